@@ -1,0 +1,36 @@
+"""Check what a wheel holds: all of the package and its data, and nothing else. ``check_wheel.py WHEEL``."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Data the code reads at run time; losing one shows only when it is used, far from here.
+DATA = (".sql", ".json", ".cedar", ".cedarschema", ".yaml", ".hcl", ".typed")
+
+
+def main(wheel: str) -> int:
+    """Compare the wheel with the source tree; 1 and a line per difference."""
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    package = {
+        p.relative_to(ROOT).as_posix() for p in (ROOT / "broker").rglob("*") if p.suffix in (".py", ".pyi", *DATA)
+    }
+    info = {name for name in held if ".dist-info/" in name}
+    problems = [f"missing: {name}" for name in sorted(package - held)]
+    problems += [f"has no business here: {name}" for name in sorted(held - info - package)]
+    for needed in ("entry_points.txt", "licenses/LICENSE", "METADATA"):
+        if not any(name.endswith(f".dist-info/{needed}") for name in info):
+            problems.append(f"missing: .dist-info/{needed}")
+    for problem in problems:
+        sys.stderr.write(f"{Path(wheel).name}: {problem}\n")
+    if not problems:
+        data = sum(name.endswith(DATA) for name in package)
+        sys.stdout.write(f"{Path(wheel).name}: {len(package)} files of broker, {data} of them data, and nothing else\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))

@@ -1,0 +1,98 @@
+# Every target does its own set-up, once, in .venv; nothing is installed outside of it (bench may need `ab`).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+BIN := .venv/bin
+# One per pytest worker: each has an OpenBao and a PostgreSQL of its own.
+WORKERS ?= 2
+# Tried in this order; the first that is at least 3.11 and can make a virtual environment is taken.
+PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 /usr/bin/python3
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+##@ Use it
+.PHONY: demo
+demo: .venv/ready ## watch the whole story on real parts; exit 0 only if every step was checked
+	$(BIN)/broker demo
+
+.PHONY: dev
+dev: .venv/ready ## start everything here, to play with from another terminal; Ctrl-C ends it
+	$(BIN)/broker dev
+
+##@ Prove it
+.PHONY: test
+test: .venv/ready ## unit, contract and API tests, with a real OpenBao and PostgreSQL (WORKERS=n)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope tests
+
+.PHONY: lint
+lint: .venv/ready ## style, types, who may import whom, the wire, the locks, known vulnerabilities
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/mypy --no-error-summary requirements/lock.py requirements/audit.py docs/generate.py
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/buf lint
+	.ci/breaking $(BIN)/buf
+	$(BIN)/python protos/generate.py --check
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python requirements/lock.py --check
+	$(BIN)/python requirements/audit.py
+
+.PHONY: integration
+integration: .venv/ready ## the slow stories, on real parts (integration/README.md)
+	$(BIN)/python -m pytest integration
+
+.PHONY: bench
+bench: .venv/ready ## full grants per second, and login latency, against OpenBao; writes bench/latest.json
+	@command -v ab >/dev/null || .ci/ensure ab apache2-utils
+	$(BIN)/python -m bench
+
+##@ Keep it
+.PHONY: proto
+proto: .venv/ready ## generate broker/api/v1 from protos/
+	$(BIN)/python protos/generate.py
+
+.PHONY: docs
+docs: .venv/ready ## generate the parts of docs/ that are drawn from the code
+	$(BIN)/python docs/generate.py
+
+.PHONY: format
+format: .venv/ready ## put the code in its canonical form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: .venv/ready ## write requirements/*.txt for pyproject.toml (UPGRADE=1: with the newest versions)
+	$(BIN)/python requirements/lock.py $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean: ## remove everything that was made here, .venv included
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Hash-locked, and not resolved again: pip refuses whatever is not exactly what the lock says.
+.venv/locked: requirements/dev.txt
+	@python="$$(.ci/python $(PYTHONS))"; \
+	echo "setting up .venv with $$("$$python" --version) (once; about a minute)"; \
+	"$$python" -m venv --clear .venv
+	@$(PIP) install --quiet --no-compile --require-hashes -r requirements/dev.txt
+	@echo "$(CURDIR)" >.venv/made-in
+	@touch $@
+
+# The project itself is built with the locked build backend, not with one fetched for the occasion.
+.venv/ready: .venv/locked pyproject.toml
+	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# A virtual environment does not survive being moved or copied.
+ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
+.PHONY: .venv/locked
+endif

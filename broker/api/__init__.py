@@ -1,0 +1,1 @@
+"""The gRPC door: servicers, TLS, interceptors, errors as statuses, messages as values."""

@@ -1,0 +1,148 @@
+"""BrokerService: the agents' RPCs, each a translation to one call of the inside and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from broker.api import convert
+from broker.api.v1 import broker_service_pb2 as pb
+from broker.api.v1 import lease_pb2, task_pb2
+from broker.errors import InvalidInput, Reason
+from broker.issuance.caller import Caller
+from broker.issuance.issue import Issuer
+from broker.issuance.leases import LeaseDesk
+from broker.issuance.tasks import TaskDesk, TaskOrder
+from broker.ports import Connector
+
+DEFAULT_PAGE = 100
+
+
+class AgentService:
+    """One method per RPC, named as in the proto; the door has established the caller before."""
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        tasks: TaskDesk,
+        leases: LeaseDesk,
+        connectors: Callable[[str], Connector | None],
+    ) -> None:
+        self._issuer = issuer
+        self._tasks = tasks
+        self._leases = leases
+        self._connectors = connectors
+
+    async def WhoAmI(self, request: pb.WhoAmIRequest, caller: Caller, context: Any) -> pb.WhoAmIResponse:
+        """The caller, as validated and as registered."""
+        agent = caller.agent
+        return pb.WhoAmIResponse(
+            spiffe_id=caller.id,
+            owner=agent.owner.display_name,
+            tier=agent.tier,
+            roles=sorted(agent.roles),
+            environments=sorted(agent.environments),
+            svid_expire_time=convert.timestamp(caller.peer.not_after),
+            tenant=caller.tenant,
+            deploy_digest=caller.deploy.digest,
+        )
+
+    async def ListTemplates(
+        self, request: pb.ListTemplatesRequest, caller: Caller, context: Any
+    ) -> pb.ListTemplatesResponse:
+        """The templates in force, by name, each with its connector's contract."""
+        named = sorted(caller.deploy.templates.items())
+        found = [(template, self._connectors(template.connector)) for _, template in named]
+        return pb.ListTemplatesResponse(
+            templates=[convert.template(t, None if c is None else c.contract) for t, c in found]
+        )
+
+    async def StartTask(self, request: pb.StartTaskRequest, caller: Caller, context: Any) -> task_pb2.Task:
+        """A new task, or the one this request id started."""
+        asked = request.HasField("max_duration")
+        order = TaskOrder(
+            request_id=request.request_id,
+            purpose=request.purpose,
+            max_duration=convert.duration(request.max_duration, "max_duration") if asked else None,
+            participants=tuple(request.participants),
+            ticket=request.ticket,
+            sponsor=request.sponsor,
+        )
+        return convert.task(await self._tasks.start(caller, order))
+
+    async def GetTask(self, request: pb.GetTaskRequest, caller: Caller, context: Any) -> task_pb2.Task:
+        """One task."""
+        return convert.task(await self._tasks.get(caller, request.task_id))
+
+    async def CompleteTask(
+        self, request: pb.CompleteTaskRequest, caller: Caller, context: Any
+    ) -> pb.CompleteTaskResponse:
+        """End a task, and tell what became of its leases."""
+        wait = convert.duration(request.wait, "wait")
+        task, leases = await self._tasks.complete(caller, request.task_id, wait)
+        return pb.CompleteTaskResponse(task=convert.task(task), leases=[convert.lease(each) for each in leases])
+
+    async def HoldTask(
+        self, request: pb.HoldTaskRequest, caller: Caller, context: Any
+    ) -> AsyncIterator[pb.HoldTaskResponse]:
+        """Hold a task open for as long as the stream is."""
+        grace = convert.duration(request.grace, "grace") if request.HasField("grace") else None
+        async for beat in self._tasks.hold(caller, request.task_id, grace):
+            until = None if beat.until is None else convert.timestamp(beat.until)
+            yield pb.HoldTaskResponse(task=convert.task(beat.task), held_until=until)
+
+    async def RequestCredential(
+        self, request: pb.RequestCredentialRequest, caller: Caller, context: Any
+    ) -> pb.RequestCredentialResponse:
+        """A credential, once."""
+        asked = convert.access_request(request)
+        grant = await self._issuer.request(caller, asked, validate_only=request.validate_only)
+        return pb.RequestCredentialResponse(
+            decision=convert.decision(grant.decision),
+            lease=None if grant.lease is None else convert.lease(grant.lease),
+            credential=None if grant.credential is None else convert.credential(grant.credential),
+        )
+
+    async def ConfirmDelivery(
+        self, request: pb.ConfirmDeliveryRequest, caller: Caller, context: Any
+    ) -> lease_pb2.Lease:
+        """The credential has arrived."""
+        return convert.lease(await self._leases.confirm(caller, request.lease_id, request.attempt_id))
+
+    async def GetLease(self, request: pb.GetLeaseRequest, caller: Caller, context: Any) -> lease_pb2.Lease:
+        """One lease."""
+        return convert.lease(await self._leases.get(caller, request.lease_id))
+
+    async def ListLeases(self, request: pb.ListLeasesRequest, caller: Caller, context: Any) -> pb.ListLeasesResponse:
+        """A page of the caller's leases. The page token is the last lease's id, checked against the caller."""
+        after = request.page_token
+        if after and not after.startswith("lease-"):
+            raise InvalidInput(
+                Reason.PAGE_TOKEN_INVALID,
+                "page_token is not one that this broker gave.",
+                hint="Pass next_page_token of the page before, or leave it out.",
+                metadata={"field": "page_token"},
+            )
+        leases, token = await self._leases.list(
+            caller,
+            task_id=request.task_id,
+            living_only=request.living_only,
+            after=after,
+            limit=request.page_size or DEFAULT_PAGE,
+        )
+        return pb.ListLeasesResponse(leases=[convert.lease(each) for each in leases], next_page_token=token)
+
+    async def WatchLeases(
+        self, request: pb.WatchLeasesRequest, caller: Caller, context: Any
+    ) -> AsyncIterator[lease_pb2.LeaseEvent]:
+        """The caller's lease events, with heartbeats."""
+        async for event in self._leases.watch(caller, request.after_sequence):
+            if isinstance(event, int):
+                yield lease_pb2.LeaseEvent(sequence=event, previous_sequence=event)
+            else:
+                yield convert.lease_event(event)
+
+    async def RevokeLease(self, request: pb.RevokeLeaseRequest, caller: Caller, context: Any) -> lease_pb2.Lease:
+        """End one lease now."""
+        wait = convert.duration(request.wait, "wait")
+        return convert.lease(await self._leases.revoke(caller, request.lease_id, wait))

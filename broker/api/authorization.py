@@ -1,0 +1,72 @@
+"""Who may call what: the one authorization table.
+
+An RPC that is missing here keeps brokerd from starting (:func:`check_complete`). The table decides
+on the *kind* of caller; whether the caller has a part in the task or lease it names is decided where
+these are read (``broker/issuance``), in the same words for every door: what is not yours is not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from broker.errors import Defect, Denied, Reason
+
+
+class Allowed(StrEnum):
+    """Kinds of callers, from the widest to the narrowest."""
+
+    ANY_SVID = "any valid SVID of a configured trust domain"
+    REGISTERED_AGENT = "any valid SVID of a registered agent"
+
+
+class Relation(StrEnum):
+    """What the caller must be to the thing it names."""
+
+    NONE = "none"
+    TASK_CREATOR = "the task's creator"
+    TASK_PARTICIPANT = "the task's creator or a participant"
+    LEASE_HOLDER = "the lease's holder"
+    OWN_ONLY = "sees only its own"
+
+
+_AGENTS = "broker.api.v1.BrokerService"
+
+TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
+    {
+        f"/{_AGENTS}/WhoAmI": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
+        f"/{_AGENTS}/ListTemplates": (Allowed.REGISTERED_AGENT, Relation.NONE),
+        f"/{_AGENTS}/StartTask": (Allowed.REGISTERED_AGENT, Relation.NONE),
+        f"/{_AGENTS}/GetTask": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
+        f"/{_AGENTS}/CompleteTask": (Allowed.REGISTERED_AGENT, Relation.TASK_CREATOR),
+        f"/{_AGENTS}/HoldTask": (Allowed.REGISTERED_AGENT, Relation.TASK_CREATOR),
+        f"/{_AGENTS}/RequestCredential": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
+        f"/{_AGENTS}/ConfirmDelivery": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
+        f"/{_AGENTS}/GetLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
+        f"/{_AGENTS}/ListLeases": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
+        f"/{_AGENTS}/WatchLeases": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
+        f"/{_AGENTS}/RevokeLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
+        "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
+        "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
+        "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": (Allowed.ANY_SVID, Relation.NONE),
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": (Allowed.ANY_SVID, Relation.NONE),
+    }
+)
+
+
+def allowed(method: str) -> Allowed:
+    """Who may call ``method``. Raises :class:`Denied` for one that nobody has decided about."""
+    try:
+        return TABLE[method][0]
+    except KeyError:
+        raise Denied(Reason.METHOD_NOT_FOUND, f"nobody has decided who may call {method}.") from None
+
+
+def check_complete(methods: Iterable[str]) -> None:
+    """Refuse to serve (:class:`Defect`) while one of ``methods`` is not in the table."""
+    missing = sorted(set(methods) - set(TABLE))
+    if missing:
+        raise Defect(Reason.INTERNAL, f"no authorization rule for {', '.join(missing)}.")

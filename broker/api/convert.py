@@ -1,0 +1,218 @@
+"""Between the wire's messages and the inside's values; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from broker.api.v1 import broker_service_pb2 as service
+from broker.api.v1 import contract_pb2, credential_pb2, lease_pb2, task_pb2, template_pb2
+from broker.errors import InvalidInput, Reason
+from broker.lease.credential import AwsSession, Contract, Credential, DatabaseLogin
+from broker.policy.decision import Decision
+from broker.ports import Lease, LeaseEvent, Task
+from broker.scope.model import ScopeTemplate
+from broker.scope.parameters import Parameter
+from broker.scope.request import AccessRequest
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# protobuf's own limit for a Duration; beyond it a timedelta could overflow.
+_MAX_SECONDS = 315_576_000_000
+
+
+# ------------------------------------------------------------------ from the wire
+
+
+def duration(message: Duration, field: str, reason: Reason = Reason.FIELD_INVALID) -> timedelta:
+    """A Duration as a timedelta. Raises InvalidInput where its parts contradict or exceed protobuf's rules."""
+    seconds, nanos = message.seconds, message.nanos
+    if abs(seconds) > _MAX_SECONDS or abs(nanos) > 999_999_999 or (seconds > 0 > nanos) or (seconds < 0 < nanos):
+        raise InvalidInput(
+            reason,
+            f"{field} is not a duration: {seconds} s and {nanos} ns.",
+            hint="Give seconds and nanoseconds of one sign, for example 300s.",
+            metadata={"field": field},
+        )
+    return timedelta(seconds=seconds, microseconds=nanos // 1000)
+
+
+def access_request(message: service.RequestCredentialRequest) -> AccessRequest:
+    """What was asked. A missing TTL is refused here, because zero would be something else."""
+    if not message.HasField("ttl"):
+        raise InvalidInput(
+            Reason.TTL_INVALID,
+            "ttl is missing; there is no default.",
+            hint="Say for how long the credential is needed, at most the template's max_ttl.",
+            metadata={"field": "ttl"},
+        )
+    return AccessRequest(
+        request_id=message.request_id,
+        template=message.template,
+        task_id=message.task_id,
+        account=message.account,
+        environment=message.environment,
+        resource=message.resource,
+        ttl=duration(message.ttl, "ttl", Reason.TTL_INVALID),
+        parameters=dict(message.parameters),
+        step=message.step,
+        intent=message.intent,
+        reason=message.reason,
+        ticket=message.ticket,
+        prompt=message.prompt,
+        tool_call=message.tool_call,
+        plan=message.plan,
+    )
+
+
+# ------------------------------------------------------------------ to the wire
+
+
+def timestamp(value: datetime) -> Timestamp:
+    """An aware datetime as a Timestamp."""
+    micros = (value - _EPOCH) // _MICROSECOND
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+
+
+def _duration(value: timedelta) -> Duration:
+    micros = value // _MICROSECOND
+    return Duration(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+
+
+def _optional(value: datetime | None) -> Timestamp | None:
+    return None if value is None else timestamp(value)
+
+
+def task(value: Task) -> task_pb2.Task:
+    """A task as a message."""
+    return task_pb2.Task(
+        id=value.id,
+        creator=value.creator,
+        participants=sorted(value.participants),
+        purpose=value.purpose,
+        ticket=value.ticket,
+        sponsor=value.sponsor,
+        create_time=timestamp(value.created_at),
+        deadline=timestamp(value.deadline),
+        state=f"STATE_{value.state}",
+        end_cause=value.cause or "",
+        end_time=_optional(value.ended_at),
+        hold_grace=_duration(value.hold_grace) if value.hold_grace else None,
+    )
+
+
+def lease(value: Lease) -> lease_pb2.Lease:
+    """A lease as a message."""
+    return lease_pb2.Lease(
+        id=value.id,
+        task_id=value.task_id,
+        holder=value.holder,
+        request_id=value.request_id,
+        template=value.template,
+        connector=value.connector,
+        account=value.account,
+        environment=value.environment,
+        resource=value.resource,
+        access=value.access,
+        actions=value.actions,
+        parameters=value.parameters,
+        step=value.step,
+        contract_class=f"CONTRACT_CLASS_{value.contract_class}",
+        policies=value.policies,
+        policy_digest=value.policy_digest,
+        state=f"STATE_{value.state}",
+        end_cause=value.cause or "",
+        create_time=timestamp(value.created_at),
+        expire_time=timestamp(value.expires_at),
+        confirm_by=_optional(value.confirm_by),
+        end_time=_optional(value.ended_at),
+        attempt_id=value.attempt_id,
+        attempt_count=value.attempts,
+        revoke_failures=value.failures,
+        next_due_time=_optional(value.next_due),
+    )
+
+
+def lease_event(value: LeaseEvent) -> lease_pb2.LeaseEvent:
+    """One entry of a holder's stream as a message."""
+    return lease_pb2.LeaseEvent(
+        sequence=value.sequence,
+        previous_sequence=value.previous,
+        event_time=timestamp(value.at),
+        type=value.type,
+        lease=lease(value.lease),
+    )
+
+
+def decision(value: Decision) -> service.Decision:
+    """A decision as a message."""
+    return service.Decision(policies=value.policies, explanations=value.explanations, policy_digest=value.set_digest)
+
+
+def credential(value: Credential) -> credential_pb2.Credential:
+    """The one place where secrets become bytes for the wire."""
+    match value:
+        case DatabaseLogin():
+            login = credential_pb2.DatabaseLogin(
+                engine=value.engine,
+                host=value.host,
+                port=value.port,
+                database=value.database,
+                username=value.username,
+                password=value.password.reveal(),
+            )
+            return credential_pb2.Credential(database_login=login)
+        case AwsSession():
+            session = credential_pb2.AwsSession(
+                access_key_id=value.access_key_id,
+                secret_access_key=value.secret_access_key.reveal(),
+                session_token=value.session_token.reveal(),
+                region=value.region,
+                assumed_role_arn=value.assumed_role_arn,
+                session_policy=value.session_policy,
+            )
+            return credential_pb2.Credential(aws_session=session)
+
+
+def contract(value: Contract) -> contract_pb2.RevocationContract:
+    """A connector's contract as a message."""
+    return contract_pb2.RevocationContract(
+        contract_class=f"CONTRACT_CLASS_{value.cls}",
+        binding=f"BINDING_{value.binding}",
+        ttl_floor=_duration(value.ttl_floor),
+        ttl_ceiling=_duration(value.ttl_ceiling),
+        bound_on_expiry=_duration(value.on_expiry),
+        bound_on_revoke=None if value.on_revoke is None else _duration(value.on_revoke),
+        if_broker_dead=value.broker_dead,
+        if_upstream_dead=value.upstream_dead,
+    )
+
+
+def template(value: ScopeTemplate, promised: Contract | None) -> template_pb2.ScopeTemplate:
+    """A template as a message, with its connector's contract."""
+    return template_pb2.ScopeTemplate(
+        name=value.name,
+        description=value.description,
+        connector=value.connector,
+        accounts=sorted(value.accounts),
+        environments=sorted(value.environments),
+        resource=_parameter(value.resource),
+        access=value.access,
+        actions=value.actions,
+        max_ttl=_duration(value.max_ttl),
+        required_fields=sorted(value.mandatory),
+        parameters=_parameters(list(value.parameters.values())),
+        contract=None if promised is None else contract(promised),
+        digest=value.digest,
+    )
+
+
+def _parameters(values: Sequence[Parameter]) -> list[template_pb2.ParameterSpec]:
+    return [_parameter(value) for value in values]
+
+
+def _parameter(value: Parameter) -> template_pb2.ParameterSpec:
+    return template_pb2.ParameterSpec(name=value.name, type=value.kind, expectation=value.expected)

@@ -1,0 +1,197 @@
+"""TLS at the gRPC door: who may connect, and who a connection turned out to be.
+
+Belongs here: server credentials that follow their files, the transport limits of the door, and the way from
+gRPC's ``auth_context`` to a validated :class:`Peer`. TLS (1.2 or later, the library's floor) requires a
+client certificate from *some* bundle; who it stands for is decided by ``broker/identity/svid.py`` for each request,
+because a connection outlives its certificate and ``peer_spiffe_id`` is bound to no trust domain.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import grpc
+
+from broker.api.tls_files import LastGood, ServerIdentity, load_server_identity, read_guarded
+from broker.errors import BrokerError, Reason, Unauthenticated
+from broker.identity.agent import Peer
+from broker.identity.bundle import Bundles, TrustBundle
+from broker.identity.peer_cache import PeerCache
+from broker.ports import Clock
+
+MAX_MESSAGE_BYTES = 64 * 1024
+
+# Transport limits of every port that serves this door, with the reason for each.
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    # A second brokerd on the same port must fail to bind, not silently take half of the connections.
+    ("grpc.so_reuseport", 0),
+    # Forces a new handshake, and with it the current certificate and roots; gRPC spreads it by 10 %. Streams
+    # get the grace to be reopened elsewhere.
+    ("grpc.max_connection_age_ms", 15 * 60_000),
+    ("grpc.max_connection_age_grace_ms", 30_000),
+    ("grpc.max_connection_idle_ms", 10 * 60_000),
+    # A stalled handshake holds a socket: the default is two minutes.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # A holder that vanished without a FIN is noticed within 30 s, so that its task can end.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Clients may ping idle connections, at most every 10 s; who pings faster is sent away.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+    # One agent's connection cannot hold all the workers; a task needs a handful of streams.
+    ("grpc.max_concurrent_streams", 100),
+    # No request is near this size, and the limit holds before anything is parsed. Answers list many leases.
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", 4 * 1024 * 1024),
+    # Metadata above the first limit may be refused, above the second it always is.
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where the material is: PEM files. ``bundles`` maps each trust domain to its roots."""
+
+    certificate: Path  # the broker's leaf, then its intermediates
+    key: Path
+    bundles: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class _InForce:
+    identity: ServerIdentity
+    bundles: Bundles
+    configuration: grpc.ServerCertificateConfiguration
+
+    @classmethod
+    def of(cls, identity: ServerIdentity, bundles: Bundles) -> _InForce:
+        pair = (identity.key_pem, identity.chain_pem)
+        return cls(identity, bundles, grpc.ssl_server_certificate_configuration([pair], bundles.pem))
+
+
+class ServerTls:
+    """The door's TLS material, as its files say now or last said well.
+
+    Construction raises :class:`InvalidInput` (CONFIG_INVALID): a broker without good material does not
+    serve. Afterwards nothing raises: own pair and each bundle are kept separately until their file is
+    good again, so that one trust domain's bad bundle delays neither another's removed root nor the
+    broker's own renewal. ``problems`` tells what is being kept, for readyz and metrics.
+
+    Every new handshake refreshes. The daemon also calls :meth:`refresh` each second, because requests
+    on open connections are judged by ``bundles`` too. Safe from any thread.
+    """
+
+    def __init__(self, files: TlsFiles, clock: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._identity = LastGood(
+            (files.certificate, files.key),
+            lambda: load_server_identity(files.certificate, files.key, clock.now()),
+            monotonic,
+        )
+        self._bundles = tuple(_bundle_file(name, path, monotonic) for name, path in files.bundles.items())
+        self._set_error: BrokerError | None = None
+        self._lock = threading.Lock()
+        self._in_force = _InForce.of(self._identity.value, Bundles(each.value for each in self._bundles))
+
+    @property
+    def bundles(self) -> Bundles:
+        """The bundles to validate peers against, now."""
+        return self._in_force.bundles
+
+    @property
+    def identity(self) -> ServerIdentity:
+        """The broker's own certificate in force; past its ``not_after`` clients refuse to connect."""
+        return self._in_force.identity
+
+    @property
+    def problems(self) -> tuple[BrokerError, ...]:
+        """What is wrong with the files while the last good material stays in force; empty when all is well."""
+        errors = (self._identity.error, *(each.error for each in self._bundles), self._set_error)
+        return tuple(error for error in errors if error)
+
+    def refresh(self) -> None:
+        """Take in what changed on disk. Never raises; ``problems`` has what could not be taken."""
+        with self._lock:
+            changed = [self._identity.refresh(), *(each.refresh() for each in self._bundles)]
+            if any(changed):
+                self._in_force = _InForce.of(self._identity.value, self._whole_set())
+
+    def _whole_set(self) -> Bundles:
+        try:
+            bundles = Bundles(each.value for each in self._bundles)
+        except BrokerError as error:
+            # Each file is good, but not beside the others (a root in two trust domains).
+            self._set_error = error
+            return self._in_force.bundles
+        self._set_error = None
+        return bundles
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials for one port: client certificate required, new material from the next handshake on."""
+        delivered = self._in_force.configuration
+
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            # Runs in a thread of gRPC's core for each handshake. Raising would leave the old material without a
+            # word, so nothing here raises; None says "as before".
+            nonlocal delivered
+            self.refresh()
+            current = self._in_force.configuration
+            if current is delivered:
+                return None
+            delivered = current
+            return current
+
+        # The stubs forget that the fetcher may return None, which grpc documents as "unchanged".
+        return grpc.dynamic_ssl_server_credentials(
+            delivered,
+            fetch,  # type: ignore[arg-type]
+            require_client_authentication=True,
+        )
+
+
+def _bundle_file(trust_domain: str, path: Path, monotonic: Callable[[], float]) -> LastGood[TrustBundle]:
+    def load() -> TrustBundle:
+        return TrustBundle.from_pem(trust_domain, read_guarded(path, private=False))
+
+    return LastGood((path,), load, monotonic)
+
+
+def peer_from_auth_context(
+    auth_context: Mapping[str, Iterable[bytes]], bundles: Bundles, cache: PeerCache, now: datetime
+) -> Peer:
+    """Who is at the other end of this connection, for this request.
+
+    ``auth_context`` is ``ServicerContext.auth_context()``. Only the certificates in it are believed;
+    gRPC's own reading of the id, where it offers one, must agree with ours, since two readers of the
+    same certificate who differ mean that one of them was deceived.
+
+    Raises :class:`Unauthenticated` with one of the ``SVID_*`` reasons.
+    """
+    leaf = _only(auth_context, "x509_pem_cert")
+    peer = cache.validate(leaf, _only(auth_context, "x509_pem_cert_chain"), bundles, now)
+    read_by_grpc = auth_context.get("peer_spiffe_id")
+    if read_by_grpc is not None and list(read_by_grpc) != [str(peer.spiffe_id).encode()]:
+        raise Unauthenticated(
+            Reason.SVID_MALFORMED,
+            f"The TLS library and the broker read different ids in one certificate; the broker reads {peer.spiffe_id}.",
+            hint="Ask the trust domain's authority for a fresh SVID, and report the refused one.",
+            metadata={"spiffeId": str(peer.spiffe_id), "fingerprint": peer.fingerprint},
+        )
+    return peer
+
+
+def _only(auth_context: Mapping[str, Iterable[bytes]], name: str) -> bytes:
+    values = list(auth_context.get(name, ()))
+    if len(values) > 1:
+        raise Unauthenticated(
+            Reason.SVID_MALFORMED,
+            f"The connection has {len(values)} values of {name}; at most one was expected.",
+            hint="Connect directly to the broker, with one client certificate.",
+        )
+    return values[0] if values else b""

@@ -1,0 +1,1 @@
+"""What happened, provably: events, records, the hash chain and its verification. Pure."""

@@ -1,0 +1,54 @@
+"""One thing that happened, and who vouches for it (R7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from broker.scope.canonical import JsonValue
+
+
+class Vouch(StrEnum):
+    """Who says so."""
+
+    BROKER = "broker"  # the broker did it or saw it itself
+    AGENT = "agent"  # claimed by the agent
+    UPSTREAM = "upstream"  # observed upstream
+
+
+class EventType(StrEnum):
+    """Every kind of audit event. Lease events carry the name of the transition they record."""
+
+    TASK_STARTED = "task.started"
+    TASK_COMPLETED = "task.completed"
+    TASK_ENDED = "task.ended"  # by its deadline, or because its holder let go
+    LEASE_INTENT = "lease.intent"
+    LEASE_ISSUED = "lease.issued"
+    LEASE_VOID = "lease.void"
+    LEASE_REVOKING = "lease.revoking"
+    LEASE_REVOKED = "lease.revoked"
+    LEASE_EXPIRED = "lease.expired"
+    LEASE_STUCK = "lease.stuck"
+    DELIVERY_CONFIRMED = "delivery.confirmed"
+    REQUEST_REFUSED = "request.refused"
+    REFUSALS_SUMMARISED = "request.refusals_summarised"
+    DEPLOY_ACTIVATED = "deploy.activated"
+    DEPLOY_REFUSED = "deploy.refused"
+    DAEMON_STARTED = "daemon.started"
+    DAEMON_STOPPED = "daemon.stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """What the caller of a store operation says happened; the store adds sequence, time and chain."""
+
+    type: EventType
+    actor: str  # SPIFFE ID of the agent, or "broker"
+    vouched_by: Vouch
+    tenant: str = ""
+    task_id: str = ""
+    lease_id: str = ""
+    attempt_id: str = ""
+    holder: str = ""  # whose lease it is; WatchLeases filters by it
+    data: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -1,0 +1,79 @@
+"""How one unary call is made: with a deadline, a size limit, and retries where they are safe.
+
+Belongs here: everything that is the same for every RPC. A call is retried only when it ended
+UNAVAILABLE, and always as the very same message: each RPC of the service is idempotent, the ones that
+make something by their ``request_id`` (AIP-155), the others by what they ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from broker.client.channel import Connection, Generation
+from broker.client.errors import from_rpc_error, is_transport
+from broker.client.explain import explain
+from broker.errors import BrokerError, InvalidInput, Reason
+
+MAX_REQUEST_BYTES = 64 * 1024
+
+# Waits before the second, third and fourth try, in seconds, each spread over [half, one and a half).
+RETRY_WAITS = (0.1, 0.3, 0.9)
+
+
+class Calls:
+    """Unary calls on a :class:`Connection`."""
+
+    def __init__(self, connection: Connection, fraction: Callable[[], float]) -> None:
+        self.connection = connection
+        self._fraction = fraction
+
+    async def unary(self, rpc: str, request: Message, timeout: float) -> Any:
+        """The answer to ``request``, within ``timeout`` seconds, tries and waits included.
+
+        Raises :class:`BrokerError`: the broker's own refusal, or an explanation of why no answer came.
+        """
+        refuse_too_large(request)
+        deadline = asyncio.get_running_loop().time() + timeout
+        for wait in (*RETRY_WAITS, None):
+            async with self.connection.use() as generation:
+                remaining = deadline - asyncio.get_running_loop().time()
+                try:
+                    return await getattr(generation.stub, rpc)(request, timeout=max(remaining, 0.001))
+                except grpc.aio.AioRpcError as error:
+                    failure = error
+            if wait is None or failure.code() is not grpc.StatusCode.UNAVAILABLE:
+                break
+            pause = wait * (0.5 + self._fraction())
+            if asyncio.get_running_loop().time() + pause >= deadline:
+                break
+            await asyncio.sleep(pause)
+        raise await self.error_of(failure, generation)
+
+    async def error_of(self, failure: grpc.aio.AioRpcError, generation: Generation) -> BrokerError:
+        """What to tell the caller about ``failure``."""
+        if is_transport(failure) and not (timed_out(failure) and generation.connected):
+            now = self.connection.now()
+            return await explain(self.connection.target, generation.material, now, failure)
+        return from_rpc_error(failure)
+
+
+def timed_out(failure: grpc.aio.AioRpcError) -> bool:
+    """Whether time ran out, here or there."""
+    return failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def refuse_too_large(request: Message) -> None:
+    """The broker refuses more before reading it, and then cannot say so in words; so it is said here."""
+    size = request.ByteSize()
+    if size > MAX_REQUEST_BYTES:
+        raise InvalidInput(
+            Reason.MESSAGE_TOO_LARGE,
+            f"The request has {size} bytes; at most {MAX_REQUEST_BYTES} are accepted.",
+            hint="Shorten prompt, tool_call and plan; only their digests are kept anyway.",
+            metadata={"bytes": str(size), "maximumBytes": str(MAX_REQUEST_BYTES)},
+        )

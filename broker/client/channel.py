@@ -1,0 +1,173 @@
+"""One logical connection to the broker that follows our SVID as it rotates.
+
+Belongs here: making a channel for a :class:`Material`, and replacing it without a failed call: the new
+channel is made, waited for and swapped in; the old one is closed when the last call on it has ended.
+(gRPC's client certificates are fixed per channel, and closing a channel with calls on it raises
+``CancelledError`` in their callers.) Streams have no natural end: they watch ``Generation.retired`` and
+move over themselves. Does not belong here: what is called (``calls.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+
+import grpc
+
+from broker.api.v1 import broker_service_pb2_grpc
+from broker.client.svid import Material, SvidSource
+from broker.client.target import Target
+from broker.errors import BrokerError
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+READY_SECONDS = 10.0
+CLOSE_GRACE_SECONDS = 1.0
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    # Proxies of the environment are for the web; TLS to the broker ends at the broker.
+    ("grpc.enable_http_proxy", 0),
+    # Retries are ours (calls.py); nobody changes our calls by a DNS TXT record.
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    # A new SVID means a new handshake, never a connection shared with an older channel.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A broker that restarts is found again in a moment. The second is the limit of one connection attempt.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A connection that died silently is noticed; the broker permits a ping each 10 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+_log = logging.getLogger("broker.client")
+
+
+class Generation:
+    """One channel with the SVID it was made with. ``retired`` is set once a newer one is in use."""
+
+    def __init__(self, material: Material, target: Target) -> None:
+        credentials = grpc.ssl_channel_credentials(material.bundle.pem, material.key_pem, material.chain_pem)
+        options = [*_OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
+        self.material = material
+        self.channel = grpc.aio.secure_channel(str(target), credentials, options=options)
+        self.stub = broker_service_pb2_grpc.BrokerServiceStub(self.channel)
+        self.retired = asyncio.Event()
+        self.users = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection is up at this moment."""
+        return self.channel.get_state() is grpc.ChannelConnectivity.READY
+
+    async def ready(self) -> bool:
+        """Whether the handshake succeeded within ``READY_SECONDS``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                await self.channel.channel_ready()
+                return True
+        return False
+
+    async def release(self) -> None:
+        """One call less; the last one of a retired channel closes it."""
+        self.users -= 1
+        await self.close_if_unused()
+
+    async def close_if_unused(self) -> None:
+        """Close, unless somebody still needs it."""
+        if self.retired.is_set() and self.users == 0:
+            await self.channel.close()
+
+
+class Connection:
+    """The current :class:`Generation`, kept current. Belongs to the event loop that opened it."""
+
+    def __init__(self, source: SvidSource, target: Target, now: Callable[[], datetime]) -> None:
+        self.source = source
+        self.target = target
+        self.now = now
+        self._current: Generation | None = None
+        self._opening = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._follower: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @contextlib.asynccontextmanager
+    async def use(self) -> AsyncIterator[Generation]:
+        """The channel to make one call on. It stays open for as long as this context is."""
+        generation = self._current or await self._open()
+        generation.users += 1
+        try:
+            yield generation
+        finally:
+            await generation.release()
+
+    @property
+    def material(self) -> Material | None:
+        """The SVID in use; None before the first call."""
+        return self._current.material if self._current else None
+
+    async def close(self) -> None:
+        """Close at once; calls in flight get a moment to end."""
+        self._closed = True
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+        if self._current is not None:
+            await self._current.channel.close(CLOSE_GRACE_SECONDS)
+        await asyncio.to_thread(self.source.close)
+
+    async def _open(self) -> Generation:
+        async with self._opening:
+            if self._closed:
+                raise RuntimeError("this client is closed")
+            if self._current is None:
+                material = await asyncio.to_thread(self.source.current)
+                self._current = Generation(material, self.target)
+                loop = asyncio.get_running_loop()
+                self.source.subscribe(lambda: _wake(loop, self._changed))
+                self._follower = asyncio.create_task(self._follow(), name="broker.client: follow the SVID")
+            return self._current
+
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.source.poll_seconds):
+                    await self._changed.wait()
+            self._changed.clear()
+            try:
+                material = await asyncio.to_thread(self.source.current)
+            except BrokerError as error:
+                # What we have goes on working until it expires, and the calls then say so.
+                _log.warning("the SVID could not be renewed: %s", error)
+                continue
+            await self._take(material)
+
+    async def _take(self, material: Material) -> None:
+        old = self._current
+        if old is None or old.material.digest == material.digest:
+            return
+        new = Generation(material, self.target)
+        try:
+            ready = await new.ready()
+        except BaseException:
+            await new.channel.close()
+            raise
+        if not ready and old.material.valid_at(self.now()):
+            # The old one may well be connected still; the next turn tries again.
+            await new.channel.close()
+            self._changed.set()
+            return
+        self._current = new
+        old.retired.set()
+        await old.close_if_unused()
+
+
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    # The loop may have ended while the other thread was calling.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(event.set)

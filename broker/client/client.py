@@ -1,0 +1,233 @@
+"""The SDK's calls, one method for each thing an agent can do.
+
+Belongs here: building requests and reading answers. How a call travels is ``calls.py``; the life of a
+task is ``task.py``; following leases is ``watch.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from broker.api.v1 import broker_service_pb2 as pb
+from broker.client import read
+from broker.client.calls import Calls
+from broker.client.channel import Connection
+from broker.client.hold import Hold
+from broker.client.model import Completion, Decision, Grant, Identity, Lease, LeaseEvent, ScopeTemplate, TaskFacts
+from broker.client.spans import to_duration
+from broker.client.task import Task
+from broker.client.watch import watch
+from broker.errors import InvalidInput, Reason
+from broker.scope.request import AccessRequest
+
+# Deadlines in seconds. Issuing waits for an upstream; ending waits as long as it was asked to, and this.
+READ_SECONDS = 10.0
+ISSUE_SECONDS = 30.0
+PAGE_SIZE = 500
+DEFAULT_WAIT = timedelta(seconds=10)
+LONGEST_WAIT = timedelta(seconds=60)
+
+
+class AsyncClient:
+    """A connection to the broker as the workload this process is.
+
+    Made by :func:`broker.client.connect`; belongs to the event loop it is first used in. Every method
+    raises :class:`broker.errors.BrokerError`: the broker's refusal under its own type and reason, or
+    what this side found to be wrong with the connection.
+    """
+
+    def __init__(self, connection: Connection, new_id: Callable[[], str], fraction: Callable[[], float]) -> None:
+        self.connection = connection
+        self.calls = Calls(connection, fraction)
+        self.new_id = new_id
+        self._fraction = fraction
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection. Nothing is revoked by it."""
+        await self.connection.close()
+
+    # ------------------------------------------------------------------ who, and what there is
+
+    async def whoami(self) -> Identity:
+        """Who the broker thinks we are, and what we are registered for."""
+        return read.read(Identity, await self.calls.unary("WhoAmI", pb.WhoAmIRequest(), READ_SECONDS))
+
+    async def templates(self) -> tuple[ScopeTemplate, ...]:
+        """The ways to ask that operators have written."""
+        answer = await self.calls.unary("ListTemplates", pb.ListTemplatesRequest(), READ_SECONDS)
+        return tuple(read.read(ScopeTemplate, each) for each in answer.templates)
+
+    # ------------------------------------------------------------------ tasks
+
+    def task(
+        self,
+        purpose: str,
+        *,
+        participants: Iterable[str] = (),
+        max_duration: timedelta | str | None = None,
+        ticket: str = "",
+        sponsor: str = "",
+        hold: bool = False,
+        grace: timedelta | str = timedelta(seconds=10),
+        wait: timedelta = DEFAULT_WAIT,
+        request_id: str = "",
+    ) -> Task:
+        """A task for an ``async with`` block: started on entry, completed on exit, whatever happened inside.
+
+        ``participants`` are SPIFFE IDs of other agents that may request under it. With ``hold`` the
+        task ends ``grace`` after this process has gone, however it went. On exit the broker is given
+        ``wait`` to prove every lease's end; see :attr:`Task.outcome` for what it could not prove yet.
+        """
+        request = _start_request(request_id or self.new_id(), purpose, participants, max_duration, ticket, sponsor)
+        return Task(self, request, grace=grace if hold else None, wait=wait)
+
+    async def start_task(
+        self,
+        purpose: str,
+        *,
+        participants: Iterable[str] = (),
+        max_duration: timedelta | str | None = None,
+        ticket: str = "",
+        sponsor: str = "",
+        request_id: str = "",
+    ) -> TaskFacts:
+        """Start a task that somebody else will complete, or its deadline. See :meth:`task` for the usual way."""
+        request = _start_request(request_id or self.new_id(), purpose, participants, max_duration, ticket, sponsor)
+        return await self.start(request)
+
+    async def start(self, request: pb.StartTaskRequest) -> TaskFacts:
+        """Send one StartTask; the same message again is the same task."""
+        return read.read(TaskFacts, await self.calls.unary("StartTask", request, READ_SECONDS))
+
+    async def get_task(self, task_id: str) -> TaskFacts:
+        """A task we started or take part in."""
+        request = pb.GetTaskRequest(task_id=task_id)
+        return read.read(TaskFacts, await self.calls.unary("GetTask", request, READ_SECONDS))
+
+    async def complete_task(self, task_id: str, *, wait: timedelta = DEFAULT_WAIT) -> Completion:
+        """Complete a task we started: all its leases end. Waits for the proof, ``wait`` (60 s) at most."""
+        request = pb.CompleteTaskRequest(task_id=task_id)
+        request.wait.FromTimedelta(_checked_wait(wait))
+        answer = await self.calls.unary("CompleteTask", request, READ_SECONDS + wait.total_seconds())
+        return read.read(Completion, answer)
+
+    def hold(self, task_id: str, *, grace: timedelta | str = timedelta(seconds=10)) -> Hold:
+        """Hold a task we started, in an ``async with`` block: it ends ``grace`` after the block, or this process."""
+        return Hold(self.calls, task_id, to_duration(grace, "grace"), self._fraction)
+
+    # ------------------------------------------------------------------ credentials
+
+    async def request(self, asked: AccessRequest, *, confirm: bool = True) -> Grant:
+        """Ask for one credential. The usual way is :meth:`Task.request`.
+
+        With ``confirm=False`` the caller must call :meth:`confirm` within 30 s, once the credential is
+        where it is needed; otherwise the broker takes it back.
+        """
+        message = _access_request(asked)
+        grant = read.grant(await self.calls.unary("RequestCredential", message, ISSUE_SECONDS))
+        return await self.confirm(grant) if confirm else grant
+
+    async def validate(self, asked: AccessRequest) -> Decision:
+        """Whether ``asked`` would be granted now; nothing is issued. A refusal is raised as for the real thing."""
+        message = _access_request(asked)
+        message.validate_only = True
+        answer = await self.calls.unary("RequestCredential", message, READ_SECONDS)
+        return read.read(Decision, answer.decision)
+
+    async def confirm(self, grant: Grant) -> Grant:
+        """Say that the credential has arrived; the grant with its lease as it is now."""
+        request = pb.ConfirmDeliveryRequest(lease_id=grant.lease.id, attempt_id=grant.lease.attempt_id)
+        lease = read.read(Lease, await self.calls.unary("ConfirmDelivery", request, READ_SECONDS))
+        return Grant(lease, grant.credential, grant.decision)
+
+    # ------------------------------------------------------------------ leases
+
+    async def lease(self, lease_id: str) -> Lease:
+        """One of our leases."""
+        request = pb.GetLeaseRequest(lease_id=lease_id)
+        return read.read(Lease, await self.calls.unary("GetLease", request, READ_SECONDS))
+
+    async def leases(self, *, task_id: str = "", living_only: bool = False) -> tuple[Lease, ...]:
+        """Our leases, newest first, all pages."""
+        found: list[Lease] = []
+        request = pb.ListLeasesRequest(page_size=PAGE_SIZE, task_id=task_id, living_only=living_only)
+        while True:
+            page = await self.calls.unary("ListLeases", request, READ_SECONDS)
+            found.extend(read.read(Lease, each) for each in page.leases)
+            if not page.next_page_token:
+                return tuple(found)
+            request.page_token = page.next_page_token
+
+    def watch(self, *, after_sequence: int = -1) -> AsyncIterator[LeaseEvent]:
+        """Follow our leases: from now on (-1), from the beginning (0), or from the last sequence seen.
+
+        Goes on across dropped connections and rotated SVIDs. Raises :class:`NotReady` (STREAM_TOO_OLD)
+        if the broker no longer has events in between: list the leases then, and watch from now on.
+        """
+        return watch(self.calls, after_sequence, self._fraction)
+
+    async def revoke(self, lease_id: str, *, wait: timedelta = DEFAULT_WAIT) -> Lease:
+        """End one of our leases now. Waits for the proof, ``wait`` (60 s) at most; look at ``Lease.state``."""
+        request = pb.RevokeLeaseRequest(lease_id=lease_id)
+        request.wait.FromTimedelta(_checked_wait(wait))
+        return read.read(Lease, await self.calls.unary("RevokeLease", request, READ_SECONDS + wait.total_seconds()))
+
+
+def _start_request(
+    request_id: str,
+    purpose: str,
+    participants: Iterable[str],
+    max_duration: timedelta | str | None,
+    ticket: str,
+    sponsor: str,
+) -> pb.StartTaskRequest:
+    return pb.StartTaskRequest(
+        request_id=request_id,
+        purpose=purpose,
+        participants=list(participants),
+        max_duration=None if max_duration is None else to_duration(max_duration, "max_duration"),
+        ticket=ticket,
+        sponsor=sponsor,
+    )
+
+
+def _access_request(asked: AccessRequest) -> pb.RequestCredentialRequest:
+    return pb.RequestCredentialRequest(
+        request_id=asked.request_id,
+        task_id=asked.task_id,
+        template=asked.template,
+        parameters=asked.parameters,
+        account=asked.account,
+        environment=asked.environment,
+        resource=asked.resource,
+        ttl=to_duration(asked.ttl, "ttl", Reason.TTL_INVALID),
+        step=asked.step,
+        intent=asked.intent,
+        reason=asked.reason,
+        ticket=asked.ticket,
+        prompt=asked.prompt,
+        tool_call=asked.tool_call,
+        plan=asked.plan,
+    )
+
+
+def _checked_wait(wait: timedelta) -> timedelta:
+    if not timedelta() <= wait <= LONGEST_WAIT:
+        raise InvalidInput(
+            Reason.FIELD_INVALID,
+            f"wait {wait} is not between nothing and {LONGEST_WAIT}.",
+            hint="The broker goes on ending leases after the wait; ask again with `leases`.",
+            metadata={"field": "wait"},
+        )
+    return wait

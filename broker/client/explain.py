@@ -1,0 +1,111 @@
+"""Why no answer came, in words: for the exception a caller sees and for ``broker doctor``.
+
+Belongs here: looking at what is known on this side (our SVID, our bundle, the clock) and at one probe,
+and naming the first thing that is wrong. When TLS refuses somebody no broker code runs and no audit
+event is written, so only the client can explain it. Does not belong here: refusals in words
+(``errors.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import grpc
+
+from broker.client.probe import Probe, Stage, probe
+from broker.client.svid import Material
+from broker.client.target import Target
+from broker.errors import BrokerError, NotReady, Reason, Unauthenticated
+
+
+async def explain(target: Target, material: Material, now: datetime, failure: grpc.aio.AioRpcError) -> BrokerError:
+    """What to tell about a call that ended ``failure`` without a word from the broker."""
+    error = svid_problem(material, now)
+    if error is None:
+        error = probe_problem(target, material, await asyncio.to_thread(probe, target, material))
+    if error is None:
+        # The way is clear now, so the connection broke under this call.
+        error = NotReady(
+            Reason.BROKER_UNREACHABLE,
+            f"The connection to the broker at {target} broke: {(failure.details() or '')[:200]}.",
+            hint="Ask again with the same request id; the broker is reachable now.",
+        )
+    error.metadata.setdefault("address", str(target))
+    error.metadata["grpcStatus"] = failure.code().name
+    return error
+
+
+def svid_problem(material: Material, now: datetime) -> BrokerError | None:
+    """What is wrong with our own SVID, by our own trust domain's rules; None if nothing is."""
+    if now > material.not_after:
+        return Unauthenticated(
+            Reason.SVID_EXPIRED,
+            f"Our own SVID {material.spiffe_id} expired at {_text(material.not_after)}; it is {_text(now)}.",
+            hint="The SPIFFE agent has not renewed it: is it running? Compare the clocks of both machines.",
+            metadata={"spiffeId": str(material.spiffe_id), "notAfter": _text(material.not_after)},
+        )
+    if now < material.not_before:
+        return Unauthenticated(
+            Reason.SVID_NOT_YET_VALID,
+            f"Our own SVID {material.spiffe_id} is valid from {_text(material.not_before)}; it is {_text(now)}.",
+            hint="This machine's clock is behind the clock of the trust domain's authority.",
+            metadata={"spiffeId": str(material.spiffe_id), "notBefore": _text(material.not_before)},
+        )
+    problems = material.problems(now)
+    if problems:
+        reason, _, text = problems[0].partition(": ")
+        return Unauthenticated(
+            Reason(reason), f"Our own SVID will be refused: {text}", metadata={"spiffeId": str(material.spiffe_id)}
+        )
+    return None
+
+
+def probe_problem(target: Target, material: Material, seen: Probe) -> BrokerError | None:
+    """What stops us on the way to ``target``; None if nothing does."""
+    names = ", ".join(seen.server_names) or "none"
+    domain = material.spiffe_id.trust_domain
+    match seen.stage:
+        case Stage.ACCEPTED:
+            return None
+        case Stage.TCP:
+            return NotReady(
+                Reason.BROKER_UNREACHABLE,
+                f"Nothing answers at {target}: {seen.detail}.",
+                hint="Is brokerd running, and is BROKER_ADDRESS its address?",
+            )
+        case Stage.TLS:
+            return NotReady(
+                Reason.BROKER_UNREACHABLE,
+                f"What listens at {target} does not speak TLS with us: {seen.detail}.",
+                hint="Is BROKER_ADDRESS the broker's agents' port (not its metrics port)?",
+            )
+        case Stage.SERVER_UNTRUSTED:
+            return NotReady(
+                Reason.BROKER_UNTRUSTED,
+                f"The certificate at {target} is not of our trust domain {domain}, or not valid now: {seen.detail}.",
+                hint="The broker must have an SVID of the same trust domain as its agents; only that domain's "
+                "bundle is trusted.",
+                metadata={"trustDomain": domain, "serverNames": names},
+            )
+        case Stage.SERVER_NAME:
+            return NotReady(
+                Reason.BROKER_NAME_MISMATCH,
+                f"The certificate at {target} is not named {target.server_name}; its DNS names: {names}.",
+                hint="Set BROKER_SERVER_NAME (or --server-name) to the broker's DNS name, or have its SVID issued "
+                "with that name.",
+                metadata={"serverName": target.server_name, "serverNames": names},
+            )
+        case Stage.CLIENT_REFUSED:
+            return Unauthenticated(
+                Reason.SVID_CHAIN_INVALID,
+                f"The broker at {target} closed the connection when it saw our SVID {material.spiffe_id}, which is "
+                f"valid by our own clock and bundle. {seen.detail}".strip(),
+                hint=f"The broker's bundle of {domain} does not have our authority (was it rotated?), or its clock "
+                "differs from ours.",
+                metadata={"spiffeId": str(material.spiffe_id), "trustDomain": domain},
+            )
+
+
+def _text(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,79 @@
+"""Holding a task: as long as somebody listens to HoldTask, the task lives; a process that dies lets go.
+
+The stream may break for a moment (a restart, a rotated SVID) as long as it is back within the grace
+time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from google.protobuf.duration_pb2 import Duration
+
+from broker.api.v1 import broker_service_pb2 as pb
+from broker.client import read
+from broker.client.calls import Calls
+from broker.client.model import TaskFacts
+from broker.client.streams import messages
+from broker.errors import BrokerError
+
+
+class Hold:
+    """One held task. Entering waits until the broker says that it is held.
+
+    ``ended`` is set when the task has ended under us; ``error`` then says why, if the broker did not
+    simply end the stream.
+    """
+
+    def __init__(self, calls: Calls, task_id: str, grace: Duration, fraction: Callable[[], float]) -> None:
+        self._calls = calls
+        self._request = pb.HoldTaskRequest(task_id=task_id, grace=grace)
+        self._fraction = fraction
+        self._holding: asyncio.Task[None] | None = None
+        self._held: asyncio.Future[None] | None = None
+        self.task: TaskFacts | None = None
+        self.ended = asyncio.Event()
+        self.error: BrokerError | None = None
+
+    async def __aenter__(self) -> Self:
+        self._held = asyncio.get_running_loop().create_future()
+        self._holding = asyncio.create_task(self._hold(), name="broker.client: hold a task")
+        try:
+            await self._held
+        except BaseException:
+            await self.release()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.release()
+
+    async def release(self) -> None:
+        """Let go: unless held again or completed, the task ends after its grace time."""
+        if self._holding is not None:
+            self._holding.cancel()
+            await asyncio.gather(self._holding, return_exceptions=True)
+
+    async def _hold(self) -> None:
+        try:
+            async for answer in messages(self._calls, "HoldTask", lambda: self._request, self._fraction):
+                self.task = read.read(TaskFacts, answer.task)
+                self._settle(None)
+        except BrokerError as error:
+            self.error = error
+            self._settle(error)
+        self._settle(None)
+        self.ended.set()
+
+    def _settle(self, error: BrokerError | None) -> None:
+        if self._held is None or self._held.done():
+            return
+        if error is None:
+            self._held.set_result(None)
+        else:
+            self._held.set_exception(error)

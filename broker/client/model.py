@@ -1,0 +1,207 @@
+"""What the broker tells about tasks, leases, templates and the caller, as values.
+
+Each class mirrors one message of ``protos/broker/api/v1`` field by field (a test compares them), freed
+from protobuf: times are aware ``datetime``, spans ``timedelta``, absent ones None, enums their names
+without prefix. A state this client does not know yet is therefore still a text. Nothing here is secret
+but :attr:`Grant.credential`, whose sensitive fields are :class:`broker.secret.Secret`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from broker.client.delivery import conninfo, environment
+from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin
+from broker.lease.machine import TERMINAL
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the broker thinks we are (``WhoAmIResponse``)."""
+
+    spiffe_id: str
+    owner: str
+    tier: str
+    roles: tuple[str, ...]
+    environments: tuple[str, ...]
+    svid_expire_time: datetime | None
+    tenant: str
+    deploy_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationContract:
+    """How, and how fast, what a connector issues can be ended."""
+
+    contract_class: str
+    binding: str
+    ttl_floor: timedelta | None
+    ttl_ceiling: timedelta | None
+    bound_on_expiry: timedelta | None
+    bound_on_revoke: timedelta | None  # None: a revocation does not end it before it expires
+    if_broker_dead: str
+    if_upstream_dead: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSpec:
+    """One typed parameter of a template."""
+
+    name: str
+    type: str
+    expectation: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeTemplate:
+    """One way to ask."""
+
+    name: str
+    description: str
+    connector: str
+    accounts: tuple[str, ...]
+    environments: tuple[str, ...]
+    resource: ParameterSpec | None
+    access: str
+    actions: tuple[str, ...]
+    max_ttl: timedelta | None
+    required_fields: tuple[str, ...]
+    parameters: tuple[ParameterSpec, ...]
+    contract: RevocationContract | None
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """A task as the broker knows it (``Task``)."""
+
+    id: str
+    creator: str
+    participants: tuple[str, ...]
+    purpose: str
+    ticket: str
+    sponsor: str
+    create_time: datetime | None
+    deadline: datetime | None
+    state: str
+    end_cause: str
+    end_time: datetime | None
+    hold_grace: timedelta | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether credentials can be requested under it."""
+        return self.state == "OPEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease as the broker knows it. It never carries a secret."""
+
+    id: str
+    task_id: str
+    holder: str
+    request_id: str
+    template: str
+    connector: str
+    account: str
+    environment: str
+    resource: str
+    access: str
+    actions: tuple[str, ...]
+    parameters: Mapping[str, str]
+    step: str
+    contract_class: str
+    policies: tuple[str, ...]
+    policy_digest: str
+    state: str
+    end_cause: str
+    create_time: datetime | None
+    expire_time: datetime | None
+    confirm_by: datetime | None
+    end_time: datetime | None
+    attempt_id: str
+    attempt_count: int
+    revoke_failures: int
+    next_due_time: datetime | None
+
+    @property
+    def may_be_alive(self) -> bool:
+        """Whether its credential may still open something: everything not proven dead."""
+        return self.state not in TERMINAL
+
+    @property
+    def only_time_ends_it(self) -> bool:
+        """Whether asking the upstream to end it early would be in vain."""
+        return self.contract_class == ContractClass.EXPIRY_ONLY
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEvent:
+    """One change of a lease. ``type`` is empty, and ``lease`` None, in a heartbeat."""
+
+    sequence: int
+    previous_sequence: int
+    event_time: datetime | None
+    type: str
+    lease: Lease | None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What became of a task and its leases when it was completed (``CompleteTaskResponse``)."""
+
+    task: TaskFacts
+    leases: tuple[Lease, ...]
+
+    @property
+    def may_be_alive(self) -> tuple[Lease, ...]:
+        """The leases whose end is not proven yet; the broker goes on by itself."""
+        return tuple(lease for lease in self.leases if lease.may_be_alive)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why a request was allowed. (A refusal is an exception, with the same in its metadata.)"""
+
+    policies: tuple[str, ...]
+    explanations: tuple[str, ...]
+    policy_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A credential with the lease that bounds it and the decision that allowed it."""
+
+    lease: Lease
+    credential: Credential
+    decision: Decision
+
+    @property
+    def database(self) -> DatabaseLogin:
+        """The credential as a database login. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, DatabaseLogin)
+
+    @property
+    def aws(self) -> AwsSession:
+        """The credential as an AWS session. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, AwsSession)
+
+    def conninfo(self) -> str:
+        """The libpq connection string of a database login. It *contains the password*."""
+        return conninfo(self.database)
+
+    def environment(self) -> dict[str, str]:
+        """The variables that PostgreSQL's or AWS's own tools read. They *contain the secret*."""
+        return environment(self.credential)
+
+
+def _of_kind(credential: object, kind: type[T]) -> T:
+    if not isinstance(credential, kind):
+        raise TypeError(f"this grant is a {type(credential).__name__}, not a {kind.__name__}")
+    return credential

@@ -1,0 +1,120 @@
+"""From the wire's messages to :mod:`broker.client.model`, by name, without a line per field."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import UTC
+from functools import cache
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor import EnumValueDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from broker.api.v1 import credential_pb2
+from broker.api.v1.broker_service_pb2 import RequestCredentialResponse
+from broker.client import model
+from broker.errors import Defect, Reason
+from broker.lease.credential import AwsSession, Credential, DatabaseLogin
+from broker.secret import Secret
+
+T = TypeVar("T")
+
+# Which class mirrors which message.
+MIRRORS: dict[str, type] = {
+    "broker.api.v1.WhoAmIResponse": model.Identity,
+    "broker.api.v1.RevocationContract": model.RevocationContract,
+    "broker.api.v1.ParameterSpec": model.ParameterSpec,
+    "broker.api.v1.ScopeTemplate": model.ScopeTemplate,
+    "broker.api.v1.Task": model.TaskFacts,
+    "broker.api.v1.Lease": model.Lease,
+    "broker.api.v1.LeaseEvent": model.LeaseEvent,
+    "broker.api.v1.CompleteTaskResponse": model.Completion,
+    "broker.api.v1.Decision": model.Decision,
+}
+
+
+def read(kind: type[T], message: Message) -> T:
+    """``message`` as the class that mirrors it. A field that only one of the two has is left out."""
+    descriptors = message.DESCRIPTOR.fields_by_name
+    return kind(**{name: _value(message, descriptors[name]) for name in _names(kind)})
+
+
+def grant(response: RequestCredentialResponse) -> model.Grant:
+    """What was granted. Raises :class:`Defect` if the answer carries no credential we can read."""
+    return model.Grant(
+        lease=read(model.Lease, response.lease),
+        credential=_credential(response.credential),
+        decision=read(model.Decision, response.decision),
+    )
+
+
+def _credential(message: credential_pb2.Credential) -> Credential:
+    try:
+        match message.WhichOneof("kind"):
+            case "database_login":
+                login = message.database_login
+                return DatabaseLogin(
+                    engine=login.engine,
+                    host=login.host,
+                    port=login.port,
+                    database=login.database,
+                    username=login.username,
+                    password=Secret(login.password),
+                )
+            case "aws_session":
+                session = message.aws_session
+                return AwsSession(
+                    access_key_id=session.access_key_id,
+                    secret_access_key=Secret(session.secret_access_key),
+                    session_token=Secret(session.session_token),
+                    region=session.region,
+                    assumed_role_arn=session.assumed_role_arn,
+                    session_policy=session.session_policy,
+                )
+            case _:
+                missing = "a kind of credential this client does not know"
+    except ValueError:
+        missing = "a credential without its secret"
+    raise Defect(
+        Reason.INTERNAL,
+        f"The broker's answer carries {missing}.",
+        hint="Is this client older than the broker? Unconfirmed, the credential is revoked by itself.",
+    )
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _value(message: Message, field: FieldDescriptor) -> Any:
+    value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return dict(value)
+    if field.is_repeated:
+        return tuple(_single(each, field) for each in value)
+    if field.message_type is not None and not message.HasField(field.name):
+        return None
+    return _single(value, field)
+
+
+def _single(value: Any, field: FieldDescriptor) -> Any:
+    if field.enum_type is not None:
+        return enum_name(field.enum_type.values_by_number.get(value), value)
+    if field.message_type is None:
+        return value
+    match field.message_type.full_name:
+        case "google.protobuf.Timestamp":
+            return value.ToDatetime(UTC)
+        case "google.protobuf.Duration":
+            return value.ToTimedelta()
+        case name:
+            return read(MIRRORS[name], value)
+
+
+def enum_name(known: EnumValueDescriptor | None, number: int) -> str:
+    """``STATE_ACTIVE`` as ``ACTIVE``; empty for the unspecified one, the number for an unknown one."""
+    if known is None:
+        return str(number)
+    prefix = known.type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return known.name.removeprefix(prefix) if number else ""

@@ -1,0 +1,123 @@
+"""Where the SDK's own SVID comes from, and what one channel needs of it.
+
+Belongs here: :class:`Material` (an SVID with its key and the roots of *its own* trust domain, no
+others) and its two sources: the SPIFFE Workload API, which every agent should use, and explicit files,
+for CI. Every source blocks with a time limit; the channel calls it in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from broker.errors import Reason, Unauthenticated
+from broker.identity.bundle import Bundles, TrustBundle
+from broker.identity.certificate import CertificateUnreadable, read_certificates
+from broker.identity.doctor import explain_svid
+from broker.identity.spiffe_id import SpiffeId
+from broker.identity.svid import MAX_INTERMEDIATES, one_canonical_id
+
+
+@dataclass(frozen=True)
+class Material:
+    """One SVID, its key, and the bundle of its trust domain: what one mTLS channel is made of."""
+
+    spiffe_id: SpiffeId
+    chain_pem: bytes  # the leaf, then its intermediates
+    key_pem: bytes = field(repr=False)
+    bundle: TrustBundle
+    not_before: datetime
+    not_after: datetime
+
+    @classmethod
+    def of(cls, chain_pem: bytes, key_pem: bytes, bundle: Callable[[str], TrustBundle]) -> Material:
+        """Put together from PEM; ``bundle`` answers for the trust domain the leaf names.
+
+        Raises :class:`Unauthenticated` (``SVID_*``) if there is no SVID in ``chain_pem``.
+        """
+        try:
+            chain = read_certificates(chain_pem, at_most=1 + MAX_INTERMEDIATES)
+        except CertificateUnreadable as error:
+            raise _unusable(Reason.SVID_MALFORMED, f"Our own SVID cannot be read: {error}.") from None
+        if not chain:
+            raise _unusable(Reason.SVID_MISSING, "Our own SVID is empty.")
+        spiffe_id = one_canonical_id(chain[0])
+        return cls(
+            spiffe_id, chain_pem, key_pem, bundle(spiffe_id.trust_domain), chain[0].not_before, chain[0].not_after
+        )
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Tells one material from another: a channel is rebuilt when, and only when, this changes."""
+        digest = hashlib.sha256()
+        for part in (self.chain_pem, self.key_pem, self.bundle.pem):
+            digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.digest()
+
+    def valid_at(self, now: datetime) -> bool:
+        """Whether TLS would accept the leaf's validity at ``now``."""
+        return self.not_before <= now <= self.not_after
+
+    def problems(self, now: datetime) -> list[str]:
+        """Every reason why a broker of the same trust domain would refuse this SVID, in words."""
+        end = b"-----END CERTIFICATE-----"
+        leaf, marker, rest = self.chain_pem.partition(end)
+        return explain_svid(leaf + marker, rest.strip(), Bundles([self.bundle]), now)
+
+
+class SvidSource(Protocol):
+    """One place an SVID comes from."""
+
+    # Look again after this many seconds even if nobody called back.
+    poll_seconds: float
+
+    def current(self) -> Material:
+        """The SVID now; blocks for a bounded time. Raises :class:`Unauthenticated` (``SVID_*``)."""
+        ...
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """``changed`` is called, from any thread, when :meth:`current` has something new."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """PEM files, for places without a Workload API, such as a CI job. Replaced files are taken up within a second."""
+
+    certificate: Path
+    key: Path
+    bundle: Path
+    poll_seconds: float = 1.0
+
+    def current(self) -> Material:
+        """What the files say now."""
+        chain, key, roots = (_read(path) for path in (self.certificate, self.key, self.bundle))
+        return Material.of(chain, key, lambda trust_domain: TrustBundle.from_pem(trust_domain, roots))
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Files do not call back; ``poll_seconds`` is their only signal."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unusable(Reason.SVID_MISSING, f"{path} cannot be read: {error.strerror}.", file=str(path)) from None
+
+
+def _unusable(reason: Reason, message: str, **metadata: str) -> Unauthenticated:
+    return Unauthenticated(
+        reason, message, hint="`broker doctor` shows, step by step, where the SVID comes from.", metadata=metadata
+    )

@@ -1,0 +1,55 @@
+"""Following leases by sequence number, so that a broken stream loses nothing and a gap is noticed.
+
+Belongs here: what the numbers mean. Each event names the one before it; if that is not the last one
+seen, something is missing: the stream is opened once more from the last one seen, and if the gap is
+still there, the events are gone and the caller is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from broker.api.v1 import broker_service_pb2 as pb
+from broker.client import read
+from broker.client.calls import Calls
+from broker.client.model import LeaseEvent
+from broker.client.streams import messages
+from broker.errors import NotReady, Reason
+
+FROM_NOW_ON = -1
+
+
+async def watch(calls: Calls, after_sequence: int, fraction: Callable[[], float]) -> AsyncIterator[LeaseEvent]:
+    """The events after ``after_sequence``, each once, in order; heartbeats are kept to ourselves."""
+    last = after_sequence
+    missed_at: int | None = None
+    while True:
+        stream = messages(calls, "WatchLeases", lambda: pb.WatchLeasesRequest(after_sequence=last), fraction)
+        async with contextlib.aclosing(stream):
+            async for message in stream:
+                event = read.read(LeaseEvent, message)
+                if not event.type:
+                    # A heartbeat tells where "now" was, to somebody who has seen nothing yet.
+                    last = event.sequence if last == FROM_NOW_ON else last
+                    continue
+                if event.sequence <= last:
+                    continue
+                if last != FROM_NOW_ON and event.previous_sequence != last:
+                    if missed_at == last:
+                        raise _gap(last, event)
+                    missed_at = last
+                    break
+                last = event.sequence
+                yield event
+            else:
+                return
+
+
+def _gap(last: int, event: LeaseEvent) -> NotReady:
+    return NotReady(
+        Reason.STREAM_TOO_OLD,
+        f"The broker has no events between {last} and {event.sequence} any more.",
+        hint="List the leases to see how they are, then watch from now on.",
+        metadata={"lastSequence": str(last), "sequence": str(event.sequence)},
+    )

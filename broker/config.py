@@ -1,0 +1,233 @@
+"""brokerd's own file: where it listens, who it is, where things lie, and its limits.
+
+Belongs here: the shape of ``--config FILE`` and every contradiction that can be seen without
+touching what it names. Does not belong here: what operators deploy (``broker/deployfiles``), and
+reading keys or certificates, which happens when the daemon is wired.
+
+Relative paths are relative to the file they stand in. Durations are written 30s, 15m, 1h.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+
+from broker.files import Document, Duration, Model, Problem, Problems, Reference, parse_yaml, read_text, validated
+from broker.identity.spiffe_id import is_trust_domain
+
+_HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,253}\Z", re.ASCII)
+_PORT = re.compile(r"[1-9][0-9]{0,4}\Z", re.ASCII)
+
+
+class HostPort(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def _host_port(value: object) -> HostPort:
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    known = bool(_HOST.match(bare)) if bare == host else _is_ipv6(bare)
+    if not colon or not known or not _PORT.match(port) or int(port) > 65535:
+        raise ValueError("must be host:port like 127.0.0.1:8443 or [::1]:8443, with a port from 1 to 65535")
+    return HostPort(bare, int(port))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _path(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be a path")
+    return Path(_base(info), value)
+
+
+def _reference(value: str, info: ValidationInfo) -> str:
+    kind, _, rest = value.partition(":")
+    return f"file:{Path(_base(info), rest)}" if kind == "file" else value
+
+
+def _base(info: ValidationInfo) -> Path:
+    base: Path = (info.context or {})["base"]
+    return base
+
+
+def _trust_domain(value: str) -> str:
+    if not is_trust_domain(value):
+        raise ValueError("must be a trust domain: a-z 0-9 . _ -, without spiffe://")
+    return value
+
+
+Address = Annotated[
+    HostPort,
+    BeforeValidator(_host_port),
+    WithJsonSchema({"type": "string", "examples": ["127.0.0.1:8443", "[::1]:8443"]}),
+]
+FilePath = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
+KeyReference = Annotated[Reference, AfterValidator(_reference)]
+TrustDomain = Annotated[
+    str,
+    AfterValidator(_trust_domain),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9._-]{1,255}$", "examples": ["prod.example.org"]}),
+]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Listen(Model):
+    """The two doors."""
+
+    agents: Address = Field(description="mTLS gRPC, for agents.")
+    operations: Address = Field(description="/metrics, /livez, /readyz, without authentication.")
+    allow_remote_operations: bool = Field(False, description="Lets operations listen beyond loopback.")
+
+
+class Identity(Model):
+    """brokerd's own X.509-SVID, and whose SVIDs it accepts. PEM files; the SVID may rotate in place."""
+
+    certificate: FilePath
+    private_key: FilePath
+    bundles: dict[TrustDomain, FilePath] = Field(min_length=1, description="Trust bundle per trust domain.")
+
+
+class Deploy(Model):
+    """What operators deploy."""
+
+    directory: FilePath
+
+
+class State(Model):
+    """What brokerd writes: ledger, pid file, outcome of the last reload."""
+
+    directory: FilePath
+
+
+class Keys(Model):
+    """References to keys; the first is current, the others are still accepted."""
+
+    ledger: tuple[KeyReference, ...] = Field(min_length=1, strict=False, description="Row MAC and audit chain.")
+
+
+class Audit(Model):
+    """The audit trail's way out. Grants stop when its backlog passes a bound; revocation never does."""
+
+    export_file: FilePath | None = None
+    max_backlog_records: Count = 100_000
+    max_backlog_age: Duration = timedelta(minutes=5)
+
+
+class Limits(Model):
+    """Bounds on work in progress."""
+
+    max_concurrent_rpcs: Count = 1_000
+    max_task_duration: Duration = timedelta(hours=8)
+    default_task_duration: Duration = timedelta(hours=1)
+    issue_timeout: Duration = Field(timedelta(seconds=20), description="Of one upstream issue, all calls together.")
+    confirm_within: Duration = Field(timedelta(seconds=30), description="Delivery not confirmed by then: revoked.")
+    drain_timeout: Duration = Field(timedelta(seconds=30), description="After SIGTERM.")
+    workers_per_connector: Annotated[int, Field(ge=1, le=256)] = 16
+
+
+class Revocation(Model):
+    """The revoker's beat."""
+
+    tick: Duration = timedelta(milliseconds=500)
+
+
+class Log(Model):
+    """Diagnostics, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+class Config(Model):
+    """Everything brokerd is told at start. Paths are absolute once loaded."""
+
+    tenant: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    trust_domain: TrustDomain
+    listen: Listen
+    identity: Identity
+    deploy: Deploy
+    state: State
+    keys: Keys
+    audit: Audit = Audit()
+    limits: Limits = Limits()
+    revocation: Revocation = Revocation()
+    log: Log = Log()
+
+
+def load_config(path: Path) -> Config:
+    """The configuration in ``path``. Raises :class:`~broker.files.Problems` with all that is wrong."""
+    shown = str(path)
+    document = parse_yaml(shown, read_text(path, shown))
+    config = validated(Config, document, context={"base": path.parent.absolute()})
+    if problems := list(_contradictions(config, document)):
+        raise Problems(problems)
+    return config
+
+
+def _contradictions(config: Config, document: Document) -> Iterator[Problem]:
+    """What each field allows and all together do not, with the inequality in the message."""
+
+    def problem(at: tuple[str | int, ...], message: str, hint: str) -> Problem:
+        return Problem(document.file, document.line(at), ".".join(map(str, at)), message, hint)
+
+    if config.trust_domain not in config.identity.bundles:
+        yield problem(("identity", "bundles"), f"has no bundle for {config.trust_domain}", "Agents could not call.")
+    listen, limits = config.listen, config.limits
+    if not listen.operations.loopback and not listen.allow_remote_operations:
+        hint = "It has no authentication. Listen on 127.0.0.1, or set listen.allow_remote_operations: true."
+        yield problem(("listen", "operations"), f"{listen.operations} is not loopback", hint)
+    if listen.operations == listen.agents:
+        yield problem(("listen", "operations"), "is the agents' address too", "Give it a port of its own.")
+    for short, long in (
+        ("default_task_duration", "max_task_duration"),
+        ("issue_timeout", "drain_timeout"),
+        ("confirm_within", "max_task_duration"),
+    ):
+        low, high = getattr(limits, short), getattr(limits, long)
+        if low > high:
+            at = ("limits", short) if ("limits", short) in document.places else ("limits", long)
+            yield problem(at, f"{short} <= {long} must hold: {_told(low)} > {_told(high)}", "")
+    yield from _misplaced_keys(config, problem)
+
+
+def _misplaced_keys(config: Config, problem: Any) -> Iterator[Problem]:
+    # Whoever steals the database must not find the key to its MACs beside it.
+    state = config.state.directory.resolve()
+    keys = [(("keys", "ledger", index), ref) for index, ref in enumerate(config.keys.ledger)]
+    files = [(at, Path(ref.removeprefix("file:"))) for at, ref in keys if ref.startswith("file:")]
+    for at, file in [*files, (("identity", "private_key"), config.identity.private_key)]:
+        if file.resolve().is_relative_to(state):
+            yield problem(at, "lies in the state directory", "Keep keys away from the database.")
+    for at, ref in keys:
+        if ref in config.keys.ledger[: at[2]]:
+            yield problem(at, "is listed twice", "")
+
+
+def _told(duration: timedelta) -> str:
+    return f"{duration.total_seconds():g}s"

@@ -1,0 +1,153 @@
+"""The session policy of one STS session, built as data from a template's grant. Pure.
+
+Every value an agent chose enters as a *segment* of a text that ends up inside a JSON string, never by
+substitution into JSON, and never with a character that IAM would read as more than itself (``*``,
+``?``, ``$``: IAM User Guide, "IAM JSON policy elements: Resource" and "Variables and tags").
+
+The grant::
+
+    {"role_name": "orders-reader",
+     "policy": [{"sid": "Read", "actions": ["s3:GetObject"],
+                 "resources": [[{"text": "arn:aws:s3:::orders/"}, {"parameter": "prefix"}, {"text": "/*"}]],
+                 "conditions": {"StringEquals": {"s3:ExistingObjectTag/team": [[{"text": "orders"}]]}}}]}
+
+A *text* is a list of segments: literal, ``{"parameter": NAME}``, ``{"resource": true}`` (a literal may
+be written plainly, and one segment without its list). Only literals, the operator's own, may hold
+wildcards and policy variables. Condition values are texts.
+
+Two statements are always added. *Deadline*: an explicit Deny on everything once it has passed, which
+makes the real life as short as was asked although STS does not go below 900 s; a Deny rather than a
+condition on the Allow, because a resource policy that names the session would bypass the latter.
+``DateGreaterThanEquals`` on a whole second not after the deadline: never later than asked, whether or
+not AWS compares fractions. *No other sessions*: a Deny on all of STS, because each of its calls
+that is not a mere question makes credentials with a life and rights of their own (AssumeRole*,
+AssumeRoot, GetFederationToken, GetSessionToken, GetWebIdentityToken, GetServiceBearerToken, ...).
+GetCallerIdentity cannot be denied, by AWS's own rule. Tokens of other services (ECR, CodeArtifact)
+are a matter of the grant: what it does not allow, nobody gets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from broker.errors import InvalidInput, Reason
+from broker.scope.canonical import JsonValue
+from broker.scope.model import Scope
+
+# STS API reference, AssumeRole: "The plaintext ... can't exceed 2,048 characters." botocore does not check it.
+LONGEST_POLICY = 2048
+_NOT_PLAIN = re.compile(r"[*?$\x00-\x1f\x7f-\x9f]")
+
+
+def session_policy(scope: Scope, deadline: datetime) -> str:
+    """The policy as compact JSON. Raises InvalidInput (SCOPE_TOO_LARGE, PARAMETER_INVALID, CONFIG_INVALID)."""
+    allowed = [_allow(scope, each) for each in _list(scope, scope.grant.get("policy"), "policy")]
+    document = {"Version": "2012-10-17", "Statement": [*allowed, *_ends(deadline)]}
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
+    if len(text) > LONGEST_POLICY:
+        raise InvalidInput(
+            Reason.SCOPE_TOO_LARGE,
+            f"the session policy of template {scope.template} comes to {len(text)} characters;"
+            f" STS takes {LONGEST_POLICY}.",
+            hint="Ask for shorter parameters; operators: fewer resources per template.",
+            metadata={"template": scope.template, "characters": str(len(text)), "limit": str(LONGEST_POLICY)},
+        )
+    return text
+
+
+def _ends(deadline: datetime) -> list[dict[str, object]]:
+    at = deadline.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return [
+        {
+            "Sid": "BrokerDeadline",
+            "Effect": "Deny",
+            "Action": "*",
+            "Resource": "*",
+            "Condition": {"DateGreaterThanEquals": {"aws:CurrentTime": at}},
+        },
+        {"Sid": "BrokerNoOtherSessions", "Effect": "Deny", "Action": "sts:*", "Resource": "*"},
+    ]
+
+
+def _allow(scope: Scope, stated: JsonValue) -> dict[str, object]:
+    if not isinstance(stated, Mapping) or stated.keys() - {"sid", "actions", "resources", "conditions"}:
+        raise _malformed(scope, "a statement is an object of sid, actions, resources, conditions")
+    statement: dict[str, object] = {"Effect": "Allow"}
+    if stated.get("sid") is not None:
+        statement["Sid"] = _literal(scope, stated["sid"], "sid")
+    statement["Action"] = [_literal(scope, each, "actions") for each in _list(scope, stated.get("actions"), "actions")]
+    statement["Resource"] = [_text(scope, each) for each in _list(scope, stated.get("resources"), "resources")]
+    if stated.get("conditions") is not None:
+        statement["Condition"] = _conditions(scope, stated["conditions"])
+    return statement
+
+
+def _conditions(scope: Scope, stated: JsonValue) -> dict[str, dict[str, list[str]]]:
+    if not isinstance(stated, Mapping) or not stated:
+        raise _malformed(scope, "conditions is an object of operators")
+    built = {}
+    for operator, keys in stated.items():
+        if not isinstance(keys, Mapping) or not keys:
+            raise _malformed(scope, "a condition operator holds an object of keys")
+        built[operator] = {key: [_text(scope, each) for each in _list(scope, of, key)] for key, of in keys.items()}
+    return built
+
+
+def _text(scope: Scope, stated: JsonValue) -> str:
+    """A literal, a single segment, or a list of segments."""
+    if isinstance(stated, Sequence) and not isinstance(stated, str):
+        if not stated:
+            raise _malformed(scope, "a text has at least one segment")
+        return "".join(_segment(scope, each) for each in stated)
+    return _segment(scope, stated)
+
+
+def _segment(scope: Scope, stated: JsonValue) -> str:
+    if isinstance(stated, Mapping):
+        if stated.keys() == {"parameter"} and isinstance(name := stated["parameter"], str):
+            if name not in scope.parameters:
+                raise _malformed(scope, f"there is no parameter {name!a}")
+            return _plain(scope, f"parameter {name}", scope.parameters[name])
+        if stated.keys() == {"resource"} and stated["resource"] is True:
+            return _plain(scope, "resource", scope.resource)
+        if stated.keys() == {"text"}:
+            return _literal(scope, stated["text"], "a segment")
+    return _literal(scope, stated, "a segment")
+
+
+def _plain(scope: Scope, where: str, value: str) -> str:
+    """Defence in depth: parameters have passed their types, but what IAM would expand never gets in."""
+    found = _NOT_PLAIN.search(value)
+    if found is None and value:
+        return value
+    what = f"holds {found[0]!a}, which an IAM policy does not take literally" if found else "is empty"
+    raise InvalidInput(
+        Reason.PARAMETER_INVALID,
+        f"{where} of template {scope.template} {what}.",
+        hint="Name one thing exactly: no '*', '?', '$' or control characters.",
+        metadata={"template": scope.template, "field": where, "value": ascii(value)[:200]},
+    )
+
+
+def _literal(scope: Scope, stated: JsonValue, where: str) -> str:
+    if isinstance(stated, str) and stated:
+        return stated
+    raise _malformed(scope, f"{where} holds something that is no text")
+
+
+def _list(scope: Scope, stated: JsonValue, where: str) -> Sequence[JsonValue]:
+    if isinstance(stated, Sequence) and not isinstance(stated, str) and stated:
+        return stated
+    raise _malformed(scope, f"{where} is a list with at least one entry")
+
+
+def _malformed(scope: Scope, what: str) -> InvalidInput:
+    return InvalidInput(
+        Reason.CONFIG_INVALID,
+        f"the grant of template {scope.template} is not one of aws-sts: {what}.",
+        hint="Operators: `broker check` tells file and line.",
+        metadata={"template": scope.template},
+    )

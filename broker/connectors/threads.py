@@ -1,0 +1,45 @@
+"""A few threads for a library that blocks, and what becomes of a call that nobody waits for any more.
+
+A thread cannot be cancelled. When the one who waits is cancelled, a call that has not begun is
+dropped; one that is under way runs to its end, and then ``undo`` takes back what it made: a late
+create must not live because its caller was gone (faults.md F18, F19).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+class Threads:
+    """At most ``size`` calls at a time; more wait their turn."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=size, thread_name_prefix=name)
+
+    async def run(self, call: Callable[[], _T], *, undo: Callable[[_T], object] | None = None) -> _T:
+        """The result of ``call``, or what it raises. ``undo`` gets a result that came too late for us."""
+        future = self._pool.submit(call)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if undo is not None:
+                future.add_done_callback(partial(self._take_back, undo))
+            raise
+
+    def later(self, call: Callable[[], object]) -> None:
+        """Do ``call`` without anybody waiting: a best effort that something else guarantees."""
+        self._pool.submit(call)
+
+    async def close(self) -> None:
+        """Let what is under way or queued finish, then let go of the threads."""
+        await asyncio.to_thread(self._pool.shutdown)
+
+    def _take_back(self, undo: Callable[[_T], object], future: Future[_T]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._pool.submit(undo, future.result())

@@ -1,0 +1,221 @@
+"""What the database connector asks of Vault or OpenBao, call by call: typed in, typed and checked out.
+
+Each function is one exchange, blocking, made through hvac; each raises :class:`VaultFailure` and
+nothing else. An answer that lacks what it must hold is a failure with unknown outcome (faults.md F8:
+half an object), never a value with holes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import requests
+from hvac.api import SystemBackend
+from hvac.api.auth_methods import Token
+from hvac.api.secrets_engines import Database
+
+from broker.connectors.vault_http import Known, VaultAdapter, VaultFailure, open_session
+from broker.errors import BrokerError
+from broker.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptToken:
+    """The token one attempt reads its secret with, as the server described it."""
+
+    token: Secret
+    accessor: str
+    policies: tuple[str, ...]
+    ttl: int  # seconds
+    renewable: bool
+    orphan: bool
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A database login, and the lease that ends it."""
+
+    lease_id: str
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFacts:
+    """A living lease. ``age`` is by the server's own clock, to about a second."""
+
+    lease_id: str
+    age: timedelta
+
+
+class VaultCalls:
+    """The calls, with the broker's token unless said otherwise. Safe to use from several threads.
+
+    ``token`` is asked before every call, so that a rotated token is used at once. ``timeout`` is for
+    connecting and for each read, in seconds.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: Callable[[], Secret],
+        *,
+        timeout: float,
+        threads: int,
+        ca_file: str | None = None,
+    ) -> None:
+        self._address = address
+        self._token = token
+        self._timeout = timeout
+        self._session: requests.Session = open_session(threads, ca_file)
+
+    def create_token(
+        self, token_role: str, policy: str, ttl: int, display_name: str, meta: Mapping[str, str]
+    ) -> AttemptToken:
+        """A service token of its own (orphan by its token role) that lives ``ttl`` seconds and cannot be renewed."""
+        answer = _api(Token, self._ours()).create(
+            role_name=token_role,
+            policies=[policy],
+            ttl=f"{ttl}s",
+            explicit_max_ttl=f"{ttl}s",
+            renewable=False,
+            no_default_policy=True,
+            type="service",
+            display_name=display_name,
+            meta=dict(meta),
+        )
+        auth = _object(answer, "auth")
+        return AttemptToken(
+            token=Secret(_text(auth, "client_token")),
+            accessor=_text(auth, "accessor"),
+            policies=_texts(auth, "policies"),
+            ttl=_integer(auth, "lease_duration"),
+            renewable=auth.get("renewable") is not False,
+            orphan=auth.get("orphan") is True,
+            kind=_text(auth, "token_type"),
+        )
+
+    def read_login(self, mount: str, role: str, token: Secret) -> Login:
+        """A fresh login of ``role``, read with the attempt's ``token``."""
+        answer = _api(Database, self._adapter(token)).generate_credentials(role, mount_point=mount)
+        data = _object(answer, "data")
+        return Login(_text(answer, "lease_id"), _text(data, "username"), Secret(_text(data, "password")))
+
+    def set_lease_end(self, lease_id: str, ttl: int) -> int:
+        """Make the lease, and the login's VALID UNTIL, end ``ttl`` seconds from now; what the server made of it.
+
+        Renewal counts the increment from now and *replaces* the remaining time (expiration.go, Renew).
+        """
+        return _integer(_api(SystemBackend, self._ours()).renew_lease(lease_id, increment=ttl), "lease_duration")
+
+    def revoke_lease(self, lease_id: str) -> None:
+        """End the login before answering. Gone already, or never there, is success: it proves nothing."""
+        # hvac's revoke_lease has no ``sync``, and a queued revocation is no revocation.
+        self._ours().put("/v1/sys/leases/revoke", json={"lease_id": lease_id, "sync": True})
+
+    def revoke_accessor(self, accessor: str) -> None:
+        """End a token; nothing can be made with it any more. Its leases end later, if all goes well."""
+        try:
+            _api(Token, self._ours()).revoke_accessor(accessor)
+        except VaultFailure as failure:
+            if not failure.says_only("invalid accessor"):
+                raise
+
+    def find_lease(self, lease_id: str) -> LeaseFacts | None:
+        """The lease if it lives; None only if the server itself says that it is no (longer a) lease."""
+        try:
+            answer = _api(SystemBackend, self._ours()).read_lease(lease_id)
+        except VaultFailure as failure:
+            if failure.status == 400 and failure.says_only("invalid lease"):
+                return None
+            raise
+        data = _object(answer, "data")
+        if _text(data, "id") != lease_id:
+            raise _half("id")
+        # The server tells when the lease ends and in how many seconds that is, hence its own present.
+        present = _time(data, "expire_time") - timedelta(seconds=_integer(data, "ttl"))
+        return LeaseFacts(lease_id, present - _time(data, "issue_time"))
+
+    def list_leases(self, mount: str, role: str) -> tuple[str, ...]:
+        """The ids of all living leases of ``role``.
+
+        An empty folder is a 404 whose body is exactly ``{"errors": []}``; any other 404 may come from
+        something in front of the server and proves nothing.
+        """
+        prefix = f"{mount}/creds/{role}/"
+        try:
+            answer = _api(SystemBackend, self._ours()).list_leases(prefix.rstrip("/"))
+        except VaultFailure as failure:
+            if failure.status == 404 and failure.says_only(None):
+                return ()
+            raise
+        return tuple(prefix + key for key in _texts(_object(answer, "data"), "keys"))
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._session.close()
+
+    def _ours(self) -> VaultAdapter:
+        failure = None
+        try:
+            token = self._token()
+        except (BrokerError, OSError, ValueError) as error:
+            failure = VaultFailure(Known.NOT_SENT, f"the broker's own token cannot be read ({type(error).__name__})")
+        if failure is not None:
+            raise failure
+        return self._adapter(token)
+
+    def _adapter(self, token: Secret) -> VaultAdapter:
+        return VaultAdapter(self._session, self._address, token, timeout=self._timeout)
+
+
+def _api(kind: Callable[[VaultAdapter], Any], adapter: VaultAdapter) -> Any:
+    """One of hvac's API classes; its stubs leave arguments and results untyped, hence the checks below."""
+    return kind(adapter)
+
+
+def _half(name: str) -> VaultFailure:
+    return VaultFailure(Known.UNKNOWN, f"the answer says success but its {name!r} is missing or malformed")
+
+
+def _object(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = answer.get(name)
+    if not isinstance(value, dict):
+        raise _half(name)
+    return value
+
+
+def _text(answer: Mapping[str, Any], name: str) -> str:
+    value = answer.get(name)
+    if not isinstance(value, str) or not value:
+        raise _half(name)
+    return value
+
+
+def _texts(answer: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = answer.get(name)
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(each, str) for each in value):
+        raise _half(name)
+    return tuple(value)
+
+
+def _integer(answer: Mapping[str, Any], name: str) -> int:
+    value = answer.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _half(name)
+    return value
+
+
+def _time(answer: Mapping[str, Any], name: str) -> datetime:
+    """RFC 3339, with the server's nanoseconds cut to microseconds by the parser."""
+    try:
+        value = datetime.fromisoformat(_text(answer, name))
+    except ValueError:
+        value = None
+    if value is None or value.tzinfo is None:
+        raise _half(name)
+    return value.astimezone(UTC)

@@ -1,0 +1,137 @@
+"""Ending what one attempt made in Vault or OpenBao, and proving it (``vault_database.py`` makes it).
+
+Three rules. *The lease before the token*: revoking a token only queues its leases, and a queued
+revocation beside ours would run the same SQL twice. *A good answer is no proof*: an unknown lease id
+is revoked with success, "invalid accessor" says nothing of the login; proof is that the lease is
+looked up and listed, and is not there. *Nobody else's*: a login in flight is upstream before it is in
+the ledger, so an unknown lease is ended only when it is older than any issue may take.
+
+Why a noted lease id needs no waiting although the outcome is unknown: an attempt creates two things,
+each once; whoever knows the lease knows that both creations have landed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+
+from broker.connectors.threads import Threads
+from broker.connectors.vault_calls import LeaseFacts, VaultCalls
+from broker.connectors.vault_http import Known, VaultFailure
+from broker.lease.deadlines import no_late_create_after
+from broker.ports import Handle, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
+
+# The server tells ages in whole seconds, and its lookup takes a moment.
+_ROUNDING = timedelta(seconds=2)
+# For a login in flight to get known: a commit takes milliseconds.
+_LOOK_AGAIN = timedelta(milliseconds=500)
+
+
+class LeaseEnder:
+    """Ends attempts of one connector."""
+
+    def __init__(self, name: str, calls: VaultCalls, threads: Threads) -> None:
+        self._name = name
+        self._calls = calls
+        self._threads = threads
+
+    async def end(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
+        """One try. Returns, whatever happens upstream."""
+        try:
+            if "lease" in handle:
+                return await self._threads.run(partial(self._end_noted, handle))
+            return await self._end_unnoted(handle, context)
+        except VaultFailure as failure:
+            return self._not_done(failure)
+
+    def _end_noted(self, handle: Handle) -> RevokeOutcome:
+        """Both ids are in the ledger: four calls, the last two of them the proof."""
+        lease_id, accessor = str(handle["lease"]), str(handle["accessor"])
+        self._revoke_lease(lease_id)
+        self._calls.revoke_accessor(accessor)
+        if self._calls.find_lease(lease_id) is not None:
+            return NotYet(f"{self._name} said the lease was revoked, but it is still there.")
+        if lease_id in self._calls.list_leases(str(handle["mount"]), str(handle["role"])):
+            return NotYet(f"{self._name} said the lease was gone, but it is still listed.")
+        return Revoked({"lease_id": lease_id, "proof": "lease neither found nor listed"})
+
+    def _revoke_lease(self, lease_id: str) -> None:
+        """A failure that the lease's end explains is none: the token's expiry may have run the SQL before us."""
+        try:
+            self._calls.revoke_lease(lease_id)
+        except VaultFailure as failure:
+            if failure.status != 400 or self._calls.find_lease(lease_id) is not None:
+                raise
+
+    async def _end_unnoted(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
+        """No lease id: the reply was lost, or never came. End the token, then look for a login that is nobody's."""
+        if "accessor" in handle:
+            await self._threads.run(partial(self._calls.revoke_accessor, str(handle["accessor"])))
+        suspects = await self._suspects(handle, context)
+        in_flight = [each for each in suspects if _may_be_in_flight(each, context) > timedelta(0)]
+        if in_flight:
+            why = "a login that may be another attempt's, in flight, is not told apart yet."
+            return NotYet(why, _look_again(in_flight, context), failed=False)
+        ended = [each.lease_id for each in suspects if await self._end_orphan(each.lease_id, context)]
+        wait = _still_to_wait(context)
+        if wait > timedelta(0):
+            return NotYet("a login may still be made late; it is looked for again.", wait, failed=False)
+        return Revoked(
+            {
+                "orphans_revoked": ended,
+                "proof": "no unknown lease of the role from the time of this attempt",
+                # A token whose reply was lost has no accessor to end it by; nobody holds it, and it ends by its TTL.
+                "token": "revoked" if "accessor" in handle else "never noted",
+            }
+        )
+
+    async def _suspects(self, handle: Handle, context: RevokeContext) -> list[LeaseFacts]:
+        """Living leases of the role that the ledger does not know and that this attempt's call may have made."""
+        mount, role = str(handle["mount"]), str(handle["role"])
+        listed = await self._threads.run(partial(self._calls.list_leases, mount, role))
+        known = await context.known_upstream(listed)
+        unknown = [lease_id for lease_id in listed if lease_id not in known]
+        found = [await self._threads.run(partial(self._calls.find_lease, lease_id)) for lease_id in unknown]
+        return [each for each in found if each is not None and _from_this_attempts_time(each, context)]
+
+    async def _end_orphan(self, lease_id: str, context: RevokeContext) -> bool:
+        """End a lease that is nobody's, unless it became known meanwhile. Raises unless it is proven gone."""
+        if lease_id in await context.known_upstream([lease_id]):
+            return False
+        await self._threads.run(partial(self._end_and_prove, lease_id))
+        return True
+
+    def _end_and_prove(self, lease_id: str) -> None:
+        self._revoke_lease(lease_id)
+        if self._calls.find_lease(lease_id) is not None:
+            raise VaultFailure(Known.UNKNOWN, "it said that an orphaned lease was revoked, but it is still there")
+
+    def _not_done(self, failure: VaultFailure) -> RevokeOutcome:
+        if failure.status in (401, 403):
+            return Refused(f"{self._name} refuses the broker's own token: {failure.what}.")
+        return NotYet(f"{self._name} could not end it: {failure.what}.", failure.retry_after)
+
+
+def _from_this_attempts_time(lease: LeaseFacts, context: RevokeContext) -> bool:
+    issued_at = context.now - lease.age
+    latest = no_late_create_after(context.created_at, context.issue_deadline)
+    return context.created_at - _ROUNDING <= issued_at <= latest + _ROUNDING
+
+
+def _may_be_in_flight(lease: LeaseFacts, context: RevokeContext) -> timedelta:
+    """For how long yet: every attempt has the same allowance between its intent and the end of its call."""
+    return (context.issue_deadline - context.created_at) + _ROUNDING - lease.age
+
+
+def _look_again(in_flight: list[LeaseFacts], context: RevokeContext) -> timedelta:
+    """Soon, if nothing else is waited for; otherwise when the oldest of them is fair game."""
+    wait = _still_to_wait(context)
+    if wait <= timedelta(0):
+        return _LOOK_AGAIN
+    return min(wait, *(_may_be_in_flight(each, context) for each in in_flight))
+
+
+def _still_to_wait(context: RevokeContext) -> timedelta:
+    """Until the next sweep that can matter: at the call's deadline, and when no late create can land."""
+    latest = no_late_create_after(context.created_at, context.issue_deadline)
+    return (context.issue_deadline if context.now < context.issue_deadline else latest) - context.now

@@ -1,0 +1,5 @@
+"""brokerd: the only place that wires the rooms together."""
+
+from broker.daemon.main import main
+
+__all__ = ["main"]

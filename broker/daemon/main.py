@@ -1,0 +1,96 @@
+"""The ``brokerd`` command: read the configuration, guard the process, serve until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from broker import logs
+from broker.clock import SystemClock
+from broker.config import Config, load_config
+from broker.connectors.registry import build
+from broker.daemon.wiring import Brokerd
+from broker.errors import BrokerError
+from broker.files import Problems
+
+log = structlog.get_logger("brokerd")
+
+# sysexits(3)
+EX_CONFIG = 78
+EX_UNAVAILABLE = 69
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run brokerd. Exit codes: 0 stopped as told, 69 could not serve, 78 the configuration is wrong."""
+    parser = argparse.ArgumentParser(prog="brokerd", description="The just-in-time credential broker.")
+    parser.add_argument("--config", type=Path, required=True, help="brokerd's own configuration file (YAML)")
+    parser.add_argument("--version", action="version", version=f"brokerd {version('jit-broker')}")
+    arguments = parser.parse_args(argv)
+    _guard_process()
+    try:
+        config = load_config(arguments.config)
+    except BrokerError as refused:
+        return _tell(refused, EX_CONFIG)
+    logs.configure(config.log.level, config.log.format)
+    try:
+        return asyncio.run(_serve(config))
+    except BrokerError as refused:
+        return _tell(refused, EX_CONFIG)
+    except (OSError, RuntimeError) as failure:
+        sys.stderr.write(f"brokerd: {failure}\n")
+        return EX_UNAVAILABLE
+
+
+async def _serve(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    daemon = Brokerd(config, SystemClock(), build)
+    reload_lock = asyncio.Lock()
+
+    async def reload() -> None:
+        async with reload_lock:
+            await daemon.reloader.reload()
+
+    reloads: set[asyncio.Task[None]] = set()
+
+    def hangup() -> None:
+        task = asyncio.ensure_future(reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    # Until the first set is in force a hang-up changes nothing: the set is being read anyway.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    await daemon.start()
+    loop.add_signal_handler(signal.SIGHUP, hangup)
+    pid_file = config.state.directory / "brokerd.pid"
+    pid_file.write_text(f"{os.getpid()}\n")
+    try:
+        await stop.wait()
+    finally:
+        pid_file.unlink(missing_ok=True)
+        await daemon.stop()
+    return 0
+
+
+def _guard_process() -> None:
+    """No core dumps (they would hold secrets), and no file of ours readable by others."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+
+
+def _tell(refused: BrokerError, code: int) -> int:
+    lines = [str(each) for each in refused.problems] if isinstance(refused, Problems) else [str(refused)]
+    for line in lines:
+        sys.stderr.write(f"brokerd: {line}\n")
+    return code

@@ -1,0 +1,60 @@
+"""The running connectors: built from the deploy set, replaced when their definition changes.
+
+A connector that living attempts still need is never taken away: a set that drops one is refused,
+because what cannot be reached cannot be revoked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from broker.errors import InvalidInput, Reason
+from broker.ports import Connector, ConnectorSpec
+
+Build = Callable[[ConnectorSpec], Connector]
+
+
+class ConnectorPool:
+    """Connectors by name. Not locked: it belongs to the event loop."""
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self._running: dict[str, tuple[str, Connector]] = {}
+
+    def find(self, name: str) -> Connector | None:
+        """The connector of this name, None if there is none."""
+        entry = self._running.get(name)
+        return None if entry is None else entry[1]
+
+    def names(self) -> tuple[str, ...]:
+        """All names."""
+        return tuple(self._running)
+
+    def prepare(self, specs: Mapping[str, ConnectorSpec], in_use: frozenset[str]) -> dict[str, tuple[str, Connector]]:
+        """What the pool would run for ``specs``; nothing changes yet. Raises InvalidInput (CONFIG_INVALID)."""
+        dropped = sorted(in_use - set(specs))
+        if dropped:
+            raise InvalidInput(
+                Reason.CONFIG_INVALID,
+                f"connectors.yaml: connector {', '.join(dropped)} is gone, but living leases still need it.",
+                hint="Keep it until `broker_live_leases` says that they have ended; templates may already leave it.",
+                metadata={"connectors": ",".join(dropped)},
+            )
+        prepared = {}
+        for name, spec in specs.items():
+            running = self._running.get(name)
+            unchanged = running is not None and running[0] == spec.digest
+            prepared[name] = running if running is not None and unchanged else (spec.digest, self._build(spec))
+        return prepared
+
+    async def activate(self, prepared: dict[str, tuple[str, Connector]]) -> None:
+        """Run what :meth:`prepare` made. Calls under way keep the connector they started with."""
+        before, self._running = self._running, prepared
+        kept = {id(connector) for _, connector in prepared.values()}
+        for _, connector in before.values():
+            if id(connector) not in kept:
+                await connector.close()
+
+    async def close(self) -> None:
+        """Close every connector."""
+        await self.activate({})

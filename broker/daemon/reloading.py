@@ -1,0 +1,99 @@
+"""Putting a deploy set in force: at start, on SIGHUP, and when its directory was swapped.
+
+A set is taken whole or not at all. A bad one changes nothing; why is written to the log, to the
+audit trail and to ``reload.json`` in the state directory, where ``broker reload`` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import structlog
+
+from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.daemon.pool import ConnectorPool
+from broker.deployfiles.source import DeployFiles
+from broker.errors import BrokerError
+from broker.files import Problems
+from broker.ports import Clock, DeploySet, LeaseStore
+
+log = structlog.get_logger("broker.deploy")
+
+
+class Reloader:
+    """Reloads the deploy set and makes the rest of the daemon follow it."""
+
+    def __init__(
+        self, files: DeployFiles, pool: ConnectorPool, store: LeaseStore, clock: Clock, tenant: str, result: Path
+    ) -> None:
+        self._files = files
+        self._pool = pool
+        self._store = store
+        self._clock = clock
+        self._tenant = tenant
+        self._result = result
+        self._generation = 0
+
+    async def first(self) -> None:
+        """At start: the set was loaded already; run its connectors. Raises where it cannot be served."""
+        deploy = self._files.current
+        await self._pool.activate(self._pool.prepare(deploy.connectors, await self._store.connectors_in_use()))
+        await self._in_force(deploy)
+
+    async def reload(self) -> bool:
+        """Take in what is on disk now; whether it is in force. Never raises for a bad set."""
+        before = self._files.current
+        try:
+            candidate = self._files.load()
+            prepared = self._pool.prepare(candidate.connectors, await self._store.connectors_in_use())
+        except BrokerError as refused:
+            await self._refused(refused)
+            return False
+        await self._pool.activate(prepared)
+        self._files.adopt(candidate)
+        if candidate.digest == before.digest:
+            log.info("deploy set unchanged", digest=candidate.digest)
+        await self._in_force(candidate)
+        return True
+
+    async def if_swapped(self) -> None:
+        """Reload where the deploy directory now resolves to another one (an atomic swap)."""
+        if self._files.swapped():
+            await self.reload()
+
+    async def end_unregistered(self) -> None:
+        """End the leases of agents that are not registered (any more)."""
+        registered = frozenset(str(agent.spiffe_id) for agent in self._files.current.registry)
+        ended = await self._store.end_unregistered(self._tenant, registered, self._clock.now())
+        if ended:
+            log.warning("leases of unregistered agents are being revoked", attempts=ended)
+
+    async def _in_force(self, deploy: DeploySet) -> None:
+        await self._record(EventType.DEPLOY_ACTIVATED, {"digest": deploy.digest, "policies": deploy.policies.digest})
+        await self.end_unregistered()
+        self._tell(ok=True, digest=deploy.digest, problems=[])
+        log.info(
+            "deploy set in force", digest=deploy.digest, agents=len(deploy.registry), templates=len(deploy.templates)
+        )
+
+    async def _refused(self, refused: BrokerError) -> None:
+        problems = [str(each) for each in refused.problems] if isinstance(refused, Problems) else [str(refused)]
+        log.error("deploy set refused; the last good one stays in force", problems=problems)
+        await self._record(EventType.DEPLOY_REFUSED, {"problems": problems[:20]})
+        self._tell(ok=False, digest=self._files.current.digest, problems=problems)
+
+    async def _record(self, type_: EventType, data: dict[str, str | list[str]]) -> None:
+        event = AuditEvent(type_, actor="broker", vouched_by=Vouch.BROKER, tenant=self._tenant, data=data)
+        try:
+            await self._store.append([event], self._clock.now())
+        except BrokerError as lost:
+            log.error("a reload could not be recorded", reason=lost.reason)
+
+    def _tell(self, *, ok: bool, digest: str, problems: list[str]) -> None:
+        self._generation += 1
+        told = {"generation": self._generation, "pid": os.getpid(), "ok": ok, "digest": digest, "problems": problems}
+        part = self._result.with_suffix(".part")
+        part.write_text(json.dumps(told, indent=1) + "\n")
+        part.replace(self._result)

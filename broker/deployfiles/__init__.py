@@ -1,0 +1,18 @@
+"""What operators deploy, as files: read, checked as one set, and handed over as a :class:`DeploySet`.
+
+The layout of a set::
+
+    agents/*.yaml      one registered agent each
+    people.yaml        the humans who answer for agents
+    templates/*.yaml   one scope template each
+    connectors.yaml    the upstreams
+    policies/*.cedar   who may, under which circumstances
+
+Belongs here: YAML shapes, cross-references, JSON Schemas. Does not belong here: what a template or a
+policy means (``broker/scope``, ``broker/policy``).
+"""
+
+from broker.deployfiles.load import load
+from broker.deployfiles.source import DeployFiles
+
+__all__ = ["DeployFiles", "load"]

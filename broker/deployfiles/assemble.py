@@ -1,0 +1,194 @@
+"""From validated files to the ideas' own types, checking what refers to what."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from broker.deployfiles.kinds import ACCOUNTS, GRANTS, ParameterSegment, references
+from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, PersonEntry, TemplateFile
+from broker.files import Document, Model, Problem, Problems, validated
+from broker.files.document import Path, dotted
+from broker.identity.agent import Agent, Person, Quotas
+from broker.identity.spiffe_id import SpiffeId
+from broker.ports import ConnectorSpec
+from broker.scope.canonical import JsonValue, canonical_json
+from broker.scope.model import ScopeTemplate
+from broker.scope.parameters import Parameter
+
+_M = TypeVar("_M", bound=Model, covariant=True)
+_RESOURCE = "resource"
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[_M]):
+    """One file: its content, and where each part of it stood."""
+
+    document: Document
+    content: _M
+
+    def problem(self, at: Path, message: str, hint: str = "") -> Problem:
+        """A problem with the part at ``at``."""
+        return Problem(self.document.file, self.document.line(at), dotted(at), message, hint)
+
+
+class Assembly:
+    """Puts one set together. ``problems`` is the caller's list, and grows.
+
+    A people or connectors file that could not be read is None: what refers to it is then not complained about.
+    """
+
+    def __init__(
+        self, people: Read[PeopleFile] | None, connectors: Read[ConnectorsFile] | None, problems: list[Problem]
+    ) -> None:
+        self._problems = problems
+        self._people_known, self._connectors_known = people is not None, connectors is not None
+        self.people: dict[str, Person] = self._people(people) if people else {}
+        self.connectors: dict[str, ConnectorSpec] = _connectors(connectors.content) if connectors else {}
+
+    def agents(self, files: Iterable[Read[AgentFile]]) -> list[Agent]:
+        """The agents whose owner is there and enabled."""
+        agents: list[Agent] = []
+        places: dict[str, str] = {}
+        for file in files:
+            entry = file.content
+            if taken := places.get(entry.spiffe_id):
+                self._problems.append(file.problem(("spiffe_id",), f"{entry.spiffe_id} is registered in {taken} too"))
+            places.setdefault(entry.spiffe_id, file.document.file)
+            if (owner := self._owner(file)) is not None:
+                agents.append(_agent(entry, owner))
+        return agents
+
+    def templates(self, files: Iterable[Read[TemplateFile]]) -> list[ScopeTemplate]:
+        """The templates whose connector is there and takes their grant."""
+        templates: list[ScopeTemplate] = []
+        places: dict[str, str] = {}
+        for file in files:
+            entry = file.content
+            if taken := places.get(entry.name):
+                self._problems.append(file.problem(("name",), f"{entry.name} is defined in {taken} too"))
+            places.setdefault(entry.name, file.document.file)
+            connector = self.connectors.get(entry.connector)
+            if connector is not None:
+                templates.extend(self._template(file, connector))
+            elif self._connectors_known:
+                known = ", ".join(sorted(self.connectors))
+                self._problems.append(
+                    file.problem(("connector",), f"{entry.connector} is not in connectors.yaml", f"There is: {known}.")
+                )
+        return templates
+
+    def _people(self, file: Read[PeopleFile]) -> dict[str, Person]:
+        seen: dict[tuple[str, str], str] = {}
+        for key, entry in file.content.people.items():
+            other = seen.setdefault((entry.issuer, entry.subject), key)
+            if other != key:
+                message = f"is the same person as {other}: one issuer and subject, one entry"
+                self._problems.append(file.problem(("people", key), message))
+        return {key: _person(entry) for key, entry in file.content.people.items()}
+
+    def _owner(self, file: Read[AgentFile]) -> Person | None:
+        key = file.content.owner
+        person = self.people.get(key)
+        if person is None and self._people_known:
+            self._problems.append(file.problem(("owner",), f"{key} is not in people.yaml", "Name a person there."))
+        elif person is not None and person.disabled:
+            hint = "An agent needs somebody who answers for it: name another owner, or remove the agent."
+            self._problems.append(file.problem(("owner",), f"{key} is disabled in people.yaml", hint))
+            return None
+        return person
+
+    def _template(self, file: Read[TemplateFile], connector: ConnectorSpec) -> list[ScopeTemplate]:
+        entry = file.content
+        try:
+            grant = validated(GRANTS[connector.kind], file.document, at=("grant",))
+        except Problems as found:
+            self._problems.extend(found.problems)
+            return []
+        parameters = {name: spec.build(name) for name, spec in entry.parameters.items()}
+        resource = entry.resource.build(_RESOURCE)
+        problems = [*_account_problems(file, connector), *_reference_problems(file, grant, parameters, resource)]
+        self._problems.extend(problems)
+        return [] if problems else [_scope_template(entry, grant, parameters, resource)]
+
+
+def _account_problems(file: Read[TemplateFile], connector: ConnectorSpec) -> Iterable[Problem]:
+    form = ACCOUNTS.get(connector.kind)
+    for index, account in enumerate(file.content.accounts):
+        if form is not None and not form.match(account):
+            hint = "Write its 12 digits in quotes."
+            yield file.problem(("accounts", index), f"{account} is no AWS account id", hint)
+
+
+def _reference_problems(
+    file: Read[TemplateFile], grant: Model, parameters: Mapping[str, Parameter], resource: Parameter
+) -> Iterable[Problem]:
+    for path, segment in references(grant, ("grant",)):
+        name = segment.parameter if isinstance(segment, ParameterSegment) else _RESOURCE
+        target = parameters.get(name) if isinstance(segment, ParameterSegment) else resource
+        if target is None:
+            declared = ", ".join(sorted(parameters)) or "none"
+            yield file.problem(path, f"{name} is not a parameter of this template", f"Declared: {declared}.")
+        elif not target.inert:
+            hint = "Take the value with a wildcard, quote or $ out of its enum."
+            yield file.problem(path, f"{name} may hold more than plain text", hint)
+
+
+def _scope_template(
+    entry: TemplateFile, grant: Model, parameters: Mapping[str, Parameter], resource: Parameter
+) -> ScopeTemplate:
+    # The grant as the kind normalised it, so that shorthand and long form have one digest.
+    written = {**entry.model_dump(mode="json"), "grant": grant.model_dump(mode="json")}
+    return ScopeTemplate(
+        name=entry.name,
+        description=entry.description,
+        connector=entry.connector,
+        accounts=frozenset(entry.accounts),
+        environments=frozenset(entry.environments),
+        resource=resource,
+        access=entry.access,
+        actions=tuple(entry.actions),
+        max_ttl=entry.max_ttl,
+        mandatory=frozenset(entry.requires),
+        parameters=dict(parameters),
+        grant=written["grant"],
+        digest=_digest(written),
+    )
+
+
+def _agent(entry: AgentFile, owner: Person) -> Agent:
+    return Agent(
+        spiffe_id=SpiffeId.parse(entry.spiffe_id),
+        owner=owner,
+        tier=entry.tier,
+        roles=frozenset(entry.roles),
+        environments=frozenset(entry.environments),
+        quotas=Quotas(entry.quotas.live_leases, entry.quotas.open_tasks),
+        description=entry.description,
+    )
+
+
+def _person(entry: PersonEntry) -> Person:
+    return Person(
+        issuer=entry.issuer,
+        subject=entry.subject,
+        display_name=entry.display_name,
+        email=entry.email,
+        groups=frozenset(entry.groups),
+        disabled=entry.disabled,
+    )
+
+
+def _connectors(file: ConnectorsFile) -> dict[str, ConnectorSpec]:
+    specs: dict[str, ConnectorSpec] = {}
+    for name, entry in file.connectors.items():
+        settings = entry.settings.model_dump(mode="json")
+        digest = _digest({"name": name, "kind": entry.kind, "settings": settings})
+        specs[name] = ConnectorSpec(name, entry.kind, settings, digest)
+    return specs
+
+
+def _digest(value: JsonValue) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()

@@ -1,0 +1,213 @@
+"""What each kind of connector is told: its settings, and the part of a template that is its own.
+
+A new kind of connector is a ``...Settings`` and a ``...Grant`` here, and a line in each of the two
+tables at the end. Any address may be ``env:NAME``, so that one set serves several places; the
+connector resolves it when it is made. Secrets are always references.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from broker.files import Model, Reference
+
+_ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
+_ARN = re.compile(r"arn:aws[a-z-]*:[a-z0-9-]+:", re.ASCII)
+
+
+def _url(value: str) -> str:
+    if _ENV.match(value):
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ValueError("must be https://host[:port] or env:NAME")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise ValueError("must be https: plain http is for loopback only")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _port(value: object) -> object:
+    if isinstance(value, str) and _ENV.match(value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+        raise ValueError("must be a port from 1 to 65535, or env:NAME")
+    return value
+
+
+def _absolute(value: str) -> str:
+    # A deploy set may be swapped, so nothing in it is relative to where it lies.
+    if value.startswith("file:") and not value.startswith("file:/"):
+        raise ValueError("must name an absolute path: file:/...")
+    return value
+
+
+Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": "^(https?://|env:)"})]
+Port = Annotated[
+    int | str,
+    BeforeValidator(_port),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"pattern": "^env:"}]}),
+]
+SecretReference = Annotated[Reference, AfterValidator(_absolute)]
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
+PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+# --------------------------------------------------------------------------- vault-database
+
+
+class Login(Model):
+    """What an agent needs to know, besides its login, to reach the database."""
+
+    engine: Literal["postgresql"]
+    host: Text = Field(description="A name, an address, the directory of a unix socket, or env:NAME.")
+    port: Port
+    database: Text
+
+
+class VaultDatabaseSettings(Model):
+    """A database secrets engine of Vault or OpenBao."""
+
+    address: Url
+    token: SecretReference = Field(description="The broker's own token.")
+    mount: PathPart = "database"
+    token_role: PathPart = Field("jit-attempt", description="The token role that makes one orphan token per attempt.")
+    policy_prefix: PathPart = Field("jit-attempt-", description="Before the role's name: the policy of that token.")
+    ca_file: Text | None = None
+    login: Login
+
+
+class VaultDatabaseGrant(Model):
+    """Which role of the engine makes the login."""
+
+    role: PathPart
+
+
+# --------------------------------------------------------------------------- aws-sts
+
+
+class AwsStsSettings(Model):
+    """AWS STS; without keys, boto3's default chain finds the broker's own credentials."""
+
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")]
+    partition: Literal["aws", "aws-cn", "aws-us-gov", "aws-eusc"] = "aws"
+    endpoint_url: Url | None = None
+    access_key_id: SecretReference | None = None
+    secret_access_key: SecretReference | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> AwsStsSettings:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key come together or not at all")
+        return self
+
+
+class TextSegment(Model):
+    """Literal text, as the operator wrote it."""
+
+    text: Text
+
+
+class ParameterSegment(Model):
+    """The value of a parameter that the template declares."""
+
+    parameter: Text
+
+
+class ResourceSegment(Model):
+    """The resource named in the request."""
+
+    resource: Literal[True]
+
+
+def _segment(value: object) -> object:
+    return {"text": value} if isinstance(value, str) else value
+
+
+def _segments(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+# Text may stand for {text: ...}, and one text for a list of one segment.
+Segment = Annotated[TextSegment | ParameterSegment | ResourceSegment, BeforeValidator(_segment)]
+Segments = Annotated[list[Segment], Field(min_length=1, max_length=16), BeforeValidator(_segments)]
+
+
+def _arn(segments: list[Segment]) -> list[Segment]:
+    first = segments[0]
+    if not isinstance(first, TextSegment) or not (_ARN.match(first.text) or (first.text == "*" and len(segments) == 1)):
+        raise ValueError('must start with the text of an ARN (arn:aws:service:...), or be "*" alone')
+    return segments
+
+
+Arn = Annotated[Segments, AfterValidator(_arn)]
+Action = Annotated[str, Field(pattern=r"^[a-z0-9-]+:[A-Za-z][A-Za-z0-9]*\*?$")]
+ConditionOperator = Annotated[str, Field(pattern=r"^((ForAnyValue|ForAllValues):)?[A-Z][A-Za-z]+$")]
+ConditionKey = Annotated[str, Field(pattern=r"^[a-z0-9-]+:[A-Za-z0-9/:._+=@-]+$")]
+
+
+class Statement(Model):
+    """One Allow of the session policy. Text and values are joined as data, after both were checked."""
+
+    sid: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")] | None = None
+    actions: list[Action] = Field(min_length=1, max_length=32)
+    resources: list[Arn] = Field(min_length=1, max_length=32)
+    conditions: dict[ConditionOperator, dict[ConditionKey, list[Segments]]] | None = None
+
+
+class AwsStsGrant(Model):
+    """The role to assume in the request's account, and what of it this template leaves."""
+
+    role_name: Annotated[str, Field(pattern=r"^([A-Za-z0-9+=,.@_-]+/)*[A-Za-z0-9+=,.@_-]{1,64}$")]
+    policy: list[Statement] = Field(min_length=1, max_length=16)
+
+
+# --------------------------------------------------------------------------- the tables
+
+GRANTS: Mapping[str, type[Model]] = {"vault-database": VaultDatabaseGrant, "aws-sts": AwsStsGrant}
+# What the accounts of a template must look like where its connector gives them a meaning.
+ACCOUNTS: Mapping[str, re.Pattern[str]] = {"aws-sts": re.compile(r"[0-9]{12}\Z", re.ASCII)}
+
+
+class VaultDatabaseConnector(Model):
+    """One entry of connectors.yaml."""
+
+    kind: Literal["vault-database"]
+    settings: VaultDatabaseSettings
+
+
+class AwsStsConnector(Model):
+    """One entry of connectors.yaml."""
+
+    kind: Literal["aws-sts"]
+    settings: AwsStsSettings
+
+
+ConnectorEntry = Annotated[VaultDatabaseConnector | AwsStsConnector, Field(discriminator="kind")]
+
+
+def references(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Model]]:
+    """Every parameter or resource segment inside a grant, with the way to it."""
+    if isinstance(value, ParameterSegment | ResourceSegment):
+        yield path, value
+    elif isinstance(value, Model):
+        for name in type(value).model_fields:
+            yield from references(getattr(value, name), (*path, name))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from references(item, (*path, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from references(item, (*path, index))

@@ -1,0 +1,126 @@
+"""The files of a deploy set, each read once.
+
+The directory is resolved once, before the first file: where operators swap a symbolic link, all
+files come from one side of the swap. A directory that is itself replaced while it is read is noticed
+afterwards, and refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.files import Problem, Problems, check_directory, read_text
+
+PEOPLE, CONNECTORS = "people.yaml", "connectors.yaml"
+AGENTS, TEMPLATES, POLICIES = "agents", "templates", "policies"
+_FOLDERS = {AGENTS: ".yaml", TEMPLATES: ".yaml", POLICIES: ".cedar"}
+_IGNORED = {"README.md"}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which directory it really is: another one under the same name is another set."""
+
+    resolved: Path
+    device: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """``texts`` by path relative to the set (``agents/x.yaml``); ``shown`` is how the operator named the set."""
+
+    shown: Path
+    identity: Identity
+    texts: Mapping[str, str]
+    problems: tuple[Problem, ...]  # of files that could not be taken in
+
+    def name(self, relative: str) -> str:
+        """What problems call a file."""
+        return str(self.shown / relative)
+
+    def folder(self, name: str) -> list[str]:
+        """The files of one folder, sorted."""
+        return sorted(relative for relative in self.texts if relative.startswith(f"{name}/"))
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over every file's name and bytes."""
+        digest = hashlib.sha256()
+        for relative in sorted(self.texts):
+            for part in (relative.encode(), self.texts[relative].encode()):
+                digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.hexdigest()
+
+
+def identity(directory: Path) -> Identity:
+    """Which directory ``directory`` is right now. Raises :class:`Problems`."""
+    try:
+        resolved = directory.resolve(strict=True)
+        status = resolved.stat()
+    except OSError as error:
+        raise Problems([Problem(str(directory), 0, "", f"cannot be read: {error.strerror}")]) from None
+    return Identity(resolved, status.st_dev, status.st_ino)
+
+
+def read_set(directory: Path) -> Listing:
+    """Every file of the set in ``directory``. Raises :class:`Problems` where there is no set at all."""
+    before = identity(directory)
+    check_directory(before.resolved, str(directory))
+    reader = _Reader(directory, before.resolved)
+    reader.root()
+    if not before.resolved.exists() or identity(before.resolved) != before:
+        raise Problems([Problem(str(directory), 0, "", "was replaced while it was read", "Reload again.")])
+    return Listing(directory, before, reader.texts, tuple(reader.problems))
+
+
+class _Reader:
+    def __init__(self, shown: Path, root: Path) -> None:
+        self._shown = shown
+        self._root = root
+        self.texts: dict[str, str] = {}
+        self.problems: list[Problem] = []
+
+    def root(self) -> None:
+        present = self._names(self._root)
+        for name in present:
+            if name in _FOLDERS:
+                self._folder(name, _FOLDERS[name])
+            elif name in (PEOPLE, CONNECTORS):
+                self._file(name)
+            elif name not in _IGNORED:
+                self._stray(name, f"A set holds {', '.join(_FOLDERS)}, {PEOPLE} and {CONNECTORS}.")
+        for name in sorted({*_FOLDERS, PEOPLE, CONNECTORS} - set(present)):
+            self.problems.append(Problem(str(self._shown / name), 0, "", "is missing"))
+
+    def _folder(self, name: str, suffix: str) -> None:
+        try:
+            check_directory(self._root / name, str(self._shown / name))
+        except Problems as found:
+            self.problems.extend(found.problems)
+            return
+        present = self._names(self._root / name)
+        for file in present:
+            if file.endswith(suffix):
+                self._file(f"{name}/{file}")
+            elif file not in _IGNORED:
+                # A .yml that is silently not read could be the agent somebody thinks is registered.
+                self._stray(f"{name}/{file}", f"Files of {name} end in {suffix}.")
+        if not any(file.endswith(suffix) for file in present):
+            self.problems.append(Problem(str(self._shown / name), 0, "", f"has no *{suffix}"))
+
+    def _file(self, relative: str) -> None:
+        try:
+            self.texts[relative] = read_text(self._root / relative, str(self._shown / relative), follow=False)
+        except Problems as found:
+            self.problems.extend(found.problems)
+
+    def _stray(self, relative: str, hint: str) -> None:
+        self.problems.append(Problem(str(self._shown / relative), 0, "", "is not part of a deploy set", hint))
+
+    def _names(self, directory: Path) -> list[str]:
+        # Hidden files and editors' backups come and go while somebody works.
+        names = (path.name for path in directory.iterdir())
+        return sorted(name for name in names if not name.startswith(".") and not name.endswith("~"))

@@ -1,0 +1,89 @@
+"""One deploy set from its files, or everything that is wrong with it.
+
+Each file is checked alone first; what refers to something else (an agent to its owner, a template to
+its connector) is checked against whatever could be read, so that one broken file does not hide or
+cause complaints about others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+from broker.deployfiles import listing
+from broker.deployfiles.assemble import Assembly, Read
+from broker.deployfiles.listing import Listing
+from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, TemplateFile
+from broker.files import Model, Problem, Problems, parse_yaml, validated
+from broker.identity.agent import Registry
+from broker.policy.cedar import PolicyProblems, PolicySet
+from broker.ports import DeploySet
+
+_T = TypeVar("_T")
+_M = TypeVar("_M", bound=Model)
+
+
+def load(directory: Path) -> DeploySet:
+    """The set in ``directory``. Raises :class:`~broker.files.Problems` with every problem of every file."""
+    return build(listing.read_set(directory))
+
+
+def build(files: Listing) -> DeploySet:
+    """The set in ``files``, already read. Raises :class:`~broker.files.Problems`."""
+    problems = list(files.problems)
+    connectors = _one(files, listing.CONNECTORS, ConnectorsFile, problems)
+    people = _one(files, listing.PEOPLE, PeopleFile, problems)
+    assembly = Assembly(people, connectors, problems)
+    agents = assembly.agents(_each(files, listing.AGENTS, AgentFile, problems))
+    templates = assembly.templates(_each(files, listing.TEMPLATES, TemplateFile, problems))
+    policies = _policies(files, problems)
+    if problems or policies is None:
+        raise Problems(problems)
+    return DeploySet(
+        digest=files.digest(),
+        registry=Registry(agents),
+        people=assembly.people,
+        templates={template.name: template for template in templates},
+        policies=policies,
+        connectors=assembly.connectors,
+    )
+
+
+def policy_schema() -> str:
+    """The Cedar schema that every policy is validated against."""
+    return resources.files("broker.policy").joinpath("broker.cedarschema").read_text("utf-8")
+
+
+def _one(files: Listing, name: str, model: type[_M], problems: list[Problem]) -> Read[_M] | None:
+    if name not in files.texts:
+        return None
+    return _collect(lambda: _read(files, name, model), problems)
+
+
+def _each(files: Listing, folder: str, model: type[_M], problems: list[Problem]) -> list[Read[_M]]:
+    found = (_one(files, name, model, problems) for name in files.folder(folder))
+    return [read for read in found if read is not None]
+
+
+def _read(files: Listing, name: str, model: type[_M]) -> Read[_M]:
+    document = parse_yaml(files.name(name), files.texts[name])
+    return Read(document, validated(model, document))
+
+
+def _policies(files: Listing, problems: list[Problem]) -> PolicySet | None:
+    texts: Mapping[str, str] = {files.name(name): files.texts[name] for name in files.folder(listing.POLICIES)}
+    try:
+        return PolicySet.parse(texts, policy_schema())
+    except PolicyProblems as found:
+        problems.extend(Problem(each.file, each.line, each.policy, each.message, each.hint) for each in found.problems)
+        return None
+
+
+def _collect(read: Callable[[], _T], problems: list[Problem]) -> _T | None:
+    try:
+        return read()
+    except Problems as found:
+        problems.extend(found.problems)
+        return None

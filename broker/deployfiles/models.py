@@ -1,0 +1,213 @@
+"""The YAML shapes of a deploy set, one model per kind of file. The JSON Schemas are made from these."""
+
+from __future__ import annotations
+
+import ipaddress
+from abc import ABC, abstractmethod
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+
+from broker.deployfiles.kinds import ConnectorEntry
+from broker.errors import Unauthenticated
+from broker.files import Duration, Model
+from broker.identity.agent import Tier
+from broker.identity.spiffe_id import SpiffeId
+from broker.scope.model import MANDATORY_FIELDS, AccessClass
+from broker.scope.parameters import (
+    MAX_INTEGER,
+    MAX_PATTERN,
+    MAX_VALUE,
+    CidrParameter,
+    EnumParameter,
+    IntegerParameter,
+    IpNetwork,
+    Parameter,
+    PrefixParameter,
+    RegexParameter,
+    compile_pattern,
+)
+
+
+def _spiffe_id(value: str) -> str:
+    try:
+        SpiffeId.parse(value)
+    except Unauthenticated as error:
+        raise ValueError(error.message.rstrip(".")) from None
+    return value
+
+
+def _pattern(value: str) -> str:
+    compile_pattern(value)
+    return value
+
+
+def _network(value: str) -> str:
+    ipaddress.ip_network(value, strict=True)
+    return value
+
+
+def _mandatory(value: str) -> str:
+    if value not in MANDATORY_FIELDS:
+        raise ValueError(f"must be one of {', '.join(sorted(MANDATORY_FIELDS))}")
+    return value
+
+
+def _unique(values: list[str]) -> list[str]:
+    if twice := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"lists {', '.join(twice)} twice")
+    return values
+
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+# Accounts, environments, roles, actions: names, without anything that could be read as a pattern.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+Words = Annotated[list[Word], AfterValidator(_unique)]
+Sentence = Annotated[str, Field(min_length=1, max_length=500)]
+Network = Annotated[str, AfterValidator(_network)]
+MandatoryField = Annotated[
+    str, AfterValidator(_mandatory), WithJsonSchema({"type": "string", "enum": sorted(MANDATORY_FIELDS)})
+]
+
+
+# --------------------------------------------------------------------------- agents and people
+
+
+class QuotasEntry(Model):
+    """How much the agent may hold at a time."""
+
+    live_leases: Annotated[int, Field(ge=1, le=10_000)] = 20
+    open_tasks: Annotated[int, Field(ge=1, le=10_000)] = 10
+
+
+class AgentFile(Model):
+    """agents/*.yaml: one registered workload."""
+
+    spiffe_id: Annotated[str, AfterValidator(_spiffe_id)]
+    description: Sentence
+    owner: Slug = Field(description="The person who answers for it: a key of people.yaml.")
+    tier: Annotated[Tier, Field(strict=False)]
+    environments: Words = Field(min_length=1)
+    roles: Words = Field(default_factory=list)
+    quotas: QuotasEntry = QuotasEntry()
+
+
+class PersonEntry(Model):
+    """One human, named by (issuer, subject) as their identity provider does."""
+
+    issuer: Annotated[str, Field(pattern=r"^https://[^\s#?]+$", max_length=512)]
+    subject: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
+    display_name: Annotated[str, Field(min_length=1, max_length=128)]
+    email: Annotated[str, Field(max_length=254)] = ""
+    groups: Words = Field(default_factory=list)
+    disabled: bool = False
+
+
+class PeopleFile(Model):
+    """people.yaml."""
+
+    people: dict[Slug, PersonEntry] = Field(min_length=1)
+
+
+# --------------------------------------------------------------------------- parameters
+
+
+class _Spec(Model, ABC):
+    @abstractmethod
+    def build(self, name: str) -> Parameter:
+        """The parameter called ``name``. Raises :class:`ValueError` where the parts do not fit."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> _Spec:
+        self.build("parameter")
+        return self
+
+
+class EnumSpec(_Spec):
+    """One of these values."""
+
+    type: Literal["enum"]
+    values: list[str] = Field(min_length=1, max_length=256)
+
+    def build(self, name: str) -> Parameter:
+        """See the base."""
+        return EnumParameter(name, tuple(self.values))
+
+
+class RegexSpec(_Spec):
+    """Text that fully matches an RE2 pattern, written ^...$."""
+
+    type: Literal["regex"]
+    pattern: Annotated[str, Field(max_length=MAX_PATTERN), AfterValidator(_pattern)]
+    max_length: Annotated[int, Field(ge=1, le=MAX_VALUE)]
+
+    def build(self, name: str) -> Parameter:
+        """See the base."""
+        return RegexParameter(name, self.pattern, self.max_length)
+
+
+class PrefixSpec(_Spec):
+    """Text below a fixed beginning."""
+
+    type: Literal["prefix"]
+    prefix: Annotated[str, Field(min_length=1, max_length=MAX_VALUE)]
+    max_length: Annotated[int, Field(ge=1, le=MAX_VALUE)] = 256
+
+    def build(self, name: str) -> Parameter:
+        """See the base."""
+        return PrefixParameter(name, self.prefix, self.max_length)
+
+
+class IntegerSpec(_Spec):
+    """A whole number in a range."""
+
+    type: Literal["integer"]
+    minimum: Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+    maximum: Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+
+    def build(self, name: str) -> Parameter:
+        """See the base."""
+        return IntegerParameter(name, self.minimum, self.maximum)
+
+
+class CidrSpec(_Spec):
+    """A network inside others."""
+
+    type: Literal["cidr"]
+    within: list[Network] = Field(min_length=1, max_length=64)
+    min_prefix_length: Annotated[int, Field(ge=0, le=128)]
+
+    def build(self, name: str) -> Parameter:
+        """See the base."""
+        within: tuple[IpNetwork, ...] = tuple(ipaddress.ip_network(network) for network in self.within)
+        return CidrParameter(name, within, self.min_prefix_length)
+
+
+ParameterSpec = Annotated[EnumSpec | RegexSpec | PrefixSpec | IntegerSpec | CidrSpec, Field(discriminator="type")]
+
+
+# --------------------------------------------------------------------------- templates and connectors
+
+
+class TemplateFile(Model):
+    """templates/*.yaml: one named, typed, bounded way to ask."""
+
+    name: Slug
+    description: Sentence
+    connector: Slug
+    accounts: Words = Field(min_length=1)
+    environments: Words = Field(min_length=1)
+    resource: ParameterSpec
+    access: Annotated[AccessClass, Field(strict=False)]
+    actions: Words = Field(min_length=1)
+    max_ttl: Duration
+    requires: list[MandatoryField] = Field(default_factory=list, description="Fields agents must fill in.")
+    parameters: dict[ParameterName, ParameterSpec] = Field(default_factory=dict)
+    grant: dict[str, object] = Field(description="What the connector's kind needs to know.")
+
+
+class ConnectorsFile(Model):
+    """connectors.yaml."""
+
+    connectors: dict[Slug, ConnectorEntry] = Field(min_length=1)

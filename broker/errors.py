@@ -1,0 +1,179 @@
+"""What can go wrong, as types that survive the wire.
+
+Belongs here: one class per *family* of failure (each maps to exactly one gRPC status, in
+``broker/api/errors.py``) and one :class:`Reason` per distinguishable cause. A family exists only
+because somebody handles it by type; a reason exists because an operator or a program tells it from
+its neighbours. Messages may change freely; reasons are API (AIP-193).
+
+Does not belong here: gRPC, exit codes, log formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+# The ``domain`` of every ErrorInfo this broker sends (AIP-193).
+ERROR_DOMAIN = "broker.jit"
+
+
+class Reason(StrEnum):
+    """Stable causes, sent as ``ErrorInfo.reason``: UPPER_SNAKE_CASE, at most 63 characters."""
+
+    # The caller's identity (family Unauthenticated).
+    SVID_MISSING = "SVID_MISSING"
+    SVID_MALFORMED = "SVID_MALFORMED"
+    SVID_URI_COUNT = "SVID_URI_COUNT"
+    SVID_ID_NOT_CANONICAL = "SVID_ID_NOT_CANONICAL"
+    SVID_IS_CA = "SVID_IS_CA"
+    SVID_KEY_USAGE = "SVID_KEY_USAGE"
+    SVID_EXTENDED_KEY_USAGE = "SVID_EXTENDED_KEY_USAGE"
+    SVID_EXPIRED = "SVID_EXPIRED"
+    SVID_NOT_YET_VALID = "SVID_NOT_YET_VALID"
+    SVID_TRUST_DOMAIN_UNKNOWN = "SVID_TRUST_DOMAIN_UNKNOWN"
+    SVID_CHAIN_INVALID = "SVID_CHAIN_INVALID"
+    # What was asked (family InvalidInput).
+    MESSAGE_TOO_LARGE = "MESSAGE_TOO_LARGE"
+    MESSAGE_MALFORMED = "MESSAGE_MALFORMED"
+    FIELD_INVALID = "FIELD_INVALID"
+    TTL_INVALID = "TTL_INVALID"
+    TTL_TOO_LONG = "TTL_TOO_LONG"
+    TTL_TOO_SHORT = "TTL_TOO_SHORT"
+    FIELD_REQUIRED_BY_TEMPLATE = "FIELD_REQUIRED_BY_TEMPLATE"
+    PARAMETER_UNKNOWN = "PARAMETER_UNKNOWN"
+    PARAMETER_MISSING = "PARAMETER_MISSING"
+    PARAMETER_INVALID = "PARAMETER_INVALID"
+    ACCOUNT_NOT_IN_TEMPLATE = "ACCOUNT_NOT_IN_TEMPLATE"
+    ENVIRONMENT_NOT_IN_TEMPLATE = "ENVIRONMENT_NOT_IN_TEMPLATE"
+    RESOURCE_NOT_IN_TEMPLATE = "RESOURCE_NOT_IN_TEMPLATE"
+    SCOPE_TOO_LARGE = "SCOPE_TOO_LARGE"
+    PAGE_TOKEN_INVALID = "PAGE_TOKEN_INVALID"
+    CONFIG_INVALID = "CONFIG_INVALID"
+    # What the caller may not do (family Denied).
+    AGENT_NOT_REGISTERED = "AGENT_NOT_REGISTERED"
+    POLICY_DENIED = "POLICY_DENIED"
+    POLICY_ERROR = "POLICY_ERROR"
+    NOT_TASK_CREATOR = "NOT_TASK_CREATOR"
+    # What is not there, or not the caller's: told alike, so that ids cannot be probed (family NotFound).
+    TEMPLATE_NOT_FOUND = "TEMPLATE_NOT_FOUND"
+    TASK_NOT_FOUND = "TASK_NOT_FOUND"
+    LEASE_NOT_FOUND = "LEASE_NOT_FOUND"
+    METHOD_NOT_FOUND = "METHOD_NOT_FOUND"
+    # The same id with other content, or at the same time (family Conflict).
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    REQUEST_IN_FLIGHT = "REQUEST_IN_FLIGHT"
+    # Right request, wrong moment (family WrongState).
+    TASK_ENDED = "TASK_ENDED"
+    LEASE_ENDED = "LEASE_ENDED"
+    TASK_ENDS_TOO_SOON = "TASK_ENDS_TOO_SOON"
+    # Limits (family Exhausted).
+    QUOTA_LIVE_LEASES = "QUOTA_LIVE_LEASES"
+    QUOTA_OPEN_TASKS = "QUOTA_OPEN_TASKS"
+    TOO_MANY_CONCURRENT_REQUESTS = "TOO_MANY_CONCURRENT_REQUESTS"
+    # The world outside (family UpstreamFailed).
+    UPSTREAM_UNAVAILABLE = "UPSTREAM_UNAVAILABLE"
+    UPSTREAM_REFUSED = "UPSTREAM_REFUSED"
+    UPSTREAM_ROOT_REFUSED = "UPSTREAM_ROOT_REFUSED"
+    UPSTREAM_GRANT_MISMATCH = "UPSTREAM_GRANT_MISMATCH"
+    PREVIOUS_ATTEMPT_LIVE = "PREVIOUS_ATTEMPT_LIVE"
+    # The broker itself (family NotReady).
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    AUDIT_BACKLOG = "AUDIT_BACKLOG"
+    STREAM_TOO_OLD = "STREAM_TOO_OLD"
+    REVOKER_STALLED = "REVOKER_STALLED"
+    # Told by the client itself, never sent: no answer came that could be believed (family NotReady).
+    BROKER_UNREACHABLE = "BROKER_UNREACHABLE"
+    BROKER_UNTRUSTED = "BROKER_UNTRUSTED"
+    BROKER_NAME_MISMATCH = "BROKER_NAME_MISMATCH"
+    CALL_TIMED_OUT = "CALL_TIMED_OUT"
+    # What was stored cannot be trusted (family Tampered).
+    ROW_MAC_MISMATCH = "ROW_MAC_MISMATCH"
+    AUDIT_CHAIN_BROKEN = "AUDIT_CHAIN_BROKEN"
+    SCHEMA_VERSION = "SCHEMA_VERSION"
+    # A bug of ours (family Defect).
+    ILLEGAL_TRANSITION = "ILLEGAL_TRANSITION"
+    INTERNAL = "INTERNAL"
+
+
+class BrokerError(Exception):
+    """Base of every failure this broker explains to somebody.
+
+    ``message`` says what was wrong and where; ``hint`` says what the caller can do next; every
+    variable part of either also stands in ``metadata`` (lowerCamelCase keys), so that programs
+    never parse prose. None of the three may ever carry a secret.
+    """
+
+    def __init__(
+        self, reason: Reason, message: str, *, hint: str = "", metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.hint = hint
+        self.metadata: dict[str, str] = dict(metadata or {})
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class Unauthenticated(BrokerError):
+    """Who is asking could not be established."""
+
+
+class InvalidInput(BrokerError):
+    """What was asked is not well formed, or is outside its template. Asking again alike is pointless."""
+
+
+class Denied(BrokerError):
+    """Well formed, but not allowed."""
+
+
+class NotFound(BrokerError):
+    """It does not exist, or the caller has no part in it: deliberately one answer."""
+
+
+class Conflict(BrokerError):
+    """The id is taken by something else, or by the same thing still under way."""
+
+
+class WrongState(BrokerError):
+    """It exists, but its state does not allow this any more."""
+
+
+class Exhausted(BrokerError):
+    """A quota or a rate is used up."""
+
+
+class UpstreamFailed(BrokerError):
+    """An upstream did not do what was asked. Every connector failure reaches its caller as this family.
+
+    ``outcome_known`` is True only where the upstream *proved* that nothing was created; anything
+    else counts as issued.  ``retry_after`` is what the upstream asked for, in seconds.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        outcome_known: bool = False,
+        retry_after: float | None = None,
+        hint: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(reason, message, hint=hint, metadata=metadata)
+        self.outcome_known = outcome_known
+        self.retry_after = retry_after
+
+
+class NotReady(BrokerError):
+    """The broker will not do this now; a retry later may succeed."""
+
+
+class Tampered(BrokerError):
+    """Stored state fails its own proof. Never used for a grant."""
+
+
+class Defect(BrokerError):
+    """A bug in the broker. The caller gets a request id, the log gets the rest."""

@@ -1,0 +1,92 @@
+"""Field types that operators' files share, and pydantic's complaints turned into problems with places."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails
+
+from broker.files.document import Document, Path, dotted
+from broker.files.problems import Problem, Problems
+
+_DURATION = re.compile(r"([1-9][0-9]{0,5})(ms|s|m|h|d)\Z", re.ASCII)
+_UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+_REFERENCE = re.compile(r"(?:file:[^\x00-\x1f]+|env:[A-Za-z_][A-Za-z0-9_]*)\Z", re.ASCII)
+
+
+class Model(BaseModel):
+    """What operators write: unknown keys refused, no type bent into another, immutable once read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def parse_duration(value: object) -> timedelta:
+    """``30s``, ``15m``, ``1h``: a positive whole number and one unit. Raises :class:`ValueError`."""
+    match = _DURATION.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a duration like 30s, 15m or 1h (ms, s, m, h, d), and more than zero")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_reference(value: str) -> str:
+    """``file:PATH`` or ``env:NAME``. The value itself is never written down: that is the point."""
+    if not _REFERENCE.match(value):
+        # The value is not told: it may be the secret that should have been referred to.
+        raise ValueError("must be a reference, file:PATH or env:NAME, not the secret itself")
+    return value
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,5}(ms|s|m|h|d)$", "examples": ["30s", "15m", "1h"]}),
+]
+Reference = Annotated[
+    str,
+    AfterValidator(parse_reference),
+    WithJsonSchema({"type": "string", "pattern": "^(file:.+|env:[A-Za-z_][A-Za-z0-9_]*)$"}),
+]
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def validated(model: type[_M], document: Document, *, at: Path = (), context: object = None) -> _M:
+    """What ``document`` holds at ``at``, as ``model``. Raises :class:`Problems`, each at its line."""
+    data = document.data
+    for part in at:
+        data = data[part]  # type: ignore[index] # the caller has validated the way there
+    try:
+        return model.model_validate(data, context=context)
+    except ValidationError as error:
+        # include_input=False: a value in the wrong place may be a secret.
+        details = error.errors(include_url=False, include_input=False)
+        raise Problems([_problem(document, at, each) for each in details]) from None
+
+
+def _problem(document: Document, at: Path, details: ErrorDetails) -> Problem:
+    path = document.known((*at, *details["loc"]))
+    kind = details["type"]
+    message, hint = _words(kind, details["msg"], details.get("ctx", {}))
+    field = (*path, details["loc"][-1]) if kind == "missing" else path
+    return Problem(document.file, document.line(path), dotted(field), message, hint)
+
+
+def _words(kind: str, message: str, context: dict[str, Any]) -> tuple[str, str]:
+    if kind == "missing":
+        return "is missing", ""
+    if kind == "extra_forbidden":
+        return "is not a known key", "Check the spelling against deploy/schemas."
+    if kind == "string_type":
+        return "must be a text", "Put it in quotes."
+    if kind == "value_error":
+        return str(context["error"]), ""
+    return message[:1].lower() + message[1:], ""

@@ -1,0 +1,1 @@
+"""Who is asking: SPIFFE IDs, SVID validation, the agent registry. Pure."""

@@ -1,0 +1,1 @@
+"""Carries one request through the ideas to the world and back: tasks, grants, leases, refusals."""

@@ -1,0 +1,56 @@
+"""May grants be given at all right now? Revocation never asks.
+
+The gate closes while the broker could not keep its promise: it is shutting down, the revoker's
+heartbeat is old (faults.md F49), or the audit outbox is not draining (F31). A pure question on
+figures that others report; it opens by itself when they are good again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from broker.errors import NotReady, Reason
+
+
+@dataclass(slots=True)
+class Gate:
+    """What the grant path looks at before each intent. Figures are set by the daemon's ticks."""
+
+    max_heartbeat_age: timedelta
+    max_backlog_records: int
+    max_backlog_age: timedelta
+    heartbeat: datetime | None = None
+    backlog_records: int = 0
+    backlog_age: timedelta = timedelta(0)
+    draining: bool = False
+
+    def why_closed(self, now: datetime) -> NotReady | None:
+        """The reason to refuse grants at ``now``, or None."""
+        if self.draining:
+            return NotReady(
+                Reason.SHUTTING_DOWN,
+                "brokerd is shutting down.",
+                hint="Retry; another instance or the next start serves.",
+            )
+        if self.heartbeat is None or now - self.heartbeat > self.max_heartbeat_age:
+            return NotReady(
+                Reason.REVOKER_STALLED,
+                "the revoker has not run lately, so no new credential is given out.",
+                hint="Operators: see /readyz and the log of brokerd; revocations are retried when it runs again.",
+            )
+        if self.backlog_records > self.max_backlog_records or self.backlog_age > self.max_backlog_age:
+            return NotReady(
+                Reason.AUDIT_BACKLOG,
+                f"{self.backlog_records} audit records wait for the export, the oldest for"
+                f" {int(self.backlog_age.total_seconds())} s.",
+                hint="Operators: make the audit export writable again; grants resume by themselves.",
+                metadata={"records": str(self.backlog_records)},
+            )
+        return None
+
+    def check(self, now: datetime) -> None:
+        """Raises :class:`NotReady` while grants are stopped."""
+        closed = self.why_closed(now)
+        if closed is not None:
+            raise closed

@@ -1,0 +1,327 @@
+"""The flow of one request (docs/architecture.md): bind, decide, intend, issue, activate.
+
+The one path to a credential. Up to the intent everything is a pure decision; the intent is durable
+before the upstream is called; after it, every way out has a compensating line: whatever is not
+proven void is moved to REVOKING, durably, and the revoker does the rest. If even that write fails,
+the attempt's due time is already in the ledger and the revoker finds it by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from broker.errors import (
+    BrokerError,
+    Defect,
+    Denied,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    Reason,
+    UpstreamFailed,
+)
+from broker.issuance.caller import Caller
+from broker.issuance.gate import Gate
+from broker.issuance.waiting import until
+from broker.lease.credential import Contract, ContractClass, Credential
+from broker.lease.deadlines import CONFIRM_WITHIN
+from broker.lease.machine import MAYBE_ALIVE, Event
+from broker.policy.decision import Decision
+from broker.policy.facts import RequestFacts
+from broker.ports import Attempt, Clock, Connector, EndCause, Handle, Intent, Issued, Lease, LeaseStore, Opened, Rng
+from broker.scope.bind import bind
+from broker.scope.canonical import JsonValue
+from broker.scope.model import Scope
+from broker.scope.request import AccessRequest, text_digest
+
+log = structlog.get_logger("broker.issuance")
+
+# Attempt ids travel far: STS session names (64), PostgreSQL logins (63 with prefix and suffix).
+ATTEMPT_PREFIX = "jb-"
+LEASE_PREFIX = "lease-"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a request came to. ``lease`` and ``credential`` are None where it was only validated."""
+
+    decision: Decision
+    lease: Lease | None = None
+    credential: Credential | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A request that may be granted: bound, allowed, and its connector at hand."""
+
+    scope: Scope
+    decision: Decision
+    connector: Connector
+
+
+class Issuer:
+    """Carries requests. ``connectors`` finds a connector by name; ``kick`` wakes its revoker."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        connectors: Callable[[str], Connector | None],
+        kick: Callable[[str], None],
+        gate: Gate,
+        clock: Clock,
+        rng: Rng,
+        *,
+        issue_timeout: timedelta,
+        confirm_within: timedelta = CONFIRM_WITHIN,
+    ) -> None:
+        self._store = store
+        self._connectors = connectors
+        self._kick = kick
+        self._gate = gate
+        self._clock = clock
+        self._rng = rng
+        self._issue_timeout = issue_timeout
+        self._confirm_within = confirm_within
+        self._in_flight: set[asyncio.Task[Grant]] = set()
+
+    async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
+        """Grant ``request``, or say why not. Cancelling this call takes back what it issued."""
+        admitted = self._admit(caller, request)
+        if validate_only:
+            return await self._validated(caller, request, admitted)
+        self._gate.check(caller.now)
+        intent = self._intent(caller, request, admitted)
+        opened = await self._store.open_intent(intent)
+        work = asyncio.create_task(self._carry_out(opened, intent, admitted))
+        self._in_flight.add(work)
+        work.add_done_callback(self._in_flight.discard)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # Nobody is left to take delivery. The upstream call goes on (cancelling it would lose
+            # its outcome) and whatever it yields is taken back.
+            takeback = asyncio.ensure_future(self._take_back(work, intent))
+            self._in_flight.add(takeback)
+            takeback.add_done_callback(self._in_flight.discard)
+            raise
+
+    async def drain(self) -> None:
+        """Wait until nothing is in flight (the caller bounds the time)."""
+        while self._in_flight:
+            await asyncio.gather(*self._in_flight, return_exceptions=True)
+
+    # ------------------------------------------------------------------ decide
+
+    def _admit(self, caller: Caller, request: AccessRequest) -> _Admitted:
+        template = caller.deploy.templates.get(request.template)
+        if template is None:
+            raise NotFound(
+                Reason.TEMPLATE_NOT_FOUND,
+                f"there is no template {ascii(request.template)}.",
+                hint="ListTemplates (`broker templates`) shows what can be asked for.",
+                metadata={"template": request.template},
+            )
+        scope = bind(template, request)
+        connector = self._connectors(template.connector)
+        if connector is None:
+            raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
+        _within_contract(scope, connector.contract)
+        facts = RequestFacts(caller.agent, request, scope, connector.contract.cls, caller.now)
+        decision = caller.deploy.policies.decide(facts)
+        if not decision.allowed:
+            raise _denial(decision)
+        return _Admitted(scope, decision, connector)
+
+    def _intent(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Intent:
+        attempt_id = ATTEMPT_PREFIX + self._rng.id()
+        expires_at = caller.now + admitted.scope.ttl
+        handle = admitted.connector.prepare(admitted.scope, attempt_id, caller.id, expires_at)
+        return Intent(
+            tenant=caller.tenant,
+            lease_id=LEASE_PREFIX + self._rng.id(),
+            attempt_id=attempt_id,
+            holder=caller.id,
+            request=request,
+            request_digest=request.digest(),
+            scope=admitted.scope,
+            contract_class=admitted.connector.contract.cls,
+            decision=admitted.decision,
+            handle=handle,
+            now=caller.now,
+            issue_deadline=caller.now + self._issue_timeout,
+            expires_at=expires_at,
+            max_live_leases=caller.agent.quotas.live_leases,
+            audit=_told_by_agent(request),
+        )
+
+    async def _validated(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Grant:
+        """AIP-163: everything that can be said without issuing, the task and the upstream's limits included."""
+        intent = self._intent(caller, request, admitted)
+        await self._store.check_intent(intent)
+        return Grant(admitted.decision)
+
+    # ------------------------------------------------------------------ carry out
+
+    async def _carry_out(self, opened: Opened, intent: Intent, admitted: _Admitted) -> Grant:
+        attempt = opened.attempt
+        try:
+            if opened.previous:
+                await self._end_previous(opened, admitted.connector)
+            issued = await self._issue(attempt, intent, admitted)
+        except UpstreamFailed as failure:
+            event = Event.NEVER_ISSUED if failure.outcome_known else Event.END
+            await self._end(intent, event, EndCause.OUTCOME_UNKNOWN, failure.message)
+            raise
+        except BaseException:
+            await self._end(intent, Event.END, EndCause.OUTCOME_UNKNOWN, "the issue was broken off")
+            raise
+        wider = _mismatch(issued, attempt, admitted.connector.contract)
+        if wider is not None:
+            await self._end(intent, Event.END, EndCause.GRANT_MISMATCH, wider.message)
+            raise wider
+        return await self._activate(attempt, issued, intent, admitted)
+
+    async def _issue(self, attempt: Attempt, intent: Intent, admitted: _Admitted) -> Issued:
+        async def checkpoint(handle: Handle, upstream: str | None) -> None:
+            await self._store.checkpoint(attempt.tenant, attempt.id, attempt.epoch, handle, upstream, self._clock.now())
+
+        allowance = (attempt.issue_deadline - self._clock.now()).total_seconds()
+        if allowance <= 0:
+            raise _too_late(outcome_known=True)
+        try:
+            async with asyncio.timeout(allowance):
+                return await admitted.connector.issue(attempt.handle, intent.scope, attempt.expires_at, checkpoint)
+        except TimeoutError:
+            raise _too_late(outcome_known=False) from None
+
+    async def _activate(self, attempt: Attempt, issued: Issued, intent: Intent, admitted: _Admitted) -> Grant:
+        now = self._clock.now()
+        try:
+            lease = await self._store.activate(
+                attempt.tenant,
+                attempt.id,
+                attempt.epoch,
+                min(issued.expires_at, attempt.expires_at),
+                now + self._confirm_within,
+                issued.observed,
+                now,
+            )
+        except NotReady:
+            # The commit may or may not have happened: the row is due either way, and nothing is delivered.
+            await self._end(intent, Event.END, EndCause.OUTCOME_UNKNOWN, "activation could not be stored")
+            raise
+        except BaseException:
+            self._kick(intent.scope.connector)
+            raise
+        return Grant(admitted.decision, lease, issued.credential)
+
+    async def _end_previous(self, opened: Opened, connector: Connector) -> None:
+        """Never two live: a retry's new attempt waits for proof that the older ones are gone."""
+        ids = frozenset(previous.id for previous in opened.previous)
+        self._kick(opened.attempt.connector)
+
+        async def gone() -> bool:
+            living = await self._store.living_attempts(opened.attempt.tenant, opened.lease_id)
+            return not any(attempt.id in ids for attempt in living)
+
+        wait = (opened.attempt.issue_deadline - self._clock.now()) / 2
+        if connector.contract.cls is ContractClass.EXPIRY_ONLY:
+            wait = timedelta(0)
+        if not await until(gone, self._store, wait.total_seconds()):
+            ends = max(previous.expires_at for previous in opened.previous)
+            raise UpstreamFailed(
+                Reason.PREVIOUS_ATTEMPT_LIVE,
+                f"the earlier credential of this request id has not ended yet; it does by {ends.isoformat()}.",
+                outcome_known=True,
+                hint="Retry later with the same request_id, or ask with a new one.",
+                metadata={"expireTime": ends.isoformat()},
+            )
+
+    async def _take_back(self, work: asyncio.Task[Grant], intent: Intent) -> Grant:
+        grant = await work
+        await self._end(intent, Event.END, EndCause.ABANDONED, "the caller was gone before delivery")
+        return grant
+
+    async def _end(self, intent: Intent, event: Event, cause: EndCause, detail: str) -> None:
+        try:
+            await self._store.end_attempt(intent.tenant, intent.attempt_id, event, cause, self._clock.now(), detail)
+        except BrokerError as failure:
+            # The attempt stays due at its issue deadline; the revoker will take it from there.
+            log.error("attempt could not be ended yet", attempt=intent.attempt_id, reason=failure.reason)
+        self._kick(intent.scope.connector)
+
+
+def _within_contract(scope: Scope, contract: Contract) -> None:
+    if scope.ttl < contract.ttl_floor:
+        raise InvalidInput(
+            Reason.TTL_TOO_SHORT,
+            f"a TTL of {scope.ttl.total_seconds():g} s is below what connector {scope.connector} can honour"
+            f" ({contract.ttl_floor.total_seconds():g} s).",
+            hint=f"Ask for at least {contract.ttl_floor.total_seconds():g} s.",
+            metadata={"ttlFloor": f"{contract.ttl_floor.total_seconds():g}s"},
+        )
+    if scope.ttl > contract.ttl_ceiling:
+        raise InvalidInput(
+            Reason.TTL_TOO_LONG,
+            f"a TTL of {scope.ttl.total_seconds():g} s is above the ceiling of connector {scope.connector}"
+            f" ({contract.ttl_ceiling.total_seconds():g} s).",
+            hint=f"Ask for at most {contract.ttl_ceiling.total_seconds():g} s, and again within the task.",
+            metadata={"ttlCeiling": f"{contract.ttl_ceiling.total_seconds():g}s"},
+        )
+
+
+def _denial(decision: Decision) -> Denied:
+    if decision.errors:
+        return Denied(
+            Reason.POLICY_ERROR,
+            "the policies could not be evaluated on this request, which denies it.",
+            hint="Operators: the errors stand in the audit record of this refusal.",
+            metadata={"errors": "; ".join(decision.errors)[:500], "policyDigest": decision.set_digest},
+        )
+    named = ", ".join(decision.policies) if decision.policies else "no policy permits it (default deny)"
+    because = " ".join(decision.explanations)
+    return Denied(
+        Reason.POLICY_DENIED,
+        f"denied by policy: {named}. {because}".strip(),
+        hint="Ask for less, or have an operator change the policy.",
+        metadata={"policies": ",".join(decision.policies), "policyDigest": decision.set_digest},
+    )
+
+
+def _mismatch(issued: Issued, attempt: Attempt, contract: Contract) -> UpstreamFailed | None:
+    """F9: an upstream that grants for longer than asked is not believed, and not used."""
+    if issued.expires_at <= attempt.expires_at + contract.on_expiry:
+        return None
+    return UpstreamFailed(
+        Reason.UPSTREAM_GRANT_MISMATCH,
+        f"the upstream granted until {issued.expires_at.isoformat()}, asked was {attempt.expires_at.isoformat()}.",
+        hint="Operators: the upstream's role does not honour the TTL; see the connector's page.",
+    )
+
+
+def _too_late(*, outcome_known: bool) -> UpstreamFailed:
+    return UpstreamFailed(
+        Reason.UPSTREAM_UNAVAILABLE,
+        "the upstream did not answer in time; what it may have issued is being revoked.",
+        outcome_known=outcome_known,
+        hint="Retry with the same request_id.",
+    )
+
+
+def _told_by_agent(request: AccessRequest) -> Mapping[str, JsonValue]:
+    """What the agent claims about its reasons; long texts by digest only (R7)."""
+    told: dict[str, JsonValue] = {
+        "step": request.step,
+        "intent": request.intent,
+        "reason": request.reason,
+        "ticket": request.ticket,
+        "prompt_sha256": text_digest(request.prompt),
+        "tool_call_sha256": text_digest(request.tool_call),
+        "plan_sha256": text_digest(request.plan),
+    }
+    return {key: value for key, value in told.items() if value}

@@ -1,0 +1,83 @@
+"""What holders do with their leases: read, follow, confirm, give back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import timedelta
+
+from broker.issuance.caller import Caller
+from broker.issuance.waiting import only_time_ends, until
+from broker.lease.machine import TERMINAL
+from broker.ports import Clock, EndCause, Lease, LeaseEvent, LeaseFilter, LeaseStore, Selector
+
+# A stream with nothing to tell says so this often, so that its reader knows it is alive.
+HEARTBEAT = timedelta(seconds=10)
+PAGE = 100
+FROM_NOW = -1
+
+
+class LeaseDesk:
+    """Everything agents do with leases they hold. Somebody else's lease is not found."""
+
+    def __init__(self, store: LeaseStore, kick: Callable[[str], None], clock: Clock) -> None:
+        self._store = store
+        self._kick = kick
+        self._clock = clock
+
+    async def get(self, caller: Caller, lease_id: str) -> Lease:
+        """One lease of the caller's."""
+        return await self._store.get_lease(caller.tenant, lease_id, caller.id)
+
+    async def list(
+        self, caller: Caller, *, task_id: str, living_only: bool, after: str, limit: int
+    ) -> tuple[Sequence[Lease], str]:
+        """A page of the caller's leases, newest first, and the id to continue after (empty: the end)."""
+        filter_ = LeaseFilter(caller.tenant, caller.id, task_id, living_only)
+        leases = await self._store.list_leases(filter_, after, limit + 1)
+        more = len(leases) > limit
+        page = leases[:limit]
+        return page, page[-1].id if more else ""
+
+    async def confirm(self, caller: Caller, lease_id: str, attempt_id: str) -> Lease:
+        """The caller has received the credential of this attempt."""
+        return await self._store.confirm_delivery(caller.tenant, lease_id, caller.id, attempt_id, self._clock.now())
+
+    async def revoke(self, caller: Caller, lease_id: str, wait: timedelta) -> Lease:
+        """End one lease; its state after at most ``wait``. Repeating it is harmless."""
+        lease = await self.get(caller, lease_id)
+        if lease.state in TERMINAL:
+            return lease
+        selector = Selector(caller.tenant, lease_id=lease_id, holder=caller.id)
+        await self._store.end_leases(selector, EndCause.RELEASED, caller.id, self._clock.now())
+        self._kick(lease.connector)
+
+        async def ended() -> bool:
+            nonlocal lease
+            lease = await self.get(caller, lease_id)
+            return lease.state in TERMINAL or only_time_ends(lease)
+
+        await until(ended, self._store, wait.total_seconds())
+        return lease
+
+    async def watch(self, caller: Caller, after: int) -> AsyncIterator[LeaseEvent | int]:
+        """The caller's lease events above ``after``, for ever; an int is a heartbeat with the position.
+
+        The first item is a heartbeat: it tells from where the stream goes on.
+        """
+        head = await self._store.changed(-1)
+        if after == FROM_NOW:
+            after = head
+        yield after
+        while True:
+            events = await self._store.lease_events(caller.tenant, caller.id, after, PAGE)
+            for event in events:
+                after = event.sequence
+                yield event
+            if len(events) == PAGE:
+                continue
+            try:
+                async with asyncio.timeout(HEARTBEAT.total_seconds()):
+                    head = await self._store.changed(head)
+            except TimeoutError:
+                yield after

@@ -1,0 +1,74 @@
+"""What a connector hands out: one type per kind of credential, and what can be promised about it.
+
+A new kind of credential is a dataclass here, a message in ``protos/broker/api/v1/credential.proto``
+and a line in ``broker/api/convert.py``. Fields that open a door are :class:`Secret`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from broker.secret import Secret
+
+
+class ContractClass(StrEnum):
+    """How a connector's credentials can be ended before their time."""
+
+    IMMEDIATE = "IMMEDIATE"  # the upstream ends one credential when asked, and says so
+    BY_POLICY = "BY_POLICY"  # a deny is attached; it takes effect within a stated bound
+    EXPIRY_ONLY = "EXPIRY_ONLY"  # only time ends it
+    STATIC = "STATIC"  # only rotation ends it; denied by default
+
+
+class Binding(StrEnum):
+    """What, besides knowing it, is needed to use the credential."""
+
+    NONE = "NONE"
+    NETWORK = "NETWORK"
+    KEY = "KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a connector promises about ending what it issues (R15). Bounds are upper bounds, in time."""
+
+    cls: ContractClass
+    binding: Binding
+    ttl_floor: timedelta
+    ttl_ceiling: timedelta
+    # How long after its deadline, and after a revocation, it may still work; None: not before expiry.
+    on_expiry: timedelta
+    on_revoke: timedelta | None
+    # In words, for people: what ends it if the broker, or the upstream's control plane, is dead.
+    broker_dead: str
+    upstream_dead: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLogin:
+    """A login of a SQL database."""
+
+    engine: str  # "postgresql"
+    host: str  # a name, an address, or the directory of a unix socket (libpq's convention)
+    port: int
+    database: str
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class AwsSession:
+    """An AWS STS session (SigV4 credentials)."""
+
+    access_key_id: str
+    secret_access_key: Secret
+    session_token: Secret
+    region: str
+    assumed_role_arn: str
+    # The session policy really sent, as JSON: what the upstream enforces. Not secret.
+    session_policy: str
+
+
+Credential = DatabaseLogin | AwsSession

@@ -1,0 +1,155 @@
+"""What /metrics tells, in Prometheus' terms. Names and labels are an interface: see docs/operators.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from broker.ports import LedgerFigures
+from broker.revocation.revoker import Tally
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """Counts RPCs as they happen, and renders them beside the ledger's figures when scraped."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._rpcs = Counter(
+            "broker_rpcs",
+            "RPCs answered, by method and outcome (OK or reason).",
+            ("method", "outcome"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "broker_rpc_seconds", "Time to answer an RPC.", ("method",), buckets=_BUCKETS, registry=self._registry
+        )
+        self._state = _State()
+        self._registry.register(self._state)
+        # Labelled children are looked up once; prometheus_client's own lookup costs microseconds per RPC.
+        self._children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+
+    def rpc(self, method: str, outcome: str, seconds: float) -> None:
+        """One finished RPC."""
+        pair = self._children.get((method, outcome))
+        if pair is None:
+            name = method.rpartition("/")[2]
+            pair = (self._rpcs.labels(name, outcome), self._seconds.labels(name))
+            self._children[method, outcome] = pair
+        pair[0].inc()
+        pair[1].observe(seconds)
+
+    def render(self, snapshot: Snapshot) -> bytes:
+        """The text exposition of everything at this moment."""
+        self._state.snapshot = snapshot
+        return generate_latest(self._registry)
+
+
+class Snapshot:
+    """The broker's state at one scrape. Plain data."""
+
+    def __init__(
+        self,
+        figures: LedgerFigures,
+        tallies: Mapping[str, Tally],
+        *,
+        ready: bool,
+        agents: int,
+        templates: int,
+        deploy_digest: str,
+        own_svid_expires: datetime,
+        tls_problems: int,
+    ) -> None:
+        self.figures = figures
+        self.tallies = tallies
+        self.ready = ready
+        self.agents = agents
+        self.templates = templates
+        self.deploy_digest = deploy_digest
+        self.own_svid_expires = own_svid_expires
+        self.tls_problems = tls_problems
+
+
+class _State(Collector):
+    def __init__(self) -> None:
+        self.snapshot: Snapshot | None = None
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        if self.snapshot is None:
+            return
+        yield from _ledger(self.snapshot.figures)
+        yield from _connectors(self.snapshot.tallies)
+        yield from _house(self.snapshot)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _ledger(figures: LedgerFigures) -> Iterator[Metric]:
+    live = GaugeMetricFamily(
+        "broker_live_leases", "Leases that may be alive upstream, by contract class.", labels=["class"]
+    )
+    for cls, count in sorted(figures.live_by_class.items()):
+        live.add_metric([cls], count)
+    yield live
+    yield _gauge("broker_open_tasks", "Open tasks.", figures.open_tasks)
+    yield _gauge("broker_revocations_overdue", "Attempts whose due time has passed.", figures.overdue)
+    yield _gauge(
+        "broker_revocation_oldest_overdue_seconds",
+        "How long the oldest is overdue.",
+        figures.oldest_overdue.total_seconds(),
+    )
+    yield _gauge("broker_revocations_stuck", "Revocations that failed several times in a row.", figures.stuck)
+    yield _gauge("broker_audit_head", "Sequence number of the last audit record.", figures.audit_head)
+    yield _gauge(
+        "broker_audit_outbox_records", "Audit records not exported yet.", figures.audit_head - figures.audit_exported
+    )
+    yield _gauge(
+        "broker_audit_outbox_age_seconds",
+        "Age of the oldest unexported one.",
+        figures.oldest_unexported.total_seconds(),
+    )
+
+
+def _connectors(tallies: Mapping[str, Tally]) -> Iterator[Metric]:
+    done = CounterMetricFamily(
+        "broker_revocations", "Revocation tries, by connector and result.", labels=["connector", "result"]
+    )
+    refused = GaugeMetricFamily(
+        "broker_connector_root_refused",
+        "1 while the upstream refuses the broker's own credential.",
+        labels=["connector"],
+    )
+    for name, tally in sorted(tallies.items()):
+        done.add_metric([name, "revoked"], tally.revoked)
+        done.add_metric([name, "expired"], tally.expired)
+        done.add_metric([name, "failed"], tally.failed)
+        refused.add_metric([name], float(tally.root_refused))
+    yield done
+    yield refused
+
+
+def _house(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _gauge("broker_ready", "1 while grants are given.", float(snapshot.ready))
+    yield _gauge("broker_agents", "Registered agents.", snapshot.agents)
+    yield _gauge("broker_templates", "Scope templates in force.", snapshot.templates)
+    yield _gauge(
+        "broker_svid_expiry_timestamp_seconds",
+        "When brokerd's own certificate expires.",
+        snapshot.own_svid_expires.timestamp(),
+    )
+    yield _gauge(
+        "broker_tls_problems", "Identity files that could not be taken in; the last good stay.", snapshot.tls_problems
+    )
+    digest = GaugeMetricFamily("broker_deploy_info", "The deploy set in force.", labels=["digest"])
+    digest.add_metric([snapshot.deploy_digest], 1)
+    yield digest

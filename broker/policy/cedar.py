@@ -1,0 +1,188 @@
+"""The Cedar policy set: parsed and validated once, asked once per request.
+
+Three rules keep the answer safe, and all three live here. Nothing is allowed that no policy permits.
+A policy that fails to evaluate is *skipped* by Cedar, so a ``forbid`` with a bug would open the door:
+any evaluation error makes the answer a deny. Each policy has an ``@id`` of its own, so that decisions
+name what operators wrote and not a position in a file.
+
+Does not belong here: where policies are kept, and what is done about a deny.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cedarpy
+
+from broker.errors import InvalidInput, Reason
+from broker.policy.decision import Decision, Effect
+from broker.policy.facts import RequestFacts
+from broker.policy.question import Parties, entities, parties, question
+from broker.policy.statements import Statement, error_line, statements
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
+# Who-asks-for-what pairs kept ready parsed, a few kilobytes each. Decisions are never kept.
+_KEPT = 2048
+_DEFAULT_DENY = "No policy permits this request."
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyProblem:
+    """One thing wrong with one policy. ``line`` counts from 1; ``policy`` is empty where unknown."""
+
+    file: str
+    line: int
+    policy: str
+    message: str
+    hint: str = ""
+
+
+class PolicyProblems(InvalidInput):
+    """A policy set that cannot be used, with everything that is wrong in it."""
+
+    def __init__(self, problems: tuple[PolicyProblem, ...]) -> None:
+        told = "; ".join(f"{p.file}:{p.line}: {p.message}" for p in problems)
+        super().__init__(
+            Reason.CONFIG_INVALID,
+            f"The policy set has {len(problems)} problem(s): {told}.",
+            hint="Run broker check on the deploy directory.",
+            metadata={"problems": str(len(problems))},
+        )
+        self.problems = problems
+
+
+class PolicySet:
+    """A validated set of Cedar policies. Immutable; safe to ask from any thread."""
+
+    def __init__(self, policies: Mapping[str, Mapping[str, Any]], schema: cedarpy.Schema, digest: str) -> None:
+        self._schema = schema
+        self._digest = digest
+        self._reasons = {
+            name: policy["annotations"]["reason"] for name, policy in policies.items() if _annotation(policy, "reason")
+        }
+        self._size = len(policies)
+        self._policies = cedarpy.PolicySet.from_json_str(
+            json.dumps({"templates": {}, "staticPolicies": dict(policies), "templateLinks": []})
+        )
+        self._entities = lru_cache(maxsize=_KEPT)(self._parse_entities)
+
+    @classmethod
+    def parse(cls, files: Mapping[str, str], schema: str) -> PolicySet:
+        """The set written in ``files`` (name to text), validated against ``schema`` (Cedar syntax).
+
+        Raises :class:`PolicyProblems` with every problem of every file, and :class:`ValueError` for a
+        schema that is none, which is a defect of the broker and not of the operator.
+        """
+        reader = _Reader(cedarpy.Schema.from_str(schema))
+        for file in sorted(files):
+            for statement in statements(file, files[file]):
+                reader.read(statement)
+        if reader.problems:
+            raise PolicyProblems(tuple(reader.problems))
+        return cls(reader.policies, reader.schema, _digest(files, schema))
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the schema and every file's name and text."""
+        return self._digest
+
+    def decide(self, facts: RequestFacts) -> Decision:
+        """Allow or deny, with the policies that made it so. Default deny; an evaluation error is a deny."""
+        try:
+            answer = cedarpy.is_authorized(
+                question(facts), self._policies, self._entities(parties(facts)), schema=self._schema
+            )
+        except ValueError as error:  # entities that are not of the schema
+            return self._denied((), (str(error),))
+        policies = tuple(sorted(answer.diagnostics.reasons))
+        errors = tuple(sorted(answer.diagnostics.errors))
+        if answer.decision is cedarpy.Decision.Allow and not errors:
+            return Decision(Effect.ALLOW, policies, self._explain(policies), (), self._digest)
+        if answer.decision is cedarpy.Decision.Deny:
+            return self._denied(policies, errors)
+        return self._denied((), errors or ("the engine gave no decision",))
+
+    def _denied(self, policies: tuple[str, ...], errors: tuple[str, ...]) -> Decision:
+        explanations = self._explain(policies)
+        if not policies and not errors:
+            explanations = (_DEFAULT_DENY,)
+        return Decision(Effect.DENY, policies, explanations, errors, self._digest)
+
+    def _explain(self, policies: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(self._reasons[policy] for policy in policies if policy in self._reasons)
+
+    def _parse_entities(self, who: Parties) -> cedarpy.Entities:
+        return cedarpy.Entities.from_json_str(entities(who), self._schema)
+
+
+class _Reader:
+    """Collects policies and problems, statement by statement."""
+
+    def __init__(self, schema: cedarpy.Schema) -> None:
+        self.schema = schema
+        self.policies: dict[str, Mapping[str, Any]] = {}
+        self.problems: list[PolicyProblem] = []
+        self._places: dict[str, Statement] = {}
+
+    def read(self, statement: Statement) -> None:
+        """Takes one statement in, or says what is wrong with it."""
+        if message := _syntax_error(statement.text):
+            line = error_line(statement, _syntax_error)
+            self.problems.append(PolicyProblem(statement.file, line, "", f"is not Cedar: {message}"))
+            return
+        parsed = json.loads(cedarpy.policies_to_json_str(statement.text))
+        if not parsed["staticPolicies"]:
+            self._problem(statement, "", "is a Cedar template (?principal, ?resource)", "Write a policy without slots.")
+            return
+        (policy,) = parsed["staticPolicies"].values()
+        name = _annotation(policy, "id")
+        self._check_annotations(statement, name, policy)
+        for error in cedarpy.validate_policies(statement.text, self.schema).errors:
+            message = error.error.replace(f"for policy `{error.policy_id}`, ", "")
+            self._problem(statement, name, message, "Names and types are in deploy/schemas/broker.cedarschema.")
+        self.policies[name] = policy
+        self._places.setdefault(name, statement)
+
+    def _check_annotations(self, statement: Statement, name: str, policy: Mapping[str, Any]) -> None:
+        if not name:
+            self._problem(statement, "", "has no @id", 'Start the policy with @id("a-name-of-its-own").')
+        elif not _ID.match(name):
+            self._problem(statement, name, f"has the @id {name!a}", "Use letters, digits and . _ - (at most 64).")
+        elif name in self._places:
+            first = self._places[name]
+            self._problem(statement, name, f"has the @id {name} again", f"It is taken at {first.file}:{first.line}.")
+        if policy["effect"] == "forbid" and not _annotation(policy, "reason"):
+            self._problem(statement, name, "forbids without a @reason", "Say what the agent shall read when refused.")
+
+    def _problem(self, statement: Statement, policy: str, message: str, hint: str) -> None:
+        self.problems.append(PolicyProblem(statement.file, statement.line, policy, message, hint))
+
+
+def _syntax_error(text: str) -> str | None:
+    try:
+        cedarpy.PolicySet.from_str(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _annotation(policy: Mapping[str, Any], name: str) -> str:
+    # A bare @name is @name(""), which the JSON format writes as null.
+    return str(policy.get("annotations", {}).get(name) or "").strip()
+
+
+def _digest(files: Mapping[str, str], schema: str) -> str:
+    digest = hashlib.sha256()
+    for part in [schema, *(text for name in sorted(files) for text in (name, files[name]))]:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()

@@ -1,0 +1,118 @@
+"""The facts of one request in Cedar's words: principal, action, resource and context.
+
+The names and types here are those of ``broker.cedarschema``, and the engine checks them against it
+on every call. Claimed texts enter as values of attributes, never as parts of names or of policy.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, timedelta
+from typing import Any, NamedTuple
+
+from broker.identity.agent import Agent, Person
+from broker.policy.facts import RequestFacts
+
+# Policies speak of "the scope asked for", never of one scope by name, so one name is enough.
+_SCOPE = {"type": "Scope", "id": "requested"}
+
+
+class Parties(NamedTuple):
+    """Everything of a question that does not change from call to call, and so may be kept."""
+
+    agent: Agent
+    template: str
+    connector: str
+    account: str
+    environment: str
+    name: str
+    access: str
+    actions: tuple[str, ...]
+    parameters: tuple[str, ...]
+    contract_class: str
+
+
+def parties(facts: RequestFacts) -> Parties:
+    """Who asks for what."""
+    scope = facts.scope
+    return Parties(
+        agent=facts.agent,
+        template=scope.template,
+        connector=scope.connector,
+        account=scope.account,
+        environment=scope.environment,
+        name=scope.resource,
+        access=scope.access.value,
+        actions=scope.actions,
+        parameters=tuple(sorted(f"{key}={value}" for key, value in scope.parameters.items())),
+        contract_class=facts.contract_class,
+    )
+
+
+def entities(who: Parties) -> str:
+    """The agent, its owner and the scope, in Cedar's JSON entity format."""
+    agent, owner = who.agent, who.agent.owner
+    template = {"type": "Template", "id": who.template}
+    return json.dumps(
+        [
+            _entity(_person(owner), issuer=owner.issuer, subject=owner.subject, groups=sorted(owner.groups)),
+            _entity(
+                _agent(agent),
+                trust_domain=agent.spiffe_id.trust_domain,
+                path=agent.spiffe_id.path,
+                owner={"__entity": _person(owner)},
+                tier=agent.tier.value,
+                roles=sorted(agent.roles),
+                environments=sorted(agent.environments),
+            ),
+            _entity(template),
+            _entity(
+                _SCOPE,
+                [template],
+                template=who.template,
+                connector=who.connector,
+                account=who.account,
+                environment=who.environment,
+                name=who.name,
+                access=who.access,
+                actions=list(who.actions),
+                parameters=list(who.parameters),
+                contract_class=who.contract_class,
+            ),
+        ]
+    )
+
+
+def question(facts: RequestFacts) -> dict[str, Any]:
+    """The request, in the form the engine takes."""
+    asked, now = facts.request, facts.now.astimezone(UTC)
+    return {
+        "principal": _agent(facts.agent),
+        "action": {"type": "Action", "id": facts.scope.access.value},
+        "resource": _SCOPE,
+        "context": {
+            "ttl_seconds": -(-facts.scope.ttl // timedelta(seconds=1)),
+            "date": now.year * 10_000 + now.month * 100 + now.day,
+            "hour": now.hour,
+            "weekday": now.isoweekday(),
+            "step": asked.step,
+            "intent": asked.intent,
+            "ticket": asked.ticket,
+            "has_reason": bool(asked.reason.strip()),
+            "has_prompt": bool(asked.prompt.strip()),
+            "has_tool_call": bool(asked.tool_call.strip()),
+            "has_plan": bool(asked.plan.strip()),
+        },
+    }
+
+
+def _entity(uid: dict[str, str], parents: list[dict[str, str]] | None = None, **attrs: object) -> dict[str, object]:
+    return {"uid": uid, "attrs": attrs, "parents": parents or []}
+
+
+def _agent(agent: Agent) -> dict[str, str]:
+    return {"type": "Agent", "id": str(agent.spiffe_id)}
+
+
+def _person(person: Person) -> dict[str, str]:
+    return {"type": "Person", "id": f"{person.issuer}#{person.subject}"}

@@ -1,0 +1,592 @@
+"""Every way the inside touches the world, on one page.
+
+A port says what must be true, what is idempotent, and which errors come out; adapters live in the
+plural rooms (``connectors``, ``stores``, ...) and are wired by ``broker/daemon.py`` alone. Time is an
+aware UTC ``datetime`` that callers pass in; stores keep milliseconds, so every stored time is
+truncated to the millisecond by whoever makes it (:func:`broker.clock.SystemClock.now` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from broker.audit.event import AuditEvent
+from broker.identity.agent import Person, Registry
+from broker.lease.credential import Contract, Credential
+from broker.lease.machine import Event, State
+from broker.policy.cedar import PolicySet
+from broker.policy.decision import Decision
+from broker.scope.canonical import JsonValue
+from broker.scope.model import Scope, ScopeTemplate
+from broker.scope.request import AccessRequest
+
+# --------------------------------------------------------------------------- clock and chance
+
+
+class Clock(Protocol):
+    """Wall-clock time. Whoever decides asks once per decision and passes the answer on."""
+
+    def now(self) -> datetime:
+        """The present, aware, UTC, truncated to the millisecond."""
+        ...
+
+
+class Rng(Protocol):
+    """Chance, for ids and jitter."""
+
+    def id(self) -> str:
+        """26 characters of lower-case base32: 128 random bits, from a cryptographic source."""
+        ...
+
+    def fraction(self) -> float:
+        """A number in [0, 1), for jitter only."""
+        ...
+
+
+# --------------------------------------------------------------------------- connectors
+
+# What is needed to end a credential later, and nothing that opens a door. JSON, kept in the ledger.
+Handle = Mapping[str, JsonValue]
+
+# Durably replaces the attempt's handle (None for the second: keep) and records the upstream's own
+# name of what was made, so that a sweep can tell ours-and-known from ours-and-unknown. Returns after
+# the commit. Raises if the attempt was ended meanwhile: the connector must then stop and clean up.
+Checkpoint = Callable[[Handle, str | None], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What the upstream returned: the credential, and what it really granted."""
+
+    credential: Credential
+    # When the upstream itself ends it. Later than asked by more than the contract's on_expiry: refused.
+    expires_at: datetime
+    # The upstream's own names and limits, for the audit trail. Never secret.
+    observed: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The upstream confirmed, with proof, that nothing of this attempt is usable any more."""
+
+    observed: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Only time ends these credentials, and their time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Not proven dead. Try again, not before ``retry_after`` if the upstream (or reason) says so.
+
+    ``failed`` is False where nothing went wrong and only waiting helps (EXPIRY_ONLY): no alarm.
+    """
+
+    why: str
+    retry_after: timedelta | None = None
+    failed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The upstream refuses the broker itself (401, 403): an alarm, and still retried."""
+
+    why: str
+
+
+RevokeOutcome = Revoked | Expired | NotYet | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeContext:
+    """What the ledger knows about an attempt that must die."""
+
+    now: datetime
+    created_at: datetime  # when its intent was committed
+    issue_deadline: datetime  # when its upstream call was given up
+    expires_at: datetime
+    outcome_known: bool  # False: the attempt never became ACTIVE, so the upstream may know more than we
+    # Of these upstream names, the ones the ledger holds (for any attempt of this connector).
+    known_upstream: Callable[[Sequence[str]], Awaitable[frozenset[str]]]
+
+
+class Connector(Protocol):
+    """One configured upstream (adapter of one kind).
+
+    Every method guarantees the error family: nothing but :class:`broker.errors.BrokerError` comes
+    out of ``prepare`` and ``issue`` (``UpstreamFailed`` for whatever the upstream or its library did;
+    its ``outcome_known`` is True only on proof that nothing was made). ``revoke`` returns, it does not
+    raise: a failure is a :class:`NotYet`. Adapters are safe to call concurrently and bound their own
+    threads; cancellation of ``issue`` leaves the outcome unknown.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name templates use."""
+        ...
+
+    @property
+    def contract(self) -> Contract:
+        """What is promised about ending what this connector issues."""
+        ...
+
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+        """The handle, chosen by us before any call. Pure, and quick: no I/O.
+
+        Refuses here (InvalidInput, figures in the message) what the upstream would refuse for size
+        or form, so that nothing is issued in order to find out.
+        """
+        ...
+
+    async def issue(self, handle: Handle, scope: Scope, expires_at: datetime, checkpoint: Checkpoint) -> Issued:
+        """Make the credential, usable until ``expires_at`` and not longer.
+
+        ``checkpoint`` is awaited between upstream calls, whenever ending the credential will need
+        something that the next call would make unrecoverable (a token accessor, a lease id).
+        """
+        ...
+
+    async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
+        """End whatever this attempt made. Idempotent: what is proven gone is Revoked again."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of threads and connections. Nothing is revoked by it."""
+        ...
+
+
+# --------------------------------------------------------------------------- what operators deployed
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorSpec:
+    """One connector as the operator wrote it; its kind's adapter has checked ``settings``.
+
+    References to secrets (``file:``, ``env:``) are still references here.
+    """
+
+    name: str
+    kind: str  # "vault-database", "aws-sts"
+    settings: Mapping[str, JsonValue]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeploySet:
+    """One consistent set of everything operators own; replaced as a whole, never edited."""
+
+    digest: str  # over every file of the set
+    registry: Registry
+    people: Mapping[str, Person]  # by the key other files use
+    templates: Mapping[str, ScopeTemplate]
+    policies: PolicySet
+    connectors: Mapping[str, ConnectorSpec]
+
+
+class DeploySource(Protocol):
+    """Where the set in force comes from."""
+
+    @property
+    def current(self) -> DeploySet:
+        """The set in force. A bad one never gets here: the last good stays."""
+        ...
+
+
+# --------------------------------------------------------------------------- the ledger
+
+
+class EndCause(StrEnum):
+    """Why a lease, an attempt or a task was ended. The first cause stands."""
+
+    COMPLETED = "COMPLETED"  # its task was completed
+    EXPIRED = "EXPIRED"  # its TTL passed
+    RELEASED = "RELEASED"  # its holder revoked it
+    UNCONFIRMED = "UNCONFIRMED"  # delivery was not confirmed in time
+    ABANDONED = "ABANDONED"  # the caller cancelled, or was too late to be answered
+    REPLACED = "REPLACED"  # a retry under the same request id took its place
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"  # the upstream call failed, timed out, or the broker died in it
+    GRANT_MISMATCH = "GRANT_MISMATCH"  # the upstream granted more, or for longer, than was asked
+    TASK_DEADLINE = "TASK_DEADLINE"  # its task's deadline passed
+    HOLD_DROPPED = "HOLD_DROPPED"  # its task was held and the holder let go for the grace time
+    HOLDER_UNREGISTERED = "HOLDER_UNREGISTERED"  # its holder left the registry
+    NEVER_ISSUED = "NEVER_ISSUED"  # proof that nothing was made
+
+
+class TaskState(StrEnum):
+    """A task is open or it is not; how it ended is its cause."""
+
+    OPEN = "OPEN"
+    COMPLETED = "COMPLETED"
+    ENDED = "ENDED"  # by deadline or dropped hold
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One unit of work."""
+
+    tenant: str
+    id: str
+    creator: str  # SPIFFE ID
+    participants: frozenset[str]  # SPIFFE IDs that may request under it, the creator included
+    purpose: str
+    ticket: str
+    sponsor: str
+    created_at: datetime
+    deadline: datetime
+    hold_grace: timedelta  # zero: HoldTask was never used
+    hold_until: datetime | None  # while held: refreshed; when it passes, the task ends
+    state: TaskState
+    cause: EndCause | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """What is needed to start a task; ids and times were chosen by the caller."""
+
+    tenant: str
+    id: str
+    request_id: str  # same (creator, request_id): the same task; other content: Conflict
+    request_digest: str
+    creator: str
+    participants: frozenset[str]
+    purpose: str
+    ticket: str
+    sponsor: str
+    created_at: datetime
+    deadline: datetime
+    max_open: int  # the creator's quota
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One upstream credential of a lease, and what the revoker needs to end it."""
+
+    tenant: str
+    id: str
+    lease_id: str
+    number: int
+    connector: str
+    handle: Handle
+    state: State
+    cause: EndCause | None
+    created_at: datetime
+    issue_deadline: datetime
+    activated_at: datetime | None  # None: never became ACTIVE
+    expires_at: datetime
+    due_at: datetime | None
+    epoch: int  # fencing: a write with a stale epoch changes nothing
+    failures: int
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The bounded life of what one granted request may use. Never carries a secret."""
+
+    tenant: str
+    id: str
+    task_id: str
+    holder: str
+    request_id: str
+    request_digest: str
+    template: str
+    template_digest: str
+    connector: str
+    account: str
+    environment: str
+    resource: str
+    access: str
+    actions: tuple[str, ...]
+    parameters: Mapping[str, str]
+    step: str
+    contract_class: str
+    policies: tuple[str, ...]
+    policy_digest: str
+    state: State
+    cause: EndCause | None
+    created_at: datetime
+    expires_at: datetime
+    confirm_by: datetime | None  # None: confirmed, or not ACTIVE
+    confirmed_at: datetime | None
+    ended_at: datetime | None  # when it reached a terminal state
+    attempt_id: str  # the latest attempt
+    attempts: int
+    failures: int  # of revoking, in a row
+    next_due: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Everything the intent transaction writes, decided before it is opened.
+
+    ``handle`` was prepared for ``attempt_id``. The transaction refuses (WrongState TASK_ENDED,
+    TASK_ENDS_TOO_SOON; NotFound TASK_NOT_FOUND where the holder is no participant; Conflict
+    REQUEST_ID_REUSED, REQUEST_IN_FLIGHT; WrongState LEASE_ENDED; Exhausted QUOTA_LIVE_LEASES) and
+    then nothing at all is written.
+    """
+
+    tenant: str
+    lease_id: str  # used if this request_id is new
+    attempt_id: str
+    holder: str
+    request: AccessRequest
+    request_digest: str
+    scope: Scope
+    contract_class: str
+    decision: Decision
+    handle: Handle
+    now: datetime
+    issue_deadline: datetime
+    expires_at: datetime
+    max_live_leases: int
+    audit: Mapping[str, JsonValue]  # what the LEASE_INTENT event shall say beyond what the rows say
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The intent is durable. ``previous`` are attempts of the same lease that must end first."""
+
+    lease_id: str
+    attempt: Attempt
+    previous: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which living leases to end. All given fields must match; at least one must be given."""
+
+    tenant: str
+    lease_id: str = ""
+    task_id: str = ""
+    holder: str = ""
+    attempt_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFilter:
+    """Which leases to list: always those of one holder, optionally of one task, living only."""
+
+    tenant: str
+    holder: str
+    task_id: str = ""
+    living_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEvent:
+    """One entry of a holder's stream. ``previous`` lets the reader see that it missed nothing."""
+
+    sequence: int
+    previous: int
+    at: datetime
+    type: str
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFigures:
+    """What /metrics tells."""
+
+    live_by_class: Mapping[str, int]
+    open_tasks: int
+    overdue: int
+    oldest_overdue: timedelta
+    stuck: int
+    audit_head: int
+    audit_exported: int
+    oldest_unexported: timedelta
+
+
+class LeaseStore(Protocol):
+    """The ledger: the truth about tasks, leases and attempts, and the audit trail beside them.
+
+    Each method is one durable transaction (or one consistent read); it returns after the commit and
+    raises :class:`broker.errors.NotReady` (STORE_UNAVAILABLE) when nothing was committed. The audit
+    events of a change are in the same transaction, made here, so that no change goes unrecorded.
+    Every state change goes through :func:`broker.lease.machine.next_state`, every due time through
+    :func:`broker.lease.deadlines.due_at`. Rows carry a MAC, checked on every read; a row that fails
+    is never used for a grant (Tampered ROW_MAC_MISMATCH). Tenant is in every key and predicate.
+    """
+
+    # -- tasks
+    async def start_task(self, new: NewTask) -> Task:
+        """Open a task. Repeating it with the same (creator, request_id, digest) returns the first."""
+        ...
+
+    async def get_task(self, tenant: str, task_id: str) -> Task:
+        """Raises NotFound (TASK_NOT_FOUND)."""
+        ...
+
+    async def end_task(
+        self, tenant: str, task_id: str, state: TaskState, cause: EndCause, actor: str, now: datetime
+    ) -> Task:
+        """Close an open task and move all its living attempts to REVOKING, due now; no-op if closed."""
+        ...
+
+    async def hold_task(self, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:
+        """Remember that the task is held until ``until``. Raises WrongState (TASK_ENDED)."""
+        ...
+
+    async def end_due_tasks(self, now: datetime, limit: int) -> int:
+        """Close the open tasks whose deadline or hold has passed, like :meth:`end_task`; how many."""
+        ...
+
+    # -- issuing
+    async def open_intent(self, intent: Intent) -> Opened:
+        """The intent transaction: see :class:`Intent`.
+
+        Same (holder, request_id) and digest as a living lease: that lease gets a further attempt, its
+        older living attempts go to REVOKING (cause REPLACED) in the same transaction; if one of them
+        is still ISSUING and before its issue_deadline: Conflict (REQUEST_IN_FLIGHT).
+        """
+        ...
+
+    async def check_intent(self, intent: Intent) -> None:
+        """Refuse what :meth:`open_intent` would refuse now, and write nothing (AIP-163)."""
+        ...
+
+    async def checkpoint(
+        self, tenant: str, attempt_id: str, epoch: int, handle: Handle, upstream: str | None, now: datetime
+    ) -> None:
+        """Replace the handle of an ISSUING attempt. Raises WrongState (LEASE_ENDED) if it was ended."""
+        ...
+
+    async def activate(
+        self,
+        tenant: str,
+        attempt_id: str,
+        epoch: int,
+        expires_at: datetime,
+        confirm_by: datetime,
+        observed: Mapping[str, JsonValue],
+        now: datetime,
+    ) -> Lease:
+        """ISSUING to ACTIVE. If the attempt was ended, or its task is closed or past its deadline:
+
+        nothing is activated, the attempt is (left or moved) REVOKING, and WrongState is raised.
+        ``expires_at`` may only shorten the lease.
+        """
+        ...
+
+    async def confirm_delivery(self, tenant: str, lease_id: str, holder: str, attempt_id: str, now: datetime) -> Lease:
+        """The holder has it. Idempotent while ACTIVE. NotFound for others, WrongState (LEASE_ENDED)."""
+        ...
+
+    # -- ending
+    async def end_attempt(
+        self, tenant: str, attempt_id: str, event: Event, cause: EndCause, now: datetime, detail: str = ""
+    ) -> State:
+        """Apply NEVER_ISSUED or END to one attempt (any epoch); a no-op where the machine has no such pair."""
+        ...
+
+    async def end_leases(self, selector: Selector, cause: EndCause, actor: str, now: datetime) -> int:
+        """Move every living attempt of the selected leases to REVOKING, due now; how many attempts."""
+        ...
+
+    async def end_unregistered(self, tenant: str, registered: frozenset[str], now: datetime) -> int:
+        """End the living leases whose holder is not in ``registered``; how many attempts."""
+        ...
+
+    async def claim_due(self, connector: str, now: datetime, limit: int, claim_for: timedelta) -> Sequence[Attempt]:
+        """Take due attempts of one connector, earliest due first.
+
+        Each is moved to REVOKING first if it was ISSUING (OUTCOME_UNKNOWN) or ACTIVE (EXPIRED or
+        UNCONFIRMED), gets epoch + 1 and is due again at ``now + claim_for``: a claimer that dies is
+        replaced. The returned attempts carry the new epoch.
+        """
+        ...
+
+    async def record_revocation(
+        self, attempt: Attempt, event: Event | None, now: datetime, next_due: datetime, error: str, stuck: bool
+    ) -> bool:
+        """The result of a revocation try, under the claim's epoch; False if the claim was lost.
+
+        ``event``: REVOKE_CONFIRMED, TIME_ENDED, NEVER_ISSUED, or None for "not yet" (then ``next_due``
+        and ``error`` are kept; an empty error is waiting, not failing; ``stuck`` raises the alarm event once).
+        """
+        ...
+
+    async def recover(self, now: datetime) -> int:
+        """At boot, before serving: ISSUING attempts and all that is due go to REVOKING, due now; how many."""
+        ...
+
+    # -- reading
+    async def get_lease(self, tenant: str, lease_id: str, holder: str) -> Lease:
+        """Raises NotFound (LEASE_NOT_FOUND) also where ``holder`` is somebody else."""
+        ...
+
+    async def list_leases(self, filter_: LeaseFilter, after: str, limit: int) -> Sequence[Lease]:
+        """Newest first; ``after`` is the id of the last lease of the page before, or empty."""
+        ...
+
+    async def living_attempts(self, tenant: str, lease_id: str) -> Sequence[Attempt]:
+        """The attempts of a lease that may still be alive upstream."""
+        ...
+
+    async def task_leases(self, tenant: str, task_id: str) -> Sequence[Lease]:
+        """All leases of a task, whoever holds them."""
+        ...
+
+    async def lease_events(self, tenant: str, holder: str, after: int, limit: int) -> Sequence[LeaseEvent]:
+        """The holder's events with a sequence above ``after``, in order."""
+        ...
+
+    async def changed(self, since: int) -> int:
+        """Wait until the audit head is above ``since``; the head. (May return early and unchanged.)"""
+        ...
+
+    async def known_upstream(self, connector: str, names: Sequence[str]) -> frozenset[str]:
+        """Of these upstream names, those recorded by a checkpoint."""
+        ...
+
+    async def connectors_in_use(self) -> frozenset[str]:
+        """The connectors that living attempts need."""
+        ...
+
+    async def figures(self, now: datetime) -> LedgerFigures:
+        """For /metrics."""
+        ...
+
+    # -- audit
+    async def append(self, events: Sequence[AuditEvent], now: datetime) -> None:
+        """Record events that change nothing else (refusals, reloads)."""
+        ...
+
+    async def audit_since(self, after: int, limit: int) -> Sequence[bytes]:
+        """The canonical bytes of audit records with a sequence above ``after``, in order."""
+        ...
+
+    async def audit_exported(self, upto: int) -> None:
+        """The sink has durably taken everything up to this sequence."""
+        ...
+
+    async def close(self) -> None:
+        """Commit what is queued and close."""
+        ...
+
+
+class AuditSink(Protocol):
+    """Takes what the ledger's transaction already holds, away from this machine's database."""
+
+    async def write(self, records: Sequence[bytes]) -> None:
+        """Durably append records, in order. Raises OSError; the pump retries for ever."""
+        ...
+
+
+class KeyRing(Protocol):
+    """Keys, by reference: ``file:PATH`` or ``env:NAME``, never beside the database."""
+
+    def current(self) -> tuple[str, bytes]:
+        """(key id, key) to make new MACs with."""
+        ...
+
+    def find(self, key_id: str) -> bytes:
+        """The key of this id, also an overlapping older one. Raises Tampered for an unknown id."""
+        ...

@@ -1,0 +1,1 @@
+"""Makes sure that every lease ends."""

@@ -1,0 +1,67 @@
+"""Scope templates, and the typed scope that one admitted request is bound to.
+
+A template is the operator's named, typed, bounded way to ask. A :class:`Scope` is what is left when
+an :class:`~broker.scope.request.AccessRequest` has been checked against its template: every value
+in it has passed a typed parameter, and the connector builds upstream policy from it as data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from broker.scope.canonical import JsonValue
+from broker.scope.parameters import Parameter
+
+
+class AccessClass(StrEnum):
+    """What a template lets its holder do, coarsely; policy decides on it (R4, R5)."""
+
+    READ = "read"
+    WRITE = "write"
+    DESTRUCTIVE = "destructive"
+    IDENTITY = "identity"
+    NETWORK = "network"
+    SECRETS = "secrets"
+
+
+# Fields of a request that a template may make mandatory.
+MANDATORY_FIELDS = frozenset({"step", "intent", "reason", "ticket", "prompt", "tool_call", "plan"})
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeTemplate:
+    """One named way to ask. ``grant`` is the connector kind's own, already validated, part."""
+
+    name: str
+    description: str
+    connector: str
+    accounts: frozenset[str]
+    environments: frozenset[str]
+    resource: Parameter
+    access: AccessClass
+    actions: tuple[str, ...]
+    max_ttl: timedelta
+    mandatory: frozenset[str]
+    parameters: Mapping[str, Parameter]
+    grant: Mapping[str, JsonValue]
+    digest: str  # SHA-256 (hex) of the template's canonical form
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Exactly what one request may get."""
+
+    template: str
+    template_digest: str
+    connector: str
+    account: str
+    environment: str
+    resource: str
+    access: AccessClass
+    actions: tuple[str, ...]
+    parameters: Mapping[str, str]  # canonical texts; integers in decimal, CIDRs normalised
+    ttl: timedelta
+    grant: Mapping[str, JsonValue]

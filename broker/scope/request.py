@@ -1,0 +1,64 @@
+"""What an agent asks, as it asked it, and the digest that names it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from broker.scope.canonical import canonical_json
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRequest:
+    """One RequestCredential, freed from the wire. Texts are empty where the agent said nothing.
+
+    ``prompt``, ``tool_call`` and ``plan`` are claimed by the agent and never trusted; their digests
+    enter the audit trail, their texts do not leave this object.
+    """
+
+    request_id: str
+    template: str
+    task_id: str
+    account: str
+    environment: str
+    resource: str
+    ttl: timedelta
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    step: str = ""
+    intent: str = ""
+    reason: str = ""
+    ticket: str = ""
+    prompt: str = ""
+    tool_call: str = ""
+    plan: str = ""
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical bytes of everything asked, the request id included."""
+        return hashlib.sha256(
+            canonical_json(
+                {
+                    "request_id": self.request_id,
+                    "template": self.template,
+                    "task_id": self.task_id,
+                    "account": self.account,
+                    "environment": self.environment,
+                    "resource": self.resource,
+                    "ttl_us": self.ttl // timedelta(microseconds=1),
+                    "parameters": dict(self.parameters),
+                    "step": self.step,
+                    "intent": self.intent,
+                    "reason": self.reason,
+                    "ticket": self.ticket,
+                    "prompt": text_digest(self.prompt),
+                    "tool_call": text_digest(self.tool_call),
+                    "plan": text_digest(self.plan),
+                }
+            )
+        ).hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 (hex) of a claimed text, empty for an absent one."""
+    return hashlib.sha256(text.encode()).hexdigest() if text else ""

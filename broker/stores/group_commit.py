@@ -1,0 +1,193 @@
+"""Group commit: many callers' operations, one durable transaction.
+
+A writer thread takes whatever has queued up (at most :data:`MOST`), runs it inside one BEGIN IMMEDIATE
+... COMMIT, and answers all callers at once. While it waits for the disk the next batch gathers, so the
+cost of a sync is shared by as many callers as there are, and nobody waits for a timer.
+
+An operation that is refused undoes itself alone. Nearly every refusal is decided before anything is
+written, and then there is nothing to undo. Where an operation fails *after* it has written, the batch
+is rolled back and run again with a SAVEPOINT around each operation: exact, and free for everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from broker.errors import BrokerError, Defect, NotReady, Reason
+from broker.stores.trail import Trail
+from broker.stores.transaction import CommitAndRaise, Transaction
+
+# Operations in one transaction: bounds how long one caller can wait for others' statements.
+MOST = 256
+
+T = TypeVar("T")
+Operation = Callable[[Transaction], T | CommitAndRaise]
+
+
+@dataclass(slots=True)
+class _Job:
+    """One queued operation, and then its outcome."""
+
+    operation: Callable[[Transaction], Any]
+    future: asyncio.Future[Any]
+    value: Any = None
+    error: BaseException | None = None
+
+
+class _WroteAndFailed(Exception):
+    """An operation failed after its first write: the batch is run again, with savepoints."""
+
+
+class GroupCommit:
+    """The one writer of a ledger. Owns its connection from start to close."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        transaction: Transaction,
+        trail: Trail,
+        on_commit: Callable[[int], None],
+    ) -> None:
+        """``on_commit`` is called on the event loop with the audit head after each batch."""
+        self._connection = connection
+        self._transaction = transaction
+        self._trail = trail
+        self._on_commit = on_commit
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    async def submit(self, operation: Operation[T]) -> T:
+        """Run ``operation`` in the next transaction; returns, or raises, after its COMMIT.
+
+        Cancelling the caller does not take the operation back: it may be committed already.
+        """
+        if self._closing:
+            raise NotReady(Reason.SHUTTING_DOWN, "the ledger is closed.", hint="Ask again after the restart.")
+        job = _Job(operation, self._loop.create_future())
+        self._queue.put(job)
+        return cast(T, await job.future)
+
+    async def close(self) -> None:
+        """Commit what is queued, then end the thread. Later operations are refused."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # ------------------------------------------------------------------ on the writer thread
+
+    def _run(self) -> None:
+        while True:
+            job = self._queue.get()
+            if job is None:
+                return
+            batch = [job]
+            last = self._drain(batch)
+            self._commit(batch)
+            self._loop.call_soon_threadsafe(self._answer, batch, self._trail.committed_seq)
+            if last:
+                return
+
+    def _drain(self, batch: list[_Job]) -> bool:
+        """Take what is queued already; True if the end of the queue was among it."""
+        while len(batch) < MOST:
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                return False
+            if job is None:
+                return True
+            batch.append(job)
+        return False
+
+    def _commit(self, batch: list[_Job]) -> None:
+        try:
+            try:
+                self._transact(batch, self._bare)
+            except _WroteAndFailed:
+                self._roll_back()
+                self._transact(batch, self._guarded)
+        except sqlite3.Error as error:
+            self._roll_back()
+            for job in batch:
+                job.value, job.error = None, unavailable(error)
+
+    def _transact(self, batch: list[_Job], run: Callable[[_Job], None]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        for job in batch:
+            job.value = job.error = None
+            run(job)
+        self._trail.flush(self._connection)
+        self._connection.execute("COMMIT")
+        self._trail.committed()
+
+    def _bare(self, job: _Job) -> None:
+        mark, changes = self._trail.mark(), self._connection.total_changes
+        try:
+            job.value = job.operation(self._transaction)
+        except Exception as error:
+            if self._connection.total_changes != changes or not self._connection.in_transaction:
+                raise _WroteAndFailed from error
+            self._trail.rewind(mark)
+            job.error = _explained(error)
+
+    def _guarded(self, job: _Job) -> None:
+        mark = self._trail.mark()
+        self._connection.execute("SAVEPOINT operation")
+        try:
+            job.value = job.operation(self._transaction)
+        except Exception as error:
+            # A full disk can end the whole transaction (SQLite rolls back by itself): then all must fail.
+            if not self._connection.in_transaction:
+                raise
+            self._connection.execute("ROLLBACK TO operation")
+            self._trail.rewind(mark)
+            job.error = _explained(error)
+        self._connection.execute("RELEASE operation")
+
+    def _roll_back(self) -> None:
+        self._trail.rolled_back()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    # ------------------------------------------------------------------ on the event loop
+
+    def _answer(self, batch: list[_Job], head: int) -> None:
+        for job in batch:
+            if job.future.done():  # its caller was cancelled
+                continue
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            elif isinstance(job.value, CommitAndRaise):
+                job.future.set_exception(job.value.error)
+            else:
+                job.future.set_result(job.value)
+        self._on_commit(head)
+
+
+def _explained(error: Exception) -> Exception:
+    if isinstance(error, BrokerError) or not isinstance(error, sqlite3.Error):
+        return error
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
+        return Defect(Reason.INTERNAL, f"the ledger's schema refused a write ({error.sqlite_errorname}).")
+    return unavailable(error)
+
+
+def unavailable(error: sqlite3.Error) -> NotReady:
+    """A failure of the database as the port tells it."""
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return NotReady(
+        Reason.STORE_UNAVAILABLE,
+        f"the ledger cannot be used ({name}): nothing was committed.",
+        hint="Nothing was granted by this call. Look at the disk of the ledger's directory.",
+        metadata={"cause": name},
+    )

@@ -1,0 +1,64 @@
+"""SQL is kept as SQL: named, commented queries in ``sql/*.sql``, read once.
+
+A line ``-- name --`` starts a query; a line ``-- fragment name --`` starts a text that queries quote
+as ``{name}`` (column lists, so that every reader of a table gets its columns in one order).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from types import MappingProxyType
+
+_HEADING = re.compile(r"^-- (fragment )?([a-z_]+) --\n", re.MULTILINE)
+
+
+def parse(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    """(queries, fragments) of one SQL file. Raises ValueError for a name used twice or text before a name."""
+    parts = _HEADING.split(text)
+    if parts[0].strip():
+        raise ValueError("SQL before the first heading")
+    queries: dict[str, str] = {}
+    fragments: dict[str, str] = {}
+    for kind, name, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        if name in queries or name in fragments:
+            raise ValueError(f"{name} is defined twice")
+        (fragments if kind else queries)[name] = _without_comments(body)
+    return queries, fragments
+
+
+def _without_comments(body: str) -> str:
+    return "\n".join(line for line in body.splitlines() if line.strip() and not line.startswith("--"))
+
+
+def load(texts: Mapping[str, str]) -> Mapping[str, str]:
+    """The queries of several files by name, fragments filled in. Raises ValueError for whatever is amiss."""
+    queries: dict[str, str] = {}
+    fragments: dict[str, str] = {}
+    for file, text in texts.items():
+        for known, found in zip((queries, fragments), parse(text), strict=True):
+            if twice := known.keys() & found.keys():
+                raise ValueError(f"{file}: {', '.join(sorted(twice))} defined twice")
+            known.update(found)
+    return MappingProxyType({name: _fill(body, fragments) for name, body in queries.items()})
+
+
+def _fill(body: str, fragments: Mapping[str, str]) -> str:
+    return re.sub(r"\{([a-z_]+)\}", lambda match: fragments[match[1]], body)
+
+
+def _texts(folder: str) -> dict[str, str]:
+    entries = sorted(files("broker.stores").joinpath(folder).iterdir(), key=lambda entry: entry.name)
+    return {entry.name: entry.read_text(encoding="utf-8") for entry in entries if entry.name.endswith(".sql")}
+
+
+SQL = load(_texts("sql"))
+
+
+def migrations() -> Mapping[int, str]:
+    """The schema's steps by number (``0001_ledger.sql`` is step 1), in order, without gaps."""
+    steps = {int(name.split("_", 1)[0]): text for name, text in _texts("migrations").items()}
+    if list(steps) != list(range(1, len(steps) + 1)):
+        raise ValueError(f"migrations are numbered 1, 2, ...: {list(steps)}")
+    return MappingProxyType(steps)

@@ -1,0 +1,288 @@
+"""Rows of the ledger as the database keeps them, and as the port shows them.
+
+One mutable class per table, fields in the order of the column lists in ``sql/``: first what never
+changes, then what does. ``trusted`` is False for a row that fails its MAC. Such a row is never used
+for a grant; an attempt among them is taken for REVOKING whatever it says, because it may be alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any, ClassVar
+
+import orjson
+
+from broker.lease.machine import State
+from broker.ports import Attempt, EndCause, Lease, Task, TaskState
+from broker.stores.seal import RowSeal, tampered
+from broker.stores.times import from_ms, optional_at
+
+Raw = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class TaskRow:
+    """A row of ``tasks``."""
+
+    TABLE: ClassVar[str] = "tasks"
+
+    tenant: str
+    id: str
+    creator: str
+    request_id: str
+    request_digest: str
+    participants: str
+    purpose: str
+    ticket: str
+    sponsor: str
+    created_at: int
+    deadline: int
+    hold_grace: int
+    hold_until: int | None
+    state: str
+    cause: str | None
+    ended_at: int | None
+    ends_at: int | None
+    trusted: bool = True
+
+
+@dataclass(slots=True)
+class LeaseRow:
+    """A row of ``leases``."""
+
+    TABLE: ClassVar[str] = "leases"
+
+    tenant: str
+    id: str
+    task_id: str
+    holder: str
+    request_id: str
+    request_digest: str
+    template: str
+    template_digest: str
+    connector: str
+    account: str
+    environment: str
+    resource: str
+    access: str
+    actions: str
+    parameters: str
+    step: str
+    contract_class: str
+    policies: str
+    policy_digest: str
+    created_at: int
+    state: str
+    cause: str | None
+    expires_at: int
+    confirm_by: int | None
+    confirmed_at: int | None
+    ended_at: int | None
+    attempt_id: str
+    attempts: int
+    failures: int
+    next_due: int | None
+    trusted: bool = True
+
+
+@dataclass(slots=True)
+class AttemptRow:
+    """A row of ``attempts``. ``seen_epoch`` is the epoch that was read: what an update compares."""
+
+    TABLE: ClassVar[str] = "attempts"
+
+    tenant: str
+    id: str
+    lease_id: str
+    number: int
+    connector: str
+    created_at: int
+    issue_deadline: int
+    handle: str
+    upstream: str | None
+    state: str
+    cause: str | None
+    activated_at: int | None
+    expires_at: int
+    due_at: int | None
+    owed_since: int | None
+    epoch: int
+    failures: int
+    last_error: str
+    stuck: int
+    trusted: bool = True
+    seen_epoch: int = 0
+
+
+def _stored(row_type: type[Any]) -> list[str]:
+    return [field.name for field in fields(row_type) if field.name not in ("trusted", "seen_epoch")]
+
+
+# Width of each table's column list, the MAC and its key id included.
+TASK_WIDTH = len(_stored(TaskRow)) + 2
+LEASE_WIDTH = len(_stored(LeaseRow)) + 2
+ATTEMPT_WIDTH = len(_stored(AttemptRow)) + 2
+# Where the columns that may change begin.
+TASK_FIXED = _stored(TaskRow).index("hold_grace")
+LEASE_FIXED = _stored(LeaseRow).index("state")
+ATTEMPT_FIXED = _stored(AttemptRow).index("handle")
+
+task_values = attrgetter(*_stored(TaskRow))
+lease_values = attrgetter(*_stored(LeaseRow))
+attempt_values = attrgetter(*_stored(AttemptRow))
+
+
+def read_task(raw: Raw, seal: RowSeal) -> TaskRow:
+    """The task in a raw row, its MAC checked."""
+    values = raw[: TASK_WIDTH - 2]
+    return TaskRow(*values, trusted=seal.holds("tasks", values, raw[-2], raw[-1]))
+
+
+def read_lease(raw: Raw, seal: RowSeal) -> LeaseRow:
+    """The lease in a raw row, its MAC checked."""
+    values = raw[: LEASE_WIDTH - 2]
+    return LeaseRow(*values, trusted=seal.holds("leases", values, raw[-2], raw[-1]))
+
+
+def read_attempt(raw: Raw, seal: RowSeal) -> AttemptRow:
+    """The attempt in a raw row, its MAC checked."""
+    values = raw[: ATTEMPT_WIDTH - 2]
+    row = AttemptRow(*values, trusted=seal.holds("attempts", values, raw[-2], raw[-1]))
+    row.seen_epoch = row.epoch
+    return row if row.trusted else _quarantined(row)
+
+
+# 9999-12-31T23:59:59Z: the last time that a datetime can say.
+_LAST_MS = 253_402_300_799_000
+
+
+def _quarantined(row: AttemptRow) -> AttemptRow:
+    """An untrusted attempt in a form that can be revoked: REVOKING, every field of its type and in range."""
+    row.state = State.REVOKING.value
+    if row.cause not in EndCause.__members__:
+        row.cause = EndCause.OUTCOME_UNKNOWN.value
+    try:
+        parsed = orjson.loads(row.handle)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        row.handle = "{}"
+    for name in ("created_at", "issue_deadline", "expires_at", "activated_at", "due_at", "owed_since"):
+        ms = getattr(row, name)
+        if ms is not None:
+            setattr(row, name, min(max(ms, 0), _LAST_MS))
+    row.epoch = row.epoch % 2**31
+    row.failures = row.failures % 2**31
+    return row
+
+
+def read_optional_lease(raw: Raw, seal: RowSeal) -> LeaseRow | None:
+    """Like :func:`read_lease`, for the right side of a LEFT JOIN."""
+    return None if raw[0] is None else read_lease(raw, seal)
+
+
+def trust_task(row: TaskRow) -> TaskRow:
+    """The row itself. Raises Tampered (ROW_MAC_MISMATCH)."""
+    if not row.trusted:
+        raise tampered(row.TABLE, row.id)
+    return row
+
+
+def trust_lease(row: LeaseRow) -> LeaseRow:
+    """The row itself. Raises Tampered (ROW_MAC_MISMATCH)."""
+    if not row.trusted:
+        raise tampered(row.TABLE, row.id)
+    return row
+
+
+def task_of(row: TaskRow) -> Task:
+    """The port's view of a task."""
+    return Task(
+        tenant=row.tenant,
+        id=row.id,
+        creator=row.creator,
+        participants=frozenset(orjson.loads(row.participants)),
+        purpose=row.purpose,
+        ticket=row.ticket,
+        sponsor=row.sponsor,
+        created_at=from_ms(row.created_at),
+        deadline=from_ms(row.deadline),
+        hold_grace=from_ms(row.hold_grace) - from_ms(0),
+        hold_until=optional_at(row.hold_until),
+        state=TaskState(row.state),
+        cause=_cause(row.cause),
+        ended_at=optional_at(row.ended_at),
+    )
+
+
+def lease_of(row: LeaseRow) -> Lease:
+    """The port's view of a lease."""
+    return Lease(
+        tenant=row.tenant,
+        id=row.id,
+        task_id=row.task_id,
+        holder=row.holder,
+        request_id=row.request_id,
+        request_digest=row.request_digest,
+        template=row.template,
+        template_digest=row.template_digest,
+        connector=row.connector,
+        account=row.account,
+        environment=row.environment,
+        resource=row.resource,
+        access=row.access,
+        actions=tuple(orjson.loads(row.actions)),
+        parameters=orjson.loads(row.parameters),
+        step=row.step,
+        contract_class=row.contract_class,
+        policies=tuple(orjson.loads(row.policies)),
+        policy_digest=row.policy_digest,
+        state=State(row.state),
+        cause=_cause(row.cause),
+        created_at=from_ms(row.created_at),
+        expires_at=from_ms(row.expires_at),
+        confirm_by=optional_at(row.confirm_by),
+        confirmed_at=optional_at(row.confirmed_at),
+        ended_at=optional_at(row.ended_at),
+        attempt_id=row.attempt_id,
+        attempts=row.attempts,
+        failures=row.failures,
+        next_due=optional_at(row.next_due),
+    )
+
+
+def attempt_of(row: AttemptRow) -> Attempt:
+    """The port's view of an attempt."""
+    return Attempt(
+        tenant=row.tenant,
+        id=row.id,
+        lease_id=row.lease_id,
+        number=row.number,
+        connector=row.connector,
+        handle=orjson.loads(row.handle),
+        state=State(row.state),
+        cause=_cause(row.cause),
+        created_at=from_ms(row.created_at),
+        issue_deadline=from_ms(row.issue_deadline),
+        activated_at=optional_at(row.activated_at),
+        expires_at=from_ms(row.expires_at),
+        due_at=optional_at(row.due_at),
+        epoch=row.epoch,
+        failures=row.failures,
+        last_error=row.last_error,
+    )
+
+
+def _cause(stored: str | None) -> EndCause | None:
+    return None if stored is None else EndCause(stored)
+
+
+def slices(raw: Raw, *widths: int) -> Sequence[Raw]:
+    """A joined row cut into the rows of its tables."""
+    parts, start = [], 0
+    for width in widths:
+        parts.append(raw[start : start + width])
+        start += width
+    return parts

@@ -1,0 +1,103 @@
+-- fragment attempt_columns --
+a.tenant, a.id, a.lease_id, a.number, a.connector, a.created_at, a.issue_deadline,
+a.handle, a.upstream, a.state, a.cause, a.activated_at, a.expires_at, a.due_at, a.owed_since, a.epoch, a.failures,
+a.last_error, a.stuck,
+a.mac, a.mac_key_id
+
+-- fragment attempts_with_leases --
+-- An attempt whose lease cannot be found is still an attempt that must die.
+attempts AS a LEFT JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id
+
+-- insert_attempt --
+INSERT INTO attempts (
+    tenant, id, lease_id, number, connector, created_at, issue_deadline,
+    handle, upstream, state, cause, activated_at, expires_at, due_at, owed_since, epoch, failures, last_error, stuck,
+    mac, mac_key_id
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- update_attempt --
+-- Compare and swap on the epoch that was read: one row or nothing.
+UPDATE attempts
+SET handle = ?, upstream = ?, state = ?, cause = ?, activated_at = ?, expires_at = ?, due_at = ?, owed_since = ?,
+    epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?, mac_key_id = ?
+WHERE tenant = ? AND id = ? AND epoch = ?;
+
+-- quarantine_attempt --
+-- A row that fails its MAC: what its revocation needs is set, nothing else is touched, and the MAC stays wrong.
+UPDATE attempts
+SET state = 'REVOKING', cause = ?, due_at = ?, owed_since = ?, epoch = ?, failures = ?, last_error = ?, stuck = 1
+WHERE tenant = ? AND id = ?;
+
+-- attempt_facts --
+-- An attempt with its lease and its task, for activation.
+SELECT {attempt_columns}, {lease_columns}, {task_columns}
+FROM {attempts_with_leases}
+LEFT JOIN tasks AS t ON t.tenant = l.tenant AND t.id = l.task_id
+WHERE a.tenant = :tenant AND a.id = :attempt_id;
+
+-- attempt_by_id --
+SELECT {attempt_columns}, {lease_columns}
+FROM {attempts_with_leases}
+WHERE a.tenant = :tenant AND a.id = :attempt_id;
+
+-- attempts_of_lease --
+SELECT {attempt_columns} FROM attempts AS a
+WHERE a.tenant = :tenant AND a.lease_id = :lease_id
+ORDER BY a.number;
+
+-- unended_by_lease --
+-- This and the next three: attempts that nobody has ended yet, by whichever key selects the fewest rows.
+SELECT {attempt_columns}, {lease_columns}
+FROM leases AS l JOIN attempts AS a ON a.tenant = l.tenant AND a.lease_id = l.id
+WHERE l.tenant = :tenant AND l.id = :lease_id AND a.state IN ('ISSUING', 'ACTIVE')
+    AND :task_id IN ('', l.task_id) AND :holder IN ('', l.holder) AND :attempt_id IN ('', a.id)
+LIMIT :limit;
+
+-- unended_by_attempt --
+SELECT {attempt_columns}, {lease_columns}
+FROM attempts AS a JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id
+WHERE a.tenant = :tenant AND a.id = :attempt_id AND a.state IN ('ISSUING', 'ACTIVE')
+    AND :task_id IN ('', l.task_id) AND :holder IN ('', l.holder) AND :lease_id IN ('', l.id)
+LIMIT :limit;
+
+-- unended_by_task --
+SELECT {attempt_columns}, {lease_columns}
+FROM leases AS l JOIN attempts AS a ON a.tenant = l.tenant AND a.lease_id = l.id
+WHERE l.tenant = :tenant AND l.task_id = :task_id AND l.ended_at IS NULL AND a.state IN ('ISSUING', 'ACTIVE')
+    AND :holder IN ('', l.holder)
+LIMIT :limit;
+
+-- unended_by_holder --
+SELECT {attempt_columns}, {lease_columns}
+FROM leases AS l JOIN attempts AS a ON a.tenant = l.tenant AND a.lease_id = l.id
+WHERE l.tenant = :tenant AND l.holder = :holder AND l.ended_at IS NULL AND a.state IN ('ISSUING', 'ACTIVE')
+LIMIT :limit;
+
+-- attempts_due --
+-- Earliest due first, over every tenant: a connector is shared.
+SELECT {attempt_columns}, {lease_columns}
+FROM {attempts_with_leases}
+WHERE a.connector = :connector AND a.due_at IS NOT NULL AND a.due_at <= :now
+ORDER BY a.due_at
+LIMIT :limit;
+
+-- attempts_to_recover --
+SELECT {attempt_columns}, {lease_columns}
+FROM {attempts_with_leases}
+WHERE a.due_at IS NOT NULL AND (a.state = 'ISSUING' OR (a.state = 'ACTIVE' AND a.due_at <= :now))
+LIMIT :limit;
+
+-- attempts_by_upstream --
+SELECT {attempt_columns} FROM attempts AS a
+WHERE a.connector = :connector AND a.upstream IN (SELECT value FROM json_each(:names));
+
+-- connectors_in_use --
+SELECT DISTINCT connector FROM attempts WHERE due_at IS NOT NULL;
+
+-- owed_figures --
+-- How many attempts should have been ended by now and are not, and since when the oldest.
+SELECT count(*), min(coalesce(owed_since, due_at)) FROM attempts
+WHERE due_at IS NOT NULL AND coalesce(owed_since, due_at) < :now;
+
+-- stuck_figure --
+SELECT count(*) FROM attempts WHERE stuck = 1 AND due_at IS NOT NULL;

@@ -1,0 +1,109 @@
+"""One operation's view of the open write transaction: statements by name, sealed rows, audit events.
+
+Synchronous and short-lived. It runs on the writer alone; what it reads includes what earlier
+operations of the same batch wrote.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from broker.audit.event import AuditEvent
+from broker.errors import BrokerError
+from broker.ports import KeyRing
+from broker.stores.queries import SQL
+from broker.stores.rows import (
+    ATTEMPT_FIXED,
+    LEASE_FIXED,
+    TASK_FIXED,
+    AttemptRow,
+    LeaseRow,
+    Raw,
+    TaskRow,
+    attempt_values,
+    lease_values,
+    task_values,
+)
+from broker.stores.seal import RowSeal
+from broker.stores.trail import Trail
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAndRaise:
+    """What an operation returns when its writes must stay although its caller is refused."""
+
+    error: BrokerError
+
+
+class Transaction:
+    """The statements and the audit trail of one write transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, keys: KeyRing, trail: Trail) -> None:
+        self.connection = connection
+        self.seal = RowSeal(keys)
+        self._trail = trail
+
+    def one(self, query: str, parameters: Mapping[str, Any]) -> Raw | None:
+        """The first row, or None."""
+        row: Raw | None = self.connection.execute(SQL[query], parameters).fetchone()
+        return row
+
+    def all(self, query: str, parameters: Mapping[str, Any]) -> list[Raw]:
+        """All rows; the query has a LIMIT, or is bounded by what one lease or task has."""
+        return self.connection.execute(SQL[query], parameters).fetchall()
+
+    def run(self, query: str, parameters: Mapping[str, Any]) -> int:
+        """Write; how many rows were changed."""
+        return self.connection.execute(SQL[query], parameters).rowcount
+
+    def audit(self, event: AuditEvent, now_ms: int) -> None:
+        """Record an event in this transaction."""
+        self._trail.append(event, now_ms)
+
+    # Writing a row: positional parameters, in the order of the column lists. An untrusted row keeps the
+    # MAC that it fails (an all-zero one), so that what somebody else wrote never comes out as ours.
+
+    def insert_task(self, row: TaskRow) -> None:
+        """Add a task."""
+        values = task_values(row)
+        self.connection.execute(SQL["insert_task"], (*values, *self.seal.make("tasks", values)))
+
+    def update_task(self, row: TaskRow) -> bool:
+        """Store what may change of an open task; False if it is not open in the database."""
+        values = task_values(row)
+        mac = self._mac("tasks", values, row.trusted)
+        parameters = (*values[TASK_FIXED:], *mac, row.tenant, row.id)
+        return self.connection.execute(SQL["update_task"], parameters).rowcount == 1
+
+    def insert_lease(self, row: LeaseRow) -> None:
+        """Add a lease."""
+        values = lease_values(row)
+        self.connection.execute(SQL["insert_lease"], (*values, *self.seal.make("leases", values)))
+
+    def update_lease(self, row: LeaseRow) -> None:
+        """Store what may change of a lease."""
+        values = lease_values(row)
+        mac = self._mac("leases", values, row.trusted)
+        self.connection.execute(SQL["update_lease"], (*values[LEASE_FIXED:], *mac, row.tenant, row.id))
+
+    def insert_attempt(self, row: AttemptRow) -> None:
+        """Add an attempt."""
+        values = attempt_values(row)
+        self.connection.execute(SQL["insert_attempt"], (*values, *self.seal.make("attempts", values)))
+
+    def update_attempt(self, row: AttemptRow) -> bool:
+        """Store what may change of an attempt, if its epoch is still the one that was read."""
+        values = attempt_values(row)
+        mac = self._mac("attempts", values, row.trusted)
+        parameters = (*values[ATTEMPT_FIXED:], *mac, row.tenant, row.id, row.seen_epoch)
+        return self.connection.execute(SQL["update_attempt"], parameters).rowcount == 1
+
+    def _mac(self, table: str, values: Raw, trusted: bool) -> tuple[bytes, str]:
+        mac, key_id = self.seal.make(table, values)
+        return (mac if trusted else _NO_MAC), key_id
+
+
+_NO_MAC = bytes(32)

@@ -1,0 +1,90 @@
+"""What must happen by itself, as plain coroutines; ``broker/daemon.py`` has APScheduler tick them.
+
+Each is safe to run late, twice, or after a crash: the truth is in the ledger, a tick only looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from broker.errors import BrokerError
+from broker.issuance.gate import Gate
+from broker.issuance.refusals import RefusalBudget, summary
+from broker.ports import AuditSink, Clock, LeaseStore
+from broker.revocation.revoker import Revoker
+
+log = structlog.get_logger("broker.upkeep")
+
+BATCH = 500
+
+
+class Upkeep:
+    """The ticks. ``connectors`` names every connector whose lane must look for due work."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        revoker: Revoker,
+        connectors: Callable[[], Iterable[str]],
+        gate: Gate,
+        budget: RefusalBudget,
+        sink: AuditSink | None,
+        clock: Clock,
+        tenant: str,
+    ) -> None:
+        self._store = store
+        self._revoker = revoker
+        self._connectors = connectors
+        self._gate = gate
+        self._budget = budget
+        self._sink = sink
+        self._clock = clock
+        self._tenant = tenant
+
+    async def tick(self) -> None:
+        """Close what is due: tasks first (that makes leases due), then every lane looks.
+
+        The heartbeat is set last: a tick that could not do its work is no heartbeat.
+        """
+        now = self._clock.now()
+        try:
+            while await self._store.end_due_tasks(now, BATCH) == BATCH:
+                pass
+            names = set(self._connectors()) | await self._store.connectors_in_use()
+        except BrokerError as failure:
+            log.error("the ledger could not be looked at", reason=failure.reason)
+            # Revocation does not wait for the ledger's reading half to recover.
+            names = set(self._connectors())
+        else:
+            self._gate.heartbeat = now
+        for name in names:
+            self._revoker.kick(name)
+
+    async def figures(self) -> None:
+        """Tell the gate how far the audit export is behind."""
+        figures = await self._store.figures(self._clock.now())
+        if self._sink is not None:
+            self._gate.backlog_records = figures.audit_head - figures.audit_exported
+            self._gate.backlog_age = figures.oldest_unexported
+
+    async def export(self) -> None:
+        """Hand the sink what it has not taken yet, in order; on failure the next tick goes on."""
+        if self._sink is None:
+            return
+        after = (await self._store.figures(self._clock.now())).audit_exported
+        try:
+            while records := await self._store.audit_since(after, BATCH):
+                await self._sink.write(records)
+                after += len(records)
+                await self._store.audit_exported(after)
+        except OSError as failure:
+            log.error("the audit export cannot be written", error=str(failure))
+
+    async def summarise_refusals(self, *, every: bool = False) -> None:
+        """Write what the refusal budget has folded."""
+        now = self._clock.now()
+        closed = self._budget.close_windows(now, every=every)
+        if closed:
+            await self._store.append([summary(self._tenant, who, counts) for who, counts in closed], now)

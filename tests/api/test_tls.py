@@ -1,0 +1,367 @@
+"""The door's TLS, proven over real connections with grpc.aio: who gets in, who is stopped where, and rotation."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from grpc._cython import cygrpc
+
+from broker.api.tls import MAX_MESSAGE_BYTES, SERVER_OPTIONS, ServerTls, TlsFiles, peer_from_auth_context
+from broker.clock import SystemClock
+from broker.errors import InvalidInput, Reason, Unauthenticated
+from broker.identity.bundle import Bundles, TrustBundle
+from broker.identity.peer_cache import PeerCache
+from tests.forge import Forged, authority, der_san_uris
+
+STARTED = datetime.now(UTC).replace(microsecond=0)
+HOUR = timedelta(hours=1)
+HOME = authority("example.org", at=STARTED)
+NEXT = authority("example.org", at=STARTED, name="next CA of example.org")
+PARTNER = authority("partner.org", at=STARTED)
+ID = "spiffe://example.org/agent/one"
+AGENT = HOME.svid(ID)
+
+
+def _server_svid() -> Forged:
+    return HOME.svid("spiffe://example.org/broker", dns=["localhost"])
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write whole, beside, and rename into place."""
+    beside = path.with_suffix(".new")
+    beside.write_bytes(data)
+    beside.chmod(0o600)
+    beside.rename(path)
+
+
+class Door(grpc.GenericRpcHandler):
+    """A server that only says who came: the TLS room's whole behaviour and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = TlsFiles(
+            certificate=folder / "broker.pem",
+            key=folder / "broker.key",
+            bundles={"example.org": folder / "example.org.pem", "partner.org": folder / "partner.org.pem"},
+        )
+        self.serve_as(_server_svid())
+        self.trust("example.org", HOME.pem)
+        self.trust("partner.org", PARTNER.pem)
+        self.tls = ServerTls(self.files, SystemClock())
+        self.offset = timedelta()
+        self.reached = 0
+        self.cache = PeerCache()
+        self.port = 0
+
+    def serve_as(self, server: Forged) -> None:
+        _put(self.files.certificate, server.pem + server.chain_pem)
+        _put(self.files.key, server.key_pem)
+
+    def trust(self, trust_domain: str, pem: bytes) -> None:
+        _put(self.files.bundles[trust_domain], pem)
+
+    async def _who(self, _request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        self.reached += 1
+        now = datetime.now(UTC) + self.offset
+        try:
+            peer = peer_from_auth_context(context.auth_context(), self.tls.bundles, self.cache, now)
+        except Unauthenticated as refused:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, refused.reason.value)
+        return str(peer.spiffe_id).encode()
+
+    def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(self._who)
+
+    def channel(self, client: Forged | None, *, roots: bytes = HOME.pem) -> grpc.aio.Channel:
+        pair = (client.key_pem, client.pem + client.chain_pem) if client else (None, None)
+        # A pool of its own: every channel is a handshake.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        return grpc.aio.secure_channel(
+            f"localhost:{self.port}", grpc.ssl_channel_credentials(roots, *pair), options=options
+        )
+
+    async def ask(self, client: Forged | None) -> str:
+        """Who the door says ``client`` is, over a connection of its own."""
+        async with self.channel(client) as channel:
+            return await _ask(channel)
+
+    async def served_certificate(self, folder: Path, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> bytes:
+        """The DER the door shows in a fresh handshake at exactly this TLS version."""
+        context = ssl.create_default_context(cadata=HOME.pem.decode())
+        (folder / "client.pem").write_bytes(AGENT.key_pem + AGENT.pem)
+        context.load_cert_chain(folder / "client.pem")
+        context.set_alpn_protocols(["h2"])
+        context.set_ciphers("ALL:@SECLEVEL=0")  # lets OpenSSL offer old versions at all
+        context.minimum_version = context.maximum_version = version
+        _, writer = await asyncio.open_connection("localhost", self.port, ssl=context)
+        try:
+            shown: ssl.SSLObject = writer.get_extra_info("ssl_object")
+            return shown.getpeercert(binary_form=True) or b""
+        finally:
+            writer.close()
+
+
+async def _ask(channel: grpc.aio.Channel, message: bytes = b"") -> str:
+    answer: bytes = await channel.unary_unary("/test.Door/Who")(message, timeout=10)
+    return answer.decode()
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    made = Door(tmp_path)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server.add_generic_rpc_handlers((made,))
+    made.port = server.add_secure_port("localhost:0", made.tls.credentials())
+    await server.start()
+    yield made
+    await server.stop(None)
+
+
+async def test_good_svid_is_told_its_own_id(door: Door) -> None:
+    assert await door.ask(AGENT) == ID
+    assert await door.ask(HOME.intermediate("one").intermediate("two").svid(ID)) == ID
+    assert await door.ask(PARTNER.svid("spiffe://partner.org/agent")) == "spiffe://partner.org/agent"
+
+
+@pytest.mark.parametrize(
+    ("client", "reason"),
+    [
+        pytest.param(PARTNER.svid(ID), Reason.SVID_CHAIN_INVALID, id="our id from the partner's CA"),
+        pytest.param(
+            HOME.intermediate("theirs", "spiffe://partner.org").svid(ID), Reason.SVID_CHAIN_INVALID, id="foreign sub-CA"
+        ),
+        pytest.param(HOME.svid(ID, "spiffe://example.org/admin"), Reason.SVID_URI_COUNT, id="two ids"),
+        pytest.param(HOME.svid(), Reason.SVID_URI_COUNT, id="no names"),
+        pytest.param(HOME.svid(dns=["example.org"]), Reason.SVID_URI_COUNT, id="only a DNS name"),
+        pytest.param(HOME.svid(ID, ca=True), Reason.SVID_IS_CA, id="CA:TRUE"),
+        pytest.param(HOME.svid(ID, usage=None), Reason.SVID_KEY_USAGE, id="no key usage"),
+        pytest.param(HOME.svid(ID, usage_critical=False), Reason.SVID_KEY_USAGE, id="key usage not critical"),
+        pytest.param(
+            HOME.svid(ID, usage=("digital_signature", "key_cert_sign")), Reason.SVID_KEY_USAGE, id="keyCertSign"
+        ),
+        pytest.param(HOME.svid(ID, san_critical=False), Reason.SVID_MALFORMED, id="names not critical"),
+        pytest.param(
+            HOME.svid("spiffe://elsewhere.org/a"), Reason.SVID_TRUST_DOMAIN_UNKNOWN, id="unknown trust domain"
+        ),
+        *(
+            pytest.param(HOME.svid(uri), Reason.SVID_ID_NOT_CANONICAL, id=uri)
+            for uri in (
+                "spiffe://example.org/agent/../admin",
+                "spiffe://Example.org/agent/one",
+                "spiffe://example.org/agent/one/",
+                "spiffe://example.org/agent/%6fne",
+                "spiffe://user@example.org/agent/one",
+                "spiffe://example.org:443/agent/one",
+                "spiffe://example.org/agent/one?q",
+                "spiffe://example.org/",
+                "https://example.org/agent/one",
+            )
+        ),
+        pytest.param(
+            HOME.svid(raw_san=der_san_uris("spiffe://example.org/ö".encode())),
+            Reason.SVID_ID_NOT_CANONICAL,
+            id="non-ASCII",
+        ),
+    ],
+)
+async def test_what_tls_lets_in_our_rules_stop_with_their_reason(door: Door, client: Forged, reason: Reason) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await door.ask(client)
+
+    assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.UNAUTHENTICATED, reason)
+    assert door.reached == 1
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        pytest.param(None, id="no certificate"),
+        pytest.param(authority("example.org", at=STARTED).svid(ID), id="unknown CA"),
+        pytest.param(HOME.svid(ID, begins=-2 * HOUR, ends=-HOUR), id="expired"),
+        pytest.param(HOME.svid(ID, begins=HOUR, ends=2 * HOUR), id="not yet valid"),
+    ],
+)
+async def test_what_tls_itself_refuses_never_reaches_a_handler(door: Door, client: Forged | None) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await door.ask(client)
+
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert door.reached == 0
+
+
+async def test_connection_outlives_its_certificate_but_its_requests_do_not(door: Door) -> None:
+    async with door.channel(AGENT) as channel:
+        assert await _ask(channel) == ID
+        door.offset = HOUR + timedelta(minutes=1)
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await _ask(channel)
+
+    assert refused.value.details() == Reason.SVID_EXPIRED
+    assert door.reached == 2
+
+
+async def test_new_certificate_is_shown_at_the_next_handshake(door: Door, tmp_path: Path) -> None:
+    before, renewed = await door.served_certificate(tmp_path), _server_svid()
+
+    door.serve_as(renewed)
+
+    assert await door.served_certificate(tmp_path) == renewed.der != before
+    assert door.tls.identity.not_after == renewed.certificate.not_valid_after_utc
+    assert await door.ask(AGENT) == ID
+
+
+async def test_bad_pair_keeps_the_last_good_and_is_told(door: Door, tmp_path: Path) -> None:
+    before = await door.served_certificate(tmp_path)
+    renewed = _server_svid()
+
+    _put(door.files.certificate, renewed.pem)  # its key is not there yet
+    assert await door.served_certificate(tmp_path) == before
+    (problem,) = door.tls.problems
+    assert problem.reason is Reason.CONFIG_INVALID
+    assert "does not belong to the key" in problem.message
+
+    _put(door.files.key, renewed.key_pem)
+    assert await door.served_certificate(tmp_path) == renewed.der
+    assert door.tls.problems == ()
+
+
+async def test_files_that_vanish_change_nothing_but_are_told(door: Door, tmp_path: Path) -> None:
+    before = await door.served_certificate(tmp_path)
+    for path in (door.files.certificate, door.files.key, *door.files.bundles.values()):
+        path.unlink()
+
+    assert await door.served_certificate(tmp_path) == before
+    assert await door.ask(AGENT) == ID
+    assert len(door.tls.problems) == 3  # own pair and two bundles
+
+
+async def test_added_root_is_trusted_at_the_next_handshake(door: Door) -> None:
+    newcomer = NEXT.svid(ID)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await door.ask(newcomer)
+
+    door.trust("example.org", HOME.pem + NEXT.pem)
+
+    assert await door.ask(newcomer) == ID
+    assert await door.ask(AGENT) == ID
+
+
+async def test_removed_root_ends_open_connections_too(door: Door) -> None:
+    async with door.channel(AGENT) as channel:
+        assert await _ask(channel) == ID
+        door.trust("example.org", NEXT.pem)
+        door.tls.refresh()  # what the daemon does each second
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await _ask(channel)
+    with pytest.raises(grpc.aio.AioRpcError) as at_handshake:
+        await door.ask(AGENT)
+
+    assert refused.value.details() == Reason.SVID_CHAIN_INVALID
+    assert at_handshake.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert door.reached == 2
+
+
+async def test_one_bad_bundle_does_not_hold_up_another(door: Door) -> None:
+    door.trust("partner.org", b"")
+    door.trust("example.org", HOME.pem + NEXT.pem)
+
+    assert await door.ask(NEXT.svid(ID)) == ID
+    assert await door.ask(PARTNER.svid("spiffe://partner.org/agent")) == "spiffe://partner.org/agent"
+    (problem,) = door.tls.problems
+    assert problem.metadata["trustDomain"] == "partner.org"
+
+
+async def test_root_that_appears_in_two_trust_domains_is_not_taken_in(door: Door) -> None:
+    shared = authority("shared", at=STARTED, uris=())
+    version = door.tls.bundles.version
+    door.trust("example.org", HOME.pem + shared.pem)
+    door.trust("partner.org", PARTNER.pem + shared.pem)
+
+    door.tls.refresh()
+    assert door.tls.bundles.version == version
+    (problem,) = door.tls.problems
+    assert "shares a root key" in problem.message
+
+    door.trust("partner.org", PARTNER.pem)
+    door.tls.refresh()
+    assert door.tls.bundles.version != version
+    assert door.tls.problems == ()
+
+
+async def test_tls_before_1_2_is_refused(door: Door, tmp_path: Path) -> None:
+    assert await door.served_certificate(tmp_path, ssl.TLSVersion.TLSv1_2)
+    with pytest.warns(DeprecationWarning), pytest.raises(ConnectionResetError):
+        await door.served_certificate(tmp_path, ssl.TLSVersion.TLSv1_1)
+
+
+async def test_second_server_cannot_share_the_port(door: Door) -> None:
+    rival = grpc.aio.server(options=SERVER_OPTIONS)
+
+    with pytest.raises(RuntimeError, match="bind"):
+        rival.add_secure_port(f"localhost:{door.port}", door.tls.credentials())
+
+
+async def test_message_over_the_limit_never_reaches_a_handler(door: Door) -> None:
+    async with door.channel(AGENT) as channel:
+        assert await _ask(channel, b"x" * MAX_MESSAGE_BYTES) == ID
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await _ask(channel, b"x" * (MAX_MESSAGE_BYTES + 1))
+
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert door.reached == 1
+
+
+def test_every_option_is_one_that_grpc_knows() -> None:
+    # An unknown option is ignored without a word, so a misspelt limit would be no limit.
+    library = Path(cygrpc.__file__).read_bytes()
+
+    assert [name for name, _ in SERVER_OPTIONS if name.encode() not in library] == []
+
+
+@pytest.mark.parametrize("missing", ["certificate", "key", "bundle"])
+def test_broker_without_good_material_does_not_start(tmp_path: Path, missing: str) -> None:
+    files = Door(tmp_path).files
+    path = files.bundles["partner.org"] if missing == "bundle" else getattr(files, missing)
+    path.unlink()
+
+    with pytest.raises(InvalidInput) as refused:
+        ServerTls(files, SystemClock())
+
+    assert refused.value.reason is Reason.CONFIG_INVALID
+    assert str(path) in refused.value.message
+
+
+def _context(**values: list[bytes]) -> dict[str, list[bytes]]:
+    return {"x509_pem_cert": [AGENT.certificate.public_bytes(Encoding.PEM)], **values}
+
+
+@pytest.mark.parametrize(
+    ("auth_context", "reason"),
+    [
+        pytest.param({}, Reason.SVID_MISSING, id="nothing"),
+        pytest.param({"peer_spiffe_id": [ID.encode()]}, Reason.SVID_MISSING, id="an id and no certificate"),
+        pytest.param(_context(peer_spiffe_id=[b"spiffe://example.org/admin"]), Reason.SVID_MALFORMED, id="another id"),
+        pytest.param(_context(peer_spiffe_id=[ID.encode()] * 2), Reason.SVID_MALFORMED, id="two ids"),
+        pytest.param(_context(peer_spiffe_id=[]), Reason.SVID_MALFORMED, id="an empty list of ids"),
+        pytest.param(_context(x509_pem_cert=[AGENT.pem, AGENT.pem]), Reason.SVID_MALFORMED, id="two certificates"),
+        pytest.param(_context(x509_pem_cert_chain=[b"", b""]), Reason.SVID_MALFORMED, id="two chains"),
+        pytest.param(_context(x509_pem_cert_chain=[b"x"]), Reason.SVID_CHAIN_INVALID, id="garbage as chain"),
+    ],
+)
+def test_auth_context_that_does_not_add_up_is_refused(auth_context: dict[str, list[bytes]], reason: Reason) -> None:
+    bundles = Bundles([TrustBundle.from_pem("example.org", HOME.pem)])
+
+    with pytest.raises(Unauthenticated) as refused:
+        peer_from_auth_context(auth_context, bundles, PeerCache(), STARTED)
+
+    assert refused.value.reason is reason
+    agreed = peer_from_auth_context(_context(peer_spiffe_id=[ID.encode()]), bundles, PeerCache(), STARTED)
+    assert str(agreed.spiffe_id) == ID

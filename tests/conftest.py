@@ -1,0 +1,58 @@
+"""Real servers for whole test sessions: one PostgreSQL and one configured OpenBao per pytest process.
+
+With pytest-xdist every worker has its own pair (nothing is shared, so nothing is to be locked); a
+worker that needs neither starts neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import hvac
+import pytest
+
+from broker.dev.openbao import OpenBaoFacts, OpenBaoServer
+from broker.dev.openbao_database import DatabaseEngineFacts, configure_database
+from broker.dev.orders import create_orders
+from broker.dev.postgres import PostgresFacts, PostgresServer
+from broker.secret import Secret
+
+
+@dataclass(frozen=True)
+class ConfiguredOpenBao:
+    """A running OpenBao whose database engine makes logins of the database ``orders``."""
+
+    facts: OpenBaoFacts
+    database: DatabaseEngineFacts
+
+    def root_client(self) -> hvac.Client:
+        return self.facts.root_client()
+
+    def broker_client(self) -> hvac.Client:
+        return self.database.broker_client()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresFacts]:
+    """A real PostgreSQL 18 on loopback; yields its facts."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    try:
+        yield server.start()
+    finally:
+        server.destroy()
+
+
+@pytest.fixture(scope="session")
+def openbao_server(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresFacts
+) -> Iterator[ConfiguredOpenBao]:
+    """A real OpenBao with the database engine, the demo's two roles and a broker's token; yields its facts."""
+    target = create_orders(postgres_server, Secret("orders-administrator"))
+    directory = tmp_path_factory.mktemp("openbao")
+    server = OpenBaoServer(directory)
+    try:
+        facts = server.start()
+        yield ConfiguredOpenBao(facts, configure_database(facts, target, token_file=directory / "broker.token"))
+    finally:
+        server.destroy()

@@ -1,0 +1,41 @@
+"""Grants stop while the promise could not be kept, and resume by themselves."""
+
+from datetime import timedelta
+
+import pytest
+
+from broker.errors import NotReady, Reason
+from broker.issuance.gate import Gate
+from tests.clock import START
+
+
+def gate(**figures: object) -> Gate:
+    made = Gate(timedelta(seconds=5), max_backlog_records=100, max_backlog_age=timedelta(minutes=5), heartbeat=START)
+    for name, value in figures.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("figures", "after", "reason"),
+    [
+        ({}, timedelta(0), None),
+        ({}, timedelta(seconds=5), None),  # the bound itself is still good
+        ({}, timedelta(seconds=5, milliseconds=1), Reason.REVOKER_STALLED),
+        ({"heartbeat": None}, timedelta(0), Reason.REVOKER_STALLED),  # before the first tick
+        ({"backlog_records": 100}, timedelta(0), None),
+        ({"backlog_records": 101}, timedelta(0), Reason.AUDIT_BACKLOG),
+        ({"backlog_age": timedelta(minutes=5, seconds=1)}, timedelta(0), Reason.AUDIT_BACKLOG),
+        ({"draining": True}, timedelta(0), Reason.SHUTTING_DOWN),
+        ({"draining": True, "heartbeat": None}, timedelta(0), Reason.SHUTTING_DOWN),
+    ],
+)
+def test_the_gate(figures: dict[str, object], after: timedelta, reason: Reason | None) -> None:
+    closed = gate(**figures).why_closed(START + after)
+    assert (closed.reason if closed else None) == reason
+
+
+def test_check_raises_what_why_closed_says() -> None:
+    with pytest.raises(NotReady, match="shutting down"):
+        gate(draining=True).check(START)
+    gate().check(START)
