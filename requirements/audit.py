@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,12 @@ from lock import HERE, LOCKS, pins
 KNOWN_VULNERABLE = "jinja2==2.10"
 SERVICES = ("pypi", "osv")
 
+Answers = Mapping[str, Mapping[str, Any]]
+# (service, pins) to the answers by name, or None and why there are none.
+Ask = Callable[[str, list[str]], tuple[Answers | None, str]]
 
-def ask(service: str, pinned: list[str]) -> tuple[Mapping[str, Mapping[str, Any]] | None, str]:
+
+def ask(service: str, pinned: list[str]) -> tuple[Answers | None, str]:
     """What ``service`` says of each ``name==version``, by name; None, and why, if it said nothing."""
     with tempfile.TemporaryDirectory() as directory:
         requirements = Path(directory) / "pins.txt"
@@ -41,7 +45,7 @@ def ask(service: str, pinned: list[str]) -> tuple[Mapping[str, Mapping[str, Any]
         return None, lines[-1]
 
 
-def believable(service: str) -> str:
+def doubt(service: str, ask: Ask) -> str:
     """Why the service cannot be believed; empty if it can."""
     answers, why = ask(service, [KNOWN_VULNERABLE])
     if answers is None:
@@ -50,7 +54,7 @@ def believable(service: str) -> str:
     return "" if entry.get("vulns") else entry.get("skip_reason", f"it knows nothing against {KNOWN_VULNERABLE}")
 
 
-def findings(answers: Mapping[str, Mapping[str, Any]], names: set[str]) -> list[str]:
+def findings(answers: Answers, names: set[str]) -> list[str]:
     """One line per package that is vulnerable, was skipped, or is not in the answer at all."""
     found = [f"{name}: the answer does not mention it" for name in sorted(names - set(answers))]
     for name, entry in sorted(answers.items()):
@@ -62,12 +66,11 @@ def findings(answers: Mapping[str, Mapping[str, Any]], names: set[str]) -> list[
     return found
 
 
-def main() -> int:
-    """Audit with the first service that can be believed."""
-    locked = {pin.name: pin.version for lock in LOCKS for pin in pins((HERE / f"{lock}.txt").read_text())}
+def audit(locked: Mapping[str, str], ask: Ask) -> int:
+    """Audit name-to-version pairs with the first service that can be believed; the exit code."""
     refusals = []
     for service in SERVICES:
-        why = believable(service)
+        why = doubt(service, ask)
         if why:
             refusals.append(f"  {service}: {why}")
             continue
@@ -82,6 +85,11 @@ def main() -> int:
         "*** because no vulnerability service could be reached and believed:\n" + "\n".join(refusals) + "\n\n"
     )
     return 1 if os.environ.get("AUDIT") == "required" else 0
+
+
+def main() -> int:
+    """Audit everything that any lock names."""
+    return audit({pin.name: pin.version for lock in LOCKS for pin in pins((HERE / f"{lock}.txt").read_text())}, ask)
 
 
 if __name__ == "__main__":

@@ -153,10 +153,11 @@ def forge(
 
 def der_san_uris(*uris: bytes) -> bytes:
     """The DER of a SAN with these URIs byte for byte, also such as no library would write (RFC 5280, 4.2.1.6)."""
-    return _tlv(0x30, b"".join(_tlv(0x86, uri) for uri in uris))
+    return tlv(0x30, b"".join(tlv(0x86, uri) for uri in uris))
 
 
-def _tlv(tag: int, value: bytes) -> bytes:
+def tlv(tag: int, value: bytes) -> bytes:
+    """One DER element."""
     length = len(value)
     if length < 0x80:
         return bytes([tag, length]) + value

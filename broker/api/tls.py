@@ -46,8 +46,9 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 2),
     # One agent's connection cannot hold all the workers; a task needs a handful of streams.
     ("grpc.max_concurrent_streams", 100),
-    # No request is near this size, and the limit holds before anything is parsed. Answers list many leases.
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # The door refuses what is above MAX_MESSAGE_BYTES before parsing it, with a reason and an audit event; what
+    # is above this, the transport refuses without either. Answers list many leases.
+    ("grpc.max_receive_message_length", 1024 * 1024),
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
     # Metadata above the first limit may be refused, above the second it always is.
     ("grpc.max_metadata_size", 8 * 1024),
@@ -134,11 +135,26 @@ class ServerTls:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials for one port: client certificate required, new material from the next handshake on."""
-        delivered = self._in_force.configuration
+        initial, fetch = self.delivery()
+        # The stubs forget that the fetcher may return None, which grpc documents as "unchanged".
+        return grpc.dynamic_ssl_server_credentials(
+            initial,
+            fetch,  # type: ignore[arg-type]
+            require_client_authentication=True,
+        )
+
+    def delivery(
+        self,
+    ) -> tuple[grpc.ServerCertificateConfiguration, Callable[[], grpc.ServerCertificateConfiguration | None]]:
+        """What one port starts with, and the question it asks at each handshake: None means "as before".
+
+        The question runs in a thread of gRPC's core. Were it to raise, the handshake would go on with
+        the old material and without a word, so it does not. Not answering with what is already there
+        matters too: gRPC would build its TLS context anew for every handshake.
+        """
+        initial = delivered = self._in_force.configuration
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
-            # Runs in a thread of gRPC's core for each handshake. Raising would leave the old material without a
-            # word, so nothing here raises; None says "as before".
             nonlocal delivered
             self.refresh()
             current = self._in_force.configuration
@@ -147,12 +163,7 @@ class ServerTls:
             delivered = current
             return current
 
-        # The stubs forget that the fetcher may return None, which grpc documents as "unchanged".
-        return grpc.dynamic_ssl_server_credentials(
-            delivered,
-            fetch,  # type: ignore[arg-type]
-            require_client_authentication=True,
-        )
+        return initial, fetch
 
 
 def _bundle_file(trust_domain: str, path: Path, monotonic: Callable[[], float]) -> LastGood[TrustBundle]:

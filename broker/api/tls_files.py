@@ -7,8 +7,6 @@ loaded whole. What the material is used for is ``tls.py``.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,15 +18,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from broker.errors import BrokerError, InvalidInput, Reason
+from broker.files.guarded import Unfit, read_bytes
 from broker.identity.certificate import CertificateUnreadable, read_certificates
 from broker.identity.svid import MAX_INTERMEDIATES
 
 MAX_FILE_BYTES = 1024 * 1024
 # A broken pair is looked at again at most this often (seconds), so that handshakes cannot make it costly.
 RETRY_SECONDS = 1.0
-
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_OTHERS_MAY_ANYTHING = stat.S_IRWXG | stat.S_IRWXO
 
 T = TypeVar("T")
 
@@ -69,32 +65,12 @@ def load_server_identity(certificate: Path, key: Path, now: datetime) -> ServerI
 def read_guarded(path: Path, *, private: bool) -> bytes:
     """The file's bytes, if it is a regular file that only its owner may write (and, if private, read).
 
-    Raises :class:`InvalidInput` (CONFIG_INVALID). Checked on the open file, so that it cannot be
-    exchanged between the check and the reading; a FIFO does not block.
+    Raises :class:`InvalidInput` (CONFIG_INVALID).
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            _check_status(path, os.fstat(descriptor), private=private)
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        _refuse(path, f"cannot be read: {error.strerror}")
-    if len(data) > MAX_FILE_BYTES:
-        _refuse(path, f"is larger than {MAX_FILE_BYTES} bytes")
-    return data
-
-
-def _check_status(path: Path, status: os.stat_result, *, private: bool) -> None:
-    mode = stat.S_IMODE(status.st_mode)
-    if not stat.S_ISREG(status.st_mode):
-        _refuse(path, "is not a regular file")
-    if private and mode & _OTHERS_MAY_ANYTHING:
-        _refuse(path, f"is a private key that group or others may use (mode {mode:04o}); chmod 0600 it")
-    if mode & _OTHERS_MAY_WRITE:
-        _refuse(path, f"may be written by group or others (mode {mode:04o}); chmod 0644 it")
+        return read_bytes(path, private=private, at_most=MAX_FILE_BYTES)
+    except Unfit as unfit:
+        _refuse(path, str(unfit))
 
 
 def _public_key_of(path: Path, key_pem: bytes) -> bytes:

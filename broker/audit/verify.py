@@ -84,7 +84,11 @@ def verify(rows: Iterable[StoredRecord], head: StoredHead | None, find_key: Find
         this = _Link(row.seq, _true_hash(row, record, following))
         yield from _check_place(row, last)
         yield from _check_content(row, record, this)
-        if record is not None and _follows_directly(this, last) and record.prev != (last.hash if last else GENESIS).hex():
+        if (
+            record is not None
+            and _follows_directly(this, last)
+            and record.prev != (last.hash if last else GENESIS).hex()
+        ):
             yield Finding(row.seq, Problem.LINK, "it is whole, but does not follow the record before it")
         yield from _check_mac(row, this, find_key)
         last = this
@@ -153,7 +157,9 @@ def _check_content(row: StoredRecord, record: Record | None, this: _Link) -> Ite
         return
     if computed != row.hash:
         if this.hash == computed:
-            yield Finding(row.seq, Problem.HASH, "its bytes are right (the next record says so), its stored hash is not")
+            yield Finding(
+                row.seq, Problem.HASH, "its bytes are right (the next record says so), its stored hash is not"
+            )
         else:
             yield Finding(row.seq, Problem.BODY, "its bytes do not have its hash")
     if record.seq != row.seq:

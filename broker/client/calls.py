@@ -32,13 +32,13 @@ class Calls:
         self.connection = connection
         self._fraction = fraction
 
-    async def unary(self, rpc: str, request: Message, timeout: float) -> Any:
-        """The answer to ``request``, within ``timeout`` seconds, tries and waits included.
+    async def unary(self, rpc: str, request: Message, seconds: float) -> Any:
+        """The answer to ``request``, within ``seconds``, tries and waits included.
 
         Raises :class:`BrokerError`: the broker's own refusal, or an explanation of why no answer came.
         """
         refuse_too_large(request)
-        deadline = asyncio.get_running_loop().time() + timeout
+        deadline = asyncio.get_running_loop().time() + seconds
         for wait in (*RETRY_WAITS, None):
             async with self.connection.use() as generation:
                 remaining = deadline - asyncio.get_running_loop().time()

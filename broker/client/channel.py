@@ -55,7 +55,7 @@ class Generation:
         options = [*_OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
         self.material = material
         self.channel = grpc.aio.secure_channel(str(target), credentials, options=options)
-        self.stub = broker_service_pb2_grpc.BrokerServiceStub(self.channel)
+        self.stub = broker_service_pb2_grpc.BrokerServiceStub(self.channel)  # type: ignore[no-untyped-call]
         self.retired = asyncio.Event()
         self.users = 0
 

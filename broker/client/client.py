@@ -6,7 +6,7 @@ task is ``task.py``; following leases is ``watch.py``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -169,7 +169,7 @@ class AsyncClient:
                 return tuple(found)
             request.page_token = page.next_page_token
 
-    def watch(self, *, after_sequence: int = -1) -> AsyncIterator[LeaseEvent]:
+    def watch(self, *, after_sequence: int = -1) -> AsyncGenerator[LeaseEvent, None]:
         """Follow our leases: from now on (-1), from the beginning (0), or from the last sequence seen.
 
         Goes on across dropped connections and rotated SVIDs. Raises :class:`NotReady` (STREAM_TOO_OLD)

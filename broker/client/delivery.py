@@ -70,7 +70,7 @@ def environment(credential: Credential) -> dict[str, str]:
                 "AWS_SESSION_TOKEN": credential.session_token.reveal(),
             }
             regions = ("AWS_REGION", "AWS_DEFAULT_REGION")
-            return variables | ({name: credential.region for name in regions} if credential.region else {})
+            return variables | (dict.fromkeys(regions, credential.region) if credential.region else {})
 
 
 def inherited(surroundings: Mapping[str, str], credential: Credential) -> dict[str, str]:

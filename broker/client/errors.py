@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import grpc
 from google.rpc import error_details_pb2
@@ -38,16 +38,8 @@ HINT_KEY = "hint"
 
 Family = type[BrokerError]
 
-# Families that share a status code with another are told apart by their reasons.
-_BY_REASON: Final[Mapping[str, Family]] = MappingProxyType(
-    {
-        **{reason: UpstreamFailed for reason in Reason if reason.startswith("UPSTREAM_")},
-        Reason.PREVIOUS_ATTEMPT_LIVE: UpstreamFailed,
-        Reason.ROW_MAC_MISMATCH: Tampered,
-        Reason.AUDIT_CHAIN_BROKEN: Tampered,
-        Reason.SCHEMA_VERSION: Tampered,
-    }
-)
+# UpstreamFailed shares its status with NotReady, and is told from it by the reason.
+_UPSTREAM: Final = frozenset({Reason.PREVIOUS_ATTEMPT_LIVE} | {each for each in Reason if each.startswith("UPSTREAM_")})
 
 _BY_CODE: Final[Mapping[grpc.StatusCode, Family]] = MappingProxyType(
     {
@@ -86,7 +78,7 @@ def from_rpc_error(failure: grpc.aio.AioRpcError) -> BrokerError:
     hint = metadata.pop(HINT_KEY, "")
     # The status text is for people who see nothing else, and so repeats the hint.
     message = (failure.details() or "").removesuffix(hint).rstrip()
-    family = _BY_REASON.get(info.reason) or _BY_CODE.get(failure.code(), Defect)
+    family = UpstreamFailed if info.reason in _UPSTREAM else _BY_CODE.get(failure.code(), Defect)
     error = family(_reason(info.reason), message, hint=hint, metadata=metadata)
     if isinstance(error, UpstreamFailed):
         error.retry_after = _retry_after(failure)
@@ -110,7 +102,7 @@ def _retry_after(failure: grpc.aio.AioRpcError) -> float | None:
     return None
 
 
-def _details(failure: grpc.aio.AioRpcError) -> list[object]:
+def _details(failure: grpc.aio.AioRpcError) -> list[Any]:
     try:
         status = rpc_status.from_call(failure)
     except ValueError:

@@ -18,7 +18,7 @@ from broker.client import read
 from broker.client.calls import Calls
 from broker.client.model import TaskFacts
 from broker.client.streams import messages
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Reason, WrongState
 
 
 class Hold:
@@ -66,8 +66,8 @@ class Hold:
                 self._settle(None)
         except BrokerError as error:
             self.error = error
-            self._settle(error)
-        self._settle(None)
+        # Settles only if no answer came at all.
+        self._settle(self.error or _ended_before(self._request.task_id))
         self.ended.set()
 
     def _settle(self, error: BrokerError | None) -> None:
@@ -77,3 +77,9 @@ class Hold:
             self._held.set_result(None)
         else:
             self._held.set_exception(error)
+
+
+def _ended_before(task_id: str) -> WrongState:
+    return WrongState(
+        Reason.TASK_ENDED, f"Task {task_id} has ended.", hint="Start a new task.", metadata={"taskId": task_id}
+    )

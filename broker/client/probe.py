@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-
 from broker.client.svid import Material
 from broker.client.target import Target
 from broker.identity.certificate import CertificateUnreadable, Facts, read_certificates
@@ -111,5 +110,3 @@ def _client_certificate(material: Material) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
-
-

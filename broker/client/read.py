@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import UTC
-from functools import cache
 from typing import Any, TypeVar
 
-from google.protobuf.descriptor import EnumValueDescriptor, FieldDescriptor
+from google.protobuf.descriptor import EnumValueDescriptor
 from google.protobuf.message import Message
 
 from broker.api.v1 import credential_pb2
@@ -32,11 +31,13 @@ MIRRORS: dict[str, type] = {
     "broker.api.v1.Decision": model.Decision,
 }
 
+_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in MIRRORS.values()}
+
 
 def read(kind: type[T], message: Message) -> T:
     """``message`` as the class that mirrors it. A field that only one of the two has is left out."""
     descriptors = message.DESCRIPTOR.fields_by_name
-    return kind(**{name: _value(message, descriptors[name]) for name in _names(kind)})
+    return kind(**{name: _value(message, descriptors[name]) for name in _FIELDS[kind]})
 
 
 def grant(response: RequestCredentialResponse) -> model.Grant:
@@ -82,12 +83,7 @@ def _credential(message: credential_pb2.Credential) -> Credential:
     )
 
 
-@cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
-def _value(message: Message, field: FieldDescriptor) -> Any:
+def _value(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return dict(value)
@@ -98,7 +94,7 @@ def _value(message: Message, field: FieldDescriptor) -> Any:
     return _single(value, field)
 
 
-def _single(value: Any, field: FieldDescriptor) -> Any:
+def _single(value: Any, field: Any) -> Any:
     if field.enum_type is not None:
         return enum_name(field.enum_type.values_by_number.get(value), value)
     if field.message_type is None:

@@ -24,7 +24,7 @@ def parse_span(text: str, field: str, reason: Reason = Reason.FIELD_INVALID) -> 
     """
     if not _WHOLE.match(text):
         raise _refused(text, field, reason, "is not a span of time")
-    parts = {unit: 0 for unit in _UNITS.values()}
+    parts = dict.fromkeys(_UNITS.values(), 0)
     for number, unit in _PART.findall(text):
         parts[_UNITS[unit]] += int(number)
     return _checked(timedelta(**parts), text, field, reason)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import grpc
@@ -34,7 +34,7 @@ def wait_before(attempt: int, fraction: float) -> float:
 
 async def messages(
     calls: Calls, rpc: str, request: Callable[[], Message], fraction: Callable[[], float]
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """The messages of ``rpc``, over as many streams as it takes; ends when the server ends it.
 
     ``request`` is asked anew for each stream, so that it can resume. Raises :class:`BrokerError` for
@@ -42,23 +42,25 @@ async def messages(
     """
     attempt = 0
     while True:
-        try:
-            async with calls.connection.use() as generation, contextlib.aclosing(_one(calls, generation, rpc, request)) as one:
-                async for message in one:
-                    attempt = 0
-                    yield message
-            if not generation.retired.is_set():
-                return
-        except BrokerError as error:
-            if not _passes(error, generation, calls):
-                raise
-            attempt += 1
-            await asyncio.sleep(wait_before(attempt, fraction()))
+        async with calls.connection.use() as generation:
+            try:
+                async with contextlib.aclosing(_one(calls, generation, rpc, request())) as stream:
+                    async for message in stream:
+                        attempt = 0
+                        yield message
+                if not generation.retired.is_set():
+                    return
+                continue
+            except BrokerError as error:
+                if not _passes(error, generation, calls):
+                    raise
+        attempt += 1
+        await asyncio.sleep(wait_before(attempt, fraction()))
 
 
-async def _one(calls: Calls, generation: Generation, rpc: str, request: Callable[[], Message]) -> AsyncIterator[Any]:
+async def _one(calls: Calls, generation: Generation, rpc: str, request: Message) -> AsyncGenerator[Any, None]:
     """One stream; ends quietly when its channel is retired."""
-    call = getattr(generation.stub, rpc)(request())
+    call = getattr(generation.stub, rpc)(request)
     retired = asyncio.ensure_future(generation.retired.wait())
     try:
         while True:

@@ -73,8 +73,10 @@ class Material:
 class SvidSource(Protocol):
     """One place an SVID comes from."""
 
-    # Look again after this many seconds even if nobody called back.
-    poll_seconds: float
+    @property
+    def poll_seconds(self) -> float:
+        """Look again after this many seconds, even if nobody called back."""
+        ...
 
     def current(self) -> Material:
         """The SVID now; blocks for a bounded time. Raises :class:`Unauthenticated` (``SVID_*``)."""

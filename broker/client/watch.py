@@ -8,7 +8,7 @@ still there, the events are gone and the caller is told.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.client import read
@@ -20,12 +20,16 @@ from broker.errors import NotReady, Reason
 FROM_NOW_ON = -1
 
 
-async def watch(calls: Calls, after_sequence: int, fraction: Callable[[], float]) -> AsyncIterator[LeaseEvent]:
+async def watch(calls: Calls, after_sequence: int, fraction: Callable[[], float]) -> AsyncGenerator[LeaseEvent, None]:
     """The events after ``after_sequence``, each once, in order; heartbeats are kept to ourselves."""
     last = after_sequence
     missed_at: int | None = None
+
+    def resume() -> pb.WatchLeasesRequest:
+        return pb.WatchLeasesRequest(after_sequence=last)
+
     while True:
-        stream = messages(calls, "WatchLeases", lambda: pb.WatchLeasesRequest(after_sequence=last), fraction)
+        stream = messages(calls, "WatchLeases", resume, fraction)
         async with contextlib.aclosing(stream):
             async for message in stream:
                 event = read.read(LeaseEvent, message)

@@ -36,6 +36,7 @@ def sts_client(
     session = botocore.session.Session()
     # The global endpoint's tokens do not work in regions that are not enabled by default.
     session.set_config_variable("sts_regional_endpoints", "regional")
+    session.set_config_variable("ignore_configured_endpoint_urls", True)
     if keys is not None:
         session.register_component("credential_provider", CredentialResolver([_KeysProvider(keys)]))
     return boto3.Session(botocore_session=session).client(
@@ -48,7 +49,6 @@ def sts_client(
             # One try: after a retry nobody could tell what the first one did.
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=threads,
-            ignore_configured_endpoint_urls=True,
         ),
     )
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from broker.connectors.aws_client import AwsKeys, sts_client
 from broker.connectors.aws_failures import FAILURES, told
 from broker.connectors.aws_session_policy import session_policy
-from broker.connectors.threads import Threads
+from broker.connectors.threads import Closing, Threads
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession, Binding, Contract, ContractClass
 from broker.ports import Checkpoint, Clock, Expired, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
@@ -77,6 +77,7 @@ class AwsSts:
         self._keys = keys
         self._clock = clock
         self._threads = Threads(name, settings.threads)
+        self._closing = Closing()
         self._making = threading.Lock()
         self._made: STSClient | None = None
 
@@ -108,19 +109,17 @@ class AwsSts:
         """
         deadline = expires_at.replace(microsecond=0)
         begun = self._clock.now()
+        if self._closing.closed:
+            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
         if deadline <= begun:
-            raise UpstreamFailed(
-                Reason.UPSTREAM_UNAVAILABLE,
-                f"the credential's time was over before {self._name} could be asked.",
-                outcome_known=True,
-                hint="Ask for a longer TTL.",
-                metadata={"connector": self._name},
-            )
+            why = f"the credential's time was over before {self._name} could be asked."
+            raise self._not_begun(why, "Ask for a longer TTL.")
         policy = session_policy(scope, deadline)
         seconds = min(max(_SHORTEST, -((begun - deadline) // timedelta(seconds=1))), _LONGEST)
         request = self._request(handle, scope, policy, seconds)
         try:
-            answer = await self._threads.run(partial(self._assume, request))
+            with self._closing.call():
+                answer = await self._threads.run(partial(self._assume, request))
         except FAILURES as error:
             failure = told(error, self._name)
         else:
@@ -138,6 +137,7 @@ class AwsSts:
 
     async def close(self) -> None:
         """Let calls under way finish, then close the connections."""
+        await self._closing.close()
         await self._threads.close()
         if self._made is not None:
             self._made.close()
@@ -218,6 +218,11 @@ class AwsSts:
         if not isinstance(value, str) or not value:
             raise self._half(name)
         return value
+
+    def _not_begun(self, why: str, hint: str) -> UpstreamFailed:
+        return UpstreamFailed(
+            Reason.UPSTREAM_UNAVAILABLE, why, outcome_known=True, hint=hint, metadata={"connector": self._name}
+        )
 
     def _half(self, name: str) -> UpstreamFailed:
         return UpstreamFailed(

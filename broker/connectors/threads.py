@@ -1,4 +1,4 @@
-"""A few threads for a library that blocks, and what becomes of a call that nobody waits for any more.
+"""Threads for a library that blocks, what becomes of a call nobody waits for any more, and closing in good order.
 
 A thread cannot be cancelled. When the one who waits is cancelled, a call that has not begun is
 dropped; one that is under way runs to its end, and then ``undo`` takes back what it made: a late
@@ -8,8 +8,9 @@ create must not live because its caller was gone (faults.md F18, F19).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -41,5 +42,36 @@ class Threads:
         await asyncio.to_thread(self._pool.shutdown)
 
     def _take_back(self, undo: Callable[[_T], object], future: Future[_T]) -> None:
-        if not future.cancelled() and future.exception() is None:
+        if future.cancelled() or future.exception() is not None:
+            return
+        try:
             self._pool.submit(undo, future.result())
+        except RuntimeError:  # closed meanwhile: then here, in the thread that made it
+            undo(future.result())
+
+
+class Closing:
+    """Whether a connector still takes calls, and how many are under way. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.closed = False
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Around one call of the port; it may go through several threads and checkpoints."""
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def close(self) -> None:
+        """Take no more calls and wait for those under way."""
+        self.closed = True
+        await self._idle.wait()

@@ -150,7 +150,7 @@ class VaultCalls:
         try:
             answer = _api(SystemBackend, self._ours()).list_leases(prefix.rstrip("/"))
         except VaultFailure as failure:
-            if failure.status == 404 and failure.says_only(None):
+            if failure.status == 404 and failure.says_nothing:
                 return ()
             raise
         return tuple(prefix + key for key in _texts(_object(answer, "data"), "keys"))

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from broker.connectors.threads import Threads
+from broker.connectors.threads import Closing, Threads
 from broker.connectors.vault_calls import AttemptToken, Login, VaultCalls
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
-from broker.ports import Checkpoint, Clock, Handle, Issued, RevokeContext, RevokeOutcome
+from broker.ports import Checkpoint, Clock, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
 from broker.scope.model import Scope
 from broker.secret import Secret
 
@@ -81,6 +81,7 @@ class VaultDatabase:
         self._issuing = Threads(f"{name}-issue", settings.threads)
         self._revoking = Threads(f"{name}-revoke", settings.threads)
         self._ender = LeaseEnder(name, self._calls, self._revoking)
+        self._closing = Closing()
 
     @property
     def name(self) -> str:
@@ -117,9 +118,29 @@ class VaultDatabase:
         Raises UpstreamFailed, its outcome known only while no token can have been made, and whatever
         ``checkpoint`` raises.
         """
-        mount, role, attempt = str(handle["mount"]), str(handle["role"]), str(handle["attempt"])
         begun = self._clock.now()
         ttl = self._whole_seconds(begun, expires_at)
+        with self._closing.call():
+            return await self._issue(handle, begun, ttl, checkpoint)
+
+    async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
+        """End the login and its sessions, the token, and any login of this attempt that was never noted."""
+        if self._closing.closed:
+            return NotYet(f"{self._name} is being replaced.", failed=False)
+        with self._closing.call():
+            return await self._ender.end(handle, context)
+
+    async def close(self) -> None:
+        """Let calls under way finish, then let go of threads and connections."""
+        await self._closing.close()
+        await self._issuing.close()
+        await self._revoking.close()
+        self._calls.close()
+
+    # ------------------------------------------------------------------ the steps of issuing
+
+    async def _issue(self, handle: Handle, begun: datetime, ttl: int, checkpoint: Checkpoint) -> Issued:
+        mount, role, attempt = str(handle["mount"]), str(handle["role"]), str(handle["attempt"])
         token = await self._make_token(handle, ttl)
         handle = {**handle, "accessor": token.accessor}
         await self._note(checkpoint, handle, None, undo=partial(self._calls.revoke_accessor, token.accessor))
@@ -148,28 +169,13 @@ class VaultDatabase:
             },
         )
 
-    async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
-        """End the login and its sessions, the token, and any login of this attempt that was never noted."""
-        return await self._ender.end(handle, context)
-
-    async def close(self) -> None:
-        """Let calls under way finish, then close the connections."""
-        await self._issuing.close()
-        await self._revoking.close()
-        self._calls.close()
-
-    # ------------------------------------------------------------------ the steps of issuing
-
     def _whole_seconds(self, begun: datetime, expires_at: datetime) -> int:
         left = expires_at - begun
+        if self._closing.closed:
+            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
         if left <= timedelta(0):
-            raise UpstreamFailed(
-                Reason.UPSTREAM_UNAVAILABLE,
-                f"the credential's time was over before {self._name} could be asked.",
-                outcome_known=True,
-                hint="Ask for a longer TTL.",
-                metadata={"connector": self._name},
-            )
+            why = f"the credential's time was over before {self._name} could be asked."
+            raise self._not_begun(why, "Ask for a longer TTL.")
         return max(1, left // timedelta(seconds=1))
 
     async def _make_token(self, handle: Handle, ttl: int) -> AttemptToken:
@@ -238,6 +244,11 @@ class VaultDatabase:
 
     def _policy(self, role: str) -> str:
         return self._settings.policy_prefix + role
+
+    def _not_begun(self, why: str, hint: str) -> UpstreamFailed:
+        return UpstreamFailed(
+            Reason.UPSTREAM_UNAVAILABLE, why, outcome_known=True, hint=hint, metadata={"connector": self._name}
+        )
 
     def _mismatch(self, what: str, hint: str = "Operators: see the connector's page for the set-up.") -> UpstreamFailed:
         return UpstreamFailed(

@@ -37,8 +37,7 @@ LONGEST_RETRY_AFTER = timedelta(minutes=5)
 # Phrases of the server that tell an operator something and can hold nothing secret.
 _TELLING = re.compile(
     r"permission denied|invalid lease|lease not found|invalid accessor|unknown role|no handler for route"
-    r"|Vault is sealed|is sealed|rate limit|not initialized|connection refused|SQLSTATE [0-9A-Z]{5}",
-    re.IGNORECASE,
+    r"|is sealed|rate limit|not initialized|connection refused|SQLSTATE [0-9A-Z]{5}"
 )
 _NO_CONNECTION = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 _ILL_FORMED = (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, requests.exceptions.InvalidSchema)
@@ -61,14 +60,16 @@ class VaultFailure(Exception):
         what: str,
         *,
         status: int = 0,
-        errors: tuple[str, ...] = (),
+        errors: int = 0,
+        told: tuple[str, ...] = (),
         retry_after: timedelta | None = None,
     ) -> None:
         super().__init__(what)
         self.known = known
         self.what = what
         self.status = status  # 0: there was no answer
-        self._errors = errors  # raw: may hold anything, so it is only looked into
+        self.errors = errors  # how many the server listed
+        self.told = told  # which of the known phrases were in them; the rest may hold anything and is dropped
         self.retry_after = retry_after
 
     @property
@@ -76,13 +77,14 @@ class VaultFailure(Exception):
         """A create that failed like this made nothing: it was never sent, or the server refused it (4xx)."""
         return self.known is Known.NOT_SENT or (self.known is Known.REJECTED and 400 <= self.status < 500)
 
-    def says_only(self, phrase: str | None) -> bool:
-        """Whether the server's errors are exactly one, containing ``phrase``; None: are an empty list."""
-        if self.known is not Known.REJECTED:
-            return False
-        if phrase is None:
-            return not self._errors
-        return len(self._errors) == 1 and phrase in self._errors[0]
+    def says_only(self, phrase: str) -> bool:
+        """Whether the server itself listed exactly one error, and it is ``phrase``."""
+        return self.known is Known.REJECTED and self.errors == 1 and self.told == (phrase,)
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the server itself answered with an empty list of errors (so it does for an empty folder)."""
+        return self.known is Known.REJECTED and self.errors == 0
 
 
 def open_session(threads: int, ca_file: str | None) -> requests.Session:
@@ -168,8 +170,8 @@ def _refusal(response: requests.Response, body: dict[str, Any] | None) -> VaultF
     status = response.status_code
     listed = body.get("errors") if body else None
     by_the_server = isinstance(listed, list) and all(isinstance(each, str) for each in listed)
-    errors = tuple(listed) if by_the_server and listed else ()
-    told = list(dict.fromkeys(match for each in errors for match in _TELLING.findall(each)))
+    errors: list[str] = listed if by_the_server and listed else []
+    told = tuple(dict.fromkeys(match for each in errors for match in _TELLING.findall(each)))
     what = f"answered {status}" + (f" ({', '.join(told)})" if told else "")
     if not by_the_server:
         what += ", not in the server's own form (a proxy?)"
@@ -179,7 +181,8 @@ def _refusal(response: requests.Response, body: dict[str, Any] | None) -> VaultF
         Known.REJECTED if by_the_server else Known.UNKNOWN,
         what,
         status=status,
-        errors=errors,
+        errors=len(errors),
+        told=told,
         retry_after=_retry_after(response),
     )
 

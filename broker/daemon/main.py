@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from broker.connectors.registry import build
 from broker.daemon.wiring import Brokerd
 from broker.errors import BrokerError
 from broker.files import Problems
+from broker.references import resolve
 
 log = structlog.get_logger("brokerd")
 
@@ -53,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    daemon = Brokerd(config, SystemClock(), build)
+    clock = SystemClock()
+    daemon = Brokerd(config, clock, partial(build, resolve=resolve, clock=clock))
     reload_lock = asyncio.Lock()
 
     async def reload() -> None:

@@ -133,7 +133,11 @@ class ResourceSegment(Model):
 
 
 def _segment(value: object) -> object:
-    return {"text": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"text": value}
+    if not isinstance(value, dict) or len(value) != 1 or value.keys().isdisjoint({"text", "parameter", "resource"}):
+        raise ValueError("must be a text, {parameter: NAME} or {resource: true}")
+    return value
 
 
 def _segments(value: object) -> object:

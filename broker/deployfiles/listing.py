@@ -61,7 +61,7 @@ def identity(directory: Path) -> Identity:
         resolved = directory.resolve(strict=True)
         status = resolved.stat()
     except OSError as error:
-        raise Problems([Problem(str(directory), 0, "", f"cannot be read: {error.strerror}")]) from None
+        raise Problems([Problem(str(directory), 1, "", f"cannot be read: {error.strerror}")]) from None
     return Identity(resolved, status.st_dev, status.st_ino)
 
 
@@ -72,7 +72,7 @@ def read_set(directory: Path) -> Listing:
     reader = _Reader(directory, before.resolved)
     reader.root()
     if not before.resolved.exists() or identity(before.resolved) != before:
-        raise Problems([Problem(str(directory), 0, "", "was replaced while it was read", "Reload again.")])
+        raise Problems([Problem(str(directory), 1, "", "was replaced while it was read", "Reload again.")])
     return Listing(directory, before, reader.texts, tuple(reader.problems))
 
 
@@ -93,7 +93,7 @@ class _Reader:
             elif name not in _IGNORED:
                 self._stray(name, f"A set holds {', '.join(_FOLDERS)}, {PEOPLE} and {CONNECTORS}.")
         for name in sorted({*_FOLDERS, PEOPLE, CONNECTORS} - set(present)):
-            self.problems.append(Problem(str(self._shown / name), 0, "", "is missing"))
+            self.problems.append(Problem(str(self._shown / name), 1, "", "is missing"))
 
     def _folder(self, name: str, suffix: str) -> None:
         try:
@@ -109,7 +109,7 @@ class _Reader:
                 # A .yml that is silently not read could be the agent somebody thinks is registered.
                 self._stray(f"{name}/{file}", f"Files of {name} end in {suffix}.")
         if not any(file.endswith(suffix) for file in present):
-            self.problems.append(Problem(str(self._shown / name), 0, "", f"has no *{suffix}"))
+            self.problems.append(Problem(str(self._shown / name), 1, "", f"has no *{suffix}"))
 
     def _file(self, relative: str) -> None:
         try:
@@ -118,7 +118,7 @@ class _Reader:
             self.problems.extend(found.problems)
 
     def _stray(self, relative: str, hint: str) -> None:
-        self.problems.append(Problem(str(self._shown / relative), 0, "", "is not part of a deploy set", hint))
+        self.problems.append(Problem(str(self._shown / relative), 1, "", "is not part of a deploy set", hint))
 
     def _names(self, directory: Path) -> list[str]:
         # Hidden files and editors' backups come and go while somebody works.

@@ -11,25 +11,28 @@ from broker.ports import DeploySet
 
 
 class DeployFiles:
-    """A :class:`~broker.ports.DeploySource` over one directory. No threads: ``reload`` when told to."""
+    """A :class:`~broker.ports.DeploySource` over one directory. No threads: it looks when told to."""
 
     def __init__(self, directory: Path) -> None:
         """Loads the set. Raises :class:`~broker.files.Problems`: there is no last good one to keep."""
         self._directory = directory
-        self._current = self._load()
+        self._current = self.load()
 
     @property
     def current(self) -> DeploySet:
         """The set in force."""
         return self._current
 
-    def reload(self) -> DeploySet:
-        """The set as it is on disk now, in force from here on.
+    def load(self) -> DeploySet:
+        """The set as it is on disk now; in force only once adopted. Raises :class:`~broker.files.Problems`."""
+        files = listing.read_set(self._directory)
+        # Before it is judged: a bad set is looked at once, not at every look.
+        self._identity = files.identity
+        return build(files)
 
-        Raises :class:`~broker.files.Problems`, and the last good set stays in force.
-        """
-        self._current = self._load()
-        return self._current
+    def adopt(self, candidate: DeploySet) -> None:
+        """Put ``candidate`` in force: it was loaded here, and the rest of the daemon can follow it."""
+        self._current = candidate
 
     def swapped(self) -> bool:
         """Whether another directory has the name than at the last load, good or bad. False while none has."""
@@ -37,9 +40,3 @@ class DeployFiles:
             return listing.identity(self._directory) != self._identity
         except Problems:
             return False
-
-    def _load(self) -> DeploySet:
-        files = listing.read_set(self._directory)
-        # Before it is judged: a bad set is looked at once, not at every look.
-        self._identity = files.identity
-        return build(files)

@@ -3,7 +3,8 @@
 Run as a script, ``python -I -S keeper.py STOP_SIGNAL GRACE UID GID -- COMMAND...``: starts COMMAND
 (as UID and GID unless they are ``-``), prints its process id, waits, exits with its code. When
 standard input ends, the wanting process has ended, whatever ended it (SIGKILL included): COMMAND
-gets STOP_SIGNAL and, GRACE seconds later, SIGKILL.
+gets STOP_SIGNAL and, GRACE seconds later, SIGKILL. What COMMAND leaves behind in its process group is
+killed when it has ended.
 
 Why not ``PR_SET_PDEATHSIG``: the kernel clears it when the child changes its uid, and it fires when
 the *thread* that forked ends, which in a thread pool is soon (prctl(2)). Standard library only and
@@ -12,6 +13,7 @@ no ``site``: it starts in a hundredth of a second.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -34,15 +36,23 @@ def main(arguments: list[str]) -> int:
     except SystemExit:
         _stop(server, int(stop_signal), float(grace))
         raise
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(server.pid, signal.SIGKILL)
     return code if code >= 0 else 128 - code
 
 
 def _spawn(command: list[str], uid: str, gid: str) -> subprocess.Popen[bytes]:
-    """The server, with our standard error as both its outputs, and without our groups if it steps down."""
-    if uid == "-":
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2)  # noqa: S603 - the caller's own list
+    """The server, in a group of its own, our standard error its only output; stepping down, it loses our groups."""
+    steps_down = uid != "-"
     return subprocess.Popen(  # noqa: S603 - the caller's own list
-        command, stdin=subprocess.DEVNULL, stdout=2, user=int(uid), group=int(gid), extra_groups=[]
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=2,
+        process_group=0,
+        user=int(uid) if steps_down else None,
+        group=int(gid) if steps_down else None,
+        extra_groups=[] if steps_down else None,
     )
 
 

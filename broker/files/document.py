@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 Path = tuple[str | int, ...]
 
@@ -29,6 +30,13 @@ class Document:
     def line(self, path: Sequence[str | int]) -> int:
         """The line of the key at ``path``, or of the nearest thing around it that exists."""
         return self.places[self.known(path)].key_line
+
+    def value(self, path: Path) -> Any:
+        """What stands at ``path``, which must be known."""
+        found: Any = self.data
+        for part in path:
+            found = found[part]
+        return found
 
     def known(self, path: Sequence[str | int]) -> Path:
         """``path`` without the parts that name nothing in this document.

@@ -61,11 +61,8 @@ _M = TypeVar("_M", bound=BaseModel)
 
 def validated(model: type[_M], document: Document, *, at: Path = (), context: object = None) -> _M:
     """What ``document`` holds at ``at``, as ``model``. Raises :class:`Problems`, each at its line."""
-    data = document.data
-    for part in at:
-        data = data[part]  # type: ignore[index] # the caller has validated the way there
     try:
-        return model.model_validate(data, context=context)
+        return model.model_validate(document.value(at), context=context)
     except ValidationError as error:
         # include_input=False: a value in the wrong place may be a secret.
         details = error.errors(include_url=False, include_input=False)
@@ -73,20 +70,31 @@ def validated(model: type[_M], document: Document, *, at: Path = (), context: ob
 
 
 def _problem(document: Document, at: Path, details: ErrorDetails) -> Problem:
-    path = document.known((*at, *details["loc"]))
-    kind = details["type"]
-    message, hint = _words(kind, details["msg"], details.get("ctx", {}))
-    field = (*path, details["loc"][-1]) if kind == "missing" else path
+    kind, context = details["type"], details.get("ctx", {})
+    told = (*at, *details["loc"])
+    if kind.startswith("union_tag_"):  # about the key that tells the union's members apart
+        told = (*told, str(context["discriminator"]).strip("'"))
+    path = document.known(told)
+    field = (*path, told[-1]) if kind in ("missing", "union_tag_not_found") else path
+    message, hint = _words(kind, details["msg"], context)
+    if kind.endswith("_type") and document.value(path) is None:
+        message, hint = "is empty", ""
     return Problem(document.file, document.line(path), dotted(field), message, hint)
 
 
 def _words(kind: str, message: str, context: dict[str, Any]) -> tuple[str, str]:
-    if kind == "missing":
-        return "is missing", ""
-    if kind == "extra_forbidden":
-        return "is not a known key", "Check the spelling against deploy/schemas."
-    if kind == "string_type":
-        return "must be a text", "Put it in quotes."
-    if kind == "value_error":
-        return str(context["error"]), ""
-    return message[:1].lower() + message[1:], ""
+    match kind:
+        case "missing" | "union_tag_not_found":
+            return "is missing", ""
+        case "extra_forbidden":
+            return "is not a known key", "Check the spelling against deploy/schemas."
+        case "string_type":
+            return "must be a text", "Put it in quotes."
+        case "string_pattern_mismatch":
+            return f"must match {context['pattern']}", ""
+        case "union_tag_invalid":
+            return f"is {context['tag']}", f"There is: {context['expected_tags']}."
+        case "value_error":
+            return str(context["error"]), ""
+        case _:
+            return message.replace("Input should be", "must be", 1), ""

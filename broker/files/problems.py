@@ -10,7 +10,7 @@ from broker.errors import InvalidInput, Reason
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong. ``line`` counts from 1, 0 where there is none; ``field`` is dotted, or empty."""
+    """One thing wrong. ``line`` counts from 1, and is 1 for a file as a whole; ``field`` is dotted, or empty."""
 
     file: str
     line: int
@@ -19,10 +19,9 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
         field = f"{self.field}: " if self.field else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{place}: {field}{self.message}{hint}"
+        return f"{self.file}:{self.line}: {field}{self.message}{hint}"
 
 
 class Problems(InvalidInput):

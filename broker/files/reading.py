@@ -1,20 +1,17 @@
 """Reading an operator's file, and refusing one that others may write.
 
 Whoever can write these files decides who gets what, so a file or directory that its group or the
-world may write is refused. The check is made on the open file, not on its name, so nothing can be
-swapped in between.
+world may write is refused (``guarded.py``).
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
+from broker.files.guarded import Unfit, check_mode, read_bytes
 from broker.files.problems import Problem, Problems
 
 MAX_BYTES = 256 * 1024
-_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def read_text(path: Path, shown: str, *, follow: bool = True) -> str:
@@ -22,21 +19,10 @@ def read_text(path: Path, shown: str, *, follow: bool = True) -> str:
 
     ``shown`` is what problems call it. ``follow=False`` refuses a symbolic link.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags)
-    except OSError as error:
-        if not follow and path.is_symlink():
-            raise _problem(shown, "is a symbolic link", "Put the file itself there.") from None
-        raise _problem(shown, f"cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _problem(shown, "is not a regular file")
-        _check_mode(path, shown, status.st_mode)
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise _problem(shown, f"is larger than {MAX_BYTES // 1024} KiB")
+        data = read_bytes(path, private=False, at_most=MAX_BYTES, follow=follow)
+    except Unfit as unfit:
+        raise _problem(shown, unfit) from None
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -47,19 +33,12 @@ def read_text(path: Path, shown: str, *, follow: bool = True) -> str:
 def check_directory(path: Path, shown: str) -> None:
     """Refuses a directory that is none, or that others may write. Raises :class:`Problems`."""
     try:
-        status = path.stat()
+        check_mode(path, path.stat().st_mode, private=False, directory=True)
     except OSError as error:
-        raise _problem(shown, f"cannot be read: {error.strerror}") from None
-    if not stat.S_ISDIR(status.st_mode):
-        raise _problem(shown, "is not a directory")
-    _check_mode(path, shown, status.st_mode)
+        raise _problem(shown, Unfit(f"cannot be read: {error.strerror}")) from None
+    except Unfit as unfit:
+        raise _problem(shown, unfit) from None
 
 
-def _check_mode(path: Path, shown: str, mode: int) -> None:
-    if mode & _WRITABLE_BY_OTHERS:
-        who = "the world" if mode & stat.S_IWOTH else "its group"
-        raise _problem(shown, f"is writable by {who} (mode {stat.S_IMODE(mode):04o})", f"Run: chmod go-w {path}")
-
-
-def _problem(shown: str, message: str, hint: str = "") -> Problems:
-    return Problems([Problem(shown, 0, "", message, hint)])
+def _problem(shown: str, unfit: Unfit) -> Problems:
+    return Problems([Problem(shown, 1, "", unfit.message, unfit.hint)])

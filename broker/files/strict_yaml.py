@@ -42,11 +42,11 @@ def parse_yaml(file: str, text: str) -> Document:
         builder.build(iter(yaml.parse(text, Loader=_LOADER)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 0
+        line = mark.line + 1 if mark else 1
         builder.problems.append(Problem(file, line, "", f"is not YAML: {error.problem or error.context}"))
     except yaml.YAMLError as error:  # a character that YAML does not allow: no mark, but an offset
         offset = getattr(error, "position", None)
-        line = text.count("\n", 0, offset) + 1 if isinstance(offset, int) else 0
+        line = text.count("\n", 0, offset) + 1 if isinstance(offset, int) else 1
         builder.problems.append(Problem(file, line, "", "contains a character that YAML does not allow"))
     if builder.problems:
         raise Problems(builder.problems)
@@ -166,4 +166,4 @@ class _Builder:
 
 def _position(event: yaml.Event) -> tuple[int, int]:
     mark = event.start_mark
-    return (mark.line + 1, mark.column + 1) if mark else (0, 0)
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)

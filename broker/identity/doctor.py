@@ -50,7 +50,7 @@ def _explain_chain(leaf: Facts, intermediates: bytes, bundles: Bundles, at: date
         yield _text(refusal)
         yield from _outdated(chain, at)
         for name, bundle in bundles.items():
-            if name != claimed.trust_domain and not _refusal(partial(verify_chain, leaf, chain, bundle, at)):
+            if not _refusal(partial(verify_chain, leaf, chain, bundle, at)):
                 yield f"The chain does lead to the bundle of {name}, which cannot speak for {claimed.trust_domain}."
 
 

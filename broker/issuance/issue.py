@@ -238,7 +238,7 @@ class Issuer:
                 Reason.PREVIOUS_ATTEMPT_LIVE,
                 f"the earlier credential of this request id has not ended yet; it does by {ends.isoformat()}.",
                 outcome_known=True,
-                hint="Retry later with the same request_id, or ask with a new one.",
+                hint="Ask again with a new request_id.",
                 metadata={"expireTime": ends.isoformat()},
             )
 

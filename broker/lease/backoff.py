@@ -21,6 +21,6 @@ def delay(failures: int, jitter: float, retry_after: timedelta | None = None) ->
     upstream's own ``retry_after`` is a floor, even above the cap (faults.md F11).
     """
     exponent = min(max(failures, 1) - 1, 16)
-    wait = min(BASE * (2**exponent), CAP) * (0.5 + jitter)
+    wait = min(BASE * (1 << exponent), CAP) * (0.5 + jitter)
     wait = min(wait, CAP)
     return wait if retry_after is None else max(wait, retry_after)

@@ -24,7 +24,7 @@ from broker.errors import InvalidInput, Reason
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts
 from broker.policy.question import Parties, entities, parties, question
-from broker.policy.statements import Statement, error_line, statements
+from broker.policy.statements import Statement, named_line, statements, syntax_line
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
 # Who-asks-for-what pairs kept ready parsed, a few kilobytes each. Decisions are never kept.
@@ -136,7 +136,7 @@ class _Reader:
     def read(self, statement: Statement) -> None:
         """Takes one statement in, or says what is wrong with it."""
         if message := _syntax_error(statement.text):
-            line = error_line(statement, _syntax_error)
+            line = syntax_line(statement, message, _syntax_error)
             self.problems.append(PolicyProblem(statement.file, line, "", f"is not Cedar: {message}"))
             return
         parsed = json.loads(cedarpy.policies_to_json_str(statement.text))
@@ -148,7 +148,9 @@ class _Reader:
         self._check_annotations(statement, name, policy)
         for error in cedarpy.validate_policies(statement.text, self.schema).errors:
             message = error.error.replace(f"for policy `{error.policy_id}`, ", "")
-            self._problem(statement, name, message, "Names and types are in deploy/schemas/broker.cedarschema.")
+            line = named_line(statement, message)
+            hint = "Names and types are in deploy/schemas/broker.cedarschema."
+            self.problems.append(PolicyProblem(statement.file, line, name, message, hint))
         self.policies[name] = policy
         self._places.setdefault(name, statement)
 

@@ -14,6 +14,10 @@ from dataclasses import dataclass
 
 _TOKEN = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|;|[^\s";/]+|.', re.DOTALL)
 
+_TOO_SHORT = "unexpected end of input"
+_GRAMMAR = re.compile("unexpected |invalid token")
+_NAMED = re.compile(r"`([^`]+)`|^'([^']+)'|: (\S+)$")
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -38,18 +42,32 @@ def statements(file: str, text: str) -> Iterator[Statement]:
         yield _statement(file, text, start, len(text))
 
 
-def error_line(statement: Statement, complaint: Callable[[str], str | None]) -> int:
-    """The line of a syntax error, found by feeding the parser ever more lines of the statement.
+def syntax_line(statement: Statement, message: str, complaint: Callable[[str], str | None]) -> int:
+    """The line of a parser's ``message``; ``complaint`` gives the parser's message about a text, or None.
 
-    An LR parser reports the first token that no continuation could make right; up to that token it
-    can only complain that the text ends too early. ``complaint`` gives the parser's message or None.
+    An LR parser reports the first token that no continuation could make right, and up to that token
+    only that the text ends too early: so it is fed ever more lines until it says something else.
+    What it finds only when the policy is complete is searched for by name.
     """
+    if not _GRAMMAR.match(message):
+        return named_line(statement, message)
     lines = statement.text.splitlines(keepends=True)
-    for count in range(1, len(lines) + 1):
-        message = complaint("".join(lines[:count]))
-        if message is None or "unexpected end of input" not in message:
+    for count in range(1, len(lines)):
+        early = complaint("".join(lines[:count]))
+        if early is not None and _GRAMMAR.match(early) and _TOO_SHORT not in early:
             return statement.line + count - 1
     return statement.line + max(len(lines) - 1, 0)
+
+
+def named_line(statement: Statement, message: str) -> int:
+    """The first line that holds what ``message`` puts in quotes; the statement's own where none does."""
+    if match := _NAMED.search(message):
+        name = next(group for group in match.groups() if group)
+        whole = re.compile(rf"(?<![\w=!<>]){re.escape(name)}(?![\w=])")
+        for number, line in enumerate(statement.text.splitlines()):
+            if whole.search(line):
+                return statement.line + number
+    return statement.line
 
 
 def _statement(file: str, text: str, start: int, end: int) -> Statement:

@@ -70,12 +70,14 @@ class Revoker:
         rng: Rng,
         *,
         workers: int,
+        try_timeout: timedelta = TRY_TIMEOUT,
     ) -> None:
         self._store = store
         self._connectors = connectors
         self._clock = clock
         self._rng = rng
         self._workers = workers
+        self._try_timeout = min(try_timeout, TRY_TIMEOUT)
         self._lanes: dict[str, _Lane] = {}
         self._closing = False
 
@@ -151,10 +153,10 @@ class Revoker:
             known_upstream=known,
         )
         try:
-            async with asyncio.timeout(TRY_TIMEOUT.total_seconds()):
+            async with asyncio.timeout(self._try_timeout.total_seconds()):
                 return await connector.revoke(attempt.handle, context)
         except TimeoutError:
-            return NotYet(f"no answer within {TRY_TIMEOUT.total_seconds():g} s")
+            return NotYet(f"no answer within {self._try_timeout.total_seconds():g} s")
         except BrokerError as failure:
             return NotYet(failure.message)
         except Exception as bug:  # noqa: BLE001 - a bug in an adapter must not stop revocation

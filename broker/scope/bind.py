@@ -128,5 +128,6 @@ def _ttl(template: ScopeTemplate, request: AccessRequest) -> timedelta:
 
 def _seconds(ttl: timedelta) -> str:
     # In whole microseconds: a float would round 0.3 s and write a year as 3.2e+07.
-    whole, rest = divmod(ttl // timedelta(microseconds=1), 1_000_000)
-    return f"{whole}.{rest:06}".rstrip("0").rstrip(".") if rest else str(whole)
+    whole, rest = divmod(abs(ttl) // timedelta(microseconds=1), 1_000_000)
+    told = f"{whole}.{rest:06}".rstrip("0") if rest else str(whole)
+    return f"-{told}" if ttl < timedelta(0) else told

@@ -12,6 +12,7 @@ is rolled back and run again with a SAVEPOINT around each operation: exact, and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -148,7 +149,7 @@ class GroupCommit:
         except Exception as error:
             # A full disk can end the whole transaction (SQLite rolls back by itself): then all must fail.
             if not self._connection.in_transaction:
-                raise
+                raise sqlite3.OperationalError("the transaction ended by itself") from error
             self._connection.execute("ROLLBACK TO operation")
             self._trail.rewind(mark)
             job.error = _explained(error)
@@ -156,8 +157,10 @@ class GroupCommit:
 
     def _roll_back(self) -> None:
         self._trail.rolled_back()
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        # A ROLLBACK that fails leaves no way to a COMMIT: every later BEGIN fails, and so does its batch.
+        with contextlib.suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     # ------------------------------------------------------------------ on the event loop
 

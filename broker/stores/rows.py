@@ -137,19 +137,24 @@ attempt_values = attrgetter(*_stored(AttemptRow))
 def read_task(raw: Raw, seal: RowSeal) -> TaskRow:
     """The task in a raw row, its MAC checked."""
     values = raw[: TASK_WIDTH - 2]
-    return TaskRow(*values, trusted=seal.holds("tasks", values, raw[-2], raw[-1]))
+    row = TaskRow(*values)
+    row.trusted = seal.holds("tasks", values, raw[-2], raw[-1])
+    return row
 
 
 def read_lease(raw: Raw, seal: RowSeal) -> LeaseRow:
     """The lease in a raw row, its MAC checked."""
     values = raw[: LEASE_WIDTH - 2]
-    return LeaseRow(*values, trusted=seal.holds("leases", values, raw[-2], raw[-1]))
+    row = LeaseRow(*values)
+    row.trusted = seal.holds("leases", values, raw[-2], raw[-1])
+    return row
 
 
 def read_attempt(raw: Raw, seal: RowSeal) -> AttemptRow:
     """The attempt in a raw row, its MAC checked."""
     values = raw[: ATTEMPT_WIDTH - 2]
-    row = AttemptRow(*values, trusted=seal.holds("attempts", values, raw[-2], raw[-1]))
+    row = AttemptRow(*values)
+    row.trusted = seal.holds("attempts", values, raw[-2], raw[-1])
     row.seen_epoch = row.epoch
     return row if row.trusted else _quarantined(row)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from broker.audit.event import AuditEvent
 from broker.errors import BrokerError
-from broker.ports import KeyRing
 from broker.stores.queries import SQL
 from broker.stores.rows import (
     ATTEMPT_FIXED,
@@ -38,22 +37,34 @@ class CommitAndRaise:
     error: BrokerError
 
 
-class Transaction:
-    """The statements and the audit trail of one write transaction."""
+class View:
+    """Queries by name on one connection, and the seal to check what they return."""
 
-    def __init__(self, connection: sqlite3.Connection, keys: KeyRing, trail: Trail) -> None:
+    def __init__(self, connection: sqlite3.Connection, seal: RowSeal) -> None:
         self.connection = connection
-        self.seal = RowSeal(keys)
-        self._trail = trail
+        self.seal = seal
 
     def one(self, query: str, parameters: Mapping[str, Any]) -> Raw | None:
         """The first row, or None."""
         row: Raw | None = self.connection.execute(SQL[query], parameters).fetchone()
         return row
 
+    def row(self, query: str, parameters: Mapping[str, Any]) -> Raw:
+        """The one row of an aggregate."""
+        row: Raw = self.connection.execute(SQL[query], parameters).fetchone()
+        return row
+
     def all(self, query: str, parameters: Mapping[str, Any]) -> list[Raw]:
         """All rows; the query has a LIMIT, or is bounded by what one lease or task has."""
         return self.connection.execute(SQL[query], parameters).fetchall()
+
+
+class Transaction(View):
+    """A view that can write: the statements and the audit trail of one write transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, seal: RowSeal, trail: Trail) -> None:
+        super().__init__(connection, seal)
+        self._trail = trail
 
     def run(self, query: str, parameters: Mapping[str, Any]) -> int:
         """Write; how many rows were changed."""

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc._cython import cygrpc
 
-from broker.api.tls import MAX_MESSAGE_BYTES, SERVER_OPTIONS, ServerTls, TlsFiles, peer_from_auth_context
+from broker.api.tls import SERVER_OPTIONS, ServerTls, TlsFiles, peer_from_auth_context
 from broker.clock import SystemClock
 from broker.errors import InvalidInput, Reason, Unauthenticated
 from broker.identity.bundle import Bundles, TrustBundle
@@ -232,6 +232,19 @@ async def test_bad_pair_keeps_the_last_good_and_is_told(door: Door, tmp_path: Pa
     assert door.tls.problems == ()
 
 
+async def test_grpc_is_given_new_material_once_and_otherwise_told_that_nothing_changed(door: Door) -> None:
+    (initial, one), (_, other) = door.tls.delivery(), door.tls.delivery()
+    assert one() is None
+
+    door.serve_as(_server_svid())
+    renewed = one()
+
+    assert renewed is not None and renewed is not initial
+    assert one() is None
+    assert other() is renewed  # each port has its own memory of what it was given
+    assert other() is None
+
+
 async def test_files_that_vanish_change_nothing_but_are_told(door: Door, tmp_path: Path) -> None:
     before = await door.served_certificate(tmp_path)
     for path in (door.files.certificate, door.files.key, *door.files.bundles.values()):
@@ -309,11 +322,14 @@ async def test_second_server_cannot_share_the_port(door: Door) -> None:
         rival.add_secure_port(f"localhost:{door.port}", door.tls.credentials())
 
 
-async def test_message_over_the_limit_never_reaches_a_handler(door: Door) -> None:
+TRANSPORT_LIMIT = dict(SERVER_OPTIONS)["grpc.max_receive_message_length"]
+
+
+async def test_message_over_the_transports_limit_never_reaches_a_handler(door: Door) -> None:
     async with door.channel(AGENT) as channel:
-        assert await _ask(channel, b"x" * MAX_MESSAGE_BYTES) == ID
+        assert await _ask(channel, b"x" * TRANSPORT_LIMIT) == ID
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await _ask(channel, b"x" * (MAX_MESSAGE_BYTES + 1))
+            await _ask(channel, b"x" * (TRANSPORT_LIMIT + 1))
 
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert door.reached == 1

@@ -18,7 +18,8 @@ from broker.dev.process import ServerProcess, stop_recorded
 from broker.errors import Reason, UpstreamFailed
 
 ROOT = Path(__file__).parents[2]
-SLEEPER = ["/bin/sh", "-c", "echo started; sleep 1000 & exec sleep 1000"]
+# With a child that does not hear the signal its parent gets.
+SLEEPER = ["/bin/sh", "-c", "sleep 1000 & echo started; exec sleep 1000"]
 STUBBORN = [
     sys.executable,
     "-c",
@@ -51,12 +52,14 @@ def logged(process: ServerProcess, text: str) -> bool:
 def test_stop_ends_it_and_is_the_same_twice(tmp_path: Path) -> None:
     process = server(tmp_path)
     process.start(SLEEPER)
+    process.wait_until(lambda: logged(process, "started"), within=10)
     pid = process.pid
     assert pid is not None
-    assert process.running
+    family = [psutil.Process(pid), *psutil.Process(pid).children()]
+    assert len(family) == 2
     process.stop()
     process.stop()
-    assert gone(pid)
+    assert [one for one in family if not gone(one.pid)] == []
     assert (process.pid, process.running, (tmp_path / "sleeper.pid").exists()) == (None, False, False)
 
 
@@ -151,7 +154,7 @@ def test_killed_with_its_keeper_it_is_found_by_the_next_start(tmp_path: Path) ->
     keeper.kill()
     wanting.kill()
     wanting.communicate()
-    keeper.wait(5)
+    assert eventually(lambda: gone(keeper.pid))
     assert not gone(pid)
     process = server(tmp_path)
     process.start(SLEEPER)

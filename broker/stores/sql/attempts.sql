@@ -25,8 +25,8 @@ WHERE tenant = ? AND id = ? AND epoch = ?;
 -- quarantine_attempt --
 -- A row that fails its MAC: what its revocation needs is set, nothing else is touched, and the MAC stays wrong.
 UPDATE attempts
-SET state = 'REVOKING', cause = ?, due_at = ?, owed_since = ?, epoch = ?, failures = ?, last_error = ?, stuck = 1
-WHERE tenant = ? AND id = ?;
+SET state = 'REVOKING', cause = :cause, due_at = :due_at, owed_since = :owed_since, epoch = :epoch, failures = :failures, last_error = :last_error, stuck = 1
+WHERE tenant = :tenant AND id = :id;
 
 -- attempt_facts --
 -- An attempt with its lease and its task, for activation.

@@ -1,0 +1,78 @@
+"""Where a program begins: ``broker.client.connect()``.
+
+Belongs here: arguments, the environment's defaults for them, and putting the parts together. Nothing
+is contacted before the first call.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from broker.client.channel import Connection
+from broker.client.client import AsyncClient
+from broker.client.svid import FileSource, SvidSource
+from broker.client.target import DEFAULT_SERVER_NAME, Target
+from broker.client.workload_api import WorkloadApiSource
+from broker.clock import SystemClock, SystemRng
+from broker.errors import InvalidInput, Reason, Unauthenticated
+
+ADDRESS = "BROKER_ADDRESS"
+SERVER_NAME = "BROKER_SERVER_NAME"
+WORKLOAD_API = "SPIFFE_ENDPOINT_SOCKET"
+
+
+def connect(
+    address: str | None = None,
+    server_name: str | None = None,
+    workload_api: str | None = None,
+    *,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    bundle: Path | None = None,
+) -> AsyncClient:
+    """A client of the broker at ``address``, as the workload this process is.
+
+    Args:
+        address: ``host:port``; default: ``$BROKER_ADDRESS``.
+        server_name: the DNS name its certificate must have; default: ``$BROKER_SERVER_NAME``, or ``brokerd``.
+        workload_api: the SPIFFE Workload API, ``unix:///path``; default: ``$SPIFFE_ENDPOINT_SOCKET``.
+        certificate, key, bundle: PEM files, all three, instead of a Workload API; for CI.
+
+    Raises :class:`InvalidInput` (CONFIG_INVALID) or :class:`Unauthenticated` (SVID_MISSING) where that
+    is not enough to know whom to connect to, and as whom.
+    """
+    target = Target.parse(
+        os.environ.get(ADDRESS, "") if address is None else address,
+        os.environ.get(SERVER_NAME) or DEFAULT_SERVER_NAME if server_name is None else server_name,
+    )
+    rng = SystemRng()
+    source = svid_source(workload_api, certificate=certificate, key=key, bundle=bundle)
+    return AsyncClient(Connection(source, target, SystemClock().now), rng.id, rng.fraction)
+
+
+def svid_source(
+    workload_api: str | None = None,
+    *,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    bundle: Path | None = None,
+) -> SvidSource:
+    """Where our SVID comes from; arguments as for :func:`connect`."""
+    files = [path for path in (certificate, key, bundle) if path is not None]
+    if len(files) == 3 and certificate and key and bundle:
+        return FileSource(certificate, key, bundle)
+    if files:
+        raise InvalidInput(
+            Reason.CONFIG_INVALID,
+            f"Of certificate, key and bundle, {len(files)} of 3 are given.",
+            hint="Give all three files, or none and a SPIFFE Workload API.",
+        )
+    socket = os.environ.get(WORKLOAD_API, "") if workload_api is None else workload_api
+    if not socket:
+        raise Unauthenticated(
+            Reason.SVID_MISSING,
+            "There is no SPIFFE Workload API to get an SVID from.",
+            hint=f"Set {WORKLOAD_API} (or --workload-api) to the SPIFFE agent's socket, unix:///path.",
+        )
+    return WorkloadApiSource(f"unix://{socket}" if socket.startswith("/") else socket)

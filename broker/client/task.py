@@ -1,0 +1,173 @@
+"""The life of one task in a program: started, perhaps held, completed whatever happens.
+
+``async with client.task("purpose") as task: login = await task.request(...)``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Required, Self, TypedDict, TypeVar, Unpack
+
+from broker.api.v1.broker_service_pb2 import StartTaskRequest
+from broker.client.hold import Hold
+from broker.client.model import Completion, Decision, Grant, TaskFacts
+from broker.client.spans import parse_span
+from broker.errors import BrokerError, Reason, WrongState
+from broker.scope.request import AccessRequest
+
+if TYPE_CHECKING:
+    from broker.client.client import AsyncClient
+
+T = TypeVar("T")
+_log = logging.getLogger("broker.client")
+
+
+class Ask(TypedDict, total=False):
+    """What a credential is asked for with, beside its template. A template says which of these it demands."""
+
+    account: Required[str]
+    environment: Required[str]
+    resource: Required[str]
+    # For how long: "5m" or a timedelta. There is no default and no renewal: ask again within the task.
+    ttl: Required[timedelta | str]
+    parameters: Mapping[str, str]
+    step: str
+    intent: str
+    reason: str
+    ticket: str
+    # As the agent tells it; the broker keeps their digests.
+    prompt: str
+    tool_call: str
+    plan: str
+    # Made if absent. The same one again replaces the credential; with another content it is refused.
+    request_id: str
+
+
+class Task:
+    """One task, open inside its ``async with`` block. Made by :meth:`AsyncClient.task`.
+
+    ``outcome`` is None inside; afterwards it says what became of the leases. Those whose end is not
+    proven yet are also logged: the broker goes on ending them by itself.
+    """
+
+    def __init__(
+        self, client: AsyncClient, request: StartTaskRequest, *, grace: timedelta | str | None, wait: timedelta
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._grace = grace
+        self._wait = wait
+        self._hold: Hold | None = None
+        self._facts: TaskFacts | None = None
+        self.outcome: Completion | None = None
+
+    @property
+    def facts(self) -> TaskFacts:
+        """The task as the broker told it when it was started."""
+        if self._facts is None:
+            raise RuntimeError("a task is started by entering its `with` block")
+        return self._facts
+
+    @property
+    def id(self) -> str:
+        """The id the broker gave it."""
+        return self.facts.id
+
+    @property
+    def hold(self) -> Hold | None:
+        """The hold on it, if it was asked to be held; ``hold.ended`` tells when it ended under us."""
+        return self._hold
+
+    async def request(self, template: str, *, confirm: bool = True, **ask: Unpack[Ask]) -> Grant:
+        """A credential under this task.
+
+        Its arrival is confirmed to the broker, unless ``confirm`` is False: then the caller must do so
+        within 30 s, with :meth:`AsyncClient.confirm`. Raises :class:`BrokerError` where it is refused.
+        """
+        return await self._client.request(self._asked(template, ask), confirm=confirm)
+
+    async def validate(self, template: str, **ask: Unpack[Ask]) -> Decision:
+        """Whether :meth:`request` would be granted now; nothing is issued."""
+        return await self._client.validate(self._asked(template, ask))
+
+    def _asked(self, template: str, ask: Ask) -> AccessRequest:
+        ttl = ask["ttl"]
+        return AccessRequest(
+            request_id=ask.get("request_id") or self._client.new_id(),
+            template=template,
+            task_id=self.id,
+            account=ask["account"],
+            environment=ask["environment"],
+            resource=ask["resource"],
+            ttl=parse_span(ttl, "ttl", Reason.TTL_INVALID) if isinstance(ttl, str) else ttl,
+            parameters=ask.get("parameters", {}),
+            step=ask.get("step", ""),
+            intent=ask.get("intent", ""),
+            reason=ask.get("reason", ""),
+            ticket=ask.get("ticket", ""),
+            prompt=ask.get("prompt", ""),
+            tool_call=ask.get("tool_call", ""),
+            plan=ask.get("plan", ""),
+        )
+
+    async def __aenter__(self) -> Self:
+        self._facts = await self._client.start(self._request)
+        if self._grace is not None:
+            self._hold = self._client.hold(self.id, grace=self._grace)
+            try:
+                await self._hold.__aenter__()
+            except BaseException:
+                await uninterrupted(self._complete(raising=False))
+                raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # An exception on its way must not be replaced by one of tidying up.
+        await uninterrupted(self._complete(raising=error is None))
+
+    async def _complete(self, *, raising: bool) -> None:
+        try:
+            self.outcome = await self._completion()
+            for lease in self.outcome.may_be_alive:
+                _log.warning("lease %s of completed task %s is still %s", lease.id, self.id, lease.state)
+        except BrokerError as error:
+            if raising:
+                raise
+            _log.warning("task %s could not be completed: %s", self.id, error)
+        finally:
+            # Not before: a task let go of would end by itself, for another cause.
+            if self._hold is not None:
+                await self._hold.release()
+
+    async def _completion(self) -> Completion:
+        try:
+            return await self._client.complete_task(self.id, wait=self._wait)
+        except WrongState as error:
+            if error.reason is not Reason.TASK_ENDED:
+                raise
+            # Its deadline or a dropped hold was faster.
+            return Completion(await self._client.get_task(self.id), await self._client.leases(task_id=self.id))
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which runs to its end although the caller is cancelled; then that goes on.
+
+    For work with deadlines of its own.
+    """
+    running = asyncio.ensure_future(work)
+    interruption: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError as cancelled:
+            interruption = cancelled
+    if interruption is not None:
+        await asyncio.gather(running, return_exceptions=True)
+        raise interruption
+    return running.result()

@@ -1,0 +1,342 @@
+"""Operations on the way from a request to a usable credential, each inside one write transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+
+from broker.audit.event import EventType, Vouch
+from broker.errors import Conflict, Exhausted, InvalidInput, Reason, Tampered, WrongState
+from broker.lease.machine import MAYBE_ALIVE, Event, State
+from broker.ports import EndCause, Handle, Intent, Lease, Opened
+from broker.scope.canonical import JsonValue, canonical_json
+from broker.stores.end_ops import find_attempt, lease_not_found
+from broker.stores.moves import attempts_of, due_ms, move, settle, tell
+from broker.stores.rows import (
+    ATTEMPT_WIDTH,
+    LEASE_WIDTH,
+    TASK_WIDTH,
+    AttemptRow,
+    LeaseRow,
+    TaskRow,
+    attempt_of,
+    lease_of,
+    read_attempt,
+    read_optional_lease,
+    read_task,
+    slices,
+    trust_lease,
+    trust_task,
+)
+from broker.stores.seal import tampered
+from broker.stores.task_ops import is_over, over_cause, task_ended, task_not_found
+from broker.stores.times import from_ms, to_ms
+from broker.stores.transaction import CommitAndRaise, Transaction, View
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What an intent may do: open its first lease, or add an attempt to the lease that has its request id."""
+
+    lease: LeaseRow | None
+    attempts: tuple[AttemptRow, ...]
+
+
+def open_intent(tx: Transaction, intent: Intent) -> Opened:
+    """See LeaseStore.open_intent. Everything is decided before anything is written."""
+    decided = decide(tx, intent)
+    if decided.lease is None:
+        return _first(tx, intent)
+    return _retry(tx, decided.lease, decided.attempts, intent)
+
+
+def decide(view: View, intent: Intent) -> Decided:
+    """Refuse what :class:`broker.ports.Intent` says is refused; writes nothing."""
+    raw = view.one(
+        "intent_facts",
+        {
+            "tenant": intent.tenant,
+            "task_id": intent.request.task_id,
+            "holder": intent.holder,
+            "request_id": intent.request.request_id,
+            "quota": intent.max_live_leases,
+        },
+    )
+    if raw is None:
+        raise task_not_found(intent.request.task_id)
+    task_raw, lease_raw, (count,) = slices(raw, TASK_WIDTH, LEASE_WIDTH, 1)
+    _admit(trust_task(read_task(task_raw, view.seal)), intent)
+    lease = read_optional_lease(lease_raw, view.seal)
+    if lease is not None:
+        return _admit_retry(view, trust_lease(lease), intent)
+    if count >= intent.max_live_leases:
+        raise Exhausted(
+            Reason.QUOTA_LIVE_LEASES,
+            f"{intent.holder} already holds {intent.max_live_leases} living leases.",
+            hint="Complete a task or revoke a lease; an operator sets the quota in the agent's file.",
+            metadata={"quota": str(intent.max_live_leases)},
+        )
+    return Decided(None, ())
+
+
+def _admit(task: TaskRow, intent: Intent) -> None:
+    """The task's own conditions: its participant, open, and open for as long as the credential lives."""
+    now_ms, expires_ms = to_ms(intent.now), to_ms(intent.expires_at)
+    if intent.holder not in orjson.loads(task.participants):
+        raise task_not_found(task.id)
+    if is_over(task, now_ms):
+        raise task_ended(task.id)
+    if expires_ms <= now_ms:
+        raise InvalidInput(Reason.TTL_INVALID, "a credential must expire after it is asked for.")
+    if expires_ms > task.deadline:
+        raise WrongState(
+            Reason.TASK_ENDS_TOO_SOON,
+            f"the credential would live until {intent.expires_at.isoformat()}, task {task.id} ends at "
+            f"{from_ms(task.deadline).isoformat()}.",
+            hint="Ask for a shorter TTL, or start a task with a later deadline.",
+            metadata={"taskId": task.id, "deadline": from_ms(task.deadline).isoformat()},
+        )
+
+
+def _first(tx: Transaction, intent: Intent) -> Opened:
+    now_ms, expires_ms = to_ms(intent.now), to_ms(intent.expires_at)
+    attempt = _new_attempt(intent, intent.lease_id, 1, now_ms, expires_ms)
+    scope = intent.scope
+    lease = LeaseRow(
+        tenant=intent.tenant,
+        id=intent.lease_id,
+        task_id=intent.request.task_id,
+        holder=intent.holder,
+        request_id=intent.request.request_id,
+        request_digest=intent.request_digest,
+        template=scope.template,
+        template_digest=scope.template_digest,
+        connector=scope.connector,
+        account=scope.account,
+        environment=scope.environment,
+        resource=scope.resource,
+        access=scope.access.value,
+        actions=canonical_json(scope.actions).decode(),
+        parameters=canonical_json(scope.parameters).decode(),
+        step=intent.request.step,
+        contract_class=str(intent.contract_class),
+        policies=canonical_json(intent.decision.policies).decode(),
+        policy_digest=intent.decision.set_digest,
+        created_at=now_ms,
+        state=State.ISSUING.value,
+        cause=None,
+        expires_at=expires_ms,
+        confirm_by=None,
+        confirmed_at=None,
+        ended_at=None,
+        attempt_id=attempt.id,
+        attempts=1,
+        failures=0,
+        next_due=attempt.due_at,
+    )
+    tx.insert_lease(lease)
+    tx.insert_attempt(attempt)
+    _tell_intent(tx, attempt, lease, intent, now_ms)
+    return Opened(lease.id, attempt_of(attempt), ())
+
+
+def _admit_retry(view: View, lease: LeaseRow, intent: Intent) -> Decided:
+    """A retry's own conditions: the same content, the lease not being ended, nothing of it in flight."""
+    now_ms = to_ms(intent.now)
+    if lease.request_digest != intent.request_digest:
+        raise Conflict(
+            Reason.REQUEST_ID_REUSED,
+            f"request id {lease.request_id!r} already names lease {lease.id}, which was asked for with other content.",
+            hint="Use a fresh request id for a new request.",
+            metadata={"requestId": lease.request_id, "leaseId": lease.id},
+        )
+    if lease.state not in (State.ISSUING, State.ACTIVE) or now_ms >= lease.expires_at:
+        raise lease_ended(lease.id)
+    attempts = tuple(attempts_of(view, lease))
+    for attempt in attempts:
+        if not attempt.trusted:
+            raise tampered(attempt.TABLE, attempt.id)
+        if attempt.state == State.ISSUING and now_ms < attempt.issue_deadline:
+            raise Conflict(
+                Reason.REQUEST_IN_FLIGHT,
+                f"request id {lease.request_id!r} is being issued at this moment.",
+                hint="Wait for the first call, or try again after its deadline.",
+                metadata={"requestId": lease.request_id, "leaseId": lease.id},
+            )
+    return Decided(lease, attempts)
+
+
+def _retry(tx: Transaction, lease: LeaseRow, attempts: tuple[AttemptRow, ...], intent: Intent) -> Opened:
+    """A further attempt of a living lease. It may not outlive what the first one was granted."""
+    now_ms = to_ms(intent.now)
+    previous = [attempt for attempt in attempts if State(attempt.state) in MAYBE_ALIVE]
+    for attempt in previous:
+        if attempt.state != State.REVOKING:
+            move(tx, attempt, lease, Event.END, EndCause.REPLACED, now_ms)
+    expires_ms = min(to_ms(intent.expires_at), lease.expires_at)
+    new = _new_attempt(intent, lease.id, lease.attempts + 1, now_ms, expires_ms)
+    tx.insert_attempt(new)
+    lease.state, lease.cause, lease.ended_at = State.ISSUING.value, None, None
+    lease.confirm_by = lease.confirmed_at = None
+    lease.attempt_id, lease.attempts = new.id, new.number
+    lease.next_due = min(attempt.due_at for attempt in (new, *previous) if attempt.due_at is not None)
+    tx.update_lease(lease)
+    _tell_intent(tx, new, lease, intent, now_ms)
+    return Opened(lease.id, attempt_of(new), tuple(attempt_of(attempt) for attempt in previous))
+
+
+def _new_attempt(intent: Intent, lease_id: str, number: int, now_ms: int, expires_ms: int) -> AttemptRow:
+    row = AttemptRow(
+        tenant=intent.tenant,
+        id=intent.attempt_id,
+        lease_id=lease_id,
+        number=number,
+        connector=intent.scope.connector,
+        created_at=now_ms,
+        issue_deadline=to_ms(intent.issue_deadline),
+        handle=canonical_json(intent.handle).decode(),
+        upstream=None,
+        state=State.ISSUING.value,
+        cause=None,
+        activated_at=None,
+        expires_at=expires_ms,
+        due_at=None,
+        owed_since=None,
+        epoch=1,
+        failures=0,
+        last_error="",
+        stuck=0,
+    )
+    row.due_at = due_ms(row, None, None)
+    return row
+
+
+def _tell_intent(tx: Transaction, attempt: AttemptRow, lease: LeaseRow, intent: Intent, now_ms: int) -> None:
+    scope = intent.scope
+    tell(
+        tx,
+        EventType.LEASE_INTENT,
+        attempt,
+        lease,
+        intent.holder,
+        now_ms,
+        {
+            **intent.audit,
+            "attempt": attempt.number,
+            "request_id": lease.request_id,
+            "request_digest": lease.request_digest,
+            "template": scope.template,
+            "template_digest": scope.template_digest,
+            "connector": scope.connector,
+            "account": scope.account,
+            "environment": scope.environment,
+            "resource": scope.resource,
+            "access": lease.access,
+            "actions": scope.actions,
+            "parameters": scope.parameters,
+            "step": lease.step,
+            "contract_class": lease.contract_class,
+            "policies": intent.decision.policies,
+            "policy_digest": lease.policy_digest,
+            "expires_ms": attempt.expires_at,
+        },
+    )
+
+
+def lease_ended(lease_id: str) -> WrongState:
+    """The lease, or the attempt in question, is over or being ended."""
+    return WrongState(
+        Reason.LEASE_ENDED,
+        f"lease {lease_id} has ended or is being ended.",
+        hint="Ask again under a fresh request id.",
+        metadata={"leaseId": lease_id},
+    )
+
+
+def checkpoint(tx: Transaction, tenant: str, attempt_id: str, epoch: int, handle: Handle, upstream: str | None) -> None:
+    """See LeaseStore.checkpoint."""
+    attempt, _ = find_attempt(tx, tenant, attempt_id)
+    if not attempt.trusted:
+        raise tampered(attempt.TABLE, attempt.id)
+    if attempt.state != State.ISSUING or attempt.epoch != epoch:
+        raise lease_ended(attempt.lease_id)
+    attempt.handle = canonical_json(handle).decode()
+    attempt.upstream = attempt.upstream if upstream is None else upstream
+    if not tx.update_attempt(attempt):
+        raise lease_ended(attempt.lease_id)
+
+
+def activate(
+    tx: Transaction,
+    tenant: str,
+    attempt_id: str,
+    epoch: int,
+    expires_at: datetime,
+    confirm_by: datetime,
+    observed: Mapping[str, JsonValue],
+    now: datetime,
+) -> Lease | CommitAndRaise:
+    """See LeaseStore.activate. Whatever keeps it from becoming ACTIVE leaves the attempt REVOKING, committed."""
+    raw = tx.one("attempt_facts", {"tenant": tenant, "attempt_id": attempt_id})
+    if raw is None:
+        raise lease_not_found(attempt_id)
+    attempt_raw, lease_raw, task_raw = slices(raw, ATTEMPT_WIDTH, LEASE_WIDTH, TASK_WIDTH)
+    attempt = read_attempt(attempt_raw, tx.seal)
+    lease = read_optional_lease(lease_raw, tx.seal)
+    task = None if task_raw[0] is None else read_task(task_raw, tx.seal)
+    now_ms = to_ms(now)
+    if attempt.trusted and (attempt.state != State.ISSUING or attempt.epoch != epoch):
+        raise lease_ended(attempt.lease_id)
+    if lease is None or task is None or not (attempt.trusted and lease.trusted and task.trusted):
+        move(tx, attempt, lease, Event.END, EndCause.OUTCOME_UNKNOWN, now_ms)
+        return CommitAndRaise(_untrusted(attempt, lease, task))
+    ends_ms = min(to_ms(expires_at), attempt.expires_at, lease.expires_at)
+    if is_over(task, now_ms):
+        move(tx, attempt, lease, Event.END, over_cause(task), now_ms)
+        return CommitAndRaise(task_ended(task.id))
+    if now_ms >= ends_ms:
+        move(tx, attempt, lease, Event.END, EndCause.EXPIRED, now_ms)
+        return CommitAndRaise(lease_ended(lease.id))
+    attempt.expires_at = lease.expires_at = ends_ms
+    attempt.activated_at, lease.confirm_by, lease.confirmed_at = now_ms, to_ms(confirm_by), None
+    about: dict[str, JsonValue] = {
+        "expires_ms": ends_ms,
+        "confirm_by_ms": lease.confirm_by,
+        "upstream": attempt.upstream,
+        "observed": observed,
+    }
+    if not move(tx, attempt, lease, Event.ISSUED, None, now_ms, data=about):
+        raise lease_ended(lease.id)
+    return lease_of(lease)
+
+
+def _untrusted(attempt: AttemptRow, lease: LeaseRow | None, task: TaskRow | None) -> Tampered:
+    if not attempt.trusted:
+        return tampered(attempt.TABLE, attempt.id)
+    if lease is None or not lease.trusted:
+        return tampered(LeaseRow.TABLE, attempt.lease_id)
+    return tampered(TaskRow.TABLE, task.id if task else lease.task_id)
+
+
+def confirm_delivery(tx: Transaction, tenant: str, lease_id: str, holder: str, attempt_id: str, now: datetime) -> Lease:
+    """See LeaseStore.confirm_delivery. Too late is too late, also where nobody has swept it yet."""
+    attempt, lease = find_attempt(tx, tenant, attempt_id)
+    if lease is None or lease.holder != holder or lease.id != lease_id:
+        raise lease_not_found(lease_id)
+    trust_lease(lease)
+    if not attempt.trusted:
+        raise tampered(attempt.TABLE, attempt.id)
+    now_ms = to_ms(now)
+    if attempt.state != State.ACTIVE or attempt.due_at is None or now_ms >= attempt.due_at:
+        raise lease_ended(lease.id)
+    if lease.confirmed_at is not None:
+        return lease_of(lease)
+    lease.confirmed_at, lease.confirm_by = now_ms, None
+    attempt.due_at = due_ms(attempt, None, None)
+    tx.update_attempt(attempt)
+    settle(tx, lease, attempt, now_ms)
+    tell(tx, EventType.DELIVERY_CONFIRMED, attempt, lease, holder, now_ms, {"attempt": attempt.number}, Vouch.AGENT)
+    return lease_of(lease)

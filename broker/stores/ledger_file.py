@@ -1,0 +1,143 @@
+"""The SQLite file: who may open it, how connections are made, and what must be true of them.
+
+The directory belongs to the broker's account (or root) and nobody else can write to it; the file is
+0600; one process at a time owns the ledger, because the audit head is in its memory. WAL with
+``synchronous=FULL`` is what makes an answered COMMIT survive a power cut (sqlite.org/pragma.html), so it
+is read back on every connection and not believed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import stat
+from pathlib import Path
+from urllib.parse import quote
+
+from broker.errors import InvalidInput, NotReady, Reason
+
+# How long a connection waits for another one's lock. Ours are one writer and readers that never block it,
+# so this is for operators with a shell open on the file.
+BUSY_MS = 5_000
+
+_SYNCHRONOUS_FULL = 2
+
+
+def prepare_file(path: Path) -> None:
+    """Make ``path`` (0600) if it is absent. Raises InvalidInput (CONFIG_INVALID) where others could write or read."""
+    directory = path.parent
+    try:
+        facts = directory.stat()
+    except OSError as error:
+        raise _refused(path, f"its directory cannot be used: {error.strerror}.") from None
+    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise _refused(path, "its directory is writable by group or others.", f"chmod go-w {directory}")
+    if facts.st_uid not in (os.geteuid(), 0):
+        raise _refused(path, "its directory belongs to another account.")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        _check_file(path)
+        return
+    except OSError as error:
+        raise _refused(path, f"it cannot be made: {error.strerror}.") from None
+    os.close(descriptor)
+    sync_directory(directory)
+
+
+def _check_file(path: Path) -> None:
+    facts = path.lstat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise _refused(path, "it is not a regular file.")
+    if facts.st_mode & 0o077:
+        raise _refused(path, "it is open to group or others.", f"chmod 600 {path}")
+    if facts.st_uid != os.geteuid():
+        raise _refused(path, "it belongs to another account.")
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a new directory entry durable (fsync(2): the file's own sync does not)."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refused(path: Path, why: str, hint: str = "") -> InvalidInput:
+    return InvalidInput(
+        Reason.CONFIG_INVALID, f"ledger {path}: {why}", hint=hint and f"Run: {hint}", metadata={"path": str(path)}
+    )
+
+
+class ProcessLock:
+    """An exclusive advisory lock beside the ledger; it ends with the process, however that ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises NotReady (STORE_UNAVAILABLE) if another process has it."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(path.with_name(f"{path.name}.lock"), flags, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._descriptor)
+            raise NotReady(
+                Reason.STORE_UNAVAILABLE,
+                f"ledger {path} is in use by another broker (process {holder or 'unknown'}).",
+                hint="One brokerd per SQLite ledger: stop the other one, or give this one its own.",
+                metadata={"path": str(path), "process": holder},
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+
+    def release(self) -> None:
+        """Let the next broker in."""
+        os.close(self._descriptor)
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """The connection that writes. Raises NotReady (STORE_UNAVAILABLE) if durability is not what was asked for."""
+    connection = _connect(path, "rw")
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        connection.close()
+        raise _unfit(path, f"journal mode is {mode}, not WAL")
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write, seeing whatever is committed when a statement begins."""
+    connection = _connect(path, "ro")
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        timeout=BUSY_MS / 1000,
+        isolation_level=None,  # transactions are opened and closed by name
+        check_same_thread=False,  # each connection is used by one thread at a time
+        cached_statements=256,
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    for pragma, wanted in (("synchronous", _SYNCHRONOUS_FULL), ("foreign_keys", 1), ("busy_timeout", BUSY_MS)):
+        (value,) = connection.execute(f"PRAGMA {pragma}").fetchone()
+        if value != wanted:
+            connection.close()
+            raise _unfit(path, f"PRAGMA {pragma} is {value}, not {wanted}")
+    return connection
+
+
+def _unfit(path: Path, why: str) -> NotReady:
+    return NotReady(
+        Reason.STORE_UNAVAILABLE,
+        f"ledger {path}: {why}; an answered commit would not be durable.",
+        hint="Keep the ledger on a local file system.",
+        metadata={"path": str(path)},
+    )

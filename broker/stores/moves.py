@@ -1,0 +1,165 @@
+"""How a stored attempt moves, and its lease after it: the one place that turns the machine into rows.
+
+Every move goes through :func:`broker.lease.machine.next_state`, gets its due time from
+:func:`broker.lease.deadlines.due_at`, is recorded in the audit trail, and leaves the lease row equal to
+what its attempts say.
+
+Quarantine. An attempt whose row fails its MAC may still be alive upstream, so it is revoked by the
+handle that the row holds, like any other; but since that handle may be the forger's, an upstream's
+"gone" proves nothing. Such a row stays REVOKING, marked stuck, retried for ever at the slowest pace
+and with its MAC left wrong, until an operator has looked at it.
+"""
+
+from __future__ import annotations
+
+from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.lease.backoff import CAP
+from broker.lease.deadlines import due_at
+from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State, lease_state, next_state
+from broker.ports import EndCause
+from broker.scope.canonical import JsonValue
+from broker.stores.rows import AttemptRow, LeaseRow, read_attempt
+from broker.stores.times import from_ms, optional_at, optional_ms, span_ms
+from broker.stores.transaction import Transaction, View
+
+BROKER = "broker"
+QUARANTINED = "its row fails its MAC: revoked by the stored handle, and kept for an operator"
+
+_EVENTS = {
+    State.ISSUING: EventType.LEASE_INTENT,
+    State.ACTIVE: EventType.LEASE_ISSUED,
+    State.REVOKING: EventType.LEASE_REVOKING,
+    State.REVOKED: EventType.LEASE_REVOKED,
+    State.EXPIRED: EventType.LEASE_EXPIRED,
+    State.VOID: EventType.LEASE_VOID,
+}
+
+
+def due_ms(attempt: AttemptRow, confirm_by: int | None, retry_at: int | None) -> int | None:
+    """The due time of an attempt in its present state."""
+    return optional_ms(
+        due_at(
+            State(attempt.state),
+            issue_deadline=from_ms(attempt.issue_deadline),
+            confirm_by=optional_at(confirm_by),
+            expires_at=from_ms(attempt.expires_at),
+            retry_at=optional_at(retry_at),
+        )
+    )
+
+
+def move(
+    tx: Transaction,
+    attempt: AttemptRow,
+    lease: LeaseRow | None,
+    event: Event,
+    cause: EndCause | None,
+    now_ms: int,
+    *,
+    actor: str = BROKER,
+    data: dict[str, JsonValue] | None = None,
+    due: int | None = None,
+) -> bool:
+    """Apply ``event`` and store attempt and lease; False if somebody else moved the attempt meanwhile.
+
+    ``due``: when a REVOKING attempt is looked at next; at once if not given. The first cause stands.
+    """
+    if not attempt.trusted:
+        quarantine(tx, attempt, lease, now_ms if due is None else due, now_ms)
+        return True
+    state = next_state(State(attempt.state), event)
+    attempt.state = state.value
+    if state is not State.ACTIVE and attempt.cause is None and cause is not None:
+        attempt.cause = cause.value
+    attempt.owed_since = (attempt.owed_since or now_ms) if state is State.REVOKING else None
+    attempt.due_at = due_ms(attempt, lease.confirm_by if lease else None, now_ms if due is None else due)
+    if not tx.update_attempt(attempt):
+        return False
+    if lease is not None:
+        settle(tx, lease, attempt, now_ms)
+    about: dict[str, JsonValue] = {"attempt": attempt.number, "cause": attempt.cause, **(data or {})}
+    tell(tx, _EVENTS[state], attempt, lease, actor, now_ms, about)
+    return True
+
+
+def settle(tx: Transaction, lease: LeaseRow, changed: AttemptRow, now_ms: int) -> None:
+    """Store the lease as its attempts say it is; ``changed`` is stored already."""
+    attempts = [changed] if lease.attempts == 1 else attempts_of(tx, lease)
+    state = lease_state(State(attempt.state) for attempt in attempts)
+    living = [attempt for attempt in attempts if State(attempt.state) in MAYBE_ALIVE]
+    latest = attempts[-1]
+    lease.state = state.value
+    lease.cause = None if state in (State.ISSUING, State.ACTIVE) else latest.cause
+    if state is not State.ACTIVE:
+        lease.confirm_by = None
+    lease.attempt_id, lease.attempts = latest.id, max(lease.attempts, latest.number)
+    lease.failures = max((attempt.failures for attempt in living), default=0)
+    lease.next_due = min((attempt.due_at or 0 for attempt in living), default=None)
+    lease.ended_at = (lease.ended_at or now_ms) if state in TERMINAL else None
+    tx.update_lease(lease)
+
+
+def attempts_of(view: View, lease: LeaseRow) -> list[AttemptRow]:
+    """All attempts of a lease, oldest first."""
+    rows = view.all("attempts_of_lease", {"tenant": lease.tenant, "lease_id": lease.id})
+    return [read_attempt(row, view.seal) for row in rows]
+
+
+def tell(
+    tx: Transaction,
+    event: EventType,
+    attempt: AttemptRow,
+    lease: LeaseRow | None,
+    actor: str,
+    now_ms: int,
+    data: dict[str, JsonValue],
+    vouched_by: Vouch = Vouch.BROKER,
+) -> None:
+    """Record an event of one attempt."""
+    if not attempt.trusted or (lease is not None and not lease.trusted):
+        data = {**data, "untrusted_row": True}
+    tx.audit(
+        AuditEvent(
+            event,
+            actor,
+            vouched_by,
+            tenant=attempt.tenant,
+            task_id=lease.task_id if lease else "",
+            lease_id=attempt.lease_id,
+            attempt_id=attempt.id,
+            holder=lease.holder if lease else "",
+            data=data,
+        ),
+        now_ms,
+    )
+
+
+def quarantine(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, due: int, now_ms: int) -> None:
+    """Keep an untrusted attempt in the revoker's queue: REVOKING, stuck, due at ``due``."""
+    alarmed = attempt.stuck
+    attempt.owed_since = attempt.owed_since or now_ms
+    attempt.due_at, attempt.stuck, attempt.last_error = due, 1, QUARANTINED
+    attempt.epoch += 1
+    tx.run(
+        "quarantine_attempt",
+        {
+            "cause": attempt.cause,
+            "due_at": attempt.due_at,
+            "owed_since": attempt.owed_since,
+            "epoch": attempt.epoch,
+            "failures": attempt.failures,
+            "last_error": attempt.last_error,
+            "tenant": attempt.tenant,
+            "id": attempt.id,
+        },
+    )
+    # Which lease an untrusted row belongs to is known only where the trusted lease names it.
+    if lease is not None and lease.trusted and lease.attempt_id == attempt.id:
+        settle(tx, lease, attempt, now_ms)
+    if not alarmed:
+        tell(tx, EventType.LEASE_STUCK, attempt, lease, BROKER, now_ms, {"why": QUARANTINED})
+
+
+def quarantine_pause(now_ms: int) -> int:
+    """When a quarantined attempt is tried again after its stored handle was revoked."""
+    return now_ms + span_ms(CAP)

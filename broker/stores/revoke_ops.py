@@ -1,0 +1,126 @@
+"""Operations of the revoker: claiming what is due and recording how it went, each inside one transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from broker.audit.event import EventType
+from broker.errors import Defect, Reason
+from broker.lease.machine import TERMINAL, Event, State
+from broker.ports import Attempt, EndCause
+from broker.scope.canonical import JsonValue
+from broker.stores.end_ops import CHUNK, find_attempt, read_pair
+from broker.stores.moves import (
+    BROKER,
+    due_ms,
+    move,
+    quarantine,
+    quarantine_pause,
+    settle,
+    tell,
+)
+from broker.stores.rows import AttemptRow, LeaseRow, attempt_of
+from broker.stores.times import span_ms, to_ms
+from broker.stores.transaction import Transaction
+
+# An upstream's complaint is kept for people to read, up to this many characters.
+LONGEST_ERROR = 500
+
+
+def claim_due(tx: Transaction, connector: str, now: datetime, limit: int, claim_for: timedelta) -> list[Attempt]:
+    """See LeaseStore.claim_due."""
+    now_ms = to_ms(now)
+    until_ms = now_ms + span_ms(claim_for)
+    claimed = []
+    for raw in tx.all("attempts_due", {"connector": connector, "now": now_ms, "limit": limit}):
+        attempt, lease = read_pair(raw, tx)
+        if not attempt.trusted:
+            quarantine(tx, attempt, lease, until_ms, now_ms)
+        elif attempt.state == State.REVOKING:
+            _postpone(tx, attempt, lease, until_ms, now_ms)
+        else:
+            attempt.epoch += 1
+            move(tx, attempt, lease, Event.END, overdue_cause(attempt, now_ms), now_ms, due=until_ms)
+        claimed.append(attempt_of(attempt))
+    return claimed
+
+
+def overdue_cause(attempt: AttemptRow, now_ms: int) -> EndCause:
+    """Why an attempt that came due before anybody ended it is ended now."""
+    if attempt.state == State.ISSUING:
+        return EndCause.OUTCOME_UNKNOWN
+    return EndCause.EXPIRED if now_ms >= attempt.expires_at else EndCause.UNCONFIRMED
+
+
+def _postpone(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, until_ms: int, now_ms: int) -> None:
+    """Take a REVOKING attempt: no change of state, hence no event."""
+    attempt.epoch += 1
+    attempt.due_at = due_ms(attempt, None, until_ms)
+    tx.update_attempt(attempt)
+    if lease is not None:
+        settle(tx, lease, attempt, now_ms)
+
+
+def record_revocation(
+    tx: Transaction,
+    claimed: Attempt,
+    event: Event | None,
+    now: datetime,
+    next_due: datetime,
+    error: str,
+    stuck: bool,
+) -> bool:
+    """See LeaseStore.record_revocation."""
+    if event not in (None, Event.REVOKE_CONFIRMED, Event.TIME_ENDED, Event.NEVER_ISSUED):
+        raise Defect(Reason.INTERNAL, f"a revocation does not end in {event}.")
+    attempt, lease = find_attempt(tx, claimed.tenant, claimed.id)
+    if attempt.epoch != claimed.epoch or State(attempt.state) in TERMINAL:
+        return False
+    now_ms = to_ms(now)
+    if not attempt.trusted:
+        due = to_ms(next_due) if event is None else quarantine_pause(now_ms)
+        quarantine(tx, attempt, lease, due, now_ms)
+        return True
+    if attempt.state != State.REVOKING:
+        raise Defect(Reason.ILLEGAL_TRANSITION, f"an attempt in {attempt.state} has no revocation to record.")
+    if event is None:
+        return _not_yet(tx, attempt, lease, now_ms, to_ms(next_due), error, stuck)
+    failures, attempt.failures, attempt.last_error = attempt.failures, 0, ""
+    cause = EndCause.NEVER_ISSUED if event is Event.NEVER_ISSUED else None
+    return move(tx, attempt, lease, event, cause, now_ms, data={"failures": failures})
+
+
+def _not_yet(
+    tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, now_ms: int, due: int, error: str, stuck: bool
+) -> bool:
+    """Schedule the next try. Waiting (no error) is not owed before then; failing is owed since it began."""
+    alarm = stuck and not attempt.stuck
+    attempt.failures = attempt.failures + 1 if error else 0
+    attempt.last_error = error[:LONGEST_ERROR]
+    attempt.stuck = int(stuck)
+    attempt.due_at = due_ms(attempt, None, due)
+    if not error:
+        attempt.owed_since = due
+    if not tx.update_attempt(attempt):
+        return False
+    if lease is not None:
+        settle(tx, lease, attempt, now_ms)
+    if alarm:
+        about: dict[str, JsonValue] = {
+            "attempt": attempt.number,
+            "failures": attempt.failures,
+            "error": attempt.last_error,
+        }
+        tell(tx, EventType.LEASE_STUCK, attempt, lease, BROKER, now_ms, about)
+    return True
+
+
+def recover(tx: Transaction, now: datetime) -> int:
+    """One portion of LeaseStore.recover; 0 when nothing is left."""
+    now_ms = to_ms(now)
+    rows = tx.all("attempts_to_recover", {"now": now_ms, "limit": CHUNK})
+    for raw in rows:
+        attempt, lease = read_pair(raw, tx)
+        attempt.epoch += 1  # whatever an earlier process still has in hand is stale
+        move(tx, attempt, lease, Event.END, overdue_cause(attempt, now_ms), now_ms)
+    return len(rows)

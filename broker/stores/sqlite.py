@@ -1,0 +1,292 @@
+"""The ledger in one SQLite file: the default store of a single broker.
+
+Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`broker.stores.group_commit`)
+and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
+:mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from broker.audit.chain import GENESIS, head_mac
+from broker.audit.event import AuditEvent
+from broker.errors import Reason, Tampered
+from broker.lease.machine import Event, State
+from broker.ports import (
+    Attempt,
+    EndCause,
+    Handle,
+    Intent,
+    KeyRing,
+    Lease,
+    LeaseEvent,
+    LeaseFilter,
+    LedgerFigures,
+    NewTask,
+    Opened,
+    Selector,
+    Task,
+    TaskState,
+)
+from broker.scope.canonical import JsonValue
+from broker.stores import end_ops, grant_ops, reads, revoke_ops, task_ops
+from broker.stores.group_commit import GroupCommit, unavailable
+from broker.stores.ledger_file import ProcessLock, connect_writer, prepare_file
+from broker.stores.migrate import migrate
+from broker.stores.queries import SQL
+from broker.stores.readers import Readers
+from broker.stores.seal import RowSeal
+from broker.stores.times import to_ms
+from broker.stores.trail import Head, Trail
+from broker.stores.transaction import Transaction
+
+
+class SqliteStore:
+    """A :class:`broker.ports.LeaseStore`. Made by :meth:`open`, ended by :meth:`close`."""
+
+    def __init__(
+        self, lock: ProcessLock, connection: sqlite3.Connection, path: Path, keys: KeyRing, writer: str
+    ) -> None:
+        """Use :meth:`open`."""
+        self._lock = lock
+        self._connection = connection
+        trail = Trail(keys, writer, _read_head(connection, keys))
+        self._head = trail.committed_seq
+        self._moved = asyncio.Event()
+        self._closed = False
+        seal = RowSeal(keys)
+        self._readers = Readers(path, seal)
+        self._writer = GroupCommit(connection, Transaction(connection, seal, trail), trail, self._committed)
+
+    @classmethod
+    async def open(cls, path: Path, keys: KeyRing, writer: str) -> SqliteStore:
+        """Open the ledger at ``path``, made if absent, in the schema of this release.
+
+        ``writer`` names this broker in the audit records. Raises InvalidInput (CONFIG_INVALID) for a file
+        or directory that others can reach, NotReady (STORE_UNAVAILABLE) if another broker has it, Tampered
+        (SCHEMA_VERSION, AUDIT_CHAIN_BROKEN) for a ledger that is newer, or whose audit head is not ours.
+        """
+        prepare_file(path)
+        lock = ProcessLock(path)
+        connection = None
+        try:
+            connection = connect_writer(path)
+            migrate(connection)
+            return cls(lock, connection, path, keys, writer)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            lock.release()
+            if isinstance(error, sqlite3.Error):
+                raise unavailable(error) from error
+            raise
+
+    def _committed(self, head: int) -> None:
+        """On the event loop, after each batch: wake whoever waits for the audit head to move."""
+        if head != self._head:
+            self._head = head
+            self._moved.set()
+            self._moved = asyncio.Event()
+
+    async def close(self) -> None:
+        """See LeaseStore.close. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._writer.close()
+        await self._readers.close()
+        self._moved.set()
+        self._connection.close()  # the last one: moves the write-ahead log into the file
+        self._lock.release()
+
+    # -- tasks
+
+    async def start_task(self, new: NewTask) -> Task:
+        """See LeaseStore.start_task."""
+        return await self._writer.submit(lambda tx: task_ops.start_task(tx, new))
+
+    async def get_task(self, tenant: str, task_id: str) -> Task:
+        """See LeaseStore.get_task."""
+        return self._readers.point(lambda view: reads.get_task(view, tenant, task_id))
+
+    async def end_task(
+        self, tenant: str, task_id: str, state: TaskState, cause: EndCause, actor: str, now: datetime
+    ) -> Task:
+        """See LeaseStore.end_task."""
+        return await self._writer.submit(lambda tx: task_ops.end_task(tx, tenant, task_id, state, cause, actor, now))
+
+    async def hold_task(self, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:
+        """See LeaseStore.hold_task."""
+        return await self._writer.submit(lambda tx: task_ops.hold_task(tx, tenant, task_id, grace, until, now))
+
+    async def end_due_tasks(self, now: datetime, limit: int) -> int:
+        """See LeaseStore.end_due_tasks. Costs a look at an index where nothing is due."""
+        if not self._readers.point(lambda view: reads.any_task_due(view, now)):
+            return 0
+        return await self._writer.submit(lambda tx: task_ops.end_due_tasks(tx, now, limit))
+
+    # -- issuing
+
+    async def open_intent(self, intent: Intent) -> Opened:
+        """See LeaseStore.open_intent."""
+        return await self._writer.submit(lambda tx: grant_ops.open_intent(tx, intent))
+
+    async def check_intent(self, intent: Intent) -> None:
+        """See LeaseStore.check_intent."""
+        self._readers.point(lambda view: grant_ops.decide(view, intent))
+
+    async def checkpoint(
+        self, tenant: str, attempt_id: str, epoch: int, handle: Handle, upstream: str | None, now: datetime
+    ) -> None:
+        """See LeaseStore.checkpoint."""
+        await self._writer.submit(lambda tx: grant_ops.checkpoint(tx, tenant, attempt_id, epoch, handle, upstream))
+
+    async def activate(
+        self,
+        tenant: str,
+        attempt_id: str,
+        epoch: int,
+        expires_at: datetime,
+        confirm_by: datetime,
+        observed: Mapping[str, JsonValue],
+        now: datetime,
+    ) -> Lease:
+        """See LeaseStore.activate."""
+        return await self._writer.submit(
+            lambda tx: grant_ops.activate(tx, tenant, attempt_id, epoch, expires_at, confirm_by, observed, now)
+        )
+
+    async def confirm_delivery(self, tenant: str, lease_id: str, holder: str, attempt_id: str, now: datetime) -> Lease:
+        """See LeaseStore.confirm_delivery."""
+        return await self._writer.submit(
+            lambda tx: grant_ops.confirm_delivery(tx, tenant, lease_id, holder, attempt_id, now)
+        )
+
+    # -- ending
+
+    async def end_attempt(
+        self, tenant: str, attempt_id: str, event: Event, cause: EndCause, now: datetime, detail: str = ""
+    ) -> State:
+        """See LeaseStore.end_attempt."""
+        return await self._writer.submit(
+            lambda tx: end_ops.end_attempt(tx, tenant, attempt_id, event, cause, now, detail)
+        )
+
+    async def end_leases(self, selector: Selector, cause: EndCause, actor: str, now: datetime) -> int:
+        """See LeaseStore.end_leases."""
+        return await self._writer.submit(lambda tx: end_ops.end_leases(tx, selector, cause, actor, now))
+
+    async def end_unregistered(self, tenant: str, registered: frozenset[str], now: datetime) -> int:
+        """See LeaseStore.end_unregistered. Writes only if somebody has left."""
+        gone = await self._readers.scan(lambda view: reads.unregistered(view, tenant, registered))
+        if not gone:
+            return 0
+        return await self._writer.submit(lambda tx: end_ops.end_unregistered(tx, tenant, gone, now))
+
+    async def claim_due(self, connector: str, now: datetime, limit: int, claim_for: timedelta) -> Sequence[Attempt]:
+        """See LeaseStore.claim_due."""
+        return await self._writer.submit(lambda tx: revoke_ops.claim_due(tx, connector, now, limit, claim_for))
+
+    async def record_revocation(
+        self, attempt: Attempt, event: Event | None, now: datetime, next_due: datetime, error: str, stuck: bool
+    ) -> bool:
+        """See LeaseStore.record_revocation."""
+        return await self._writer.submit(
+            lambda tx: revoke_ops.record_revocation(tx, attempt, event, now, next_due, error, stuck)
+        )
+
+    async def recover(self, now: datetime) -> int:
+        """See LeaseStore.recover. In portions: however much a crash left, memory holds one portion of it."""
+        total = 0
+        while portion := await self._writer.submit(lambda tx: revoke_ops.recover(tx, now)):
+            total += portion
+        return total
+
+    # -- reading
+
+    async def get_lease(self, tenant: str, lease_id: str, holder: str) -> Lease:
+        """See LeaseStore.get_lease."""
+        return self._readers.point(lambda view: reads.get_lease(view, tenant, lease_id, holder))
+
+    async def list_leases(self, filter_: LeaseFilter, after: str, limit: int) -> Sequence[Lease]:
+        """See LeaseStore.list_leases."""
+        return await self._readers.scan(lambda view: reads.list_leases(view, filter_, after, limit))
+
+    async def living_attempts(self, tenant: str, lease_id: str) -> Sequence[Attempt]:
+        """See LeaseStore.living_attempts."""
+        return self._readers.point(lambda view: reads.living_attempts(view, tenant, lease_id))
+
+    async def task_leases(self, tenant: str, task_id: str) -> Sequence[Lease]:
+        """See LeaseStore.task_leases."""
+        return await self._readers.scan(lambda view: reads.task_leases(view, tenant, task_id))
+
+    async def lease_events(self, tenant: str, holder: str, after: int, limit: int) -> Sequence[LeaseEvent]:
+        """See LeaseStore.lease_events."""
+        return await self._readers.scan(lambda view: reads.lease_events(view, tenant, holder, after, limit))
+
+    async def changed(self, since: int) -> int:
+        """See LeaseStore.changed."""
+        if self._head <= since and not self._closed:
+            await self._moved.wait()
+        return self._head
+
+    async def known_upstream(self, connector: str, names: Sequence[str]) -> frozenset[str]:
+        """See LeaseStore.known_upstream."""
+        return await self._readers.scan(lambda view: reads.known_upstream(view, connector, names))
+
+    async def connectors_in_use(self) -> frozenset[str]:
+        """See LeaseStore.connectors_in_use."""
+        return await self._readers.scan(reads.connectors_in_use)
+
+    async def figures(self, now: datetime) -> LedgerFigures:
+        """See LeaseStore.figures."""
+        return await self._readers.scan(lambda view: reads.figures(view, now))
+
+    # -- audit
+
+    async def append(self, events: Sequence[AuditEvent], now: datetime) -> None:
+        """See LeaseStore.append."""
+
+        def record(tx: Transaction) -> None:
+            for event in events:
+                tx.audit(event, to_ms(now))
+
+        await self._writer.submit(record)
+
+    async def audit_since(self, after: int, limit: int) -> Sequence[bytes]:
+        """See LeaseStore.audit_since."""
+        return await self._readers.scan(lambda view: reads.audit_since(view, after, limit))
+
+    async def audit_exported(self, upto: int) -> None:
+        """See LeaseStore.audit_exported."""
+        await self._writer.submit(lambda tx: tx.run("set_exported", {"upto": upto}))
+
+
+def _read_head(connection: sqlite3.Connection, keys: KeyRing) -> Head:
+    """Where the chain goes on. A head that is not ours is not continued: that would hide what was done to it."""
+    last = connection.execute(SQL["last_audit_row"]).fetchone()
+    row = connection.execute(SQL["audit_head"]).fetchone()
+    if row is None and last is None:
+        return Head(0, GENESIS)
+    if row is None or last is None:
+        raise _broken("its audit records and their head do not belong together")
+    seq, digest, mac, key_id = row
+    if not hmac.compare_digest(head_mac(keys.find(key_id), seq, digest), mac):
+        raise _broken("the head of its audit chain is not ours")
+    if (last[0], last[5]) != (seq, digest):
+        raise _broken(f"its audit chain should end at record {seq} and does not")
+    return Head(seq, digest)
+
+
+def _broken(why: str) -> Tampered:
+    return Tampered(
+        Reason.AUDIT_CHAIN_BROKEN,
+        f"the ledger cannot be trusted: {why}.",
+        hint="Run broker audit verify on a copy of it.",
+    )

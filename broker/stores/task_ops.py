@@ -1,0 +1,176 @@
+"""Operations on tasks, each inside one write transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.errors import Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
+from broker.ports import EndCause, NewTask, Task, TaskState
+from broker.scope.canonical import canonical_json
+from broker.stores.end_ops import end_selected
+from broker.stores.moves import BROKER
+from broker.stores.rows import TaskRow, read_task, task_of, trust_task
+from broker.stores.times import span_ms, to_ms
+from broker.stores.transaction import Transaction, View
+
+
+def start_task(tx: Transaction, new: NewTask) -> Task:
+    """See LeaseStore.start_task."""
+    key = {"tenant": new.tenant, "creator": new.creator, "request_id": new.request_id}
+    raw = tx.one("task_by_request", key)
+    if raw is not None:
+        return _repeated(read_task(raw, tx.seal), new)
+    if new.deadline <= new.created_at:
+        raise InvalidInput(Reason.TTL_INVALID, "a task's deadline must lie in the future.")
+    (count,) = tx.row("count_open_tasks", {"tenant": new.tenant, "creator": new.creator, "quota": new.max_open})
+    if count >= new.max_open:
+        raise Exhausted(
+            Reason.QUOTA_OPEN_TASKS,
+            f"{new.creator} already has {new.max_open} open tasks.",
+            hint="Complete a task first; an operator sets the quota in the agent's file.",
+            metadata={"quota": str(new.max_open)},
+        )
+    row = TaskRow(
+        tenant=new.tenant,
+        id=new.id,
+        creator=new.creator,
+        request_id=new.request_id,
+        request_digest=new.request_digest,
+        participants=canonical_json(sorted(new.participants | {new.creator})).decode(),
+        purpose=new.purpose,
+        ticket=new.ticket,
+        sponsor=new.sponsor,
+        created_at=to_ms(new.created_at),
+        deadline=to_ms(new.deadline),
+        hold_grace=0,
+        hold_until=None,
+        state=TaskState.OPEN.value,
+        cause=None,
+        ended_at=None,
+        ends_at=to_ms(new.deadline),
+    )
+    tx.insert_task(row)
+    tx.audit(
+        AuditEvent(
+            EventType.TASK_STARTED,
+            new.creator,
+            Vouch.BROKER,
+            tenant=new.tenant,
+            task_id=new.id,
+            data={
+                "participants": sorted(new.participants | {new.creator}),
+                "purpose": new.purpose,
+                "ticket": new.ticket,
+                "sponsor": new.sponsor,
+                "deadline_ms": row.deadline,
+                "request_id": new.request_id,
+            },
+        ),
+        row.created_at,
+    )
+    return task_of(row)
+
+
+def _repeated(row: TaskRow, new: NewTask) -> Task:
+    trust_task(row)
+    if row.request_digest != new.request_digest:
+        raise Conflict(
+            Reason.REQUEST_ID_REUSED,
+            f"request id {new.request_id!r} already names task {row.id}, which was asked for with other content.",
+            hint="Use a fresh request id for a new task.",
+            metadata={"requestId": new.request_id, "taskId": row.id},
+        )
+    return task_of(row)
+
+
+def find_task(tx: View, tenant: str, task_id: str) -> TaskRow:
+    """The task's row, trusted or not. Raises NotFound (TASK_NOT_FOUND)."""
+    raw = tx.one("task_by_id", {"tenant": tenant, "task_id": task_id})
+    if raw is None:
+        raise task_not_found(task_id)
+    return read_task(raw, tx.seal)
+
+
+def task_not_found(task_id: str) -> NotFound:
+    """One answer for a task that is not there and for one that the caller has no part in."""
+    return NotFound(
+        Reason.TASK_NOT_FOUND,
+        f"there is no task {task_id} that you take part in.",
+        hint="Start a task, or ask its creator to name you as a participant.",
+        metadata={"taskId": task_id},
+    )
+
+
+def task_ended(task_id: str) -> WrongState:
+    """The task is closed, or its deadline or hold has passed."""
+    return WrongState(
+        Reason.TASK_ENDED, f"task {task_id} has ended.", hint="Start a new task.", metadata={"taskId": task_id}
+    )
+
+
+def is_over(row: TaskRow, now_ms: int) -> bool:
+    """Closed, or due to be: nothing may be granted under it any more."""
+    return row.state != TaskState.OPEN or row.ends_at is None or now_ms >= row.ends_at
+
+
+def over_cause(row: TaskRow) -> EndCause:
+    """Why a task that is over is over: how it was closed, or else which of its times came first."""
+    if row.cause is not None:
+        return EndCause(row.cause)
+    dropped = row.hold_until is not None and row.hold_until < row.deadline
+    return EndCause.HOLD_DROPPED if dropped else EndCause.TASK_DEADLINE
+
+
+def end_task(
+    tx: Transaction, tenant: str, task_id: str, state: TaskState, cause: EndCause, actor: str, now: datetime
+) -> Task:
+    """See LeaseStore.end_task. A task whose row fails its MAC is closed too: that only ever takes away."""
+    if state is TaskState.OPEN:
+        raise Defect(Reason.INTERNAL, "a task cannot be ended into OPEN.")
+    row = find_task(tx, tenant, task_id)
+    if row.state == TaskState.OPEN:
+        close(tx, row, state, cause, actor, to_ms(now))
+    return task_of(row)
+
+
+def close(tx: Transaction, row: TaskRow, state: TaskState, cause: EndCause, actor: str, now_ms: int) -> None:
+    """Close an open task and end what lives under it."""
+    row.state, row.cause, row.ended_at, row.ends_at = state.value, cause.value, now_ms, None
+    tx.update_task(row)
+    completed = state is TaskState.COMPLETED
+    ended = end_selected(
+        tx, "unended_by_task", {"tenant": row.tenant, "task_id": row.id, "holder": ""}, cause, actor, now_ms
+    )
+    tx.audit(
+        AuditEvent(
+            EventType.TASK_COMPLETED if completed else EventType.TASK_ENDED,
+            actor,
+            Vouch.BROKER,
+            tenant=row.tenant,
+            task_id=row.id,
+            data={"cause": cause.value, "attempts_ended": ended},
+        ),
+        now_ms,
+    )
+
+
+def end_due_tasks(tx: Transaction, now: datetime, limit: int) -> int:
+    """See LeaseStore.end_due_tasks."""
+    now_ms = to_ms(now)
+    rows = tx.all("tasks_due", {"now": now_ms, "limit": limit})
+    for raw in rows:
+        row = read_task(raw, tx.seal)
+        close(tx, row, TaskState.ENDED, over_cause(row), BROKER, now_ms)
+    return len(rows)
+
+
+def hold_task(tx: Transaction, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:
+    """See LeaseStore.hold_task."""
+    row = trust_task(find_task(tx, tenant, task_id))
+    if is_over(row, to_ms(now)):
+        raise task_ended(task_id)
+    row.hold_grace, row.hold_until = span_ms(grace), to_ms(until)
+    row.ends_at = min(row.deadline, row.hold_until)
+    tx.update_task(row)
+    return task_of(row)

@@ -1,0 +1,108 @@
+"""Draw what docs/ says about the code from the code itself; ``make docs`` runs it.
+
+Made here: the diagram of the attempt machine in ``architecture.md`` (from ``broker/lease/machine.py``)
+and the whole of ``reasons.md`` (from ``broker/errors.py``, ``broker/api/errors.py`` and what
+``reasons.toml`` says to operators and agents). With ``--check`` nothing is written: it exits 1 if what
+is committed is not what would be made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from broker import errors
+from broker.api.errors import STATUS
+from broker.errors import Reason
+from broker.lease.machine import TERMINAL, TRANSITIONS, State
+
+DOCS = Path(__file__).resolve().parent
+_FAMILY = re.compile(r"\(family (\w+)\)\.$")
+_MEMBER = re.compile(r"    ([A-Z][A-Z0-9_]*) = ")
+_DIAGRAM = re.compile(r"(?<=<!-- lease-diagram: make docs -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def lease_diagram() -> str:
+    """The attempt machine as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", f"    [*] --> {State.ISSUING}"]
+    lines += [f"    {state} --> {following}: {event}" for (state, event), following in TRANSITIONS.items()]
+    lines += [f"    {state} --> [*]" for state in State if state in TERMINAL]
+    return "\n".join(["```mermaid", *lines, "```", ""])
+
+
+def families() -> Iterator[tuple[Reason, type[errors.BrokerError], str]]:
+    """(reason, its family, what its section is about), in the order of ``broker/errors.py``.
+
+    The sections of :class:`Reason` are comments; a reason that stands in none is an error here.
+    """
+    source = Path(errors.__file__).read_text().partition("class Reason(")[2].partition("\nclass ")[0]
+    family: type[errors.BrokerError] | None = None
+    about = ""
+    for line in source.splitlines():
+        comment = line.strip()
+        if comment.startswith("# ") and (named := _FAMILY.search(comment)):
+            family, about = getattr(errors, named[1]), comment[2 : named.start()].strip()
+        elif (member := _MEMBER.match(line)) and family is not None:
+            yield Reason(member[1]), family, about
+
+
+def reasons_page() -> str:
+    """``reasons.md``. Raises KeyError for a reason without its two sentences, or sentences without a reason."""
+    told = tomllib.loads((DOCS / "reasons.toml").read_text())
+    found = list(families())
+    if unknown := sorted(set(told) - {reason for reason, _, _ in found}):
+        raise KeyError(f"docs/reasons.toml tells of {', '.join(unknown)}, which broker/errors.py does not have")
+    if missing := sorted({reason for reason, _, _ in found} - set(told)):
+        raise KeyError(f"docs/reasons.toml does not tell of {', '.join(missing)}")
+    lines = [
+        "# Reasons",
+        "",
+        "<!-- Made by `make docs` from broker/errors.py and docs/reasons.toml; do not edit. -->",
+        "",
+        "Every refusal and failure carries exactly one `ErrorInfo` (AIP-193) with one of these reasons, and the domain",
+        f"`{errors.ERROR_DOMAIN}`. Programs may depend on reasons; messages are for people and change.",
+        "A `hint` in the metadata says what to do next; every variable part of a message stands in the metadata too.",
+        "",
+        "| family | gRPC status | means |",
+        "|---|---|---|",
+    ]
+    for family, status in STATUS.items():
+        lines.append(f"| `{family.__name__}` | `{status.name}` | {(family.__doc__ or '').splitlines()[0]} |")
+    section = ""
+    for reason, family, about in found:
+        if about != section:
+            section = about
+            lines += ["", f"## {about}", "", "| reason | family | what it means | what to do |", "|---|---|---|---|"]
+        lines.append(f"| `{reason}` | `{family.__name__}` | {told[reason]['means']} | {told[reason]['do']} |")
+    return "\n".join([*lines, ""])
+
+
+def pages() -> dict[Path, str]:
+    """Every page that is made, wholly or in part, as it should be."""
+    architecture = DOCS / "architecture.md"
+    drawn, count = _DIAGRAM.subn(lambda _: lease_diagram(), architecture.read_text())
+    if count != 1:
+        raise ValueError("docs/architecture.md must have the lease-diagram markers exactly once")
+    return {architecture: drawn, DOCS / "reasons.md": reasons_page()}
+
+
+def main() -> int:
+    """Write, or check with ``--check``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="exit 1 if a committed page is stale")
+    check = parser.parse_args().check
+    stale = [(path, text) for path, text in pages().items() if not path.exists() or path.read_text() != text]
+    for path, text in stale:
+        if check:
+            sys.stderr.write(f"docs/{path.name}: not what the code says; run `make docs`\n")
+        else:
+            path.write_text(text)
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

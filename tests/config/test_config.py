@@ -1,0 +1,209 @@
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from broker.config import HostPort, load_config
+from broker.deployfiles.schemas import published
+from broker.files import Problems
+
+MINIMAL = """\
+tenant: default
+trust_domain: example.org
+listen:
+  agents: 0.0.0.0:8443
+  operations: 127.0.0.1:9090
+identity:
+  certificate: svid.pem
+  private_key: /run/broker/svid.key
+  bundles:
+    example.org: bundle.pem
+deploy:
+  directory: ../deploy
+state:
+  directory: /var/lib/broker
+keys:
+  ledger:
+    - file:ledger.key
+    - env:OLD_LEDGER_KEY
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "brokerd.yaml"
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def problems(tmp_path: Path, text: str) -> list[tuple[int, str, str]]:
+    path = write(tmp_path, text)
+    with pytest.raises(Problems) as caught:
+        load_config(path)
+    assert {problem.file for problem in caught.value.problems} == {str(path)}
+    return [(problem.line, problem.field, problem.message) for problem in caught.value.problems]
+
+
+def test_the_minimal_file_and_its_defaults(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL))
+    assert (config.tenant, config.trust_domain) == ("default", "example.org")
+    assert config.listen.agents == HostPort("0.0.0.0", 8443)
+    assert not config.listen.agents.loopback
+    assert config.listen.operations.loopback
+    assert config.limits.confirm_within == timedelta(seconds=30)
+    assert config.revocation.tick == timedelta(seconds=1)
+    assert (config.log.level, config.log.format) == ("info", "json")
+    assert config.audit.export_file is None
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL))
+    assert config.identity.certificate == tmp_path / "svid.pem"
+    assert config.identity.private_key == Path("/run/broker/svid.key")
+    assert config.identity.bundles == {"example.org": tmp_path / "bundle.pem"}
+    assert config.deploy.directory.resolve() == tmp_path.parent / "deploy"
+    assert config.keys.ledger == (f"file:{tmp_path}/ledger.key", "env:OLD_LEDGER_KEY")
+
+
+def test_a_relative_config_path_gives_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, MINIMAL)
+    monkeypatch.chdir(tmp_path)
+    assert load_config(Path("brokerd.yaml")).identity.certificate == tmp_path / "svid.pem"
+
+
+def test_a_config_does_not_change(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL))
+    with pytest.raises(ValidationError):
+        config.limits.confirm_within = timedelta(1)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "field", "told"),
+    [
+        ("tenant: default", "tenat: default", 1, "tenat", "not a known key"),
+        ("tenant: default", "tenant: Default", 1, "tenant", "must match"),
+        ("tenant: default", "tenant:", 1, "tenant", "is empty"),
+        ("trust_domain: example.org", "trust_domain: spiffe://example.org", 2, "trust_domain", "without spiffe://"),
+        ("127.0.0.1:9090", "0.0.0.0:9090", 5, "listen.operations", "0.0.0.0:9090 is not loopback"),
+        ("127.0.0.1:9090", "example.org:9090", 5, "listen.operations", "is not loopback"),
+        ("0.0.0.0:8443", "0.0.0.0", 4, "listen.agents", "must be host:port"),
+        ("0.0.0.0:8443", "0.0.0.0:0", 4, "listen.agents", "must be host:port"),
+        ("0.0.0.0:8443", "0.0.0.0:65536", 4, "listen.agents", "must be host:port"),
+        ("0.0.0.0:8443", ":8443", 4, "listen.agents", "must be host:port"),
+        ("0.0.0.0:8443", "'::1:8443'", 4, "listen.agents", "must be host:port"),
+        ("0.0.0.0:8443", "'[1.2.3.4]:8443'", 4, "listen.agents", "must be host:port"),
+        ("0.0.0.0:8443", "127.0.0.1:9090", 5, "listen.operations", "the agents' address too"),
+        (
+            "    example.org: bundle.pem",
+            "    other.org: bundle.pem",
+            9,
+            "identity.bundles",
+            "no bundle for example.org",
+        ),
+        ("    example.org: bundle.pem", "    Other.org: bundle.pem", 10, "identity.bundles.Other.org", "trust domain"),
+        ("certificate: svid.pem", "certificate: ''", 7, "identity.certificate", "must be a path"),
+        ("/run/broker/svid.key", "/var/lib/broker/svid.key", 8, "identity.private_key", "in the state directory"),
+        ("file:ledger.key", "file:/var/lib/broker/keys/x", 17, "keys.ledger.0", "in the state directory"),
+        ("file:ledger.key", "file:/var/lib/../lib/broker/x", 17, "keys.ledger.0", "in the state directory"),
+        ("file:ledger.key", "env:OLD_LEDGER_KEY", 18, "keys.ledger.1", "listed twice"),
+        ("file:ledger.key", "0123456789abcdef", 17, "keys.ledger.0", "must be a reference"),
+        ("    - file:ledger.key\n    - env:OLD_LEDGER_KEY\n", "    []\n", 16, "keys.ledger", "at least 1"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(
+    tmp_path: Path, old: str, new: str, line: int, field: str, told: str
+) -> None:
+    assert old in MINIMAL
+    found = problems(tmp_path, MINIMAL.replace(old, new, 1))
+    assert any((at, where) == (line, field) and told in message for at, where, message in found), found
+
+
+@pytest.mark.parametrize(
+    ("limits", "line", "inequality"),
+    [
+        ("{default_task_duration: 9h}", 19, "default_task_duration <= max_task_duration must hold: 32400s > 28800s"),
+        ("\n  max_task_duration: 30m", 20, "default_task_duration <= max_task_duration must hold: 3600s > 1800s"),
+        ("{issue_timeout: 31s}", 19, "issue_timeout <= drain_timeout must hold: 31s > 30s"),
+        ("{drain_timeout: 19s}", 19, "issue_timeout <= drain_timeout must hold: 20s > 19s"),
+        (
+            "{confirm_within: 1m, max_task_duration: 59s, default_task_duration: 1s}",
+            19,
+            "confirm_within <= max_task_duration must hold: 60s > 59s",
+        ),
+    ],
+)
+def test_an_impossible_pair_is_refused_with_the_inequality(
+    tmp_path: Path, limits: str, line: int, inequality: str
+) -> None:
+    ((at, _, message),) = problems(tmp_path, f"{MINIMAL}limits: {limits}\n")
+    assert (at, message) == (line, inequality)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "limits: {max_concurrent_rpcs: 0}",
+        "limits: {workers_per_connector: 257}",
+        "limits: {confirm_within: 0s}",
+        "limits: {confirm_within: 30}",
+        "audit: {max_backlog_records: -1}",
+        "revocation: {tick: .inf}",
+        "log: {level: loud}",
+        "log: {format: xml}",
+        "limits: 5",
+    ],
+)
+def test_zero_negative_and_foreign_values_are_refused(tmp_path: Path, section: str) -> None:
+    found = problems(tmp_path, MINIMAL + section + "\n")
+    assert found
+    assert all(line == 19 for line, _, _ in found)
+
+
+def test_operations_listen_remotely_only_if_that_is_said(tmp_path: Path) -> None:
+    text = MINIMAL.replace("127.0.0.1:9090", "0.0.0.0:9090\n  allow_remote_operations: true")
+    assert not load_config(write(tmp_path, text)).listen.operations.loopback
+
+
+def test_a_link_into_the_state_directory_is_seen_through(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (tmp_path / "innocent").symlink_to(state)
+    text = MINIMAL.replace("/var/lib/broker", "state").replace("file:ledger.key", "file:innocent/ledger.key")
+    ((line, field, _),) = problems(tmp_path, text)
+    assert (line, field) == (17, "keys.ledger.0")
+
+
+def test_everything_is_told_at_once(tmp_path: Path) -> None:
+    text = MINIMAL.replace("tenant: default\n", "").replace("8443", "x").replace("svid.pem", "''") + "extra: 1\n"
+    assert [(line, field) for line, field, _ in problems(tmp_path, text)] == [
+        (1, "tenant"),
+        (3, "listen.agents"),
+        (6, "identity.certificate"),
+        (18, "extra"),
+    ]
+
+
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL)
+    path.chmod(0o660)
+    with pytest.raises(Problems, match="chmod go-w"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("text", ["[::1]:8443", "[fe80::1]:1", "localhost:65535", "broker.example.org:443"])
+def test_addresses_come_back_as_written(tmp_path: Path, text: str) -> None:
+    config = load_config(write(tmp_path, MINIMAL.replace("0.0.0.0:8443", f"'{text}'")))
+    assert str(config.listen.agents) == text
+
+
+def test_the_published_schema_takes_it_too() -> None:
+    schema: Any = json.loads(published()["brokerd.schema.json"])
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(yaml.safe_load(MINIMAL), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(MINIMAL + "extra: 1\n"), schema)

@@ -1,0 +1,174 @@
+"""A connector with its upstream in memory, that can be told to misbehave.
+
+It implements the port, keeps the ground truth beside it (``alive``), and takes one mishap per call
+from a queue. What it tells is what a real adapter would tell in that case; what it *does* is in
+``alive``, which no code under test may look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum, auto
+
+from broker.errors import Reason, UpstreamFailed
+from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
+from broker.lease.deadlines import no_late_create_after
+from broker.ports import (
+    Checkpoint,
+    Clock,
+    Expired,
+    Handle,
+    Issued,
+    NotYet,
+    Refused,
+    RevokeContext,
+    Revoked,
+    RevokeOutcome,
+)
+from broker.scope.model import Scope
+from broker.secret import Secret
+
+
+class IssueMishap(Enum):
+    """What goes wrong in one ``issue``."""
+
+    REFUSED = auto()  # nothing is made, and that is proven
+    ROOT_REFUSED = auto()  # the broker's own credential is refused: nothing is made, proven
+    BUSY = auto()  # 429 with Retry-After 7: nothing is made, proven
+    LOST_REPLY = auto()  # it is made, and the reply is lost
+    LATE_CREATE = auto()  # the call fails, and it is made later, by land()
+    HANG = auto()  # it is made, and the reply never comes (until the call is cancelled)
+    LONGER = auto()  # it is made, for an hour longer than asked
+    DEFECT = auto()  # it is made, and the adapter itself breaks
+
+
+class RevokeMishap(Enum):
+    """What goes wrong in one ``revoke``."""
+
+    LIES = auto()  # says Revoked, and it stays alive
+    BROKEN = auto()  # 500
+    FORBIDDEN = auto()  # 403 on the broker's own credential
+    NOT_FOUND = auto()  # a 404 that proves nothing
+    BUSY = auto()  # 429 with Retry-After 7
+    HANG = auto()  # never answers (until the call is cancelled)
+    DONE_BUT_LOST = auto()  # it is ended, and the reply is lost
+
+
+def contract(cls: ContractClass = ContractClass.IMMEDIATE) -> Contract:
+    """A contract of that class, with wide bounds."""
+    return Contract(
+        cls=cls,
+        binding=Binding.NONE,
+        ttl_floor=timedelta(seconds=1),
+        ttl_ceiling=timedelta(hours=1),
+        on_expiry=timedelta(seconds=1),
+        on_revoke=timedelta(seconds=1) if cls is ContractClass.IMMEDIATE else None,
+        broker_dead="The fake upstream ends it by its TTL.",
+        upstream_dead="The fake upstream does not die.",
+    )
+
+
+@dataclass
+class FakeConnector:
+    """One fake upstream and its adapter. Times come from ``clock``."""
+
+    clock: Clock
+    name: str = "fake"
+    contract: Contract = field(default_factory=contract)
+    issue_mishaps: deque[IssueMishap] = field(default_factory=deque)
+    revoke_mishaps: deque[RevokeMishap] = field(default_factory=deque)
+    # The ground truth: what lives upstream, by attempt, and until when.
+    alive: dict[str, datetime] = field(default_factory=dict)
+    late: dict[str, datetime] = field(default_factory=dict)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: bool = False
+
+    def usable(self, attempt: str, now: datetime) -> bool:
+        """Whether the upstream would let this attempt's credential in."""
+        return attempt in self.alive and now < self.alive[attempt]
+
+    def land(self) -> list[str]:
+        """The late creates arrive; their attempts."""
+        landed, self.late = self.late, {}
+        self.alive |= landed
+        return list(landed)
+
+    # ------------------------------------------------------------------ the port
+
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+        return {"attempt": attempt_id, "holder": holder}
+
+    async def issue(self, handle: Handle, scope: Scope, expires_at: datetime, checkpoint: Checkpoint) -> Issued:
+        attempt = str(handle["attempt"])
+        self.calls.append(("issue", attempt))
+        mishap = self.issue_mishaps.popleft() if self.issue_mishaps else None
+        if expires_at <= self.clock.now():
+            raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=True)
+        if mishap is IssueMishap.REFUSED:
+            raise _failure(Reason.UPSTREAM_REFUSED, known=True)
+        if mishap is IssueMishap.ROOT_REFUSED:
+            raise _failure(Reason.UPSTREAM_ROOT_REFUSED, known=True)
+        if mishap is IssueMishap.BUSY:
+            raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=True, retry_after=7.0)
+        await checkpoint({**handle, "noted": True}, None)
+        await asyncio.sleep(0)  # where a real adapter would be in another thread
+        if mishap is IssueMishap.LATE_CREATE:
+            self.late[attempt] = expires_at
+            raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
+        ends = expires_at + timedelta(hours=1) if mishap is IssueMishap.LONGER else expires_at
+        self.alive[attempt] = ends
+        if mishap is IssueMishap.LOST_REPLY:
+            raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
+        if mishap is IssueMishap.HANG:
+            self.hanging.set()
+            await asyncio.Event().wait()
+        if mishap is IssueMishap.DEFECT:
+            raise RuntimeError("the adapter broke")
+        await checkpoint({**handle, "noted": True, "upstream": f"up-{attempt}"}, f"up-{attempt}")
+        login = DatabaseLogin(
+            "postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(f"password-{attempt}")
+        )
+        return Issued(login, ends, {"upstream": f"up-{attempt}"})
+
+    async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
+        attempt = str(handle["attempt"])
+        self.calls.append(("revoke", attempt))
+        mishap = self.revoke_mishaps.popleft() if self.revoke_mishaps else None
+        if mishap is RevokeMishap.HANG:
+            self.hanging.set()
+            await asyncio.Event().wait()
+        if mishap is RevokeMishap.LIES:
+            return Revoked()
+        failed = _REVOKE_FAILURES.get(mishap) if mishap is not None else None
+        if failed is not None:
+            return failed
+        if self.contract.cls is ContractClass.EXPIRY_ONLY:
+            left = context.expires_at - context.now
+            return Expired() if left <= timedelta(0) else NotYet("only time ends it.", left, failed=False)
+        self.alive.pop(attempt, None)
+        if mishap is RevokeMishap.DONE_BUT_LOST:
+            return NotYet("no answer in time.")
+        wait = no_late_create_after(context.created_at, context.issue_deadline) - context.now
+        if not context.outcome_known and "upstream" not in handle and wait > timedelta(0):
+            return NotYet("a late create may still land.", wait, failed=False)
+        return Revoked({"upstream": handle.get("upstream")})
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+_REVOKE_FAILURES: Mapping[RevokeMishap, RevokeOutcome] = {
+    RevokeMishap.BROKEN: NotYet("answered 500."),
+    RevokeMishap.FORBIDDEN: Refused("answered 403."),
+    RevokeMishap.NOT_FOUND: NotYet("answered 404, which proves nothing."),
+    RevokeMishap.BUSY: NotYet("answered 429.", timedelta(seconds=7)),
+}
+
+
+def _failure(reason: Reason, *, known: bool, retry_after: float | None = None) -> UpstreamFailed:
+    return UpstreamFailed(reason, "the fake upstream failed as told.", outcome_known=known, retry_after=retry_after)

@@ -1,0 +1,137 @@
+"""One way to drive each adapter, so that one suite proves the port on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import psycopg
+
+from broker.clock import SystemClock
+from broker.connectors.aws_client import AwsKeys
+from broker.connectors.aws_sts import AwsSts, AwsStsSettings
+from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
+from broker.lease.credential import Credential, DatabaseLogin
+from broker.ports import Clock, Connector
+from broker.scope.model import Scope
+from broker.secret import Secret
+from tests.conftest import ConfiguredOpenBao
+from tests.connectors.fake import FakeConnector
+from tests.connectors.support import make_scope
+
+ROLE_NAME = "orders-reader"
+
+
+@dataclass
+class Harness:
+    """A running upstream, connectors to it, and a way to try a credential."""
+
+    clock: Clock
+    make: Callable[[], Connector]  # another connector to the same upstream, as after a restart
+    make_unreachable: Callable[[], Connector] | None  # one whose upstream cannot be reached
+    scope: Scope
+    # Whether the upstream takes the credential; None where it cannot be asked (moto enforces nothing).
+    works: Callable[[Credential], bool] | None
+    secrets: tuple[str, ...] = ()  # the broker's own, as the connector holds them
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    def connector(self) -> Connector:
+        """A connector that is closed when the test ends."""
+        made = self.make()
+        self.stack.push_async_callback(made.close)
+        return made
+
+
+def vault_settings(bao: ConfiguredOpenBao, address: str | None = None, timeout: float = 5.0) -> VaultDatabaseSettings:
+    """Settings for the test's OpenBao, or for something else at ``address``."""
+    target = bao.database.target
+    return VaultDatabaseSettings(
+        address=address or bao.facts.address,
+        mount=bao.database.mount,
+        engine="postgresql",
+        host=target.host,
+        port=target.port,
+        database=target.database,
+        timeout=timeout,
+        threads=4,
+    )
+
+
+def vault_connector(bao: ConfiguredOpenBao, address: str | None = None) -> VaultDatabase:
+    return VaultDatabase("orders-db", vault_settings(bao, address), bao.database.broker_token, SystemClock())
+
+
+def vault_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
+    return Harness(
+        clock=SystemClock(),
+        make=lambda: vault_connector(bao),
+        make_unreachable=lambda: vault_connector(bao, dead_address),
+        scope=make_scope({"role": "orders-readonly"}),
+        works=can_log_in,
+        secrets=(bao.database.broker_token().reveal(),),
+    )
+
+
+def aws_connector(endpoint: str, **settings: object) -> AwsSts:
+    keys = AwsKeys(lambda: Secret("AKIAEXAMPLE"), lambda: Secret("secret-of-the-broker"))
+    options = {"region": "eu-central-1", "endpoint_url": endpoint, "threads": 4, **settings}
+    return AwsSts("aws", AwsStsSettings(**options), keys, SystemClock())  # type: ignore[arg-type]
+
+
+def aws_harness(double: str, dead_address: str) -> Harness:
+    return Harness(
+        clock=SystemClock(),
+        make=lambda: aws_connector(double),
+        make_unreachable=lambda: aws_connector(dead_address),
+        scope=make_scope(aws_grant(), parameters={"prefix": "2031/05"}),
+        works=None,
+        secrets=("secret-of-the-broker",),
+    )
+
+
+def aws_grant() -> dict[str, object]:
+    return {
+        "role_name": ROLE_NAME,
+        "policy": [
+            {
+                "sid": "Read",
+                "actions": ["s3:GetObject"],
+                "resources": [[{"text": "arn:aws:s3:::orders/"}, {"parameter": "prefix"}, {"text": "/*"}]],
+                "conditions": None,
+            }
+        ],
+    }
+
+
+def fake_harness() -> Harness:
+    clock = SystemClock()
+    upstream = FakeConnector(clock)
+
+    def works(credential: Credential) -> bool:
+        assert isinstance(credential, DatabaseLogin)
+        return upstream.usable(credential.username.removeprefix("login-"), clock.now())
+
+    return Harness(clock=clock, make=lambda: upstream, make_unreachable=None, scope=make_scope({}), works=works)
+
+
+def conninfo(login: DatabaseLogin) -> str:
+    return psycopg.conninfo.make_conninfo(
+        host=login.host,
+        port=login.port,
+        dbname=login.database,
+        user=login.username,
+        password=login.password.reveal(),
+        connect_timeout=5,
+    )
+
+
+def can_log_in(credential: Credential) -> bool:
+    """Whether PostgreSQL lets it in, and it can read what it was made for."""
+    assert isinstance(credential, DatabaseLogin)
+    try:
+        with psycopg.connect(conninfo(credential)) as session:
+            session.execute("SELECT count(*) FROM orders")
+            return True
+    except psycopg.OperationalError:
+        return False

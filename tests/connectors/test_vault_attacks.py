@@ -1,0 +1,183 @@
+"""A database login really ends: real OpenBao, real PostgreSQL, and an agent that does not want it to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from broker.clock import SystemClock
+from broker.connectors.vault_database import VaultDatabase
+from broker.dev.postgres import PostgresFacts
+from broker.lease.credential import DatabaseLogin
+from broker.ports import Issued, NotYet, Revoked
+from broker.scope.model import Scope
+from tests.conftest import ConfiguredOpenBao
+from tests.connectors.harness import can_log_in, conninfo, vault_connector
+from tests.connectors.support import HOLDER, Ledger, make_scope, new_attempt
+
+READ, WRITE = make_scope({"role": "orders-readonly"}), make_scope({"role": "orders-readwrite"})
+CLOCK = SystemClock()
+
+
+@dataclass
+class Upstream:
+    """A connector, and the superuser's view of the database behind it."""
+
+    connector: VaultDatabase
+    postgres: PostgresFacts
+    database: str
+
+    async def issue(self, ledger: Ledger, scope: Scope = READ, ttl: timedelta = timedelta(minutes=5)) -> Issued:
+        expires_at = CLOCK.now() + ttl
+        ledger.handle = self.connector.prepare(scope, new_attempt(), HOLDER, expires_at)
+        return await self.connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint)
+
+    async def login(self, ledger: Ledger, scope: Scope = READ, ttl: timedelta = timedelta(minutes=5)) -> DatabaseLogin:
+        credential = (await self.issue(ledger, scope, ttl)).credential
+        assert isinstance(credential, DatabaseLogin)
+        return credential
+
+    async def revoke(self, ledger: Ledger) -> object:
+        return await self.connector.revoke(ledger.handle, ledger.context(CLOCK.now()))
+
+    def ask(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        with psycopg.connect(self.postgres.conninfo(self.database), autocommit=True) as admin:
+            cursor = admin.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def roles_of(self, ledger: Ledger) -> list[tuple[object, ...]]:
+        return self.ask("SELECT rolname FROM pg_roles WHERE rolname LIKE %s", f"%{ledger.handle['attempt']}%")
+
+    def sessions_of(self, login: DatabaseLogin) -> list[tuple[object, ...]]:
+        return self.ask("SELECT pid FROM pg_stat_activity WHERE usename = %s", login.username)
+
+
+@pytest.fixture
+async def upstream(openbao_server: ConfiguredOpenBao, postgres_server: PostgresFacts) -> AsyncIterator[Upstream]:
+    connector = vault_connector(openbao_server)
+    yield Upstream(connector, postgres_server, openbao_server.database.target.database)
+    await connector.close()
+
+
+async def test_the_login_works_and_is_refused_after_revocation(upstream: Upstream) -> None:
+    ledger = Ledger()
+    login = await upstream.login(ledger)
+    assert can_log_in(login)
+    assert str(ledger.handle["attempt"]) in login.username
+    assert isinstance(await upstream.revoke(ledger), Revoked)
+    assert not can_log_in(login)
+    assert upstream.roles_of(ledger) == []
+
+
+async def test_the_database_refuses_it_after_its_time_even_without_the_upstream(upstream: Upstream) -> None:
+    ledger, ttl = Ledger(), timedelta(minutes=5)
+    login = await upstream.login(ledger, ttl=ttl)
+    ((valid_until,),) = upstream.ask("SELECT rolvaliduntil FROM pg_roles WHERE rolname = %s", login.username)
+    assert isinstance(valid_until, datetime)
+    # The role's own TTL is an hour; VALID UNTIL is the renewed lease's end + 5 s (OpenBao), and a moment for the calls.
+    assert valid_until.astimezone(UTC) <= CLOCK.now() + ttl + timedelta(seconds=6)
+    assert isinstance(await upstream.revoke(ledger), Revoked)
+
+
+async def test_an_open_session_is_ended(upstream: Upstream) -> None:
+    ledger = Ledger()
+    login = await upstream.login(ledger)
+    with psycopg.connect(conninfo(login)) as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)
+        assert isinstance(await upstream.revoke(ledger), Revoked)
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("round_", range(6))
+async def test_a_reconnect_loop_is_defeated(upstream: Upstream, round_: int) -> None:
+    ledger = Ledger()
+    login = await upstream.login(ledger)
+    stop, begun = threading.Event(), threading.Event()
+    held: list[psycopg.Connection[tuple[object, ...]]] = []
+
+    def reconnect() -> None:
+        while not stop.is_set():
+            try:
+                held.append(psycopg.connect(conninfo(login), autocommit=True))
+            except psycopg.OperationalError:
+                continue
+            begun.set()
+
+    loops = [threading.Thread(target=reconnect) for _ in range(2)]
+    for loop in loops:
+        loop.start()
+    try:
+        assert await asyncio.to_thread(begun.wait, 5)
+        assert isinstance(await upstream.revoke(ledger), Revoked)
+    finally:
+        stop.set()
+        for loop in loops:
+            await asyncio.to_thread(loop.join)
+    assert upstream.sessions_of(login) == []
+    for session in held:
+        with session, pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+
+
+async def test_an_agent_that_made_objects_is_ended_with_them(upstream: Upstream) -> None:
+    ledger = Ledger()
+    login = await upstream.login(ledger, WRITE)
+    with psycopg.connect(conninfo(login), autocommit=True) as session:
+        session.execute("CREATE TABLE public.hideout (note text)")
+        session.execute("CREATE FUNCTION public.back_door() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'")
+        assert isinstance(await upstream.revoke(ledger), Revoked)
+    assert upstream.roles_of(ledger) == []
+    assert upstream.ask("SELECT to_regclass('public.hideout'), to_regproc('public.back_door')") == [(None, None)]
+
+
+async def test_three_seconds_end_it_with_nobody_asking(upstream: Upstream) -> None:
+    ledger, ttl = Ledger(), timedelta(seconds=3)
+    issued = await upstream.issue(ledger, WRITE, ttl)
+    login = issued.credential
+    assert isinstance(login, DatabaseLogin)
+    with psycopg.connect(conninfo(login), autocommit=True) as session:
+        session.execute("CREATE TABLE public.three_seconds (note text)")
+        # The broker is dead from here on: nothing revokes. Only the upstream's own time runs.
+        last_alive = CLOCK.now()
+        give_up = issued.expires_at + upstream.connector.contract.on_expiry
+        while upstream.roles_of(ledger) and CLOCK.now() < give_up:
+            last_alive = CLOCK.now()
+            await asyncio.sleep(0.05)
+        assert upstream.roles_of(ledger) == []
+        # Ended because of its TTL: not before it (less a second, for whole seconds), not long after.
+        assert issued.expires_at - timedelta(seconds=1) <= last_alive
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+    # The revoker that comes back finds the proof.
+    assert isinstance(await upstream.revoke(ledger), Revoked)
+
+
+async def test_a_login_that_cannot_be_dropped_is_not_yet_ended_and_later_is(upstream: Upstream) -> None:
+    ledger = Ledger()
+    login = await upstream.login(ledger)
+    upstream.ask(f'ALTER ROLE "{login.username}" SUPERUSER')  # an administrator without that right cannot drop it
+    outcome = await upstream.revoke(ledger)
+    assert isinstance(outcome, NotYet)
+    assert outcome.failed
+    assert "SQLSTATE 42501" in outcome.why  # insufficient_privilege
+    assert login.username not in outcome.why
+    assert login.password.reveal() not in outcome.why
+    upstream.ask(f'ALTER ROLE "{login.username}" NOSUPERUSER')
+    assert isinstance(await upstream.revoke(ledger), Revoked)
+    assert upstream.roles_of(ledger) == []
+
+
+async def test_two_attempts_end_apart(upstream: Upstream) -> None:
+    mine, yours = Ledger(), Ledger()
+    my_login, your_login = await upstream.login(mine), await upstream.login(yours)
+    assert isinstance(await upstream.revoke(mine), Revoked)
+    assert not can_log_in(my_login)
+    assert can_log_in(your_login)
+    assert isinstance(await upstream.revoke(yours), Revoked)

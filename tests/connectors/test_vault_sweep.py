@@ -1,0 +1,224 @@
+"""What nobody noted is found and ended, and what is somebody else's is left alone. Real OpenBao and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import psycopg
+import pytest
+
+from broker.clock import SystemClock
+from broker.connectors.vault_database import VaultDatabase
+from broker.dev.postgres import PostgresFacts
+from broker.errors import Reason, UpstreamFailed
+from broker.lease.credential import DatabaseLogin
+from broker.ports import Handle, Issued, NotYet, Revoked, RevokeOutcome
+from tests.conftest import ConfiguredOpenBao
+from tests.connectors.harness import can_log_in, vault_connector
+from tests.connectors.mishap_proxy import Rule, lost, mishap_proxy
+from tests.connectors.support import HOLDER, Ledger, make_scope, new_attempt
+
+SCOPE = make_scope({"role": "orders-readonly"})
+CLOCK = SystemClock()
+TTL = timedelta(minutes=5)
+# How long an issue may take, and with it how long a login may be in flight: short, so that tests need not wait.
+ALLOWANCE = timedelta(milliseconds=300)
+
+
+@pytest.fixture
+async def connector(openbao_server: ConfiguredOpenBao) -> AsyncIterator[VaultDatabase]:
+    made = vault_connector(openbao_server)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def roles_of(openbao_server: ConfiguredOpenBao, postgres_server: PostgresFacts) -> Callable[[Handle], int]:
+    def count(handle: Handle) -> int:
+        with psycopg.connect(postgres_server.conninfo()) as admin:
+            found = admin.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE %s", [f"%{handle['attempt']}%"])
+            return int(found.fetchone()[0])  # type: ignore[index]
+
+    return count
+
+
+async def issue(connector: VaultDatabase, ledger: Ledger) -> Issued:
+    expires_at = CLOCK.now() + TTL
+    ledger.handle = connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
+    return await connector.issue(ledger.handle, SCOPE, expires_at, ledger.checkpoint)
+
+
+def sweep(connector: VaultDatabase, ledger: Ledger, created_at: datetime, **changes: object) -> object:
+    context = ledger.context(CLOCK.now(), created_at=created_at, allowance=ALLOWANCE, outcome_known=False)
+    return connector.revoke(ledger.handle, replace(context, **changes))  # type: ignore[arg-type]
+
+
+async def swept(connector: VaultDatabase, ledger: Ledger, created_at: datetime) -> list[RevokeOutcome]:
+    """All outcomes until it is Revoked, asking again as it wants to be asked."""
+    outcomes: list[RevokeOutcome] = []
+    async with asyncio.timeout(15):
+        while not outcomes or not isinstance(outcomes[-1], Revoked):
+            outcome = await sweep(connector, ledger, created_at)  # type: ignore[misc]
+            outcomes.append(outcome)
+            if isinstance(outcome, NotYet):
+                assert outcome.retry_after is not None
+                await asyncio.sleep(outcome.retry_after.total_seconds())
+    return outcomes
+
+
+async def test_a_login_whose_reply_was_lost_is_ended_by_its_token(
+    openbao_server: ConfiguredOpenBao, connector: VaultDatabase, roles_of: Callable[[Handle], int]
+) -> None:
+    ledger, created_at = Ledger(), CLOCK.now()
+    with mishap_proxy(openbao_server.facts.address) as (proxy, address):
+        proxy.rules.append(Rule("GET /v1/database/creds/", change=lost))
+        behind = vault_connector(openbao_server, address)
+        with pytest.raises(UpstreamFailed) as caught:
+            await issue(behind, ledger)
+        await behind.close()
+    assert not caught.value.outcome_known
+    assert "accessor" in ledger.handle
+    assert "lease" not in ledger.handle
+    assert roles_of(ledger.handle) == 1  # the orphan: OpenBao has made it, nobody knows it
+    outcomes = await swept(connector, ledger, created_at)
+    assert roles_of(ledger.handle) == 0
+    assert not any(outcome.failed for outcome in outcomes if isinstance(outcome, NotYet))
+
+
+async def test_an_orphan_without_accessor_or_lease_id_is_found_by_its_time(
+    openbao_server: ConfiguredOpenBao, connector: VaultDatabase, roles_of: Callable[[Handle], int]
+) -> None:
+    created_at = CLOCK.now()
+    maker, ledger = Ledger(), Ledger()
+    made = await issue(connector, maker)
+    assert isinstance(made.credential, DatabaseLogin)
+    # As if neither checkpoint had been made: the ledger knows the intent's handle only, and no name.
+    ledger.handle = {name: maker.handle[name] for name in ("attempt", "mount", "role", "holder")}
+    ledger.names.discard(str(maker.handle["lease"]))
+    first = await sweep(connector, ledger, created_at)  # type: ignore[misc]
+    assert isinstance(first, NotYet)
+    assert not first.failed
+    assert can_log_in(made.credential)  # it is young: it may be another attempt's, in flight
+    outcomes = await swept(connector, ledger, created_at)
+    assert outcomes[-1] == Revoked(
+        {
+            "orphans_revoked": [maker.handle["lease"]],
+            "proof": "no unknown lease of the role from the time of this attempt",
+            "token": "never noted",
+        }
+    )
+    assert not can_log_in(made.credential)
+    assert roles_of(maker.handle) == 0
+
+
+async def test_a_token_whose_reply_was_lost_leaves_nothing(
+    openbao_server: ConfiguredOpenBao, connector: VaultDatabase, roles_of: Callable[[Handle], int]
+) -> None:
+    ledger, created_at = Ledger(), CLOCK.now()
+    with mishap_proxy(openbao_server.facts.address) as (proxy, address):
+        proxy.rules.append(Rule("POST /v1/auth/token/create/", change=lost))
+        behind = vault_connector(openbao_server, address)
+        with pytest.raises(UpstreamFailed) as caught:
+            await issue(behind, ledger)
+        await behind.close()
+    assert caught.value.reason is Reason.UPSTREAM_UNAVAILABLE
+    assert not caught.value.outcome_known
+    assert ledger.handles == []
+    await swept(connector, ledger, created_at)
+    assert roles_of(ledger.handle) == 0
+
+
+async def test_a_sweep_leaves_a_login_in_flight_alone(connector: VaultDatabase) -> None:
+    """Mine is issued upstream and its checkpoint is under way, while the sweep of another attempt runs."""
+    created_at = CLOCK.now()
+    other = Ledger()
+    other.handle = connector.prepare(SCOPE, new_attempt(), HOLDER, CLOCK.now() + TTL)
+    mine = Ledger()
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    noted = mine.checkpoint
+
+    async def slow_checkpoint(handle: Handle, upstream: str | None) -> None:
+        if upstream is not None:
+            reached.set()
+            await go_on.wait()
+        await noted(handle, upstream)
+
+    mine.checkpoint = slow_checkpoint  # type: ignore[method-assign]
+    work = asyncio.ensure_future(issue(connector, mine))
+    await reached.wait()
+    # The other attempt's window is long over; only my unknown login keeps its sweep from its proof.
+    allowance = timedelta(seconds=30)
+    long_over = {"issue_deadline": created_at - allowance}
+    first = await sweep(connector, other, created_at - 2 * allowance, **long_over)  # type: ignore[misc]
+    assert isinstance(first, NotYet)
+    assert not first.failed
+    assert first.retry_after is not None
+    assert first.retry_after <= timedelta(seconds=1)
+    go_on.set()
+    credential = (await work).credential
+    second = await sweep(connector, other, created_at - 2 * allowance, **long_over)  # type: ignore[misc]
+    assert isinstance(second, Revoked)
+    assert can_log_in(credential)
+    assert isinstance(await connector.revoke(mine.handle, mine.context(CLOCK.now())), Revoked)
+
+
+async def test_a_login_that_becomes_known_at_the_last_moment_is_left_alone(connector: VaultDatabase) -> None:
+    created_at = CLOCK.now()
+    mine, other = Ledger(), Ledger()
+    credential = (await issue(connector, mine)).credential
+    other.handle = connector.prepare(SCOPE, new_attempt(), HOLDER, CLOCK.now() + TTL)
+    asked: list[Sequence[str]] = []
+
+    async def known_when_asked_again(names: Sequence[str]) -> frozenset[str]:
+        asked.append(names)
+        known = await mine.known(names)
+        return known if len(asked) > 1 else known - {str(mine.handle["lease"])}
+
+    # Nothing may be in flight for longer than no time at all: in 2 s (rounding) my login is old enough to be ended.
+    at_once = {"issue_deadline": created_at, "known_upstream": known_when_asked_again}
+    async with asyncio.timeout(10):
+        while not isinstance(outcome := await sweep(connector, other, created_at, **at_once), Revoked):  # type: ignore[misc]
+            asked.clear()
+            await asyncio.sleep(0.1)
+    assert outcome.observed["orphans_revoked"] == []
+    assert asked[1:] == [[mine.handle["lease"]]]  # it was about to be ended, and asked for once more
+    assert can_log_in(credential)
+    assert isinstance(await connector.revoke(mine.handle, mine.context(CLOCK.now())), Revoked)
+
+
+async def test_a_login_of_another_time_is_not_ended(connector: VaultDatabase) -> None:
+    mine, other = Ledger(), Ledger()
+    credential = (await issue(connector, mine)).credential
+    other.handle = connector.prepare(SCOPE, new_attempt(), HOLDER, CLOCK.now() + TTL)
+    mine.names.discard(str(mine.handle["lease"]))  # unknown, like somebody's whose own sweep is to come
+    # The other attempt was over an hour ago, also with twice its allowance and 2 s for rounding.
+    outcome = await sweep(connector, other, CLOCK.now() - timedelta(hours=1))  # type: ignore[misc]
+    assert isinstance(outcome, Revoked)
+    assert can_log_in(credential)
+    mine.names.add(str(mine.handle["lease"]))
+    assert isinstance(await connector.revoke(mine.handle, mine.context(CLOCK.now())), Revoked)
+
+
+async def test_a_cancelled_call_that_makes_a_login_late_takes_it_back_itself(
+    openbao_server: ConfiguredOpenBao, roles_of: Callable[[Handle], int]
+) -> None:
+    """faults.md F18: the thread outlives its caller, and what it gets then it ends."""
+    ledger, hold = Ledger(), threading.Event()
+    with mishap_proxy(openbao_server.facts.address) as (proxy, address):
+        proxy.rules.append(Rule("GET /v1/database/creds/", hold=hold))
+        behind = vault_connector(openbao_server, address)
+        work = asyncio.ensure_future(issue(behind, ledger))
+        await asyncio.to_thread(proxy.answered.wait, 5)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert roles_of(ledger.handle) == 1
+        hold.set()
+        async with asyncio.timeout(5):
+            while roles_of(ledger.handle):
+                await asyncio.sleep(0.02)
+        await behind.close()

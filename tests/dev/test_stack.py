@@ -1,0 +1,172 @@
+"""The whole stack: started, used as an agent and as the broker would, restarted, crashed, and gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from cryptography import x509
+from spiffe import X509Source
+
+from broker.clock import SystemClock
+from broker.dev.files import remove_directory
+from broker.dev.stack import BROKER_DNS_NAME, BROKER_ID, DevFacts, DevStack
+from broker.errors import InvalidInput, NotReady, UpstreamFailed
+from broker.identity.spiffe_id import SpiffeId
+from tests.dev.test_process import eventually, gone
+
+ROOT = Path(__file__).parents[2]
+REPORTER = SpiffeId.parse("spiffe://dev.broker.internal/agent/reporter")
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_brokerd.py")))
+IN_TIME = 10.0
+
+
+def config_of(facts: DevFacts) -> str:
+    return json.dumps({"ops_port": facts.ops_port, "notes": str(facts.state / "notes.json")})
+
+
+def make_stack(state: Path, brokerd: tuple[str, ...] = STAND_IN) -> DevStack:
+    return DevStack(
+        state, state, agents=[REPORTER], clock=SystemClock(), render_config=config_of, brokerd_command=brokerd
+    )
+
+
+def started_under(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    directory = tmp_path / "state"
+    yield directory
+    for part in ("agents", "postgres/cluster"):
+        remove_directory(directory / part)
+
+
+async def test_its_life(state: Path) -> None:
+    before = {process.pid for process in started_under(os.getpid())}
+    stack = make_stack(state)
+    with pytest.raises(NotReady):
+        stack.facts()
+    facts = await stack.start()
+    ours = [process for process in started_under(os.getpid()) if process.pid not in before]
+    names = {process.name() for process in ours}
+    assert {"postgres", "bao"} <= names
+
+    # An agent gets its SVID; the broker's own is in files, for its DNS name, of the same trust domain.
+    source = await asyncio.to_thread(X509Source, socket_path=facts.endpoints[REPORTER], timeout_in_seconds=IN_TIME)
+    assert str(source.get_x509_context().default_svid.spiffe_id) == str(REPORTER)
+    await asyncio.to_thread(source.close)
+    certificate = x509.load_pem_x509_certificate(facts.certificate.read_bytes())
+    names_in_it = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names_in_it.get_values_for_type(x509.UniformResourceIdentifier) == [str(BROKER_ID)]
+    store = x509.verification.Store(x509.load_pem_x509_certificates(facts.bundle.read_bytes()))
+    server = x509.verification.PolicyBuilder().store(store).time(datetime.now(UTC))
+    assert server.build_server_verifier(x509.DNSName(BROKER_DNS_NAME)).verify(certificate, [])
+
+    # The broker's token makes a login; the double of AWS has the role.
+    with psycopg.connect(facts.postgres.conninfo("orders")) as admin:
+        assert admin.execute("SELECT count(*) FROM orders").fetchone() == (5,)
+    assert facts.openbao.broker_client().is_authenticated()
+    assert list(facts.aws.role_arns) == ["orders-reports-reader"]
+
+    # brokerd got what its deploy files refer to, and nothing of ours; restarted, by force too, it comes back.
+    notes = json.loads((state / "notes.json").read_text())
+    assert notes["BROKER_DEV_POSTGRES_PORT"] == str(facts.postgres.port)
+    assert notes["BROKER_DEV_OPENBAO_TOKEN"] == facts.openbao.broker_token().reveal()
+    assert set(notes) - {"PATH", "HOME", "LC_CTYPE"} == set(facts.broker_environment())
+    await stack.restart_brokerd(kill=True, environment={"BROKER_DEV_OPENBAO_ADDR": "http://127.0.0.1:1"})
+    notes = json.loads((state / "notes.json").read_text())
+    assert notes["BROKER_DEV_OPENBAO_ADDR"] == "http://127.0.0.1:1"
+
+    # A second one cannot take the same state.
+    with pytest.raises(InvalidInput, match="in use by another process"):
+        await make_stack(state).start()
+
+    every = [process for process in started_under(os.getpid()) if process.pid not in before]
+    await stack.stop()
+    await stack.stop()
+    assert [process for process in every if not gone(process.pid)] == []
+    assert list((state / "agents").glob("*.sock")) == []
+    # What others could read: port numbers, and what the stand-in wrote.
+    exposed = {path.name for path in state.rglob("*") if path.is_file() and path.stat().st_mode & 0o077}
+    assert exposed == {"port", "cluster_port", "api_port", "ops_port", "notes.json"}
+
+
+async def test_a_brokerd_that_fails_is_told_and_takes_the_rest_with_it(state: Path) -> None:
+    before = {process.pid for process in started_under(os.getpid())}
+    stack = make_stack(state, ("/bin/sh", "-c", "echo unknown key: colour; exit 2"))
+    with pytest.raises(UpstreamFailed, match="unknown key: colour"):
+        await stack.start()
+    assert {process.pid for process in started_under(os.getpid()) if not gone(process.pid)} <= before
+    await stack.destroy()
+    assert not state.exists()
+
+
+RUNNER = """
+import asyncio, sys
+from pathlib import Path
+from tests.dev.test_stack import make_stack
+asyncio.run(make_stack(Path(sys.argv[1])).run_until_signal(lambda facts: print("ready", flush=True)))
+"""
+
+
+@pytest.fixture
+def run(state: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts a stack in a process of its own and waits until it is ready; kills it if the test did not."""
+    runners: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        runner = subprocess.Popen([sys.executable, "-c", RUNNER, state], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        runners.append(runner)
+        assert runner.stdout is not None
+        assert runner.stdout.readline() == "ready\n"
+        return runner
+
+    yield start
+    for runner in runners:
+        runner.kill()
+        runner.communicate()
+
+
+def test_after_a_crash_that_took_the_keepers_too_it_starts_again(run: Callable[[], subprocess.Popen[str]]) -> None:
+    crashed = run()
+    first = started_under(crashed.pid)
+    servers = [process for process in first if process.name() in ("postgres", "bao")]
+    keepers = [process for process in first if "keeper.py" in " ".join(process.cmdline())]
+    assert [process.name() for process in servers].count("bao") == 1
+    assert len(keepers) == 4  # PostgreSQL's, OpenBao's, moto's, brokerd's
+    for process in keepers:
+        process.kill()
+    crashed.kill()
+    crashed.wait()
+    assert [process for process in servers if gone(process.pid)] == []
+    run()
+    assert eventually(lambda: all(gone(process.pid) for process in first))
+
+
+def test_killed_alone_it_leaves_nothing(run: Callable[[], subprocess.Popen[str]]) -> None:
+    killed = run()
+    processes = started_under(killed.pid)
+    killed.kill()
+    killed.wait()
+    assert eventually(lambda: all(gone(process.pid) for process in processes))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_order(run: Callable[[], subprocess.Popen[str]], number: signal.Signals) -> None:
+    told = run()
+    processes = started_under(told.pid)
+    told.send_signal(number)
+    assert told.wait(IN_TIME) == 0
+    assert [process for process in processes if not gone(process.pid)] == []

@@ -1,0 +1,39 @@
+"""Where things lie in the project, for tests about the project itself."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = ("broker/api/v1/", "broker/api/vendored/")
+
+
+@cache
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def modules() -> list[Path]:
+    """Every module that people write."""
+    found = sorted((ROOT / "broker").rglob("*.py"))
+    return [path for path in found if not path.relative_to(ROOT).as_posix().startswith(GENERATED)]
+
+
+def documents() -> list[Path]:
+    """Every page for people."""
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "integration").rglob("*.md")])
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """(language, content) of each fenced code block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def spans(text: str) -> list[str]:
+    """Every inline code span, outside of fenced blocks."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", prose)

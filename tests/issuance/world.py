@@ -1,0 +1,173 @@
+"""The inside, whole, with a fake upstream and time that stands still: what the daemon wires, without the doors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from broker.deployfiles.load import policy_schema
+from broker.identity.agent import Agent, Peer, Person, Quotas, Registry, Tier
+from broker.identity.spiffe_id import SpiffeId
+from broker.issuance.caller import Caller
+from broker.issuance.gate import Gate
+from broker.issuance.issue import Grant, Issuer
+from broker.issuance.leases import LeaseDesk
+from broker.issuance.refusals import RefusalBudget
+from broker.issuance.tasks import TaskDesk, TaskOrder
+from broker.policy.cedar import PolicySet
+from broker.ports import DeploySet, Lease, Task
+from broker.revocation.revoker import Revoker
+from broker.scope.model import AccessClass, ScopeTemplate
+from broker.scope.parameters import EnumParameter
+from broker.scope.request import AccessRequest
+from broker.stores.sqlite import SqliteStore
+from broker.upkeep import Upkeep
+from tests.clock import START, CountingRng, ManualClock
+from tests.connectors.fake import FakeConnector
+
+TENANT = "test"
+ISSUE_TIMEOUT = timedelta(seconds=10)
+TTL = timedelta(minutes=5)
+OWNER = Person("https://idp.test", "ada", "Ada")
+
+POLICY = """
+@id("reads")
+permit (principal, action == Action::"read", resource);
+
+@id("no-forbidden-table")
+@reason("That table is nobody's business.")
+forbid (principal, action, resource) when { resource.name == "secret" };
+"""
+
+
+class StaticKeys:
+    """A key ring with one key."""
+
+    def current(self) -> tuple[str, bytes]:
+        return "k1", b"k" * 32
+
+    def find(self, key_id: str) -> bytes:
+        assert key_id == "k1"
+        return b"k" * 32
+
+
+def agent(name: str, **changes: Any) -> Agent:
+    made = Agent(
+        spiffe_id=SpiffeId("test", f"/agent/{name}"),
+        owner=OWNER,
+        tier=Tier.SEMI_AUTONOMOUS,
+        roles=frozenset({"reader"}),
+        environments=frozenset({"dev"}),
+        quotas=Quotas(live_leases=5, open_tasks=3),
+    )
+    return replace(made, **changes)
+
+
+def template(**changes: Any) -> ScopeTemplate:
+    made = ScopeTemplate(
+        name="orders-read",
+        description="Read the orders.",
+        connector="fake",
+        accounts=frozenset({"dev"}),
+        environments=frozenset({"dev"}),
+        resource=EnumParameter("resource", ("orders", "secret")),
+        access=AccessClass.READ,
+        actions=("SELECT",),
+        max_ttl=timedelta(minutes=15),
+        mandatory=frozenset(),
+        parameters={},
+        grant={"role": "orders"},
+        digest="t" * 64,
+    )
+    return replace(made, **changes)
+
+
+ALICE, BOB, EVE = agent("alice"), agent("bob"), agent("eve")
+
+
+@dataclass
+class World:
+    """Everything inside, and a hand on time and on the upstream."""
+
+    store: SqliteStore
+    clock: ManualClock
+    upstream: FakeConnector
+    deploy: DeploySet
+    gate: Gate
+    issuer: Issuer
+    tasks: TaskDesk
+    leases: LeaseDesk
+    revoker: Revoker
+    upkeep: Upkeep
+
+    @classmethod
+    async def open(cls, directory: Path, **issuer_options: Any) -> World:
+        clock, rng = ManualClock(), CountingRng()
+        upstream = FakeConnector(clock)
+        store = await SqliteStore.open(directory / "ledger.sqlite3", StaticKeys(), writer="w1")
+        gate = Gate(timedelta(seconds=5), 1000, timedelta(minutes=5), heartbeat=START)
+        connectors = {"fake": upstream}
+        revoker = Revoker(store, connectors.get, clock, rng, workers=4, try_timeout=timedelta(milliseconds=500))
+        deploy = DeploySet(
+            digest="d" * 64,
+            registry=Registry([ALICE, BOB, EVE]),
+            people={"ada": OWNER},
+            templates={"orders-read": template()},
+            policies=PolicySet.parse({"test.cedar": POLICY}, policy_schema()),
+            connectors={},
+        )
+        options = {"issue_timeout": ISSUE_TIMEOUT, **issuer_options}
+        issuer = Issuer(store, connectors.get, revoker.kick, gate, clock, rng, **options)
+        tasks = TaskDesk(
+            store,
+            revoker.kick,
+            gate,
+            clock,
+            rng,
+            default_duration=timedelta(hours=1),
+            max_duration=timedelta(hours=8),
+        )
+        leases = LeaseDesk(store, revoker.kick, clock)
+        upkeep = Upkeep(store, revoker, lambda: ["fake"], gate, RefusalBudget(), None, clock, TENANT)
+        return cls(store, clock, upstream, deploy, gate, issuer, tasks, leases, revoker, upkeep)
+
+    async def close(self) -> None:
+        await self.issuer.drain()
+        await self.revoker.close()
+        await self.store.close()
+
+    # ------------------------------------------------------------------ shorthand
+
+    def caller(self, who: Agent = ALICE) -> Caller:
+        now = self.clock.now()
+        peer = Peer(who.spiffe_id, now - timedelta(hours=1), now + timedelta(hours=1), 1, "f" * 64)
+        return Caller(TENANT, who, peer, self.deploy, now)
+
+    async def task(self, who: Agent = ALICE, *participants: Agent, name: str = "t1", **changes: Any) -> Task:
+        order = TaskOrder(name, "testing", None, [str(p.spiffe_id) for p in participants], "", "")
+        return await self.tasks.start(self.caller(who), replace(order, **changes))
+
+    def asked(self, task: Task, name: str = "r1", **changes: Any) -> AccessRequest:
+        request = AccessRequest(name, "orders-read", task.id, "dev", "dev", "orders", TTL)
+        return replace(request, **changes)
+
+    async def grant(self, task: Task, who: Agent = ALICE, name: str = "r1", **changes: Any) -> Grant:
+        return await self.issuer.request(self.caller(who), self.asked(task, name, **changes))
+
+    async def lease(self, lease_id: str, who: Agent = ALICE) -> Lease:
+        return await self.store.get_lease(TENANT, lease_id, str(who.spiffe_id))
+
+    async def pass_time(self, by: timedelta) -> None:
+        """Time passes, and then a tick."""
+        self.clock.advance(by)
+        await self.upkeep.tick()
+
+    async def settle(self, condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
+        """Wait (in real time, not the test's) until the revoker has done what it will do."""
+        async with asyncio.timeout(10):
+            while not await condition():
+                await asyncio.sleep(0.002)

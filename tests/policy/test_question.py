@@ -1,0 +1,99 @@
+"""The facts as policies see them, asked through policies: what cannot be decided on was not handed over."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from broker.identity.agent import Tier
+from broker.scope.model import AccessClass
+from tests.policy.world import PERMIT_ALL, facts, policies
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'principal == Agent::"spiffe://example.org/agent/analyst"',
+        'principal.trust_domain == "example.org" && principal.path == "/agent/analyst"',
+        'principal.path like "/agent/*"',
+        'principal.owner == Person::"https://id.example.org#dana"',
+        'principal.owner.issuer == "https://id.example.org" && principal.owner.subject == "dana"',
+        'principal.owner.groups.contains("platform")',
+        'principal.tier == "advisory" && principal.roles.contains("analyst")',
+        'principal.environments.containsAll(["dev", "staging"])',
+        'resource in Template::"orders-readonly"',
+        'resource.template == "orders-readonly" && resource.connector == "openbao"',
+        'resource.account == "acct" && resource.environment == "dev" && resource.name == "orders"',
+        'resource.access == "read" && resource.actions.contains("select")',
+        'resource.contract_class == "IMMEDIATE"',
+        'resource.parameters.contains("table=lines")',
+        "context.ttl_seconds == 60",
+        "context.date == 20261224 && context.hour == 23 && context.weekday == 4",
+        'context.intent == "look" && context.step == "" && context.ticket == ""',
+        "!context.has_reason && !context.has_prompt && !context.has_tool_call && !context.has_plan",
+        'action == Action::"read" && action in Action::"request" && !(action in Action::"change")',
+    ],
+)
+def test_policies_see(condition: str) -> None:
+    seen = policies(f'@id("x") permit (principal, action, resource) when {{ {condition} }};')
+    decision = seen.decide(facts())
+    assert decision.errors == ()
+    assert decision.allowed
+
+
+@pytest.mark.parametrize(
+    ("change", "condition"),
+    [
+        ({"scope": {"ttl": timedelta(milliseconds=1)}}, "context.ttl_seconds == 1"),  # up, so no limit is slipped under
+        ({"scope": {"ttl": timedelta(seconds=300, microseconds=1)}}, "context.ttl_seconds == 301"),
+        ({"now": datetime(2027, 1, 1, 0, 30, tzinfo=timezone(timedelta(hours=2)))}, "context.date == 20261231"),
+        ({"now": datetime(2027, 1, 3, tzinfo=UTC)}, "context.weekday == 7 && context.hour == 0"),
+        (
+            {"request": {"reason": "r", "prompt": "p", "tool_call": "c", "plan": "p"}},
+            "context.has_reason && context.has_prompt && context.has_tool_call && context.has_plan",
+        ),
+        ({"agent": {"tier": Tier.SEMI_AUTONOMOUS}}, 'principal.tier == "semi-autonomous"'),
+        ({"agent": {"roles": frozenset()}}, '!principal.roles.contains("analyst")'),
+        ({"contract_class": "EXPIRY_ONLY"}, 'resource.contract_class == "EXPIRY_ONLY"'),
+        ({"request": {"intent": '" || true //\n\0\u202e'}}, 'context.intent != "look"'),
+    ],
+)
+def test_policies_see_what_changed(change: dict[str, Any], condition: str) -> None:
+    seen = policies(f'@id("x") permit (principal, action, resource) when {{ {condition} }};')
+    assert seen.decide(facts(**change)).allowed
+    assert not seen.decide(facts()).allowed
+
+
+def test_white_space_is_no_reason() -> None:
+    seen = policies('@id("x") permit (principal, action, resource) when { context.has_reason };')
+    assert not seen.decide(facts(request={"reason": " \t\n"})).allowed
+    assert seen.decide(facts(request={"reason": "."})).allowed
+
+
+@pytest.mark.parametrize("access", list(AccessClass))
+def test_every_access_class_is_an_action_of_the_schema(access: AccessClass) -> None:
+    group = "request" if access is AccessClass.READ else "change"
+    asked = facts(scope={"access": access})
+    assert policies(PERMIT_ALL).decide(asked).allowed
+    named = policies(f'@id("x") permit (principal, action == Action::"{access.value}", resource);')
+    assert named.decide(asked).allowed
+    grouped = policies(f'@id("x") permit (principal, action in Action::"{group}", resource);')
+    assert grouped.decide(asked).allowed
+
+
+def test_what_is_kept_between_calls_never_answers_for_somebody_else() -> None:
+    # The same set is asked about each change in turn, twice: whoever differs must be decided on their own facts.
+    only = policies(
+        '@id("x") permit (principal, action, resource) when { resource.name == "orders" && '
+        'principal.roles.contains("analyst") && resource.parameters.contains("table=lines") && '
+        'resource.contract_class == "IMMEDIATE" };'
+    )
+    others = [
+        facts(scope={"resource": "other"}),
+        facts(scope={"parameters": {"table": "orders"}}),
+        facts(agent={"roles": frozenset({"other"})}),
+        facts(contract_class="STATIC"),
+    ]
+    for _ in range(2):
+        assert only.decide(facts()).allowed
+        assert [only.decide(other).allowed for other in others] == [False] * 4
