@@ -104,6 +104,8 @@ class AwsStsSettings(Model):
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")]
     partition: Literal["aws", "aws-cn", "aws-us-gov", "aws-eusc"] = "aws"
     endpoint_url: Url | None = None
+    # 2 to 1224 of these characters: AssumeRole's own limits. Not a secret, says AWS.
+    external_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+=,.@:/-]{2,1224}$")] | None = None
     access_key_id: SecretReference | None = None
     secret_access_key: SecretReference | None = None
 
@@ -145,8 +147,13 @@ def _segments(value: object) -> object:
 
 
 # Text may stand for {text: ...}, and one text for a list of one segment.
-Segment = Annotated[TextSegment | ParameterSegment | ResourceSegment, BeforeValidator(_segment)]
-Segments = Annotated[list[Segment], Field(min_length=1, max_length=16), BeforeValidator(_segments)]
+AnySegment = TextSegment | ParameterSegment | ResourceSegment
+Segment = Annotated[AnySegment, BeforeValidator(_segment, json_schema_input_type=str | AnySegment)]
+Segments = Annotated[
+    list[Segment],
+    Field(min_length=1, max_length=16),
+    BeforeValidator(_segments, json_schema_input_type=str | list[Segment]),
+]
 
 
 def _arn(segments: list[Segment]) -> list[Segment]:

@@ -18,6 +18,7 @@ PEOPLE, CONNECTORS = "people.yaml", "connectors.yaml"
 AGENTS, TEMPLATES, POLICIES = "agents", "templates", "policies"
 _FOLDERS = {AGENTS: ".yaml", TEMPLATES: ".yaml", POLICIES: ".cedar"}
 _IGNORED = {"README.md"}
+_STRAY = "is not part of a deploy set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,14 @@ class _Reader:
             elif name in (PEOPLE, CONNECTORS):
                 self._file(name)
             elif name not in _IGNORED:
-                self._stray(name, f"A set holds {', '.join(_FOLDERS)}, {PEOPLE} and {CONNECTORS}.")
+                self._refuse(name, _STRAY, f"A set holds {', '.join(_FOLDERS)}, {PEOPLE} and {CONNECTORS}.")
         for name in sorted({*_FOLDERS, PEOPLE, CONNECTORS} - set(present)):
-            self.problems.append(Problem(str(self._shown / name), 1, "", "is missing"))
+            self._refuse(name, "is missing")
 
     def _folder(self, name: str, suffix: str) -> None:
+        if (self._root / name).is_symlink():
+            self._refuse(name, "is a symbolic link", "Link the whole set, so that it changes as one.")
+            return
         try:
             check_directory(self._root / name, str(self._shown / name))
         except Problems as found:
@@ -107,9 +111,9 @@ class _Reader:
                 self._file(f"{name}/{file}")
             elif file not in _IGNORED:
                 # A .yml that is silently not read could be the agent somebody thinks is registered.
-                self._stray(f"{name}/{file}", f"Files of {name} end in {suffix}.")
+                self._refuse(f"{name}/{file}", _STRAY, f"Files of {name} end in {suffix}.")
         if not any(file.endswith(suffix) for file in present):
-            self.problems.append(Problem(str(self._shown / name), 1, "", f"has no *{suffix}"))
+            self._refuse(name, f"has no *{suffix}")
 
     def _file(self, relative: str) -> None:
         try:
@@ -117,8 +121,8 @@ class _Reader:
         except Problems as found:
             self.problems.extend(found.problems)
 
-    def _stray(self, relative: str, hint: str) -> None:
-        self.problems.append(Problem(str(self._shown / relative), 1, "", "is not part of a deploy set", hint))
+    def _refuse(self, relative: str, message: str, hint: str = "") -> None:
+        self.problems.append(Problem(str(self._shown / relative), 1, "", message, hint))
 
     def _names(self, directory: Path) -> list[str]:
         # Hidden files and editors' backups come and go while somebody works.

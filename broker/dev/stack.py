@@ -32,6 +32,7 @@ from broker.dev.trust_domain import TrustDomain
 from broker.dev.workload_api import WorkloadApiSockets
 from broker.errors import NotReady, Reason
 from broker.identity.spiffe_id import SpiffeId
+from broker.keys import new_key
 from broker.secret import Secret
 
 if TYPE_CHECKING:
@@ -191,7 +192,8 @@ class DevStack:
         postgres, openbao, aws = await self._start_upstreams(state)
         svid, sockets = await self._start_identities(state)
         mac_key = state / "mac.key"
-        secret_file(mac_key)
+        if not mac_key.exists():
+            write_private(mac_key, new_key())
         self._facts = DevFacts(
             state=state,
             deploy=self._deploy,

@@ -42,7 +42,8 @@ def parse_yaml(file: str, text: str) -> Document:
         builder.build(iter(yaml.parse(text, Loader=_LOADER)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
+        # libyaml places what it misses at the end on a line of its own, after the last one.
+        line = min(mark.line, text.count("\n")) + 1 if mark else 1
         builder.problems.append(Problem(file, line, "", f"is not YAML: {error.problem or error.context}"))
     except yaml.YAMLError as error:  # a character that YAML does not allow: no mark, but an offset
         offset = getattr(error, "position", None)

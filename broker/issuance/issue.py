@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -30,7 +30,7 @@ from broker.issuance.gate import Gate
 from broker.issuance.waiting import until
 from broker.lease.credential import Contract, ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
-from broker.lease.machine import MAYBE_ALIVE, Event
+from broker.lease.machine import Event
 from broker.policy.decision import Decision
 from broker.policy.facts import RequestFacts
 from broker.ports import Attempt, Clock, Connector, EndCause, Handle, Intent, Issued, Lease, LeaseStore, Opened, Rng
@@ -122,7 +122,7 @@ class Issuer:
         if template is None:
             raise NotFound(
                 Reason.TEMPLATE_NOT_FOUND,
-                f"there is no template {ascii(request.template)}.",
+                f"there is no template {request.template!a}.",
                 hint="ListTemplates (`broker templates`) shows what can be asked for.",
                 metadata={"template": request.template},
             )

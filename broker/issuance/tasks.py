@@ -175,7 +175,7 @@ def _participants(caller: Caller, named: Sequence[str]) -> frozenset[str]:
 def _not_found(task_id: str) -> NotFound:
     return NotFound(
         Reason.TASK_NOT_FOUND,
-        f"there is no task {ascii(task_id)} that you have a part in.",
+        f"there is no task {task_id!a} that you have a part in.",
         hint="StartTask gives a task's id.",
         metadata={"taskId": task_id},
     )

@@ -56,7 +56,7 @@ def test_the_minimal_file_and_its_defaults(tmp_path: Path) -> None:
     assert not config.listen.agents.loopback
     assert config.listen.operations.loopback
     assert config.limits.confirm_within == timedelta(seconds=30)
-    assert config.revocation.tick == timedelta(seconds=1)
+    assert config.revocation.tick == timedelta(milliseconds=500)
     assert (config.log.level, config.log.format) == ("info", "json")
     assert config.audit.export_file is None
 

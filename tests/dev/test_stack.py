@@ -121,10 +121,19 @@ asyncio.run(make_stack(Path(sys.argv[1])).run_until_signal(lambda facts: print("
 """
 
 
+@pytest.fixture(scope="module")
+def lasting_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One state for the tests below, in whatever condition the one before left it: that is how it is used."""
+    directory = tmp_path_factory.mktemp("lasting") / "state"
+    yield directory
+    remove_directory(directory / "postgres/cluster")
+
+
 @pytest.fixture
-def run(state: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def run(lasting_state: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     """Starts a stack in a process of its own and waits until it is ready; kills it if the test did not."""
     runners: list[subprocess.Popen[str]] = []
+    state = lasting_state
 
     def start() -> subprocess.Popen[str]:
         runner = subprocess.Popen([sys.executable, "-c", RUNNER, state], stdout=subprocess.PIPE, text=True, cwd=ROOT)

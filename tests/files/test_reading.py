@@ -39,7 +39,7 @@ def test_a_file_that_only_its_owner_writes_is_read(file: Path, mode: int) -> Non
 )
 def test_a_file_that_others_write_is_refused_with_the_command_to_run(file: Path, mode: int, told: str) -> None:
     file.chmod(mode)
-    assert refusal(file) == f"{told} Run: chmod go-w {file}"
+    assert refusal(file) == f"{told} run: chmod go-w {file}"
     file.chmod(0o600)
     assert read_text(file, "shown.yaml")
 

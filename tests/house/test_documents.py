@@ -15,7 +15,7 @@ import click
 import pytest
 
 from broker import metrics
-from broker.cli.main import main as broker_command
+from broker.cli.main import cli as broker_command
 from broker.config import Config, load_config
 from broker.deployfiles.models import AgentFile
 from broker.dev.openbao_database import REVOCATION_STATEMENTS

@@ -1,0 +1,202 @@
+"""The ``broker`` command: its table of commands, its global options, and how it fails.
+
+Belongs here: what is the same for every command. Commands are imported when they are used, so that the
+base install is enough for an agent's commands, and an operator's says what to install.
+
+Exit codes: 0 done; 1 something is wrong (a check, a doctor, a bug); 2 usage; 3 the broker refused;
+4 the broker, or something it needs, could not be reached. ``broker exec`` exits as its command does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason, Tampered, UpstreamFailed
+
+EXIT_WRONG, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE = 1, 2, 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a command is, what `broker --help` says of it, and the extra it needs."""
+
+    path: str  # module:attribute
+    summary: str
+    extra: str = ""
+
+
+AGENTS: Mapping[str, Entry] = {
+    "whoami": Entry("broker.cli.whoami:whoami", "Who the broker thinks you are."),
+    "templates": Entry("broker.cli.templates:templates", "What can be asked for, and how."),
+    "task": Entry("broker.cli.task:task", "Start, look at, hold and complete tasks."),
+    "request": Entry("broker.cli.request:request", "Ask for a credential, into a file or a descriptor."),
+    "exec": Entry("broker.cli.exec:execute", "Run a command with a credential in its environment."),
+    "leases": Entry("broker.cli.leases:leases", "List and follow your leases."),
+    "revoke": Entry("broker.cli.leases:revoke", "End a lease now."),
+    "doctor": Entry("broker.cli.doctor:doctor", "Find out, step by step, why it does not work."),
+}
+OPERATORS: Mapping[str, Entry] = {
+    "check": Entry("broker.cli.check:check", "Check deploy files before they are used.", "daemon"),
+    "reload": Entry("broker.cli.reload:reload", "Have brokerd take in its deploy files.", "daemon"),
+    "audit": Entry("broker.cli.audit:audit", "Verify and show the audit trail.", "daemon"),
+    "dev": Entry("broker.cli.dev:dev", "Run everything on this machine, for development.", "dev"),
+    "demo": Entry("broker.cli.demo:demo", "See the main story, each step checked.", "dev"),
+}
+COMMANDS = {**AGENTS, **OPERATORS}
+
+
+class Failed(click.ClickException):
+    """A :class:`BrokerError`, told to a person."""
+
+    def __init__(self, error: BrokerError) -> None:
+        super().__init__(f"{error.reason}: {error.message}")
+        self.hint = error.hint
+        self.exit_code = exit_code(error)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """``error: REASON: message``, and what to do on the next line."""
+        click.echo(f"error: {self.message}", err=True, file=file)
+        if self.hint:
+            click.echo(f"hint: {self.hint}", err=True, file=file)
+
+
+def exit_code(error: BrokerError) -> int:
+    """The table of the module's docstring."""
+    if isinstance(error, NotReady | UpstreamFailed):
+        return EXIT_UNAVAILABLE
+    if isinstance(error, InvalidInput) and error.reason is Reason.CONFIG_INVALID:
+        return EXIT_USAGE
+    if isinstance(error, Tampered | Defect):
+        return EXIT_WRONG
+    return EXIT_REFUSED
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is used, and tells what is missing if it cannot."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the tables."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.path.partition(":")
+        with _extras_explained(entry.extra):
+            found = getattr(importlib.import_module(module), attribute)
+        if not isinstance(found, click.Command):
+            raise TypeError(f"{entry.path} is no command")
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Two sections, without importing anything."""
+        for title, table in (("Agents", AGENTS), ("Operators", OPERATORS)):
+            with formatter.section(title):
+                formatter.write_dl([(name, entry.summary) for name, entry in table.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; its refusals become messages and exit codes."""
+        try:
+            return super().invoke(ctx)
+        except BrokerError as error:
+            raise Failed(error) from None
+
+
+@contextlib.contextmanager
+def _extras_explained(extra: str) -> Iterator[None]:
+    """Turns the absence of an extra's library into the command that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if not extra or missing.partition(".")[0] == "broker":
+            raise
+        raise click.ClickException(f"{missing} is not installed. Run: pip install 'jit-broker[{extra}]'") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The global options, and the environment this process was given."""
+
+    address: str
+    server_name: str
+    workload_api: str
+    certificate: Path | None
+    key: Path | None
+    bundle: Path | None
+    environment: Mapping[str, str]
+
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("jit-broker"), prog_name="broker")
+@click.option("--address", envvar="BROKER_ADDRESS", default="", metavar="HOST:PORT", show_envvar=True, help="The broker.")
+@click.option(
+    "--server-name",
+    envvar="BROKER_SERVER_NAME",
+    default="brokerd",
+    show_default=True,
+    show_envvar=True,
+    metavar="NAME",
+    help="The DNS name the broker's certificate must have.",
+)
+@click.option(
+    "--workload-api",
+    envvar="SPIFFE_ENDPOINT_SOCKET",
+    default="",
+    show_envvar=True,
+    metavar="unix:///PATH",
+    help="The SPIFFE Workload API that gives you your SVID.",
+)
+@click.option("--certificate", type=_FILE, metavar="FILE", help="Your SVID in PEM, instead of a Workload API (CI).")
+@click.option("--key", type=_FILE, metavar="FILE", help="Its private key in PEM.")
+@click.option("--bundle", type=_FILE, metavar="FILE", help="Your trust domain's bundle in PEM.")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    address: str,
+    server_name: str,
+    workload_api: str,
+    certificate: Path | None,
+    key: Path | None,
+    bundle: Path | None,
+) -> None:
+    """Just-in-time credentials: ask for exactly what a task needs, for minutes.
+
+    \b
+    broker exec --template orders-readonly --account shop --environment dev \\
+                --resource orders --ttl 5m -- psql -c 'select count(*) from orders'
+
+    Exit codes: 0 done; 1 something is wrong; 2 usage; 3 refused by the broker; 4 the broker, or
+    something it needs, could not be reached. `broker exec` exits as its command does.
+    """
+    given = dict(os.environ)
+    # gRPC's core writes its own view of a failed handshake to standard error; ours is in the message.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # py-spiffe logs what it also raises.
+    logging.getLogger("spiffe").addHandler(logging.NullHandler())
+    logging.getLogger("broker.client").addHandler(logging.NullHandler())
+    ctx.obj = Settings(address, server_name, workload_api, certificate, key, bundle, given)
+
+
+def main() -> None:
+    """The console script."""
+    cli.main(prog_name="broker")
+
+
+if __name__ == "__main__":
+    main()

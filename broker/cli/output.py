@@ -1,0 +1,141 @@
+"""How values are printed: JSON for programs, text for people, variables for shells.
+
+The JSON is stable: the field names of the API in lowerCamelCase, RFC 3339 times, spans as seconds (as in
+ProtoJSON). What is added later is added as new fields. Nothing here prints a secret: a
+:class:`~broker.secret.Secret` has no JSON form.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import click
+
+from broker.client import Lease
+
+F = TypeVar("F", bound=Callable[..., Any])
+# From this many failures on, ending a lease is not just slow.
+_TROUBLE = 3
+
+
+def format_option(*choices: str) -> Callable[[F], F]:
+    """``--format``; the first choice is the default."""
+    return click.option(
+        "--format", "form", type=click.Choice(choices), default=choices[0], show_default=True, help="How to print it."
+    )
+
+
+def to_json(value: Any) -> Any:
+    """``value`` (a dataclass of the SDK, or what is in one) as JSON data."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {camel(each.name): to_json(getattr(value, each.name)) for each in fields(value)}
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case datetime():
+            return moment(value)
+        case timedelta():
+            return f"{value.total_seconds():.9f}".rstrip("0").rstrip(".") + "s"
+        case Mapping():
+            return {name: to_json(each) for name, each in value.items()}
+        case Sequence():
+            return [to_json(each) for each in value]
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def camel(name: str) -> str:
+    """``expire_time`` as ``expireTime``."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def moment(value: datetime) -> str:
+    """RFC 3339, in UTC, with milliseconds only where there are any."""
+    text = value.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace(".000", "").replace("+00:00", "Z")
+
+
+def clock(value: datetime | None, now: datetime) -> str:
+    """The time of day of ``value``, with its date only where that is not today's."""
+    if value is None:
+        return "an unknown time"
+    text = moment(value.replace(microsecond=0))
+    return text.partition("T")[2] if value.astimezone(UTC).date() == now.astimezone(UTC).date() else text
+
+
+def print_json(value: Any) -> None:
+    """``value`` on standard output."""
+    click.echo(json.dumps(to_json(value), indent=2, ensure_ascii=False))
+
+
+def print_record(value: Any, form: str, prefix: str) -> None:
+    """One dataclass: as JSON, as lines, or as ``PREFIX_FIELD=value`` for a shell's ``eval``."""
+    if form == "json":
+        print_json(value)
+        return
+    shown = {each.name: to_json(getattr(value, each.name)) for each in fields(value)}
+    if form == "env":
+        texts = {name: _flat(each) for name, each in shown.items()}
+        click.echo(environment_lines({f"{prefix}_{name.upper()}": text for name, text in texts.items()}))
+        return
+    width = max(map(len, shown))
+    for name, each in shown.items():
+        if each not in (None, "", [], {}):
+            click.echo(f"{name.replace('_', ' '):<{width}}  {_flat(each)}")
+
+
+def environment_lines(variables: Mapping[str, str]) -> str:
+    """``NAME=value`` lines, quoted for a POSIX shell where they need to be."""
+    return "\n".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+
+
+def _flat(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case dict():
+            return " ".join(f"{name}={_flat(each)}" for name, each in value.items())
+        case list():
+            return " ".join(map(_flat, value))
+        case _:
+            return str(value)
+
+
+def lease_state(lease: Lease, now: datetime) -> str:
+    """What is true of ``lease``, in words that promise nothing the upstream does not."""
+    end = clock(lease.expire_time, now)
+    match lease.state:
+        case "ACTIVE":
+            return f"ACTIVE until {end} at the latest"
+        case "REVOKING" if lease.only_time_ends_it:
+            return f"REVOKING until {end}: only time ends this credential ({lease.contract_class})"
+        case "REVOKING":
+            trouble = f", {lease.revoke_failures} failures so far" if lease.revoke_failures >= _TROUBLE else ""
+            return f"REVOKING: the broker tries until the upstream confirms{trouble}"
+        case "REVOKED":
+            return f"REVOKED at {clock(lease.end_time, now)}: the upstream confirmed"
+        case "EXPIRED":
+            return f"EXPIRED at {clock(lease.end_time, now)}: time ended it"
+        case "VOID":
+            return "VOID: never issued"
+        case other:
+            return other
+
+
+def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:
+    """Columns as wide as they need to be; the last one is free."""
+    lines = [tuple(header), *map(tuple, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
+    return "\n".join(
+        "  ".join([*(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in lines
+    )
+
+
+def note(text: str) -> None:
+    """Something for people, on standard error."""
+    click.echo(f"broker: {text}", err=True)

@@ -1,0 +1,118 @@
+"""``broker request``: one credential, delivered where it is needed and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.cli.asking import Asking, asking_options
+from broker.cli.connection import run
+from broker.cli.delivery import Delivery, choose, written
+from broker.cli.output import format_option, lease_state, note, print_json
+from broker.cli.values import Text
+from broker.client import AsyncClient, Decision, Grant
+from broker.client.task import uninterrupted
+from broker.clock import SystemClock
+from broker.errors import BrokerError
+from broker.scope.request import AccessRequest
+
+
+@click.command()
+@asking_options
+@click.option("--task", "task_id", default="", metavar="TASK", help="The task it is for.")
+@click.option("--purpose", default="", type=Text(), help="Start a task for this purpose instead; it goes on afterwards.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Into this file: new, mode 0600.")
+@click.option("--fd", type=int, metavar="N", help="Into this open descriptor, which is closed then.")
+@click.option("--reveal", is_flag=True, help="Print the secret on standard output.")
+@click.option("--validate-only", is_flag=True, help="Only decide; nothing is issued.")
+@format_option("env", "json", "text")
+def request(
+    asked: Asking,
+    task_id: str,
+    purpose: str,
+    out: Path | None,
+    fd: int | None,
+    reveal: bool,
+    validate_only: bool,
+    form: str,
+) -> None:
+    """Ask for a credential under a task.
+
+    It goes into a new file or a descriptor, as NAME=value lines (env), JSON, or what the upstream's own tools
+    read (text: libpq's connection string, a profile for AWS). Only when it is written is its arrival confirmed;
+    if that fails, it is revoked. Texts may be @FILE, or @- for standard input.
+    """
+    if bool(task_id) == bool(purpose):
+        raise click.UsageError("Name the task: one of --task ID or --purpose TEXT.")
+    if validate_only:
+        if out is not None or fd is not None or reveal:
+            raise click.UsageError("--validate-only issues nothing, so there is nothing for --out, --fd or --reveal.")
+        _tell_decision(run(lambda client: _validate(client, asked, task_id, purpose)), form)
+        return
+    delivery = choose(out, fd, reveal=reveal)
+    try:
+        grant = run(lambda client: _request(client, asked, task_id, purpose, delivery, form))
+    except BaseException:
+        delivery.discard()
+        raise
+    if form == "json" and not reveal:
+        print_json(grant.lease)
+    else:
+        click.echo(f"{grant.lease.id}  {lease_state(grant.lease, SystemClock().now())}", err=reveal)
+    if purpose:
+        note(f"task {grant.lease.task_id} goes on; end it, and all its leases: broker task complete {grant.lease.task_id}")
+
+
+async def _validate(client: AsyncClient, asked: Asking, task_id: str, purpose: str) -> Decision:
+    if task_id:
+        return await client.validate(asked.under(task_id, client.new_id))
+    async with client.task(purpose, wait=timedelta()) as task:
+        return await client.validate(asked.under(task.id, client.new_id))
+
+
+async def _request(
+    client: AsyncClient, asked: Asking, task_id: str, purpose: str, delivery: Delivery, form: str
+) -> Grant:
+    if task_id:
+        return await _delivered(client, asked.under(task_id, client.new_id), delivery, form)
+    started = await client.start_task(purpose)
+    try:
+        return await _delivered(client, asked.under(started.id, client.new_id), delivery, form)
+    except BaseException:
+        # Nobody else knows of the task, so nobody else could complete it.
+        await uninterrupted(_last_resort(client.complete_task(started.id), f"task {started.id}"))
+        raise
+
+
+async def _delivered(client: AsyncClient, asked: AccessRequest, delivery: Delivery, form: str) -> Grant:
+    grant = await client.request(asked, confirm=False)
+    try:
+        await asyncio.to_thread(delivery.write, written(grant, form))
+        return await client.confirm(grant)
+    except BaseException as error:
+        await uninterrupted(_last_resort(client.revoke(grant.lease.id), f"lease {grant.lease.id}"))
+        if isinstance(error, OSError):
+            raise click.ClickException(f"the credential could not be delivered: {error.strerror}.") from None
+        raise
+
+
+async def _last_resort(ending: Coroutine[Any, Any, object], what: str) -> None:
+    """End something although something else went wrong already; the first error is the one to be told."""
+    try:
+        await ending
+    except BrokerError as error:
+        note(f"{what} could not be ended: {error}")
+
+
+def _tell_decision(decision: Decision, form: str) -> None:
+    if form == "json":
+        print_json(decision)
+        return
+    click.echo(f"allowed by {', '.join(decision.policies)} (policies sha256:{decision.policy_digest[:16]})")
+    for explanation in decision.explanations:
+        click.echo(f"  {explanation}")

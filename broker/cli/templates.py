@@ -1,0 +1,76 @@
+"""``broker templates``: what can be asked for, and how."""
+
+from __future__ import annotations
+
+import click
+
+from broker.cli.connection import run
+from broker.cli.output import format_option, print_json, table, to_json
+from broker.client import RevocationContract, ScopeTemplate
+from broker.errors import NotFound, Reason
+
+
+@click.command()
+@click.argument("name", required=False)
+@format_option("text", "json")
+def templates(name: str | None, form: str) -> None:
+    """The ways to ask that operators have written; with NAME, one of them in full.
+
+    A template says which accounts, environments and resources it covers, the longest TTL, which fields it
+    makes mandatory, and how, and how fast, what it grants can be ended.
+    """
+    found = run(lambda client: client.templates())
+    if name is None:
+        print_json(found) if form == "json" else click.echo(_overview(found))
+        return
+    for template in found:
+        if template.name == name:
+            print_json(template) if form == "json" else click.echo(_in_full(template))
+            return
+    raise NotFound(
+        Reason.TEMPLATE_NOT_FOUND,
+        f"There is no template {name!a}.",
+        hint="`broker templates` lists those in force.",
+        metadata={"template": name},
+    )
+
+
+def _overview(found: tuple[ScopeTemplate, ...]) -> str:
+    rows = [
+        (
+            each.name,
+            each.access,
+            " ".join(each.environments),
+            to_json(each.max_ttl) or "",
+            each.contract.contract_class if each.contract else "",
+            each.description,
+        )
+        for each in found
+    ]
+    return table(rows, ("TEMPLATE", "ACCESS", "ENVIRONMENTS", "MAX TTL", "ENDS", "DESCRIPTION"))
+
+
+def _in_full(template: ScopeTemplate) -> str:
+    resource = f": {template.resource.expectation}" if template.resource else ""
+    lines = [
+        template.name,
+        f"  {template.description}",
+        f"  --account       one of {', '.join(template.accounts)}",
+        f"  --environment   one of {', '.join(template.environments)}",
+        f"  --resource      {template.resource.type if template.resource else ''}{resource}",
+        f"  --ttl           up to {to_json(template.max_ttl)}",
+        *(f"  --param {each.name}=...  {each.type}: {each.expectation}" for each in template.parameters),
+        *(f"  --{each.replace('_', '-')}  is mandatory" for each in template.required_fields),
+        f"  grants          {template.access}: {', '.join(template.actions)}",
+    ]
+    return "\n".join(lines + (_contract(template.contract) if template.contract else []))
+
+
+def _contract(contract: RevocationContract) -> list[str]:
+    bound = contract.bound_on_revoke
+    ends = f"within {to_json(bound)} of a revocation" if bound is not None else "only by time"
+    return [
+        f"  ends            {ends} ({contract.contract_class}); bound to: {contract.binding.lower()}",
+        f"  broker dead     {contract.if_broker_dead}",
+        f"  upstream dead   {contract.if_upstream_dead}",
+    ]

@@ -1,0 +1,83 @@
+"""Values as people type them: spans of time, NAME=VALUE pairs, texts that may come from a file."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.client.spans import parse_span
+from broker.errors import InvalidInput
+
+# More than a whole request may have; what is read beyond is not wanted.
+_MOST_BYTES = 64 * 1024
+
+
+class Span(click.ParamType):
+    """``90s``, ``5m``, ``1h30m``; more than nothing, or with ``zero`` also nothing (``0s``)."""
+
+    name = "span"
+
+    def __init__(self, *, zero: bool = False, most: timedelta | None = None) -> None:
+        self._zero = zero
+        self._most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """The span. Fails with what is wrong and an example."""
+        if isinstance(value, timedelta):
+            return value
+        if self._zero and value == "0s":
+            return timedelta()
+        name = param.name if param and param.name else "value"
+        try:
+            span = parse_span(value, name)
+        except InvalidInput as error:
+            self.fail(f"{error.message} {error.hint}", param, ctx)
+        if self._most is not None and span > self._most:
+            self.fail(f"{value} is more than {self._most}.", param, ctx)
+        return span
+
+
+class Text(click.ParamType):
+    """A text; ``@FILE`` is the file's content, ``@-`` standard input's, ``@@...`` a text that begins with @."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text itself, or what the file holds."""
+        if not isinstance(value, str) or not value.startswith("@"):
+            return str(value)
+        if value.startswith("@@"):
+            return value[1:]
+        try:
+            if value == "@-":
+                data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+            else:
+                with Path(value[1:]).open("rb") as file:
+                    data = file.read(_MOST_BYTES + 1)
+            text = data.decode()
+        except OSError as error:
+            self.fail(f"{value[1:]} cannot be read: {error.strerror}.", param, ctx)
+        except UnicodeDecodeError:
+            self.fail(f"{value[1:]} is not UTF-8 text.", param, ctx)
+        if len(data) > _MOST_BYTES:
+            self.fail(f"{value[1:]} has more than {_MOST_BYTES} bytes.", param, ctx)
+        return text
+
+
+class Pair(click.ParamType):
+    """``NAME=VALUE``; the value may contain further ``=``."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """The two parts."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not equals or not name:
+            self.fail(f"{value!a} is not NAME=VALUE.", param, ctx)
+        return name, text

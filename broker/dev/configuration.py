@@ -1,0 +1,31 @@
+"""brokerd's configuration for the embedded default, written from the facts of the running stack."""
+
+from __future__ import annotations
+
+import yaml
+
+from broker.dev.stack import DevFacts
+
+TENANT = "dev"
+
+
+def render(facts: DevFacts) -> str:
+    """``brokerd.yaml``: everything on loopback, every path inside the stack's state directory."""
+    document = {
+        "tenant": TENANT,
+        "trust_domain": facts.trust_domain,
+        "listen": {"agents": facts.api_address, "operations": f"127.0.0.1:{facts.ops_port}"},
+        "identity": {
+            "certificate": str(facts.certificate),
+            "private_key": str(facts.key),
+            "bundles": {facts.trust_domain: str(facts.bundle)},
+        },
+        "deploy": {"directory": str(facts.deploy)},
+        "state": {"directory": str(facts.ledger.parent)},
+        "keys": {"ledger": [f"file:{facts.mac_key}"]},
+        "audit": {"export_file": str(facts.state / "audit.jsonl")},
+        # Short, so that what is swept after a crash is proven gone within seconds.
+        "limits": {"issue_timeout": "5s", "drain_timeout": "10s"},
+        "revocation": {"tick": "250ms"},
+    }
+    return "# Written at each start of `broker dev`; edits are lost.\n" + yaml.safe_dump(document, sort_keys=False)

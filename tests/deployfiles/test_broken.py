@@ -1,0 +1,114 @@
+"""Every way to get a deploy set wrong that we thought of: what is told, and where.
+
+``broken/<name>/`` is ``good/`` with one mistake, so that ``broker check`` can be tried on it by hand.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from broker.deployfiles import load
+from broker.files import Problems
+
+HERE = Path(__file__).parent
+AGENT, ORDERS, REPORTS = "agents/analyst.yaml", "templates/orders.yaml", "templates/reports.yaml"
+PEOPLE, CONNECTORS, POLICY = "people.yaml", "connectors.yaml", "policies/read.cedar"
+DAY = "parameters.day"
+STATEMENT = "grant.policy.0"
+
+# name: every (file, line, field, part of the message)
+BROKEN: dict[str, list[tuple[str, int, str, str]]] = {
+    "account-not-aws": [(REPORTS, 4, "accounts.0", "production is no AWS account id")],
+    "account-unquoted": [(REPORTS, 4, "accounts.0", "must be a text")],
+    "agent-registered-twice": [("agents/twin.yaml", 1, "spiffe_id", "is registered in")],
+    "agent-with-empty-owner": [(AGENT, 3, "owner", "is empty")],
+    "agent-without-owner": [(AGENT, 1, "owner", "is missing")],
+    "agent-zero-quota": [(AGENT, 6, "quotas.live_leases", "greater than or equal to 1")],
+    "bad-spiffe-id": [(AGENT, 1, "spiffe_id", "is not a SPIFFE ID")],
+    "connector-half-a-key": [(CONNECTORS, 10, "connectors.aws.settings", "come together or not at all")],
+    "connector-plain-http": [(CONNECTORS, 5, "connectors.vault.settings.address", "must be https")],
+    "connector-relative-secret": [(CONNECTORS, 6, "connectors.vault.settings.token", "absolute path")],
+    "connector-secret-inside": [(CONNECTORS, 6, "connectors.vault.settings.token", "must be a reference")],
+    "connector-unknown-kind": [(CONNECTORS, 3, "connectors.vault.kind", "is vault-databse")],
+    "disabled-owner": [(AGENT, 3, "owner", "dana is disabled")],
+    "duplicate-key": [(ORDERS, 10, "max_ttl", "comes twice")],
+    "grant-all-of-a-service": [(REPORTS, 19, f"{STATEMENT}.actions.0", "must match")],
+    "grant-of-another-kind": [
+        (ORDERS, 10, "grant.role", "is missing"),
+        (ORDERS, 11, "grant.role_name", "is not a known key"),
+    ],
+    "grant-resource-without-arn": [(REPORTS, 21, f"{STATEMENT}.resources.0", "must start with the text of an ARN")],
+    "mandatory-field-unknown": [(REPORTS, 10, "requires.1", "must be one of intent")],
+    "no-people": [(PEOPLE, 1, "", "is missing")],
+    "no-policies": [("policies", 1, "", "has no *.cedar")],
+    "parameter-unknown-in-grant": [(REPORTS, 21, f"{STATEMENT}.resources.0.3", "month is not a parameter")],
+    "parameter-unknown-type": [(REPORTS, 13, f"{DAY}.type", "is glob")],
+    "parameter-unsafe-in-grant": [(REPORTS, 20, f"{STATEMENT}.resources.0.3", "day may hold more than plain text")],
+    "person-twice": [(PEOPLE, 6, "people.dana-too", "the same person as dana")],
+    "policy-forbid-without-reason": [(POLICY, 4, "never", "forbids without a @reason")],
+    "policy-id-twice": [(POLICY, 4, "read", "has the @id read again")],
+    "policy-syntax": [(POLICY, 2, "", "is not Cedar: '=' is not a valid operator")],
+    "policy-unknown-action": [
+        (POLICY, 1, "read", "unable to find an applicable action"),
+        (POLICY, 2, "read", 'unrecognized action `Action::"reed"`'),
+    ],
+    "policy-unknown-attribute": [(POLICY, 7, "never", "attribute `colour`")],
+    "policy-without-id": [(POLICY, 1, "", "has no @id")],
+    "regex-empty-range": [(REPORTS, 12, DAY, "the range is empty")],
+    "regex-not-re2": [(REPORTS, 14, f"{DAY}.pattern", "is not RE2")],
+    "regex-unanchored": [(REPORTS, 14, f"{DAY}.pattern", "is not anchored: write ^...$")],
+    "regex-without-length": [(REPORTS, 12, f"{DAY}.max_length", "is missing")],
+    "spiffe-id-dotted": [(AGENT, 1, "spiffe_id", "non-canonical path segment")],
+    "stray-file": [("agents/typo.yml", 1, "", "is not part of a deploy set")],
+    "template-twice": [("templates/zz.yaml", 1, "name", "orders is defined in")],
+    "template-unknown-connector": [(ORDERS, 3, "connector", "volt is not in connectors.yaml")],
+    "ttl-without-unit": [(ORDERS, 9, "max_ttl", "must be a duration")],
+    "unknown-access-class": [(ORDERS, 7, "access", "must be 'read'")],
+    "unknown-key": [(AGENT, 1, "tier", "is missing"), (AGENT, 4, "teir", "is not a known key")],
+    "unknown-owner": [(AGENT, 3, "owner", "mallory is not in people.yaml")],
+    "unknown-tier": [(AGENT, 4, "tier", "must be 'advisory'")],
+    "yaml-anchor": [(ORDERS, 4, "accounts", "anchor &names"), (ORDERS, 5, "environments", "alias *names")],
+    "yaml-boolean": [(ORDERS, 4, "accounts.0", "is no, which")],
+    "yaml-merge-key": [(AGENT, 3, "", "merge key <<")],
+    "yaml-syntax": [(AGENT, 6, "", "is not YAML")],
+    "yaml-tag": [(AGENT, 3, "owner", "has the tag")],
+    "yaml-two-documents": [(AGENT, 6, "", "second document")],
+    "zero-ttl": [(ORDERS, 9, "max_ttl", "more than zero")],
+}
+
+
+def private_copy(source: Path, target: Path) -> Path:
+    """The set without the group's right to write, which git does not keep and some umasks give."""
+    for path in sorted([source, *source.rglob("*")]):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir(mode=0o755)
+        else:
+            copy.write_bytes(path.read_bytes())
+            copy.chmod(0o644)
+    return target
+
+
+def test_the_set_without_a_mistake_is_taken(tmp_path: Path) -> None:
+    good = load(private_copy(HERE / "good", tmp_path / "set"))
+    assert len(good.registry) == 1
+    assert good.templates.keys() == {"orders", "reports"}
+
+
+def test_every_broken_set_stands_in_the_table() -> None:
+    assert {path.name for path in (HERE / "broken").iterdir()} == BROKEN.keys()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_wrong_is_told_with_file_line_and_field(name: str, tmp_path: Path) -> None:
+    directory = private_copy(HERE / "broken" / name, tmp_path / "set")
+    with pytest.raises(Problems) as caught:
+        load(directory)
+    found = caught.value.problems
+    expected = sorted(BROKEN[name])
+    assert [(p.file, p.line, p.field) for p in found] == [
+        (str(directory / file), line, field) for file, line, field, _ in expected
+    ]
+    for problem, (*_, told) in zip(found, expected, strict=True):
+        assert told in problem.message
+        assert "hvs.CAESIJ" not in str(problem)  # a secret in the wrong place is not repeated

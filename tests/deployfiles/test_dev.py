@@ -1,0 +1,131 @@
+"""What deploy/dev promises: the demo's agents, and what the starter policies say to each."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.deployfiles import load
+from broker.identity.agent import Tier
+from broker.identity.spiffe_id import SpiffeId
+from broker.policy.decision import Decision
+from broker.policy.facts import RequestFacts
+from broker.ports import DeploySet
+from broker.scope.bind import bind
+from broker.scope.request import AccessRequest
+from tests.deployfiles.test_broken import private_copy
+
+NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
+EVERYTHING = {"intent": "look", "reason": "because", "ticket": "T-1"}
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> DeploySet:
+    source = Path(__file__).parents[2] / "deploy/dev"
+    return load(private_copy(source, tmp_path_factory.mktemp("dev") / "set"))
+
+
+def ask(
+    dev: DeploySet,
+    who: str,
+    template: str,
+    environment: str = "dev",
+    ttl: int = 60,
+    contract_class: str = "IMMEDIATE",
+    **claims: str,
+) -> Decision:
+    reports = template == "reports-read"
+    request = AccessRequest(
+        request_id="r",
+        template=template,
+        task_id="t",
+        account="123456789012" if reports else "dev",
+        environment=environment,
+        resource="orders-reports" if reports else "orders",
+        ttl=timedelta(seconds=ttl),
+        parameters={"day": "daily/2026-11-20"} if reports else {},
+        **(claims or EVERYTHING),
+    )
+    agent = dev.registry.find(SpiffeId.parse(f"spiffe://dev.broker.internal/agent/{who}"))
+    scope = bind(dev.templates[template], request)
+    return dev.policies.decide(RequestFacts(agent, request, scope, contract_class, NOW))
+
+
+def test_the_set_is_what_the_demo_needs(dev: DeploySet) -> None:
+    tiers = {agent.spiffe_id.path.removeprefix("/agent/"): agent.tier for agent in dev.registry}
+    assert tiers == {
+        "analyst": Tier.ADVISORY,
+        "migrator": Tier.SEMI_AUTONOMOUS,
+        "other": Tier.ADVISORY,
+        "reporter": Tier.AUTONOMOUS,
+    }
+    assert dev.templates.keys() == {"orders-readonly", "orders-readwrite", "reports-read"}
+    assert {name: spec.kind for name, spec in dev.connectors.items()} == {
+        "openbao-orders": "vault-database",
+        "aws": "aws-sts",
+    }
+
+
+@pytest.mark.parametrize(
+    ("who", "template", "environment", "ttl"),
+    [
+        ("analyst", "orders-readonly", "dev", 900),
+        ("analyst", "orders-readonly", "staging", 60),
+        ("other", "orders-readonly", "dev", 60),
+        ("migrator", "orders-readonly", "dev", 60),
+        ("migrator", "orders-readwrite", "dev", 600),
+        ("reporter", "reports-read", "dev", 300),
+        ("analyst", "reports-read", "dev", 900),
+    ],
+)
+def test_ordinary_work_goes_through(dev: DeploySet, who: str, template: str, environment: str, ttl: int) -> None:
+    decision = ask(dev, who, template, environment, ttl)
+    assert decision.allowed, decision
+    assert decision.policies
+    assert decision.explanations
+
+
+@pytest.mark.parametrize(
+    ("who", "template", "environment", "ttl", "policies"),
+    [
+        # Every one of these is inside its template: only policy says no.
+        ("analyst", "orders-readwrite", "dev", 60, ("advisory-never-changes",)),
+        ("migrator", "orders-readwrite", "staging", 60, ()),  # not in the agent's environments: default deny
+        ("migrator", "orders-readonly", "staging", 60, ()),
+        ("other", "orders-readonly", "staging", 60, ()),
+        ("reporter", "reports-read", "dev", 301, ("autonomous-five-minutes",)),
+        ("reporter", "orders-readwrite", "dev", 60, ()),
+        ("reporter", "orders-readwrite", "dev", 600, ("autonomous-five-minutes",)),
+    ],
+)
+def test_what_templates_alone_would_allow_policy_refuses_with_a_reason(
+    dev: DeploySet, who: str, template: str, environment: str, ttl: int, policies: tuple[str, ...]
+) -> None:
+    decision = ask(dev, who, template, environment, ttl)
+    assert not decision.allowed
+    assert decision.errors == ()
+    assert decision.policies == policies
+    assert len(decision.explanations) == max(1, len(policies))
+
+
+def test_a_credential_that_cannot_be_ended_is_refused(dev: DeploySet) -> None:
+    decision = ask(dev, "analyst", "orders-readonly", contract_class="STATIC")
+    assert decision.policies == ("no-static-credentials",)
+
+
+def test_production_is_never_written_directly(dev: DeploySet) -> None:
+    template = dev.templates["orders-readwrite"]
+    request = AccessRequest(
+        "r", "orders-readwrite", "t", "dev", "production", "orders", timedelta(seconds=60), **EVERYTHING
+    )
+    scope = bind(replace(template, environments=frozenset({"production"})), request)
+    migrator = dev.registry.find(SpiffeId.parse("spiffe://dev.broker.internal/agent/migrator"))
+    trusted = replace(migrator, environments=frozenset({"dev", "production"}))
+    decision = dev.policies.decide(RequestFacts(trusted, request, scope, "IMMEDIATE", NOW))
+    assert decision.policies == ("no-direct-production-changes",)
+
+
+def test_every_starter_policy_explains_itself(dev: DeploySet) -> None:
+    text = (Path(__file__).parents[2] / "deploy/dev/policies/starter.cedar").read_text()
+    assert text.count("@id(") == text.count("@reason(") == len(dev.policies) == 6
