@@ -14,16 +14,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 ##@ Use it
 .PHONY: demo
-demo: .venv/ready ## watch the whole story on real parts; exit 0 only if every step was checked
+demo: .venv/ready private ## watch the whole story on real parts; exit 0 only if every step was checked
 	$(BIN)/broker demo
 
 .PHONY: dev
-dev: .venv/ready ## start everything here, to play with from another terminal; Ctrl-C ends it
+dev: .venv/ready private ## start everything here, to play with from another terminal; Ctrl-C ends it
 	$(BIN)/broker dev
 
 ##@ Prove it
 .PHONY: test
-test: .venv/ready ## unit, contract and API tests, with a real OpenBao and PostgreSQL (WORKERS=n)
+test: .venv/ready private ## unit, contract and API tests, with a real OpenBao and PostgreSQL (WORKERS=n)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope tests
 
 .PHONY: lint
@@ -41,11 +41,11 @@ lint: .venv/ready ## style, types, who may import whom, the wire, the locks, kno
 	$(BIN)/python requirements/audit.py
 
 .PHONY: integration
-integration: .venv/ready ## the slow stories, on real parts (integration/README.md)
+integration: .venv/ready private ## the slow stories, on real parts (integration/README.md)
 	$(BIN)/python -m pytest integration
 
 .PHONY: bench
-bench: .venv/ready ## full grants per second, and login latency, against OpenBao; writes bench/latest.json
+bench: .venv/ready private ## full grants per second, and login latency, against OpenBao; writes bench/latest.json
 	@command -v ab >/dev/null || .ci/ensure ab apache2-utils
 	$(BIN)/python -m bench
 
@@ -77,6 +77,11 @@ help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# brokerd refuses files that their group may write, and under umask 002 a clone is full of them.
+.PHONY: private
+private:
+	@chmod -R go-w deploy
 
 # Hash-locked, and not resolved again: pip refuses whatever is not exactly what the lock says.
 .venv/locked: requirements/dev.txt

@@ -10,6 +10,7 @@ and a trace instead of a bare transport error.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from grpc import aio
 
 from broker.api import authorization
 from broker.api.errors import status_code, to_status, unexpected
+from broker.api.redaction import redacted
 from broker.api.tls import MAX_MESSAGE_BYTES
 from broker.errors import BrokerError, InvalidInput, NotReady, Reason, Unauthenticated
 from broker.identity.agent import Peer
@@ -105,7 +107,10 @@ class Door:
             try:
                 peer = self.check_svid(context)
                 principal = str(peer.spiffe_id)
-                response: Message = await handler(parse(raw), self._caller(peer), context)
+                request = parse(raw)
+                if log.is_enabled_for(logging.DEBUG):
+                    log.debug("request", method=path, principal=principal, body=redacted(request))
+                response: Message = await handler(request, self._caller(peer), context)
             except BaseException as failure:
                 await self._refuse(failure, path, principal, started, context)
                 raise
@@ -205,8 +210,9 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
 
 
 def _violated(violations: list[Any]) -> InvalidInput:
-    fields = [".".join(part.field_name for part in violation.field.elements) for violation in violations]
-    told = "; ".join(f"{name}: {violation.message}" for name, violation in zip(fields, violations, strict=True))
+    found = [violation.proto for violation in violations]
+    fields = [".".join(part.field_name for part in each.field.elements) for each in found]
+    told = "; ".join(f"{name}: {each.message}" for name, each in zip(fields, found, strict=True))
     return InvalidInput(
         Reason.FIELD_INVALID,
         f"the request is not valid: {told}.",

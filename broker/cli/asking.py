@@ -15,20 +15,25 @@ from broker.scope.request import AccessRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_TEXT = "TEXT|@FILE"
 _OPTIONS = (
-    click.option("--template", required=True, metavar="NAME", help="The scope template; `broker templates` lists them."),
+    click.option(
+        "--template", required=True, metavar="NAME", help="The scope template; `broker templates` lists them."
+    ),
     click.option("--account", required=True, help="The upstream account."),
     click.option("--environment", required=True, help="The environment."),
     click.option("--resource", required=True, help="The resource."),
     click.option("--ttl", required=True, type=Span(), help="For how long: 90s, 5m, 1h30m. There is no renewal."),
-    click.option("--param", "parameters", multiple=True, type=Pair(), metavar="NAME=VALUE", help="A parameter; repeatable."),
+    click.option(
+        "--param", "parameters", multiple=True, type=Pair(), metavar="NAME=VALUE", help="A parameter; repeatable."
+    ),
     click.option("--step", default="", help="The step of the task."),
-    click.option("--intent", default="", type=Text(), help="What you mean to do."),
-    click.option("--reason", default="", type=Text(), help="Why."),
-    click.option("--ticket", default="", type=Text(), help="The ticket."),
-    click.option("--prompt", default="", type=Text(), help="The prompt that led here."),
-    click.option("--tool-call", default="", type=Text(), help="The tool call that needs it."),
-    click.option("--plan", default="", type=Text(), help="The plan."),
+    click.option("--intent", default="", type=Text(), metavar=_TEXT, help="What you mean to do."),
+    click.option("--reason", default="", type=Text(), metavar=_TEXT, help="Why."),
+    click.option("--ticket", default="", type=Text(), metavar=_TEXT, help="The ticket."),
+    click.option("--prompt", default="", type=Text(), metavar=_TEXT, help="The prompt that led here."),
+    click.option("--tool-call", default="", type=Text(), metavar=_TEXT, help="The tool call that needs it."),
+    click.option("--plan", default="", type=Text(), metavar=_TEXT, help="The plan."),
     click.option("--request-id", default="", help="The same id and content again replaces the credential."),
 )
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import click
 
-from broker.cli.main import Settings
+from broker.cli.settings import Settings
 from broker.client import AsyncClient, connect
 
 R = TypeVar("R")

@@ -21,9 +21,8 @@ from typing import IO, Any
 
 import click
 
+from broker.cli.settings import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, EXIT_WRONG, Settings
 from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason, Tampered, UpstreamFailed
-
-EXIT_WRONG, EXIT_USAGE, EXIT_REFUSED, EXIT_UNAVAILABLE = 1, 2, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class Failed(click.ClickException):
     def __init__(self, error: BrokerError) -> None:
         super().__init__(f"{error.reason}: {error.message}")
         self.hint = error.hint
-        self.exit_code = exit_code(error)
+        self.exit_code = exit_code(error)  # type: ignore[misc]  # click reads it here
 
     def show(self, file: IO[Any] | None = None) -> None:
         """``error: REASON: message``, and what to do on the next line."""
@@ -126,25 +125,14 @@ def _extras_explained(extra: str) -> Iterator[None]:
         raise click.ClickException(f"{missing} is not installed. Run: pip install 'jit-broker[{extra}]'") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The global options, and the environment this process was given."""
-
-    address: str
-    server_name: str
-    workload_api: str
-    certificate: Path | None
-    key: Path | None
-    bundle: Path | None
-    environment: Mapping[str, str]
-
-
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version("jit-broker"), prog_name="broker")
-@click.option("--address", envvar="BROKER_ADDRESS", default="", metavar="HOST:PORT", show_envvar=True, help="The broker.")
+@click.option(
+    "--address", envvar="BROKER_ADDRESS", default="", metavar="HOST:PORT", show_envvar=True, help="The broker."
+)
 @click.option(
     "--server-name",
     envvar="BROKER_SERVER_NAME",
@@ -196,7 +184,3 @@ def cli(
 def main() -> None:
     """The console script."""
     cli.main(prog_name="broker")
-
-
-if __name__ == "__main__":
-    main()

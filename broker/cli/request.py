@@ -25,7 +25,13 @@ from broker.scope.request import AccessRequest
 @click.command()
 @asking_options
 @click.option("--task", "task_id", default="", metavar="TASK", help="The task it is for.")
-@click.option("--purpose", default="", type=Text(), help="Start a task for this purpose instead; it goes on afterwards.")
+@click.option(
+    "--purpose",
+    default="",
+    type=Text(),
+    metavar="TEXT|@FILE",
+    help="Start a task for this purpose instead; it goes on afterwards.",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Into this file: new, mode 0600.")
 @click.option("--fd", type=int, metavar="N", help="Into this open descriptor, which is closed then.")
 @click.option("--reveal", is_flag=True, help="Print the secret on standard output.")
@@ -65,7 +71,8 @@ def request(
     else:
         click.echo(f"{grant.lease.id}  {lease_state(grant.lease, SystemClock().now())}", err=reveal)
     if purpose:
-        note(f"task {grant.lease.task_id} goes on; end it, and all its leases: broker task complete {grant.lease.task_id}")
+        started = grant.lease.task_id
+        note(f"task {started} goes on; end it, and all its leases: broker task complete {started}")
 
 
 async def _validate(client: AsyncClient, asked: Asking, task_id: str, purpose: str) -> Decision:

@@ -29,7 +29,7 @@ def task() -> None:
 
 
 @task.command()
-@click.option("--purpose", type=Text(), required=True, help="What it is for, in a sentence; @FILE reads a file.")
+@click.option("--purpose", type=Text(), metavar="TEXT|@FILE", required=True, help="What it is for, in a sentence.")
 @click.option("--participant", multiple=True, metavar="SPIFFE-ID", help="Another agent that may request under it.")
 @click.option("--max-duration", type=Span(), help="How long it may take; default: the broker's.")
 @click.option("--ticket", default="", help="The ticket it belongs to.")

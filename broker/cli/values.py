@@ -16,7 +16,7 @@ from broker.errors import InvalidInput
 _MOST_BYTES = 64 * 1024
 
 
-class Span(click.ParamType):
+class Span(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
     """``90s``, ``5m``, ``1h30m``; more than nothing, or with ``zero`` also nothing (``0s``)."""
 
     name = "span"
@@ -41,7 +41,7 @@ class Span(click.ParamType):
         return span
 
 
-class Text(click.ParamType):
+class Text(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
     """A text; ``@FILE`` is the file's content, ``@-`` standard input's, ``@@...`` a text that begins with @."""
 
     name = "text"
@@ -68,7 +68,7 @@ class Text(click.ParamType):
         return text
 
 
-class Pair(click.ParamType):
+class Pair(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
     """``NAME=VALUE``; the value may contain further ``=``."""
 
     name = "name=value"

@@ -19,6 +19,7 @@ from broker import logs
 from broker.clock import SystemClock
 from broker.config import Config, load_config
 from broker.connectors.registry import build
+from broker.daemon.pool import Build
 from broker.daemon.wiring import Brokerd
 from broker.errors import BrokerError
 from broker.files import Problems
@@ -31,8 +32,11 @@ EX_CONFIG = 78
 EX_UNAVAILABLE = 69
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run brokerd. Exit codes: 0 stopped as told, 69 could not serve, 78 the configuration is wrong."""
+def main(argv: Sequence[str] | None = None, connectors: Build | None = None) -> int:
+    """Run brokerd. Exit codes: 0 stopped as told, 69 could not serve, 78 the configuration is wrong.
+
+    ``connectors`` builds other connectors than the real ones (bench/brokerd.py).
+    """
     parser = argparse.ArgumentParser(prog="brokerd", description="The just-in-time credential broker.")
     parser.add_argument("--config", type=Path, required=True, help="brokerd's own configuration file (YAML)")
     parser.add_argument("--version", action="version", version=f"brokerd {version('jit-broker')}")
@@ -44,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell(refused, EX_CONFIG)
     logs.configure(config.log.level, config.log.format)
     try:
-        return asyncio.run(_serve(config))
+        return asyncio.run(_serve(config, connectors))
     except BrokerError as refused:
         return _tell(refused, EX_CONFIG)
     except (OSError, RuntimeError) as failure:
@@ -52,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EX_UNAVAILABLE
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, connectors: Build | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     clock = SystemClock()
-    daemon = Brokerd(config, clock, partial(build, resolve=resolve, clock=clock))
+    daemon = Brokerd(config, clock, connectors or partial(build, resolve=resolve, clock=clock))
     reload_lock = asyncio.Lock()
 
     async def reload() -> None:

@@ -200,6 +200,9 @@ class Brokerd:
                 await job()
             except BrokerError as failure:
                 log.error("a periodic job failed; the next tick tries again", job=name, reason=failure.reason)
+            except asyncio.CancelledError:
+                # Only stop() cancels jobs; APScheduler would report it as a failure.
+                log.debug("a periodic job was cut short by the stop", job=name)
 
         return run
 

@@ -7,7 +7,7 @@ cause complaints about others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
@@ -73,11 +73,14 @@ def _read(files: Listing, name: str, model: type[_M]) -> Read[_M]:
 
 
 def _policies(files: Listing, problems: list[Problem]) -> PolicySet | None:
-    texts: Mapping[str, str] = {files.name(name): files.texts[name] for name in files.folder(listing.POLICIES)}
+    # By the names inside the set: its digest must not tell where the set lies.
+    texts = {name: files.texts[name] for name in files.folder(listing.POLICIES)}
     try:
         return PolicySet.parse(texts, policy_schema())
     except PolicyProblems as found:
-        problems.extend(Problem(each.file, each.line, each.policy, each.message, each.hint) for each in found.problems)
+        problems.extend(
+            Problem(files.name(each.file), each.line, each.policy, each.message, each.hint) for each in found.problems
+        )
         return None
 
 

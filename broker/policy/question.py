@@ -90,19 +90,22 @@ def question(facts: RequestFacts) -> dict[str, Any]:
         "principal": _agent(facts.agent),
         "action": {"type": "Action", "id": facts.scope.access.value},
         "resource": _SCOPE,
-        "context": {
-            "ttl_seconds": -(-facts.scope.ttl // timedelta(seconds=1)),
-            "date": now.year * 10_000 + now.month * 100 + now.day,
-            "hour": now.hour,
-            "weekday": now.isoweekday(),
-            "step": asked.step,
-            "intent": asked.intent,
-            "ticket": asked.ticket,
-            "has_reason": bool(asked.reason.strip()),
-            "has_prompt": bool(asked.prompt.strip()),
-            "has_tool_call": bool(asked.tool_call.strip()),
-            "has_plan": bool(asked.plan.strip()),
-        },
+        # As text: handed a dict, the library copies the question before it writes the same text.
+        "context": json.dumps(
+            {
+                "ttl_seconds": -(-facts.scope.ttl // timedelta(seconds=1)),
+                "date": now.year * 10_000 + now.month * 100 + now.day,
+                "hour": now.hour,
+                "weekday": now.isoweekday(),
+                "step": asked.step,
+                "intent": asked.intent,
+                "ticket": asked.ticket,
+                "has_reason": bool(asked.reason.strip()),
+                "has_prompt": bool(asked.prompt.strip()),
+                "has_tool_call": bool(asked.tool_call.strip()),
+                "has_plan": bool(asked.plan.strip()),
+            }
+        ),
     }
 
 

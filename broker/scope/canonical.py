@@ -38,6 +38,16 @@ def canonical_json(value: JsonValue) -> bytes:
         return portable_json(value)
 
 
+def canonical_row(values: Sequence[str | int | None]) -> bytes:
+    """The canonical bytes of a flat list, without looking at its items: the caller knows their types."""
+    if orjson is None:
+        return portable_json(values)
+    try:
+        return orjson.dumps(values)
+    except TypeError:
+        return portable_json(values)
+
+
 def portable_json(value: JsonValue) -> bytes:
     """The same bytes from the standard library alone, for a value that has a canonical form."""
     return _ENCODER.encode(value).encode()

@@ -294,6 +294,7 @@ def _contains(outer: IpNetwork, inner: IpNetwork) -> bool:
 
 
 def compile_pattern(pattern: str) -> Any:
+    """The RE2 program of an operator's ``pattern``. Raises :class:`ValueError` where it is no anchored RE2."""
     if len(pattern) > MAX_PATTERN:
         raise ValueError(f"a pattern has at most {MAX_PATTERN} characters, this one {len(pattern)}")
     if not pattern.isascii() or not pattern.isprintable():

@@ -127,6 +127,7 @@ ATTEMPT_WIDTH = len(_stored(AttemptRow)) + 2
 # Where the columns that may change begin.
 TASK_FIXED = _stored(TaskRow).index("hold_grace")
 LEASE_FIXED = _stored(LeaseRow).index("state")
+LEASE_ENDED_AT = _stored(LeaseRow).index("ended_at")
 ATTEMPT_FIXED = _stored(AttemptRow).index("handle")
 
 task_values = attrgetter(*_stored(TaskRow))

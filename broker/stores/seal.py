@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from broker.errors import Reason, Tampered
 from broker.ports import KeyRing
-from broker.scope.canonical import JsonValue, canonical_json
+from broker.scope.canonical import canonical_row
 
 
 # A row that is read again unchanged (the task of every request, the lease just written) costs a look-up
@@ -29,18 +29,18 @@ class RowSeal:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
 
-    def make(self, table: str, fields: Sequence[JsonValue]) -> tuple[bytes, str]:
+    def make(self, table: str, fields: Sequence[str | int | None]) -> tuple[bytes, str]:
         """(MAC, key id) of a row, with the current key."""
         key_id, key = self._keys.current()
-        return _mac(key, canonical_json((table, *fields))), key_id
+        return _mac(key, canonical_row((table, *fields))), key_id
 
-    def holds(self, table: str, fields: Sequence[JsonValue], mac: object, key_id: object) -> bool:
+    def holds(self, table: str, fields: Sequence[str | int | None], mac: object, key_id: object) -> bool:
         """Whether the MAC is ours. Whatever may stand in a damaged row: False, never an exception."""
         if not isinstance(mac, bytes) or not isinstance(key_id, str):
             return False
         try:
             key = self._keys.find(key_id)
-            row = canonical_json((table, *fields))
+            row = canonical_row((table, *fields))
         except (Tampered, TypeError, ValueError):
             return False
         return hmac.compare_digest(_mac(key, row), mac)

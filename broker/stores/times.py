@@ -14,8 +14,12 @@ def to_ms(at: datetime) -> int:
 
 
 def from_ms(ms: int) -> datetime:
-    """The aware UTC datetime of a stored time."""
-    return _EPOCH + timedelta(milliseconds=ms)
+    """The aware UTC datetime of a stored time.
+
+    By way of a float, which is half as dear as a sum of timedeltas and exact until the year 2106: up to 2**32
+    seconds a double's step is below half a microsecond, and ``fromtimestamp`` rounds to the microsecond.
+    """
+    return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def optional_ms(at: datetime | None) -> int | None:
@@ -25,7 +29,7 @@ def optional_ms(at: datetime | None) -> int | None:
 
 def optional_at(ms: int | None) -> datetime | None:
     """Like :func:`from_ms`; None stays None."""
-    return None if ms is None else _EPOCH + timedelta(milliseconds=ms)
+    return None if ms is None else from_ms(ms)
 
 
 def span_ms(span: timedelta) -> int:

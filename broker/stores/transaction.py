@@ -16,6 +16,7 @@ from broker.errors import BrokerError
 from broker.stores.queries import SQL
 from broker.stores.rows import (
     ATTEMPT_FIXED,
+    LEASE_ENDED_AT,
     LEASE_FIXED,
     TASK_FIXED,
     AttemptRow,
@@ -97,8 +98,12 @@ class Transaction(View):
     def update_lease(self, row: LeaseRow) -> None:
         """Store what may change of a lease."""
         values = lease_values(row)
-        mac = self._mac("leases", values, row.trusted)
-        self.connection.execute(SQL["update_lease"], (*values[LEASE_FIXED:], *mac, row.tenant, row.id))
+        key = (*self._mac("leases", values, row.trusted), row.tenant, row.id)
+        if row.ended_at is None:
+            living = (*values[LEASE_FIXED:LEASE_ENDED_AT], *values[LEASE_ENDED_AT + 1 :])
+            self.connection.execute(SQL["update_lease"], (*living, *key))
+        else:
+            self.connection.execute(SQL["end_lease"], (*values[LEASE_FIXED:], *key))
 
     def insert_attempt(self, row: AttemptRow) -> None:
         """Add an attempt."""

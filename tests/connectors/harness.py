@@ -14,6 +14,7 @@ from broker.connectors.aws_sts import AwsSts, AwsStsSettings
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
 from broker.lease.credential import Credential, DatabaseLogin
 from broker.ports import Clock, Connector
+from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
@@ -90,7 +91,7 @@ def aws_harness(double: str, dead_address: str) -> Harness:
     )
 
 
-def aws_grant() -> dict[str, object]:
+def aws_grant() -> dict[str, JsonValue]:
     return {
         "role_name": ROLE_NAME,
         "policy": [

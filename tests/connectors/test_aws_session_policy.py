@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -29,7 +30,7 @@ def built(grant: dict[str, JsonValue], **scope: object) -> list[dict[str, object
 
 
 def test_the_whole_document() -> None:
-    assert built(aws_grant(), parameters={"prefix": "2031/05"}) == [  # type: ignore[arg-type]
+    assert built(aws_grant(), parameters={"prefix": "2031/05"}) == [
         {
             "Sid": "Read",
             "Effect": "Allow",
@@ -49,8 +50,6 @@ def test_the_whole_document() -> None:
 
 
 def test_the_deadline_is_told_in_utc_whatever_zone_it_came_in() -> None:
-    from zoneinfo import ZoneInfo
-
     there = DEADLINE.astimezone(ZoneInfo("Asia/Tokyo"))
     scope = make_scope(statement())
     assert session_policy(scope, there) == session_policy(scope, DEADLINE)

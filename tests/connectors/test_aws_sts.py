@@ -30,7 +30,7 @@ from tests.connectors.mishap_proxy import Reply, Rule, lost, mishap_proxy
 from tests.connectors.support import HOLDER, NOW, Ledger, SetClock, assert_tells_no_secret, make_scope, new_attempt
 
 CLOCK = SystemClock()
-GRANT: Mapping[str, JsonValue] = aws_grant()  # type: ignore[assignment]
+GRANT: Mapping[str, JsonValue] = aws_grant()
 SCOPE = make_scope(GRANT, parameters={"prefix": "2031/05"})
 CANARY = "canary-5up3r-s3cr3t"
 
@@ -148,6 +148,7 @@ async def test_a_role_with_a_path_and_another_partition() -> None:
         },
     )
     issued = await connector.issue(handle, scope, NOW + timedelta(minutes=5), Ledger().checkpoint)
+    assert isinstance(issued.credential, AwsSession)
     assert issued.credential.assumed_role_arn.endswith(":assumed-role/orders-reader/jb-attempt")
     await connector.close()
 

@@ -75,6 +75,22 @@ async def test_the_login_works_and_is_refused_after_revocation(upstream: Upstrea
     assert upstream.roles_of(ledger) == []
 
 
+async def test_the_attempt_has_a_token_of_its_own_that_nothing_can_prolong(
+    upstream: Upstream, openbao_server: ConfiguredOpenBao
+) -> None:
+    ledger = Ledger()
+    await upstream.issue(ledger, ttl=timedelta(minutes=5))
+    token = openbao_server.root_client().auth.token.lookup_accessor(ledger.handle["accessor"])["data"]
+    assert token["display_name"] == f"token-{ledger.handle['attempt']}"
+    assert token["meta"] == {"attempt": ledger.handle["attempt"], "holder": HOLDER}
+    assert token["policies"] == ["jit-attempt-orders-readonly"]
+    assert (token["orphan"], token["renewable"], token["type"]) == (True, False, "service")
+    # 300 s asked, less what was gone when it was asked for, in whole seconds.
+    assert 299 <= token["explicit_max_ttl"] <= 300
+    assert isinstance(await upstream.revoke(ledger), Revoked)
+    assert ledger.handle["accessor"] not in openbao_server.root_client().auth.token.list_accessors()["data"]["keys"]
+
+
 async def test_the_database_refuses_it_after_its_time_even_without_the_upstream(upstream: Upstream) -> None:
     ledger, ttl = Ledger(), timedelta(minutes=5)
     login = await upstream.login(ledger, ttl=ttl)

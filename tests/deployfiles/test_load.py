@@ -92,6 +92,13 @@ def test_every_name_and_byte_is_in_the_digest(good: Path) -> None:
     assert load(good).digest == digest
 
 
+def test_no_digest_tells_where_the_set_lies(good: Path, tmp_path: Path) -> None:
+    here, there = load(good), load(private_copy(HERE / "good", tmp_path / "elsewhere"))
+    assert here.digest == there.digest
+    assert here.policies.digest == there.policies.digest
+    assert {t.digest for t in here.templates.values()} == {t.digest for t in there.templates.values()}
+
+
 def test_what_nobody_reads_changes_nothing(good: Path) -> None:
     before = load(good).digest
     (good / "README.md").write_text("What this is.")

@@ -101,9 +101,8 @@ def test_postgres_starts_after_a_crash_and_over_an_orphan_that_no_pid_file_names
 def test_a_lock_file_that_names_an_innocent_does_not_keep_postgres_from_starting(directory: Path) -> None:
     with PostgresServer(directory) as server:
         data = server.facts.socket_directory / "data"
-    innocent = subprocess.Popen(
-        ["/bin/sleep", "1000"], user=NOBODY.pw_uid if os.geteuid() == 0 else None, extra_groups=None
-    )
+    # Of the server's own account, so that PostgreSQL would take it for a postmaster.
+    innocent = subprocess.Popen(["/bin/sleep", "1000"], user=NOBODY.pw_uid if os.geteuid() == 0 else None)
     try:
         (data / "postmaster.pid").write_text(f"{innocent.pid}\n{data}\n")
         with PostgresServer(directory) as server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -101,11 +102,8 @@ def test_it_does_not_sign_for_others_or_for_no_time(domain: TrustDomain, spiffe_
         domain.jwt_svid(SpiffeId.parse(spiffe_id), audience=["a"], now=NOW, ttl=ttl)
 
 
-@pytest.mark.parametrize("name", ["", "Dev", "dev/x", "dev..", "dév"])
+@pytest.mark.parametrize("name", ["", "Dev", "dev/x", "dév", "dev internal"])
 def test_only_a_trust_domains_name_names_one(name: str, tmp_path: Path) -> None:
-    if name == "dev..":
-        TrustDomain.load(name, tmp_path, NOW)  # dots are legal characters of a trust domain
-        return
     with pytest.raises(InvalidInput):
         TrustDomain.load(name, tmp_path / "new", NOW)
     assert not (tmp_path / "new").exists()
@@ -114,7 +112,7 @@ def test_only_a_trust_domains_name_names_one(name: str, tmp_path: Path) -> None:
 def test_py_spiffe_validates_a_jwt_svid_against_the_bundle(domain: TrustDomain) -> None:
     now = datetime.now(UTC)  # py-spiffe asks the system's clock
     token = domain.jwt_svid(AGENT, audience=["broker"], now=now, ttl=timedelta(minutes=5))
-    bundle = JwtBundle.parse(SpiffeTrustDomain("dev.broker.internal"), _json(domain.jwks))
+    bundle = JwtBundle.parse(SpiffeTrustDomain("dev.broker.internal"), json.dumps(domain.jwks).encode())
     svid = JwtSvid.parse_and_validate(token, bundle, {"broker"})
     assert str(svid.spiffe_id) == str(AGENT)
     assert svid.expiry == int(now.timestamp()) + 300
@@ -149,9 +147,3 @@ def test_a_subject_that_is_no_spiffe_id_is_refused(domain: TrustDomain) -> None:
     claims = {"sub": "reporter", "aud": ["broker"], "exp": NOW + timedelta(minutes=5)}
     with pytest.raises(Unauthenticated):
         domain.validate_jwt_svid(jwt.encode(claims, domain._jwt_key, algorithm="ES256"), audience="broker", now=NOW)
-
-
-def _json(value: object) -> bytes:
-    import json
-
-    return json.dumps(value).encode()

@@ -1,6 +1,6 @@
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.files import Problems, parse_yaml
@@ -104,6 +104,7 @@ _VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_VALUES)
 def test_what_the_library_writes_comes_back_as_it_was_or_not_at_all(value: object) -> None:
     # It writes y and 08 without quotes, which others read as a boolean and a number: those we refuse.
@@ -118,6 +119,7 @@ def test_what_the_library_writes_comes_back_as_it_was_or_not_at_all(value: objec
         assert told <= {" YAML 1.1 and 1.2 read differently", " is no plain whole number", " is not a text"}
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("ab:-?&*!|>'\"%#{}[],\n \t1.~<"), max_size=30))
 def test_any_text_is_a_document_or_a_list_of_problems(text: str) -> None:
     try:

@@ -87,7 +87,7 @@ FACTS = st.builds(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(SETS, st.lists(FACTS, min_size=1, max_size=5))
 def test_cedar_decides_as_its_rules_read(rules: list[tuple[str, Rule]], asked: list[RequestFacts]) -> None:
     written = [

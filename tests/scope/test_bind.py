@@ -2,7 +2,7 @@ from dataclasses import fields, replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import BrokerError, Defect, InvalidInput, Reason
@@ -132,6 +132,7 @@ _NEAR = st.fixed_dictionaries(
 ).map(lambda change: replace(REQUEST, **change))
 
 
+@settings(deadline=None)
 @given(_REQUESTS | _NEAR)
 def test_no_request_gets_more_than_the_template(request: AccessRequest) -> None:
     try:
@@ -150,6 +151,7 @@ def test_no_request_gets_more_than_the_template(request: AccessRequest) -> None:
         assert getattr(scope, name) == getattr(bind(TEMPLATE, REQUEST), name)
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         dict.fromkeys(("request_id", "task_id", "step", "reason", "prompt", "tool_call", "plan"), _TEXT),

@@ -1,7 +1,7 @@
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import InvalidInput, Reason
@@ -169,6 +169,7 @@ _HOSTILE = st.text(alphabet=st.sampled_from("reports/orders10.0-+:*?$%'\"`\\\n\0
 )
 
 
+@settings(deadline=None)
 @given(_HOSTILE)
 def test_whatever_passes_any_inert_type_is_harmless(text: str) -> None:
     for parameter in (ENUM, REGEX, LOOSE, ALTERNATIVES, PREFIX, INTEGER, CIDR):
@@ -183,6 +184,7 @@ def test_whatever_passes_any_inert_type_is_harmless(text: str) -> None:
         assert parameter.parse(value) == value
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=-(10**20), max_value=10**20))
 def test_an_integer_has_exactly_one_spelling(number: int) -> None:
     parameter = IntegerParameter("n", -(2**63) + 1, 2**63 - 1)
@@ -193,6 +195,7 @@ def test_an_integer_has_exactly_one_spelling(number: int) -> None:
             parameter.parse(str(number))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 32))
 def test_a_network_that_passes_lies_inside_and_is_small_enough(address: int, length: int) -> None:
     text = f"{ipaddress.IPv4Address(address)}/{length}"

@@ -3,6 +3,7 @@ import datetime
 
 from broker.api.v1 import credential_pb2 as _credential_pb2
 from broker.api.v1 import lease_pb2 as _lease_pb2
+from broker.api.v1 import options_pb2 as _options_pb2
 from broker.api.v1 import task_pb2 as _task_pb2
 from broker.api.v1 import template_pb2 as _template_pb2
 from broker.api.vendored.buf.validate import validate_pb2 as _validate_pb2

@@ -29,6 +29,13 @@ INSERT INTO leases (
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- update_lease --
+-- ended_at comes from end_lease alone: setting it here, even to what it is, would rewrite the index of the living.
+UPDATE leases
+SET state = ?, cause = ?, expires_at = ?, confirm_by = ?, confirmed_at = ?, attempt_id = ?, attempts = ?,
+    failures = ?, next_due = ?, mac = ?, mac_key_id = ?
+WHERE tenant = ? AND id = ? AND ended_at IS NULL;
+
+-- end_lease --
 UPDATE leases
 SET state = ?, cause = ?, expires_at = ?, confirm_by = ?, confirmed_at = ?, ended_at = ?, attempt_id = ?, attempts = ?,
     failures = ?, next_due = ?, mac = ?, mac_key_id = ?

@@ -1,0 +1,124 @@
+"""The broker under measurement: brokerd in its own process over real SVIDs, and jobs for the load generator."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Self
+
+import psutil
+import yaml
+
+from bench.deploy import TRUST_DOMAIN, agent_id, write_deploy_set
+from bench.figures import Measurement
+from bench.generator import Job, Measured
+from broker.clock import SystemClock
+from broker.dev.broker_svid import BrokerSvidFiles
+from broker.dev.brokerd import BrokerdProcess
+from broker.dev.files import private_directory, write_private
+from broker.dev.loopback import LOOPBACK, free_port
+from broker.dev.trust_domain import TrustDomain
+from broker.identity.spiffe_id import SpiffeId
+from broker.keys import new_key
+
+SERVER_NAME = "broker.bench.broker.internal"
+# Agents whose SVIDs are minted: each job takes fresh ones, so that nobody holds thousands of leases.
+_COMMAND = (sys.executable, "-m", "bench.brokerd")
+_GENERATOR = (sys.executable, "-m", "bench.generator")
+_ROOT = Path(__file__).parent.parent
+
+
+class BrokerSide:
+    """brokerd with everything it needs under ``directory``; a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = private_directory(directory)
+        self._clock = SystemClock()
+        self._domain = TrustDomain.load(TRUST_DOMAIN, directory / "trust-domain", self._clock.now())
+        self._svid = BrokerSvidFiles(
+            self._domain, SpiffeId(TRUST_DOMAIN, "/broker"), (SERVER_NAME,), directory / "broker-svid", self._clock,
+            ttl=timedelta(hours=12),
+        )
+        self._agents = count()
+        self._jobs = count()
+        self._api, self._ops = free_port(), free_port()
+        self._brokerd = BrokerdProcess(directory, directory / "brokerd.yaml", self._ops, _COMMAND)
+
+    def __enter__(self) -> Self:
+        self._svid.write()
+        write_deploy_set(self._directory / "deploy")
+        write_private(self._directory / "ledger.key", new_key())
+        private_directory(self._directory / "state")
+        write_private(self._directory / "brokerd.yaml", yaml.safe_dump(self._config()))
+        self._brokerd.start({})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._brokerd.stop()
+
+    @property
+    def pid(self) -> int:
+        """Of brokerd."""
+        assert self._brokerd.pid is not None
+        return self._brokerd.pid
+
+    def _config(self) -> dict[str, object]:
+        return {
+            "tenant": "bench",
+            "trust_domain": TRUST_DOMAIN,
+            "listen": {"agents": f"{LOOPBACK}:{self._api}", "operations": f"{LOOPBACK}:{self._ops}"},
+            "identity": {
+                "certificate": str(self._svid.chain),
+                "private_key": str(self._svid.key),
+                "bundles": {TRUST_DOMAIN: str(self._svid.bundle)},
+            },
+            "deploy": {"directory": str(self._directory / "deploy")},
+            "state": {"directory": str(self._directory / "state")},
+            "keys": {"ledger": [f"file:{self._directory / 'ledger.key'}"]},
+            "audit": {"export_file": str(self._directory / "audit.jsonl"), "max_backlog_records": 10_000_000},
+            # Leases outlive the run, as OpenBao's tokens do: neither side ends anything while the other is measured.
+            "limits": {"confirm_within": "1h"},
+            "log": {"level": "info", "format": "json"},
+        }
+
+    def measure(self, callers: int, *, warm_up: float, duration: float, confirm: bool = False) -> Measurement:
+        """Full grants by ``callers`` agents."""
+        svids = [self._mint(next(self._agents)) for _ in range(callers)]
+        job = Job(
+            address=f"{LOOPBACK}:{self._api}",
+            server_name=SERVER_NAME,
+            bundle=str(self._svid.bundle),
+            svids=svids,
+            name=f"job-{next(self._jobs)}",
+            warm_up=warm_up,
+            duration=duration,
+            confirm=confirm,
+        )
+        server = psutil.Process(self.pid)
+        before = server.cpu_times()
+        ended = subprocess.run(
+            _GENERATOR, input=json.dumps(asdict(job)), capture_output=True, text=True, cwd=_ROOT, timeout=duration + 60
+        )
+        after = server.cpu_times()
+        if ended.returncode:
+            raise RuntimeError(f"the load generator failed: {ended.stderr[-2000:]}")
+        measured = Measured(**json.loads(ended.stdout))
+        return Measurement.of(
+            measured.latencies,
+            elapsed=measured.elapsed,
+            generator_cpu=measured.cpu_seconds,
+            server_cpu=after.user + after.system - before.user - before.system,
+        )
+
+    def _mint(self, number: int) -> tuple[str, str]:
+        svid = self._domain.x509_svid(agent_id(number), now=self._clock.now(), ttl=timedelta(hours=1))
+        directory = private_directory(self._directory / "agents")
+        chain, key = directory / f"{number}.pem", directory / f"{number}.key"
+        write_private(chain, svid.certificate_pem.decode())
+        write_private(key, svid.key_pem.decode())
+        return str(chain), str(key)

@@ -1,0 +1,52 @@
+"""The connector of the grants measurement: answers at once, from memory, with a credential like a real one."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+
+from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
+from broker.ports import Checkpoint, ConnectorSpec, Handle, Issued, RevokeContext, Revoked, RevokeOutcome
+from broker.scope.model import Scope
+from broker.secret import Secret
+
+CONTRACT = Contract(
+    cls=ContractClass.IMMEDIATE,
+    binding=Binding.NONE,
+    ttl_floor=timedelta(seconds=1),
+    ttl_ceiling=timedelta(hours=1),
+    on_expiry=timedelta(0),
+    on_revoke=timedelta(0),
+    broker_dead="There is no upstream.",
+    upstream_dead="There is no upstream.",
+)
+
+
+class Noop:
+    """No upstream: nothing is made and nothing needs ending, so all the time spent is the broker's own."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.contract = CONTRACT
+
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+        """As many names as a real one keeps."""
+        return {"attempt": attempt_id, "mount": "none", "role": str(scope.grant["role"]), "holder": holder}
+
+    async def issue(self, handle: Handle, scope: Scope, expires_at: datetime, checkpoint: Checkpoint) -> Issued:
+        """A login of nowhere."""
+        attempt = str(handle["attempt"])
+        login = DatabaseLogin("postgresql", "127.0.0.1", 5432, "none", attempt, Secret(secrets.token_urlsafe(24)))
+        return Issued(login, expires_at, {"username": attempt})
+
+    async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
+        """Nothing is left, for nothing was made."""
+        return Revoked()
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def build(spec: ConnectorSpec) -> Noop:
+    """A no-op connector, whatever ``spec`` asks for."""
+    return Noop(spec.name)

@@ -1,0 +1,190 @@
+"""``broker doctor``: every step from here to a broker's answer, and what is wrong with the first that fails.
+
+Belongs here: the order of the steps and how they are told. What is true of each is asked of the SDK's own
+parts, the same that explain a failed call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from broker.cli.connection import client_of, settings
+from broker.cli.output import format_option, moment, print_json
+from broker.cli.settings import EXIT_WRONG, Settings
+from broker.client.connect import svid_source
+from broker.client.explain import probe_problem, svid_problem
+from broker.client.probe import Stage, probe
+from broker.client.svid import FileSource, Material, SvidSource
+from broker.client.target import Target
+from broker.client.workload_api import WorkloadApiSource
+from broker.clock import SystemClock
+from broker.errors import BrokerError, Reason
+
+# An SVID with less left is about to be renewed; if it is not, that is worth a word.
+_LITTLE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One step: fine, or what is wrong and what to do."""
+
+    step: str
+    ok: bool
+    detail: str
+    reason: str = ""
+    hint: str = ""
+
+
+@click.group(invoke_without_command=True)
+@format_option("text", "json")
+@click.pass_context
+def doctor(ctx: click.Context, form: str) -> None:
+    """Find out, step by step, why it does not work.
+
+    Looks at the SPIFFE Workload API, your SVID, its validity and trust domain, the way to the broker, TLS, the
+    broker's certificate and its answer to `whoami`. Exits 1 if something is wrong; `error` names the first such step.
+    """
+    if ctx.invoked_subcommand is None:
+        _report(form)
+
+
+@doctor.command()
+@format_option("text", "json")
+def identity(form: str) -> None:
+    """The same: every step by which the broker knows who you are."""
+    _report(form)
+
+
+def _report(form: str) -> None:
+    chosen = settings()
+    findings = []
+    for finding in examine(chosen):
+        findings.append(finding)
+        if form == "text":
+            _print(finding)
+    if form == "json":
+        print_json(findings)
+    if not all(finding.ok for finding in findings):
+        raise SystemExit(EXIT_WRONG)
+
+
+def _print(finding: Finding) -> None:
+    mark = "ok   " if finding.ok else "error"
+    reason = f"{finding.reason}: " if finding.reason else ""
+    click.echo(f"{mark}  {finding.step:<13}  {reason}{finding.detail}")
+    if finding.hint:
+        click.echo(f"{'':22}{finding.hint}")
+
+
+def examine(chosen: Settings) -> Iterator[Finding]:
+    """The steps in order; ends after the first that nothing can follow."""
+    try:
+        source = svid_source(chosen.workload_api, certificate=chosen.certificate, key=chosen.key, bundle=chosen.bundle)
+        yield _endpoint(source)
+        try:
+            material = source.current()
+        finally:
+            source.close()
+    except BrokerError as error:
+        yield _failed("SVID", error)
+        return
+    yield Finding("SVID", True, str(material.spiffe_id))
+    yield from _svid(material)
+    try:
+        target = Target.parse(chosen.address, chosen.server_name)
+    except BrokerError as error:
+        yield _failed("address", error)
+        return
+    reached = list(_way(target, material))
+    yield from reached
+    if reached[-1].ok:
+        yield asyncio.run(_whoami(chosen))
+
+
+def _endpoint(source: SvidSource) -> Finding:
+    match source:
+        case FileSource():
+            return Finding("endpoint", True, f"files {source.certificate}, {source.key}, {source.bundle}")
+        case WorkloadApiSource():
+            return _socket(source.socket)
+    raise TypeError(f"{type(source).__name__} is no known source")
+
+
+def _socket(endpoint: str) -> Finding:
+    parts = urlsplit(endpoint)
+    if parts.scheme != "unix":
+        return Finding("endpoint", True, endpoint)
+    path = Path(parts.path)
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return _no_endpoint(f"{path} is not a socket.")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+    except OSError as error:
+        return _no_endpoint(f"{path}: {error.strerror}.")
+    return Finding("endpoint", True, endpoint)
+
+
+def _no_endpoint(detail: str) -> Finding:
+    hint = "Is the SPIFFE agent running, may you open its socket, and is SPIFFE_ENDPOINT_SOCKET right?"
+    return Finding("endpoint", False, detail, Reason.SVID_MISSING, hint)
+
+
+def _svid(material: Material) -> Iterator[Finding]:
+    now = SystemClock().now()
+    problem = svid_problem(material, now)
+    if problem:
+        yield _failed("validity", problem)
+    else:
+        left = material.not_after - now
+        little = "; it should have been renewed by now" if left < _LITTLE else ""
+        whole = timedelta(seconds=int(left.total_seconds()))
+        yield Finding("validity", True, f"until {moment(material.not_after)}, another {whole}{little}")
+    roots = ", ".join(f"sha256 {root.fingerprint[:16]}" for root in material.bundle.roots)
+    yield Finding(
+        "trust domain", True, f"{material.bundle.trust_domain}, {len(material.bundle.roots)} root(s): {roots}"
+    )
+
+
+def _way(target: Target, material: Material) -> Iterator[Finding]:
+    seen = probe(target, material)
+    problem = probe_problem(target, material, seen)
+    order = [Stage.TCP, Stage.TLS, Stage.SERVER_UNTRUSTED, Stage.SERVER_NAME, Stage.CLIENT_REFUSED, Stage.ACCEPTED]
+    passed = order.index(seen.stage)
+    names = ", ".join(seen.server_names) or "none"
+    until = f", valid until {moment(seen.server.not_after)}" if seen.server else ""
+    steps = (
+        ("TCP", f"connected to {target}"),
+        ("TLS", "the handshake begins"),
+        ("broker", f"its certificate is of {material.bundle.trust_domain}{until}"),
+        ("broker's name", f"{target.server_name} (its DNS names: {names})"),
+        ("accepted", "the broker accepts the SVID"),
+    )
+    for place, (step, detail) in enumerate(steps):
+        if place == passed and problem is not None:
+            yield _failed(step, problem)
+            return
+        yield Finding(step, True, detail)
+
+
+async def _whoami(chosen: Settings) -> Finding:
+    try:
+        async with client_of(chosen) as client:
+            known = await client.whoami()
+    except BrokerError as error:
+        return _failed("whoami", error)
+    roles = ", ".join(known.roles) or "no roles"
+    return Finding("whoami", True, f"{known.spiffe_id}: {known.tier}, {roles}, owner {known.owner}")
+
+
+def _failed(step: str, error: BrokerError) -> Finding:
+    return Finding(step, False, error.message, error.reason, error.hint)

@@ -1,0 +1,141 @@
+"""``broker exec``: a command with a credential in its environment, and no credential after it.
+
+Belongs here: the order of things. Whatever happens (an exit, a signal, an exception), the leases asked for
+here are ended; the task is completed only if it was started here. A task started here is also held, so that
+even ``kill -9`` ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import PurePath
+from typing import Any
+
+import click
+
+from broker.cli.asking import Asking, asking_options
+from broker.cli.child import Signals
+from broker.cli.connection import client_of, settings
+from broker.cli.output import lease_state, note
+from broker.cli.settings import Settings
+from broker.cli.task import wait_option
+from broker.cli.values import Span, Text
+from broker.client import AsyncClient, Lease
+from broker.client.delivery import inherited
+from broker.client.hold import Hold
+from broker.client.task import uninterrupted
+from broker.clock import SystemClock
+from broker.errors import BrokerError
+
+
+@click.command("exec", context_settings={"allow_interspersed_args": False})
+@asking_options
+@click.option("--task", "task_id", default="", metavar="TASK", help="A task of yours, which goes on afterwards.")
+@click.option(
+    "--purpose",
+    default="",
+    type=Text(),
+    metavar="TEXT|@FILE",
+    help="What the task is for; default: to run the command.",
+)
+@click.option(
+    "--grace", type=Span(), default="10s", show_default=True, help="How long the task outlives a killed `broker exec`."
+)
+@wait_option
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(
+    asked: Asking, task_id: str, purpose: str, grace: timedelta, wait: timedelta, command: tuple[str, ...]
+) -> None:
+    """Run COMMAND with a credential in its environment, and end the credential with it.
+
+    \b
+    broker exec --template orders-readonly --account shop --environment dev \\
+                --resource orders --ttl 5m -- psql -c 'select 1'
+
+    A database login comes as PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD, an AWS session as AWS_...; never on
+    the command line. Signals are passed on; the exit code is the command's: 128 and the number for a signal, 127
+    not found, 126 not executable. Before there is a command: 2 usage, 3 refused, 4 unreachable.
+
+    Without --task a task is started, held, and completed at the end; if this process is killed, the task ends after
+    --grace. With --task only the lease asked for here is ended; if this process is killed, that lease lives until
+    its TTL, or until its task ends.
+    """
+    if task_id and purpose:
+        raise click.UsageError("--purpose is for a task started here; with --task there is none.")
+    execution = Execution(asked, task_id, purpose or f"run {PurePath(command[0]).name}", grace, wait, command)
+    raise SystemExit(asyncio.run(execution.run(settings())))
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run of one command."""
+
+    asked: Asking
+    task_id: str  # empty: start one
+    purpose: str
+    grace: timedelta
+    wait: timedelta
+    command: Sequence[str]
+
+    async def run(self, chosen: Settings) -> int:
+        """The exit code to end with."""
+        with Signals() as signals:
+            try:
+                async with client_of(chosen) as client:
+                    if self.task_id:
+                        return await self._borrowing(client, signals, chosen.environment)
+                    return await self._owning(client, signals, chosen.environment)
+            except asyncio.CancelledError:
+                if signals.stopped_by is None:
+                    raise
+                return signals.exit_code
+
+    async def _owning(self, client: AsyncClient, signals: Signals, environment: Mapping[str, str]) -> int:
+        """Under a task of our own, which is completed whatever happens."""
+        task = await client.start_task(self.purpose)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._at_last, signals, self._complete(client, task.id))
+            hold = await stack.enter_async_context(client.hold(task.id, grace=self.grace))
+            grant = await client.request(self.asked.under(task.id, client.new_id))
+            code = await signals.run(self.command, inherited(environment, grant.credential))
+            _tell_if_lost(hold, task.id)
+            return code
+
+    async def _borrowing(self, client: AsyncClient, signals: Signals, environment: Mapping[str, str]) -> int:
+        """Under somebody's task, which goes on."""
+        grant = await client.request(self.asked.under(self.task_id, client.new_id))
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._at_last, signals, self._revoke(client, grant.lease.id))
+            return await signals.run(self.command, inherited(environment, grant.credential))
+
+    async def _at_last(self, signals: Signals, ending: Coroutine[Any, Any, None]) -> None:
+        signals.end()
+        await uninterrupted(ending)
+
+    async def _complete(self, client: AsyncClient, task_id: str) -> None:
+        try:
+            _tell_living((await client.complete_task(task_id, wait=self.wait)).may_be_alive)
+        except BrokerError as error:
+            note(f"task {task_id} could not be completed; let go of, it ends in {self.grace}: {error}")
+
+    async def _revoke(self, client: AsyncClient, lease_id: str) -> None:
+        try:
+            lease = await client.revoke(lease_id, wait=self.wait)
+            _tell_living([lease] if lease.may_be_alive else [])
+        except BrokerError as error:
+            note(f"lease {lease_id} could not be revoked; it ends with its TTL or its task: {error}")
+
+
+def _tell_if_lost(hold: Hold, task_id: str) -> None:
+    if hold.ended.is_set():
+        note(f"task {task_id}, and its credential, had ended before the command did. {hold.error or ''}".rstrip())
+
+
+def _tell_living(leases: Iterable[Lease]) -> None:
+    now = SystemClock().now()
+    for lease in leases:
+        note(f"lease {lease.id}: {lease_state(lease, now)}")

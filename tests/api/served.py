@@ -1,0 +1,185 @@
+"""brokerd as it is wired, in this process, over real mTLS, with a fake upstream behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import yaml
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from broker.api.v1 import broker_service_pb2 as pb
+from broker.api.v1.broker_service_pb2_grpc import BrokerServiceStub
+from broker.clock import SystemClock
+from broker.config import load_config
+from broker.daemon.wiring import Brokerd
+from broker.keys import new_key
+from broker.ports import Connector, ConnectorSpec
+from tests.connectors.fake import FakeConnector
+from tests.forge import Forged, authority
+
+DOMAIN = "dev.broker.internal"
+CA = authority(DOMAIN, at=datetime.now(UTC).replace(microsecond=0))
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "dev"
+ANALYST = f"spiffe://{DOMAIN}/agent/analyst"
+MIGRATOR = f"spiffe://{DOMAIN}/agent/migrator"
+OTHER = f"spiffe://{DOMAIN}/agent/other"
+
+
+def svid(uri: str = ANALYST, **defects: Any) -> Forged:
+    return CA.svid(uri, **defects)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def private(path: Path, data: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    path.chmod(0o600)
+    return path
+
+
+def write_config(root: Path, **changes: Any) -> Path:
+    """A whole configuration under ``root``: files, keys, a private copy of deploy/dev."""
+    deploy = root / "deploy"
+    if not deploy.exists():
+        shutil.copytree(DEPLOY, deploy, copy_function=shutil.copyfile)
+        for path in (deploy, *deploy.rglob("*")):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+    server = svid(f"spiffe://{DOMAIN}/broker", dns=["localhost"])
+    private(root / "identity" / "broker.pem", server.pem)
+    private(root / "identity" / "broker.key", server.key_pem)
+    private(root / "identity" / "bundle.pem", CA.pem)
+    private(root / "keys" / "mac.key", new_key())
+    (root / "state").mkdir(exist_ok=True, mode=0o700)
+    document = {
+        "tenant": "test",
+        "trust_domain": DOMAIN,
+        "listen": {"agents": f"127.0.0.1:{free_port()}", "operations": f"127.0.0.1:{free_port()}"},
+        "identity": {
+            "certificate": "identity/broker.pem",
+            "private_key": "identity/broker.key",
+            "bundles": {DOMAIN: "identity/bundle.pem"},
+        },
+        "deploy": {"directory": "deploy"},
+        "state": {"directory": "state"},
+        "keys": {"ledger": ["file:keys/mac.key"]},
+        "audit": {"export_file": "audit.jsonl"},
+        "limits": {"issue_timeout": "2s", "drain_timeout": "2s"},
+        "revocation": {"tick": "50ms"},
+        **changes,
+    }
+    return private(root / "brokerd.yaml", yaml.safe_dump(document))
+
+
+@dataclass
+class Served:
+    """A running brokerd and how to talk to it."""
+
+    root: Path
+    daemon: Brokerd
+    upstreams: dict[str, FakeConnector]
+    port: int
+    channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    @property
+    def upstream(self) -> FakeConnector:
+        return self.upstreams["openbao-orders"]
+
+    def channel(self, client: Forged | None = None, *, roots: bytes = CA.pem) -> grpc.aio.Channel:
+        made = svid() if client is None else client
+        credentials = grpc.ssl_channel_credentials(roots, made.key_pem, made.pem + made.chain_pem)
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
+        channel = grpc.aio.secure_channel(f"127.0.0.1:{self.port}", credentials, options=options)
+        self.channels.append(channel)
+        return channel
+
+    def stub(self, client: Forged | str | None = None) -> BrokerServiceStub:
+        return BrokerServiceStub(self.channel(svid(client) if isinstance(client, str) else client))
+
+    async def audit(self) -> list[dict[str, Any]]:
+        """Every audit record so far."""
+        store = self.daemon._store
+        assert store is not None
+        return [json.loads(record) for record in await store.audit_since(0, 100_000)]
+
+    async def refusals(self) -> list[tuple[str, str]]:
+        """(actor, reason) of every recorded refusal."""
+        return [(r["actor"], r["data"]["reason"]) for r in await self.audit() if r["type"] == "request.refused"]
+
+
+@asynccontextmanager
+async def serve(root: Path, **changes: Any) -> AsyncIterator[Served]:
+    config = load_config(write_config(root, **changes))
+    upstreams: dict[str, FakeConnector] = {}
+
+    def build(spec: ConnectorSpec) -> Connector:
+        return upstreams.setdefault(spec.name, FakeConnector(SystemClock(), name=spec.name))
+
+    daemon = Brokerd(config, SystemClock(), build)
+    await daemon.start()
+    served = Served(root, daemon, upstreams, daemon.agents_port)
+    try:
+        yield served
+    finally:
+        for channel in served.channels:
+            await channel.close()
+        await daemon.stop()
+
+
+def reason(error: grpc.aio.AioRpcError) -> tuple[grpc.StatusCode, str]:
+    """(status, ErrorInfo.reason); there must be exactly one ErrorInfo."""
+    return error.code(), error_info(error).reason
+
+
+def error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    assert status is not None, error
+    infos = [detail for detail in status.details if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)]
+    assert len(infos) == 1
+    info = error_details_pb2.ErrorInfo()
+    infos[0].Unpack(info)
+    return info
+
+
+async def start_task(stub: BrokerServiceStub, request_id: str = "t1", **fields: Any) -> str:
+    task = await stub.StartTask(pb.StartTaskRequest(request_id=request_id, purpose="testing", **fields))
+    return str(task.id)
+
+
+def ask(task: str, request: str = "r1", **changes: Any) -> pb.RequestCredentialRequest:
+    """A good request for orders-readonly; ``changes`` replace fields (None removes one)."""
+    fields: dict[str, Any] = {
+        "request_id": request,
+        "task_id": task,
+        "template": "orders-readonly",
+        "account": "dev",
+        "environment": "dev",
+        "resource": "orders",
+        "ttl": {"seconds": 60},
+        "intent": "count the orders",
+        **changes,
+    }
+    return pb.RequestCredentialRequest(**{key: value for key, value in fields.items() if value is not None})
+
+
+async def eventually(condition: Any, seconds: float = 5) -> None:
+    """Wait until the awaitable ``condition()`` is true."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.01)

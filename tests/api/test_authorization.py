@@ -1,0 +1,121 @@
+"""Every RPC is decided about, and the decision holds: principals x RPCs x own and other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from broker.api import authorization
+from broker.api.authorization import TABLE, Relation
+from broker.api.server import BROKER_SERVICE
+from broker.api.v1 import broker_service_pb2 as pb
+from broker.errors import Defect, Denied
+from tests.api.served import ANALYST, MIGRATOR, OTHER, Served, ask, reason, start_task, svid
+
+METHODS = [method.name for method in BROKER_SERVICE.methods]
+DENIED, NOT_FOUND = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND
+
+
+def test_every_rpc_is_in_the_table() -> None:
+    assert {f"/{BROKER_SERVICE.full_name}/{name}" for name in METHODS} <= set(TABLE)
+
+
+def test_an_undecided_rpc_keeps_the_server_from_starting() -> None:
+    with pytest.raises(Defect, match="Forgotten"):
+        authorization.check_complete(["/broker.api.v1.BrokerService/Forgotten"])
+    with pytest.raises(Denied):
+        authorization.allowed("/broker.api.v1.BrokerService/Forgotten")
+
+
+def request_for(name: str, task: str, lease: str, attempt: str) -> Any:
+    """A well-formed request of each RPC about this task and lease."""
+    return {
+        "WhoAmI": pb.WhoAmIRequest(),
+        "ListTemplates": pb.ListTemplatesRequest(),
+        "StartTask": pb.StartTaskRequest(request_id="m", purpose="p"),
+        "GetTask": pb.GetTaskRequest(task_id=task),
+        "CompleteTask": pb.CompleteTaskRequest(task_id=task),
+        "HoldTask": pb.HoldTaskRequest(task_id=task),
+        "RequestCredential": ask(task, "matrix"),
+        "ConfirmDelivery": pb.ConfirmDeliveryRequest(lease_id=lease, attempt_id=attempt),
+        "GetLease": pb.GetLeaseRequest(lease_id=lease),
+        "ListLeases": pb.ListLeasesRequest(task_id=task),
+        "WatchLeases": pb.WatchLeasesRequest(),
+        "RevokeLease": pb.RevokeLeaseRequest(lease_id=lease),
+    }[name]
+
+
+async def call(stub: Any, name: str, request: Any) -> Any:
+    rpc = getattr(stub, name)(request)
+    return await (rpc.read() if BROKER_SERVICE.methods_by_name[name].server_streaming else rpc)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("who", ["unregistered", "stranger", "participant"])
+async def test_who_is_not_the_owner(served: Served, name: str, who: str) -> None:
+    owner = served.stub(ANALYST)
+    task = await start_task(owner, participants=[MIGRATOR])
+    grant = await owner.RequestCredential(ask(task))
+    uri = {"unregistered": ANALYST + "2", "stranger": OTHER, "participant": MIGRATOR}[who]
+    stub, request = served.stub(uri), request_for(name, task, grant.lease.id, grant.lease.attempt_id)
+    expected = _expected(who, TABLE[f"/{BROKER_SERVICE.full_name}/{name}"][1])
+    if expected is None:
+        answer = await call(stub, name, request)
+        assert grant.lease.id not in str(answer)
+        assert ANALYST not in str(answer) or name in ("GetTask", "RequestCredential")
+    else:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(stub, name, request)
+        assert refused.value.code() is expected
+    lease = await owner.GetLease(pb.GetLeaseRequest(lease_id=grant.lease.id))
+    assert lease.state == lease.STATE_ACTIVE
+    assert (await owner.GetTask(pb.GetTaskRequest(task_id=task))).state == 1  # STATE_OPEN
+
+
+def _expected(who: str, relation: Relation) -> grpc.StatusCode | None:
+    if who == "unregistered":
+        return DENIED
+    if relation in (Relation.NONE, Relation.OWN_ONLY):
+        return None
+    if who == "stranger" or relation is Relation.LEASE_HOLDER:
+        return NOT_FOUND
+    return None if relation is Relation.TASK_PARTICIPANT else DENIED
+
+
+async def test_not_yours_and_not_there_are_one_answer(served: Served) -> None:
+    owner, stranger = served.stub(ANALYST), served.stub(OTHER)
+    task = await start_task(owner)
+    lease = (await owner.RequestCredential(ask(task))).lease.id
+    answers = []
+    for lease_id in (lease, "lease-" + "a" * 26):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stranger.GetLease(pb.GetLeaseRequest(lease_id=lease_id))
+        answers.append((reason(refused.value), (refused.value.details() or "").replace(lease_id, "ID")))
+    assert answers[0] == answers[1]
+
+
+async def test_health_and_reflection_want_an_svid_too(served: Served) -> None:
+    good, bad = served.channel(), served.channel(svid(ANALYST, ca=True))
+    health = await health_pb2_grpc.HealthStub(good).Check(health_pb2.HealthCheckRequest())
+    assert health.status == health.SERVING
+    watch = health_pb2_grpc.HealthStub(good).Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == health.SERVING
+    watch.cancel()
+    listed = await _services(good)
+    assert "broker.api.v1.BrokerService" in listed
+    for attempt in (health_pb2_grpc.HealthStub(bad).Check(health_pb2.HealthCheckRequest()), _services(bad)):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await attempt
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def _services(channel: grpc.aio.Channel) -> list[str]:
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    stream = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    async for answer in stream:
+        return [each.name for each in answer.list_services_response.service]
+    return []

@@ -1,0 +1,224 @@
+"""``broker request``: where the secret goes, and where it does not."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from broker.api.v1 import task_pb2
+from broker.errors import Denied, Reason, WrongState
+from tests.cli.conftest import ASK, Cli
+from tests.client.fake_broker import ACTIVE, REVOKED, FakeBroker
+
+TTL = ("--ttl", "5m")
+
+
+@pytest.fixture
+def task_id(fake: FakeBroker) -> str:
+    fake.tasks["task-0"] = task_pb2.Task(id="task-0", state=task_pb2.Task.STATE_OPEN)
+    return "task-0"
+
+
+def test_into_a_fresh_private_file_before_it_is_confirmed(
+    cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "credential"
+    seen: list[str] = []
+    fake.before["RequestCredential"] = lambda: seen.append(out.read_text())
+    fake.before["ConfirmDelivery"] = lambda: seen.append(out.read_text())
+    done = cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out), "--param", "schema=a=b", "--step", "plan")
+    assert done.returncode == 0, done.stderr
+    (secret,) = fake.secrets
+    assert seen[0] == ""  # made before anything was asked
+    assert seen[1] == out.read_text()  # complete when it was confirmed
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert secret not in done.stdout + done.stderr
+    assert done.stdout.startswith("lease-1  ACTIVE until 2031-05-01T12:03:10Z")
+    (asked,) = fake.asked("RequestCredential")
+    assert (asked.ttl.seconds, dict(asked.parameters), asked.step) == (300, {"schema": "a=b"}, "plan")
+
+
+def test_a_posix_shell_reads_the_env_format_back(cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path) -> None:
+    """The fake's passwords hold a quote and a backslash."""
+    out = tmp_path / "credential"
+    assert cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out)).returncode == 0
+    read = subprocess.run(["sh", "-c", f'. {out}; printf %s "$PGPASSWORD"'], capture_output=True, text=True, check=True)
+    assert read.stdout == fake.secrets[0]
+
+
+def test_json_holds_credential_and_lease(cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path) -> None:
+    out = tmp_path / "credential"
+    done = cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out), "--format", "json")
+    written = json.loads(out.read_text())
+    assert (written["kind"], written["password"], written["lease"]["id"]) == (
+        "databaseLogin",
+        fake.secrets[0],
+        "lease-1",
+    )
+    told = json.loads(done.stdout)
+    assert (told["id"], told["expireTime"], told["endTime"]) == ("lease-1", "2031-05-01T12:03:10Z", None)
+
+
+def test_an_aws_session_as_a_profile(cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path) -> None:
+    fake.kind = "aws_session"
+    out = tmp_path / "credentials"
+    assert cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out), "--format", "text").returncode == 0
+    profile = configparser.RawConfigParser()
+    profile.read(out)
+    assert profile["default"]["aws_secret_access_key"] == fake.secrets[0]
+    assert profile["default"]["region"] == "eu-central-1"
+
+
+def test_into_a_descriptor(cli: Cli, fake: FakeBroker, task_id: str) -> None:
+    reader, writer = os.pipe()
+    try:
+        done = cli("request", *ASK, *TTL, "--task", task_id, "--fd", str(writer), pass_fds=[writer])
+        os.close(writer)
+        with os.fdopen(os.dup(reader)) as pipe:
+            text = pipe.read()
+    finally:
+        os.close(reader)
+    assert done.returncode == 0, done.stderr
+    assert "PGUSER=token-attempt-1" in text
+    assert fake.secrets[0] not in done.stdout + done.stderr
+    assert len(fake.asked("ConfirmDelivery")) == 1
+
+
+def test_reveal_prints_the_secret_and_nothing_else(cli: Cli, fake: FakeBroker, task_id: str) -> None:
+    done = cli("request", *ASK, *TTL, "--task", task_id, "--reveal", "--format", "text")
+    assert done.stdout.startswith("host='127.0.0.1' port='5432'")
+    assert done.stdout.count("\n") == 1
+    assert fake.secrets[0] not in done.stderr
+    assert "lease-1  ACTIVE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "Say where the credential goes"),
+        (("--reveal", "--out", "x"), "Say where the credential goes"),
+        (("--fd", "1"), "print with --reveal"),
+        (("--fd", "2"), "print with --reveal"),
+        (("--fd", "63"), "Bad file descriptor"),
+        (("--out", "/nonexistent/x"), "cannot be created"),
+        (("--reveal", "--ttl", "nan"), "is not a span of time"),
+        (("--reveal", "--ttl", "0s"), "is not more than nothing"),
+        (("--reveal", "--ttl", "0"), "is not a span of time"),
+        (
+            (
+                "--reveal",
+                "--ttl=-5m",
+            ),
+            "is not a span of time",
+        ),
+        (("--reveal", "--ttl", "5"), "Write a whole number with a unit"),
+        (("--reveal", "--param", "schema"), "is not NAME=VALUE"),
+        (("--reveal", "--param", "a=1", "--param", "a=2"), "given twice"),
+        (("--reveal", "--plan", "@/nonexistent/plan"), "cannot be read"),
+        (("--reveal", "--purpose", "two tasks"), "Name the task"),
+        (("--validate-only", "--reveal"), "nothing for --out, --fd or --reveal"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_asked(
+    cli: Cli, fake: FakeBroker, task_id: str, arguments: tuple[str, ...], told: str
+) -> None:
+    done = cli("request", *ASK, *TTL, "--task", task_id, *arguments)
+    assert done.returncode == 2
+    assert told in " ".join(done.stderr.replace("│", " ").split())
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize("there", ["file", "link", "dangling link"])
+def test_what_is_there_is_never_overwritten(
+    cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path, there: str
+) -> None:
+    out, other = tmp_path / "credential", tmp_path / "other"
+    if there != "dangling link":
+        other.write_text("precious")
+    if there == "file":
+        out.write_text("precious")
+    else:
+        out.symlink_to(other)
+    done = cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out))
+    assert done.returncode == 2
+    assert "never overwritten" in done.stderr
+    assert other.exists() == (there != "dangling link")
+    assert all(path.read_text() == "precious" for path in (out, other) if path.exists())
+    assert fake.calls == []
+
+
+def test_a_refusal_leaves_no_file_and_exits_3(cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path) -> None:
+    out = tmp_path / "credential"
+    fake.faults["RequestCredential"] = [Denied(Reason.POLICY_DENIED, "Not in prod.", hint="Ask for dev.")]
+    done = cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out))
+    assert done.returncode == 3
+    assert done.stderr == "error: POLICY_DENIED: Not in prod.\nhint: Ask for dev.\n"
+    assert not out.exists()
+
+
+def test_an_undeliverable_credential_is_revoked(cli: Cli, fake: FakeBroker, task_id: str) -> None:
+    """The reader of the pipe is gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = cli("request", *ASK, *TTL, "--task", task_id, "--fd", str(writer), pass_fds=[writer])
+    os.close(writer)
+    assert done.returncode == 1
+    assert "could not be delivered: Broken pipe" in done.stderr
+    assert fake.asked("ConfirmDelivery") == []
+    assert fake.leases["lease-1"].state == REVOKED
+
+
+def test_a_credential_that_came_too_late_is_revoked_and_removed(
+    cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "credential"
+    fake.faults["ConfirmDelivery"] = [WrongState(Reason.LEASE_ENDED, "Too late.")]
+    done = cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out))
+    assert done.returncode == 3
+    assert not out.exists()
+    assert fake.leases["lease-1"].state == REVOKED
+
+
+def test_a_task_of_its_own_goes_on_and_is_told(cli: Cli, fake: FakeBroker, tmp_path: Path) -> None:
+    done = cli("request", *ASK, *TTL, "--purpose", "look once", "--out", str(tmp_path / "credential"))
+    assert done.returncode == 0, done.stderr
+    assert "broker task complete task-1" in done.stderr
+    assert fake.asked("StartTask")[0].purpose == "look once"
+    assert fake.asked("CompleteTask") == []
+    assert fake.leases["lease-2"].state == ACTIVE
+
+
+def test_a_task_of_its_own_does_not_outlive_a_refusal(cli: Cli, fake: FakeBroker) -> None:
+    fake.faults["RequestCredential"] = [Denied(Reason.POLICY_DENIED, "No.")]
+    assert cli("request", *ASK, *TTL, "--purpose", "look once", "--reveal").returncode == 3
+    assert [each.task_id for each in fake.asked("CompleteTask")] == ["task-1"]
+
+
+def test_validate_only_decides(cli: Cli, fake: FakeBroker, task_id: str) -> None:
+    done = cli("request", *ASK, *TTL, "--task", task_id, "--validate-only")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("allowed by read-dev")
+    assert fake.leases == {}
+
+
+def test_there_is_a_flag_for_each_field(cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.txt"
+    plan.write_text("1. look\n")
+    done = cli(
+        *("request", *ASK, *TTL, "--task", task_id, "--reveal", "--request-id", "r-1", "--step", "s"),
+        *("--intent", "i", "--reason", "r", "--ticket", "t", "--tool-call", "@@tool", "--plan", f"@{plan}"),
+        *("--prompt", "@-"),
+        stdin="what do we have?\n",
+    )
+    assert done.returncode == 0, done.stderr
+    (asked,) = fake.asked("RequestCredential")
+    unset = [name for name in asked.DESCRIPTOR.fields_by_name if not asked.ByteSize() or not getattr(asked, name)]
+    assert sorted(unset) == ["parameters", "validate_only"]
+    assert (asked.request_id, asked.intent, asked.tool_call) == ("r-1", "i", "@tool")
+    assert (asked.plan, asked.prompt) == ("1. look\n", "what do we have?\n")
