@@ -444,7 +444,9 @@ class LeaseStore(Protocol):
 
         Same (holder, request_id) and digest as a living lease: that lease gets a further attempt, its
         older living attempts go to REVOKING (cause REPLACED) in the same transaction; if one of them
-        is still ISSUING and before its issue_deadline: Conflict (REQUEST_IN_FLIGHT).
+        is still ISSUING and before its issue_deadline: Conflict (REQUEST_IN_FLIGHT). So does a lease that is
+        REVOKING because its delivery failed; if such a lease has ended, a retry opens a new one. A lease that
+        ran its course (completed, released, expired, ...) is not asked for again: WrongState (LEASE_ENDED).
         """
         ...
 

@@ -6,7 +6,6 @@ if that fails. Everything that can be refused is refused when the place is opene
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -40,6 +39,7 @@ class FileDelivery:
         """Creates it, empty. Raises a usage error where it cannot."""
         self._path = path
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor: int | None = None
         try:
             self._descriptor = os.open(path, flags, 0o600)
         except FileExistsError:
@@ -49,9 +49,11 @@ class FileDelivery:
 
     def write(self, text: str) -> None:
         """Write, then sync the file and the directory it was made in."""
+        if self._descriptor is None:
+            raise ValueError("a file is delivered to once")
         _write_all(self._descriptor, text)
         os.fsync(self._descriptor)
-        os.close(self._descriptor)
+        self._close()
         directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
@@ -60,9 +62,14 @@ class FileDelivery:
 
     def discard(self) -> None:
         """Remove the file."""
-        with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+        self._close()
         self._path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        # Once: the number may be somebody else's a moment later.
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 class DescriptorDelivery:

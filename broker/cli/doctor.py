@@ -23,9 +23,8 @@ from broker.cli.settings import EXIT_WRONG, Settings
 from broker.client.connect import svid_source
 from broker.client.explain import probe_problem, svid_problem
 from broker.client.probe import Stage, probe
-from broker.client.svid import FileSource, Material, SvidSource
+from broker.client.svid import Material
 from broker.client.target import Target
-from broker.client.workload_api import WorkloadApiSource
 from broker.clock import SystemClock
 from broker.errors import BrokerError, Reason
 
@@ -89,7 +88,7 @@ def examine(chosen: Settings) -> Iterator[Finding]:
     """The steps in order; ends after the first that nothing can follow."""
     try:
         source = svid_source(chosen.workload_api, certificate=chosen.certificate, key=chosen.key, bundle=chosen.bundle)
-        yield _endpoint(source)
+        yield _endpoint(source.endpoint)
         try:
             material = source.current()
         finally:
@@ -98,28 +97,20 @@ def examine(chosen: Settings) -> Iterator[Finding]:
         yield _failed("SVID", error)
         return
     yield Finding("SVID", True, str(material.spiffe_id))
-    yield from _svid(material)
+    problem = svid_problem(material, SystemClock().now())
+    yield from _svid(material, problem)
     try:
         target = Target.parse(chosen.address, chosen.server_name)
     except BrokerError as error:
         yield _failed("address", error)
         return
-    reached = list(_way(target, material))
+    reached = list(_way(target, material, problem))
     yield from reached
     if reached[-1].ok:
         yield asyncio.run(_whoami(chosen))
 
 
-def _endpoint(source: SvidSource) -> Finding:
-    match source:
-        case FileSource():
-            return Finding("endpoint", True, f"files {source.certificate}, {source.key}, {source.bundle}")
-        case WorkloadApiSource():
-            return _socket(source.socket)
-    raise TypeError(f"{type(source).__name__} is no known source")
-
-
-def _socket(endpoint: str) -> Finding:
+def _endpoint(endpoint: str) -> Finding:
     parts = urlsplit(endpoint)
     if parts.scheme != "unix":
         return Finding("endpoint", True, endpoint)
@@ -139,13 +130,11 @@ def _no_endpoint(detail: str) -> Finding:
     return Finding("endpoint", False, detail, Reason.SVID_MISSING, hint)
 
 
-def _svid(material: Material) -> Iterator[Finding]:
-    now = SystemClock().now()
-    problem = svid_problem(material, now)
+def _svid(material: Material, problem: BrokerError | None) -> Iterator[Finding]:
     if problem:
         yield _failed("validity", problem)
     else:
-        left = material.not_after - now
+        left = material.not_after - SystemClock().now()
         little = "; it should have been renewed by now" if left < _LITTLE else ""
         whole = timedelta(seconds=int(left.total_seconds()))
         yield Finding("validity", True, f"until {moment(material.not_after)}, another {whole}{little}")
@@ -155,9 +144,10 @@ def _svid(material: Material) -> Iterator[Finding]:
     )
 
 
-def _way(target: Target, material: Material) -> Iterator[Finding]:
+def _way(target: Target, material: Material, known: BrokerError | None) -> Iterator[Finding]:
     seen = probe(target, material)
-    problem = probe_problem(target, material, seen)
+    # Refused for what was found wrong above: that is the explanation, and not a second problem.
+    problem = known if known and seen.stage is Stage.CLIENT_REFUSED else probe_problem(target, material, seen)
     order = [Stage.TCP, Stage.TLS, Stage.SERVER_UNTRUSTED, Stage.SERVER_NAME, Stage.CLIENT_REFUSED, Stage.ACCEPTED]
     passed = order.index(seen.stage)
     names = ", ".join(seen.server_names) or "none"

@@ -13,7 +13,6 @@ from broker.client.channel import Connection
 from broker.client.client import AsyncClient
 from broker.client.svid import FileSource, SvidSource
 from broker.client.target import DEFAULT_SERVER_NAME, Target
-from broker.client.workload_api import WorkloadApiSource
 from broker.clock import SystemClock, SystemRng
 from broker.errors import InvalidInput, Reason, Unauthenticated
 
@@ -75,4 +74,7 @@ def svid_source(
             "There is no SPIFFE Workload API to get an SVID from.",
             hint=f"Set {WORKLOAD_API} (or --workload-api) to the SPIFFE agent's socket, unix:///path.",
         )
+    # py-spiffe is a third of the time it takes to start; who has files does not wait for it.
+    from broker.client.workload_api import WorkloadApiSource
+
     return WorkloadApiSource(f"unix://{socket}" if socket.startswith("/") else socket)

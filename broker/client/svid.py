@@ -74,6 +74,11 @@ class SvidSource(Protocol):
     """One place an SVID comes from."""
 
     @property
+    def endpoint(self) -> str:
+        """Where it is, for people: the Workload API's address, or files."""
+        ...
+
+    @property
     def poll_seconds(self) -> float:
         """Look again after this many seconds, even if nobody called back."""
         ...
@@ -99,6 +104,11 @@ class FileSource:
     key: Path
     bundle: Path
     poll_seconds: float = 1.0
+
+    @property
+    def endpoint(self) -> str:
+        """The three paths."""
+        return f"files {self.certificate}, {self.key}, {self.bundle}"
 
     def current(self) -> Material:
         """What the files say now."""

@@ -24,12 +24,12 @@ TIMEOUT_SECONDS = 5.0
 
 
 class WorkloadApiSource:
-    """The default SVID that the Workload API at ``socket`` (``unix:///path``) gives this process."""
+    """The default SVID that the Workload API at ``endpoint`` (``unix:///path``) gives this process."""
 
     poll_seconds = 15.0
 
-    def __init__(self, socket: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-        self.socket = socket
+    def __init__(self, endpoint: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self.endpoint = endpoint
         self._timeout = timeout_seconds
         self._lock = threading.Lock()
         self._source: X509Source | None = None
@@ -57,7 +57,7 @@ class WorkloadApiSource:
 
     def _opened(self) -> X509Source:
         if self._source is None or self._source.is_closed():
-            self._source = X509Source(socket_path=self.socket, timeout_in_seconds=self._timeout)
+            self._source = X509Source(socket_path=self.endpoint, timeout_in_seconds=self._timeout)
             self._source.subscribe_for_updates(self._notify)
         return self._source
 
@@ -68,7 +68,7 @@ class WorkloadApiSource:
     def _explain(self, error: PySpiffeError) -> NoReturn:
         detail = str(error)
         try:
-            client = WorkloadApiClient(self.socket)
+            client = WorkloadApiClient(self.endpoint)
             try:
                 client.fetch_x509_context(timeout=self._timeout)
             finally:
@@ -77,10 +77,10 @@ class WorkloadApiSource:
             detail = str(asked_again)
         raise Unauthenticated(
             Reason.SVID_MISSING,
-            f"The SPIFFE Workload API at {self.socket} gave no SVID: {detail[:300]}.",
+            f"The SPIFFE Workload API at {self.endpoint} gave no SVID: {detail[:300]}.",
             hint="Is the SPIFFE agent running, is SPIFFE_ENDPOINT_SOCKET its socket, and is this workload "
             "registered there? `broker doctor` looks at each in turn.",
-            metadata={"workloadApi": self.socket},
+            metadata={"workloadApi": self.endpoint},
         ) from None
 
 

@@ -91,12 +91,14 @@ class DevFacts:
 class DevStack:
     """The stack of ``state_dir``, for the agents in ``agents``, with the operators' files in ``deploy_dir``.
 
-    ``render_config`` writes brokerd's configuration from the facts. ``brokerd_command`` is for tests.
+    ``state_dir`` may be a :class:`StateDirectory` that the caller acquired, to put something there first; the stack
+    releases it when it stops. ``render_config`` writes brokerd's configuration from the facts. ``brokerd_command``
+    is for tests.
     """
 
     def __init__(
         self,
-        state_dir: Path,
+        state_dir: Path | StateDirectory,
         deploy_dir: Path,
         *,
         agents: Sequence[SpiffeId],
@@ -104,7 +106,7 @@ class DevStack:
         render_config: Callable[[DevFacts], str],
         brokerd_command: Sequence[str] = BROKERD,
     ) -> None:
-        self._state = StateDirectory(state_dir)
+        self._state = StateDirectory(state_dir) if isinstance(state_dir, Path) else state_dir
         self._deploy = deploy_dir.absolute()
         self._agents = tuple(agents)
         self._clock = clock

@@ -19,7 +19,12 @@ class StateDirectory:
         self._lock: BinaryIO | None = None
 
     def acquire(self) -> None:
-        """Make the directory if absent and take it. Raises :class:`InvalidInput` while another process has it."""
+        """Make the directory if absent and take it. Raises :class:`InvalidInput` while another process has it.
+
+        Twice is the same as once.
+        """
+        if self._lock is not None:
+            return
         # Root's PostgreSQL runs as another account and must be able to pass through to its own part.
         private_directory(self.path, others_may_pass=os.geteuid() == 0)
         lock = append_private(self.path / "lock")

@@ -174,8 +174,10 @@ class Issuer:
                 await self._end_previous(opened, admitted.connector)
             issued = await self._issue(attempt, intent, admitted)
         except UpstreamFailed as failure:
-            event = Event.NEVER_ISSUED if failure.outcome_known else Event.END
-            await self._end(intent, event, EndCause.OUTCOME_UNKNOWN, failure.message)
+            if failure.outcome_known:
+                await self._end(intent, Event.NEVER_ISSUED, EndCause.NEVER_ISSUED, failure.message)
+            else:
+                await self._end(intent, Event.END, EndCause.OUTCOME_UNKNOWN, failure.message)
             raise
         except BaseException:
             await self._end(intent, Event.END, EndCause.OUTCOME_UNKNOWN, "the issue was broken off")
@@ -238,7 +240,7 @@ class Issuer:
                 Reason.PREVIOUS_ATTEMPT_LIVE,
                 f"the earlier credential of this request id has not ended yet; it does by {ends.isoformat()}.",
                 outcome_known=True,
-                hint="Ask again with a new request_id.",
+                hint="Retry later with the same request_id, or ask with a new one.",
                 metadata={"expireTime": ends.isoformat()},
             )
 

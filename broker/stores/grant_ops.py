@@ -10,7 +10,7 @@ import orjson
 
 from broker.audit.event import EventType, Vouch
 from broker.errors import Conflict, Exhausted, InvalidInput, Reason, Tampered, WrongState
-from broker.lease.machine import MAYBE_ALIVE, Event, State
+from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
 from broker.ports import EndCause, Handle, Intent, Lease, Opened
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores.end_ops import find_attempt, lease_not_found
@@ -71,7 +71,9 @@ def decide(view: View, intent: Intent) -> Decided:
     _admit(trust_task(read_task(task_raw, view.seal)), intent)
     lease = read_optional_lease(lease_raw, view.seal)
     if lease is not None:
-        return _admit_retry(view, trust_lease(lease), intent)
+        retry = _admit_retry(view, trust_lease(lease), intent)
+        if retry is not None:
+            return retry
     if count >= intent.max_live_leases:
         raise Exhausted(
             Reason.QUOTA_LIVE_LEASES,
@@ -143,8 +145,24 @@ def _first(tx: Transaction, intent: Intent) -> Opened:
     return Opened(lease.id, attempt_of(attempt), ())
 
 
-def _admit_retry(view: View, lease: LeaseRow, intent: Intent) -> Decided:
-    """A retry's own conditions: the same content, the lease not being ended, nothing of it in flight."""
+# Ends by which the agent never had, or never kept, what was issued: asking again is what a retry is for.
+_UNDELIVERED = frozenset(
+    {
+        EndCause.NEVER_ISSUED,
+        EndCause.OUTCOME_UNKNOWN,
+        EndCause.GRANT_MISMATCH,
+        EndCause.ABANDONED,
+        EndCause.UNCONFIRMED,
+        EndCause.REPLACED,
+    }
+)
+
+
+def _admit_retry(view: View, lease: LeaseRow, intent: Intent) -> Decided | None:
+    """A retry's own conditions: the same content, nothing in flight, and not a lease that ran its course.
+
+    None: the lease has ended without its agent ever having it, so the retry opens a new one.
+    """
     now_ms = to_ms(intent.now)
     if lease.request_digest != intent.request_digest:
         raise Conflict(
@@ -153,7 +171,11 @@ def _admit_retry(view: View, lease: LeaseRow, intent: Intent) -> Decided:
             hint="Use a fresh request id for a new request.",
             metadata={"requestId": lease.request_id, "leaseId": lease.id},
         )
-    if lease.state not in (State.ISSUING, State.ACTIVE) or now_ms >= lease.expires_at:
+    undelivered = lease.cause in _UNDELIVERED
+    if State(lease.state) in TERMINAL and undelivered:
+        return None
+    living = lease.state in (State.ISSUING, State.ACTIVE) or (lease.state == State.REVOKING and undelivered)
+    if not living or now_ms >= lease.expires_at:
         raise lease_ended(lease.id)
     attempts = tuple(attempts_of(view, lease))
     for attempt in attempts:

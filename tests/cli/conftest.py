@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from broker.cli.main import cli as broker_command
 from tests.client.fake_broker import FakeBroker, SvidFiles, svid_files
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,8 +47,26 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def cli(options: list[str], environment: dict[str, str]) -> Cli:
-    def run(*arguments: str, stdin: str = "", **more: object) -> subprocess.CompletedProcess[str]:
+def cli(options: list[str], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The command in this process: quick, and the same but for signals and standard streams of children."""
+    for name in set(os.environ) - set(environment):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
+
+    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        done = CliRunner().invoke(broker_command, [*options, *arguments], input=stdin, prog_name="broker")
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def process(options: list[str], environment: dict[str, str]) -> Cli:
+    """The command in a process of its own."""
+
+    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*COMMAND, *options, *arguments],
             input=stdin,
@@ -55,7 +75,6 @@ def cli(options: list[str], environment: dict[str, str]) -> Cli:
             timeout=60,
             cwd=ROOT,
             env=environment,
-            **more,  # type: ignore[call-overload]
         )
 
     return run

@@ -48,10 +48,10 @@ def states(fake: FakeBroker) -> tuple[list[int], list[int]]:
 
 
 def test_the_command_has_the_credential_in_its_environment_and_nowhere_else(
-    cli: Cli, fake: FakeBroker, environment: dict[str, str]
+    process: Cli, fake: FakeBroker, environment: dict[str, str]
 ) -> None:
     environment |= {"PGHOSTADDR": "10.0.0.1", "PGSERVICE": "prod", "KEPT": "yes"}
-    done = cli("exec", *ASK, *TTL, "--", *PRINT_ENVIRONMENT)
+    done = process("exec", *ASK, *TTL, "--", *PRINT_ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)
     assert (got["PGPASSWORD"], got["PGUSER"], got["PGHOST"]) == (fake.secrets[0], "token-attempt-2", "127.0.0.1")

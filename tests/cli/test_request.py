@@ -26,13 +26,15 @@ def task_id(fake: FakeBroker) -> str:
 
 
 def test_into_a_fresh_private_file_before_it_is_confirmed(
-    cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path
+    process: Cli, fake: FakeBroker, task_id: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "credential"
     seen: list[str] = []
     fake.before["RequestCredential"] = lambda: seen.append(out.read_text())
     fake.before["ConfirmDelivery"] = lambda: seen.append(out.read_text())
-    done = cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out), "--param", "schema=a=b", "--step", "plan")
+    done = process(
+        "request", *ASK, *TTL, "--task", task_id, "--out", str(out), "--param", "schema=a=b", "--step", "plan"
+    )
     assert done.returncode == 0, done.stderr
     (secret,) = fake.secrets
     assert seen[0] == ""  # made before anything was asked
@@ -78,8 +80,7 @@ def test_an_aws_session_as_a_profile(cli: Cli, fake: FakeBroker, task_id: str, t
 def test_into_a_descriptor(cli: Cli, fake: FakeBroker, task_id: str) -> None:
     reader, writer = os.pipe()
     try:
-        done = cli("request", *ASK, *TTL, "--task", task_id, "--fd", str(writer), pass_fds=[writer])
-        os.close(writer)
+        done = cli("request", *ASK, *TTL, "--task", task_id, "--fd", str(writer))
         with os.fdopen(os.dup(reader)) as pipe:
             text = pipe.read()
     finally:
@@ -90,8 +91,8 @@ def test_into_a_descriptor(cli: Cli, fake: FakeBroker, task_id: str) -> None:
     assert len(fake.asked("ConfirmDelivery")) == 1
 
 
-def test_reveal_prints_the_secret_and_nothing_else(cli: Cli, fake: FakeBroker, task_id: str) -> None:
-    done = cli("request", *ASK, *TTL, "--task", task_id, "--reveal", "--format", "text")
+def test_reveal_prints_the_secret_and_nothing_else(process: Cli, fake: FakeBroker, task_id: str) -> None:
+    done = process("request", *ASK, *TTL, "--task", task_id, "--reveal", "--format", "text")
     assert done.stdout.startswith("host='127.0.0.1' port='5432'")
     assert done.stdout.count("\n") == 1
     assert fake.secrets[0] not in done.stderr
@@ -166,7 +167,7 @@ def test_an_undeliverable_credential_is_revoked(cli: Cli, fake: FakeBroker, task
     """The reader of the pipe is gone."""
     reader, writer = os.pipe()
     os.close(reader)
-    done = cli("request", *ASK, *TTL, "--task", task_id, "--fd", str(writer), pass_fds=[writer])
+    done = cli("request", *ASK, *TTL, "--task", task_id, "--fd", str(writer))
     os.close(writer)
     assert done.returncode == 1
     assert "could not be delivered: Broken pipe" in done.stderr

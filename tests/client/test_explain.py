@@ -182,7 +182,7 @@ def test_the_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", "/run/agent.sock")
     connection = broker.client.connect().connection
     assert (str(connection.target), connection.target.server_name) == ("b:1", "broker.internal")
-    assert getattr(connection.source, "socket", None) == "unix:///run/agent.sock"
+    assert connection.source.endpoint == "unix:///run/agent.sock"
 
 
 def test_without_a_workload_api_there_is_no_identity(monkeypatch: pytest.MonkeyPatch) -> None:

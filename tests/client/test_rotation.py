@@ -32,6 +32,7 @@ class PushedSource:
     fake: FakeBroker
     svid: Forged
     poll_seconds: float = 3600.0
+    endpoint: str = "a test"
     error: Unauthenticated | None = None
     subscribers: list[Callable[[], None]] = field(default_factory=list)
     looks: int = 0

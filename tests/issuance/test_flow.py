@@ -321,6 +321,35 @@ async def test_an_ended_lease_is_not_reopened(world: World) -> None:
     assert refused.value.reason is Reason.LEASE_ENDED
 
 
+@pytest.mark.parametrize("mishap", [IssueMishap.REFUSED, IssueMishap.BUSY, IssueMishap.LONGER, IssueMishap.LOST_REPLY])
+async def test_what_was_never_delivered_may_be_asked_for_again(world: World, mishap: IssueMishap) -> None:
+    task = await world.task()
+    world.upstream.issue_mishaps.append(mishap)
+    with pytest.raises(UpstreamFailed):
+        await world.grant(task)
+    await world.settle(lambda: _nothing_alive(world))
+    await world.pass_time(2 * ISSUE_TIMEOUT)
+    lease_id, attempt = granted(await world.grant(task))
+    assert set(world.upstream.alive) == {attempt}
+    await world.settle(lambda: _one_living(world))
+    assert (await world.lease(lease_id)).state is State.ACTIVE
+
+
+async def _one_living(world: World) -> bool:
+    return sum(state in MAYBE_ALIVE for state in await leases(world)) == 1
+
+
+async def test_an_unconfirmed_delivery_may_be_asked_for_again(world: World) -> None:
+    task = await world.task()
+    first, _ = granted(await world.grant(task))
+    await world.pass_time(timedelta(seconds=30))
+    await ended(world, first, State.REVOKED)
+    second, attempt = granted(await world.grant(task))
+    assert second != first  # what has ended stays ended
+    assert (await world.lease(first)).state is State.REVOKED
+    assert set(world.upstream.alive) == {attempt}
+
+
 # ------------------------------------------------------------------ the upstream misbehaves
 
 

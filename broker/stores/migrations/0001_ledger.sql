@@ -72,8 +72,6 @@ CREATE TABLE leases (
     mac             BLOB    NOT NULL CHECK (length(mac) = 32),
     mac_key_id      TEXT    NOT NULL CHECK (mac_key_id <> ''),
     PRIMARY KEY (tenant, id),
-    -- A request id names one lease, for ever: a retry adds an attempt, it never makes a second lease.
-    UNIQUE (tenant, holder, request_id),
     FOREIGN KEY (tenant, task_id) REFERENCES tasks (tenant, id),
     CHECK (expires_at > created_at),
     CHECK ((state IN ('REVOKED', 'EXPIRED', 'VOID')) = (ended_at IS NOT NULL)),
@@ -82,11 +80,14 @@ CREATE TABLE leases (
     CHECK (confirm_by IS NULL OR state = 'ACTIVE')
 ) STRICT;
 
+-- A request id names at most one living lease: a retry adds an attempt to it. Also counts what a holder has
+-- alive (its quota), and finds the holders of living leases.
+CREATE UNIQUE INDEX leases_living ON leases (tenant, holder, request_id) WHERE ended_at IS NULL;
+-- All leases of a request id: a retry after an undelivered end opens a further one.
+CREATE INDEX leases_by_request ON leases (tenant, holder, request_id);
 -- A holder's leases, newest first.
 CREATE INDEX leases_by_holder ON leases (tenant, holder, created_at);
 CREATE INDEX leases_by_task ON leases (tenant, task_id);
--- Quotas, holders to look after, and the gauge by class.
-CREATE INDEX leases_living ON leases (tenant, holder, contract_class) WHERE ended_at IS NULL;
 
 CREATE TABLE attempts (
     tenant         TEXT    NOT NULL CHECK (tenant <> ''),

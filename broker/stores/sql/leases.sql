@@ -7,8 +7,9 @@ l.next_due,
 l.mac, l.mac_key_id
 
 -- intent_facts --
--- Everything the intent transaction decides on, in one read: the task, the lease that already has this
--- request id (if any), and how many leases the holder has alive (never counted beyond the quota).
+-- Everything the intent transaction decides on, in one read: the task, the latest lease that has this
+-- request id (if any; the living one before ended ones), and how many leases the holder has alive (never
+-- counted beyond the quota).
 SELECT {task_columns}, {lease_columns}, (
     SELECT count(*) FROM (
         SELECT 1 FROM leases
@@ -17,7 +18,12 @@ SELECT {task_columns}, {lease_columns}, (
     )
 )
 FROM tasks AS t
-LEFT JOIN leases AS l ON l.tenant = t.tenant AND l.holder = :holder AND l.request_id = :request_id
+LEFT JOIN leases AS l ON l.tenant = t.tenant AND l.id = (
+    SELECT id FROM leases
+    WHERE tenant = :tenant AND holder = :holder AND request_id = :request_id
+    ORDER BY ended_at IS NOT NULL, created_at DESC, rowid DESC
+    LIMIT 1
+)
 WHERE t.tenant = :tenant AND t.id = :task_id;
 
 -- insert_lease --

@@ -1,0 +1,92 @@
+"""The comparison: token creation by a real OpenBao (raft storage, file audit), driven by ApacheBench.
+
+ApacheBench takes the token on its command line, where every account of this machine can read it for
+as long as it runs. It is the root token of a server that holds nothing, listens on loopback and is
+gone when the measurement is.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from bench.figures import Measurement
+from broker.dev.openbao import OpenBaoServer
+
+# Of a service token that lives for minutes and cannot be renewed: what a broker would ask for.
+# An orphan, because a child costs OpenBao one more write.
+TOKEN = {
+    "no_parent": True,
+    "policies": ["default"],
+    "ttl": "5m",
+    "explicit_max_ttl": "5m",
+    "renewable": False,
+    "display_name": "bench",
+    "meta": {"attempt": "jb-aaaaaaaaaaaaaaaaaaaaaaaaaa", "holder": "spiffe://bench.broker.internal/agent/number-0000"},
+}
+_UNLIMITED = "100000000"
+
+
+class OpenBaoSide:
+    """OpenBao with its storage under ``directory``; a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._server = OpenBaoServer(directory / "openbao")
+
+    def __enter__(self) -> Self:
+        if shutil.which("ab") is None:
+            raise RuntimeError("ab is missing (Debian: apt-get install apache2-utils)")
+        self._server.start()
+        (self._directory / "token.json").write_text(json.dumps(TOKEN))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.destroy()
+
+    @property
+    def pid(self) -> int:
+        """Of OpenBao."""
+        assert self._server.pid is not None
+        return self._server.pid
+
+    def measure(self, callers: int, *, warm_up: float, duration: float) -> Measurement:
+        """Tokens created over ``callers`` kept-alive connections."""
+        self._drive(callers, max(1, round(warm_up)))
+        server = psutil.Process(self.pid)
+        before = server.cpu_times()
+        m = self._drive(callers, round(duration))
+        after = server.cpu_times()
+        el = m["elapsed"]
+        return Measurement(m["rate"], m["p50"], m["p99"], m["cpu"]/el, (after.user + after.system - before.user - before.system)/el)
+
+    def _drive(self, callers: int, seconds: int):
+        percentiles = self._directory / "percentiles.csv"
+        token = self._server.facts.root_token.reveal()
+        command = [
+            "ab", "-q", "-k", "-l", "-c", str(callers), "-t", str(seconds), "-n", _UNLIMITED, "-e", str(percentiles),
+            "-p", str(self._directory / "token.json"), "-T", "application/json", "-H", f"X-Vault-Token: {token}",
+            f"{self._server.facts.address}/v1/auth/token/create",
+        ]
+        with tempfile.TemporaryFile("w+") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            text = out.read()
+        if process.returncode or "Non-2xx" in text or not re.search(r"Failed requests: +0\n", text):
+            raise RuntimeError(text[-2000:])
+        rate = float(re.search(r"Requests per second: +([0-9.]+)", text)[1])
+        el = float(re.search(r"Time taken for tests: +([0-9.]+)", text)[1])
+        rows = list(csv.reader(percentiles.read_text().splitlines()))[1:]
+        p = {int(a): float(b) for a, b in rows}
+        return dict(rate=rate, elapsed=el, p50=p[50], p99=p[99], cpu=used.ru_utime + used.ru_stime)

@@ -1,0 +1,224 @@
+"""``broker dev``: everything on this machine, for a person at a terminal, until Ctrl-C.
+
+Belongs here: what is printed, and following the person's edits of the deploy set. What is started, and
+how it is stopped whatever happens, is ``broker/dev/stack.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+from watchfiles import awatch
+
+from broker.clock import SystemClock
+from broker.deployfiles.load import load
+from broker.dev.aws_double import DISCLAIMER
+from broker.dev.configuration import render
+from broker.dev.deploy_copy import DeployCopy, shipped_set
+from broker.dev.stack import DevFacts, DevStack
+from broker.dev.state import StateDirectory
+from broker.files import Problems
+from broker.identity.agent import Agent
+from broker.ports import DeploySet
+
+# brokerd looks for a swap once a second; connectors may take a moment to be made.
+_TAKEN_IN_SECONDS = 5.0
+_POLL_SECONDS = 0.05
+# Editors save in several steps: wait until it has been quiet for a moment.
+_QUIET_MS = 200
+_FIRST_AGENT = "analyst"
+_COUNT = "import psycopg; print(psycopg.connect().execute('select count(*) from orders').fetchone())"
+_EXAMPLE = ("--template", "orders-readonly", "--account", "dev", "--environment", "dev", "--resource", "orders")
+
+
+@click.command()
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".broker-dev"),
+    show_default=True,
+    help="Everything it keeps: ledger, keys, data, logs. Remove it to begin anew.",
+)
+@click.option(
+    "--deploy",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=None,
+    help="The operators' files, watched while it runs. [default: the checkout's deploy/dev, or the package's copy]",
+)
+def dev(state: Path, deploy: Path | None) -> None:
+    """Run everything on this machine: OpenBao, PostgreSQL, a SPIFFE trust domain, a double of AWS, and brokerd.
+
+    It prints what to paste in another terminal to be one of the agents. Deploy files are taken in as you save them;
+    a set with problems is told, and the last good one stays. Ctrl-C leaves nothing running. Loopback only.
+    """
+    held = StateDirectory(state)
+    held.acquire()
+    copy = DeployCopy(
+        shipped_set() if deploy is None else deploy.resolve(), held.path / "deploy", load, shown=_shown(deploy)
+    )
+    first = copy.refresh()
+    if first is None:
+        raise AssertionError("the first set is always a new one")
+    _keep_out_of_git(held.path)
+    click.echo("starting PostgreSQL, OpenBao, moto and brokerd ...")
+    asyncio.run(_run(held, copy, first))
+    click.echo(f"stopped; nothing is left running. State: {_relative(held.path)}")
+
+
+async def _run(state: StateDirectory, copy: DeployCopy, first: DeploySet) -> None:
+    agents = {agent.spiffe_id for agent in first.registry}
+    stack = DevStack(
+        state, copy.current, agents=sorted(agents, key=str), clock=SystemClock(), render_config=render
+    )
+    following: list[asyncio.Task[None]] = []
+
+    def ready(facts: DevFacts) -> None:
+        click.echo("\n".join(_greeting(facts, copy, first)))
+        following.append(asyncio.create_task(_follow(copy, facts)))
+
+    try:
+        await stack.run_until_signal(ready)
+    finally:
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+
+
+# --------------------------------------------------------------------------- following edits
+
+
+async def _follow(copy: DeployCopy, facts: DevFacts) -> None:
+    """Take in what changes, for as long as it runs."""
+    async for _ in awatch(copy.source, watch_filter=None, debounce=_QUIET_MS, step=_QUIET_MS):
+        try:
+            taken = await asyncio.to_thread(copy.refresh)
+        except Problems as found:
+            click.echo(f"\n{found.message}\nthe last good set stays in force.", err=True)
+            continue
+        if taken is not None:
+            click.echo("\n".join(await _outcome(taken, facts)))
+
+
+async def _outcome(taken: DeploySet, facts: DevFacts) -> list[str]:
+    """What brokerd made of the new set, in its own words."""
+    told = await _brokerds_word(facts.ledger.parent / "reload.json", taken.digest)
+    counts = f"{len(taken.registry)} agents, {len(taken.templates)} templates, {len(taken.policies)} policies"
+    if told is None:
+        return [f"new deploy set ({counts}), but brokerd has not taken it in; see {facts.state / 'brokerd.log'}"]
+    if told:
+        return ["brokerd refuses the new deploy set; the last good one stays in force:", *told]
+    new = [agent for agent in taken.registry if agent.spiffe_id not in facts.endpoints]
+    return [
+        f"new deploy set in force: {counts}",
+        *(f"{agent.spiffe_id} is registered; it gets a socket when you start `broker dev` again" for agent in new),
+    ]
+
+
+async def _brokerds_word(result: Path, digest: str) -> list[str] | None:
+    """brokerd's problems with the set, none if it is in force; None if it says nothing in time."""
+    before = _generation(result)
+    try:
+        async with asyncio.timeout(_TAKEN_IN_SECONDS):
+            while True:
+                told = json.loads(await asyncio.to_thread(result.read_text))
+                if told["ok"] and told["digest"] == digest:
+                    return []
+                if not told["ok"] and told["generation"] > before:
+                    return list(told["problems"])
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        return None
+
+
+def _generation(result: Path) -> int:
+    return int(json.loads(result.read_text())["generation"])
+
+
+# --------------------------------------------------------------------------- what is printed
+
+
+def _greeting(facts: DevFacts, copy: DeployCopy, first: DeploySet) -> Iterator[str]:
+    """Addresses, then what to paste. No secret: those are in 0600 files of the state directory."""
+    target = facts.openbao.target
+    agents = sorted(first.registry, key=lambda agent: (_name(agent) != _FIRST_AGENT, str(agent.spiffe_id)))
+    yield ""
+    yield f"brokerd     {facts.api_address}, metrics http://127.0.0.1:{facts.ops_port}/metrics"
+    yield f"PostgreSQL  {target.host}:{target.port}, database {target.database}"
+    yield f"OpenBao     {facts.openbao.address}"
+    yield f"AWS         {facts.aws.endpoint}. {DISCLAIMER}"
+    yield f"state       {_relative(facts.state)} (keys, ledger, logs)"
+    yield f"deploy      {copy.shown}, watched: save, and it is in force, or you are told why not"
+    if not copy.source.is_relative_to(Path.cwd()):
+        yield f"            to change it: cp -r {shlex.quote(str(copy.source))} deploy, then broker dev --deploy deploy"
+    yield ""
+    yield "To be an agent, paste this in another terminal:"
+    yield ""
+    yield from _exports(facts, agents[0])
+    yield ""
+    yield "and then, for example:"
+    yield ""
+    yield "  broker whoami"
+    yield f"  broker exec {' '.join(_EXAMPLE[:6])} \\"
+    yield f"      {' '.join(_EXAMPLE[6:])} --ttl 5m --intent 'count the orders' -- \\"
+    yield f"      {_python()} -c {shlex.quote(_COUNT)}"
+    yield "  broker leases list"
+    yield ""
+    yield from _others(facts, agents[1:])
+    yield "A socket is its agent: whoever may open it is that agent. This is no attestation; SPIRE attests."
+    yield "Ctrl-C stops everything."
+
+
+def _exports(facts: DevFacts, agent: Agent) -> Iterator[str]:
+    """The environment of ``agent``, and the way to this very ``broker``."""
+    if not _on_path():
+        yield f"  export PATH={shlex.quote(str(Path(sys.executable).parent))}:\"$PATH\""
+    yield f"  export BROKER_ADDRESS={facts.api_address} BROKER_SERVER_NAME={facts.broker_dns_name}"
+    yield f"  {_export(facts, agent)}"
+
+
+def _others(facts: DevFacts, agents: Iterable[Agent]) -> Iterator[str]:
+    for agent in agents:
+        yield f"To be {_name(agent)} ({agent.description.rstrip('.')}):"
+        yield ""
+        yield f"  {_export(facts, agent)}"
+        yield ""
+
+
+def _export(facts: DevFacts, agent: Agent) -> str:
+    return f"export SPIFFE_ENDPOINT_SOCKET={shlex.quote(facts.endpoints[agent.spiffe_id])}"
+
+
+def _name(agent: Agent) -> str:
+    return agent.spiffe_id.path.rpartition("/")[2]
+
+
+def _on_path() -> bool:
+    found = shutil.which("broker")
+    return found is not None and Path(found).parent == Path(sys.executable).parent
+
+
+def _python() -> str:
+    """A python that has psycopg: ours, by its short name where that is the one on the path the person gets."""
+    return Path(sys.executable).name if shutil.which(Path(sys.executable).name) else sys.executable
+
+
+def _shown(deploy: Path | None) -> Path:
+    return _relative(shipped_set()) if deploy is None else deploy
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _keep_out_of_git(state: Path) -> None:
+    """As virtual environments do: keys must not be committed by a hasty ``git add .``."""
+    ignore = state / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")

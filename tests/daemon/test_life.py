@@ -1,0 +1,304 @@
+"""The brokerd process: starting, refusing to start, reloading, draining, dying and coming back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import requests
+import yaml
+
+from broker.api.v1 import broker_service_pb2 as pb
+from broker.config import load_config
+from tests.api.served import ANALYST, CA, Served, ask, eventually, serve, start_task, svid, write_config
+
+ENVIRONMENT = {
+    **os.environ,
+    "BROKER_DEV_OPENBAO_ADDR": "http://127.0.0.1:9",  # the discard port: nothing answers
+    "BROKER_DEV_OPENBAO_TOKEN": "unused",
+    "BROKER_DEV_POSTGRES_HOST": "127.0.0.1",
+    "BROKER_DEV_POSTGRES_PORT": "9",
+    "BROKER_DEV_POSTGRES_DATABASE": "orders",
+    "BROKER_DEV_AWS_ENDPOINT": "http://127.0.0.1:9",
+    "BROKER_DEV_AWS_ACCESS_KEY_ID": "unused",
+    "BROKER_DEV_AWS_SECRET_ACCESS_KEY": "unused",
+}
+
+
+def brokerd(config: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "broker.daemon", "--config", str(config)]
+    return subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not come true")
+
+
+def page(port: int, name: str) -> requests.Response | None:
+    session = requests.Session()
+    session.trust_env = False
+    try:
+        return session.get(f"http://127.0.0.1:{port}/{name}", timeout=2)
+    except requests.ConnectionError:
+        return None
+
+
+@contextmanager
+def running(config: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    process = brokerd(config)
+    port = load_config(config).listen.operations.port
+    try:
+
+        def ready() -> bool:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            answer = page(port, "readyz")
+            return answer is not None and answer.status_code == 200
+
+        wait_for(ready)
+        yield process, port
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def refuses(config: Path) -> str:
+    """What brokerd says before it exits 78."""
+    process = brokerd(config)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 78
+    return said
+
+
+def test_starts_tells_and_stops_as_told(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with running(config) as (process, port):
+        assert (live := page(port, "livez")) is not None
+        assert live.json() == {"live": True}
+        assert (metrics := page(port, "metrics")) is not None
+        for name in ("broker_open_tasks 0", "broker_ready 1", "broker_revocations_overdue 0", "broker_audit_outbox"):
+            assert name in metrics.text
+        assert (tmp_path / "state" / "brokerd.pid").read_text().strip() == str(process.pid)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert not (tmp_path / "state" / "brokerd.pid").exists()
+
+
+def test_every_problem_of_the_configuration_with_file_and_line(tmp_path: Path) -> None:
+    config = write_config(tmp_path, tenant="", unknown=1)
+    said = refuses(config)
+    assert "brokerd.yaml" in said
+    assert "unknown" in said
+    assert "tenant" in said
+
+
+def test_a_bad_set_at_start_refuses_to_serve(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    (tmp_path / "deploy" / "agents" / "bad.yaml").write_text("spiffe_id: nonsense\n")
+    (tmp_path / "deploy" / "agents" / "bad.yaml").chmod(0o600)
+    assert "bad.yaml:1" in refuses(config)
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    (tmp_path / "keys" / "mac.key").chmod(0o644)
+    assert "chmod" in refuses(config)
+
+
+def test_two_cannot_share_a_ledger(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with running(config):
+        other = yaml.safe_load(config.read_text())
+        other["listen"] = {"agents": "127.0.0.1:1", "operations": "127.0.0.1:2"}
+        second = tmp_path / "second.yaml"
+        second.write_text(yaml.safe_dump(other))
+        second.chmod(0o600)
+        process = brokerd(second)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode != 0
+        assert "ledger" in said
+
+
+def outcome(root: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((root / "state" / "reload.json").read_text())
+    return told
+
+
+def test_hangup_reloads_and_a_bad_set_keeps_the_last_good(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with running(config) as (process, _):
+        first = outcome(tmp_path)
+        assert first["ok"]
+        template = tmp_path / "deploy" / "templates" / "orders-readonly.yaml"
+        good = template.read_text()
+        template.write_text(good + "surprise: 1\n")
+        process.send_signal(signal.SIGHUP)
+        second = wait_for(lambda: (o := outcome(tmp_path))["generation"] > first["generation"] and o)
+        assert not second["ok"]
+        assert any("orders-readonly.yaml" in problem and "surprise" in problem for problem in second["problems"])
+        assert second["digest"] == first["digest"]
+        template.write_text(good.replace("15m", "14m"))
+        process.send_signal(signal.SIGHUP)
+        third = wait_for(lambda: (o := outcome(tmp_path))["generation"] > second["generation"] and o)
+        assert third["ok"]
+        assert third["digest"] != first["digest"]
+
+
+def test_an_atomic_swap_is_noticed(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    deploy = tmp_path / "deploy"
+    deploy.rename(tmp_path / "v1")
+    deploy.symlink_to("v1")
+    with running(config):
+        first = outcome(tmp_path)
+        subprocess.run(["cp", "-a", str(tmp_path / "v1"), str(tmp_path / "v2")], check=True)
+        template = tmp_path / "v2" / "templates" / "orders-readonly.yaml"
+        template.write_text(template.read_text().replace("15m", "13m"))
+        (tmp_path / "next").symlink_to("v2")
+        (tmp_path / "next").rename(deploy)
+        second = wait_for(lambda: (o := outcome(tmp_path))["generation"] > first["generation"] and o)
+        assert second["ok"]
+        assert second["digest"] != first["digest"]
+
+
+# ------------------------------------------------------------------ with agents, in this process
+
+
+async def test_an_agent_that_leaves_the_registry_loses_its_leases(tmp_path: Path) -> None:
+    async with serve(tmp_path) as served:
+        stub = served.stub()
+        grant = await stub.RequestCredential(ask(await start_task(stub)))
+        (tmp_path / "deploy" / "agents" / "analyst.yaml").unlink()
+        assert await served.daemon.reloader.reload()
+        await eventually(lambda: _gone(served))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetLease(pb.GetLeaseRequest(lease_id=grant.lease.id))
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        causes = [r["data"].get("cause") for r in await served.audit() if r["type"] == "lease.revoking"]
+        assert causes == ["HOLDER_UNREGISTERED"]
+
+
+async def _gone(served: Served) -> bool:
+    return not served.upstream.alive
+
+
+async def test_a_connector_with_living_leases_is_not_taken_away(tmp_path: Path) -> None:
+    async with serve(tmp_path) as served:
+        stub = served.stub()
+        await stub.RequestCredential(ask(await start_task(stub)))
+        for name in ("orders-readonly", "orders-readwrite"):
+            (tmp_path / "deploy" / "templates" / f"{name}.yaml").unlink()
+        connectors = tmp_path / "deploy" / "connectors.yaml"
+        document = yaml.safe_load(connectors.read_text())
+        del document["connectors"]["openbao-orders"]
+        connectors.write_text(yaml.safe_dump(document))
+        assert not await served.daemon.reloader.reload()
+        assert "openbao-orders" in outcome(tmp_path)["problems"][0]
+
+
+async def test_stopping_takes_back_what_was_under_way(tmp_path: Path) -> None:
+    async with serve(tmp_path) as served:
+        stub = served.stub()
+        task = await start_task(stub)
+        issue, reached = served.upstream.issue, asyncio.Event()
+
+        async def slow(*args: Any) -> Any:
+            reached.set()
+            await asyncio.sleep(0.3)
+            return await issue(*args)
+
+        served.upstream.issue = slow  # type: ignore[method-assign]
+        asking = asyncio.ensure_future(stub.RequestCredential(ask(task)))
+        await reached.wait()
+        stopping = asyncio.ensure_future(served.daemon.stop())
+        # New work is refused at once, what is under way is answered.
+        assert (await asking).credential.database_login.username
+        await stopping
+        served.daemon.stop = _nothing  # type: ignore[method-assign]
+
+
+async def _nothing() -> None:
+    """The daemon was stopped by the test itself."""
+
+
+async def test_the_watcher_resumes_by_sequence_and_hears_heartbeats(tmp_path: Path) -> None:
+    async with serve(tmp_path) as served:
+        stub = served.stub()
+        watch = stub.WatchLeases(pb.WatchLeasesRequest(after_sequence=-1))
+        start = await watch.read()
+        assert start.type == ""
+        grant = await stub.RequestCredential(ask(await start_task(stub)))
+        first = await watch.read()
+        assert (first.type, first.lease.id) == ("lease.intent", grant.lease.id)
+        watch.cancel()
+        again = stub.WatchLeases(pb.WatchLeasesRequest(after_sequence=first.sequence))
+        assert (await again.read()).type == ""
+        second = await again.read()
+        assert (second.type, second.previous_sequence) == ("lease.issued", first.sequence)
+        again.cancel()
+
+
+async def test_a_dropped_connection_takes_the_credential_back(tmp_path: Path) -> None:
+    async with serve(tmp_path) as served:
+        stub = served.stub()
+        task = await start_task(stub)
+        issue = served.upstream.issue
+        reached = asyncio.Event()
+
+        async def slow(*args: Any) -> Any:
+            reached.set()
+            await asyncio.sleep(0.2)
+            return await issue(*args)
+
+        served.upstream.issue = slow  # type: ignore[method-assign]
+        asking = asyncio.ensure_future(stub.RequestCredential(ask(task)))
+        await reached.wait()
+        asking.cancel()
+        await eventually(lambda: _ended(served))
+        assert served.upstream.alive == {}
+
+
+async def _ended(served: Served) -> bool:
+    leases = (await served.stub().ListLeases(pb.ListLeasesRequest())).leases
+    return [lease.state for lease in leases] == [4]  # STATE_REVOKED
+
+
+async def test_an_svid_that_expires_on_an_open_connection(tmp_path: Path) -> None:
+    async with serve(tmp_path) as served:
+        short = svid(ANALYST, ends=datetime.now(UTC) + timedelta(seconds=3) - CA.at)
+        stub = served.stub(short)
+        watch = stub.WatchLeases(pb.WatchLeasesRequest())
+        await watch.read()
+
+        async def refused() -> bool:
+            try:
+                await stub.WhoAmI(pb.WhoAmIRequest())
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+                return True
+            return False
+
+        await eventually(refused, 10)
+        await served.stub().StartTask(pb.StartTaskRequest(request_id="x", purpose="makes no lease event"))
+        await served.stub().RequestCredential(ask((await start_task(served.stub(), "y"))))
+        with pytest.raises(grpc.aio.AioRpcError) as cut:
+            while True:
+                if await watch.read() is grpc.aio.EOF:
+                    raise AssertionError("the stream ended without saying why")
+        assert cut.value.code() is grpc.StatusCode.UNAUTHENTICATED

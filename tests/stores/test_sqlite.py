@@ -1,0 +1,20 @@
+"""The contract, on a SQLite file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from broker.stores.sqlite import SqliteStore
+from tests.stores.contract import LeaseStoreContract
+from tests.stores.make import Keys
+
+
+class TestSqlite(LeaseStoreContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
+        store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")
+        yield store
+        await store.close()
