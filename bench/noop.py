@@ -43,6 +43,9 @@ class Noop:
         """Nothing is left, for nothing was made."""
         return Revoked()
 
+    async def tend(self) -> None:
+        """Nothing to keep alive."""
+
     async def close(self) -> None:
         """Nothing is held."""
 

@@ -156,6 +156,13 @@ class Connector(Protocol):
         """End whatever this attempt made. Idempotent: what is proven gone is Revoked again."""
         ...
 
+    async def tend(self) -> None:
+        """What must be done by time alone, called about once a minute: keep the broker's own credential alive.
+
+        Raises UpstreamFailed where that failed; it is called again.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of threads and connections. Nothing is revoked by it."""
         ...

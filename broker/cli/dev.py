@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -29,13 +30,12 @@ from broker.identity.agent import Agent
 from broker.ports import DeploySet
 
 # brokerd looks for a swap once a second; connectors may take a moment to be made.
-_TAKEN_IN_SECONDS = 5.0
-_POLL_SECONDS = 0.05
+_LOOKS, _LOOK_SECONDS = 100, 0.05
 # Editors save in several steps: wait until it has been quiet for a moment.
 _QUIET_MS = 200
 _FIRST_AGENT = "analyst"
 _COUNT = "import psycopg; print(psycopg.connect().execute('select count(*) from orders').fetchone())"
-_EXAMPLE = ("--template", "orders-readonly", "--account", "dev", "--environment", "dev", "--resource", "orders")
+_EXAMPLE_TEMPLATE = "orders-readonly"
 
 
 @click.command()
@@ -74,9 +74,7 @@ def dev(state: Path, deploy: Path | None) -> None:
 
 async def _run(state: StateDirectory, copy: DeployCopy, first: DeploySet) -> None:
     agents = {agent.spiffe_id for agent in first.registry}
-    stack = DevStack(
-        state, copy.current, agents=sorted(agents, key=str), clock=SystemClock(), render_config=render
-    )
+    stack = DevStack(state, copy.current, agents=sorted(agents, key=str), clock=SystemClock(), render_config=render)
     following: list[asyncio.Task[None]] = []
 
     def ready(facts: DevFacts) -> None:
@@ -96,24 +94,26 @@ async def _run(state: StateDirectory, copy: DeployCopy, first: DeploySet) -> Non
 
 async def _follow(copy: DeployCopy, facts: DevFacts) -> None:
     """Take in what changes, for as long as it runs."""
+    result = facts.ledger.parent / "reload.json"
     async for _ in awatch(copy.source, watch_filter=None, debounce=_QUIET_MS, step=_QUIET_MS):
+        before = _last_word(result)
         try:
             taken = await asyncio.to_thread(copy.refresh)
         except Problems as found:
             click.echo(f"\n{found.message}\nthe last good set stays in force.", err=True)
             continue
         if taken is not None:
-            click.echo("\n".join(await _outcome(taken, facts)))
+            told = await _next_word(result, before)
+            click.echo("\n".join(("", *_outcome(told, taken, facts))))
 
 
-async def _outcome(taken: DeploySet, facts: DevFacts) -> list[str]:
+def _outcome(told: _Word | None, taken: DeploySet, facts: DevFacts) -> list[str]:
     """What brokerd made of the new set, in its own words."""
-    told = await _brokerds_word(facts.ledger.parent / "reload.json", taken.digest)
     counts = f"{len(taken.registry)} agents, {len(taken.templates)} templates, {len(taken.policies)} policies"
     if told is None:
-        return [f"new deploy set ({counts}), but brokerd has not taken it in; see {facts.state / 'brokerd.log'}"]
-    if told:
-        return ["brokerd refuses the new deploy set; the last good one stays in force:", *told]
+        return [f"brokerd has not taken in the new deploy set ({counts}); see {facts.state / 'brokerd.log'}"]
+    if told.problems:
+        return ["brokerd refuses the new deploy set; the last good one stays in force:", *told.problems]
     new = [agent for agent in taken.registry if agent.spiffe_id not in facts.endpoints]
     return [
         f"new deploy set in force: {counts}",
@@ -121,24 +121,26 @@ async def _outcome(taken: DeploySet, facts: DevFacts) -> list[str]:
     ]
 
 
-async def _brokerds_word(result: Path, digest: str) -> list[str] | None:
-    """brokerd's problems with the set, none if it is in force; None if it says nothing in time."""
-    before = _generation(result)
-    try:
-        async with asyncio.timeout(_TAKEN_IN_SECONDS):
-            while True:
-                told = json.loads(await asyncio.to_thread(result.read_text))
-                if told["ok"] and told["digest"] == digest:
-                    return []
-                if not told["ok"] and told["generation"] > before:
-                    return list(told["problems"])
-                await asyncio.sleep(_POLL_SECONDS)
-    except TimeoutError:
-        return None
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """What brokerd last said about its deploy set (``reload.json`` in its state directory)."""
+
+    generation: int
+    problems: tuple[str, ...]
 
 
-def _generation(result: Path) -> int:
-    return int(json.loads(result.read_text())["generation"])
+def _last_word(result: Path) -> _Word:
+    told = json.loads(result.read_text())
+    return _Word(told["generation"], tuple(told["problems"]))
+
+
+async def _next_word(result: Path, before: _Word) -> _Word | None:
+    """What brokerd says next; None if it says nothing in time."""
+    for _ in range(_LOOKS):
+        if (word := _last_word(result)).generation != before.generation:
+            return word
+        await asyncio.sleep(_LOOK_SECONDS)
+    return None
 
 
 # --------------------------------------------------------------------------- what is printed
@@ -165,9 +167,11 @@ def _greeting(facts: DevFacts, copy: DeployCopy, first: DeploySet) -> Iterator[s
     yield "and then, for example:"
     yield ""
     yield "  broker whoami"
-    yield f"  broker exec {' '.join(_EXAMPLE[:6])} \\"
-    yield f"      {' '.join(_EXAMPLE[6:])} --ttl 5m --intent 'count the orders' -- \\"
-    yield f"      {_python()} -c {shlex.quote(_COUNT)}"
+    yield "  broker templates"
+    if _EXAMPLE_TEMPLATE in first.templates:
+        yield f"  broker exec --template {_EXAMPLE_TEMPLATE} --account dev --environment dev --resource orders \\"
+        yield "      --ttl 5m --intent 'count the orders' -- \\"
+        yield f"      {_python()} -c {shlex.quote(_COUNT)}"
     yield "  broker leases list"
     yield ""
     yield from _others(facts, agents[1:])
@@ -178,7 +182,7 @@ def _greeting(facts: DevFacts, copy: DeployCopy, first: DeploySet) -> Iterator[s
 def _exports(facts: DevFacts, agent: Agent) -> Iterator[str]:
     """The environment of ``agent``, and the way to this very ``broker``."""
     if not _on_path():
-        yield f"  export PATH={shlex.quote(str(Path(sys.executable).parent))}:\"$PATH\""
+        yield f'  export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
     yield f"  export BROKER_ADDRESS={facts.api_address} BROKER_SERVER_NAME={facts.broker_dns_name}"
     yield f"  {_export(facts, agent)}"
 
@@ -205,8 +209,11 @@ def _on_path() -> bool:
 
 
 def _python() -> str:
-    """A python that has psycopg: ours, by its short name where that is the one on the path the person gets."""
-    return Path(sys.executable).name if shutil.which(Path(sys.executable).name) else sys.executable
+    """Our own python, which has psycopg: by its short name where the path that was told leads to it."""
+    name = Path(sys.executable).name
+    found = shutil.which(name)
+    told = not _on_path() or (found is not None and Path(found) == Path(sys.executable))
+    return name if told else sys.executable
 
 
 def _shown(deploy: Path | None) -> Path:

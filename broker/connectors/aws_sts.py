@@ -135,6 +135,9 @@ class AwsSts:
             "only time ends an STS session; its policy denies everything from the deadline on.", left, failed=False
         )
 
+    async def tend(self) -> None:
+        """Nothing of ours ages: keys are resolved at every call, and the default chain refreshes itself."""
+
     async def close(self) -> None:
         """Let calls under way finish, then close the connections."""
         await self._closing.close()

@@ -130,6 +130,21 @@ class VaultDatabase:
         with self._closing.call():
             return await self._ender.end(handle, context)
 
+    async def tend(self) -> None:
+        """Renew the broker's own token, which is periodic and dies when nobody does. Raises UpstreamFailed."""
+        if self._closing.closed:
+            return
+        try:
+            with self._closing.call():
+                await self._revoking.run(self._calls.renew_own)
+        except VaultFailure as failure:
+            raise UpstreamFailed(
+                Reason.UPSTREAM_ROOT_REFUSED if failure.status in (401, 403) else Reason.UPSTREAM_UNAVAILABLE,
+                f"connector {self._name} could not renew the broker's own token: {failure.what}",
+                hint="Operators: put a fresh token where the connector's `token` refers to.",
+                metadata={"connector": self._name},
+            ) from None
+
     async def close(self) -> None:
         """Let calls under way finish, then let go of threads and connections."""
         await self._closing.close()

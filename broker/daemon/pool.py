@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from broker.errors import InvalidInput, Reason
+import structlog
+
+from broker.errors import BrokerError, InvalidInput, Reason
 from broker.ports import Connector, ConnectorSpec
+
+log = structlog.get_logger("broker.connectors")
 
 Build = Callable[[ConnectorSpec], Connector]
 
@@ -54,6 +58,14 @@ class ConnectorPool:
         for _, connector in before.values():
             if id(connector) not in kept:
                 await connector.close()
+
+    async def tend(self) -> None:
+        """Let every connector keep the broker's own credential alive; one that cannot stops no other."""
+        for name, (_, connector) in list(self._running.items()):
+            try:
+                await connector.tend()
+            except BrokerError as failure:
+                log.error("a connector could not be tended", connector=name, reason=failure.reason, error=str(failure))
 
     async def close(self) -> None:
         """Close every connector."""

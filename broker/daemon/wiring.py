@@ -181,6 +181,7 @@ class Brokerd:
             ("registry", self.reloader.end_unregistered, 2.0),
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._refresh_identity, 1.0),
+            ("tend", self._pool.tend, 60.0),
         )
         for name, job, seconds in jobs:
             self._scheduler.add_job(

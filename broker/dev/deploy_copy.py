@@ -102,7 +102,7 @@ def _copy(source: Path, target: Path, *, folders: bool) -> None:
     """
     target.mkdir(mode=0o700)
     try:
-        entries = sorted(os.scandir(source), key=lambda entry: entry.name)
+        entries = sorted(source.iterdir())
     except OSError as error:
         raise Problems([Problem(str(target), 1, "", f"cannot be read: {error.strerror}")]) from None
     for entry in entries:
@@ -111,11 +111,11 @@ def _copy(source: Path, target: Path, *, folders: bool) -> None:
         copy = target / entry.name
         try:
             if entry.is_symlink():
-                copy.symlink_to(os.readlink(entry))
+                copy.symlink_to(entry.readlink())
             elif entry.is_dir():
-                _copy(Path(entry), copy, folders=False) if folders else copy.mkdir(mode=0o700)
+                _copy(entry, copy, folders=False) if folders else copy.mkdir(mode=0o700)
             elif entry.is_file():
-                _copy_file(Path(entry), copy)
+                _copy_file(entry, copy)
             else:
                 raise Problems([Problem(str(copy), 1, "", "is not a regular file")])
         except FileNotFoundError:

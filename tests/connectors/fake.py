@@ -158,6 +158,9 @@ class FakeConnector:
             return NotYet("a late create may still land.", wait, failed=False)
         return Revoked({"upstream": handle.get("upstream")})
 
+    async def tend(self) -> None:
+        self.calls.append(("tend", ""))
+
     async def close(self) -> None:
         self.closed = True
 
