@@ -14,11 +14,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 ##@ Use it
 .PHONY: demo
-demo: .venv/ready private ## watch the whole story on real parts; exit 0 only if every step was checked
+demo: .venv/ready ## watch the whole story on real parts; exit 0 only if every step was checked
 	$(BIN)/broker demo
 
 .PHONY: dev
-dev: .venv/ready private ## start everything here, to play with from another terminal; Ctrl-C ends it
+dev: .venv/ready ## start everything here, to play with from another terminal; Ctrl-C ends it
 	$(BIN)/broker dev
 
 ##@ Prove it
@@ -41,7 +41,7 @@ lint: .venv/ready ## style, types, who may import whom, the wire, the locks, kno
 	$(BIN)/python requirements/audit.py
 
 .PHONY: integration
-integration: .venv/ready private ## the slow stories, on parts that take minutes to build or to start
+integration: .venv/ready ## the slow stories, on parts that take minutes to build or to start
 	@if [[ -z "$$(find integration -name 'test_*.py' 2>/dev/null)" ]]; then \
 	  echo "There is no slow story yet: what runs on real parts today is in make test and make demo."; \
 	else $(BIN)/python -m pytest integration; fi

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -11,13 +13,18 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = (".sql", ".json", ".cedar", ".cedarschema", ".yaml", ".hcl", ".typed")
 
 
+def wanted() -> Iterator[str]:
+    """Every file of the package, by its name in a wheel. Symbolic links are followed, as building does."""
+    for folder, _, names in os.walk(ROOT / "broker", followlinks=True):
+        paths = (Path(folder, name) for name in names)
+        yield from (p.relative_to(ROOT).as_posix() for p in paths if p.suffix in (".py", ".pyi", *DATA))
+
+
 def main(wheel: str) -> int:
     """Compare the wheel with the source tree; 1 and a line per difference."""
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
-    package = {
-        p.relative_to(ROOT).as_posix() for p in (ROOT / "broker").rglob("*") if p.suffix in (".py", ".pyi", *DATA)
-    }
+    package = set(wanted())
     info = {name for name in held if ".dist-info/" in name}
     problems = [f"missing: {name}" for name in sorted(package - held)]
     problems += [f"has no business here: {name}" for name in sorted(held - info - package)]

@@ -11,6 +11,7 @@ import json
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ _LOOKS, _LOOK_SECONDS = 100, 0.05
 # Editors save in several steps: wait until it has been quiet for a moment.
 _QUIET_MS = 200
 _FIRST_AGENT = "analyst"
-_COUNT = "import psycopg; print(psycopg.connect().execute('select count(*) from orders').fetchone())"
+# In double quotes for the shell; there is nothing in it that a shell would expand.
+_COUNT = "\"import psycopg; print(psycopg.connect().execute('select count(*) from orders').fetchone())\""
 _EXAMPLE_TEMPLATE = "orders-readonly"
 
 
@@ -94,14 +96,18 @@ async def _run(state: StateDirectory, copy: DeployCopy, first: DeploySet) -> Non
 
 async def _follow(copy: DeployCopy, facts: DevFacts) -> None:
     """Take in what changes, for as long as it runs."""
-    result = facts.ledger.parent / "reload.json"
+    result, good = facts.ledger.parent / "reload.json", True
     async for _ in awatch(copy.source, watch_filter=None, debounce=_QUIET_MS, step=_QUIET_MS):
         before = _last_word(result)
         try:
             taken = await asyncio.to_thread(copy.refresh)
         except Problems as found:
             click.echo(f"\n{found.message}\nthe last good set stays in force.", err=True)
+            good = False
             continue
+        if taken is None and not good:
+            click.echo("\nthe deploy set is again the one in force.")
+        good = True
         if taken is not None:
             told = await _next_word(result, before)
             click.echo("\n".join(("", *_outcome(told, taken, facts))))
@@ -154,7 +160,8 @@ def _greeting(facts: DevFacts, copy: DeployCopy, first: DeploySet) -> Iterator[s
     yield f"brokerd     {facts.api_address}, metrics http://127.0.0.1:{facts.ops_port}/metrics"
     yield f"PostgreSQL  {target.host}:{target.port}, database {target.database}"
     yield f"OpenBao     {facts.openbao.address}"
-    yield f"AWS         {facts.aws.endpoint}. {DISCLAIMER}"
+    yield f"AWS         {facts.aws.endpoint}"
+    yield from (f"            {line}" for line in textwrap.wrap(DISCLAIMER, 88))
     yield f"state       {_relative(facts.state)} (keys, ledger, logs)"
     yield f"deploy      {copy.shown}, watched: save, and it is in force, or you are told why not"
     if not copy.source.is_relative_to(Path.cwd()):
@@ -171,7 +178,7 @@ def _greeting(facts: DevFacts, copy: DeployCopy, first: DeploySet) -> Iterator[s
     if _EXAMPLE_TEMPLATE in first.templates:
         yield f"  broker exec --template {_EXAMPLE_TEMPLATE} --account dev --environment dev --resource orders \\"
         yield "      --ttl 5m --intent 'count the orders' -- \\"
-        yield f"      {_python()} -c {shlex.quote(_COUNT)}"
+        yield f"      {_python()} -c {_COUNT}"
     yield "  broker leases list"
     yield ""
     yield from _others(facts, agents[1:])

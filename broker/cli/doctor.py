@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import click
 
 from broker.cli.connection import client_of, settings
-from broker.cli.output import format_option, moment, print_json
+from broker.cli.output import format_option, moment, print_json, span
 from broker.cli.settings import EXIT_WRONG, Settings
 from broker.client.connect import svid_source
 from broker.client.explain import probe_problem, svid_problem
@@ -88,7 +88,10 @@ def examine(chosen: Settings) -> Iterator[Finding]:
     """The steps in order; ends after the first that nothing can follow."""
     try:
         source = svid_source(chosen.workload_api, certificate=chosen.certificate, key=chosen.key, bundle=chosen.bundle)
-        yield _endpoint(source.endpoint)
+        endpoint = _endpoint(source.endpoint)
+        yield endpoint
+        if not endpoint.ok:
+            return
         try:
             material = source.current()
         finally:
@@ -136,8 +139,7 @@ def _svid(material: Material, problem: BrokerError | None) -> Iterator[Finding]:
     else:
         left = material.not_after - SystemClock().now()
         little = "; it should have been renewed by now" if left < _LITTLE else ""
-        whole = timedelta(seconds=int(left.total_seconds()))
-        yield Finding("validity", True, f"until {moment(material.not_after)}, another {whole}{little}")
+        yield Finding("validity", True, f"until {moment(material.not_after)}, another {span(left)}{little}")
     roots = ", ".join(f"sha256 {root.fingerprint[:16]}" for root in material.bundle.roots)
     yield Finding(
         "trust domain", True, f"{material.bundle.trust_domain}, {len(material.bundle.roots)} root(s): {roots}"

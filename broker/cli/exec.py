@@ -20,7 +20,7 @@ import click
 from broker.cli.asking import Asking, asking_options
 from broker.cli.child import Signals
 from broker.cli.connection import client_of, settings
-from broker.cli.output import lease_state, note
+from broker.cli.output import lease_state, note, span
 from broker.cli.settings import Settings
 from broker.cli.task import wait_option
 from broker.cli.values import Span, Text
@@ -120,7 +120,7 @@ class Execution:
         try:
             _tell_living((await client.complete_task(task_id, wait=self.wait)).may_be_alive)
         except BrokerError as error:
-            note(f"task {task_id} could not be completed; let go of, it ends in {self.grace}: {error}")
+            note(f"task {task_id} could not be completed; let go of, it ends in {span(self.grace)}: {error}")
 
     async def _revoke(self, client: AsyncClient, lease_id: str) -> None:
         try:

@@ -68,6 +68,13 @@ def clock(value: datetime | None, now: datetime) -> str:
     return text.partition("T")[2] if value.astimezone(UTC).date() == now.astimezone(UTC).date() else text
 
 
+def span(value: timedelta | None) -> str:
+    """``1h30m``: a span as it can be typed again; fractions of a second are dropped."""
+    seconds = int(value.total_seconds()) if value else 0
+    parts = ((seconds // 3600, "h"), (seconds % 3600 // 60, "m"), (seconds % 60, "s"))
+    return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
+
+
 def print_json(value: Any) -> None:
     """``value`` on standard output."""
     click.echo(json.dumps(to_json(value), indent=2, ensure_ascii=False))

@@ -9,7 +9,7 @@ from datetime import timedelta
 import click
 
 from broker.cli.connection import run
-from broker.cli.output import format_option, lease_state, note, print_json, print_record
+from broker.cli.output import format_option, lease_state, note, print_json, print_record, span
 from broker.cli.values import Span, Text
 from broker.client import AsyncClient, Completion
 from broker.clock import SystemClock
@@ -118,4 +118,4 @@ async def _hold(client: AsyncClient, task_id: str, grace: timedelta) -> None:
     if held.error is not None:
         raise held.error
     ended = held.task is not None and not held.task.is_open
-    note(f"{task_id} has ended" if ended else f"let go of {task_id}; it ends in {grace.total_seconds():g}s")
+    note(f"{task_id} has ended" if ended else f"let go of {task_id}; it ends in {span(grace)}")

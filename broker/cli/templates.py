@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from broker.cli.connection import run
-from broker.cli.output import format_option, print_json, table, to_json
+from broker.cli.output import format_option, print_json, span, table
 from broker.client import RevocationContract, ScopeTemplate
 from broker.errors import NotFound, Reason
 
@@ -41,7 +41,7 @@ def _overview(found: tuple[ScopeTemplate, ...]) -> str:
             each.name,
             each.access,
             " ".join(each.environments),
-            to_json(each.max_ttl) or "",
+            span(each.max_ttl),
             each.contract.contract_class if each.contract else "",
             each.description,
         )
@@ -58,7 +58,7 @@ def _in_full(template: ScopeTemplate) -> str:
         f"  --account       one of {', '.join(template.accounts)}",
         f"  --environment   one of {', '.join(template.environments)}",
         f"  --resource      {template.resource.type if template.resource else ''}{resource}",
-        f"  --ttl           up to {to_json(template.max_ttl)}",
+        f"  --ttl           up to {span(template.max_ttl)}",
         *(f"  --param {each.name}=...  {each.type}: {each.expectation}" for each in template.parameters),
         *(f"  --{each.replace('_', '-')}  is mandatory" for each in template.required_fields),
         f"  grants          {template.access}: {', '.join(template.actions)}",
@@ -68,7 +68,7 @@ def _in_full(template: ScopeTemplate) -> str:
 
 def _contract(contract: RevocationContract) -> list[str]:
     bound = contract.bound_on_revoke
-    ends = f"within {to_json(bound)} of a revocation" if bound is not None else "only by time"
+    ends = f"within {span(bound)} of a revocation" if bound is not None else "only by time"
     return [
         f"  ends            {ends} ({contract.contract_class}); bound to: {contract.binding.lower()}",
         f"  broker dead     {contract.if_broker_dead}",

@@ -99,6 +99,8 @@ class Connection:
     @contextlib.asynccontextmanager
     async def use(self) -> AsyncIterator[Generation]:
         """The channel to make one call on. It stays open for as long as this context is."""
+        if self._closed:
+            raise RuntimeError("this client is closed")
         generation = self._current or await self._open()
         generation.users += 1
         try:
@@ -123,8 +125,6 @@ class Connection:
 
     async def _open(self) -> Generation:
         async with self._opening:
-            if self._closed:
-                raise RuntimeError("this client is closed")
             if self._current is None:
                 material = await asyncio.to_thread(self.source.current)
                 self._current = Generation(material, self.target)

@@ -63,10 +63,11 @@ class Hold:
         try:
             async for answer in messages(self._calls, "HoldTask", lambda: self._request, self._fraction):
                 self.task = read.read(TaskFacts, answer.task)
-                self._settle(None)
+                if self.task.is_open:
+                    self._settle(None)
         except BrokerError as error:
             self.error = error
-        # Settles only if no answer came at all.
+        # Settles only if it was never held.
         self._settle(self.error or _ended_before(self._request.task_id))
         self.ended.set()
 

@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 import ssl
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -102,11 +103,14 @@ def _shown_certificate(target: Target, timeout: float) -> Facts | None:
 
 @contextlib.contextmanager
 def _client_certificate(material: Material) -> Iterator[str]:
-    """A path ``ssl`` can read the pair from, without the key ever being on a disk."""
-    descriptor = os.memfd_create("svid")
-    try:
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(material.chain_pem + material.key_pem)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
+    """A path ``ssl`` can read the pair from: in memory where there is such a file, else 0600 for a moment."""
+    pair = material.chain_pem + material.key_pem
+    if not hasattr(os, "memfd_create"):
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(pair)
+            file.flush()
+            yield file.name
+        return
+    with os.fdopen(os.memfd_create("svid"), "wb", buffering=0) as memory:
+        memory.write(pair)
+        yield f"/proc/self/fd/{memory.fileno()}"

@@ -1,8 +1,9 @@
 """Following leases by sequence number, so that a broken stream loses nothing and a gap is noticed.
 
-Belongs here: what the numbers mean. Each event names the one before it; if that is not the last one
-seen, something is missing: the stream is opened once more from the last one seen, and if the gap is
-still there, the events are gone and the caller is told.
+Belongs here: what the numbers mean. Sequence numbers are shared with other holders, so they jump;
+each event therefore names the one before it that was ours. If that one was not seen, something is
+missing: the stream is opened once more from the last one seen, and if the gap is still there, the
+events are gone and the caller is told.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ async def watch(calls: Calls, after_sequence: int, fraction: Callable[[], float]
                     continue
                 if event.sequence <= last:
                     continue
-                if last != FROM_NOW_ON and event.previous_sequence != last:
+                # Ours before this one; at or before the last one seen, nothing of ours lies between.
+                if last != FROM_NOW_ON and event.previous_sequence > last:
                     if missed_at == last:
                         raise _gap(last, event)
                     missed_at = last

@@ -72,7 +72,7 @@ class GroupCommit:
         Cancelling the caller does not take the operation back: it may be committed already.
         """
         if self._closing:
-            raise NotReady(Reason.SHUTTING_DOWN, "the ledger is closed.", hint="Ask again after the restart.")
+            raise closed()
         job = _Job(operation, self._loop.create_future())
         self._queue.put(job)
         return cast(T, await job.future)
@@ -183,6 +183,11 @@ def _explained(error: Exception) -> Exception:
     if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
         return Defect(Reason.INTERNAL, f"the ledger's schema refused a write ({error.sqlite_errorname}).")
     return unavailable(error)
+
+
+def closed() -> NotReady:
+    """What is asked of a ledger after its close."""
+    return NotReady(Reason.SHUTTING_DOWN, "the ledger is closed.", hint="Ask again after the restart.")
 
 
 def unavailable(error: sqlite3.Error) -> NotReady:

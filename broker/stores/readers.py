@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from broker.stores.group_commit import unavailable
+from broker.stores.group_commit import closed, unavailable
 from broker.stores.ledger_file import connect_reader
 from broker.stores.seal import RowSeal
 from broker.stores.transaction import View
@@ -35,17 +35,22 @@ class Readers:
         self._own = View(connect_reader(path), seal)
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = [self._own.connection]
+        self._closed = False
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ledger-reader")
 
     def point(self, read: Callable[[View], T]) -> T:
-        """Answer at once, on the event loop. Raises NotReady (STORE_UNAVAILABLE)."""
+        """Answer at once, on the event loop. Raises NotReady (STORE_UNAVAILABLE, SHUTTING_DOWN)."""
+        if self._closed:
+            raise closed()
         try:
             return read(self._own)
         except sqlite3.Error as error:
             raise unavailable(error) from error
 
     async def scan(self, read: Callable[[View], T]) -> T:
-        """Answer from a thread, in one snapshot. Raises NotReady (STORE_UNAVAILABLE)."""
+        """Answer from a thread, in one snapshot. Raises NotReady (STORE_UNAVAILABLE, SHUTTING_DOWN)."""
+        if self._closed:
+            raise closed()
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._scan, read)
 
     def _scan(self, read: Callable[[View], T]) -> T:
@@ -67,7 +72,8 @@ class Readers:
         return view
 
     async def close(self) -> None:
-        """Let running reads end, then close."""
+        """Let running reads end, then close. Later ones are refused."""
+        self._closed = True
         await asyncio.to_thread(self._pool.shutdown)
         for connection in self._opened:
             connection.close()

@@ -162,6 +162,8 @@ def read_attempt(raw: Raw, seal: RowSeal) -> AttemptRow:
 
 # 9999-12-31T23:59:59Z: the last time that a datetime can say.
 _LAST_MS = 253_402_300_799_000
+# Counters beyond this were not counted by us, and would overflow when counted on.
+_MOST = 2**31
 
 
 def _quarantined(row: AttemptRow) -> AttemptRow:
@@ -179,8 +181,8 @@ def _quarantined(row: AttemptRow) -> AttemptRow:
         ms = getattr(row, name)
         if ms is not None:
             setattr(row, name, min(max(ms, 0), _LAST_MS))
-    row.epoch = row.epoch % 2**31
-    row.failures = row.failures % 2**31
+    row.epoch = row.epoch if 0 <= row.epoch < _MOST else 0
+    row.failures = row.failures if 0 <= row.failures < _MOST else 0
     return row
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broker.api.v1 import lease_pb2, task_pb2
-from broker.cli.output import clock, environment_lines, lease_state, moment, to_json
+from broker.cli.output import clock, environment_lines, lease_state, moment, span, to_json
 from broker.client import Lease, read
 from broker.errors import NotFound, Reason
 from broker.secret import Secret
@@ -46,10 +46,10 @@ def test_whoami_in_each_format(cli: Cli) -> None:
 def test_templates_as_a_table_and_in_full(cli: Cli) -> None:
     assert cli("templates").stdout.splitlines() == [
         "TEMPLATE         ACCESS  ENVIRONMENTS  MAX TTL  ENDS       DESCRIPTION",
-        "orders-readonly  read    dev           900s     IMMEDIATE  Read orders.",
+        "orders-readonly  read    dev           15m      IMMEDIATE  Read orders.",
     ]
     full = cli("templates", "orders-readonly").stdout
-    assert "  --ttl           up to 900s\n  --param schema=...  enum: public\n" in full
+    assert "  --ttl           up to 15m\n  --param schema=...  enum: public\n" in full
     assert "only by time (IMMEDIATE)" in full  # the fake states no bound
     missing = cli("templates", "nothing")
     assert (missing.returncode, missing.stdout) == (3, "")
@@ -164,6 +164,7 @@ def test_json_of_everything_a_model_holds() -> None:
     assert to_json(timedelta(seconds=300)) == "300s"
     assert to_json(timedelta(milliseconds=1500)) == "1.5s"
     assert to_json({"a": (1, True, None)}) == {"a": [1, True, None]}
+    assert [span(timedelta(seconds=each)) for each in (0, 59.9, 900, 5430)] == ["0s", "59s", "15m", "1h30m30s"]
     assert clock(None, NOW) == "an unknown time"
     with pytest.raises(TypeError, match="Secret has no JSON form"):
         to_json(Secret("x"))

@@ -67,10 +67,8 @@ def test_a_socket_that_is_not_there_or_none(doctor: Doctor, tmp_path: Path) -> N
     (tmp_path / "file").touch()
     for path, told in ((tmp_path / "absent", "No such file"), (tmp_path / "file", "is not a socket")):
         code, findings = doctor("127.0.0.1:1", "--workload-api", f"unix://{path}")
-        assert code == 1
-        assert (findings[0]["step"], findings[0]["ok"]) == ("endpoint", False)
-        assert told in str(findings[0]["detail"])
-        assert last(findings) == ("SVID", False, "SVID_MISSING")
+        assert (code, last(findings)) == (1, ("endpoint", False, "SVID_MISSING"))
+        assert told in str(findings[-1]["detail"])
 
 
 def test_an_expired_svid_is_told_before_the_way_is_tried(doctor: Doctor, fake: FakeBroker, tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_a_broker_that_is_away_at_the_end_does_not_change_the_exit_code(cli: Cli
     fake.faults["CompleteTask"] = [NotReady(Reason.SHUTTING_DOWN, "Bye.")] * 9
     done = cli("exec", *ASK, *TTL, "--", "sh", "-c", "exit 5")
     assert done.returncode == 5
-    assert "could not be completed; let go of, it ends in 0:00:10: Bye." in done.stderr
+    assert "could not be completed; let go of, it ends in 10s: Bye." in done.stderr
 
 
 def test_a_task_that_ended_under_the_command_is_told(spawn: Spawn, fake: FakeBroker, tmp_path: Path) -> None:

@@ -250,3 +250,10 @@ def test_an_unknown_enum_value_stays_a_text() -> None:
     task.MergeFromString(bytes([9 << 3, 9]))  # field 9 (state) as a varint of 9: newer than this client
     assert read.read(TaskFacts, task).state == "9"
     assert read.read(TaskFacts, task_pb2.Task()).state == ""
+
+
+async def test_a_closed_client_says_so(client: AsyncClient) -> None:
+    await client.whoami()
+    await client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.whoami()

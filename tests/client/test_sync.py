@@ -53,13 +53,13 @@ def test_an_interrupt_completes_the_task_before_it_is_raised(
     client: broker.client.sync.Client, fake: FakeBroker
 ) -> None:
     """Ctrl-C while a request is under way: the request is cancelled, the block left, the task completed."""
-    main = threading.main_thread()
-    blocked = threading.Event()
+    main = threading.main_thread().ident
+    assert main is not None
 
     def interrupt() -> None:
-
-        signal.pthread_kill(main.ident or 0, signal.SIGINT)
-        blocked.wait(0.2)
+        signal.pthread_kill(main, signal.SIGINT)
+        # No answer before the task is being completed: nothing but the interrupt can lead there.
+        fake.wait_until(lambda: bool(fake.asked("CompleteTask")))
 
     fake.before["RequestCredential"] = interrupt
     with pytest.raises(KeyboardInterrupt), client.task("interrupted") as task:

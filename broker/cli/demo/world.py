@@ -1,0 +1,119 @@
+"""The stage of the story: the running stack, the agents' SDK clients, and PostgreSQL as its superuser sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from broker.cli.demo.database import Database
+from broker.cli.demo.narrator import Narrator
+from broker.client import AsyncClient, Grant, connect
+from broker.clock import SystemClock
+from broker.dev.stack import TRUST_DOMAIN, DevFacts, DevStack
+from broker.identity.spiffe_id import SpiffeId
+from broker.lease.credential import DatabaseLogin
+from broker.scope.request import AccessRequest
+
+# What the agents of deploy/dev ask for, but for task and time.
+READ_ORDERS = AccessRequest(
+    request_id="",
+    template="orders-readonly",
+    task_id="",
+    account="dev",
+    environment="dev",
+    resource="orders",
+    ttl=timedelta(minutes=5),
+    intent="count the open orders",
+)
+CHANGE_ORDERS = replace(
+    READ_ORDERS,
+    template="orders-readwrite",
+    intent="mark returned orders",
+    reason="customers wait for their refunds",
+    ticket="OPS-1207",
+)
+READ_REPORT = replace(
+    READ_ORDERS,
+    template="reports-read",
+    account="123456789012",
+    resource="orders-reports",
+    parameters={"day": "daily/2026-01-31"},
+    intent="sum up the day",
+)
+
+
+def agent_id(name: str) -> SpiffeId:
+    """The SPIFFE ID of one of deploy/dev's agents."""
+    return SpiffeId(TRUST_DOMAIN, f"/agent/{name}")
+
+
+class World:
+    """Everything a step needs. An asynchronous context manager, because it keeps connections.
+
+    ``dial`` connects an agent, given its SPIFFE ID; None: with the SDK, to the running brokerd.
+    """
+
+    def __init__(
+        self, stack: DevStack, tell: Narrator, *, dial: Callable[[SpiffeId], AsyncClient] | None = None
+    ) -> None:
+        self.stack = stack
+        self.tell = tell
+        self.clock = SystemClock()
+        self.database = Database(stack.facts().postgres)
+        self._dial = self._connect if dial is None else dial
+        self._clients: dict[str, AsyncClient] = {}
+
+    @property
+    def facts(self) -> DevFacts:
+        """Addresses and paths."""
+        return self.stack.facts()
+
+    async def __aenter__(self) -> Self:
+        await self.database.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._hang_up()
+        await self.database.__aexit__(kind, error, trace)
+
+    def agent(self, name: str) -> AsyncClient:
+        """The SDK's client of one of deploy/dev's agents."""
+        if name not in self._clients:
+            self._clients[name] = self._dial(agent_id(name))
+        return self._clients[name]
+
+    async def ask(
+        self, client: AsyncClient, request: AccessRequest, task_id: str, ttl: timedelta | None = None
+    ) -> Grant:
+        """Request a credential under a task; its secrets are kept out of what is told."""
+        asked = replace(request, request_id=client.new_id(), task_id=task_id, ttl=request.ttl if ttl is None else ttl)
+        grant = await client.request(asked)
+        match grant.credential:
+            case DatabaseLogin() as login:
+                self.tell.hide(login.password)
+            case session:
+                self.tell.hide(session.secret_access_key, session.session_token)
+        return grant
+
+    async def kill_brokerd(self) -> None:
+        """``kill -9``: no chance to tidy up. Everything else runs on."""
+        await self.stack.stop_brokerd(kill=True)
+
+    async def start_brokerd(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start it again, single variables of its environment changed; agents connect anew."""
+        await self._hang_up()
+        await self.stack.start_brokerd(environment)
+
+    async def _hang_up(self) -> None:
+        clients = [self._clients.pop(name) for name in tuple(self._clients)]
+        await asyncio.gather(*(client.close() for client in clients))
+
+    def _connect(self, agent: SpiffeId) -> AsyncClient:
+        facts = self.facts
+        return connect(facts.api_address, facts.broker_dns_name, facts.endpoints[agent])

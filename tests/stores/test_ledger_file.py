@@ -1,0 +1,196 @@
+"""The ledger's file: who can open it, in which schema, with which guarantees."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from broker.errors import BrokerError, InvalidInput, NotReady, Reason, Tampered
+from broker.stores.ledger_file import connect_reader, connect_writer, prepare_file
+from broker.stores.migrate import migrate, statements
+from broker.stores.queries import migrations
+from broker.stores.sqlite import SqliteStore
+from tests.stores.make import TASK, TENANT, Keys, new_task
+
+
+async def refused(path: Path, family: type[BrokerError], reason: Reason, keys: Keys | None = None) -> BrokerError:
+    with pytest.raises(family) as caught:
+        await SqliteStore.open(path, keys or Keys(), "w")
+    assert caught.value.reason is reason
+    return caught.value
+
+
+async def filled(path: Path, keys: Keys | None = None) -> None:
+    store = await SqliteStore.open(path, keys or Keys(), "w")
+    await store.start_task(new_task())
+    await store.close()
+
+
+def change(path: Path, sql: str, *values: object) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(sql, values)
+    connection.close()
+
+
+async def test_it_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    kept = os.umask(0)
+    try:
+        store = await SqliteStore.open(path, Keys(), "w")
+        await store.start_task(new_task())
+        modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in tmp_path.iterdir()}
+        await store.close()
+    finally:
+        os.umask(kept)
+    assert {f"ledger.sqlite3{suffix}" for suffix in ("", "-wal", "-shm", ".lock")} == set(modes)
+    assert set(modes.values()) == {0o600}
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
+async def test_a_directory_that_others_write_to(tmp_path: Path, mode: int) -> None:
+    directory = tmp_path / "state"
+    directory.mkdir()
+    directory.chmod(mode)
+    await refused(directory / "ledger.sqlite3", InvalidInput, Reason.CONFIG_INVALID)
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+async def test_a_file_that_others_can_open(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    await filled(path)
+    path.chmod(mode)
+    await refused(path, InvalidInput, Reason.CONFIG_INVALID)
+
+
+async def test_what_is_no_file_of_ours(tmp_path: Path) -> None:
+    await refused(tmp_path / "absent" / "ledger.sqlite3", InvalidInput, Reason.CONFIG_INVALID)
+    (tmp_path / "directory").mkdir()
+    await refused(tmp_path / "directory", InvalidInput, Reason.CONFIG_INVALID)
+    await filled(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    await refused(tmp_path / "link", InvalidInput, Reason.CONFIG_INVALID)
+    garbage = tmp_path / "garbage"
+    garbage.touch(mode=0o600)
+    garbage.write_bytes(b"no database" * 1000)
+    await refused(garbage, NotReady, Reason.STORE_UNAVAILABLE)
+
+
+async def test_two_brokers_do_not_share_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    store = await SqliteStore.open(path, Keys(), "w")
+    refusal = await refused(path, NotReady, Reason.STORE_UNAVAILABLE)
+    assert refusal.metadata["process"] == str(os.getpid())
+    await store.start_task(new_task())  # the first one is not disturbed
+    await store.close()
+    second = await SqliteStore.open(path, Keys(), "w")
+    assert (await second.get_task(TENANT, TASK)).id == TASK
+    await second.close()
+
+
+async def test_a_refused_opening_lets_go_of_everything(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    await filled(path)
+    change(path, "UPDATE audit_head SET seq = 7")
+    before = set(Path("/proc/self/fd").iterdir())
+    await refused(path, Tampered, Reason.AUDIT_CHAIN_BROKEN)
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_durability_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    prepare_file(path)
+    writer = connect_writer(path)
+    migrate(writer)
+    reader = connect_reader(path)
+    for connection in (writer, reader):
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    with pytest.raises(sqlite3.OperationalError):
+        reader.execute("DELETE FROM tasks")
+    reader.close()
+    writer.close()
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    await filled(path)
+    newer = len(migrations()) + 1
+    change(path, "UPDATE schema_version SET version = ?", newer)
+    refusal = await refused(path, Tampered, Reason.SCHEMA_VERSION)
+    assert refusal.metadata == {"found": str(newer), "known": str(len(migrations()))}
+
+
+def test_a_migration_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = migrations()
+    broken = {**good, len(good) + 1: "CREATE TABLE halfway (a);\nCREATE TABLE tasks (a);\n"}
+    monkeypatch.setattr("broker.stores.migrate.migrations", lambda: broken)
+    path = tmp_path / "ledger.sqlite3"
+    prepare_file(path)
+    connection = connect_writer(path)
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection)
+    assert connection.execute("SELECT version FROM schema_version").fetchone() == (len(good),)
+    assert connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'halfway'").fetchone() is None
+    connection.close()
+
+
+def test_a_script_is_cut_into_statements() -> None:
+    text = "-- one; two\nCREATE TABLE a (b); -- three\nINSERT INTO a\nVALUES (';');\n"
+    assert [part.strip() for part in statements(text)] == [
+        "-- one; two\nCREATE TABLE a (b); -- three",
+        "INSERT INTO a\nVALUES (';');",
+    ]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM audit_head",
+        "DELETE FROM audit WHERE seq = (SELECT max(seq) FROM audit)",
+        "DELETE FROM audit",
+        "UPDATE audit_head SET mac = zeroblob(32)",
+        "UPDATE audit_head SET hash = zeroblob(32)",
+        "UPDATE audit_head SET seq = seq + 1",
+        "UPDATE audit_head SET mac_key_id = 'unknown'",
+    ],
+)
+async def test_an_audit_head_that_is_not_ours_is_not_continued(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    await filled(path)
+    change(path, damage)
+    with pytest.raises(Tampered):
+        await SqliteStore.open(path, Keys(), "w")
+
+
+async def test_keys_overlap(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    await filled(path, Keys(old=b"o" * 32))
+    store = await SqliteStore.open(path, Keys(new=b"n" * 32, old=b"o" * 32), "w")
+    assert (await store.get_task(TENANT, TASK)).id == TASK
+    await store.start_task(new_task("task-2"))
+    await store.close()
+    # The old key gone, what it signed is not trusted any more, and what the new one signed is.
+    store = await SqliteStore.open(path, Keys(new=b"n" * 32), "w")
+    assert (await store.get_task(TENANT, "task-2")).id == "task-2"
+    with pytest.raises(Tampered) as caught:
+        await store.get_task(TENANT, TASK)
+    assert caught.value.reason is Reason.ROW_MAC_MISMATCH
+    await store.close()
+
+
+async def test_a_closed_ledger_refuses(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "w")
+    await store.close()
+    await store.close()
+    with pytest.raises(NotReady) as caught:
+        await store.start_task(new_task())
+    assert caught.value.reason is Reason.SHUTTING_DOWN
+    for read in (lambda: store.get_task(TENANT, TASK), lambda: store.task_leases(TENANT, TASK)):
+        with pytest.raises(NotReady):
+            await read()

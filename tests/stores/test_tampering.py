@@ -1,0 +1,255 @@
+"""Rows that somebody else changed: seen on every read, never granted on, and revoked all the same."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.audit.record import decode
+from broker.errors import BrokerError, Reason, Tampered
+from broker.lease.machine import Event, State
+from broker.ports import EndCause, LeaseFilter, Selector, TaskState
+from broker.stores.audit_reader import AuditReader
+from broker.stores.sqlite import SqliteStore
+from tests.stores.contract import activate, grant, revoke_all
+from tests.stores.make import ALICE, TASK, TENANT, Keys, at, intent, new_task
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "w")
+    yield store
+    await store.close()
+
+
+async def change(store: SqliteStore, sql: str, *values: Any) -> None:
+    """What somebody with the file could do, on the writer's own connection so that its cache agrees."""
+
+    def write(tx: Any) -> None:
+        assert tx.connection.execute(sql, values).rowcount >= 1
+
+    await store._writer.submit(write)
+
+
+async def tampered(call: Any) -> None:
+    with pytest.raises(Tampered) as caught:
+        await call
+    assert caught.value.reason is Reason.ROW_MAC_MISMATCH
+
+
+COLUMNS = {
+    "tasks": {"deadline": 10**13, "participants": '["spiffe://example.org/mallory"]', "state": "OPEN", "purpose": "x"},
+    "leases": {"expires_at": 10**13, "holder": "spiffe://example.org/mallory", "resource": "*", "access": "write"},
+    "attempts": {"expires_at": 10**13, "handle": '{"attempt":"another"}', "epoch": 77, "upstream": "x", "number": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [(table, column, value) for table, columns in COLUMNS.items() for column, value in columns.items()],
+)
+async def test_any_changed_column_fails_the_mac(store: SqliteStore, table: str, column: str, value: Any) -> None:
+    """Every column is under the MAC: whatever is read of the row refuses."""
+    await store.start_task(new_task())
+    await grant(store)
+    if (table, column) == ("tasks", "state"):
+        await store.end_task(TENANT, TASK, TaskState.COMPLETED, EndCause.COMPLETED, ALICE, at(3))
+        await change(store, "UPDATE tasks SET state = 'OPEN', cause = NULL, ended_at = NULL, ends_at = deadline")
+    else:
+        await change(store, f"UPDATE {table} SET {column} = ?", value)
+    if table == "tasks":
+        await tampered(store.get_task(TENANT, TASK))
+        await tampered(store.open_intent(intent("2", now=3)))
+        await tampered(store.check_intent(intent("2", now=3)))
+        await tampered(store.hold_task(TENANT, TASK, timedelta(seconds=1), at(5), at(4)))
+    elif table == "leases":
+        holder = "spiffe://example.org/mallory" if column == "holder" else ALICE
+        await tampered(store.get_lease(TENANT, "lease-1", holder))
+        await tampered(store.list_leases(LeaseFilter(TENANT, holder), "", 10))
+        await tampered(store.task_leases(TENANT, TASK))
+        await tampered(store.confirm_delivery(TENANT, "lease-1", holder, "attempt-1", at(3)))
+    else:
+        await tampered(store.confirm_delivery(TENANT, "lease-1", ALICE, "attempt-1", at(3)))
+        await tampered(store.open_intent(intent("2", now=3, request_id="request-1")))
+
+
+async def test_every_column_is_under_the_mac(store: SqliteStore) -> None:
+    """No column can be changed alone (a new column that is left out of the MAC fails here)."""
+    await store.start_task(new_task())
+    await grant(store)
+    view = store._readers._own
+    for table, query, parameters in (
+        ("tasks", "task_by_id", {"tenant": TENANT, "task_id": TASK}),
+        ("leases", "lease_by_id", {"tenant": TENANT, "lease_id": "lease-1"}),
+        ("attempts", "attempts_of_lease", {"tenant": TENANT, "lease_id": "lease-1"}),
+    ):
+        (*values, mac, key_id) = view.all(query, parameters)[0]
+        columns = [row[1] for row in view.connection.execute(f"PRAGMA table_info({table})")]
+        assert len(values) == len(columns) - 2
+        assert view.seal.holds(table, values, mac, key_id)
+        for index, value in enumerate(values):
+            other = value + 1 if isinstance(value, int) else f"{value}x"
+            assert not view.seal.holds(table, [*values[:index], other, *values[index + 1 :]], mac, key_id)
+        for other_table in {"tasks", "leases", "attempts"} - {table}:
+            assert not view.seal.holds(other_table, values, mac, key_id)
+        assert not view.seal.holds(table, values, None, key_id)
+        assert not view.seal.holds(table, values, mac, "unknown")
+
+
+@pytest.mark.parametrize("table", ["tasks", "leases", "attempts"])
+async def test_activation_on_a_tampered_row_is_refused_and_ended(store: SqliteStore, table: str) -> None:
+    await store.start_task(new_task())
+    opened = await store.open_intent(intent())
+    column = {"tasks": "deadline", "leases": "expires_at", "attempts": "expires_at"}[table]
+    await change(store, f"UPDATE {table} SET {column} = {column} + 1000")
+    await tampered(activate(store, opened, now=2))
+    (attempt,) = await store.claim_due("bao", at(2), 10, timedelta(seconds=30))
+    assert (attempt.id, attempt.state, attempt.handle) == ("attempt-1", State.REVOKING, {"attempt": "attempt-1"})
+
+
+@pytest.mark.parametrize("column", ["expires_at", "handle", "epoch", "cause"])
+async def test_a_quarantined_attempt_is_revoked_for_ever_and_stops_nobody(store: SqliteStore, column: str) -> None:
+    await store.start_task(new_task())
+    await grant(store, "bad")
+    await grant(store, "good", now=2)
+    await store.end_task(TENANT, TASK, TaskState.COMPLETED, EndCause.COMPLETED, ALICE, at(5))
+    values = {"expires_at": 10**17, "handle": "no json", "epoch": 2**63 - 1, "cause": "whatever"}
+    await change(store, f"UPDATE attempts SET {column} = ? WHERE id = 'attempt-bad'", values[column])
+    bad, good = await store.claim_due("bao", at(6), 10, timedelta(seconds=30))
+    assert (bad.id, good.id) == ("attempt-bad", "attempt-good")
+    assert bad.handle == ({} if column == "handle" else {"attempt": "attempt-bad"})
+    assert (bad.state, bad.due_at) == (State.REVOKING, at(36))
+    assert await store.record_revocation(good, Event.REVOKE_CONFIRMED, at(7), at(7), "", False)
+    # The stored handle may be the forger's: that it is gone proves nothing.
+    assert await store.record_revocation(bad, Event.REVOKE_CONFIRMED, at(7), at(7), "", False)
+    leases = {lease.id: lease for lease in await store.task_leases(TENANT, TASK)}
+    assert leases["lease-good"].state is State.REVOKED
+    assert leases["lease-bad"].state is State.REVOKING
+    (again,) = await store.claim_due("bao", at(7 + 60), 10, timedelta(seconds=30))
+    assert again.id == "attempt-bad"
+    figures = await store.figures(at(70))
+    assert figures.stuck == 1
+    stuck = [record for record in map(decode, await store.audit_since(0, 100)) if record.type == "lease.stuck"]
+    assert [record.attempt_id for record in stuck] == ["attempt-bad"]
+    # A claim that was lost is lost here too.
+    assert not await store.record_revocation(bad, None, at(70), at(71), "x", False)
+
+
+async def test_a_tampered_attempt_does_not_touch_another_lease(store: SqliteStore) -> None:
+    await store.start_task(new_task())
+    await grant(store, "bad")
+    await grant(store, "good")
+    await store.end_leases(Selector(TENANT, lease_id="lease-bad"), EndCause.RELEASED, ALICE, at(3))
+    await change(store, "UPDATE attempts SET lease_id = 'lease-good', number = 9 WHERE id = 'attempt-bad'")
+    await revoke_all(store, now=40)
+    lease = await store.get_lease(TENANT, "lease-good", ALICE)
+    assert (lease.attempts, lease.attempt_id) == (1, "attempt-good")
+
+
+async def test_a_tampered_lease_does_not_keep_its_attempt_alive(store: SqliteStore) -> None:
+    await store.start_task(new_task())
+    await grant(store)
+    await change(store, "UPDATE leases SET expires_at = expires_at + 1000000")
+    assert await store.end_leases(Selector(TENANT, task_id=TASK), EndCause.RELEASED, ALICE, at(3)) == 1
+    await revoke_all(store, now=3)
+    assert await store.living_attempts(TENANT, "lease-1") == []
+    # What was written to the tampered row did not make it ours again.
+    await tampered(store.get_lease(TENANT, "lease-1", ALICE))
+
+
+async def test_a_tampered_task_can_still_be_ended(store: SqliteStore) -> None:
+    await store.start_task(new_task())
+    await grant(store)
+    await change(store, "UPDATE tasks SET deadline = deadline + 1000000, ends_at = ends_at + 1000000")
+    task = await store.end_task(TENANT, TASK, TaskState.COMPLETED, EndCause.COMPLETED, ALICE, at(3))
+    assert task.state is TaskState.COMPLETED
+    assert (await store.get_lease(TENANT, "lease-1", ALICE)).state is State.REVOKING
+    await tampered(store.get_task(TENANT, TASK))
+
+
+async def test_a_name_that_was_slipped_in_is_not_known(store: SqliteStore) -> None:
+    await store.start_task(new_task())
+    await grant(store)
+    await change(store, "UPDATE attempts SET upstream = 'orphan'")
+    assert await store.known_upstream("bao", ["orphan"]) == frozenset()
+
+
+async def _one_lease(path: Path) -> None:
+    store = await SqliteStore.open(path, Keys(), "w")
+    await store.start_task(new_task())
+    await grant(store)
+    await store.confirm_delivery(TENANT, "lease-1", ALICE, "attempt-1", at(3))
+    await store.close()
+
+
+async def test_single_bits_of_the_file(tmp_path: Path) -> None:
+    """Any bit of the lease row, flipped in the file itself: nothing is read from it any more."""
+    whole = tmp_path / "whole"
+    await _one_lease(whole)
+    data = whole.read_bytes()
+    mark = data.find(b"lease-1task-1spiffe://example.org/agent/alice")
+    assert mark > 0
+    end = data.find(b"k1", mark) + 2  # the row ends with its MAC and the id of the key
+    assert 300 < end - mark < 500
+    chance = random.Random(7)
+    for turn in range(60):
+        place, bit = chance.randrange(mark, end), chance.randrange(8)
+        copy = tmp_path / f"copy-{turn}"
+        copy.touch(0o600)
+        copy.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+        store = await SqliteStore.open(copy, Keys(), "w")
+        with pytest.raises(BrokerError):
+            await store.get_lease(TENANT, "lease-1", ALICE)
+        assert await store.end_task(TENANT, TASK, TaskState.COMPLETED, EndCause.COMPLETED, ALICE, at(4))
+        (attempt,) = await store.claim_due("bao", at(100), 10, timedelta(seconds=30))
+        assert attempt.id == "attempt-1"  # and what it granted is revoked all the same
+        await store.close()
+
+
+async def test_every_flipped_byte_of_audit_bodies_is_located(tmp_path: Path) -> None:
+    """In the file itself, at random places of the bodies: the finding names the record."""
+    whole = tmp_path / "whole"
+    await _one_lease(whole)
+    with AuditReader(whole) as audit:
+        bodies = {row.seq: row.body for row in audit.rows()}
+        assert list(audit.verify(Keys().find)) == []
+    data = whole.read_bytes()
+    chance = random.Random(11)
+    for turn in range(60):
+        seq = chance.choice(sorted(bodies))
+        # A body may continue on an overflow page: flip within its first 300 bytes, which lie together.
+        start = data.find(bodies[seq][:300])
+        assert start > 0
+        place = start + chance.randrange(300)
+        copy = tmp_path / f"copy-{turn}"
+        shutil.copy(whole, copy)
+        with copy.open("r+b") as file:
+            file.seek(place)
+            file.write(bytes([data[place] ^ chance.randrange(1, 256)]))
+        with AuditReader(copy) as audit:
+            findings = list(audit.verify(Keys().find))
+        assert {finding.sequence for finding in findings} == {seq}, (seq, place, findings)
+        assert "BODY" in {finding.problem.value for finding in findings}
+
+
+async def test_a_copy_can_be_verified_while_the_broker_runs(store: SqliteStore, tmp_path: Path) -> None:
+    await store.start_task(new_task())
+    await grant(store)
+    path = tmp_path / "ledger.sqlite3"
+    with AuditReader(path) as audit:
+        assert list(audit.verify(Keys().find)) == []
+        first = len(list(audit.records()))
+        await store.confirm_delivery(TENANT, "lease-1", ALICE, "attempt-1", at(3))
+        # One snapshot: what is written meanwhile is not half seen.
+        assert len(list(audit.records())) == first
+        assert list(audit.verify(Keys().find)) == []
+    with AuditReader(path) as audit:
+        assert len(list(audit.records(after=first))) == 1
+    assert sqlite3.sqlite_version_info >= (3, 37)  # STRICT tables
