@@ -20,7 +20,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # Each counter's birthday doubles the page and tells nobody anything.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._rpcs = Counter(
             "broker_rpcs",

@@ -1,9 +1,9 @@
 """Draw what docs/ says about the code from the code itself; ``make docs`` runs it.
 
-Made here: the diagram of the attempt machine in ``architecture.md`` (from ``broker/lease/machine.py``)
-and the whole of ``reasons.md`` (from ``broker/errors.py``, ``broker/api/errors.py`` and what
-``reasons.toml`` says to operators and agents). With ``--check`` nothing is written: it exits 1 if what
-is committed is not what would be made.
+Made here: in ``architecture.md`` the layers of the house (from the contract in ``pyproject.toml``) and the
+diagram of the attempt machine (from ``broker/lease/machine.py``); the whole of ``reasons.md`` (from
+``broker/errors.py``, ``broker/api/errors.py`` and what ``reasons.toml`` says to operators and agents).
+With ``--check`` nothing is written: it exits 1 if what is committed is not what would be made.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from broker.lease.machine import TERMINAL, TRANSITIONS, State
 DOCS = Path(__file__).resolve().parent
 _FAMILY = re.compile(r"\(family (\w+)\)\.$")
 _MEMBER = re.compile(r"    ([A-Z][A-Z0-9_]*) = ")
-_DIAGRAM = re.compile(r"(?<=<!-- lease-diagram: make docs -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def house() -> str:
+    """The layers contract, from the top."""
+    contracts = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return "\n".join(["```text", *(layer.replace(" | ", "  ") for layer in layers), "```", ""])
 
 
 def lease_diagram() -> str:
@@ -81,13 +87,21 @@ def reasons_page() -> str:
     return "\n".join([*lines, ""])
 
 
+# What stands between <!-- NAME: make docs --> and <!-- end --> in architecture.md.
+_DRAWN = {"house": house, "lease-diagram": lease_diagram}
+
+
 def pages() -> dict[Path, str]:
     """Every page that is made, wholly or in part, as it should be."""
     architecture = DOCS / "architecture.md"
-    drawn, count = _DIAGRAM.subn(lambda _: lease_diagram(), architecture.read_text())
-    if count != 1:
-        raise ValueError("docs/architecture.md must have the lease-diagram markers exactly once")
-    return {architecture: drawn, DOCS / "reasons.md": reasons_page()}
+    text = architecture.read_text()
+    for name, draw in _DRAWN.items():
+        begin, end = f"<!-- {name}: make docs -->\n", "<!-- end -->"
+        if text.count(begin) != 1:
+            raise ValueError(f"docs/architecture.md must have the marker {begin.strip()} once")
+        head, _, rest = text.partition(begin)
+        text = head + begin + draw() + end + rest.partition(end)[2]
+    return {architecture: text, DOCS / "reasons.md": reasons_page()}
 
 
 def main() -> int:

@@ -109,7 +109,11 @@ class TaskDesk:
 
     async def get(self, caller: Caller, task_id: str) -> Task:
         """The task, for those who have a part in it."""
-        task = await self._store.get_task(caller.tenant, task_id)
+        try:
+            task = await self._store.get_task(caller.tenant, task_id)
+        except NotFound:
+            # In our words, not the store's: a difference would tell which ids are real.
+            raise _not_found(task_id) from None
         if caller.id not in task.participants:
             raise _not_found(task_id)
         return task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from broker.errors import Defect, NotFound, Reason
 from broker.lease.machine import Event, State, can
@@ -100,12 +101,16 @@ def end_selected(
     tx: Transaction, query: str, parameters: dict[str, str], cause: EndCause, actor: str, now_ms: int
 ) -> int:
     """Move the attempts that ``query`` finds to REVOKING, due now; how many."""
+
+    def end(raw: Raw) -> bool:
+        attempt, lease = read_pair(raw, tx)
+        return move(tx, attempt, lease, Event.END, cause, now_ms, actor=actor)
+
     ended = 0
     while True:
         rows = tx.all(query, {**parameters, "limit": CHUNK})
-        for raw in rows:
-            attempt, lease = read_pair(raw, tx)
-            move(tx, attempt, lease, Event.END, cause, now_ms, actor=actor)
-        ended += len(rows)
-        if len(rows) < CHUNK:
+        moved = sum(tx.shielded(partial(end, raw)) for raw in rows)
+        ended += moved
+        # What could not be written stays selected, and is ended when its own due time comes.
+        if len(rows) < CHUNK or not moved:
             return ended

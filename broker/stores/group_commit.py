@@ -42,7 +42,7 @@ class _Job:
 
 
 class _WroteAndFailed(Exception):
-    """An operation failed after its first write: the batch is run again, with savepoints."""
+    """An operation failed after its first write, or in the database: the batch is run again, with savepoints."""
 
 
 class GroupCommit:
@@ -116,7 +116,11 @@ class GroupCommit:
                 self._transact(batch, self._bare)
             except _WroteAndFailed:
                 self._roll_back()
-                self._transact(batch, self._guarded)
+                self._transaction.careful = True
+                try:
+                    self._transact(batch, self._guarded)
+                finally:
+                    self._transaction.careful = False
         except sqlite3.Error as error:
             self._roll_back()
             for job in batch:
@@ -136,7 +140,8 @@ class GroupCommit:
         try:
             job.value = job.operation(self._transaction)
         except Exception as error:
-            if self._connection.total_changes != changes or not self._connection.in_transaction:
+            wrote = self._connection.total_changes != changes or not self._connection.in_transaction
+            if wrote or isinstance(error, sqlite3.DatabaseError):
                 raise _WroteAndFailed from error
             self._trail.rewind(mark)
             job.error = _explained(error)

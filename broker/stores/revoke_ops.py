@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import partial
 
 from broker.audit.event import EventType
 from broker.errors import Defect, Reason
@@ -19,7 +20,7 @@ from broker.stores.moves import (
     settle,
     tell,
 )
-from broker.stores.rows import AttemptRow, LeaseRow, attempt_of
+from broker.stores.rows import AttemptRow, LeaseRow, Raw, attempt_of
 from broker.stores.times import span_ms, to_ms
 from broker.stores.transaction import Transaction
 
@@ -31,18 +32,28 @@ def claim_due(tx: Transaction, connector: str, now: datetime, limit: int, claim_
     """See LeaseStore.claim_due."""
     now_ms = to_ms(now)
     until_ms = now_ms + span_ms(claim_for)
-    claimed = []
-    for raw in tx.all("attempts_due", {"connector": connector, "now": now_ms, "limit": limit}):
+    claimed: list[Attempt] = []
+    room = limit + len(tx.resting)
+    for raw in tx.all("attempts_due", {"connector": connector, "now": now_ms, "limit": room}):
         attempt, lease = read_pair(raw, tx)
-        if not attempt.trusted:
-            quarantine(tx, attempt, lease, until_ms, now_ms)
-        elif attempt.state == State.REVOKING:
-            _postpone(tx, attempt, lease, until_ms, now_ms)
-        else:
-            attempt.epoch += 1
-            move(tx, attempt, lease, Event.END, overdue_cause(attempt, now_ms), now_ms, due=until_ms)
+        key = (attempt.tenant, attempt.id)
+        if tx.resting.get(key, now_ms) > now_ms or len(claimed) == limit:
+            continue
+        if not tx.shielded(partial(_claim, tx, attempt, lease, until_ms, now_ms)):
+            # It is revoked all the same, at the slowest pace; this one's schedule is kept in memory.
+            tx.resting[key] = max(until_ms, quarantine_pause(now_ms))
         claimed.append(attempt_of(attempt))
     return claimed
+
+
+def _claim(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, until_ms: int, now_ms: int) -> bool:
+    if not attempt.trusted:
+        quarantine(tx, attempt, lease, until_ms, now_ms)
+        return True
+    attempt.epoch += 1
+    if attempt.state == State.REVOKING:
+        return _postpone(tx, attempt, lease, until_ms, now_ms)
+    return move(tx, attempt, lease, Event.END, overdue_cause(attempt, now_ms), now_ms, due=until_ms)
 
 
 def overdue_cause(attempt: AttemptRow, now_ms: int) -> EndCause:
@@ -52,13 +63,14 @@ def overdue_cause(attempt: AttemptRow, now_ms: int) -> EndCause:
     return EndCause.EXPIRED if now_ms >= attempt.expires_at else EndCause.UNCONFIRMED
 
 
-def _postpone(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, until_ms: int, now_ms: int) -> None:
+def _postpone(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, until_ms: int, now_ms: int) -> bool:
     """Take a REVOKING attempt: no change of state, hence no event."""
-    attempt.epoch += 1
     attempt.due_at = due_ms(attempt, None, until_ms)
-    tx.update_attempt(attempt)
+    if not tx.update_attempt(attempt):
+        return False
     if lease is not None:
         settle(tx, lease, attempt, now_ms)
+    return True
 
 
 def record_revocation(
@@ -118,9 +130,11 @@ def _not_yet(
 def recover(tx: Transaction, now: datetime) -> int:
     """One portion of LeaseStore.recover; 0 when nothing is left."""
     now_ms = to_ms(now)
-    rows = tx.all("attempts_to_recover", {"now": now_ms, "limit": CHUNK})
-    for raw in rows:
+
+    def end(raw: Raw) -> bool:
         attempt, lease = read_pair(raw, tx)
         attempt.epoch += 1  # whatever an earlier process still has in hand is stale
-        move(tx, attempt, lease, Event.END, overdue_cause(attempt, now_ms), now_ms)
-    return len(rows)
+        return move(tx, attempt, lease, Event.END, overdue_cause(attempt, now_ms), now_ms)
+
+    rows = tx.all("attempts_to_recover", {"now": now_ms, "limit": CHUNK})
+    return sum(tx.shielded(partial(end, raw)) for raw in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import partial
 
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
@@ -10,7 +11,7 @@ from broker.ports import EndCause, NewTask, Task, TaskState
 from broker.scope.canonical import canonical_json
 from broker.stores.end_ops import end_selected
 from broker.stores.moves import BROKER
-from broker.stores.rows import TaskRow, read_task, task_of, trust_task
+from broker.stores.rows import Raw, TaskRow, read_task, task_of, trust_task
 from broker.stores.times import span_ms, to_ms
 from broker.stores.transaction import Transaction, View
 
@@ -158,11 +159,13 @@ def close(tx: Transaction, row: TaskRow, state: TaskState, cause: EndCause, acto
 def end_due_tasks(tx: Transaction, now: datetime, limit: int) -> int:
     """See LeaseStore.end_due_tasks."""
     now_ms = to_ms(now)
-    rows = tx.all("tasks_due", {"now": now_ms, "limit": limit})
-    for raw in rows:
+
+    def end(raw: Raw) -> bool:
         row = read_task(raw, tx.seal)
         close(tx, row, TaskState.ENDED, over_cause(row), BROKER, now_ms)
-    return len(rows)
+        return True
+
+    return sum(tx.shielded(partial(end, raw)) for raw in tx.all("tasks_due", {"now": now_ms, "limit": limit}))
 
 
 def hold_task(tx: Transaction, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:

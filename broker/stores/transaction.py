@@ -7,7 +7,7 @@ operations of the same batch wrote.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,17 +47,37 @@ class View:
 
     def one(self, query: str, parameters: Mapping[str, Any]) -> Raw | None:
         """The first row, or None."""
-        row: Raw | None = self.connection.execute(SQL[query], parameters).fetchone()
-        return row
+        rows = self._fetch(SQL[query], parameters, 1)
+        return rows[0] if rows else None
 
     def row(self, query: str, parameters: Mapping[str, Any]) -> Raw:
         """The one row of an aggregate."""
-        row: Raw = self.connection.execute(SQL[query], parameters).fetchone()
-        return row
+        return self._fetch(SQL[query], parameters, 1)[0]
 
     def all(self, query: str, parameters: Mapping[str, Any]) -> list[Raw]:
         """All rows; the query has a LIMIT, or is bounded by what one lease or task has."""
-        return self.connection.execute(SQL[query], parameters).fetchall()
+        return self._fetch(SQL[query], parameters, -1)
+
+    def _fetch(self, sql: str, parameters: Mapping[str, Any], size: int) -> list[Raw]:
+        try:
+            return self._execute(sql, parameters, size)
+        except sqlite3.OperationalError as error:
+            if hasattr(error, "sqlite_errorcode"):
+                raise
+        # Not SQLite failed but the module, on text of a damaged row that is no UTF-8. Such a row fails its MAC;
+        # read as far as it goes, it does not stand in the way of the others.
+        self.connection.text_factory = _lenient
+        try:
+            return self._execute(sql, parameters, size)
+        finally:
+            self.connection.text_factory = str
+
+    def _execute(self, sql: str, parameters: Mapping[str, Any], size: int) -> list[Raw]:
+        cursor = self.connection.execute(sql, parameters)
+        if size < 0:
+            return cursor.fetchall()
+        row = cursor.fetchone()
+        return [] if row is None else [row]
 
 
 class Transaction(View):
@@ -66,6 +86,35 @@ class Transaction(View):
     def __init__(self, connection: sqlite3.Connection, seal: RowSeal, trail: Trail) -> None:
         super().__init__(connection, seal)
         self._trail = trail
+        # Set for the second run of a batch in which something failed; see shielded().
+        self.careful = False
+        # Attempts whose postponement could not be written, with the time (ms) until which they rest.
+        self.resting: dict[tuple[str, str], int] = {}
+
+    def shielded(self, act: Callable[[], bool]) -> bool:
+        """Do ``act`` for one row of many; False, and undone, where that one row cannot be written.
+
+        A flipped byte in an index entry makes SQLite refuse every change of that row (SQLITE_CORRUPT): the
+        others must go on. On the first run of a batch nothing is shielded, so that the usual case pays nothing.
+        """
+        if not self.careful:
+            return act()
+        mark = self._trail.mark()
+        self.connection.execute("SAVEPOINT one_row")
+        try:
+            return act()
+        except sqlite3.DatabaseError as error:
+            if (
+                not isinstance(error, sqlite3.IntegrityError)
+                and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT
+            ):
+                raise
+            self.connection.execute("ROLLBACK TO one_row")
+            self._trail.rewind(mark)
+            return False
+        finally:
+            if self.connection.in_transaction:
+                self.connection.execute("RELEASE one_row")
 
     def run(self, query: str, parameters: Mapping[str, Any]) -> int:
         """Write; how many rows were changed."""
@@ -123,3 +172,7 @@ class Transaction(View):
 
 
 _NO_MAC = bytes(32)
+
+
+def _lenient(stored: bytes) -> str:
+    return stored.decode("utf-8", "replace")

@@ -253,3 +253,56 @@ async def test_a_copy_can_be_verified_while_the_broker_runs(store: SqliteStore, 
     with AuditReader(path) as audit:
         assert len(list(audit.records(after=first))) == 1
     assert sqlite3.sqlite_version_info >= (3, 37)  # STRICT tables
+
+
+async def test_damage_at_one_lease_never_keeps_another_alive(tmp_path: Path) -> None:
+    """Bits flipped around every mention of one attempt, rows and index entries alike: both are still claimed."""
+    whole = tmp_path / "whole"
+    store = await SqliteStore.open(whole, Keys(), "w")
+    await store.start_task(new_task())
+    await grant(store, "good")
+    await grant(store, "bad")
+    await store.close()
+    data = whole.read_bytes()
+    places, place = [], data.find(b"attempt-bad")
+    while place > 0:
+        places.append(place)
+        place = data.find(b"attempt-bad", place + 1)
+    assert len(places) >= 6  # rows, the primary key's index, handle, audit records, ...
+    chance = random.Random(13)
+    for turn in range(120):
+        place, bit = chance.choice(places) + chance.randrange(11), chance.randrange(8)
+        copy = tmp_path / f"copy-{turn}"
+        copy.touch(0o600)
+        copy.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+        store = await SqliteStore.open(copy, Keys(), "w")
+        claimed = await store.claim_due("bao", at(100), 10, timedelta(seconds=30))
+        # Both go to their upstream with their own handles; nothing in the way of one is in the way of the other.
+        assert "attempt-good" in {attempt.id for attempt in claimed}
+        assert len(claimed) == 2
+        await store.close()
+
+
+async def test_a_damaged_index_entry_rests_in_memory_and_stops_nobody(tmp_path: Path) -> None:
+    """SQLite refuses to change a row whose index entry is damaged; it is claimed all the same, once a minute."""
+    path = tmp_path / "ledger.sqlite3"
+    store = await SqliteStore.open(path, Keys(), "w")
+    await store.start_task(new_task())
+    await store.open_intent(intent("bad", connector="bao"))
+    await store.open_intent(intent("good", connector="bao", now=2))
+    await store.close()
+    data = path.read_bytes()
+    # The due index holds (connector, due_at, ...): the due time of "bad" is made one millisecond earlier there.
+    entry = b"bao" + int((at(11).timestamp()) * 1000).to_bytes(6, "big")
+    assert data.count(entry) == 1
+    path.write_bytes(data.replace(entry, entry[:-1] + bytes([entry[-1] - 1])))
+
+    store = await SqliteStore.open(path, Keys(), "w")
+    claimed = await store.claim_due("bao", at(20), 10, timedelta(seconds=30))
+    assert [attempt.id for attempt in claimed] == ["attempt-bad", "attempt-good"]
+    good = claimed[1]
+    assert await store.record_revocation(good, Event.REVOKE_CONFIRMED, at(21), at(21), "", False)
+    assert await store.claim_due("bao", at(21), 10, timedelta(seconds=30)) == []
+    again = await store.claim_due("bao", at(20 + 60), 10, timedelta(seconds=30))
+    assert [attempt.id for attempt in again] == ["attempt-bad"]
+    await store.close()

@@ -34,7 +34,7 @@ async def aws_session(world: World) -> None:
             who == session.assumed_role_arn and who.endswith(f"/{grant.lease.attempt_id}"),
             f"The keys work: STS says they are {who}. The session is named after the broker's attempt.",
         )
-        _policy_is_narrow(world, session, ends)
+        policy_is_narrow(world, session, ends)
     if task.outcome is None:
         failed("the task was not completed.")
     (completed,) = task.outcome.leases
@@ -43,10 +43,11 @@ async def aws_session(world: World) -> None:
         f"The task is completed, and the lease is not called revoked: {lease_state(completed, world.clock.now())}.",
         f"the completed lease is {completed.state}.",
     )
-    await _expires(world, grant.lease.id, ends)
+    await expires(world, grant.lease.id, ends)
 
 
-def _policy_is_narrow(world: World, session: AwsSession, ends: datetime) -> None:
+def policy_is_narrow(world: World, session: AwsSession, ends: datetime) -> None:
+    """The policy that was sent allows one day's reports, and denies everything from the deadline on."""
     policy = json.loads(session.session_policy)
     allow, *denials = policy["Statement"]
     tell = world.tell
@@ -60,7 +61,7 @@ def _policy_is_narrow(world: World, session: AwsSession, ends: datetime) -> None
     deadline = {"DateGreaterThanEquals": {"aws:CurrentTime": f"{ends:%Y-%m-%dT%H:%M:%SZ}"}}
     tell.checked(
         any(_denies(each, "*") and each.get("Condition") == deadline for each in denials),
-        f"It denies everything from {ends:%H:%M:%S} on: {_TTL.total_seconds():g} s, although STS grants 900 s at least.",
+        f"It denies everything from {ends:%H:%M:%S} on: {_TTL.total_seconds():g} s, where STS grants 900 s at least.",
     )
     tell.checked(
         any(_denies(each, "sts:*") and "Condition" not in each for each in denials),
@@ -72,7 +73,8 @@ def _denies(statement: dict[str, Any], action: str) -> bool:
     return (statement["Effect"], statement["Action"], statement["Resource"]) == ("Deny", action, "*")
 
 
-async def _expires(world: World, lease_id: str, ends: datetime) -> None:
+async def expires(world: World, lease_id: str, ends: datetime) -> None:
+    """The lease is REVOKING until its deadline, then EXPIRED, and at no time REVOKED."""
     seen: list[str] = []
 
     async def is_over() -> bool:

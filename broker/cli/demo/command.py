@@ -83,6 +83,7 @@ async def _tell(stack: DevStack, tell: Narrator) -> None:
         async with World(stack, tell) as world:
             await play(world)
         processes = _running()
+    tell.line("")
     tell.checked(
         bool(processes) and not (left := _running()),
         f"Everything is stopped: of {len(processes)} processes none is left.",

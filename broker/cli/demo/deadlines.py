@@ -64,7 +64,14 @@ async def _lives_and_dies(world: World, grant: Grant, asked: float) -> None:
         f"Asked for {TTL.total_seconds():g} s, granted {_granted(grant.lease):.0f} s (OpenBao counts whole seconds)."
         f" The login worked, and {took:.1f} s after it was asked for PostgreSQL refuses it.",
     )
-    world.tell.checked(login not in await world.database.logins(), "The role is gone from PostgreSQL.")
+
+    async def is_gone() -> bool:
+        return login not in await world.database.logins()
+
+    await seconds_until(is_gone, _LATE.total_seconds(), "the role is gone from PostgreSQL")
+    world.tell.checked(
+        await world.database.sessions(login) == 0, "Neither its role nor a session of it is left in PostgreSQL."
+    )
 
 
 def _granted(lease: Lease) -> float:

@@ -53,7 +53,9 @@ class Narrator:
         self._write(text)
 
     def _indented(self, mark: str, text: str) -> None:
-        self.line(textwrap.fill(text, _WIDTH, initial_indent=f"    {mark}", subsequent_indent=" " * 8))
+        # Names stay whole: a person may want to copy them.
+        whole = textwrap.TextWrapper(_WIDTH, f"    {mark}", " " * 8, break_on_hyphens=False, break_long_words=False)
+        self.line(whole.fill(text))
 
 
 def failed(why: str) -> NoReturn:

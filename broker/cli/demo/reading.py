@@ -35,8 +35,8 @@ async def reads_but_cannot_write(world: World) -> None:
             f"Policy {', '.join(grant.decision.policies)} allows it. OpenBao made the PostgreSQL login {login}.",
         )
         async with await enter(grant.conninfo()) as session:
-            await _reads(world, session)
-            await _cannot_write(world, session)
+            await reads(world, session)
+            await cannot_write(world, session)
 
 
 def _fetch_svid(endpoint: str) -> tuple[str, datetime]:
@@ -48,13 +48,15 @@ def _fetch_svid(endpoint: str) -> tuple[str, datetime]:
     return str(svid.spiffe_id), svid.leaf.not_valid_after_utc
 
 
-async def _reads(world: World, session: Session) -> None:
+async def reads(world: World, session: Session) -> None:
+    """The session sees every order."""
     row = await (await session.execute("SELECT count(*) FROM orders")).fetchone()
     there = await world.database.orders()
     world.tell.checked(row == (there,), f"It reads: all {there} orders.")
 
 
-async def _cannot_write(world: World, session: Session) -> None:
+async def cannot_write(world: World, session: Session) -> None:
+    """PostgreSQL refuses a DELETE for lack of privileges, and for no other reason."""
     before = await world.database.orders()
     try:
         await session.execute("DELETE FROM orders")

@@ -71,7 +71,7 @@ async def _as_if_absent(
     answers = []
     for each in (real, made_up):
         error = await refusal(call(each), reason, f"another agent's attempt to {what}")
-        answers.append(error.message.replace(each, "ID"))
+        answers.append(f"{error} {error.metadata}".replace(each, "ID"))
     world.tell.checked(
         answers[0] == answers[1],
         f"Another agent tries to {what}: {reason}, word for word as for an id that never was.",

@@ -47,7 +47,7 @@ STORY: Sequence[Step] = (
     Step("The same with brokerd killed right after issuing", time_ends_it_without_the_broker),
     Step("An AWS STS session, which only time ends, and it says so", aws_session),
     Step("brokerd is killed while OpenBao's answer is on its way: the orphan is swept", orphan_is_swept),
-    Step("The audit trail verifies, and a flipped bit is located", audit_verifies),
+    Step("The audit trail verifies, and a flipped byte is located", audit_verifies),
 )
 
 

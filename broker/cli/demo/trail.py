@@ -16,7 +16,7 @@ from broker.stores.audit_reader import AuditReader
 
 
 async def audit_verifies(world: World) -> None:
-    """What `broker audit verify` says of the ledger, of a copy, and of the copy with one bit flipped."""
+    """What `broker audit verify` says of the ledger, of a copy, and of the copy with one byte flipped."""
     tell, facts = world.tell, world.facts
     find_key = FileKeyRing([f"file:{facts.mac_key}"]).find
     records, findings = await asyncio.to_thread(verified, facts.ledger, find_key)
@@ -30,12 +30,12 @@ async def audit_verifies(world: World) -> None:
     records, findings = await asyncio.to_thread(verified, copy, find_key)
     tell.checked(records > 0 and not findings, "A copy of the ledger verifies too.", "the copy does not verify.")
     victim = records // 2
-    offset = await asyncio.to_thread(flip_one_bit, copy, victim)
+    offset = await asyncio.to_thread(flip_a_byte, copy, victim)
     _, findings = await asyncio.to_thread(verified, copy, find_key)
     tell.checked(
         {finding.sequence for finding in findings} == {victim},
-        f"One bit of byte {offset} of the copy is flipped. Found: {'; '.join(map(str, findings))}.",
-        f"a bit of record {victim} was flipped; the verifier says: {[str(finding) for finding in findings]}",
+        f"Byte {offset} of the copy, in record {victim}, is flipped. Found: {'; '.join(map(str, findings))}.",
+        f"a byte of record {victim} was flipped; the verifier says: {[str(finding) for finding in findings]}",
     )
 
 
@@ -61,8 +61,8 @@ def copied(ledger: Path, copy: Path) -> None:
         source.backup(target)
 
 
-def flip_one_bit(ledger: Path, sequence: int) -> int:
-    """Flip a bit inside the body of one record, in the file itself; where it is."""
+def flip_a_byte(ledger: Path, sequence: int) -> int:
+    """Flip one byte inside the body of a record, in the file itself; where it is."""
     with AuditReader(ledger) as trail:
         body = next(row.body for row in trail.rows(sequence - 1))
     data = bytearray(ledger.read_bytes())
@@ -70,6 +70,6 @@ def flip_one_bit(ledger: Path, sequence: int) -> int:
     if start < 0:
         failed(f"record {sequence} does not lie in one piece in the copy.")
     offset = start + len(body) // 2
-    data[offset] ^= 1
+    data[offset] ^= 0xFF
     ledger.write_bytes(data)
     return offset
