@@ -39,5 +39,11 @@ def main(wheel: str) -> int:
     return 1 if problems else 0
 
 
+def _below(directory: Path) -> Iterator[Path]:
+    """Every file, also behind a link (broker/dev/deploy is deploy/dev), as building a wheel sees it."""
+    for folder, _, names in os.walk(directory, followlinks=True):
+        yield from (Path(folder, name) for name in names)
+
+
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1]))

@@ -24,6 +24,7 @@ from broker.deployfiles.load import load
 from broker.dev.aws_double import DISCLAIMER
 from broker.dev.configuration import render
 from broker.dev.deploy_copy import DeployCopy, shipped_set
+from broker.dev.shell import forget_other_servers
 from broker.dev.stack import DevFacts, DevStack
 from broker.dev.state import StateDirectory
 from broker.files import Problems
@@ -60,6 +61,7 @@ def dev(state: Path, deploy: Path | None) -> None:
     It prints what to paste in another terminal to be one of the agents. Deploy files are taken in as you save them;
     a set with problems is told, and the last good one stays. Ctrl-C leaves nothing running. Loopback only.
     """
+    forget_other_servers()
     held = StateDirectory(state)
     held.acquire()
     copy = DeployCopy(

@@ -67,6 +67,9 @@ class PolicySet:
             name: policy["annotations"]["reason"] for name, policy in policies.items() if _annotation(policy, "reason")
         }
         self._size = len(policies)
+        # Parameters differ from request to request, and most sets never look at them. Where the name of the
+        # attribute occurs nowhere, they are left out of the question, so that the parsed entities can be kept.
+        self._reads_parameters = "parameters" in json.dumps(dict(policies))
         self._policies = cedarpy.PolicySet.from_json_str(
             json.dumps({"templates": {}, "staticPolicies": dict(policies), "templateLinks": []})
         )
@@ -97,10 +100,9 @@ class PolicySet:
 
     def decide(self, facts: RequestFacts) -> Decision:
         """Allow or deny, with the policies that made it so. Default deny; an evaluation error is a deny."""
+        who = parties(facts) if self._reads_parameters else parties(facts)._replace(parameters=())
         try:
-            answer = cedarpy.is_authorized(
-                question(facts), self._policies, self._entities(parties(facts)), schema=self._schema
-            )
+            answer = cedarpy.is_authorized(question(facts), self._policies, self._entities(who), schema=self._schema)
         except ValueError as error:  # entities that are not of the schema
             return self._denied((), (str(error),))
         policies = tuple(sorted(answer.diagnostics.reasons))

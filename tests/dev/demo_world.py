@@ -30,6 +30,9 @@ from broker.lease.credential import DatabaseLogin
 from broker.scope.request import AccessRequest
 from broker.secret import Secret
 
+# As in tests/conftest.py: OpenBao may be using it.
+_ADMINISTRATOR = Secret("orders-administrator")
+
 
 class Cheat(StrEnum):
     """What a broker could get away with, if a step did not look."""
@@ -68,6 +71,8 @@ class FakeBroker:
             timer.join()
         for login in self.logins.values():
             self._end_login(login, Cheat.NONE)
+        with self._superuser() as admin:
+            admin.execute("DROP TABLE IF EXISTS public.kept_by_an_agent")
 
     def issue(self, holder: str, asked: AccessRequest) -> Grant:
         refused = self._refusal(holder, asked)
@@ -222,7 +227,7 @@ class FakeStack:
 @asynccontextmanager
 async def a_world(server: PostgresFacts, cheat: Cheat = Cheat.NONE, **facts: Any) -> AsyncIterator[World]:
     """A world whose broker cheats like this."""
-    create_orders(server, Secret("orders-administrator"))
+    create_orders(server, _ADMINISTRATOR)
     broker = FakeBroker(server, cheat)
     world = World(
         cast(DevStack, FakeStack(broker, **facts)),
@@ -234,6 +239,7 @@ async def a_world(server: PostgresFacts, cheat: Cheat = Cheat.NONE, **facts: Any
             yield world
     finally:
         broker.close()
+        create_orders(server, _ADMINISTRATOR)  # orders that a cheat let an agent delete
 
 
 def _lease(holder: str, asked: AccessRequest) -> Lease:

@@ -24,8 +24,6 @@ from tests.stores.make import ALICE, T0, TENANT, Keys, at, intent, new_task
 from tests.stores.model import Model, ModelAttempt, ModelTask, Refused
 
 T = TypeVar("T")
-TASKS = ("task-1", "task-2")
-DEADLINES = {"task-1": 600, "task-2": 150}
 ENOUGH = 1_000
 
 
@@ -77,18 +75,46 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert reason is None, f"the model refuses: {reason}"
         return result
 
+    def begin(self, seconds: int) -> None:
+        name, deadline = f"task-{len(self.model.tasks)}", self.now + seconds
+        self.model.tasks[name] = ModelTask(deadline)
+        self.run(self.store.start_task(new_task(name, created_at=at(self.now), deadline=at(deadline))))
+
     @initialize()
     def start(self) -> None:
-        for name in TASKS:
-            self.model.tasks[name] = ModelTask(DEADLINES[name])
-            self.run(self.store.start_task(new_task(name, deadline=at(DEADLINES[name]))))
+        """Two tasks, and something alive under the first: most rules find work from the first step on."""
+        self.begin(600)
+        self.begin(100)
+        for request in ("a", "b"):
+            self.ask("task-0", f"task-0/{request}")
+        first = self.model.leases[0].attempts[0]
+        self.model.activate(first, 1, self.now)
+        self.run(self.store.activate(TENANT, first.id, 1, at(first.expires), at(self.now + 30), {}, at(self.now)))
 
-    @rule(seconds=st.sampled_from([1, 3, 10, 29, 30, 61]))
+    @precondition(lambda self: not all(task.over(self.now) is None for task in [*self.model.tasks.values()][-2:]))
+    @rule(seconds=st.sampled_from([100, 600]))
+    def start_task(self, seconds: int) -> None:
+        self.begin(seconds)
+
+    def recent(self) -> list[str]:
+        return [*self.model.tasks][-2:]
+
+    @rule(seconds=st.sampled_from([1, 9, 10, 30, 30, 61]))
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
 
-    @rule(task=st.sampled_from(TASKS), request=st.sampled_from(["a", "b", "c"]))
-    def open_intent(self, task: str, request: str) -> None:
+    @rule(latest=st.booleans(), request=st.sampled_from(["{task}/a", "{task}/b", "shared"]))
+    def open_intent(self, latest: bool, request: str) -> None:
+        task = self.recent()[latest]
+        self.ask(task, request.format(task=task))
+
+    @precondition(lambda self: self.model.leases)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.model.leases[-4:]), "lease")
+        self.ask(lease.task, lease.request)
+
+    def ask(self, task: str, request: str) -> None:
         self.names += 1
         name = str(self.names)
         asked = intent(name, task=task, now=self.now, request_id=request, request_digest=f"{task}/{request}")
@@ -100,6 +126,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
             previous = [attempt.id for attempt in opened.previous]
             assert [(opened.lease_id, previous)] == told
             self.claims += opened.previous
+            self.claims = self.claims[-6:]
 
     def attempts(self, *states: State) -> list[ModelAttempt]:
         return [attempt for attempt in self.model.attempts() if not states or attempt.state in states]
@@ -143,18 +170,19 @@ class StoreAgainstModel(RuleBasedStateMachine):
         ended = self.run(self.store.end_leases(Selector(TENANT, lease_id=lease.id), cause, ALICE, at(self.now)))
         assert ended == self.model.end_lease(lease, cause, self.now)
 
-    @rule(task=st.sampled_from(TASKS))
-    def complete_task(self, task: str) -> None:
+    @rule(latest=st.booleans())
+    def complete_task(self, latest: bool) -> None:
+        task = self.recent()[latest]
         self.model.end_task(task, EndCause.COMPLETED, self.now)
         call = self.store.end_task(TENANT, task, TaskState.COMPLETED, EndCause.COMPLETED, ALICE, at(self.now))
         assert self.run(call).state is not TaskState.OPEN
 
-    @precondition(lambda self: self.model.tasks["task-2"].over(self.now) is None)
-    @rule(seconds=st.integers(1, 40))
+    @precondition(lambda self: self.model.tasks[self.recent()[1]].over(self.now) is None)
+    @rule(seconds=st.integers(1, 90))
     def hold_task(self, seconds: int) -> None:
-        until = self.now + seconds
-        self.model.tasks["task-2"].hold_until = until
-        self.run(self.store.hold_task(TENANT, "task-2", timedelta(seconds=seconds), at(until), at(self.now)))
+        until, task = self.now + seconds, self.recent()[1]
+        self.model.tasks[task].hold_until = until
+        self.run(self.store.hold_task(TENANT, task, timedelta(seconds=seconds), at(until), at(self.now)))
 
     @rule()
     def end_due_tasks(self) -> None:
@@ -171,7 +199,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         for attempt in claimed:
             self.model.claim(due[attempt.id], self.now, self.now + 30)
             assert attempt.epoch == due[attempt.id].epoch
-        self.claims += claimed
+        self.claims = [*self.claims, *claimed][-6:]
 
     @precondition(lambda self: self.claims)
     @rule(
@@ -198,6 +226,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def recover(self) -> None:
         assert self.run(self.store.recover(at(self.now))) == self.model.recover(self.now)
 
+    @precondition(lambda self: self.names % 5 == 0)
     @rule()
     def restart(self) -> None:
         self.run(self.store.close())
@@ -224,7 +253,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
             assert (lease.confirmed_at is not None) is model.confirmed
             assert lease.expires_at >= lease.created_at > T0 - timedelta(seconds=1)
             found = self.run(self.store.living_attempts(TENANT, model.id))
-            assert {attempt.id: attempt.state for attempt in found} == {a.id: a.state for a in living}
+            told = {a.id: (a.state, a.cause, a.epoch, a.expires_at, a.due_at) for a in found}
+            assert told == {a.id: (a.state, a.cause, a.epoch, at(a.expires), at(a.due or 0)) for a in living}
             # Never two live credentials of one lease.
             assert sum(attempt.state is State.ACTIVE for attempt in found) <= 1
 
@@ -236,5 +266,5 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
 TestStoreAgainstModel.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=50, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -21,6 +21,7 @@ from broker.clock import SystemClock
 from broker.deployfiles.load import load
 from broker.dev.configuration import render
 from broker.dev.deploy_copy import DeployCopy, shipped_set
+from broker.dev.shell import forget_other_servers
 from broker.dev.stack import DevStack
 from broker.dev.state import StateDirectory
 from broker.errors import BrokerError
@@ -36,6 +37,7 @@ def demo(keep: bool) -> None:
     Every line with `ok` was checked. Exits 0 only if every step was; otherwise 1, saying what failed and where
     the logs are. Nothing is left running, whatever happens.
     """
+    forget_other_servers()
     raise SystemExit(asyncio.run(_demo(keep)))
 
 

@@ -33,7 +33,7 @@ async def orphan_is_swept(world: World) -> None:
         tell.checked(await _exists(world, orphan), "brokerd is killed with -9. The login lives on.")
         error = await refusal(asking, Reason.BROKER_UNREACHABLE, "the agent's request")
         tell.told(f"The agent has no credential. It is told: {error.message}")
-    tell.checked(await _exists(world, orphan), "With brokerd dead and the agent empty-handed, the login is still there.")
+    tell.checked(await _exists(world, orphan), "brokerd is dead, the agent empty-handed, and the login still there.")
     begun = time.perf_counter()
     await world.start_brokerd()
     await seconds_until(lambda: _is_gone(world, orphan), _SWEPT_SECONDS, "the orphan is gone from PostgreSQL")

@@ -53,8 +53,11 @@ class Database:
         return frozenset(name for (name,) in rows)
 
     async def sessions(self, login: str) -> int:
-        """How many sessions of ``login`` are open."""
-        rows = await self._rows("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", login)
+        """How many sessions of ``login`` are open, or of a role that is gone: a dropped one has no name here."""
+        rows = await self._rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = %s OR (usename IS NULL AND usesysid IS NOT NULL)",
+            login,
+        )
         return int(rows[0][0])
 
     async def owner(self, table: str) -> str | None:

@@ -80,14 +80,14 @@ CREATE TABLE leases (
     CHECK (confirm_by IS NULL OR state = 'ACTIVE')
 ) STRICT;
 
--- A request id names at most one living lease: a retry adds an attempt to it. Also counts what a holder has
--- alive (its quota), and finds the holders of living leases.
-CREATE UNIQUE INDEX leases_living ON leases (tenant, holder, request_id) WHERE ended_at IS NULL;
--- All leases of a request id: a retry after an undelivered end opens a further one.
-CREATE INDEX leases_by_request ON leases (tenant, holder, request_id);
 -- A holder's leases, newest first.
 CREATE INDEX leases_by_holder ON leases (tenant, holder, created_at);
 CREATE INDEX leases_by_task ON leases (tenant, task_id);
+-- All leases of a request id: a retry after an undelivered end opens a further one.
+CREATE INDEX leases_by_request ON leases (tenant, holder, request_id);
+-- A request id names at most one living lease: a retry adds an attempt to it. Also counts what a holder has
+-- alive (its quota), and finds the holders of living leases.
+CREATE UNIQUE INDEX leases_living ON leases (tenant, holder, request_id) WHERE ended_at IS NULL;
 
 CREATE TABLE attempts (
     tenant         TEXT    NOT NULL CHECK (tenant <> ''),
@@ -128,7 +128,7 @@ CREATE UNIQUE INDEX attempts_one_active ON attempts (tenant, lease_id) WHERE sta
 -- The due index is the queue of the revoker.
 CREATE INDEX attempts_due ON attempts (connector, due_at, owed_since) WHERE due_at IS NOT NULL;
 -- Alarms.
-CREATE INDEX attempts_stuck ON attempts (tenant, id) WHERE stuck = 1 AND due_at IS NOT NULL;
+CREATE INDEX attempts_stuck ON attempts (stuck) WHERE stuck = 1 AND due_at IS NOT NULL;
 -- A sweep asks which of the upstream's names are ours and known.
 CREATE INDEX attempts_by_upstream ON attempts (connector, upstream) WHERE upstream IS NOT NULL;
 

@@ -46,31 +46,36 @@ WHERE a.tenant = :tenant AND a.lease_id = :lease_id
 ORDER BY a.number;
 
 -- unended_by_lease --
--- This and the next three: attempts that nobody has ended yet, by whichever key selects the fewest rows.
+-- This and the next three: attempts that nobody has ended yet, by whichever key selects the fewest rows. CROSS
+-- JOIN keeps SQLite from starting at the other table (sqlite.org/optoverview.html, 7.1); elsewhere it is a join.
 SELECT {attempt_columns}, {lease_columns}
-FROM leases AS l JOIN attempts AS a ON a.tenant = l.tenant AND a.lease_id = l.id
-WHERE l.tenant = :tenant AND l.id = :lease_id AND a.state IN ('ISSUING', 'ACTIVE')
+FROM leases AS l CROSS JOIN attempts AS a
+WHERE a.tenant = l.tenant AND a.lease_id = l.id
+    AND l.tenant = :tenant AND l.id = :lease_id AND a.state IN ('ISSUING', 'ACTIVE')
     AND :task_id IN ('', l.task_id) AND :holder IN ('', l.holder) AND :attempt_id IN ('', a.id)
 LIMIT :limit;
 
 -- unended_by_attempt --
 SELECT {attempt_columns}, {lease_columns}
-FROM attempts AS a JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id
-WHERE a.tenant = :tenant AND a.id = :attempt_id AND a.state IN ('ISSUING', 'ACTIVE')
+FROM attempts AS a CROSS JOIN leases AS l
+WHERE l.tenant = a.tenant AND l.id = a.lease_id
+    AND a.tenant = :tenant AND a.id = :attempt_id AND a.state IN ('ISSUING', 'ACTIVE')
     AND :task_id IN ('', l.task_id) AND :holder IN ('', l.holder) AND :lease_id IN ('', l.id)
 LIMIT :limit;
 
 -- unended_by_task --
 SELECT {attempt_columns}, {lease_columns}
-FROM leases AS l JOIN attempts AS a ON a.tenant = l.tenant AND a.lease_id = l.id
-WHERE l.tenant = :tenant AND l.task_id = :task_id AND l.ended_at IS NULL AND a.state IN ('ISSUING', 'ACTIVE')
+FROM leases AS l CROSS JOIN attempts AS a
+WHERE a.tenant = l.tenant AND a.lease_id = l.id
+    AND l.tenant = :tenant AND l.task_id = :task_id AND l.ended_at IS NULL AND a.state IN ('ISSUING', 'ACTIVE')
     AND :holder IN ('', l.holder)
 LIMIT :limit;
 
 -- unended_by_holder --
 SELECT {attempt_columns}, {lease_columns}
-FROM leases AS l JOIN attempts AS a ON a.tenant = l.tenant AND a.lease_id = l.id
-WHERE l.tenant = :tenant AND l.holder = :holder AND l.ended_at IS NULL AND a.state IN ('ISSUING', 'ACTIVE')
+FROM leases AS l CROSS JOIN attempts AS a
+WHERE a.tenant = l.tenant AND a.lease_id = l.id
+    AND l.tenant = :tenant AND l.holder = :holder AND l.ended_at IS NULL AND a.state IN ('ISSUING', 'ACTIVE')
 LIMIT :limit;
 
 -- attempts_due --

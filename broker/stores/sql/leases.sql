@@ -8,8 +8,8 @@ l.mac, l.mac_key_id
 
 -- intent_facts --
 -- Everything the intent transaction decides on, in one read: the task, the latest lease that has this
--- request id (if any; the living one before ended ones), and how many leases the holder has alive (never
--- counted beyond the quota). Counted in the index by name, because the planner would rather read every row.
+-- request id (if any: a further one is only opened when the ones before have ended, so that a living one is
+-- the latest), and how many leases the holder has alive (never counted beyond the quota). Counted in the index by name, because the planner would rather read every row.
 SELECT {task_columns}, {lease_columns}, (
     SELECT count(*) FROM (
         SELECT 1 FROM leases INDEXED BY leases_living
@@ -18,11 +18,9 @@ SELECT {task_columns}, {lease_columns}, (
     )
 )
 FROM tasks AS t
-LEFT JOIN leases AS l ON l.tenant = t.tenant AND l.id = (
-    SELECT id FROM leases
+LEFT JOIN leases AS l ON l.rowid = (
+    SELECT max(rowid) FROM leases
     WHERE tenant = :tenant AND holder = :holder AND request_id = :request_id
-    ORDER BY ended_at IS NOT NULL, created_at DESC, rowid DESC
-    LIMIT 1
 )
 WHERE t.tenant = :tenant AND t.id = :task_id;
 

@@ -1,0 +1,99 @@
+"""SQL files: named, complete, prepared by the database that will run them; and searched by index."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import fields
+
+import pytest
+
+from broker.stores.migrate import migrate
+from broker.stores.queries import SQL, load, parse
+from broker.stores.rows import AttemptRow, LeaseRow, TaskRow
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    yield connection
+    connection.close()
+
+
+def plan(connection: sqlite3.Connection, name: str) -> str:
+    names = set(re.findall(r":([a-z_]+)", SQL[name]))
+    values: object = dict.fromkeys(names, "1") if names else ["1"] * SQL[name].count("?")
+    return "\n".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", values))
+
+
+@pytest.mark.parametrize("name", sorted(SQL))
+def test_every_query_fits_the_schema(connection: sqlite3.Connection, name: str) -> None:
+    assert "{" not in SQL[name]
+    plan(connection, name)
+
+
+# Every query that serves a request or a tick finds its rows by an index, however many leases there are.
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("intent_facts", "leases_living (tenant=? AND holder=?)"),
+        ("intent_facts", "leases_by_request (tenant=? AND holder=? AND request_id=?)"),
+        ("attempts_due", "attempts_due (connector=? AND due_at>? AND due_at<?)"),
+        ("attempts_by_upstream", "attempts_by_upstream (connector=? AND upstream=?)"),
+        ("leases_of_holder", "leases_by_holder (tenant=? AND holder=? AND created_at<?)"),
+        ("leases_of_task", "leases_by_task (tenant=? AND task_id=?)"),
+        ("holder_events", "audit_by_holder (tenant=? AND holder=? AND seq>?)"),
+        ("tasks_due", "tasks_ending (ends_at>? AND ends_at<?)"),
+        ("any_task_due", "tasks_ending (ends_at>? AND ends_at<?)"),
+        ("count_open_tasks", "tasks_open (tenant=? AND creator=?)"),
+        ("living_holders", "leases_living (tenant=?)"),
+        ("unended_by_holder", "leases_living (tenant=? AND holder=?)"),
+        ("unended_by_task", "leases_by_task (tenant=? AND task_id=?)"),
+        ("stuck_figure", "attempts_stuck (stuck=?)"),
+        ("connectors_in_use", "attempts_due"),
+        ("owed_figures", "attempts_due"),
+    ],
+)
+def test_the_index_that_is_used(connection: sqlite3.Connection, name: str, index: str) -> None:
+    assert f"INDEX {index}" in plan(connection, name)
+
+
+@pytest.mark.parametrize("name", ["attempts_due", "tasks_due", "holder_events", "audit_rows"])
+def test_the_order_comes_from_the_index(connection: sqlite3.Connection, name: str) -> None:
+    assert "TEMP B-TREE" not in plan(connection, name)
+
+
+@pytest.mark.parametrize(
+    ("query", "row_type"),
+    [("task_by_id", TaskRow), ("lease_by_id", LeaseRow), ("attempts_of_lease", AttemptRow)],
+)
+def test_column_lists_and_rows_have_one_order(
+    connection: sqlite3.Connection, query: str, row_type: type[TaskRow | LeaseRow | AttemptRow]
+) -> None:
+    names = set(re.findall(r":([a-z_]+)", SQL[query]))
+    cursor = connection.execute(SQL[query], dict.fromkeys(names, ""))
+    columns = [column[0] for column in cursor.description]
+    stored = [field.name for field in fields(row_type) if field.name not in ("trusted", "seen_epoch")]
+    assert columns == [*stored, "mac", "mac_key_id"]
+
+
+def test_fragments_are_filled_in() -> None:
+    text = "-- fragment columns --\na, b\n\n-- read --\n-- why\nSELECT {columns}\nFROM t;\n"
+    assert load({"t.sql": text}) == {"read": "SELECT a, b\nFROM t;"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["SELECT 1;\n-- a --\nSELECT 2;\n", "-- a --\nSELECT 1;\n-- a --\nSELECT 2;\n", "-- a --\nSELECT {nothing};\n"],
+)
+def test_what_is_amiss_is_told(text: str) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        load({"t.sql": text})
+
+
+def test_a_name_in_two_files() -> None:
+    with pytest.raises(ValueError, match=r"b\.sql: read defined twice"):
+        load({"a.sql": "-- read --\nSELECT 1;\n", "b.sql": "-- read --\nSELECT 2;\n"})
+    assert parse("") == ({}, {})
