@@ -41,7 +41,11 @@ class BrokerSide:
         self._clock = SystemClock()
         self._domain = TrustDomain.load(TRUST_DOMAIN, directory / "trust-domain", self._clock.now())
         self._svid = BrokerSvidFiles(
-            self._domain, SpiffeId(TRUST_DOMAIN, "/broker"), (SERVER_NAME,), directory / "broker-svid", self._clock,
+            self._domain,
+            SpiffeId(TRUST_DOMAIN, "/broker"),
+            (SERVER_NAME,),
+            directory / "broker-svid",
+            self._clock,
             ttl=timedelta(hours=12),
         )
         self._agents = count()

@@ -91,7 +91,11 @@ def _template(number: int) -> dict[str, object]:
         "max_ttl": "15m",
         "requires": ["intent"],
         "parameters": {
-            "day": {"type": "regex", "pattern": r"^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$", "max_length": 10},
+            "day": {
+                "type": "regex",
+                "pattern": r"^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$",
+                "max_length": 10,
+            },
             "shard": {"type": "integer", "minimum": 0, "maximum": 63},
         },
         "grant": {"role": f"role-{number:03}"},

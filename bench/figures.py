@@ -19,4 +19,10 @@ class Measurement:
     def of(cls, latencies: Sequence[float], *, elapsed: float, generator_cpu: float, server_cpu: float) -> Self:
         ordered = sorted(latencies)
         n = len(ordered)
-        return cls(n / elapsed, ordered[n // 2] * 1000, ordered[min(n - 1, n * 99 // 100)] * 1000, generator_cpu / elapsed, server_cpu / elapsed)
+        return cls(
+            n / elapsed,
+            ordered[n // 2] * 1000,
+            ordered[min(n - 1, n * 99 // 100)] * 1000,
+            generator_cpu / elapsed,
+            server_cpu / elapsed,
+        )

@@ -88,7 +88,9 @@ class _Caller:
 
     async def prepare(self) -> None:
         """Connect and start a task."""
-        start = pb.StartTaskRequest(request_id=self._name, purpose="to be measured", max_duration=Duration(seconds=3600))
+        start = pb.StartTaskRequest(
+            request_id=self._name, purpose="to be measured", max_duration=Duration(seconds=3600)
+        )
         self._task = (await self._stub.StartTask(start)).id
 
     async def request_until(self, end: float) -> list[float]:

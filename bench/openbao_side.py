@@ -67,14 +67,32 @@ class OpenBaoSide:
         m = self._drive(callers, round(duration))
         after = server.cpu_times()
         el = m["elapsed"]
-        return Measurement(m["rate"], m["p50"], m["p99"], m["cpu"]/el, (after.user + after.system - before.user - before.system)/el)
+        return Measurement(
+            m["rate"], m["p50"], m["p99"], m["cpu"] / el, (after.user + after.system - before.user - before.system) / el
+        )
 
     def _drive(self, callers: int, seconds: int):
         percentiles = self._directory / "percentiles.csv"
         token = self._server.facts.root_token.reveal()
         command = [
-            "ab", "-q", "-k", "-l", "-c", str(callers), "-t", str(seconds), "-n", _UNLIMITED, "-e", str(percentiles),
-            "-p", str(self._directory / "token.json"), "-T", "application/json", "-H", f"X-Vault-Token: {token}",
+            "ab",
+            "-q",
+            "-k",
+            "-l",
+            "-c",
+            str(callers),
+            "-t",
+            str(seconds),
+            "-n",
+            _UNLIMITED,
+            "-e",
+            str(percentiles),
+            "-p",
+            str(self._directory / "token.json"),
+            "-T",
+            "application/json",
+            "-H",
+            f"X-Vault-Token: {token}",
             f"{self._server.facts.address}/v1/auth/token/create",
         ]
         with tempfile.TemporaryFile("w+") as out:

@@ -51,7 +51,7 @@ def directory_for(uid: int, gid: int, wanted: Path, *, longest_name: int) -> Pat
 
     That is ``wanted`` where every parent lets the account through and a unix socket with a name of
     ``longest_name`` bytes fits. Otherwise, as under a 0700 home of root, ``wanted`` becomes a symbolic
-    link to a fresh directory in the system's temporary directory; :func:`remove_directory` removes both.
+    link to a fresh directory in a temporary directory of the system; :func:`remove_directory` removes both.
     """
     if wanted.is_symlink() and not _usable(wanted.resolve(), uid):
         wanted.unlink()  # the system has cleaned its temporary directory, or somebody else has put something there
@@ -62,7 +62,7 @@ def directory_for(uid: int, gid: int, wanted: Path, *, longest_name: int) -> Pat
         wanted.mkdir(mode=0o700)
         place = wanted
     else:
-        place = Path(tempfile.mkdtemp(prefix="jit-broker-"))
+        place = Path(tempfile.mkdtemp(prefix="jit-broker-", dir=_shared_directory(uid, gid)))
         wanted.symlink_to(place)
     os.chown(place, uid, gid)
     return place
@@ -80,6 +80,12 @@ def remove_directory(wanted: Path) -> None:
 def can_reach(uid: int, gid: int, path: Path) -> bool:
     """Whether the mode bits of ``path`` and of its parents let the account in (access lists are not looked at)."""
     return all(_may_enter(parent.stat(), uid, gid) for parent in (path.resolve(), *path.resolve().parents))
+
+
+def _shared_directory(uid: int, gid: int) -> str | None:
+    """A temporary directory the account can reach: ``TMPDIR`` may be one that only root enters (pam_tmpdir(8))."""
+    known = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108 - mkdtemp makes it ours alone
+    return next((path for path in known if Path(path).is_dir() and can_reach(uid, gid, Path(path))), None)
 
 
 def _may_enter(status: os.stat_result, uid: int, gid: int) -> bool:

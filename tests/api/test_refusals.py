@@ -32,7 +32,7 @@ INVALID, DENIED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_D
         ({"resource": "../orders"}, INVALID, "RESOURCE_NOT_IN_TEMPLATE"),
         ({"resource": "*"}, INVALID, "RESOURCE_NOT_IN_TEMPLATE"),
         ({"resource": "orders'; drop table orders; --"}, INVALID, "RESOURCE_NOT_IN_TEMPLATE"),
-        ({"resource": "ordеrs"}, INVALID, "RESOURCE_NOT_IN_TEMPLATE"),  # noqa: RUF001 - a Cyrillic letter
+        ({"resource": "ordеrs"}, INVALID, "RESOURCE_NOT_IN_TEMPLATE"),
         ({"account": "production"}, INVALID, "ACCOUNT_NOT_IN_TEMPLATE"),
         ({"environment": "production"}, INVALID, "ENVIRONMENT_NOT_IN_TEMPLATE"),
         ({"intent": None}, INVALID, "FIELD_REQUIRED_BY_TEMPLATE"),

@@ -296,7 +296,7 @@ async def test_an_svid_that_expires_on_an_open_connection(tmp_path: Path) -> Non
 
         await eventually(refused, 10)
         await served.stub().StartTask(pb.StartTaskRequest(request_id="x", purpose="makes no lease event"))
-        await served.stub().RequestCredential(ask((await start_task(served.stub(), "y"))))
+        await served.stub().RequestCredential(ask(await start_task(served.stub(), "y")))
         with pytest.raises(grpc.aio.AioRpcError) as cut:
             while True:
                 if await watch.read() is grpc.aio.EOF:
