@@ -25,6 +25,8 @@ from broker.api.v1 import broker_service_pb2_grpc
 
 _TTL = Duration(seconds=300)
 _PROMPT = "Compare the orders of the last day with those of the day before, by country, and explain what moved. " * 2
+# An agent does a few kinds of things again and again; together the callers use every template.
+_TEMPLATES_EACH = 5
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
 
 
@@ -83,6 +85,7 @@ class _Caller:
         self._stub = broker_service_pb2_grpc.BrokerServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._confirm = job.confirm
         self._name = f"{job.name}-{number}"
+        self._first = number * _TEMPLATES_EACH
         self._count = 0
         self._task = ""
 
@@ -106,7 +109,7 @@ class _Caller:
 
     async def _grant(self) -> None:
         self._count += 1
-        template = self._count % TEMPLATES
+        template = (self._first + self._count % _TEMPLATES_EACH) % TEMPLATES
         answer = await self._stub.RequestCredential(
             pb.RequestCredentialRequest(
                 request_id=f"{self._name}-{self._count}",
@@ -125,7 +128,7 @@ class _Caller:
                 tool_call='{"tool": "sql", "arguments": {"limit": 1000}}',
             )
         )
-        if not answer.credential.database_login.password.startswith or not answer.lease.id:
+        if not answer.credential.database_login.password or not answer.lease.id:
             raise RuntimeError("an answer without a credential")
         if self._confirm:
             lease = answer.lease

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -64,47 +65,48 @@ class OpenBaoSide:
         self._drive(callers, max(1, round(warm_up)))
         server = psutil.Process(self.pid)
         before = server.cpu_times()
-        m = self._drive(callers, round(duration))
+        driven = self._drive(callers, round(duration))
         after = server.cpu_times()
-        el = m["elapsed"]
+        used = after.user + after.system - before.user - before.system
         return Measurement(
-            m["rate"], m["p50"], m["p99"], m["cpu"] / el, (after.user + after.system - before.user - before.system) / el
+            driven.rate, driven.p50_ms, driven.p99_ms, driven.cpu / driven.elapsed, used / driven.elapsed
         )
 
-    def _drive(self, callers: int, seconds: int):
+    def _drive(self, callers: int, seconds: int) -> _Driven:
         percentiles = self._directory / "percentiles.csv"
         token = self._server.facts.root_token.reveal()
-        command = [
-            "ab",
-            "-q",
-            "-k",
-            "-l",
-            "-c",
-            str(callers),
-            "-t",
-            str(seconds),
-            "-n",
-            _UNLIMITED,
-            "-e",
-            str(percentiles),
-            "-p",
-            str(self._directory / "token.json"),
-            "-T",
-            "application/json",
-            "-H",
-            f"X-Vault-Token: {token}",
-            f"{self._server.facts.address}/v1/auth/token/create",
-        ]
+        command = ["ab", "-q", "-k", "-l", "-c", str(callers), "-t", str(seconds), "-n", _UNLIMITED]
+        command += ["-e", str(percentiles), "-p", str(self._directory / "token.json"), "-T", "application/json"]
+        command += ["-H", f"X-Vault-Token: {token}", f"{self._server.facts.address}/v1/auth/token/create"]
         with tempfile.TemporaryFile("w+") as out:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             out.seek(0)
-            text = out.read()
-        if process.returncode or "Non-2xx" in text or not re.search(r"Failed requests: +0\n", text):
-            raise RuntimeError(text[-2000:])
-        rate = float(re.search(r"Requests per second: +([0-9.]+)", text)[1])
-        el = float(re.search(r"Time taken for tests: +([0-9.]+)", text)[1])
-        rows = list(csv.reader(percentiles.read_text().splitlines()))[1:]
-        p = {int(a): float(b) for a, b in rows}
-        return dict(rate=rate, elapsed=el, p50=p[50], p99=p[99], cpu=used.ru_utime + used.ru_stime)
+            told = out.read()
+        if process.returncode or "Non-2xx" in told or not re.search(r"Failed requests: +0\n", told):
+            raise RuntimeError(f"ab failed: {told[-2000:]}")
+        percentile = {int(row[0]): float(row[1]) for row in list(csv.reader(percentiles.open()))[1:]}
+        return _Driven(
+            rate=_figure(told, "Requests per second"),
+            elapsed=_figure(told, "Time taken for tests"),
+            p50_ms=percentile[50],
+            p99_ms=percentile[99],
+            cpu=used.ru_utime + used.ru_stime,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Driven:
+    rate: float  # per second
+    elapsed: float  # seconds, as is cpu
+    p50_ms: float
+    p99_ms: float
+    cpu: float
+
+
+def _figure(told: str, name: str) -> float:
+    found = re.search(rf"{name}: +([0-9.]+)", told)
+    if found is None:
+        raise RuntimeError(f"ab did not tell {name!r}: {told[-2000:]}")
+    return float(found[1])

@@ -6,8 +6,12 @@ Pure arithmetic on datetimes; ``None`` means never again, and is right for termi
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from broker.lease.machine import TERMINAL, State
+
+# Due times are only compared, so a store may ask in its own unit (whole milliseconds).
+Moment = TypeVar("Moment", datetime, int)
 
 # An answer to the agent without its ConfirmDelivery is taken back after this long (product.md, 7).
 CONFIRM_WITHIN = timedelta(seconds=30)
@@ -16,11 +20,11 @@ CONFIRM_WITHIN = timedelta(seconds=30)
 def due_at(
     state: State,
     *,
-    issue_deadline: datetime,
-    confirm_by: datetime | None,
-    expires_at: datetime,
-    retry_at: datetime | None,
-) -> datetime | None:
+    issue_deadline: Moment,
+    confirm_by: Moment | None,
+    expires_at: Moment,
+    retry_at: Moment | None,
+) -> Moment | None:
     """The next time the revoker must look at an attempt; None exactly for terminal states.
 
     ``issue_deadline``: when the upstream call is given up. ``confirm_by``: None once confirmed.

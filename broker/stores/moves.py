@@ -15,11 +15,11 @@ from __future__ import annotations
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.lease.backoff import CAP
 from broker.lease.deadlines import due_at
-from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State, lease_state, next_state
+from broker.lease.machine import Event, State, lease_state, next_state
 from broker.ports import EndCause
 from broker.scope.canonical import JsonValue
 from broker.stores.rows import AttemptRow, LeaseRow, read_attempt
-from broker.stores.times import from_ms, optional_at, optional_ms, span_ms
+from broker.stores.times import span_ms
 from broker.stores.transaction import Transaction, View
 
 BROKER = "broker"
@@ -37,14 +37,12 @@ _EVENTS = {
 
 def due_ms(attempt: AttemptRow, confirm_by: int | None, retry_at: int | None) -> int | None:
     """The due time of an attempt in its present state."""
-    return optional_ms(
-        due_at(
-            State(attempt.state),
-            issue_deadline=from_ms(attempt.issue_deadline),
-            confirm_by=optional_at(confirm_by),
-            expires_at=from_ms(attempt.expires_at),
-            retry_at=optional_at(retry_at),
-        )
+    return due_at(
+        State(attempt.state),
+        issue_deadline=attempt.issue_deadline,
+        confirm_by=confirm_by,
+        expires_at=attempt.expires_at,
+        retry_at=retry_at,
     )
 
 
@@ -85,17 +83,17 @@ def move(
 def settle(tx: Transaction, lease: LeaseRow, changed: AttemptRow, now_ms: int) -> None:
     """Store the lease as its attempts say it is; ``changed`` is stored already."""
     attempts = [changed] if lease.attempts == 1 else attempts_of(tx, lease)
-    state = lease_state(State(attempt.state) for attempt in attempts)
-    living = [attempt for attempt in attempts if State(attempt.state) in MAYBE_ALIVE]
+    state = lease_state([State(attempt.state) for attempt in attempts])
+    living = [attempt for attempt in attempts if attempt.due_at is not None]
     latest = attempts[-1]
     lease.state = state.value
-    lease.cause = None if state in (State.ISSUING, State.ACTIVE) else latest.cause
+    lease.cause = None if state is State.ISSUING or state is State.ACTIVE else latest.cause
     if state is not State.ACTIVE:
         lease.confirm_by = None
     lease.attempt_id, lease.attempts = latest.id, max(lease.attempts, latest.number)
-    lease.failures = max((attempt.failures for attempt in living), default=0)
-    lease.next_due = min((attempt.due_at or 0 for attempt in living), default=None)
-    lease.ended_at = (lease.ended_at or now_ms) if state in TERMINAL else None
+    lease.failures = max([attempt.failures for attempt in living], default=0)
+    lease.next_due = min([attempt.due_at for attempt in living if attempt.due_at is not None], default=None)
+    lease.ended_at = None if living else (lease.ended_at or now_ms)
     tx.update_lease(lease)
 
 

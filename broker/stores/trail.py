@@ -8,7 +8,7 @@ settles it, and nothing is acknowledged in between.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from broker.audit import chain
 from broker.audit.event import AuditEvent
@@ -19,8 +19,7 @@ from broker.stores.queries import SQL
 _Row = tuple[int, str, str, str, bytes, bytes, bytes, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """Where the chain ends."""
 
     seq: int

@@ -47,37 +47,37 @@ class View:
 
     def one(self, query: str, parameters: Mapping[str, Any]) -> Raw | None:
         """The first row, or None."""
-        rows = self._fetch(SQL[query], parameters, 1)
-        return rows[0] if rows else None
+        try:
+            row: Raw | None = self.connection.execute(SQL[query], parameters).fetchone()
+        except sqlite3.OperationalError as error:
+            rows = self._leniently(query, parameters, error)
+            return rows[0] if rows else None
+        return row
 
     def row(self, query: str, parameters: Mapping[str, Any]) -> Raw:
         """The one row of an aggregate."""
-        return self._fetch(SQL[query], parameters, 1)[0]
+        row: Raw = self.connection.execute(SQL[query], parameters).fetchone()
+        return row
 
     def all(self, query: str, parameters: Mapping[str, Any]) -> list[Raw]:
         """All rows; the query has a LIMIT, or is bounded by what one lease or task has."""
-        return self._fetch(SQL[query], parameters, -1)
-
-    def _fetch(self, sql: str, parameters: Mapping[str, Any], size: int) -> list[Raw]:
         try:
-            return self._execute(sql, parameters, size)
+            return self.connection.execute(SQL[query], parameters).fetchall()
         except sqlite3.OperationalError as error:
-            if hasattr(error, "sqlite_errorcode"):
-                raise
-        # Not SQLite failed but the module, on text of a damaged row that is no UTF-8. Such a row fails its MAC;
-        # read as far as it goes, it does not stand in the way of the others.
+            return self._leniently(query, parameters, error)
+
+    def _leniently(self, query: str, parameters: Mapping[str, Any], error: sqlite3.OperationalError) -> list[Raw]:
+        """Once more, where not SQLite failed but the module, on text of a damaged row that is no UTF-8.
+
+        Such a row fails its MAC; read as far as it goes, it does not stand in the way of the others.
+        """
+        if hasattr(error, "sqlite_errorcode"):
+            raise error
         self.connection.text_factory = _lenient
         try:
-            return self._execute(sql, parameters, size)
+            return self.connection.execute(SQL[query], parameters).fetchall()
         finally:
             self.connection.text_factory = str
-
-    def _execute(self, sql: str, parameters: Mapping[str, Any], size: int) -> list[Raw]:
-        cursor = self.connection.execute(sql, parameters)
-        if size < 0:
-            return cursor.fetchall()
-        row = cursor.fetchone()
-        return [] if row is None else [row]
 
 
 class Transaction(View):

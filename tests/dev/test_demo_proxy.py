@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import hvac
 import pytest
 from aiohttp import ClientError, ClientSession, web
 
 from broker.cli.demo.proxy import HoldingProxy
 from tests.conftest import ConfiguredOpenBao
 
-READ = "/v1/database/creds/orders-readonly"
+READ_ROLE = "orders-readonly"
+READ = f"/v1/database/creds/{READ_ROLE}"
 
 
 class Upstream:
@@ -46,7 +48,7 @@ async def test_everything_else_passes_unchanged(upstream: tuple[Upstream, str]) 
         ("GET", "/v1/database/creds/orders-readwrite", b""),
         ("POST", READ, b"{}"),
     ]
-    async with HoldingProxy(address, "database", "orders-readonly") as proxy, ClientSession() as client:
+    async with HoldingProxy(address, "database", READ_ROLE) as proxy, ClientSession() as client:
         for method, path, body in asked:
             headers = {"X-Vault-Token": "t"}
             async with client.request(method, proxy.address + path, data=body, headers=headers) as answer:
@@ -60,7 +62,7 @@ async def test_everything_else_passes_unchanged(upstream: tuple[Upstream, str]) 
 async def test_the_answer_is_kept_back_after_it_was_given(upstream: tuple[Upstream, str]) -> None:
     played, address = upstream
     async with ClientSession() as client:
-        async with HoldingProxy(address, "database", "orders-readonly") as proxy:
+        async with HoldingProxy(address, "database", READ_ROLE) as proxy:
             reading = asyncio.ensure_future(client.get(proxy.address + READ))
             await asyncio.wait_for(proxy.held.wait(), 10)
             assert [path for _, path, _, _ in played.asked] == [READ]
@@ -76,27 +78,34 @@ async def test_the_answer_is_kept_back_after_it_was_given(upstream: tuple[Upstre
 async def test_a_refusal_is_not_kept_back(upstream: tuple[Upstream, str]) -> None:
     played, address = upstream
     played.status = 403
-    async with HoldingProxy(address, "database", "orders-readonly") as proxy, ClientSession() as client:
+    async with HoldingProxy(address, "database", READ_ROLE) as proxy, ClientSession() as client:
         async with client.get(proxy.address + READ) as answer:
             assert answer.status == 403
         assert not proxy.held.is_set()
 
 
 async def test_before_a_real_openbao(openbao_server: ConfiguredOpenBao) -> None:
-    bao = openbao_server.database
-    role = bao.roles[0]
-    token = openbao_server.root_client().token
-    headers = {"X-Vault-Token": token}
-    async with HoldingProxy(bao.address, bao.mount, role) as proxy, ClientSession() as client:
+    bao, root = openbao_server.database, openbao_server.root_client()
+    path = f"{bao.mount}/creds/{READ_ROLE}"
+    before = listed(root, path)
+    async with HoldingProxy(bao.address, bao.mount, READ_ROLE) as proxy, ClientSession() as client:
         async with client.get(f"{proxy.address}/v1/sys/health") as answer:
             assert (await answer.json())["initialized"] is True
-        reading = asyncio.ensure_future(client.get(f"{proxy.address}/v1/{bao.mount}/creds/{role}", headers=headers))
+        reading = asyncio.ensure_future(
+            client.get(f"{proxy.address}/v1/{path}", headers={"X-Vault-Token": str(root.token)})
+        )
         await asyncio.wait_for(proxy.held.wait(), 10)
-        path = f"{bao.mount}/creds/{role}"
-        assert len(openbao_server.root_client().sys.list_leases(path)["data"]["keys"]) == 1
+        (made,) = listed(root, path) - before
         assert not reading.done()
         reading.cancel()
-    openbao_server.root_client().sys.revoke_prefix(path)
+    root.sys.revoke_lease(f"{path}/{made}")
     with pytest.raises(ClientError):
         async with ClientSession() as client:
             await client.get(f"{proxy.address}/v1/sys/health")
+
+
+def listed(root: hvac.Client, path: str) -> set[str]:
+    try:
+        return set(root.sys.list_leases(path)["data"]["keys"])
+    except hvac.exceptions.InvalidPath:
+        return set()

@@ -1,0 +1,109 @@
+"""``make bench``: measure everything in one run, print it, write ``bench/latest.json``.
+
+Exit codes: 0 both targets met, 1 one missed or the run void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+from bench import login
+from bench.broker_side import BrokerSide
+from bench.figures import TARGETS, Measurement, middle, saturated, verdicts
+from bench.openbao_side import OpenBaoSide
+
+LATEST = Path(__file__).parent / "latest.json"
+CALLERS = (1, 32)
+ROUNDS = 3
+WARM_UP, DURATION = 1.0, 6.0  # seconds
+PAIRS = 60
+
+
+def main() -> int:
+    """Run, tell, write."""
+    with tempfile.TemporaryDirectory(prefix="jit-broker-bench-") as scratch:
+        grants, tokens, confirmed = _grants(Path(scratch))
+        print("measuring logins ...", flush=True)
+        logins = asyncio.run(login.measure(Path(scratch) / "login", PAIRS))
+    ratios = {
+        **{
+            f"grant_vs_openbao_c{n}": median(g.rate / t.rate for g, t in zip(grants[n], tokens[n], strict=True))
+            for n in CALLERS
+        },
+        "login_vs_direct": logins.broker_ms / logins.direct_ms,
+        "login_vs_bare_read": logins.broker_ms / logins.bare_ms,
+    }
+    void = saturated([*grants[32], *tokens[32], *grants[1], *tokens[1]])
+    judged = verdicts(ratios)
+    _tell(grants, tokens, confirmed, logins, ratios, judged, void)
+    report = {
+        "machine": {"processors": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
+        "grants": {n: [asdict(m) for m in grants[n]] for n in CALLERS},
+        "grants_confirmed_c32": asdict(confirmed),
+        "openbao_tokens": {n: [asdict(m) for m in tokens[n]] for n in CALLERS},
+        "logins": asdict(logins),
+        "ratios": ratios,
+        "targets": {name: f"{sign} {bound}" for name, (sign, bound) in TARGETS.items()},
+        "verdicts": judged,
+        "void": void,
+    }
+    LATEST.write_text(json.dumps(report, indent=2) + "\n")
+    return 0 if not void and all(verdict == "PASS" for verdict in judged.values()) else 1
+
+
+_Rounds = dict[int, list[Measurement]]
+
+
+def _grants(scratch: Path) -> tuple[_Rounds, _Rounds, Measurement]:
+    """Grants and tokens in turn: A B A B, at each number of callers."""
+    grants: _Rounds = {n: [] for n in CALLERS}
+    tokens: _Rounds = {n: [] for n in CALLERS}
+    with BrokerSide(scratch / "broker") as broker, OpenBaoSide(scratch) as openbao:
+        for number in range(ROUNDS):
+            print(f"measuring grants and tokens, round {number + 1} of {ROUNDS} ...", flush=True)
+            for callers in CALLERS:
+                grants[callers].append(broker.measure(callers, warm_up=WARM_UP, duration=DURATION))
+                tokens[callers].append(openbao.measure(callers, warm_up=WARM_UP, duration=DURATION))
+        confirmed = broker.measure(32, warm_up=WARM_UP, duration=DURATION, confirm=True)
+    return grants, tokens, confirmed
+
+
+def _tell(
+    grants: _Rounds,
+    tokens: _Rounds,
+    confirmed: Measurement,
+    logins: login.Logins,
+    ratios: Mapping[str, float],
+    judged: Mapping[str, str],
+    void: Sequence[str],
+) -> None:
+    print(f"\n{'':34}{'per second':>11}{'p50 ms':>9}{'p99 ms':>9}{'generator':>11}{'server':>9}")
+    for name, rounds in (("full grants", grants), ("OpenBao tokens", tokens)):
+        for callers in CALLERS:
+            _row(f"{name}, {callers} callers", middle(rounds[callers]))
+    _row("grants with confirmation, 32 callers", confirmed)
+    print("  (medians of the rounds; generator and server in processor cores)\n")
+    print(f"login through the broker {logins.broker_ms:.1f} ms, the same calls directly {logins.direct_ms:.1f} ms,")
+    print(f"a bare credentials read {logins.bare_ms:.1f} ms (medians of {logins.pairs}, taken in turn)\n")
+    for name, ratio in ratios.items():
+        sign, bound = TARGETS.get(name, ("", 0.0))
+        print(f"{name:24}{ratio:6.2f}   {f'{sign} {bound}  {judged[name]}' if sign else 'not judged'}")
+    for why in void:
+        print(f"VOID: {why}")
+
+
+def _row(name: str, m: Measurement) -> None:
+    print(f"{name:36}{m.rate:9.0f}{m.p50_ms:9.1f}{m.p99_ms:9.1f}{m.generator_share:11.2f}{m.server_share:9.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
