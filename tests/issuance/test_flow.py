@@ -248,6 +248,21 @@ async def test_another_agent_sees_nothing_and_ends_nothing(world: World) -> None
     assert (await world.lease(lease_id)).state is State.ACTIVE
 
 
+async def test_a_task_of_others_and_no_task_are_one_answer(world: World) -> None:
+    task = await world.task()
+    told = []
+    for task_id in (task.id, "task-" + "z" * 26):
+        for attempt in (
+            world.tasks.get(world.caller(EVE), task_id),
+            world.tasks.complete(world.caller(EVE), task_id, timedelta(0)),
+            world.issuer.request(world.caller(EVE), world.asked(replace(task, id=task_id))),
+        ):
+            with pytest.raises(NotFound) as refused:
+                await attempt
+            told.append((refused.value.reason, str(refused.value).replace(task_id, "ID")))
+    assert told[:3] == told[3:]
+
+
 async def test_two_agents_and_two_steps_do_not_end_each_other(world: World) -> None:
     task = await world.task(ALICE, BOB)
     plan, _ = granted(await world.grant(task, name="p", step="plan"))
