@@ -14,11 +14,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 ##@ Use it
 .PHONY: demo
-demo: .venv/ready ## watch the whole story on real parts; exit 0 only if every step was checked
+demo: .venv/ready private ## watch the whole story on real parts; exit 0 only if every step was checked
 	$(BIN)/broker demo
 
 .PHONY: dev
-dev: .venv/ready ## start everything here, to play with from another terminal; Ctrl-C ends it
+dev: .venv/ready private ## start everything here, to play with from another terminal; Ctrl-C ends it
 	$(BIN)/broker dev
 
 ##@ Prove it

@@ -39,7 +39,7 @@ class Rng(Protocol):
     """Chance, for ids and jitter."""
 
     def id(self) -> str:
-        """26 characters of lower-case base32: 128 random bits, from a cryptographic source."""
+        """Letters and digits, at most 40: 128 bits of them random, from a cryptographic source."""
         ...
 
     def fraction(self) -> float:

@@ -23,7 +23,8 @@ import cedarpy
 from broker.errors import InvalidInput, Reason
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts
-from broker.policy.question import Parties, entities, parties, question
+from broker.policy.question import CIRCUMSTANCES, Parties, entities, parties, question
+from broker.policy.reads import attributes_read, without_circumstances
 from broker.policy.statements import Statement, named_line, statements, syntax_line
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
@@ -60,16 +61,17 @@ class PolicyProblems(InvalidInput):
 class PolicySet:
     """A validated set of Cedar policies. Immutable; safe to ask from any thread."""
 
-    def __init__(self, policies: Mapping[str, Mapping[str, Any]], schema: cedarpy.Schema, digest: str) -> None:
-        self._schema = schema
+    def __init__(self, policies: Mapping[str, Mapping[str, Any]], schema: str, digest: str) -> None:
+        """Use :meth:`parse`."""
+        read = attributes_read(policies, CIRCUMSTANCES)
+        self._told = tuple((name, tell) for name, tell in CIRCUMSTANCES.items() if name in read)
+        self._tells_parameters = "parameters" in read
+        self._schema = cedarpy.Schema.from_str(without_circumstances(schema, CIRCUMSTANCES.keys() - read))
         self._digest = digest
         self._reasons = {
             name: policy["annotations"]["reason"] for name, policy in policies.items() if _annotation(policy, "reason")
         }
         self._size = len(policies)
-        # Parameters differ from request to request, and most sets never look at them. Where the name of the
-        # attribute occurs nowhere, they are left out of the question, so that the parsed entities can be kept.
-        self._reads_parameters = "parameters" in json.dumps(dict(policies))
         self._policies = cedarpy.PolicySet.from_json_str(
             json.dumps({"templates": {}, "staticPolicies": dict(policies), "templateLinks": []})
         )
@@ -88,7 +90,7 @@ class PolicySet:
                 reader.read(statement)
         if reader.problems:
             raise PolicyProblems(tuple(reader.problems))
-        return cls(reader.policies, reader.schema, _digest(files, schema))
+        return cls(reader.policies, schema, _digest(files, schema))
 
     def __len__(self) -> int:
         return self._size
@@ -100,9 +102,11 @@ class PolicySet:
 
     def decide(self, facts: RequestFacts) -> Decision:
         """Allow or deny, with the policies that made it so. Default deny; an evaluation error is a deny."""
-        who = parties(facts) if self._reads_parameters else parties(facts)._replace(parameters=())
+        # Parameters that no policy reads would only keep the parsed entities of a pair from being used again.
+        who = parties(facts, with_parameters=self._tells_parameters)
+        asked = question(facts, self._told)
         try:
-            answer = cedarpy.is_authorized(question(facts), self._policies, self._entities(who), schema=self._schema)
+            answer = cedarpy.is_authorized(asked, self._policies, self._entities(who), schema=self._schema)
         except ValueError as error:  # entities that are not of the schema
             return self._denied((), (str(error),))
         policies = tuple(sorted(answer.diagnostics.reasons))

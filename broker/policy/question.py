@@ -7,6 +7,7 @@ on every call. Claimed texts enter as values of attributes, never as parts of na
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, timedelta
 from typing import Any, NamedTuple
 
@@ -32,9 +33,10 @@ class Parties(NamedTuple):
     contract_class: str
 
 
-def parties(facts: RequestFacts) -> Parties:
-    """Who asks for what."""
+def parties(facts: RequestFacts, *, with_parameters: bool) -> Parties:
+    """Who asks for what; the values of its parameters are left out where nobody would read them."""
     scope = facts.scope
+    parameters = scope.parameters if with_parameters else {}
     return Parties(
         agent=facts.agent,
         template=scope.template,
@@ -44,7 +46,7 @@ def parties(facts: RequestFacts) -> Parties:
         name=scope.resource,
         access=scope.access.value,
         actions=scope.actions,
-        parameters=tuple(sorted(f"{key}={value}" for key, value in scope.parameters.items())),
+        parameters=tuple(sorted(f"{key}={value}" for key, value in parameters.items())),
         contract_class=facts.contract_class,
     )
 
@@ -83,29 +85,32 @@ def entities(who: Parties) -> str:
     )
 
 
-def question(facts: RequestFacts) -> dict[str, Any]:
-    """The request, in the form the engine takes."""
-    asked, now = facts.request, facts.now.astimezone(UTC)
+Circumstance = Callable[[RequestFacts], str | int | bool]
+
+# The context of a question, by name; times are UTC.
+CIRCUMSTANCES: Mapping[str, Circumstance] = {
+    "ttl_seconds": lambda facts: -(-facts.scope.ttl // timedelta(seconds=1)),
+    "date": lambda facts: int(facts.now.astimezone(UTC).strftime("%Y%m%d")),
+    "hour": lambda facts: facts.now.astimezone(UTC).hour,
+    "weekday": lambda facts: facts.now.astimezone(UTC).isoweekday(),
+    "step": lambda facts: facts.request.step,
+    "intent": lambda facts: facts.request.intent,
+    "ticket": lambda facts: facts.request.ticket,
+    "has_reason": lambda facts: bool(facts.request.reason.strip()),
+    "has_prompt": lambda facts: bool(facts.request.prompt.strip()),
+    "has_tool_call": lambda facts: bool(facts.request.tool_call.strip()),
+    "has_plan": lambda facts: bool(facts.request.plan.strip()),
+}
+
+
+def question(facts: RequestFacts, told: Iterable[tuple[str, Circumstance]]) -> dict[str, Any]:
+    """The request, in the form the engine takes, with the circumstances in ``told``."""
     return {
         "principal": _agent(facts.agent),
         "action": {"type": "Action", "id": facts.scope.access.value},
         "resource": _SCOPE,
         # As text: handed a dict, the library copies the question before it writes the same text.
-        "context": json.dumps(
-            {
-                "ttl_seconds": -(-facts.scope.ttl // timedelta(seconds=1)),
-                "date": now.year * 10_000 + now.month * 100 + now.day,
-                "hour": now.hour,
-                "weekday": now.isoweekday(),
-                "step": asked.step,
-                "intent": asked.intent,
-                "ticket": asked.ticket,
-                "has_reason": bool(asked.reason.strip()),
-                "has_prompt": bool(asked.prompt.strip()),
-                "has_tool_call": bool(asked.tool_call.strip()),
-                "has_plan": bool(asked.plan.strip()),
-            }
-        ),
+        "context": json.dumps({name: tell(facts) for name, tell in told}),
     }
 
 

@@ -46,8 +46,9 @@ def bind(template: ScopeTemplate, request: AccessRequest) -> Scope:
 
 
 def _check_mandatory(template: ScopeTemplate, request: AccessRequest) -> None:
-    missing = sorted(field for field in template.mandatory if not str(getattr(request, field)).strip())
+    missing = [field for field in template.mandatory if not str(getattr(request, field)).strip()]
     if missing:
+        missing.sort()
         names = ", ".join(missing)
         raise InvalidInput(
             Reason.FIELD_REQUIRED_BY_TEMPLATE,
@@ -87,10 +88,10 @@ def _resource(template: ScopeTemplate, request: AccessRequest) -> str:
 
 
 def _parameters(template: ScopeTemplate, request: AccessRequest) -> dict[str, str]:
-    declared = ", ".join(sorted(template.parameters)) or "none"
-    if unknown := sorted(set(request.parameters) - set(template.parameters)):
+    if unknown := sorted(request.parameters.keys() - template.parameters.keys()):
+        declared = ", ".join(sorted(template.parameters)) or "none"
         raise _wrong_names(Reason.PARAMETER_UNKNOWN, template, "has no parameter", unknown, f"It has: {declared}.")
-    if missing := sorted(set(template.parameters) - set(request.parameters)):
+    if missing := sorted(template.parameters.keys() - request.parameters.keys()):
         hint = " ".join(f"{name} must be {template.parameters[name].expected}." for name in missing)
         raise _wrong_names(Reason.PARAMETER_MISSING, template, "needs the parameter", missing, hint)
     return {name: template.parameters[name].parse(request.parameters[name]) for name in sorted(template.parameters)}
@@ -107,6 +108,8 @@ def _wrong_names(reason: Reason, template: ScopeTemplate, what: str, names: list
 
 
 def _ttl(template: ScopeTemplate, request: AccessRequest) -> timedelta:
+    if timedelta(0) < request.ttl <= template.max_ttl:
+        return request.ttl
     asked, longest = _seconds(request.ttl), _seconds(template.max_ttl)
     metadata = {"template": template.name, "ttlSeconds": asked, "maxTtlSeconds": longest}
     if request.ttl <= timedelta(0):
@@ -116,14 +119,12 @@ def _ttl(template: ScopeTemplate, request: AccessRequest) -> timedelta:
             hint=f"Ask for more than 0 s and at most {longest} s.",
             metadata=metadata,
         )
-    if request.ttl > template.max_ttl:
-        raise InvalidInput(
-            Reason.TTL_TOO_LONG,
-            f"The template {template.name} allows {longest} s, not {asked} s.",
-            hint=f"Ask for {longest} s or less, and again when it is over.",
-            metadata=metadata,
-        )
-    return request.ttl
+    raise InvalidInput(
+        Reason.TTL_TOO_LONG,
+        f"The template {template.name} allows {longest} s, not {asked} s.",
+        hint=f"Ask for {longest} s or less, and again when it is over.",
+        metadata=metadata,
+    )
 
 
 def _seconds(ttl: timedelta) -> str:

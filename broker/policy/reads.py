@@ -1,0 +1,57 @@
+"""What a policy set can see of a request, so that what it cannot see need not be told.
+
+Telling the engine one fact costs about as much as evaluating one policy, and most sets read few of the
+facts there are. Belongs here: finding the attributes that policies name, and the schema without the
+circumstances that none of them does. Policies are always *validated* against the whole schema.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+_CONTEXT = {"Var": "context"}
+# Stands among the names for ``context`` itself. No attribute of ours has an empty name.
+_WHOLE_CONTEXT = ""
+_CIRCUMSTANCES = re.compile(r"^type Circumstances = \{\n(.*?)^\};$", re.MULTILINE | re.DOTALL)
+
+
+def attributes_read(policies: Mapping[str, Mapping[str, Any]], circumstances: Collection[str]) -> frozenset[str]:
+    """Every attribute, of whatever, that one of ``policies`` names (Cedar's JSON policy format).
+
+    A policy that uses ``context`` as a whole, and not for one of its attributes, reads all ``circumstances``.
+    """
+    read = {name for policy in policies.values() for name in _names(policy["conditions"])}
+    return frozenset(read.union(circumstances) if _WHOLE_CONTEXT in read else read)
+
+
+def _names(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _names(item)
+    elif node == _CONTEXT:
+        yield _WHOLE_CONTEXT
+    elif isinstance(node, dict):
+        for operator, operand in node.items():
+            if operator in (".", "has"):
+                yield operand["attr"]
+                yield from () if operand["left"] == _CONTEXT else _names(operand["left"])
+            else:
+                yield from _names(operand)
+
+
+def without_circumstances(schema: str, unread: Collection[str]) -> str:
+    """``schema`` (Cedar syntax) less the attributes ``unread`` of Circumstances, which stand one on a line.
+
+    Raises :class:`ValueError` for one that is not there, a defect of the broker.
+    """
+    block = _CIRCUMSTANCES.search(schema)
+    if block is None:
+        raise ValueError("the schema does not say what Circumstances are")
+    kept = block[1]
+    for name in unread:
+        kept, found = re.subn(rf"^ +{re.escape(name)}: [A-Za-z]+,.*\n", "", kept, flags=re.MULTILINE)
+        if found != 1:
+            raise ValueError(f"the schema has {found} circumstances called {name}")
+    return schema[: block.start(1)] + kept + schema[block.end(1) :]

@@ -1,0 +1,91 @@
+"""What a set can see is what it names; the rest is not told, and changes nothing."""
+
+import json
+
+import cedarpy
+import pytest
+
+from broker.policy.question import CIRCUMSTANCES
+from broker.policy.reads import attributes_read, without_circumstances
+from tests.policy.world import PERMIT_ALL, SCHEMA, facts, policies
+
+
+WHOLE = {*CIRCUMSTANCES, ""}
+
+
+def read(text: str) -> frozenset[str]:
+    return attributes_read(json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"], CIRCUMSTANCES)
+
+
+@pytest.mark.parametrize(
+    ("condition", "attributes"),
+    [
+        ("true", set()),
+        ("context.hour == 3", {"hour"}),
+        ('context.ticket like "OPS-*"', {"ticket"}),
+        ("context has hour && context.hour > 3", {"hour"}),
+        ('[context.step, "x"].contains(context.intent)', {"step", "intent"}),
+        ('{a: context.step} == {a: "x"}', {"step"}),
+        ("if context.has_plan then resource.parameters.isEmpty() else false", {"has_plan", "parameters"}),
+        ("!(context.hour + 1 < -context.date)", {"hour", "date"}),
+        ('principal.owner.groups.contains("g")', {"owner", "groups"}),
+        ("context == context", WHOLE),
+        ("(if true then context else context).hour == 3", WHOLE),
+        ('[context].contains({hour: 3, step: "x"})', WHOLE),
+    ],
+)
+def test_every_attribute_that_is_named_is_read(condition: str, attributes: set[str]) -> None:
+    assert read(f"permit (principal, action, resource) when {{ {condition} }};") == attributes
+    assert read(f"forbid (principal, action, resource) unless {{ {condition} }};") == attributes
+
+
+def test_names_of_all_policies_count() -> None:
+    assert read(
+        PERMIT_ALL
+        + '@id("a") permit (principal, action, resource) when { context.hour == 1 } unless { context.step == "x" };'
+        + '@id("b") forbid (principal, action, resource) when { context.date == 1 };'
+    ) == {"hour", "step", "date"}
+
+
+def test_any_circumstance_can_be_left_out_of_the_schema_and_nothing_else_changes() -> None:
+    for name in CIRCUMSTANCES:
+        shorter = without_circumstances(SCHEMA, [name])
+        gone = set(SCHEMA.splitlines()) - set(shorter.splitlines())
+        assert len(gone) == 1 and f" {name}: " in gone.pop()
+        cedarpy.Schema.from_str(shorter)
+    assert without_circumstances(SCHEMA, []) == SCHEMA
+    cedarpy.Schema.from_str(without_circumstances(SCHEMA, CIRCUMSTANCES))
+
+
+@pytest.mark.parametrize(
+    ("schema", "unread"), [(SCHEMA, ["hours"]), (SCHEMA, ["hour", "hour"]), ("entity A;", ["hour"]), (SCHEMA, ["tier"])]
+)
+def test_a_circumstance_that_is_not_there_is_a_defect(schema: str, unread: list[str]) -> None:
+    with pytest.raises(ValueError):
+        without_circumstances(schema, unread)
+
+
+def test_the_schema_has_exactly_the_circumstances_that_are_told() -> None:
+    block = SCHEMA.split("type Circumstances = {\n")[1].split("};")[0]
+    assert [line.split(":")[0].strip() for line in block.splitlines()] == list(CIRCUMSTANCES)
+
+
+def test_a_set_that_reads_nothing_decides_as_one_that_reads_everything() -> None:
+    blind = policies(PERMIT_ALL)
+    condition = 'context.hour == 99 || resource.parameters.contains("no")'
+    seeing = policies(
+        PERMIT_ALL, f'@id("n") @reason("no") forbid (principal, action, resource) when {{ {condition} }};'
+    )
+    for asked in (facts(), facts(scope={"parameters": {"table": "other"}}), facts(request={"intent": "else"})):
+        assert blind.decide(asked).allowed
+        assert seeing.decide(asked).allowed
+
+
+def test_entities_are_kept_over_parameters_only_where_no_policy_reads_them() -> None:
+    first, second = facts(), facts(scope={"parameters": {"table": "other"}})
+    reading = policies(
+        '@id("r") permit (principal, action, resource) when { resource.parameters.contains("table=lines") };'
+    )
+    assert reading.decide(first).allowed
+    assert not reading.decide(second).allowed
+    assert reading.decide(first).allowed
