@@ -81,7 +81,11 @@ async def _serve(config: Config, connectors: Build | None) -> int:
         loop.add_signal_handler(number, stop.set)
     # Until the first set is in force a hang-up changes nothing: the set is being read anyway.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    await daemon.start()
+    try:
+        await daemon.start()
+    except BaseException:
+        await daemon.abandon()
+        raise
     loop.add_signal_handler(signal.SIGHUP, hangup)
     pid_file = config.state.directory / "brokerd.pid"
     pid_file.write_text(f"{os.getpid()}\n")

@@ -8,6 +8,7 @@ connectors; then the revoker; the agents' door last. Stopping goes the other way
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -62,6 +63,8 @@ class Brokerd:
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
+        # What undoes each step of the start, the last one first.
+        self._undo = contextlib.AsyncExitStack()
         tick = config.revocation.tick
         self.gate = Gate(
             max_heartbeat_age=max(tick * _MISSED_TICKS, timedelta(seconds=5)),
@@ -80,6 +83,8 @@ class Brokerd:
             config.state.directory / "ledger.sqlite3", FileKeyRing(config.keys.ledger), writer=self._rng.id()
         )
         self._store = store
+        self._undo.push_async_callback(store.close)
+        self._undo.push_async_callback(self._pool.close)
         recovered = await store.recover(self._clock.now())
         if recovered:
             log.warning("attempts left due or unknown by the last run are being revoked", attempts=recovered)
@@ -95,14 +100,22 @@ class Brokerd:
         )
         await self.reloader.first()
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
+        self._undo.push_async_callback(self._last_words)
+        self._undo.push_async_callback(self._revoker.close)
         await self._upkeep.tick()
         self._server = self._door(store)
         self.agents_port = self._server.bind(str(config.listen.agents), self._tls.credentials())
         self._operations = Operations(self._problems, self._scrape)
+        self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
         self._schedule()
+        self._undo.callback(self._scheduler.shutdown, wait=False)
         await self._server.start()
         log.info("serving", agents=str(config.listen.agents), operations=str(config.listen.operations))
+
+    async def abandon(self) -> None:
+        """After a start that failed: let go of what it had taken. Nothing was served."""
+        await self._undo.aclose()
 
     async def stop(self) -> None:
         """Drain: no new grants, those under way finish or are taken back, revocations under way finish.
@@ -117,16 +130,14 @@ class Brokerd:
                 await self._issuer.drain()
         except TimeoutError:
             log.warning("grants were still under way; their outcome is swept at the next start")
-        self._scheduler.shutdown(wait=False)
-        await self._revoker.close()
+        await self._undo.aclose()
+        log.info("stopped")
+
+    async def _last_words(self) -> None:
+        """What the ledger and its export shall still hold, once nothing changes any more."""
         await self._finish(self._upkeep.summarise_refusals(every=True))
         await self._append(EventType.DAEMON_STOPPED, {})
         await self._finish(self._upkeep.export())
-        await self._operations.stop()
-        await self._pool.close()
-        if self._store is not None:
-            await self._store.close()
-        log.info("stopped")
 
     # ------------------------------------------------------------------ parts
 

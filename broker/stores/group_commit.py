@@ -1,8 +1,9 @@
 """Group commit: many callers' operations, one durable transaction.
 
-A writer thread takes whatever has queued up (at most :data:`MOST`), runs it inside one BEGIN IMMEDIATE
+A writer thread takes what has gathered (at most :data:`MOST`), runs it inside one BEGIN IMMEDIATE
 ... COMMIT, and answers all callers at once. While it waits for the disk the next batch gathers, so the
-cost of a sync is shared by as many callers as there are, and nobody waits for a timer.
+cost of a sync is shared by as many callers as there are, and nobody waits for a timer. A batch is handed
+over whole: waking a thread, and taking the interpreter from the event loop, costs more than an operation.
 
 An operation that is refused undoes itself alone. Nearly every refusal is decided before anything is
 written, and then there is nothing to undo. Where an operation fails *after* it has written, the batch
@@ -26,6 +27,9 @@ from broker.stores.transaction import CommitAndRaise, Transaction
 
 # Operations in one transaction: bounds how long one caller can wait for others' statements.
 MOST = 256
+# Turns of the event loop for which a batch is held back while others still join it. Who was just answered
+# is often back with the next operation within a few turns, and alone it would take a sync of its own.
+PATIENCE = 4
 
 T = TypeVar("T")
 Operation = Callable[[Transaction], T | CommitAndRaise]
@@ -61,7 +65,10 @@ class GroupCommit:
         self._trail = trail
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting: list[_Job] = []
+        self._idle = asyncio.Event()  # no batch is being gathered or written
+        self._idle.set()
+        self._batches: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -74,41 +81,34 @@ class GroupCommit:
         if self._closing:
             raise closed()
         job = _Job(operation, self._loop.create_future())
-        self._queue.put(job)
+        self._waiting.append(job)
+        if self._idle.is_set():
+            self._idle.clear()
+            self._loop.call_soon(self._gather, 0, PATIENCE)
         return cast(T, await job.future)
 
     async def close(self) -> None:
         """Commit what is queued, then end the thread. Later operations are refused."""
         if not self._closing:
             self._closing = True
-            self._queue.put(None)
+            await self._idle.wait()
+            self._batches.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    def _gather(self, seen: int, patience: int) -> None:
+        """Hand a batch over once nobody joined it during a turn of the loop, it is full, or patience is at its end."""
+        if patience and seen < len(self._waiting) < MOST:
+            self._loop.call_soon(self._gather, len(self._waiting), patience - 1)
+            return
+        batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        self._batches.put(batch)
 
     # ------------------------------------------------------------------ on the writer thread
 
     def _run(self) -> None:
-        while True:
-            job = self._queue.get()
-            if job is None:
-                return
-            batch = [job]
-            last = self._drain(batch)
+        while (batch := self._batches.get()) is not None:
             self._commit(batch)
             self._loop.call_soon_threadsafe(self._answer, batch, self._trail.committed_seq)
-            if last:
-                return
-
-    def _drain(self, batch: list[_Job]) -> bool:
-        """Take what is queued already; True if the end of the queue was among it."""
-        while len(batch) < MOST:
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                return False
-            if job is None:
-                return True
-            batch.append(job)
-        return False
 
     def _commit(self, batch: list[_Job]) -> None:
         try:
@@ -180,6 +180,10 @@ class GroupCommit:
             else:
                 job.future.set_result(job.value)
         self._on_commit(head)
+        if self._waiting:
+            self._loop.call_soon(self._gather, 0, PATIENCE)
+        else:
+            self._idle.set()
 
 
 def _explained(error: Exception) -> Exception:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -133,6 +134,20 @@ def test_two_cannot_share_a_ledger(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=20)
         assert process.returncode != 0
         assert "ledger" in said
+
+
+def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    listen = load_config(config).listen
+    for taken in (listen.agents, listen.operations):
+        with socket.socket() as holder:
+            holder.bind(tuple(taken))
+            holder.listen()
+            process = brokerd(config)
+            _, said = process.communicate(timeout=20)
+        assert process.returncode == 69
+        assert str(taken.port) in said
+        assert "Traceback" not in said
 
 
 def outcome(root: Path) -> dict[str, Any]:

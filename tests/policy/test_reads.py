@@ -9,7 +9,6 @@ from broker.policy.question import CIRCUMSTANCES
 from broker.policy.reads import attributes_read, without_circumstances
 from tests.policy.world import PERMIT_ALL, SCHEMA, facts, policies
 
-
 WHOLE = {*CIRCUMSTANCES, ""}
 
 
