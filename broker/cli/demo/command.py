@@ -52,7 +52,9 @@ async def _demo(keep: bool) -> int:
             await _tell(stack, tell)
         kept = keep
     except (StepFailed, BrokerError) as error:
-        click.echo(f"\nFAILED  {error}", err=True)
+        # One line, however many the cause had: people grep for it.
+        why = " ".join(str(error).split())
+        click.echo(f"\nFAILED  {why}", err=True)
         return EXIT_WRONG
     except asyncio.CancelledError:
         kept = keep
