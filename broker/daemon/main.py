@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None, connectors: Build | None = None) -> 
         return _tell(refused, EX_CONFIG)
     logs.configure(config.log.level, config.log.format)
     try:
-        # A sixth of the CPU of an RPC is asyncio's own loop in Python; this one is the same in C (bench/README.md).
+        # The same loop as asyncio's own, in C: less processor time per RPC.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(config, connectors))
     except BrokerError as refused:
