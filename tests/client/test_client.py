@@ -63,7 +63,7 @@ async def test_every_request_has_an_id_of_its_own(client: AsyncClient, fake: Fak
         await task.request("orders-readonly", **ASK)
     first, second = fake.asked("RequestCredential")
     assert first.request_id != second.request_id
-    assert len(first.request_id) == 26  # 128 random bits in base32: ceil(128 / 5)
+    assert len(first.request_id) == 34  # 40 bits of time and 128 of chance in base32: ceil(168 / 5)
 
 
 async def test_the_callers_request_id_is_used(client: AsyncClient, fake: FakeBroker) -> None:
