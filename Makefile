@@ -8,6 +8,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := .venv/bin
 # One per pytest worker: each has an OpenBao and a PostgreSQL of its own.
 WORKERS ?= 2
+FUZZ_SECONDS ?= 60
 # Tried in this order; the first that is at least 3.11 and can make a virtual environment is taken.
 PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 /usr/bin/python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -42,7 +43,16 @@ lint: .venv/ready ## style, types, who may import whom, the wire, the locks, kno
 
 .PHONY: integration
 integration: .venv/ready private ## slow stories with whole stacks: the demo interrupted, broken, and to its end
-	$(BIN)/python -m pytest integration
+	$(BIN)/python -m pytest integration --ignore integration/spire
+
+.PHONY: integration-spire
+integration-spire: .venv/ready ## stories with a real SPIRE, which is built once, from its Go modules
+	@integration/spire/binaries/build >/dev/null
+	$(BIN)/python -m pytest integration/spire
+
+.PHONY: fuzz
+fuzz: .venv/fuzz ## fuzz what reads identities, FUZZ_SECONDS for each target; findings stay in tests/fuzz/found
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 .PHONY: bench
 bench: .venv/ready private ## full grants per second, and login latency, against OpenBao; writes bench/latest.json
@@ -70,14 +80,14 @@ lock: .venv/ready ## write requirements/*.txt for pyproject.toml (UPGRADE=1: wit
 
 .PHONY: clean
 clean: ## remove everything that was made here, .venv included
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # brokerd refuses files that their group may write, and under umask 002 a clone is full of them.
 .PHONY: private
@@ -96,6 +106,11 @@ private:
 # The project itself is built with the locked build backend, not with one fetched for the occasion.
 .venv/ready: .venv/locked pyproject.toml
 	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Wheels for Linux on x86-64 only, so it is nobody's requirement but this target's.
+.venv/fuzz: tests/fuzz/requirements.txt .venv/ready
+	@$(PIP) install --quiet --no-compile --only-binary :all: --no-deps --require-hashes -r $<
 	@touch $@
 
 # A virtual environment does not survive being moved or copied.

@@ -51,6 +51,7 @@ class BrokerSide:
         self._agents = count()
         self._jobs = count()
         self._api, self._ops = free_port(), free_port()
+        self._stopwatch = directory / "identity.json"
         self._brokerd = BrokerdProcess(directory, directory / "brokerd.yaml", self._ops, _COMMAND)
 
     def __enter__(self) -> Self:
@@ -59,11 +60,16 @@ class BrokerSide:
         write_private(self._directory / "ledger.key", new_key())
         private_directory(self._directory / "state")
         write_private(self._directory / "brokerd.yaml", yaml.safe_dump(self._config()))
-        self._brokerd.start({})
+        self._brokerd.start({"BENCH_IDENTITY": str(self._stopwatch)})
         return self
 
     def __exit__(self, *_: object) -> None:
         self._brokerd.stop()
+
+    def identity_seconds(self) -> float:
+        """Processor time of telling who asks, per RPC; known once brokerd has ended."""
+        read = json.loads(self._stopwatch.read_text())
+        return float(read["seconds"] / read["calls"])
 
     @property
     def pid(self) -> int:

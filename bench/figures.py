@@ -10,7 +10,11 @@ from typing import Self
 # A generator above this share of one processor measures itself.
 SATURATED = 0.9
 # What is promised, by ratio.
-TARGETS: Mapping[str, tuple[str, float]] = {"grant_vs_openbao_c32": (">=", 1.5), "login_vs_direct": ("<=", 1.25)}
+TARGETS: Mapping[str, tuple[str, float]] = {
+    "grant_vs_openbao_c32": (">=", 1.5),
+    "login_vs_direct": ("<=", 1.25),
+    "identity_share": ("<=", 0.05),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
+from broker.errors import Unauthenticated
 from broker.files import Document, Duration, Model, Problem, Problems, Reference, parse_yaml, read_text, validated
-from broker.identity.spiffe_id import is_trust_domain
+from broker.identity.spiffe_id import SpiffeId, is_trust_domain
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,253}\Z", re.ASCII)
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z", re.ASCII)
@@ -82,6 +83,21 @@ def _trust_domain(value: str) -> str:
     return value
 
 
+def _endpoint(value: str) -> str:
+    # SPIFFE_Workload_Endpoint.md, section 4, less tcp: anybody on the machine could come before the agent there.
+    if not value.startswith("unix:///") or value.endswith("/") or set(value) & set("?#%\0"):
+        raise ValueError("must be the path of a socket: unix:///run/spire/agent.sock")
+    return value
+
+
+def _own_id(value: str) -> str:
+    try:
+        SpiffeId.parse(value)
+    except Unauthenticated as error:
+        raise ValueError(error.message.rstrip(".")) from None
+    return value
+
+
 Address = Annotated[
     HostPort,
     BeforeValidator(_host_port),
@@ -94,23 +110,54 @@ TrustDomain = Annotated[
     AfterValidator(_trust_domain),
     WithJsonSchema({"type": "string", "pattern": "^[a-z0-9._-]{1,255}$", "examples": ["prod.example.org"]}),
 ]
+Endpoint = Annotated[
+    str,
+    AfterValidator(_endpoint),
+    WithJsonSchema({"type": "string", "pattern": "^unix:///.+", "examples": ["unix:///run/spire/agent.sock"]}),
+]
+OwnId = Annotated[str, AfterValidator(_own_id), WithJsonSchema({"type": "string", "pattern": "^spiffe://[^/]+/.+"})]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class Listen(Model):
-    """The two doors."""
+    """The doors."""
 
     agents: Address = Field(description="mTLS gRPC, for agents.")
+    proxies: Address | None = Field(None, description="mTLS gRPC, for proxies that end agents' TLS; with `proxies`.")
     operations: Address = Field(description="/metrics, /livez, /readyz, without authentication.")
     allow_remote_operations: bool = Field(False, description="Lets operations listen beyond loopback.")
 
 
 class Identity(Model):
-    """brokerd's own X.509-SVID, and whose SVIDs it accepts. PEM files; the SVID may rotate in place."""
+    """brokerd's own X.509-SVID, and whose SVIDs it accepts: from the SPIFFE Workload API, or from PEM files.
 
-    certificate: FilePath
-    private_key: FilePath
-    bundles: dict[TrustDomain, FilePath] = Field(min_length=1, description="Trust bundle per trust domain.")
+    Both follow rotation. A bundle that is a file is taken from there, whatever the Workload API says.
+    """
+
+    workload_api: Endpoint | None = Field(None, description="The SPIFFE agent's socket. Or else the next two:")
+    certificate: FilePath | None = Field(None, description="The SVID and its intermediates.")
+    private_key: FilePath | None = None
+    spiffe_id: OwnId | None = Field(None, description="Which SVID of the Workload API's; default: the first.")
+    bundles: dict[TrustDomain, FilePath] = Field(default_factory=dict, description="Trust bundle per trust domain.")
+    federates_with: tuple[TrustDomain, ...] = Field(
+        (), strict=False, description="Whose SVIDs are accepted beside the own trust domain's. Nobody else's are."
+    )
+
+    @property
+    def files(self) -> tuple[Path, Path] | None:
+        """Certificate and key; None where the Workload API has them."""
+        return (self.certificate, self.private_key) if self.certificate and self.private_key else None
+
+
+class Proxies(Model):
+    """Who may bring calls of agents that prove themselves by a JWT-SVID, and what such a token must be for."""
+
+    allow: tuple[OwnId, ...] = Field(min_length=1, strict=False, description="SPIFFE IDs of the proxies.")
+    audience: Annotated[str, Field(pattern=r"^[!-~]{1,2048}$", description="The one aud of a token, exactly.")]
+    jwt_bundles: dict[TrustDomain, FilePath] = Field(
+        default_factory=dict,
+        description="JWT bundle (SPIFFE bundle, JSON) per trust domain; the others' from identity.workload_api.",
+    )
 
 
 class Deploy(Model):
@@ -171,6 +218,7 @@ class Config(Model):
     trust_domain: TrustDomain
     listen: Listen
     identity: Identity
+    proxies: Proxies | None = None
     deploy: Deploy
     state: State
     keys: Keys
@@ -196,8 +244,8 @@ def _contradictions(config: Config, document: Document) -> Iterator[Problem]:
     def problem(at: tuple[str | int, ...], message: str, hint: str) -> Problem:
         return Problem(document.file, document.line(at), ".".join(map(str, at)), message, hint)
 
-    if config.trust_domain not in config.identity.bundles:
-        yield problem(("identity", "bundles"), f"has no bundle for {config.trust_domain}", "Agents could not call.")
+    yield from _identity_problems(config, problem)
+    yield from _proxies_problems(config, problem)
     listen, limits = config.listen, config.limits
     if not listen.operations.loopback and not listen.allow_remote_operations:
         hint = "It has no authentication. Listen on 127.0.0.1, or set listen.allow_remote_operations: true."
@@ -216,12 +264,68 @@ def _contradictions(config: Config, document: Document) -> Iterator[Problem]:
     yield from _misplaced_keys(config, problem)
 
 
+def _identity_problems(config: Config, problem: Any) -> Iterator[Problem]:
+    identity, own = config.identity, config.trust_domain
+    if identity.workload_api is not None:
+        for name in ("certificate", "private_key"):
+            if getattr(identity, name) is not None:
+                yield problem(("identity", name), "is a second identity beside workload_api", "Keep one of the two.")
+    else:
+        for name in ("certificate", "private_key"):
+            if getattr(identity, name) is None:
+                hint = "Name the two files, or set identity.workload_api to the SPIFFE agent's socket."
+                yield problem(("identity", name), "is missing", hint)
+        for name in (own, *identity.federates_with):
+            if name not in identity.bundles:
+                yield problem(("identity", "bundles"), f"has no bundle for {name}", "Its agents could not call.")
+        if identity.spiffe_id is not None:
+            yield problem(("identity", "spiffe_id"), "chooses among the SVIDs of workload_api, which is not set", "")
+    if identity.spiffe_id is not None and SpiffeId.parse(identity.spiffe_id).trust_domain != own:
+        yield problem(("identity", "spiffe_id"), f"is not of the broker's own trust domain, {own}", "")
+    for name in identity.bundles:
+        if name not in (own, *identity.federates_with):
+            hint = "List it in identity.federates_with, if its agents shall call."
+            yield problem(("identity", "bundles", name), "is a trust domain that is not accepted", hint)
+    for index, name in enumerate(identity.federates_with):
+        if name == own:
+            hint = "A federated trust domain never stands for the own one."
+            yield problem(("identity", "federates_with", index), "is the broker's own trust domain", hint)
+        elif name in identity.federates_with[:index]:
+            yield problem(("identity", "federates_with", index), "is listed twice", "")
+
+
+def _proxies_problems(config: Config, problem: Any) -> Iterator[Problem]:
+    address, proxies, own = config.listen.proxies, config.proxies, config.trust_domain
+    if address is not None and address in (config.listen.agents, config.listen.operations):
+        yield problem(("listen", "proxies"), f"{address} is listened on for something else", "Give it a port.")
+    if proxies is None:
+        if address is not None:
+            yield problem(("listen", "proxies"), "needs the section proxies", "Say which proxies are allowed there.")
+        return
+    if address is None:
+        yield problem(("proxies",), "needs listen.proxies", "Say where proxies connect, or leave the section out.")
+    accepted = (own, *config.identity.federates_with)
+    for index, text in enumerate(proxies.allow):
+        at = ("proxies", "allow", index)
+        if text in proxies.allow[:index]:
+            yield problem(at, "is listed twice", "")
+        if SpiffeId.parse(text).trust_domain not in accepted:
+            yield problem(at, "is of a trust domain that is not accepted", "List that in identity.federates_with.")
+    if not proxies.jwt_bundles and config.identity.workload_api is None:
+        yield problem(("proxies", "jwt_bundles"), "is missing", "Without a Workload API, name at least one file.")
+    for name in proxies.jwt_bundles:
+        if name not in accepted:
+            hint = "List it in identity.federates_with, if its agents shall call."
+            yield problem(("proxies", "jwt_bundles", name), "is a trust domain that is not accepted", hint)
+
+
 def _misplaced_keys(config: Config, problem: Any) -> Iterator[Problem]:
     # Whoever steals the database must not find the key to its MACs beside it.
     state = config.state.directory.resolve()
     keys = [(("keys", "ledger", index), ref) for index, ref in enumerate(config.keys.ledger)]
     files = [(at, Path(ref.removeprefix("file:"))) for at, ref in keys if ref.startswith("file:")]
-    for at, file in [*files, (("identity", "private_key"), config.identity.private_key)]:
+    own_key = [(("identity", "private_key"), config.identity.private_key)] if config.identity.private_key else []
+    for at, file in [*files, *own_key]:
         if file.resolve().is_relative_to(state):
             yield problem(at, "lies in the state directory", "Keep keys away from the database.")
     for at, ref in keys:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from broker.errors import InvalidInput, Reason, Tampered
 from broker.references import resolve
 
-# HMAC-SHA256 gains nothing from more, and loses strength with less (RFC 2104 section 3).
+# HMAC-SHA256 and a 32-byte keyed BLAKE2b gain nothing from more, and lose strength with less (RFC 2104 section 3).
 LEAST_BYTES = 32
 # A random 32-byte key has about 30 different byte values; this only catches keys that nobody drew at random.
 _LEAST_VALUES = 12

@@ -65,6 +65,8 @@ class Snapshot:
         templates: int,
         deploy_digest: str,
         own_svid_expires: datetime,
+        own_svid_overdue: bool,
+        roots: Mapping[str, int],
         tls_problems: int,
     ) -> None:
         self.figures = figures
@@ -74,6 +76,8 @@ class Snapshot:
         self.templates = templates
         self.deploy_digest = deploy_digest
         self.own_svid_expires = own_svid_expires
+        self.own_svid_overdue = own_svid_overdue
+        self.roots = roots
         self.tls_problems = tls_problems
 
 
@@ -150,7 +154,16 @@ def _house(snapshot: Snapshot) -> Iterator[Metric]:
         snapshot.own_svid_expires.timestamp(),
     )
     yield _gauge(
-        "broker_tls_problems", "Identity files that could not be taken in; the last good stay.", snapshot.tls_problems
+        "broker_svid_overdue", "1 while brokerd's own SVID should have been renewed.", float(snapshot.own_svid_overdue)
+    )
+    roots = GaugeMetricFamily("broker_bundle_roots", "Roots in force, by trust domain.", labels=["trust_domain"])
+    for trust_domain, count in sorted(snapshot.roots.items()):
+        roots.add_metric([trust_domain], count)
+    yield roots
+    yield _gauge(
+        "broker_tls_problems",
+        "Identity material that could not be taken in; the last good stays.",
+        snapshot.tls_problems,
     )
     digest = GaugeMetricFamily("broker_deploy_info", "The deploy set in force.", labels=["digest"])
     digest.add_metric([snapshot.deploy_digest], 1)

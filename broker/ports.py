@@ -16,6 +16,7 @@ from typing import Protocol
 
 from broker.audit.event import AuditEvent
 from broker.identity.agent import Person, Registry
+from broker.identity.denied import DenyList
 from broker.lease.credential import Contract, Credential
 from broker.lease.machine import Event, State
 from broker.policy.cedar import PolicySet
@@ -194,6 +195,7 @@ class DeploySet:
     templates: Mapping[str, ScopeTemplate]
     policies: PolicySet
     connectors: Mapping[str, ConnectorSpec]
+    denied: DenyList = field(default_factory=DenyList)
 
 
 class DeploySource(Protocol):
@@ -222,6 +224,7 @@ class EndCause(StrEnum):
     TASK_DEADLINE = "TASK_DEADLINE"  # its task's deadline passed
     HOLD_DROPPED = "HOLD_DROPPED"  # its task was held and the holder let go for the grace time
     HOLDER_UNREGISTERED = "HOLDER_UNREGISTERED"  # its holder left the registry
+    HOLDER_DENIED = "HOLDER_DENIED"  # operators denied its holder, or the certificate that asked for it
     NEVER_ISSUED = "NEVER_ISSUED"  # proof that nothing was made
 
 
@@ -327,6 +330,7 @@ class Lease:
     attempts: int
     failures: int  # of revoking, in a row
     next_due: datetime | None
+    svid_serial: str  # of the certificate that asked for the latest attempt: hex, lower case, or empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +347,7 @@ class Intent:
     lease_id: str  # used if this request_id is new
     attempt_id: str
     holder: str
+    svid_serial: str  # of the certificate that asked: hex, lower case; empty where none did
     request: AccessRequest
     request_digest: str
     scope: Scope
@@ -499,8 +504,12 @@ class LeaseStore(Protocol):
         """Move every living attempt of the selected leases to REVOKING, due now; how many attempts."""
         ...
 
-    async def end_unregistered(self, tenant: str, registered: frozenset[str], now: datetime) -> int:
-        """End the living leases whose holder is not in ``registered``; how many attempts."""
+    async def end_unregistered(self, tenant: str, registered: Callable[[str], bool], now: datetime) -> int:
+        """End the living leases for whose holder ``registered`` is false; how many attempts."""
+        ...
+
+    async def end_denied(self, tenant: str, denied: Callable[[str, str], bool], now: datetime) -> int:
+        """End the living leases for whose (holder, svid_serial) ``denied`` is true; how many attempts."""
         ...
 
     async def claim_due(self, connector: str, now: datetime, limit: int, claim_for: timedelta) -> Sequence[Attempt]:

@@ -17,6 +17,17 @@ from broker.dev.openbao_database import DatabaseEngineFacts, configure_database
 from broker.dev.orders import create_orders
 from broker.dev.postgres import PostgresFacts, PostgresServer
 from broker.secret import Secret
+from tests import whole_run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    whole_run.temporary_files_in_memory(config)
+    whole_run.no_chatter_of_grpc()
+    whole_run.long_modules_first(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    whole_run.put_long_modules_first(items)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from broker.issuance.caller import Caller
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
+from broker.lease.sealing import SealedTo
 from broker.ports import Connector
 
 DEFAULT_PAGE = 100
@@ -45,6 +46,10 @@ class AgentService:
             svid_expire_time=convert.timestamp(caller.peer.not_after),
             tenant=caller.tenant,
             deploy_digest=caller.deploy.digest,
+            delivery=caller.peer.delivery,
+            proxy=str(caller.peer.proxy.spiffe_id) if caller.peer.proxy else "",
+            principal=agent.principal,
+            segments=[f"{name}={value}" for name, value in agent.segments],
         )
 
     async def ListTemplates(
@@ -97,11 +102,19 @@ class AgentService:
         """A credential, once."""
         asked = convert.access_request(request)
         grant = await self._issuer.request(caller, asked, validate_only=request.validate_only)
-        return pb.RequestCredentialResponse(
+        answer = pb.RequestCredentialResponse(
             decision=convert.decision(grant.decision),
             lease=None if grant.lease is None else convert.lease(grant.lease),
-            credential=None if grant.credential is None else convert.credential(grant.credential),
         )
+        if grant.lease is None or grant.credential is None:
+            return answer
+        if asked.recipient_public_key:
+            to = SealedTo(grant.lease.id, grant.lease.attempt_id, caller.id, asked.request_id)
+            sealed = convert.sealed_credential(grant.credential, asked.recipient_public_key, to)
+            answer.sealed_credential.CopyFrom(sealed)
+        else:
+            answer.credential.CopyFrom(convert.credential(grant.credential))
+        return answer
 
     async def ConfirmDelivery(
         self, request: pb.ConfirmDeliveryRequest, caller: Caller, context: Any

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from broker.errors import Defect, Denied, Reason
+from broker.errors import Defect, Denied, InvalidInput, Reason
+from broker.identity.agent import Delivery
 
 
 class Allowed(StrEnum):
@@ -56,6 +57,12 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
     }
 )
 
+# What changes something. Through a proxy each needs a request_id of its own.
+CHANGES: Final = frozenset(
+    f"/{_AGENTS}/{name}"
+    for name in ("StartTask", "CompleteTask", "HoldTask", "RequestCredential", "ConfirmDelivery", "RevokeLease")
+)
+
 
 def allowed(method: str) -> Allowed:
     """Who may call ``method``. Raises :class:`Denied` for one that nobody has decided about."""
@@ -70,3 +77,18 @@ def check_complete(methods: Iterable[str]) -> None:
     missing = sorted(set(methods) - set(TABLE))
     if missing:
         raise Defect(Reason.INTERNAL, f"no authorization rule for {', '.join(missing)}.")
+
+
+def check_request_id(method: str, request: Any, delivery: Delivery) -> None:
+    """Raises :class:`InvalidInput` (REQUEST_ID_REQUIRED) for a change through a proxy that has none.
+
+    A proxy, and whoever sits behind it, may send a call again that it saw; its id makes the repeat
+    recognisable, in the ledger where the change makes something new and in both sides' logs elsewhere.
+    """
+    if delivery is Delivery.PROXY and method in CHANGES and not request.request_id:
+        raise InvalidInput(
+            Reason.REQUEST_ID_REQUIRED,
+            f"{method.rpartition('/')[2]} came through a proxy without a request_id.",
+            hint="Give each change an id of its own, and the same one when it is sent again.",
+            metadata={"field": "request_id"},
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,6 +11,7 @@ from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import contract_pb2, credential_pb2, lease_pb2, task_pb2, template_pb2
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import AwsSession, Contract, Credential, DatabaseLogin
+from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
 from broker.policy.decision import Decision
 from broker.ports import Lease, LeaseEvent, Task
 from broker.scope.model import ScopeTemplate
@@ -65,7 +65,14 @@ def access_request(message: service.RequestCredentialRequest) -> AccessRequest:
         prompt=message.prompt,
         tool_call=message.tool_call,
         plan=message.plan,
+        recipient_public_key=_recipient(message.recipient_public_key),
     )
+
+
+def _recipient(key: bytes) -> bytes:
+    if key:
+        check_recipient_key(key)
+    return key
 
 
 # ------------------------------------------------------------------ to the wire
@@ -177,6 +184,14 @@ def credential(value: Credential) -> credential_pb2.Credential:
             return credential_pb2.Credential(aws_session=session)
 
 
+def sealed_credential(value: Credential, recipient: bytes, to: SealedTo) -> credential_pb2.SealedCredential:
+    """The same for whoever holds the key, and for nobody on the way."""
+    sealed = seal(credential(value).SerializeToString(), recipient, to)
+    return credential_pb2.SealedCredential(
+        suite=SUITE, encapsulated_key=sealed.encapsulated_key, ciphertext=sealed.ciphertext
+    )
+
+
 def contract(value: Contract) -> contract_pb2.RevocationContract:
     """A connector's contract as a message."""
     return contract_pb2.RevocationContract(
@@ -204,15 +219,16 @@ def template(value: ScopeTemplate, promised: Contract | None) -> template_pb2.Sc
         actions=value.actions,
         max_ttl=_duration(value.max_ttl),
         required_fields=sorted(value.mandatory),
-        parameters=_parameters(list(value.parameters.values())),
+        parameters=[
+            *(_parameter(each) for each in value.parameters.values()),
+            *(_parameter(each.parameter, each.segment) for each in value.from_identity.values()),
+        ],
         contract=None if promised is None else contract(promised),
         digest=value.digest,
     )
 
 
-def _parameters(values: Sequence[Parameter]) -> list[template_pb2.ParameterSpec]:
-    return [_parameter(value) for value in values]
-
-
-def _parameter(value: Parameter) -> template_pb2.ParameterSpec:
-    return template_pb2.ParameterSpec(name=value.name, type=value.kind, expectation=value.expected)
+def _parameter(value: Parameter, segment: str = "") -> template_pb2.ParameterSpec:
+    return template_pb2.ParameterSpec(
+        name=value.name, type=value.kind, expectation=value.expected, from_identity=segment
+    )

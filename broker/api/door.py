@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -24,10 +25,12 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 
 from broker.api import authorization
+from broker.api.bearer import Metadata
 from broker.api.errors import status_code, to_status, unexpected
 from broker.api.redaction import redacted
+from broker.api.streams import rechecked
 from broker.api.tls import MAX_MESSAGE_BYTES
-from broker.errors import BrokerError, InvalidInput, NotReady, Reason, Unauthenticated
+from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason
 from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
 from broker.issuance.refusals import RefusalBudget, refusal
@@ -35,8 +38,10 @@ from broker.ports import Clock, DeploySource, LeaseStore, Rng
 
 log = structlog.get_logger("broker.api")
 
-Identify = Callable[[Mapping[str, Any]], Peer]
+# Of gRPC's auth context and the call's metadata.
+Identify = Callable[[Mapping[str, Any], Metadata], Peer]
 ANONYMOUS = "anonymous"
+DENIED = "denied"
 
 
 class Measure(Protocol):
@@ -48,7 +53,10 @@ class Measure(Protocol):
 
 
 class Door:
-    """Wraps handlers. ``identify`` turns an auth context into a validated peer or raises."""
+    """Wraps handlers. ``identify`` turns auth context and metadata into a validated peer or raises.
+
+    Each listener has a door of its own, which differs in ``identify`` and in nothing else.
+    """
 
     def __init__(
         self,
@@ -81,19 +89,22 @@ class Door:
 
     def check_svid(self, context: aio.ServicerContext[Any, Any]) -> Peer:
         """Who is at the other end, valid now. Raises :class:`Unauthenticated`."""
-        return self._identify(context.auth_context())
+        return self._identify(context.auth_context(), tuple(context.invocation_metadata() or ()))
 
-    def still_welcome(self, caller: Caller) -> None:
-        """For streams, per message: the SVID is still valid, the agent still registered."""
-        now = self._clock.now()
-        if now >= caller.peer.not_after:
-            raise Unauthenticated(
-                Reason.SVID_EXPIRED,
-                f"the SVID of {caller.id} expired at {caller.peer.not_after.isoformat()} on an open stream.",
-                hint="Reconnect with the rotated SVID and resume from the last sequence.",
-                metadata={"spiffeId": caller.id},
-            )
-        self._deploy.current.registry.find(caller.agent.spiffe_id)
+    def still_welcome(self, context: aio.ServicerContext[Any, Any], caller: Caller) -> None:
+        """For streams, again and again: what let ``caller`` in would do so now, with today's bundles and rules.
+
+        Raises :class:`Unauthenticated` or :class:`Denied`.
+        """
+        peer = self.check_svid(context)
+        if peer.spiffe_id != caller.agent.spiffe_id:
+            raise Defect(Reason.INTERNAL, "a connection has changed its identity.")
+        self.check_denied(peer)
+        self._deploy.current.registry.find(peer.spiffe_id)
+
+    def check_denied(self, peer: Peer) -> None:
+        """Raises :class:`Denied` (AGENT_DENIED) for whom operators have denied."""
+        self._deploy.current.denied.check(peer, self._clock.now())
 
     # ------------------------------------------------------------------ wrapping
 
@@ -103,32 +114,41 @@ class Door:
 
         async def unary(raw: bytes, context: aio.ServicerContext[Any, Any]) -> Message:
             started = time.perf_counter()
-            principal = ANONYMOUS
+            principal = counted = ANONYMOUS
             try:
                 peer = self.check_svid(context)
                 principal = str(peer.spiffe_id)
+                caller = self._caller(peer)
+                counted = caller.agent.principal
                 request = parse(raw)
+                authorization.check_request_id(path, request, peer.delivery)
                 if log.is_enabled_for(logging.DEBUG):
                     log.debug("request", method=path, principal=principal, body=redacted(request))
-                response: Message = await handler(request, self._caller(peer), context)
+                response: Message = await handler(request, caller, context)
+                # Denied while it was under way: what was issued is not delivered, and is ended (daemon/reloading.py).
+                self.check_denied(peer)
             except BaseException as failure:
-                await self._refuse(failure, path, principal, started, context)
+                await self._refuse(failure, path, principal, counted, started, context)
                 raise
             self._done(path, principal, "OK", started)
             return response
 
         async def stream(raw: bytes, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
             started = time.perf_counter()
-            principal = ANONYMOUS
+            principal = counted = ANONYMOUS
             try:
                 peer = self.check_svid(context)
                 principal = str(peer.spiffe_id)
                 caller = self._caller(peer)
-                async for response in handler(parse(raw), caller, context):
-                    self.still_welcome(caller)
+                counted = caller.agent.principal
+                request = parse(raw)
+                authorization.check_request_id(path, request, peer.delivery)
+                async for response in rechecked(
+                    handler(request, caller, context), partial(self.still_welcome, context, caller)
+                ):
                     yield response
             except BaseException as failure:
-                await self._refuse(failure, path, principal, started, context)
+                await self._refuse(failure, path, principal, counted, started, context)
                 raise
             self._done(path, principal, "OK", started)
 
@@ -137,18 +157,24 @@ class Door:
         return grpc.unary_unary_rpc_method_handler(unary, None, serialize)
 
     def _caller(self, peer: Peer) -> Caller:
-        deploy = self._deploy.current
-        return Caller(self._tenant, deploy.registry.find(peer.spiffe_id), peer, deploy, self._clock.now())
+        deploy, now = self._deploy.current, self._clock.now()
+        deploy.denied.check(peer, now)
+        return Caller(self._tenant, deploy.registry.find(peer.spiffe_id), peer, deploy, now)
 
     async def _refuse(
         self,
         failure: BaseException,
         path: str,
         principal: str,
+        counted: str,
         started: float,
         context: aio.ServicerContext[Any, Any],
     ) -> None:
-        """Answer a failure; returns only for what is not an answer (cancellation, an abort under way)."""
+        """Answer a failure; returns only for what is not an answer (cancellation, an abort under way).
+
+        ``principal`` is who asked; ``counted`` is in whose budget the refusal is: all workloads of one registry
+        entry share one, and so do all that are not registered.
+        """
         if isinstance(failure, aio.AbortError) or not isinstance(failure, Exception):
             self._done(path, principal, "CANCELLED", started)
             return
@@ -156,17 +182,18 @@ class Door:
             request_id = self._rng.id()
             log.error("unexpected failure", method=path, request_id=request_id, exc_info=failure)
             failure = unexpected(request_id)
-        await self._record(failure, path, principal)
+        await self._record(failure, path, principal, counted)
         self._done(path, principal, failure.reason, started)
         await context.abort_with_status(to_status(failure))
 
-    async def _record(self, failure: BrokerError, path: str, principal: str) -> None:
-        """The refusal's own event, within the principal's budget. Its failing changes no answer."""
+    async def _record(self, failure: BrokerError, path: str, principal: str, counted: str) -> None:
+        """The refusal's own event, within its budget. Its failing changes no answer."""
         if isinstance(failure, NotReady):
             return
         now = self._clock.now()
-        who = principal if failure.reason is not Reason.AGENT_NOT_REGISTERED else ANONYMOUS
-        _, alone = self._budget.admit(who, failure.reason, now)
+        # One budget for all that are denied, so that no flood of strangers hides them.
+        whose = DENIED if failure.reason is Reason.AGENT_DENIED else counted
+        _, alone = self._budget.admit(whose, failure.reason, now)
         if not alone:
             return
         metadata = {**failure.metadata, "status": status_code(failure).name}

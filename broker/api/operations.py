@@ -14,10 +14,19 @@ from broker.errors import BrokerError
 
 
 class Operations:
-    """Serves the three pages. ``problems`` says why grants are stopped (empty: ready)."""
+    """Serves the three pages.
 
-    def __init__(self, problems: Callable[[], Sequence[str]], metrics: Callable[[], Awaitable[bytes]]) -> None:
+    ``problems`` says why grants are stopped (empty: ready), ``warnings`` what will stop them unless somebody looks.
+    """
+
+    def __init__(
+        self,
+        problems: Callable[[], Sequence[str]],
+        warnings: Callable[[], Sequence[str]],
+        metrics: Callable[[], Awaitable[bytes]],
+    ) -> None:
         self._problems = problems
+        self._warnings = warnings
         self._metrics = metrics
         app = web.Application()
         app.add_routes(
@@ -43,7 +52,8 @@ class Operations:
 
     async def _readyz(self, request: web.Request) -> web.Response:
         problems = list(self._problems())
-        text = json.dumps({"ready": not problems, "problems": problems}) + "\n"
+        told = {"ready": not problems, "problems": problems, "warnings": list(self._warnings())}
+        text = json.dumps(told) + "\n"
         return web.Response(text=text, status=503 if problems else 200, content_type="application/json")
 
     async def _scrape(self, request: web.Request) -> web.Response:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from broker.api import authorization
 from broker.api.agents import AgentService
 from broker.api.door import Door
 from broker.api.errors import to_status
+from broker.api.streams import rechecked, while_welcome
 from broker.api.tls import SERVER_OPTIONS
 from broker.api.v1 import broker_service_pb2
 from broker.errors import BrokerError
@@ -24,10 +26,18 @@ BROKER_SERVICE: ServiceDescriptor = broker_service_pb2.DESCRIPTOR.services_by_na
 
 
 class AgentServer:
-    """Serves agents on one address until stopped."""
+    """Serves agents on one address until stopped; ``options`` replace the transport's usual ones."""
 
-    def __init__(self, door: Door, service: AgentService, *, max_concurrent_rpcs: int) -> None:
-        self._server = aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=max_concurrent_rpcs)
+    def __init__(
+        self,
+        door: Door,
+        service: AgentService,
+        *,
+        max_concurrent_rpcs: int,
+        options: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        transport = [*{**dict(SERVER_OPTIONS), **dict(options)}.items()]
+        self._server = aio.server(options=transport, maximum_concurrent_rpcs=max_concurrent_rpcs)
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers((door.handlers(BROKER_SERVICE, service),))
         guarded = _Guarded(self._server, door)
@@ -79,26 +89,31 @@ class _Guarded:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
 
     def _guard(self, handler: Any) -> Any:
-        check = self._check
         halves = (handler.request_streaming, handler.response_streaming)
         kind = "_".join("stream" if streaming else "unary" for streaming in halves)
         behavior = getattr(handler, kind)
 
         async def generator(request: Any, context: Any) -> AsyncIterator[Any]:
-            await check(context)
-            async for response in behavior(request, context):
-                yield response
+            async with self._let_in(context) as check:
+                async for response in rechecked(behavior(request, context), check):
+                    yield response
 
         async def coroutine(request: Any, context: Any) -> Any:
-            await check(context)
-            return await behavior(request, context)
+            # A stream may be a coroutine that writes by itself, too (Health.Watch).
+            async with self._let_in(context) as check:
+                return await while_welcome(behavior(request, context), check)
 
         wrap = getattr(grpc, f"{kind}_rpc_method_handler")
         guarded = generator if inspect.isasyncgenfunction(behavior) else coroutine
         return wrap(guarded, handler.request_deserializer, handler.response_serializer)
 
-    async def _check(self, context: aio.ServicerContext[Any, Any]) -> None:
+    @asynccontextmanager
+    async def _let_in(self, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Callable[[], None]]:
+        def check() -> None:
+            self._door.check_denied(self._door.check_svid(context))
+
         try:
-            self._door.check_svid(context)
+            check()
+            yield check
         except BrokerError as failure:
             await context.abort_with_status(to_status(failure))

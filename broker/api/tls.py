@@ -1,6 +1,6 @@
 """TLS at the gRPC door: who may connect, and who a connection turned out to be.
 
-Belongs here: server credentials that follow their files, the transport limits of the door, and the way from
+Belongs here: server credentials that follow their material, the transport limits of the door, and the way from
 gRPC's ``auth_context`` to a validated :class:`Peer`. TLS (1.2 or later, the library's floor) requires a
 client certificate from *some* bundle; who it stands for is decided by ``broker/identity/svid.py`` for each request,
 because a connection outlives its certificate and ``peer_spiffe_id`` is bound to no trust domain.
@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import grpc
 
-from broker.api.tls_files import LastGood, ServerIdentity, load_server_identity, read_guarded
-from broker.errors import BrokerError, Reason, Unauthenticated
+from broker.api.tls_material import LastGood, Origin, ServerIdentity, compose
+from broker.errors import BrokerError, NotReady, Reason, Unauthenticated
 from broker.identity.agent import Peer
 from broker.identity.bundle import Bundles, TrustBundle
 from broker.identity.peer_cache import PeerCache
@@ -57,48 +56,58 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """Where the material is: PEM files. ``bundles`` maps each trust domain to its roots."""
+class TlsMaterial:
+    """Where everything comes from. ``bundles`` has the own trust domain and every other that is accepted.
 
-    certificate: Path  # the broker's leaf, then its intermediates
-    key: Path
-    bundles: Mapping[str, Path]
+    Those in ``may_be_absent`` may have no bundle at the start, or lose it: then nobody of theirs gets in.
+    """
+
+    trust_domain: str
+    identity: Origin[ServerIdentity]
+    bundles: Mapping[str, Origin[TrustBundle | None]]
+    may_be_absent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class _InForce:
     identity: ServerIdentity
     bundles: Bundles
+    ended: bool
     configuration: grpc.ServerCertificateConfiguration
 
     @classmethod
-    def of(cls, identity: ServerIdentity, bundles: Bundles) -> _InForce:
+    def of(cls, identity: ServerIdentity, bundles: Bundles, now: datetime) -> _InForce:
+        ended = identity.ended(now)
+        # Past its end no handshake shall succeed, not even with a client whose clock is behind: the only root
+        # is then a certificate that signed nobody, and has itself expired.
+        roots = identity.chain_pem if ended else bundles.pem
         pair = (identity.key_pem, identity.chain_pem)
-        return cls(identity, bundles, grpc.ssl_server_certificate_configuration([pair], bundles.pem))
+        return cls(identity, bundles, ended, grpc.ssl_server_certificate_configuration([pair], roots))
 
 
 class ServerTls:
-    """The door's TLS material, as its files say now or last said well.
+    """The door's TLS material, as its origins say now or last said well.
 
     Construction raises :class:`InvalidInput` (CONFIG_INVALID): a broker without good material does not
-    serve. Afterwards nothing raises: own pair and each bundle are kept separately until their file is
+    serve. Afterwards nothing raises: own pair and each bundle are kept separately until their origin is
     good again, so that one trust domain's bad bundle delays neither another's removed root nor the
     broker's own renewal. ``problems`` tells what is being kept, for readyz and metrics.
 
-    Every new handshake refreshes. The daemon also calls :meth:`refresh` each second, because requests
-    on open connections are judged by ``bundles`` too. Safe from any thread.
+    The daemon calls :meth:`refresh` each second and whenever an origin says that it has changed; requests on
+    open connections are judged by ``bundles``, new handshakes by the same from then on. Safe from any thread.
     """
 
-    def __init__(self, files: TlsFiles, clock: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._identity = LastGood(
-            (files.certificate, files.key),
-            lambda: load_server_identity(files.certificate, files.key, clock.now()),
-            monotonic,
-        )
-        self._bundles = tuple(_bundle_file(name, path, monotonic) for name, path in files.bundles.items())
-        self._set_error: BrokerError | None = None
+    def __init__(self, material: TlsMaterial, clock: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._own = material.trust_domain
+        self._clock = clock
+        self._identity = LastGood(material.identity, monotonic)
+        self._bundles: dict[str, LastGood[TrustBundle | None]] = {
+            name: LastGood(origin, monotonic, _nobody if name in material.may_be_absent else None)
+            for name, origin in material.bundles.items()
+        }
+        self._yielded: Mapping[str, BrokerError] = {}
         self._lock = threading.Lock()
-        self._in_force = _InForce.of(self._identity.value, Bundles(each.value for each in self._bundles))
+        self._in_force = _InForce.of(self._identity.value, self._composed({}), clock.now())
 
     @property
     def bundles(self) -> Bundles:
@@ -107,31 +116,38 @@ class ServerTls:
 
     @property
     def identity(self) -> ServerIdentity:
-        """The broker's own certificate in force; past its ``not_after`` clients refuse to connect."""
+        """The broker's own SVID in force; past its ``not_after`` nobody connects any more."""
         return self._in_force.identity
 
     @property
     def problems(self) -> tuple[BrokerError, ...]:
-        """What is wrong with the files while the last good material stays in force; empty when all is well."""
-        errors = (self._identity.error, *(each.error for each in self._bundles), self._set_error)
-        return tuple(error for error in errors if error)
+        """What is wrong with the material while the last good stays in force; empty when all is well."""
+        kept = (self._identity.error, *(self._problem(name) for name in self._bundles))
+        return tuple(error for error in (*kept, *self._yielded.values()) if error)
 
     def refresh(self) -> None:
-        """Take in what changed on disk. Never raises; ``problems`` has what could not be taken."""
+        """Take in what changed. Never raises; ``problems`` has what could not be taken."""
         with self._lock:
-            changed = [self._identity.refresh(), *(each.refresh() for each in self._bundles)]
-            if any(changed):
-                self._in_force = _InForce.of(self._identity.value, self._whole_set())
+            changed = [self._identity.refresh(), *(each.refresh() for each in self._bundles.values())]
+            now = self._clock.now()
+            if any(changed) or self._identity.value.ended(now) is not self._in_force.ended:
+                self._in_force = _InForce.of(self._identity.value, self._composed(self._in_force.bundles), now)
 
-    def _whole_set(self) -> Bundles:
-        try:
-            bundles = Bundles(each.value for each in self._bundles)
-        except BrokerError as error:
-            # Each file is good, but not beside the others (a root in two trust domains).
-            self._set_error = error
-            return self._in_force.bundles
-        self._set_error = None
+    def _composed(self, before: Mapping[str, TrustBundle]) -> Bundles:
+        offered = {name: each.value for name, each in self._bundles.items() if each.value is not None}
+        bundles, self._yielded = compose(self._own, offered, before)
         return bundles
+
+    def _problem(self, name: str) -> BrokerError | None:
+        kept = self._bundles[name]
+        if kept.value is not None or kept.error is not None:
+            return kept.error
+        return NotReady(
+            Reason.SVID_TRUST_DOMAIN_UNKNOWN,
+            f"There is no trust bundle for {name}, so nobody of it gets in.",
+            hint="It comes from the Workload API once the broker's entry federates with it.",
+            metadata={"trustDomain": name},
+        )
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials for one port: client certificate required, new material from the next handshake on."""
@@ -148,15 +164,14 @@ class ServerTls:
     ) -> tuple[grpc.ServerCertificateConfiguration, Callable[[], grpc.ServerCertificateConfiguration | None]]:
         """What one port starts with, and the question it asks at each handshake: None means "as before".
 
-        The question runs in a thread of gRPC's core. Were it to raise, the handshake would go on with
-        the old material and without a word, so it does not. Not answering with what is already there
-        matters too: gRPC would build its TLS context anew for every handshake.
+        The question runs in a thread of gRPC's core, which holds up the handshake for it, and were it to
+        raise, the handshake would go on with the old material and without a word. So it only compares what is
+        in memory. Not answering with what is already there matters too: gRPC would build its TLS context anew.
         """
         initial = delivered = self._in_force.configuration
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
             nonlocal delivered
-            self.refresh()
             current = self._in_force.configuration
             if current is delivered:
                 return None
@@ -166,11 +181,8 @@ class ServerTls:
         return initial, fetch
 
 
-def _bundle_file(trust_domain: str, path: Path, monotonic: Callable[[], float]) -> LastGood[TrustBundle]:
-    def load() -> TrustBundle:
-        return TrustBundle.from_pem(trust_domain, read_guarded(path, private=False))
-
-    return LastGood((path,), load, monotonic)
+def _nobody() -> None:
+    """No bundle: nobody of that trust domain gets in."""
 
 
 def peer_from_auth_context(

@@ -32,6 +32,7 @@ class EventType(StrEnum):
     LEASE_STUCK = "lease.stuck"
     DELIVERY_CONFIRMED = "delivery.confirmed"
     REQUEST_REFUSED = "request.refused"
+    AGENT_DENIED = "agent.denied"  # somebody came whom operators have denied
     REFUSALS_SUMMARISED = "request.refusals_summarised"
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"

@@ -6,6 +6,7 @@ come with the daemon (``pip install jit-broker[daemon]``) and are imported when 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ def check(paths: tuple[Path, ...], form: str) -> None:
     Exits 0 if all would be taken. Otherwise prints each problem as FILE:LINE: FIELD: MESSAGE (HINT) and exits 1.
     """
     try:
-        results = [_check(path) for path in paths]
+        own = _own_trust_domain(paths)
+        results = [_check(path, own) for path in paths]
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing. Run: pip install 'jit-broker[daemon]'") from None
     if form == "json":
@@ -50,20 +52,32 @@ def check(paths: tuple[Path, ...], form: str) -> None:
         raise SystemExit(1)
 
 
-def _check(path: Path) -> _Checked:
+def _own_trust_domain(paths: tuple[Path, ...]) -> str:
+    """The broker's own, where its configuration is checked along with the deploy directory; else empty."""
+    from broker.config import load_config
+    from broker.files import Problems
+
+    for path in paths:
+        if not path.is_dir():
+            with contextlib.suppress(Problems):
+                return load_config(path).trust_domain
+    return ""
+
+
+def _check(path: Path, trust_domain: str) -> _Checked:
     from broker.files import Problems
 
     try:
-        summary, facts = _directory(path) if path.is_dir() else _config(path)
+        summary, facts = _directory(path, trust_domain) if path.is_dir() else _config(path)
     except Problems as found:
         return _Checked(str(path), "", {}, found.problems)
     return _Checked(str(path), summary, facts, ())
 
 
-def _directory(path: Path) -> tuple[str, dict[str, Any]]:
+def _directory(path: Path, trust_domain: str) -> tuple[str, dict[str, Any]]:
     from broker.deployfiles import load
 
-    loaded = load(path)
+    loaded = load(path, trust_domain)
     counts = {
         "agents": len(loaded.registry),
         "templates": len(loaded.templates),

@@ -28,6 +28,9 @@ def client_of(chosen: Settings) -> AsyncClient:
         certificate=chosen.certificate,
         key=chosen.key,
         bundle=chosen.bundle,
+        audience=chosen.audience,
+        token_file=chosen.token_file,
+        seal=chosen.seal,
     )
 
 

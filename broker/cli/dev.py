@@ -169,6 +169,11 @@ def _greeting(facts: DevFacts, copy: DeployCopy, first: DeploySet) -> Iterator[s
     if not copy.source.is_relative_to(Path.cwd()):
         yield f"            to change it: cp -r {shlex.quote(str(copy.source))} deploy, then broker dev --deploy deploy"
     yield ""
+    if not agents:
+        # A pattern stands for any number of workloads; which of them should get a socket is not known.
+        yield "No agent is registered by an exact id, so there is nobody to be. Add an agents/*.yaml with a spiffe_id,"
+        yield "and start `broker dev` again."
+        return
     yield "To be an agent, paste this in another terminal:"
     yield ""
     yield from _exports(facts, agents[0])

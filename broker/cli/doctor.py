@@ -1,7 +1,8 @@
 """``broker doctor``: every step from here to a broker's answer, and what is wrong with the first that fails.
 
 Belongs here: the order of the steps and how they are told. What is true of each is asked of the SDK's own
-parts, the same that explain a failed call.
+parts, the same that explain a failed call. ``broker doctor`` tells the rules about an SVID that are broken,
+``broker doctor identity`` each.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,9 +28,11 @@ from broker.client.svid import Material
 from broker.client.target import Target
 from broker.clock import SystemClock
 from broker.errors import BrokerError, Reason
+from broker.identity.doctor import Verdict
 
 # An SVID with less left is about to be renewed; if it is not, that is worth a word.
 _LITTLE = timedelta(minutes=1)
+_ABOUT_TIME = (Reason.SVID_EXPIRED, Reason.SVID_NOT_YET_VALID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,38 +56,38 @@ def doctor(ctx: click.Context, form: str) -> None:
     broker's certificate and its answer to `whoami`. Exits 1 if something is wrong; `error` names the first such step.
     """
     if ctx.invoked_subcommand is None:
-        _report(form)
+        _report(form, every_rule=False)
 
 
 @doctor.command()
 @format_option("text", "json")
 def identity(form: str) -> None:
-    """The same: every step by which the broker knows who you are."""
-    _report(form)
+    """The same, with the SVID's particulars and the verdict of each rule that the broker will ask."""
+    _report(form, every_rule=True)
 
 
-def _report(form: str) -> None:
+def _report(form: str, *, every_rule: bool) -> None:
     chosen = settings()
     findings = []
-    for finding in examine(chosen):
+    for finding in examine(chosen, every_rule=every_rule):
         findings.append(finding)
         if form == "text":
-            _print(finding)
+            _print(finding, 24 if every_rule else 13)
     if form == "json":
         print_json(findings)
     if not all(finding.ok for finding in findings):
         raise SystemExit(EXIT_WRONG)
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: Finding, width: int) -> None:
     mark = "ok   " if finding.ok else "error"
     reason = f"{finding.reason}: " if finding.reason else ""
-    click.echo(f"{mark}  {finding.step:<13}  {reason}{finding.detail}")
+    click.echo(f"{mark}  {finding.step:<{width}}  {reason}{finding.detail}")
     if finding.hint:
-        click.echo(f"{'':22}{finding.hint}")
+        click.echo(f"{'':{width + 9}}{finding.hint}")
 
 
-def examine(chosen: Settings) -> Iterator[Finding]:
+def examine(chosen: Settings, *, every_rule: bool = False) -> Iterator[Finding]:
     """The steps in order; ends after the first that nothing can follow."""
     try:
         source = svid_source(chosen.workload_api, certificate=chosen.certificate, key=chosen.key, bundle=chosen.bundle)
@@ -99,9 +102,17 @@ def examine(chosen: Settings) -> Iterator[Finding]:
     except BrokerError as error:
         yield _failed("SVID", error)
         return
-    yield Finding("SVID", True, str(material.spiffe_id))
-    problem = svid_problem(material, SystemClock().now())
-    yield from _svid(material, problem)
+    now = SystemClock().now()
+    yield Finding("SVID", True, _particulars(material) if every_rule else str(material.spiffe_id))
+    problem = svid_problem(material, now)
+    yield _validity(material, problem, now)
+    yield from _rules(material.verdicts(now), every_rule)
+    yield _trust_domain(material)
+    if chosen.audience or chosen.token_file:
+        token = _token(chosen)
+        yield token
+        if not token.ok:
+            return
     try:
         target = Target.parse(chosen.address, chosen.server_name)
     except BrokerError as error:
@@ -133,17 +144,56 @@ def _no_endpoint(detail: str) -> Finding:
     return Finding("endpoint", False, detail, Reason.SVID_MISSING, hint)
 
 
-def _svid(material: Material, problem: BrokerError | None) -> Iterator[Finding]:
-    if problem:
-        yield _failed("validity", problem)
-    else:
-        left = material.not_after - SystemClock().now()
-        little = "; it should have been renewed by now" if left < _LITTLE else ""
-        yield Finding("validity", True, f"until {moment(material.not_after)}, another {span(left)}{little}")
+def _particulars(material: Material) -> str:
+    leaf = material.leaf
+    beside = material.chain_pem.count(b"-----BEGIN CERTIFICATE-----") - 1
+    names = ", ".join(leaf.dns_names) or "none"
+    return (
+        f"{material.spiffe_id}, serial {leaf.serial:x}, sha256 {leaf.fingerprint[:16]}, DNS names: {names}, "
+        f"{beside} intermediate(s)"
+    )
+
+
+def _validity(material: Material, problem: BrokerError | None, now: datetime) -> Finding:
+    if problem and problem.reason in _ABOUT_TIME:
+        return _failed("validity", problem)
+    left = material.not_after - now
+    little = "; it should have been renewed by now" if left < _LITTLE else ""
+    return Finding("validity", True, f"until {moment(material.not_after)}, another {span(left)}{little}")
+
+
+def _rules(verdicts: Sequence[Verdict], every: bool) -> Iterator[Finding]:
+    """Each rule; or, not ``every``, those that are broken and were not told as validity."""
+    broken = [each for each in verdicts if each.refusal and each.refusal.reason not in _ABOUT_TIME]
+    if not every and not broken:
+        return
+    for verdict in verdicts if every else broken:
+        if verdict.refusal is None:
+            yield Finding(f"rule: {verdict.rule}", True, "holds")
+        else:
+            detail = " ".join((verdict.refusal.message, *verdict.remarks))
+            yield Finding(f"rule: {verdict.rule}", False, detail, verdict.refusal.reason, verdict.refusal.hint)
+
+
+def _trust_domain(material: Material) -> Finding:
     roots = ", ".join(f"sha256 {root.fingerprint[:16]}" for root in material.bundle.roots)
-    yield Finding(
+    return Finding(
         "trust domain", True, f"{material.bundle.trust_domain}, {len(material.bundle.roots)} root(s): {roots}"
     )
+
+
+def _token(chosen: Settings) -> Finding:
+    """A proxy takes our calls to the broker, and the broker knows us by a JWT-SVID."""
+    try:
+        tokens = client_of(chosen).connection.tokens
+        assert tokens is not None  # noqa: S101 - an audience or a file was given
+        try:
+            tokens.token()
+        finally:
+            tokens.close()
+    except BrokerError as error:
+        return _failed("JWT-SVID", error)
+    return Finding("JWT-SVID", True, f"for {chosen.audience or chosen.token_file}; what follows is of the proxy")
 
 
 def _way(target: Target, material: Material, known: BrokerError | None) -> Iterator[Finding]:

@@ -153,6 +153,20 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--certificate", type=_FILE, metavar="FILE", help="Your SVID in PEM, instead of a Workload API (CI).")
 @click.option("--key", type=_FILE, metavar="FILE", help="Its private key in PEM.")
 @click.option("--bundle", type=_FILE, metavar="FILE", help="Your trust domain's bundle in PEM.")
+@click.option(
+    "--audience",
+    envvar="BROKER_AUDIENCE",
+    default="",
+    metavar="TEXT",
+    show_envvar=True,
+    help="A proxy is at the address; send it JWT-SVIDs for this audience.",
+)
+@click.option("--token-file", type=_FILE, metavar="FILE", help="A JWT-SVID for it, instead of the Workload API's.")
+@click.option(
+    "--seal/--no-seal",
+    default=None,
+    help="Have credentials sealed, so that nothing in between can read them.  [default: through a proxy]",
+)
 @click.pass_context
 def cli(
     ctx: click.Context,
@@ -162,6 +176,9 @@ def cli(
     certificate: Path | None,
     key: Path | None,
     bundle: Path | None,
+    audience: str,
+    token_file: Path | None,
+    seal: bool | None,
 ) -> None:
     """Just-in-time credentials: ask for exactly what a task needs, for minutes.
 
@@ -178,7 +195,7 @@ def cli(
     # py-spiffe logs what it also raises.
     logging.getLogger("spiffe").addHandler(logging.NullHandler())
     logging.getLogger("broker.client").addHandler(logging.NullHandler())
-    ctx.obj = Settings(address, server_name, workload_api, certificate, key, bundle, given)
+    ctx.obj = Settings(address, server_name, workload_api, certificate, key, bundle, given, audience, token_file, seal)
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ def reload(config_file: Path, timeout: timedelta, form: str) -> None:
     """
     try:
         config = load_config(config_file)
-        load(config.deploy.directory)
+        load(config.deploy.directory, config.trust_domain)
     except Problems as refused:
         for problem in refused.problems:
             click.echo(str(problem), err=True)

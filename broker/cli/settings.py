@@ -20,3 +20,6 @@ class Settings:
     key: Path | None
     bundle: Path | None
     environment: Mapping[str, str]
+    audience: str = ""
+    token_file: Path | None = None
+    seal: bool | None = None

@@ -6,7 +6,7 @@ import click
 
 from broker.cli.connection import run
 from broker.cli.output import format_option, print_json, span, table
-from broker.client import RevocationContract, ScopeTemplate
+from broker.client import ParameterSpec, RevocationContract, ScopeTemplate
 from broker.errors import NotFound, Reason
 
 
@@ -59,11 +59,17 @@ def _in_full(template: ScopeTemplate) -> str:
         f"  --environment   one of {', '.join(template.environments)}",
         f"  --resource      {template.resource.type if template.resource else ''}{resource}",
         f"  --ttl           up to {span(template.max_ttl)}",
-        *(f"  --param {each.name}=...  {each.type}: {each.expectation}" for each in template.parameters),
+        *(_parameter(each) for each in template.parameters),
         *(f"  --{each.replace('_', '-')}  is mandatory" for each in template.required_fields),
         f"  grants          {template.access}: {', '.join(template.actions)}",
     ]
     return "\n".join(lines + (_contract(template.contract) if template.contract else []))
+
+
+def _parameter(each: ParameterSpec) -> str:
+    if each.from_identity:
+        return f"  {each.name}  is the {each.from_identity} of your SPIFFE ID ({each.type}: {each.expectation})"
+    return f"  --param {each.name}=...  {each.type}: {each.expectation}"
 
 
 def _contract(contract: RevocationContract) -> list[str]:

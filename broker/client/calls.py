@@ -46,6 +46,8 @@ class Calls:
                     return await getattr(generation.stub, rpc)(request, timeout=max(remaining, 0.001))
                 except grpc.aio.AioRpcError as error:
                     failure = error
+            if wait is not None and await self._refused_as_older(failure, generation):
+                continue
             if wait is None or failure.code() is not grpc.StatusCode.UNAVAILABLE:
                 break
             pause = wait * (0.5 + self._fraction())
@@ -54,11 +56,21 @@ class Calls:
             await asyncio.sleep(pause)
         raise await self.error_of(failure, generation)
 
+    async def _refused_as_older(self, failure: grpc.aio.AioRpcError, generation: Generation) -> bool:
+        """Whether it was our SVID that was refused, and a newer one is there: the call has had no effect."""
+        if failure.code() is not grpc.StatusCode.UNAUTHENTICATED:
+            return False
+        return await self.connection.renewed(generation) is not generation
+
     async def error_of(self, failure: grpc.aio.AioRpcError, generation: Generation) -> BrokerError:
         """What to tell the caller about ``failure``."""
+        missing, generation.token_error = generation.token_error, None
+        if missing is not None and is_transport(failure):
+            return missing
         if is_transport(failure) and not (timed_out(failure) and generation.connected):
             now = self.connection.now()
-            return await explain(self.connection.target, generation.material, now, failure)
+            renewal = self.connection.renewal_error
+            return await explain(self.connection.target, generation.material, now, failure, renewal)
         return from_rpc_error(failure)
 
 

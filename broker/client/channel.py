@@ -20,11 +20,14 @@ import grpc
 from broker.api.v1 import broker_service_pb2_grpc
 from broker.client.svid import Material, SvidSource
 from broker.client.target import Target
-from broker.errors import BrokerError
+from broker.client.tokens import TokenPlugin, TokenSource
+from broker.errors import BrokerError, Reason, Unauthenticated
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 READY_SECONDS = 10.0
 CLOSE_GRACE_SECONDS = 1.0
+# An expired SVID is asked for anew before each call, but no more often than this.
+RENEW_SECONDS = 1.0
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
@@ -50,8 +53,12 @@ _log = logging.getLogger("broker.client")
 class Generation:
     """One channel with the SVID it was made with. ``retired`` is set once a newer one is in use."""
 
-    def __init__(self, material: Material, target: Target) -> None:
+    def __init__(self, material: Material, target: Target, tokens: TokenSource | None = None) -> None:
         credentials = grpc.ssl_channel_credentials(material.bundle.pem, material.key_pem, material.chain_pem)
+        self.token_error: BrokerError | None = None
+        if tokens is not None:
+            plugin = grpc.metadata_call_credentials(TokenPlugin(tokens, self._no_token))
+            credentials = grpc.composite_channel_credentials(credentials, plugin)
         options = [*_OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
         self.material = material
         self.channel = grpc.aio.secure_channel(str(target), credentials, options=options)
@@ -63,6 +70,9 @@ class Generation:
     def connected(self) -> bool:
         """Whether a connection is up at this moment."""
         return self.channel.get_state() is grpc.ChannelConnectivity.READY
+
+    def _no_token(self, error: BrokerError) -> None:
+        self.token_error = error
 
     async def ready(self) -> bool:
         """Whether the handshake succeeded within ``READY_SECONDS``."""
@@ -86,27 +96,53 @@ class Generation:
 class Connection:
     """The current :class:`Generation`, kept current. Belongs to the event loop that opened it."""
 
-    def __init__(self, source: SvidSource, target: Target, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, source: SvidSource, target: Target, now: Callable[[], datetime], tokens: TokenSource | None = None
+    ) -> None:
         self.source = source
         self.target = target
         self.now = now
+        self.tokens = tokens  # None: the broker itself is at the target
         self._current: Generation | None = None
         self._opening = asyncio.Lock()
         self._changed = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
+        self._subscribed = False
+        self._renewed_at: float | None = None
         self._closed = False
+        self.renewal_error: BrokerError | None = None  # why the last look for a newer SVID failed
 
     @contextlib.asynccontextmanager
     async def use(self) -> AsyncIterator[Generation]:
         """The channel to make one call on. It stays open for as long as this context is."""
-        if self._closed:
-            raise RuntimeError("this client is closed")
-        generation = self._current or await self._open()
+        generation = await self.renewed(self._current or await self._open())
+        self._check_open()
         generation.users += 1
         try:
             yield generation
         finally:
             await generation.release()
+
+    async def renewed(self, generation: Generation) -> Generation:
+        """The channel to use in place of ``generation``: itself, unless there is a newer one or its SVID is over.
+
+        In the latter case the source is asked now, because a call that begins with an expired SVID is a
+        call lost. Never raises for what the source does; see ``renewal_error``.
+        """
+        if not self._lapsed(generation):
+            return self._current or generation
+        async with self._opening:
+            if self._lapsed(generation):
+                self._renewed_at = asyncio.get_running_loop().time()
+                material = await self._look()
+                if material is not None and material.digest != generation.material.digest and not self._closed:
+                    await self._swap(generation, Generation(material, self.target, self.tokens))
+            return self._current or generation
+
+    def _lapsed(self, generation: Generation) -> bool:
+        if self._current is not generation or generation.material.valid_at(self.now()):
+            return False
+        return self._renewed_at is None or asyncio.get_running_loop().time() >= self._renewed_at + RENEW_SECONDS
 
     @property
     def material(self) -> Material | None:
@@ -122,14 +158,21 @@ class Connection:
         if self._current is not None:
             await self._current.channel.close(CLOSE_GRACE_SECONDS)
         await asyncio.to_thread(self.source.close)
+        if self.tokens is not None:
+            await asyncio.to_thread(self.tokens.close)
 
     async def _open(self) -> Generation:
         async with self._opening:
+            self._check_open()
             if self._current is None:
+                if not self._subscribed:
+                    # Before the first look, so that no push falls between the two.
+                    loop = asyncio.get_running_loop()
+                    self.source.subscribe(lambda: _wake(loop, self._changed))
+                    self._subscribed = True
                 material = await asyncio.to_thread(self.source.current)
-                self._current = Generation(material, self.target)
-                loop = asyncio.get_running_loop()
-                self.source.subscribe(lambda: _wake(loop, self._changed))
+                self._check_open()
+                self._current = Generation(material, self.target, self.tokens)
                 self._follower = asyncio.create_task(self._follow(), name="broker.client: follow the SVID")
             return self._current
 
@@ -139,32 +182,50 @@ class Connection:
                 async with asyncio.timeout(self.source.poll_seconds):
                     await self._changed.wait()
             self._changed.clear()
-            try:
-                material = await asyncio.to_thread(self.source.current)
-            except BrokerError as error:
-                # What we have goes on working until it expires, and the calls then say so.
-                _log.warning("the SVID could not be renewed: %s", error)
-                continue
-            await self._take(material)
+            material = await self._look()
+            if material is not None:
+                await self._take(material)
+
+    async def _look(self) -> Material | None:
+        """What the source has now; None if it fails: what we have goes on working until it expires."""
+        try:
+            material = await asyncio.to_thread(self.source.current)
+        except BrokerError as error:
+            self.renewal_error = error
+        except Exception as error:  # noqa: BLE001 - whatever a library raises, to follow must not end by it
+            detail = f"The source of our SVID failed: {type(error).__name__}."
+            self.renewal_error = Unauthenticated(Reason.SVID_MISSING, detail, hint="Is the SPIFFE agent running?")
+        else:
+            self.renewal_error = None
+            return material
+        _log.warning("the SVID could not be renewed: %s", self.renewal_error)
+        return None
 
     async def _take(self, material: Material) -> None:
         old = self._current
         if old is None or old.material.digest == material.digest:
             return
-        new = Generation(material, self.target)
+        new = Generation(material, self.target, self.tokens)
         try:
             ready = await new.ready()
         except BaseException:
             await new.channel.close()
             raise
-        if not ready and old.material.valid_at(self.now()):
-            # The old one may well be connected still; the next turn tries again.
+        if self._current is not old or (not ready and old.material.valid_at(self.now())):
+            # A call has renewed it meanwhile; or the old one may well be connected still. The next turn looks again.
             await new.channel.close()
             self._changed.set()
             return
+        await self._swap(old, new)
+
+    async def _swap(self, old: Generation, new: Generation) -> None:
         self._current = new
         old.retired.set()
         await old.close_if_unused()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this client is closed")
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -6,6 +6,7 @@ task is ``task.py``; following leases is ``watch.py``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -19,8 +20,10 @@ from broker.client.hold import Hold
 from broker.client.model import Completion, Decision, Grant, Identity, Lease, LeaseEvent, ScopeTemplate, TaskFacts
 from broker.client.spans import to_duration
 from broker.client.task import Task
+from broker.client.unseal import unsealed
 from broker.client.watch import watch
-from broker.errors import InvalidInput, Reason
+from broker.errors import BrokerError, InvalidInput, NotReady, Reason
+from broker.lease.sealing import Recipient
 from broker.scope.request import AccessRequest
 
 # Deadlines in seconds. Issuing waits for an upstream; ending waits as long as it was asked to, and this.
@@ -39,8 +42,16 @@ class AsyncClient:
     what this side found to be wrong with the connection.
     """
 
-    def __init__(self, connection: Connection, new_id: Callable[[], str], fraction: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        new_id: Callable[[], str],
+        fraction: Callable[[], float],
+        *,
+        seals: bool = False,
+    ) -> None:
         self.connection = connection
+        self.seals = seals  # whether credentials are asked for sealed to a fresh key, and opened here
         self.calls = Calls(connection, fraction)
         self.new_id = new_id
         self._fraction = fraction
@@ -117,14 +128,14 @@ class AsyncClient:
 
     async def complete_task(self, task_id: str, *, wait: timedelta = DEFAULT_WAIT) -> Completion:
         """Complete a task we started: all its leases end. Waits for the proof, ``wait`` (60 s) at most."""
-        request = pb.CompleteTaskRequest(task_id=task_id)
+        request = pb.CompleteTaskRequest(task_id=task_id, request_id=self.new_id())
         request.wait.FromTimedelta(_checked_wait(wait))
         answer = await self.calls.unary("CompleteTask", request, READ_SECONDS + wait.total_seconds())
         return read.read(Completion, answer)
 
     def hold(self, task_id: str, *, grace: timedelta | str = timedelta(seconds=10)) -> Hold:
         """Hold a task we started, in an ``async with`` block: it ends ``grace`` after the block, or this process."""
-        return Hold(self.calls, task_id, to_duration(grace, "grace"), self._fraction)
+        return Hold(self.calls, task_id, to_duration(grace, "grace"), self._fraction, self.new_id())
 
     # ------------------------------------------------------------------ credentials
 
@@ -134,22 +145,39 @@ class AsyncClient:
         With ``confirm=False`` the caller must call :meth:`confirm` within 30 s, once the credential is
         where it is needed; otherwise the broker takes it back.
         """
-        message = _access_request(asked)
-        grant = read.grant(await self.calls.unary("RequestCredential", message, ISSUE_SECONDS))
+        recipient = Recipient() if self.seals else None
+        message = _access_request(asked, recipient)
+        answer = await self.calls.unary("RequestCredential", message, ISSUE_SECONDS)
+        grant = read.grant(answer if recipient is None else await self._open(answer, recipient, asked.request_id))
         return await self.confirm(grant) if confirm else grant
 
     async def validate(self, asked: AccessRequest) -> Decision:
         """Whether ``asked`` would be granted now; nothing is issued. A refusal is raised as for the real thing."""
-        message = _access_request(asked)
+        message = _access_request(asked, Recipient() if self.seals else None)
         message.validate_only = True
         answer = await self.calls.unary("RequestCredential", message, READ_SECONDS)
         return read.read(Decision, answer.decision)
 
     async def confirm(self, grant: Grant) -> Grant:
         """Say that the credential has arrived; the grant with its lease as it is now."""
-        request = pb.ConfirmDeliveryRequest(lease_id=grant.lease.id, attempt_id=grant.lease.attempt_id)
+        request = pb.ConfirmDeliveryRequest(
+            lease_id=grant.lease.id, attempt_id=grant.lease.attempt_id, request_id=self.new_id()
+        )
         lease = read.read(Lease, await self.calls.unary("ConfirmDelivery", request, READ_SECONDS))
         return Grant(lease, grant.credential, grant.decision)
+
+    async def _open(
+        self, answer: pb.RequestCredentialResponse, recipient: Recipient, request_id: str
+    ) -> pb.RequestCredentialResponse:
+        """The answer with its credential in clear; one that our key does not open is given back at once."""
+        material = self.connection.material
+        assert material is not None  # noqa: S101 - a call has been made
+        try:
+            return unsealed(answer, recipient, str(material.spiffe_id), request_id)
+        except NotReady:
+            with contextlib.suppress(BrokerError):
+                await self.revoke(answer.lease.id, wait=timedelta())
+            raise
 
     # ------------------------------------------------------------------ leases
 
@@ -179,7 +207,7 @@ class AsyncClient:
 
     async def revoke(self, lease_id: str, *, wait: timedelta = DEFAULT_WAIT) -> Lease:
         """End one of our leases now. Waits for the proof, ``wait`` (60 s) at most; look at ``Lease.state``."""
-        request = pb.RevokeLeaseRequest(lease_id=lease_id)
+        request = pb.RevokeLeaseRequest(lease_id=lease_id, request_id=self.new_id())
         request.wait.FromTimedelta(_checked_wait(wait))
         return read.read(Lease, await self.calls.unary("RevokeLease", request, READ_SECONDS + wait.total_seconds()))
 
@@ -202,7 +230,7 @@ def _start_request(
     )
 
 
-def _access_request(asked: AccessRequest) -> pb.RequestCredentialRequest:
+def _access_request(asked: AccessRequest, recipient: Recipient | None) -> pb.RequestCredentialRequest:
     return pb.RequestCredentialRequest(
         request_id=asked.request_id,
         task_id=asked.task_id,
@@ -219,6 +247,7 @@ def _access_request(asked: AccessRequest) -> pb.RequestCredentialRequest:
         prompt=asked.prompt,
         tool_call=asked.tool_call,
         plan=asked.plan,
+        recipient_public_key=b"" if recipient is None else recipient.public_key,
     )
 
 

@@ -7,18 +7,22 @@ is contacted before the first call.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from broker.client.channel import Connection
 from broker.client.client import AsyncClient
 from broker.client.svid import FileSource, SvidSource
 from broker.client.target import DEFAULT_SERVER_NAME, Target
+from broker.client.tokens import TokenFile, TokenSource, no_token
 from broker.clock import SystemClock, SystemRng
 from broker.errors import InvalidInput, Reason, Unauthenticated
 
 ADDRESS = "BROKER_ADDRESS"
 SERVER_NAME = "BROKER_SERVER_NAME"
 WORKLOAD_API = "SPIFFE_ENDPOINT_SOCKET"
+AUDIENCE = "BROKER_AUDIENCE"
 
 
 def connect(
@@ -29,6 +33,9 @@ def connect(
     certificate: Path | None = None,
     key: Path | None = None,
     bundle: Path | None = None,
+    audience: str | None = None,
+    token_file: Path | None = None,
+    seal: bool | None = None,
 ) -> AsyncClient:
     """A client of the broker at ``address``, as the workload this process is.
 
@@ -37,6 +44,10 @@ def connect(
         server_name: the DNS name its certificate must have; default: ``$BROKER_SERVER_NAME``, or ``brokerd``.
         workload_api: the SPIFFE Workload API, ``unix:///path``; default: ``$SPIFFE_ENDPOINT_SOCKET``.
         certificate, key, bundle: PEM files, all three, instead of a Workload API; for CI.
+        audience: of the JWT-SVIDs the broker accepts through a proxy, where one is at ``address``; default:
+            ``$BROKER_AUDIENCE``. Without it, the broker itself is there and this is mTLS from end to end.
+        token_file: a file with such a JWT-SVID, kept fresh by somebody, instead of the Workload API.
+        seal: whether credentials come sealed, for this process alone to open; default: through a proxy.
 
     Raises :class:`InvalidInput` (CONFIG_INVALID) or :class:`Unauthenticated` (SVID_MISSING) where that
     is not enough to know whom to connect to, and as whom.
@@ -45,9 +56,27 @@ def connect(
         os.environ.get(ADDRESS, "") if address is None else address,
         os.environ.get(SERVER_NAME) or DEFAULT_SERVER_NAME if server_name is None else server_name,
     )
-    rng = SystemRng()
+    rng, now = SystemRng(), SystemClock().now
     source = svid_source(workload_api, certificate=certificate, key=key, bundle=bundle)
-    return AsyncClient(Connection(source, target, SystemClock().now), rng.id, rng.fraction)
+    tokens = token_source(os.environ.get(AUDIENCE, "") if audience is None else audience, workload_api, token_file, now)
+    seals = tokens is not None if seal is None else seal
+    return AsyncClient(Connection(source, target, now, tokens), rng.id, rng.fraction, seals=seals)
+
+
+def token_source(
+    audience: str, workload_api: str | None, token_file: Path | None, now: Callable[[], datetime]
+) -> TokenSource | None:
+    """Where our JWT-SVIDs come from; None where no proxy is in between. Arguments as for :func:`connect`."""
+    if token_file is not None:
+        return TokenFile(token_file)
+    if not audience:
+        return None
+    socket = os.environ.get(WORKLOAD_API, "") if workload_api is None else workload_api
+    if not socket:
+        raise no_token(f"an audience is given, and neither a token file nor {WORKLOAD_API}")
+    from broker.client.workload_api import WorkloadApiTokens
+
+    return WorkloadApiTokens(f"unix://{socket}" if socket.startswith("/") else socket, audience, now)
 
 
 def svid_source(

@@ -19,9 +19,20 @@ from broker.client.target import Target
 from broker.errors import BrokerError, NotReady, Reason, Unauthenticated
 
 
-async def explain(target: Target, material: Material, now: datetime, failure: grpc.aio.AioRpcError) -> BrokerError:
-    """What to tell about a call that ended ``failure`` without a word from the broker."""
+async def explain(
+    target: Target,
+    material: Material,
+    now: datetime,
+    failure: grpc.aio.AioRpcError,
+    renewal: BrokerError | None = None,
+) -> BrokerError:
+    """What to tell about a call that ended ``failure`` without a word from the broker.
+
+    ``renewal`` is why the SVID was not renewed, where that was tried and failed.
+    """
     error = svid_problem(material, now)
+    if error is not None and renewal is not None:
+        error.message += f" The last try to renew it failed: {renewal.message}"
     if error is None:
         error = probe_problem(target, material, await asyncio.to_thread(probe, target, material))
     if error is None:
@@ -52,12 +63,12 @@ def svid_problem(material: Material, now: datetime) -> BrokerError | None:
             hint="This machine's clock is behind the clock of the trust domain's authority.",
             metadata={"spiffeId": str(material.spiffe_id), "notBefore": _text(material.not_before)},
         )
-    problems = material.problems(now)
-    if problems:
-        reason, _, text = problems[0].partition(": ")
-        return Unauthenticated(
-            Reason(reason), f"Our own SVID will be refused: {text}", metadata={"spiffeId": str(material.spiffe_id)}
-        )
+    for verdict in material.verdicts(now):
+        if verdict.refusal:
+            refusal = verdict.refusal
+            told = " ".join((f"Our own SVID will be refused: {refusal.message}", *verdict.remarks))
+            metadata = {**refusal.metadata, "spiffeId": str(material.spiffe_id)}
+            return Unauthenticated(refusal.reason, told, hint=refusal.hint, metadata=metadata)
     return None
 
 

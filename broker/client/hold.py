@@ -28,9 +28,11 @@ class Hold:
     simply end the stream.
     """
 
-    def __init__(self, calls: Calls, task_id: str, grace: Duration, fraction: Callable[[], float]) -> None:
+    def __init__(
+        self, calls: Calls, task_id: str, grace: Duration, fraction: Callable[[], float], request_id: str
+    ) -> None:
         self._calls = calls
-        self._request = pb.HoldTaskRequest(task_id=task_id, grace=grace)
+        self._request = pb.HoldTaskRequest(task_id=task_id, grace=grace, request_id=request_id)
         self._fraction = fraction
         self._holding: asyncio.Task[None] | None = None
         self._held: asyncio.Future[None] | None = None

@@ -32,6 +32,10 @@ class Identity:
     svid_expire_time: datetime | None
     tenant: str
     deploy_digest: str
+    delivery: str  # "direct", or "proxy"
+    proxy: str  # the SPIFFE ID of the proxy; empty without one
+    principal: str  # the registry entry
+    segments: tuple[str, ...]  # name=value, as the entry's pattern names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class ParameterSpec:
     name: str
     type: str
     expectation: str
+    from_identity: str  # the segment of our SPIFFE ID that gives its value; empty where a request does
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from broker.client.calls import Calls
 from broker.client.channel import Generation
-from broker.errors import BrokerError, NotReady, Reason
+from broker.errors import BrokerError, NotReady, Reason, Unauthenticated
 
 # Waits before a broken stream is opened again, in seconds: doubled from the first to the last, spread
 # over [half, one and a half), for as long as the caller wants the stream. The first is short, because a
@@ -52,7 +52,7 @@ async def messages(
                     return
                 continue
             except BrokerError as error:
-                if not _passes(error, generation, calls):
+                if not _passes(error, generation, calls, attempt) and not await _renewed(error, generation, calls):
                     raise
         attempt += 1
         await asyncio.sleep(wait_before(attempt, fraction()))
@@ -84,8 +84,16 @@ async def _one(calls: Calls, generation: Generation, rpc: str, request: Message)
         call.cancel()
 
 
-def _passes(error: BrokerError, generation: Generation, calls: Calls) -> bool:
+async def _renewed(error: BrokerError, generation: Generation, calls: Calls) -> bool:
+    """Whether it was our SVID that was refused, and a newer one is there."""
+    return isinstance(error, Unauthenticated) and await calls.connection.renewed(generation) is not generation
+
+
+def _passes(error: BrokerError, generation: Generation, calls: Calls, attempt: int) -> bool:
     """Whether another try may succeed: the broker is away, or a fresher SVID is there to come back with."""
     if error.reason is Reason.SVID_EXPIRED:
         return generation.retired.is_set() or generation.material.valid_at(calls.connection.now())
+    if error.reason is Reason.JWT_SVID_EXPIRED:
+        # A token ends the stream it opened; the next one comes with the next token. Twice in a row: there is none.
+        return calls.connection.tokens is not None and attempt == 0
     return isinstance(error, NotReady) and error.reason is not Reason.STREAM_TOO_OLD

@@ -15,10 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from broker.errors import Reason, Unauthenticated
 from broker.identity.bundle import Bundles, TrustBundle
-from broker.identity.certificate import CertificateUnreadable, read_certificates
-from broker.identity.doctor import explain_svid
+from broker.identity.certificate import CertificateUnreadable, Facts, read_certificates
+from broker.identity.doctor import Verdict, judge_svid
 from broker.identity.spiffe_id import SpiffeId
 from broker.identity.svid import MAX_INTERMEDIATES, one_canonical_id
 
@@ -28,6 +31,7 @@ class Material:
     """One SVID, its key, and the bundle of its trust domain: what one mTLS channel is made of."""
 
     spiffe_id: SpiffeId
+    leaf: Facts
     chain_pem: bytes  # the leaf, then its intermediates
     key_pem: bytes = field(repr=False)
     bundle: TrustBundle
@@ -38,7 +42,8 @@ class Material:
     def of(cls, chain_pem: bytes, key_pem: bytes, bundle: Callable[[str], TrustBundle]) -> Material:
         """Put together from PEM; ``bundle`` answers for the trust domain the leaf names.
 
-        Raises :class:`Unauthenticated` (``SVID_*``) if there is no SVID in ``chain_pem``.
+        Raises :class:`Unauthenticated` (``SVID_*``) if there is no SVID in ``chain_pem``, or if the key is not
+        its key: TLS would then fail without a word, and blame nobody.
         """
         try:
             chain = read_certificates(chain_pem, at_most=1 + MAX_INTERMEDIATES)
@@ -46,10 +51,10 @@ class Material:
             raise _unusable(Reason.SVID_MALFORMED, f"Our own SVID cannot be read: {error}.") from None
         if not chain:
             raise _unusable(Reason.SVID_MISSING, "Our own SVID is empty.")
-        spiffe_id = one_canonical_id(chain[0])
-        return cls(
-            spiffe_id, chain_pem, key_pem, bundle(spiffe_id.trust_domain), chain[0].not_before, chain[0].not_after
-        )
+        leaf = chain[0]
+        spiffe_id = one_canonical_id(leaf)
+        _check_key(leaf, key_pem)
+        return cls(spiffe_id, leaf, chain_pem, key_pem, bundle(spiffe_id.trust_domain), leaf.not_before, leaf.not_after)
 
     @cached_property
     def digest(self) -> bytes:
@@ -63,11 +68,11 @@ class Material:
         """Whether TLS would accept the leaf's validity at ``now``."""
         return self.not_before <= now <= self.not_after
 
-    def problems(self, now: datetime) -> list[str]:
-        """Every reason why a broker of the same trust domain would refuse this SVID, in words."""
+    def verdicts(self, now: datetime) -> list[Verdict]:
+        """What a broker of the same trust domain would say of this SVID, rule by rule."""
         end = b"-----END CERTIFICATE-----"
         leaf, marker, rest = self.chain_pem.partition(end)
-        return explain_svid(leaf + marker, rest.strip(), Bundles([self.bundle]), now)
+        return judge_svid(leaf + marker, rest.strip(), Bundles([self.bundle]), now)
 
 
 class SvidSource(Protocol):
@@ -120,6 +125,18 @@ class FileSource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def _check_key(leaf: Facts, key_pem: bytes) -> None:
+    try:
+        matches = load_pem_private_key(key_pem, password=None).public_key() == leaf.public_key
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # The library's text is dropped on purpose: nothing about a key goes into a message.
+        raise _unusable(
+            Reason.SVID_MALFORMED, "The key of our own SVID is not an unencrypted private key in PEM."
+        ) from None
+    if not matches:
+        raise _unusable(Reason.SVID_MALFORMED, "Our own SVID does not belong to the key beside it.")
 
 
 def _read(path: Path) -> bytes:

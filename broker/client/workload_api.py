@@ -1,26 +1,21 @@
-"""The SVID through the SPIFFE Workload API, with py-spiffe.
+"""The agent's SVID through the SPIFFE Workload API.
 
-Belongs here: what is particular to py-spiffe. It blocks for ever unless given a time limit, closes a
-source for good on some errors (so it is opened again), and keeps the reason for a time-out to itself
-(so it is asked for once more, to have something to tell).
+Apart from ``svid.py`` so that only who uses it waits for py-spiffe to be imported.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NoReturn
+from datetime import UTC, datetime
 
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from spiffe import TrustDomain, WorkloadApiClient, X509Source
+from spiffe import JwtSvid, WorkloadApiClient
 from spiffe.errors import PySpiffeError
-from spiffe.workloadapi.x509_context import X509Context
 
 from broker.client.svid import Material
-from broker.errors import Reason, Unauthenticated
+from broker.client.tokens import no_token
 from broker.identity.bundle import TrustBundle
-
-TIMEOUT_SECONDS = 5.0
+from broker.workloadapi.source import TIMEOUT_SECONDS, WorkloadApi
 
 
 class WorkloadApiSource:
@@ -30,69 +25,65 @@ class WorkloadApiSource:
 
     def __init__(self, endpoint: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.endpoint = endpoint
-        self._timeout = timeout_seconds
-        self._lock = threading.Lock()
-        self._source: X509Source | None = None
-        self._subscribers: list[Callable[[], None]] = []
+        self._api = WorkloadApi(endpoint, timeout_seconds)
 
     def current(self) -> Material:
         """The SVID now. The first call waits for the Workload API, ``timeout_seconds`` at most."""
-        with self._lock:
-            try:
-                return _material(self._opened().get_x509_context())
-            except PySpiffeError as error:
-                self._explain(error)
+        update = self._api.current()
+
+        def bundle(trust_domain: str) -> TrustBundle:
+            return TrustBundle.from_pem(trust_domain, update.roots_pem.get(trust_domain, b""))
+
+        return Material.of(update.chain_pem, update.key_pem, bundle)
 
     def subscribe(self, changed: Callable[[], None]) -> None:
         """Called from py-spiffe's thread at each push of the Workload API."""
-        with self._lock:
-            self._subscribers.append(changed)
+        self._api.subscribe(changed)
 
     def close(self) -> None:
         """Close the stream to the Workload API."""
+        self._api.close()
+
+
+class WorkloadApiTokens:
+    """JWT-SVIDs for ``audience``, of the SVID that :class:`WorkloadApiSource` gives as well (the default one)."""
+
+    def __init__(
+        self, endpoint: str, audience: str, now: Callable[[], datetime], timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
+        self._endpoint = endpoint
+        self._audience = audience
+        self._now = now
+        self._timeout = timeout_seconds
+        self._lock = threading.Lock()
+        self._client: WorkloadApiClient | None = None
+        self._token = ""
+        self._use_until: datetime | None = None
+
+    def token(self) -> str:
+        """The token in use, or a fresh one. Raises :class:`Unauthenticated` (JWT_SVID_MISSING)."""
         with self._lock:
-            if self._source is not None:
-                self._source.close()
-                self._source = None
+            now = self._now()
+            if self._use_until is None or now >= self._use_until:
+                svid = self._fetched()
+                self._token = svid.token
+                self._use_until = now + (datetime.fromtimestamp(svid.expiry, UTC) - now) / 2
+            return self._token
 
-    def _opened(self) -> X509Source:
-        if self._source is None or self._source.is_closed():
-            self._source = X509Source(socket_path=self.endpoint, timeout_in_seconds=self._timeout)
-            self._source.subscribe_for_updates(self._notify)
-        return self._source
-
-    def _notify(self) -> None:
-        for changed in tuple(self._subscribers):
-            changed()
-
-    def _explain(self, error: PySpiffeError) -> NoReturn:
-        detail = str(error)
+    def _fetched(self) -> JwtSvid:
         try:
-            client = WorkloadApiClient(self.endpoint)
-            try:
-                client.fetch_x509_context(timeout=self._timeout)
-            finally:
-                client.close()
-        except PySpiffeError as asked_again:
-            detail = str(asked_again)
-        raise Unauthenticated(
-            Reason.SVID_MISSING,
-            f"The SPIFFE Workload API at {self.endpoint} gave no SVID: {detail[:300]}.",
-            hint="Is the SPIFFE agent running, is SPIFFE_ENDPOINT_SOCKET its socket, and is this workload "
-            "registered there? `broker doctor` looks at each in turn.",
-            metadata={"workloadApi": self.endpoint},
-        ) from None
+            if self._client is None:
+                self._client = WorkloadApiClient(self._endpoint)
+            return self._client.fetch_jwt_svid({self._audience}, timeout=self._timeout)
+        except PySpiffeError as error:
+            raise no_token(f"the Workload API at {self._endpoint} gave none: {str(error)[:300]}") from None
+        except (KeyError, TypeError, ValueError) as error:  # of a token that lacks a claim
+            raise no_token(f"what the Workload API at {self._endpoint} gave is none ({type(error).__name__})") from None
 
-
-def _material(context: X509Context) -> Material:
-    svid = context.default_svid
-    chain = b"".join(each.public_bytes(Encoding.PEM) for each in svid.cert_chain)
-    key = svid.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-    def bundle(trust_domain: str) -> TrustBundle:
-        found = context.x509_bundle_set.get_bundle_for_trust_domain(TrustDomain(trust_domain))
-        roots = found.x509_authorities if found else ()
-        # py-spiffe keeps roots in a set; in one order, so that the same roots are the same bundle.
-        return TrustBundle.from_pem(trust_domain, b"".join(sorted(each.public_bytes(Encoding.PEM) for each in roots)))
-
-    return Material.of(chain, key, bundle)
+    def close(self) -> None:
+        """Close the connection to the Workload API."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+            self._use_until = None

@@ -21,6 +21,9 @@ from broker.ports import Clock, DeploySet, LeaseStore
 
 log = structlog.get_logger("broker.deploy")
 
+# Denials written into one audit event; the others are in the set that its digest names.
+MAX_TOLD = 50
+
 
 class Reloader:
     """Reloads the deploy set and makes the rest of the daemon follow it."""
@@ -65,14 +68,36 @@ class Reloader:
 
     async def end_unregistered(self) -> None:
         """End the leases of agents that are not registered (any more)."""
-        registered = frozenset(str(agent.spiffe_id) for agent in self._files.current.registry)
+        registered = self._files.current.registry.registers
         ended = await self._store.end_unregistered(self._tenant, registered, self._clock.now())
         if ended:
             log.warning("leases of unregistered agents are being revoked", attempts=ended)
 
+    async def end_denied(self) -> None:
+        """End the leases of whom the set in force denies. Again and again: an intent may have been under way."""
+        now = self._clock.now()
+        denied = self._files.current.denied
+        if not denied:
+            return
+        ended = await self._store.end_denied(
+            self._tenant, lambda holder, serial: denied.denies_lease(holder, serial, now), now
+        )
+        if ended:
+            log.warning("leases of denied agents are being revoked", attempts=ended)
+
     async def _in_force(self, deploy: DeploySet) -> None:
-        await self._record(EventType.DEPLOY_ACTIVATED, {"digest": deploy.digest, "policies": deploy.policies.digest})
+        denied = [str(denial) for denial in deploy.denied]
+        await self._record(
+            EventType.DEPLOY_ACTIVATED,
+            {
+                "digest": deploy.digest,
+                "policies": deploy.policies.digest,
+                "denied": denied[:MAX_TOLD],
+                "denied_count": len(denied),
+            },
+        )
         await self.end_unregistered()
+        await self.end_denied()
         self._tell(ok=True, digest=deploy.digest, problems=[])
         log.info(
             "deploy set in force", digest=deploy.digest, agents=len(deploy.registry), templates=len(deploy.templates)
@@ -84,7 +109,7 @@ class Reloader:
         await self._record(EventType.DEPLOY_REFUSED, {"problems": problems[:20]})
         self._tell(ok=False, digest=self._files.current.digest, problems=problems)
 
-    async def _record(self, type_: EventType, data: dict[str, str | list[str]]) -> None:
+    async def _record(self, type_: EventType, data: dict[str, int | str | list[str]]) -> None:
         event = AuditEvent(type_, actor="broker", vouched_by=Vouch.BROKER, tenant=self._tenant, data=data)
         try:
             await self._store.append([event], self._clock.now())

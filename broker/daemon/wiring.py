@@ -17,14 +17,18 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.api.agents import AgentService
-from broker.api.door import Door
+from broker.api.bearer import Metadata, refuse_token
+from broker.api.door import Door, Identify
 from broker.api.operations import Operations
+from broker.api.proxied import PROXY_OPTIONS
 from broker.api.server import AgentServer
-from broker.api.tls import ServerTls, TlsFiles, peer_from_auth_context
+from broker.api.tls import peer_from_auth_context
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.clock import SystemRng
 from broker.config import Config
+from broker.daemon.identity import OwnIdentity
 from broker.daemon.pool import Build, ConnectorPool
+from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
 from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
@@ -56,7 +60,7 @@ class Brokerd:
         self._config = config
         self._clock = clock
         self._rng = SystemRng()
-        self._files = DeployFiles(config.deploy.directory)
+        self._files = DeployFiles(config.deploy.directory, config.trust_domain)
         self._pool = ConnectorPool(build)
         self._metrics = Metrics()
         self._budget = RefusalBudget()
@@ -71,14 +75,22 @@ class Brokerd:
             max_backlog_records=config.audit.max_backlog_records,
             max_backlog_age=config.audit.max_backlog_age,
         )
-        material = TlsFiles(config.identity.certificate, config.identity.private_key, config.identity.bundles)
-        self._tls = ServerTls(material, clock)
 
     # ------------------------------------------------------------------ life
 
     async def start(self) -> None:
         """Recover, then serve. Raises :class:`BrokerError` or OSError where that is not possible."""
         config = self._config
+        # The Workload API is waited for, so not on this thread.
+        self._identity = await asyncio.to_thread(OwnIdentity, config, self.gate, self._clock)
+        self._undo.callback(self._identity.close)
+        self._proxies = (
+            None
+            if config.proxies is None
+            else await asyncio.to_thread(ProxiesEntrance, config, config.proxies, self._certified, self._clock)
+        )
+        if self._proxies is not None:
+            self._undo.callback(self._proxies.close)
         store = await SqliteStore.open(
             config.state.directory / "ledger.sqlite3", FileKeyRing(config.keys.ledger), writer=self._rng.id()
         )
@@ -103,15 +115,22 @@ class Brokerd:
         self._undo.push_async_callback(self._last_words)
         self._undo.push_async_callback(self._revoker.close)
         await self._upkeep.tick()
-        self._server = self._door(store)
-        self.agents_port = self._server.bind(str(config.listen.agents), self._tls.credentials())
-        self._operations = Operations(self._problems, self._scrape)
+        self._servers = self._doors(store)
+        addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
+        self.agents_port, *others = (
+            server.bind(str(address), self._identity.tls.credentials())
+            for server, address in zip(self._servers, addresses, strict=True)
+        )
+        self.proxies_port = others[0] if others else None
+        self._operations = Operations(self._problems, self._warnings, self._scrape)
         self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
         self._schedule()
         self._undo.callback(self._scheduler.shutdown, wait=False)
-        await self._server.start()
-        log.info("serving", agents=str(config.listen.agents), operations=str(config.listen.operations))
+        for server in self._servers:
+            await server.start()
+        proxies = {} if config.listen.proxies is None else {"proxies": str(config.listen.proxies)}
+        log.info("serving", agents=str(config.listen.agents), **proxies, operations=str(config.listen.operations))
 
     async def abandon(self) -> None:
         """After a start that failed: let go of what it had taken. Nothing was served."""
@@ -124,7 +143,7 @@ class Brokerd:
         """
         grace = self._config.limits.drain_timeout.total_seconds()
         self.gate.draining = True
-        await self._server.stop(grace)
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
         try:
             async with asyncio.timeout(grace):
                 await self._issuer.drain()
@@ -141,7 +160,8 @@ class Brokerd:
 
     # ------------------------------------------------------------------ parts
 
-    def _door(self, store: SqliteStore) -> AgentServer:
+    def _doors(self, store: SqliteStore) -> list[AgentServer]:
+        """The agents' server, and the proxies' where there is one: the same behind doors that identify differently."""
         config = self._config
         limits = config.limits
         kick = self._revoker.kick
@@ -165,21 +185,33 @@ class Brokerd:
             max_duration=limits.max_task_duration,
         )
         leases = LeaseDesk(store, kick, self._clock)
-        door = Door(
-            self._identify,
-            self._files,
-            store,
-            self._budget,
-            self._metrics,
-            self._clock,
-            self._rng,
-            config.tenant,
-        )
-        service = AgentService(self._issuer, tasks, leases, self._pool.find)
-        return AgentServer(door, service, max_concurrent_rpcs=limits.max_concurrent_rpcs)
 
-    def _identify(self, auth_context: Mapping[str, Any]) -> Peer:
-        return peer_from_auth_context(auth_context, self._tls.bundles, self._peers, self._clock.now())
+        def door(identify: Identify) -> Door:
+            return Door(
+                identify,
+                self._files,
+                store,
+                self._budget,
+                self._metrics,
+                self._clock,
+                self._rng,
+                config.tenant,
+            )
+
+        service = AgentService(self._issuer, tasks, leases, self._pool.find)
+        rpcs = limits.max_concurrent_rpcs
+        servers = [AgentServer(door(self._identify), service, max_concurrent_rpcs=rpcs)]
+        if self._proxies is not None:
+            identify = self._proxies.identify
+            servers.append(AgentServer(door(identify), service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
+        return servers
+
+    def _identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Peer:
+        refuse_token(metadata)
+        return self._certified(auth_context)
+
+    def _certified(self, auth_context: Mapping[str, Any]) -> Peer:
+        return peer_from_auth_context(auth_context, self._identity.tls.bundles, self._peers, self._clock.now())
 
     def _schedule(self) -> None:
         """APScheduler only ticks; each job looks at the ledger, so a tick that is late or lost loses nothing."""
@@ -190,8 +222,9 @@ class Brokerd:
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
             ("registry", self.reloader.end_unregistered, 2.0),
+            ("denied", self.reloader.end_denied, 2.0),
             ("swap", self.reloader.if_swapped, 1.0),
-            ("identity", self._refresh_identity, 1.0),
+            ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
         )
         for name, job, seconds in jobs:
@@ -218,17 +251,24 @@ class Brokerd:
 
         return run
 
-    async def _refresh_identity(self) -> None:
-        self._tls.refresh()
+    async def _look_at_identity(self) -> None:
+        # It reads files, and may have to parse what is new.
+        await asyncio.to_thread(self._identity.look)
+        if self._proxies is not None:
+            self._proxies.look()
 
     def _problems(self) -> list[str]:
         closed = self.gate.why_closed(self._clock.now())
         return [] if closed is None else [str(closed)]
 
+    def _warnings(self) -> list[str]:
+        proxies = self._proxies.alarms() if self._proxies is not None else ()
+        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies)]
+
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
         now = self._clock.now()
-        deploy = self._files.current
+        deploy, tls = self._files.current, self._identity.tls
         snapshot = Snapshot(
             await self._store.figures(now),
             self._revoker.tallies(),
@@ -236,8 +276,10 @@ class Brokerd:
             agents=len(deploy.registry),
             templates=len(deploy.templates),
             deploy_digest=deploy.digest,
-            own_svid_expires=self._tls.identity.not_after,
-            tls_problems=len(self._tls.problems),
+            own_svid_expires=tls.identity.not_after,
+            own_svid_overdue=tls.identity.overdue(now),
+            roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
+            tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
         )
         return self._metrics.render(snapshot)
 

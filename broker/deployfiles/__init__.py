@@ -2,10 +2,12 @@
 
 The layout of a set::
 
-    agents/*.yaml      one registered agent each
+    agents/*.yaml      registered agents: one each, or all whose SPIFFE ID has one form
     people.yaml        the humans who answer for agents
     templates/*.yaml   one scope template each
     connectors.yaml    the upstreams
+    denied.yaml        who may not call, though registered (optional)
+    trust_domains.yaml which agents of other trust domains may be registered (optional)
     policies/*.cedar   who may, under which circumstances
 
 Belongs here: YAML shapes, cross-references, JSON Schemas. Does not belong here: what a template or a

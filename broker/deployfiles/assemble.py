@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Generic, TypeVar
 
+from pydantic import ValidationError
+
+from broker.deployfiles.agents import Entries, entries
 from broker.deployfiles.kinds import ACCOUNTS, GRANTS, ParameterSegment, references
 from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, PersonEntry, TemplateFile
-from broker.files import Document, Model, Problem, Problems, validated
-from broker.files.document import Path, dotted
-from broker.identity.agent import Agent, Person, Quotas
-from broker.identity.spiffe_id import SpiffeId
+from broker.deployfiles.read import Read
+from broker.files import Model, Problem, Problems, validated
+from broker.files.document import Path
+from broker.identity.agent import Person
 from broker.ports import ConnectorSpec
 from broker.scope.canonical import JsonValue, canonical_json
-from broker.scope.model import ScopeTemplate
-from broker.scope.parameters import Parameter
+from broker.scope.model import FromIdentity, ScopeTemplate
+from broker.scope.parameters import EnumParameter, Parameter
 
-_M = TypeVar("_M", bound=Model, covariant=True)
 _RESOURCE = "resource"
-
-
-@dataclass(frozen=True, slots=True)
-class Read(Generic[_M]):
-    """One file: its content, and where each part of it stood."""
-
-    document: Document
-    content: _M
-
-    def problem(self, at: Path, message: str, hint: str = "") -> Problem:
-        """A problem with the part at ``at``."""
-        return Problem(self.document.file, self.document.line(at), dotted(at), message, hint)
+# ("grant", FIELD): what is referred to is the field itself, and no part of a text in it.
+_WHOLE_FIELD = 2
 
 
 class Assembly:
@@ -48,18 +38,9 @@ class Assembly:
         self.people: dict[str, Person] = self._people(people) if people else {}
         self.connectors: dict[str, ConnectorSpec] = _connectors(connectors.content) if connectors else {}
 
-    def agents(self, files: Iterable[Read[AgentFile]]) -> list[Agent]:
-        """The agents whose owner is there and enabled."""
-        agents: list[Agent] = []
-        places: dict[str, str] = {}
-        for file in files:
-            entry = file.content
-            if taken := places.get(entry.spiffe_id):
-                self._problems.append(file.problem(("spiffe_id",), f"{entry.spiffe_id} is registered in {taken} too"))
-            places.setdefault(entry.spiffe_id, file.document.file)
-            if (owner := self._owner(file)) is not None:
-                agents.append(_agent(entry, owner))
-        return agents
+    def agents(self, files: Iterable[Read[AgentFile]]) -> Entries:
+        """The entries of the registry whose owner is there and enabled."""
+        return entries(files, self._owner, self._problems)
 
     def templates(self, files: Iterable[Read[TemplateFile]]) -> list[ScopeTemplate]:
         """The templates whose connector is there and takes their grant."""
@@ -109,7 +90,11 @@ class Assembly:
             return []
         parameters = {name: spec.build(name) for name, spec in entry.parameters.items()}
         resource = entry.resource.build(_RESOURCE)
-        problems = [*_account_problems(file, connector), *_reference_problems(file, grant, parameters, resource)]
+        problems = [
+            *_account_problems(file, connector),
+            *_resource_problems(file),
+            *_reference_problems(file, grant, parameters, resource),
+        ]
         self._problems.extend(problems)
         return [] if problems else [_scope_template(entry, grant, parameters, resource)]
 
@@ -120,6 +105,12 @@ def _account_problems(file: Read[TemplateFile], connector: ConnectorSpec) -> Ite
         if form is not None and not form.match(account):
             hint = "Write its 12 digits in quotes."
             yield file.problem(("accounts", index), f"{account} is no AWS account id", hint)
+
+
+def _resource_problems(file: Read[TemplateFile]) -> Iterable[Problem]:
+    if file.content.resource.from_identity:
+        hint = "Requests name the resource. Declare a parameter that is from_identity, and use it in the grant."
+        yield file.problem((_RESOURCE, "from_identity"), "is not for the resource", hint)
 
 
 def _reference_problems(
@@ -134,6 +125,26 @@ def _reference_problems(
         elif not target.inert:
             hint = "Take the value with a wildcard, quote or $ out of its enum."
             yield file.problem(path, f"{name} may hold more than plain text", hint)
+        elif len(path) == _WHOLE_FIELD:
+            yield from _choice_problems(file, grant, path, target)
+
+
+def _choice_problems(file: Read[TemplateFile], grant: Model, path: Path, target: Parameter) -> Iterable[Problem]:
+    """A parameter that is a whole field of the grant chooses between things upstream: the operator lists which.
+
+    A pattern would leave it to whoever names workloads, or agents, which of them are reached.
+    """
+    if not isinstance(target, EnumParameter):
+        hint = "Make it an enum of what it may choose."
+        yield file.problem(path, f"{target.name} is of type {target.kind}, and chooses the {path[-1]}", hint)
+        return
+    written = grant.model_dump(mode="json")
+    for value in target.values:
+        try:
+            type(grant).model_validate({**written, str(path[-1]): value})
+        except ValidationError:
+            told = f"{ascii(value)[:80]}, a value of {target.name}, is no {path[-1]}"
+            yield file.problem(path, told, f"Take it out of the values of {target.name}.")
 
 
 def _scope_template(
@@ -152,21 +163,14 @@ def _scope_template(
         actions=tuple(entry.actions),
         max_ttl=entry.max_ttl,
         mandatory=frozenset(entry.requires),
-        parameters=dict(parameters),
+        parameters={name: parameters[name] for name, spec in entry.parameters.items() if not spec.from_identity},
         grant=written["grant"],
         digest=_digest(written),
-    )
-
-
-def _agent(entry: AgentFile, owner: Person) -> Agent:
-    return Agent(
-        spiffe_id=SpiffeId.parse(entry.spiffe_id),
-        owner=owner,
-        tier=entry.tier,
-        roles=frozenset(entry.roles),
-        environments=frozenset(entry.environments),
-        quotas=Quotas(entry.quotas.live_leases, entry.quotas.open_tasks),
-        description=entry.description,
+        from_identity={
+            name: FromIdentity(parameters[name], spec.from_identity)
+            for name, spec in entry.parameters.items()
+            if spec.from_identity
+        },
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from broker.files import Model, Reference
 
@@ -89,10 +89,22 @@ class VaultDatabaseSettings(Model):
     login: Login
 
 
-class VaultDatabaseGrant(Model):
-    """Which role of the engine makes the login."""
+class ParameterSegment(Model):
+    """The value of a parameter that the template declares."""
 
-    role: PathPart
+    parameter: Text
+
+
+def _role_form(value: object) -> str:
+    return "parameter" if isinstance(value, dict | ParameterSegment) else "name"
+
+
+class VaultDatabaseGrant(Model):
+    """Which role of the engine makes the login: always one, or the one that a parameter names."""
+
+    role: Annotated[
+        Annotated[PathPart, Tag("name")] | Annotated[ParameterSegment, Tag("parameter")], Discriminator(_role_form)
+    ]
 
 
 # --------------------------------------------------------------------------- aws-sts
@@ -120,12 +132,6 @@ class TextSegment(Model):
     """Literal text, as the operator wrote it."""
 
     text: Text
-
-
-class ParameterSegment(Model):
-    """The value of a parameter that the template declares."""
-
-    parameter: Text
 
 
 class ResourceSegment(Model):

@@ -15,6 +15,8 @@ from pathlib import Path
 from broker.files import Problem, Problems, check_directory, read_text
 
 PEOPLE, CONNECTORS = "people.yaml", "connectors.yaml"
+# A set may do without these.
+DENIED, TRUST_DOMAINS = "denied.yaml", "trust_domains.yaml"
 AGENTS, TEMPLATES, POLICIES = "agents", "templates", "policies"
 _FOLDERS = {AGENTS: ".yaml", TEMPLATES: ".yaml", POLICIES: ".cedar"}
 _IGNORED = {"README.md"}
@@ -86,13 +88,14 @@ class _Reader:
 
     def root(self) -> None:
         present = self._names(self._root)
+        files = (PEOPLE, CONNECTORS, DENIED, TRUST_DOMAINS)
         for name in present:
             if name in _FOLDERS:
                 self._folder(name, _FOLDERS[name])
-            elif name in (PEOPLE, CONNECTORS):
+            elif name in files:
                 self._file(name)
             elif name not in _IGNORED:
-                self._refuse(name, _STRAY, f"A set holds {', '.join(_FOLDERS)}, {PEOPLE} and {CONNECTORS}.")
+                self._refuse(name, _STRAY, f"A set holds {', '.join([*_FOLDERS, *files])}.")
         for name in sorted({*_FOLDERS, PEOPLE, CONNECTORS} - set(present)):
             self._refuse(name, "is missing")
 

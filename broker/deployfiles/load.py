@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from broker.deployfiles import listing
-from broker.deployfiles.assemble import Assembly, Read
+from broker.deployfiles.assemble import Assembly
+from broker.deployfiles.denied import DeniedFile, deny_list
+from broker.deployfiles.federation import TrustDomainsFile, federation_problems
 from broker.deployfiles.listing import Listing
+from broker.deployfiles.mentions import unknown_mentions, unknown_segments
 from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, TemplateFile
+from broker.deployfiles.read import Read
 from broker.files import Model, Problem, Problems, parse_yaml, validated
 from broker.identity.agent import Registry
+from broker.identity.denied import DenyList
 from broker.policy.cedar import PolicyProblems, PolicySet
 from broker.ports import DeploySet
 
@@ -25,29 +30,49 @@ _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Model)
 
 
-def load(directory: Path) -> DeploySet:
-    """The set in ``directory``. Raises :class:`~broker.files.Problems` with every problem of every file."""
-    return build(listing.read_set(directory))
+def load(directory: Path, trust_domain: str = "") -> DeploySet:
+    """The set in ``directory``. Raises :class:`~broker.files.Problems` with every problem of every file.
+
+    ``trust_domain`` is the broker's own, where that is known.
+    """
+    return build(listing.read_set(directory), trust_domain)
 
 
-def build(files: Listing) -> DeploySet:
+def build(files: Listing, trust_domain: str = "") -> DeploySet:
     """The set in ``files``, already read. Raises :class:`~broker.files.Problems`."""
     problems = list(files.problems)
     connectors = _one(files, listing.CONNECTORS, ConnectorsFile, problems)
     people = _one(files, listing.PEOPLE, PeopleFile, problems)
     assembly = Assembly(people, connectors, problems)
-    agents = assembly.agents(_each(files, listing.AGENTS, AgentFile, problems))
-    templates = assembly.templates(_each(files, listing.TEMPLATES, TemplateFile, problems))
+    registered = assembly.agents(_each(files, listing.AGENTS, AgentFile, problems))
+    rules = _one(files, listing.TRUST_DOMAINS, TrustDomainsFile, problems)
+    if rules is not None or listing.TRUST_DOMAINS not in files.texts:
+        problems.extend(federation_problems(rules, registered.sound, trust_domain))
+    denied = _one(files, listing.DENIED, DeniedFile, problems)
+    denials = deny_list(denied, assembly.people, problems, known=people is not None) if denied else DenyList()
+    template_files = _each(files, listing.TEMPLATES, TemplateFile, problems)
+    templates = {template.name: template for template in assembly.templates(template_files)}
     policies = _policies(files, problems)
+    # What refers to agents is only looked at where every agent is known.
+    if people is None or not _whole(files, problems, listing.AGENTS):
+        raise Problems(problems)
+    registry = Registry(registered.agents, registered.patterns)
+    problems.extend(unknown_segments(template_files, registry))
+    if policies is not None and connectors is not None and _whole(files, problems, listing.TEMPLATES):
+        problems.extend(
+            Problem(files.name(each.file), each.line, each.policy, message, hint)
+            for each, message, hint in unknown_mentions(policies.mentions, registry, templates, assembly.people)
+        )
     if problems or policies is None:
         raise Problems(problems)
     return DeploySet(
         digest=files.digest(),
-        registry=Registry(agents),
+        registry=registry,
         people=assembly.people,
-        templates={template.name: template for template in templates},
+        templates=templates,
         policies=policies,
         connectors=assembly.connectors,
+        denied=denials,
     )
 
 
@@ -70,6 +95,11 @@ def _each(files: Listing, folder: str, model: type[_M], problems: list[Problem])
 def _read(files: Listing, name: str, model: type[_M]) -> Read[_M]:
     document = parse_yaml(files.name(name), files.texts[name])
     return Read(document, validated(model, document))
+
+
+def _whole(files: Listing, problems: list[Problem], folder: str) -> bool:
+    """Whether nothing is wrong in ``folder``, nor with it."""
+    return not any(problem.file.startswith(files.name(folder)) for problem in problems)
 
 
 def _policies(files: Listing, problems: list[Problem]) -> PolicySet | None:

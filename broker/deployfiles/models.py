@@ -6,12 +6,13 @@ import ipaddress
 from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from broker.deployfiles.kinds import ConnectorEntry
 from broker.errors import Unauthenticated
 from broker.files import Duration, Model
 from broker.identity.agent import Tier
+from broker.identity.pattern import MAX_LISTED, IdPattern, Matching, OneOf
 from broker.identity.spiffe_id import SpiffeId
 from broker.scope.model import MANDATORY_FIELDS, AccessClass
 from broker.scope.parameters import (
@@ -34,6 +35,11 @@ def _spiffe_id(value: str) -> str:
         SpiffeId.parse(value)
     except Unauthenticated as error:
         raise ValueError(error.message.rstrip(".")) from None
+    return value
+
+
+def _spiffe_id_pattern(value: str) -> str:
+    IdPattern.parse(value)
     return value
 
 
@@ -81,10 +87,46 @@ class QuotasEntry(Model):
     open_tasks: Annotated[int, Field(ge=1, le=10_000)] = 10
 
 
-class AgentFile(Model):
-    """agents/*.yaml: one registered workload."""
+class SegmentEntry(Model):
+    """What a named segment of a pattern may be: one of these values, or what an RE2 pattern (^...$) matches."""
 
-    spiffe_id: Annotated[str, AfterValidator(_spiffe_id)]
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["enum"]}, {"required": ["regex"]}]})
+
+    enum: list[str] = Field(default_factory=list, max_length=MAX_LISTED)
+    regex: Annotated[str, Field(max_length=MAX_PATTERN), AfterValidator(_pattern)] = ""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> SegmentEntry:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("says enum or regex, one of the two")
+        self.build()
+        return self
+
+    def build(self) -> OneOf | Matching:
+        """The restriction. Raises :class:`ValueError` for values that no SPIFFE ID could have."""
+        if not self.regex:
+            return OneOf(frozenset(_unique(self.enum)))
+        compiled = compile_pattern(self.regex)
+        return Matching(self.regex, lambda value: compiled.fullmatch(value) is not None)
+
+
+class AgentFile(Model):
+    """agents/*.yaml: one registered workload, or all whose SPIFFE ID has one form."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["spiffe_id"]}, {"required": ["spiffe_id_pattern"]}]}
+    )
+
+    spiffe_id: Annotated[str, AfterValidator(_spiffe_id)] = Field("", description="Of one workload.")
+    spiffe_id_pattern: Annotated[str, AfterValidator(_spiffe_id_pattern)] = Field(
+        "", description="Of many workloads: a SPIFFE ID in which whole segments of the path are named, like {job}."
+    )
+    segments: dict[ParameterName, SegmentEntry] = Field(
+        default_factory=dict, description="What the pattern's named segments may be. Not listed: anything."
+    )
+    overrides: Slug = Field(
+        "", description="The file (without .yaml) of a pattern that would match this spiffe_id, if there is one."
+    )
     description: Sentence
     owner: Slug = Field(description="The person who answers for it: a key of people.yaml.")
     tier: Annotated[Tier, Field(strict=False)]
@@ -114,6 +156,10 @@ class PeopleFile(Model):
 
 
 class _Spec(Model, ABC):
+    from_identity: ParameterName = Field(
+        "", description="Of a parameter: the named segment of the agent's SPIFFE ID that gives its value."
+    )
+
     @abstractmethod
     def build(self, name: str) -> Parameter:
         """The parameter called ``name``. Raises :class:`ValueError` where the parts do not fit."""

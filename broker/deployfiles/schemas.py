@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from broker.config import Config
+from broker.deployfiles.denied import DeniedFile
+from broker.deployfiles.federation import TrustDomainsFile
 from broker.deployfiles.kinds import GRANTS
 from broker.deployfiles.load import policy_schema
 from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, TemplateFile
@@ -23,8 +25,10 @@ _MODELS: Mapping[str, type[Model]] = {
     "agent": AgentFile,
     "brokerd": Config,
     "connectors": ConnectorsFile,
+    "denied": DeniedFile,
     "people": PeopleFile,
     "template": TemplateFile,
+    "trust_domains": TrustDomainsFile,
 }
 
 

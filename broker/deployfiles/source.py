@@ -13,9 +13,10 @@ from broker.ports import DeploySet
 class DeployFiles:
     """A :class:`~broker.ports.DeploySource` over one directory. No threads: it looks when told to."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, trust_domain: str = "") -> None:
         """Loads the set. Raises :class:`~broker.files.Problems`: there is no last good one to keep."""
         self._directory = directory
+        self._trust_domain = trust_domain
         self._current = self.load()
 
     @property
@@ -28,7 +29,7 @@ class DeployFiles:
         files = listing.read_set(self._directory)
         # Before it is judged: a bad set is looked at once, not at every look.
         self._identity = files.identity
-        return build(files)
+        return build(files, self._trust_domain)
 
     def adopt(self, candidate: DeploySet) -> None:
         """Put ``candidate`` in force: it was loaded here, and the rest of the daemon can follow it."""

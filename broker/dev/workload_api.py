@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -44,8 +44,16 @@ _LONGEST_SOCKET_NAME = 64
 class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
     """What one identity's socket answers."""
 
-    def __init__(self, domain: TrustDomain, spiffe_id: SpiffeId, clock: Clock, x509_ttl: timedelta = X509_TTL) -> None:
+    def __init__(
+        self,
+        domain: TrustDomain,
+        spiffe_id: SpiffeId,
+        clock: Clock,
+        x509_ttl: timedelta = X509_TTL,
+        dns_names: Sequence[str] = (),
+    ) -> None:
         self._domain = domain
+        self._dns_names = dns_names
         self._spiffe_id = spiffe_id
         self._clock = clock
         self._x509_ttl = x509_ttl
@@ -68,7 +76,9 @@ class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
         """A fresh X.509-SVID, and another at half of its life, for as long as the caller listens."""
         await _demand_header(context)
         async for _ in self._turns(context, self._x509_ttl / 2):
-            svid = self._domain.x509_svid(self._spiffe_id, now=self._clock.now(), ttl=self._x509_ttl)
+            svid = self._domain.x509_svid(
+                self._spiffe_id, now=self._clock.now(), ttl=self._x509_ttl, dns_names=self._dns_names
+            )
             yield messages.X509SVIDResponse(
                 svids=[
                     messages.X509SVID(
@@ -141,7 +151,10 @@ class WorkloadApi(workload_pb2_grpc.SpiffeWorkloadAPIServicer):
 
 
 class WorkloadApiSockets:
-    """The Workload API of each identity in ``ids``, on its own socket in ``directory``."""
+    """The Workload API of each identity in ``ids``, on its own socket in ``directory``.
+
+    ``dns_names`` are for those that are servers, which TLS clients find by name.
+    """
 
     def __init__(
         self,
@@ -150,8 +163,12 @@ class WorkloadApiSockets:
         directory: Path,
         clock: Clock,
         x509_ttl: timedelta = X509_TTL,
+        dns_names: Mapping[SpiffeId, Sequence[str]] | None = None,
     ) -> None:
-        self._apis = {spiffe_id: WorkloadApi(domain, spiffe_id, clock, x509_ttl) for spiffe_id in ids}
+        names = dns_names or {}
+        self._apis = {
+            spiffe_id: WorkloadApi(domain, spiffe_id, clock, x509_ttl, names.get(spiffe_id, ())) for spiffe_id in ids
+        }
         self._directory = directory
         self._servers: list[grpc.aio.Server] = []
         self.sockets: dict[SpiffeId, Path] = {}

@@ -14,6 +14,7 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 # An SVID with RSA-4096 keys on both sides is about 2.3 KiB of PEM. What is far beyond that is not parsed.
@@ -60,6 +61,7 @@ class Facts:
     key_usage: x509.KeyUsage | None
     key_usage_critical: bool
     extended_key_usage: frozenset[x509.ObjectIdentifier] | None
+    public_key: CertificatePublicKeyTypes
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> Facts:
@@ -91,6 +93,7 @@ class Facts:
             key_usage=usage.value if usage else None,
             key_usage_critical=usage.critical if usage else False,
             extended_key_usage=frozenset(purposes.value) if purposes else None,
+            public_key=certificate.public_key(),
         )
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, VerificationError
 
@@ -29,6 +30,14 @@ from broker.identity.spiffe_id import SpiffeId
 
 # Nested SPIRE sends one or two intermediates; each more is another signature to verify for a stranger.
 MAX_INTERMEDIATES = 4
+
+# NIST SP 800-131A revision 2, table 2: an RSA key below this has less than 112 bits of strength. Of the curves,
+# those that TLS 1.3 signs certificates with (RFC 8446, 4.2.3) and path validation knows.
+MIN_RSA_BITS = 2048
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+
+# RFC 5280, 4.1.2.2: a positive number of at most 20 octets.
+_MAX_SERIAL_BITS = 8 * 20 - 1
 
 _BOTH_PURPOSES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 
@@ -65,6 +74,7 @@ def validate_x509_svid(leaf: bytes, intermediates: bytes, bundles: Bundles, now:
         not_after=min(certificate.not_valid_after_utc for certificate in chain),
         serial=facts.serial,
         fingerprint=facts.fingerprint,
+        issuer=facts.certificate.issuer.rfc4514_string(),
     )
 
 
@@ -123,6 +133,17 @@ def _check_names_critical(leaf: Facts, _now: datetime) -> None:
         )
 
 
+def _check_serial(leaf: Facts, _now: datetime) -> None:
+    """Positive, at most 20 octets (RFC 5280, 4.1.2.2): a deny list of serial numbers rests on there being one."""
+    if leaf.serial <= 0 or leaf.serial.bit_length() > _MAX_SERIAL_BITS:
+        raise _refused(
+            Reason.SVID_MALFORMED,
+            "The certificate's serial number is not a positive number of at most 20 octets.",
+            "Ask the trust domain's authority for an SVID after RFC 5280, section 4.1.2.2.",
+            leaf,
+        )
+
+
 def _check_not_ca(leaf: Facts, _now: datetime) -> None:
     """Signing certificates MUST NOT authenticate (sections 3.2, 4.1)."""
     if leaf.is_ca:
@@ -166,6 +187,29 @@ def _check_extended_key_usage(leaf: Facts, _now: datetime) -> None:
         )
 
 
+def _check_key(leaf: Facts, _now: datetime) -> None:
+    """RSA with at least 2048 bits, or one of the curves P-256, P-384, P-521.
+
+    The standard says nothing of keys. A weak one proves nobody: who can compute it is the workload.
+    """
+    key = leaf.public_key
+    match key:
+        case rsa.RSAPublicKey():
+            told, good = f"RSA with {key.key_size} bits", key.key_size >= MIN_RSA_BITS
+        case ec.EllipticCurvePublicKey():
+            told, good = f"on the curve {key.curve.name}", isinstance(key.curve, _CURVES)
+        case _:
+            told, good = type(key).__name__.removesuffix("PublicKey").lstrip("_"), False
+    if not good:
+        raise _refused(
+            Reason.SVID_KEY_WEAK,
+            f"The certificate's key is not accepted: {told}.",
+            f"Have the SVID issued for a key on P-256 (or P-384, P-521), or RSA with at least {MIN_RSA_BITS} bits.",
+            leaf,
+            key=told,
+        )
+
+
 def _check_begun(leaf: Facts, now: datetime) -> None:
     if now < leaf.not_before:
         raise _refused(
@@ -194,9 +238,11 @@ def _check_not_ended(leaf: Facts, now: datetime) -> None:
 LEAF_RULES: Sequence[Callable[[Facts, datetime], None]] = (
     _check_id,
     _check_names_critical,
+    _check_serial,
     _check_not_ca,
     _check_key_usage,
     _check_extended_key_usage,
+    _check_key,
     _check_begun,
     _check_not_ended,
 )

@@ -1,8 +1,8 @@
 """May grants be given at all right now? Revocation never asks.
 
 The gate closes while the broker could not keep its promise: it is shutting down, the revoker's
-heartbeat is old (faults.md F49), or the audit outbox is not draining (F31). A pure question on
-figures that others report; it opens by itself when they are good again.
+heartbeat is old (faults.md F49), the audit outbox is not draining (F31), or its own SVID has ended
+(F27). A pure question on figures that others report; it opens by itself when they are good again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Gate:
     heartbeat: datetime | None = None
     backlog_records: int = 0
     backlog_age: timedelta = timedelta(0)
+    own_svid_ends: datetime | None = None
     draining: bool = False
 
     def why_closed(self, now: datetime) -> NotReady | None:
@@ -46,6 +47,13 @@ class Gate:
                 f" {int(self.backlog_age.total_seconds())} s.",
                 hint="Operators: make the audit export writable again; grants resume by themselves.",
                 metadata={"records": str(self.backlog_records)},
+            )
+        if self.own_svid_ends is not None and now > self.own_svid_ends:
+            return NotReady(
+                Reason.OWN_SVID_EXPIRED,
+                f"the broker's own SVID ended at {self.own_svid_ends.isoformat()}, so nothing is given out.",
+                hint="Operators: see /readyz and the log of brokerd; grants resume when it has a new one.",
+                metadata={"notAfter": self.own_svid_ends.isoformat()},
             )
         return None
 

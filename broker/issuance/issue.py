@@ -25,6 +25,7 @@ from broker.errors import (
     Reason,
     UpstreamFailed,
 )
+from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
 from broker.issuance.gate import Gate
 from broker.issuance.waiting import until
@@ -126,26 +127,28 @@ class Issuer:
                 hint="ListTemplates (`broker templates`) shows what can be asked for.",
                 metadata={"template": request.template},
             )
-        scope = bind(template, request)
+        scope = bind(template, request, dict(caller.agent.segments))
         connector = self._connectors(template.connector)
         if connector is None:
             raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
         _within_contract(scope, connector.contract)
-        facts = RequestFacts(caller.agent, request, scope, connector.contract.cls, caller.now)
+        facts = RequestFacts(caller.agent, request, scope, connector.contract.cls, caller.now, caller.peer.delivery)
         decision = caller.deploy.policies.decide(facts)
         if not decision.allowed:
             raise _denial(decision)
         return _Admitted(scope, decision, connector)
 
     def _intent(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Intent:
-        attempt_id = ATTEMPT_PREFIX + self._rng.id()
+        name = self._rng.id()
+        attempt_id = ATTEMPT_PREFIX + name
         expires_at = caller.now + admitted.scope.ttl
         handle = admitted.connector.prepare(admitted.scope, attempt_id, caller.id, expires_at)
         return Intent(
             tenant=caller.tenant,
-            lease_id=LEASE_PREFIX + self._rng.id(),
+            lease_id=LEASE_PREFIX + name,  # a lease is named as its first attempt is
             attempt_id=attempt_id,
             holder=caller.id,
+            svid_serial=f"{caller.peer.serial:x}",
             request=request,
             request_digest=request.digest(),
             scope=admitted.scope,
@@ -156,7 +159,11 @@ class Issuer:
             issue_deadline=caller.now + self._issue_timeout,
             expires_at=expires_at,
             max_live_leases=caller.agent.quotas.live_leases,
-            audit=_told_by_agent(request),
+            audit={
+                **_told_by_agent(request),
+                **_delivered(caller.peer, request),
+                "principal": caller.agent.principal,
+            },
         )
 
     async def _validated(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Grant:
@@ -313,6 +320,14 @@ def _too_late(*, outcome_known: bool) -> UpstreamFailed:
         outcome_known=outcome_known,
         hint="Retry with the same request_id.",
     )
+
+
+def _delivered(peer: Peer, request: AccessRequest) -> Mapping[str, JsonValue]:
+    """Which way the credential goes to its holder, as the broker established it."""
+    told: dict[str, JsonValue] = {"delivery": peer.delivery.value, "sealed": bool(request.recipient_public_key)}
+    if peer.proxy is not None:
+        told |= {"proxy": str(peer.proxy.spiffe_id), "token": peer.fingerprint}
+    return told
 
 
 def _told_by_agent(request: AccessRequest) -> Mapping[str, JsonValue]:

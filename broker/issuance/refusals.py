@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.errors import Reason
 
 # Principals watched at once; the anonymous and the unregistered share one budget, so that nobody
 # can make this table grow by inventing ids.
@@ -55,9 +56,9 @@ class RefusalBudget:
 def refusal(
     tenant: str, principal: str, method: str, reason: str, message: str, metadata: dict[str, str]
 ) -> AuditEvent:
-    """The event for one refusal."""
+    """The event for one refusal. Who is denied, and comes all the same, has an event of its own kind."""
     return AuditEvent(
-        EventType.REQUEST_REFUSED,
+        EventType.AGENT_DENIED if reason == Reason.AGENT_DENIED else EventType.REQUEST_REFUSED,
         actor=principal,
         vouched_by=Vouch.BROKER,
         tenant=tenant,
@@ -66,7 +67,7 @@ def refusal(
 
 
 def summary(tenant: str, principal: str, folded: dict[str, int]) -> AuditEvent:
-    """The event for what a window folded."""
+    """The event for what a window folded. Its actor is the registry entry, which may stand for many workloads."""
     return AuditEvent(
         EventType.REFUSALS_SUMMARISED,
         actor=principal,

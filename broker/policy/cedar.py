@@ -23,13 +23,16 @@ import cedarpy
 from broker.errors import InvalidInput, Reason
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts
+from broker.policy.mentions import Mention, mentions
 from broker.policy.question import CIRCUMSTANCES, Parties, entities, parties, question
 from broker.policy.reads import attributes_read, without_circumstances
 from broker.policy.statements import Statement, named_line, statements, syntax_line
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
-# Who-asks-for-what pairs kept ready parsed, a few kilobytes each. Decisions are never kept.
+# Who-asks-for-what pairs kept ready parsed, a few kilobytes each.
 _KEPT = 2048
+# Questions whose answer is kept, about a kilobyte each.
+_ANSWERS = 2048
 _DEFAULT_DENY = "No policy permits this request."
 
 
@@ -61,10 +64,14 @@ class PolicyProblems(InvalidInput):
 class PolicySet:
     """A validated set of Cedar policies. Immutable; safe to ask from any thread."""
 
-    def __init__(self, policies: Mapping[str, Mapping[str, Any]], schema: str, digest: str) -> None:
+    def __init__(
+        self, policies: Mapping[str, Mapping[str, Any]], schema: str, digest: str, named: tuple[Mention, ...]
+    ) -> None:
         """Use :meth:`parse`."""
+        self.mentions = named  # what the policies call by name, for whoever knows whether it is there
         read = attributes_read(policies, CIRCUMSTANCES)
         self._told = tuple((name, tell) for name, tell in CIRCUMSTANCES.items() if name in read)
+        self._names = tuple(name for name, _ in self._told)
         self._tells_parameters = "parameters" in read
         self._schema = cedarpy.Schema.from_str(without_circumstances(schema, CIRCUMSTANCES.keys() - read))
         self._digest = digest
@@ -76,6 +83,7 @@ class PolicySet:
             json.dumps({"templates": {}, "staticPolicies": dict(policies), "templateLinks": []})
         )
         self._entities = lru_cache(maxsize=_KEPT)(self._parse_entities)
+        self._answer = lru_cache(maxsize=_ANSWERS)(self._ask)
 
     @classmethod
     def parse(cls, files: Mapping[str, str], schema: str) -> PolicySet:
@@ -90,7 +98,7 @@ class PolicySet:
                 reader.read(statement)
         if reader.problems:
             raise PolicyProblems(tuple(reader.problems))
-        return cls(reader.policies, schema, _digest(files, schema))
+        return cls(reader.policies, schema, _digest(files, schema), tuple(reader.mentions))
 
     def __len__(self) -> int:
         return self._size
@@ -101,10 +109,20 @@ class PolicySet:
         return self._digest
 
     def decide(self, facts: RequestFacts) -> Decision:
-        """Allow or deny, with the policies that made it so. Default deny; an evaluation error is a deny."""
-        # Parameters that no policy reads would only keep the parsed entities of a pair from being used again.
-        who = parties(facts, with_parameters=self._tells_parameters)
-        asked = question(facts, self._told)
+        """Allow or deny, with the policies that made it so. Default deny; an evaluation error is a deny.
+
+        Cedar is a pure function of policies, entities and request, and this set never changes. So the same
+        question has the same answer, and a question that was asked before is answered from memory. Nothing
+        ages there: whatever may differ from call to call, the hour included, is part of the question as
+        soon as a policy reads it.
+        """
+        # Parameters that no policy reads would only keep two equal questions from being seen as one.
+        return self._answer(
+            parties(facts, with_parameters=self._tells_parameters), tuple(tell(facts) for _, tell in self._told)
+        )
+
+    def _ask(self, who: Parties, circumstances: tuple[str | int | bool, ...]) -> Decision:
+        asked = question(who, dict(zip(self._names, circumstances, strict=True)))
         try:
             answer = cedarpy.is_authorized(asked, self._policies, self._entities(who), schema=self._schema)
         except ValueError as error:  # entities that are not of the schema
@@ -137,6 +155,7 @@ class _Reader:
         self.schema = schema
         self.policies: dict[str, Mapping[str, Any]] = {}
         self.problems: list[PolicyProblem] = []
+        self.mentions: list[Mention] = []
         self._places: dict[str, Statement] = {}
 
     def read(self, statement: Statement) -> None:
@@ -158,6 +177,7 @@ class _Reader:
             hint = "Names and types are in deploy/schemas/broker.cedarschema."
             self.problems.append(PolicyProblem(statement.file, line, name, message, hint))
         self.policies[name] = policy
+        self.mentions.extend(mentions(statement, name, policy))
         self._places.setdefault(name, statement)
 
     def _check_annotations(self, statement: Statement, name: str, policy: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from broker.identity.agent import Agent
+from broker.identity.agent import Agent, Delivery
 from broker.scope.model import Scope
 from broker.scope.request import AccessRequest
 
@@ -19,3 +19,4 @@ class RequestFacts:
     scope: Scope
     contract_class: str  # of the connector: IMMEDIATE, BY_POLICY, EXPIRY_ONLY, STATIC
     now: datetime
+    delivery: Delivery = Delivery.DIRECT

@@ -7,7 +7,7 @@ on every call. Claimed texts enter as values of attributes, never as parts of na
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, timedelta
 from typing import Any, NamedTuple
 
@@ -60,6 +60,8 @@ def entities(who: Parties) -> str:
             _entity(_person(owner), issuer=owner.issuer, subject=owner.subject, groups=sorted(owner.groups)),
             _entity(
                 _agent(agent),
+                tags=dict(agent.segments),
+                entry=agent.principal,
                 trust_domain=agent.spiffe_id.trust_domain,
                 path=agent.spiffe_id.path,
                 owner={"__entity": _person(owner)},
@@ -100,22 +102,29 @@ CIRCUMSTANCES: Mapping[str, Circumstance] = {
     "has_prompt": lambda facts: bool(facts.request.prompt.strip()),
     "has_tool_call": lambda facts: bool(facts.request.tool_call.strip()),
     "has_plan": lambda facts: bool(facts.request.plan.strip()),
+    "delivery": lambda facts: facts.delivery.value,
+    "sealed": lambda facts: bool(facts.request.recipient_public_key),
 }
 
 
-def question(facts: RequestFacts, told: Iterable[tuple[str, Circumstance]]) -> dict[str, Any]:
-    """The request, in the form the engine takes, with the circumstances in ``told``."""
+def question(who: Parties, circumstances: Mapping[str, str | int | bool]) -> dict[str, Any]:
+    """The request, in the form the engine takes."""
     return {
-        "principal": _agent(facts.agent),
-        "action": {"type": "Action", "id": facts.scope.access.value},
+        "principal": _agent(who.agent),
+        "action": {"type": "Action", "id": who.access},
         "resource": _SCOPE,
         # As text: handed a dict, the library copies the question before it writes the same text.
-        "context": json.dumps({name: tell(facts) for name, tell in told}),
+        "context": json.dumps(circumstances),
     }
 
 
-def _entity(uid: dict[str, str], parents: list[dict[str, str]] | None = None, **attrs: object) -> dict[str, object]:
-    return {"uid": uid, "attrs": attrs, "parents": parents or []}
+def _entity(
+    uid: dict[str, str],
+    parents: list[dict[str, str]] | None = None,
+    tags: dict[str, str] | None = None,
+    **attrs: object,
+) -> dict[str, object]:
+    return {"uid": uid, "attrs": attrs, "parents": parents or [], "tags": tags or {}}
 
 
 def _agent(agent: Agent) -> dict[str, str]:

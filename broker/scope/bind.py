@@ -1,27 +1,35 @@
 """From what an agent asked to exactly what it may get, or the reason why not.
 
-Belongs here: every check that needs only the template and the request. What is bound is the
-template's own data plus values that passed a typed parameter; nothing else of the request enters a
-:class:`~broker.scope.model.Scope`, so no text of an agent can widen a grant.
+Belongs here: every check that needs only the template, the request and what the registry's pattern names
+of the caller's SPIFFE ID. What is bound is the template's own data plus values that passed a typed
+parameter; nothing else of request or identity enters a :class:`~broker.scope.model.Scope`, so no text of
+an agent, not even its name, can widen a grant.
 
 Does not belong here: whether the agent may (policy), and what the connector's contract allows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 from broker.errors import Defect, InvalidInput, Reason
-from broker.scope.model import Scope, ScopeTemplate
+from broker.scope.canonical import JsonValue
+from broker.scope.model import FromIdentity, Scope, ScopeTemplate
 from broker.scope.parameters import shown
 from broker.scope.request import AccessRequest
 
+# An agent with an entry of its own: nothing of its id is named.
+NO_SEGMENTS: Mapping[str, str] = MappingProxyType({})
 
-def bind(template: ScopeTemplate, request: AccessRequest) -> Scope:
-    """The scope that ``request`` asks for under ``template``.
+
+def bind(template: ScopeTemplate, request: AccessRequest, segments: Mapping[str, str] = NO_SEGMENTS) -> Scope:
+    """The scope that ``request`` asks for under ``template``, by a caller whose SPIFFE ID has these named ``segments``.
 
     Raises :class:`InvalidInput` with the reason of the first check that fails, in this order:
-    mandatory fields (all missing ones named), account, environment, resource, parameters, TTL.
+    mandatory fields (all missing ones named), account, environment, resource, parameters (of the request, then of
+    the identity), TTL.
     """
     if request.template != template.name:
         raise Defect(Reason.INTERNAL, f"A request for {shown(request.template)} met the template {template.name}.")
@@ -30,18 +38,21 @@ def bind(template: ScopeTemplate, request: AccessRequest) -> Scope:
     _check_listed(
         "environment", request.environment, template.environments, Reason.ENVIRONMENT_NOT_IN_TEMPLATE, template
     )
+    # In this order: what is told first is what the docstring says.
+    resource = _resource(template, request)
+    parameters = _parameters(template, request, segments)
     return Scope(
         template=template.name,
         template_digest=template.digest,
         connector=template.connector,
         account=request.account,
         environment=request.environment,
-        resource=_resource(template, request),
+        resource=resource,
         access=template.access,
         actions=template.actions,
-        parameters=_parameters(template, request),
+        parameters=parameters,
         ttl=_ttl(template, request),
-        grant=template.grant,
+        grant=_grant(template, parameters),
     )
 
 
@@ -87,14 +98,61 @@ def _resource(template: ScopeTemplate, request: AccessRequest) -> str:
         ) from None
 
 
-def _parameters(template: ScopeTemplate, request: AccessRequest) -> dict[str, str]:
+def _parameters(template: ScopeTemplate, request: AccessRequest, segments: Mapping[str, str]) -> dict[str, str]:
+    # Refused even where it is equal: a value has one source, and a request one spelling and one digest.
+    if sent := sorted(request.parameters.keys() & template.from_identity.keys()):
+        hint = "Leave it out: its value is read from your SPIFFE ID."
+        raise _wrong_names(Reason.PARAMETER_FROM_IDENTITY, template, "takes no value for the parameter", sent, hint)
     if unknown := sorted(request.parameters.keys() - template.parameters.keys()):
         declared = ", ".join(sorted(template.parameters)) or "none"
         raise _wrong_names(Reason.PARAMETER_UNKNOWN, template, "has no parameter", unknown, f"It has: {declared}.")
     if missing := sorted(template.parameters.keys() - request.parameters.keys()):
         hint = " ".join(f"{name} must be {template.parameters[name].expected}." for name in missing)
         raise _wrong_names(Reason.PARAMETER_MISSING, template, "needs the parameter", missing, hint)
-    return {name: template.parameters[name].parse(request.parameters[name]) for name in sorted(template.parameters)}
+    values = {name: parameter.parse(request.parameters[name]) for name, parameter in template.parameters.items()}
+    for name, source in template.from_identity.items():
+        values[name] = _of_identity(template, source, segments)
+    return dict(sorted(values.items()))
+
+
+def _of_identity(template: ScopeTemplate, source: FromIdentity, segments: Mapping[str, str]) -> str:
+    value = segments.get(source.segment)
+    if value is None:
+        raise InvalidInput(
+            Reason.SEGMENT_NOT_IN_IDENTITY,
+            f"The template {template.name} takes {source.parameter.name} from the segment {source.segment} of the"
+            " caller's SPIFFE ID, and the caller's has none that is named so.",
+            hint="Use another template, or have an operator register you by a pattern that names it.",
+            metadata={"template": template.name, "parameter": source.parameter.name, "segment": source.segment},
+        )
+    try:
+        return source.parameter.parse(value)
+    except InvalidInput as error:
+        raise InvalidInput(
+            error.reason,
+            f"The template {template.name} takes {source.parameter.name} from the segment {source.segment} of the"
+            f" caller's SPIFFE ID, which is {shown(value)}: it is not for this caller.",
+            hint=error.hint,
+            metadata={**error.metadata, "template": template.name, "segment": source.segment},
+        ) from None
+
+
+def _grant(template: ScopeTemplate, parameters: Mapping[str, str]) -> Mapping[str, JsonValue]:
+    """The template's own; a field that *is* a parameter gets that value, whole. Texts with parameters inside
+    stay as they are: the connector builds them, and knows what its upstream would read into a character.
+    """
+    named = {field: name for field, value in template.grant.items() if (name := _reference(value)) is not None}
+    if unknown := sorted(set(named.values()) - parameters.keys()):
+        raise Defect(Reason.INTERNAL, f"The grant of template {template.name} names {shown(unknown[0])}, no parameter.")
+    if not named:
+        return template.grant
+    return {**template.grant, **{field: parameters[name] for field, name in named.items()}}
+
+
+def _reference(value: JsonValue) -> str | None:
+    if isinstance(value, Mapping) and value.keys() == {"parameter"} and isinstance(value["parameter"], str):
+        return value["parameter"]
+    return None
 
 
 def _wrong_names(reason: Reason, template: ScopeTemplate, what: str, names: list[str], hint: str) -> InvalidInput:

@@ -8,7 +8,7 @@ in it has passed a typed parameter, and the connector builds upstream policy fro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
@@ -32,6 +32,17 @@ MANDATORY_FIELDS = frozenset({"step", "intent", "reason", "ticket", "prompt", "t
 
 
 @dataclass(frozen=True, slots=True)
+class FromIdentity:
+    """A parameter that no agent fills in: its value is a named segment of the caller's SPIFFE ID.
+
+    The value passes ``parameter`` like one that was sent; that it was proven makes it no safer to paste.
+    """
+
+    parameter: Parameter
+    segment: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScopeTemplate:
     """One named way to ask. ``grant`` is the connector kind's own, already validated, part."""
 
@@ -45,9 +56,10 @@ class ScopeTemplate:
     actions: tuple[str, ...]
     max_ttl: timedelta
     mandatory: frozenset[str]
-    parameters: Mapping[str, Parameter]
+    parameters: Mapping[str, Parameter]  # what requests fill in, all of it
     grant: Mapping[str, JsonValue]
     digest: str  # SHA-256 (hex) of the template's canonical form
+    from_identity: Mapping[str, FromIdentity] = field(default_factory=dict)  # the other parameters
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class AccessRequest:
     prompt: str = ""
     tool_call: str = ""
     plan: str = ""
+    recipient_public_key: bytes = b""  # X25519; empty: the credential is delivered in clear
 
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical bytes of everything asked, the request id included."""
@@ -54,6 +55,7 @@ class AccessRequest:
                     "prompt": text_digest(self.prompt),
                     "tool_call": text_digest(self.tool_call),
                     "plan": text_digest(self.plan),
+                    "recipient_public_key": self.recipient_public_key.hex(),
                 }
             )
         ).hexdigest()

@@ -97,6 +97,21 @@ def end_unregistered(tx: Transaction, tenant: str, holders: frozenset[str], now:
     )
 
 
+def end_denied(tx: Transaction, tenant: str, certificates: frozenset[tuple[str, str]], now: datetime) -> int:
+    """End what these (holder, svid_serial) still have."""
+    return sum(
+        end_selected(
+            tx,
+            "unended_by_certificate",
+            {"tenant": tenant, "holder": holder, "svid_serial": serial},
+            EndCause.HOLDER_DENIED,
+            BROKER,
+            to_ms(now),
+        )
+        for holder, serial in sorted(certificates)
+    )
+
+
 def end_selected(
     tx: Transaction, query: str, parameters: dict[str, str], cause: EndCause, actor: str, now_ms: int
 ) -> int:

@@ -16,9 +16,6 @@ from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores.end_ops import find_attempt, lease_not_found
 from broker.stores.moves import attempts_of, due_ms, move, settle, tell
 from broker.stores.rows import (
-    ATTEMPT_WIDTH,
-    LEASE_WIDTH,
-    TASK_WIDTH,
     AttemptRow,
     LeaseRow,
     TaskRow,
@@ -27,9 +24,9 @@ from broker.stores.rows import (
     read_attempt,
     read_optional_lease,
     read_task,
-    slices,
     trust_lease,
     trust_task,
+    unpacked,
 )
 from broker.stores.seal import tampered
 from broker.stores.task_ops import is_over, over_cause, task_ended, task_not_found
@@ -55,21 +52,15 @@ def open_intent(tx: Transaction, intent: Intent) -> Opened:
 
 def decide(view: View, intent: Intent) -> Decided:
     """Refuse what :class:`broker.ports.Intent` says is refused; writes nothing."""
+    request = intent.request
     raw = view.one(
-        "intent_facts",
-        {
-            "tenant": intent.tenant,
-            "task_id": intent.request.task_id,
-            "holder": intent.holder,
-            "request_id": intent.request.request_id,
-            "quota": intent.max_live_leases,
-        },
+        "intent_facts", (intent.tenant, request.task_id, intent.holder, request.request_id, intent.max_live_leases)
     )
     if raw is None:
-        raise task_not_found(intent.request.task_id)
-    task_raw, lease_raw, (count,) = slices(raw, TASK_WIDTH, LEASE_WIDTH, 1)
-    _admit(trust_task(read_task(task_raw, view.seal)), intent)
-    lease = read_optional_lease(lease_raw, view.seal)
+        raise task_not_found(request.task_id)
+    packed_task, packed_lease, count = raw
+    _admit(trust_task(read_task(unpacked(packed_task), view.seal)), intent)
+    lease = read_optional_lease(unpacked(packed_lease), view.seal)
     if lease is not None:
         retry = _admit_retry(view, trust_lease(lease), intent)
         if retry is not None:
@@ -138,6 +129,7 @@ def _first(tx: Transaction, intent: Intent) -> Opened:
         attempts=1,
         failures=0,
         next_due=attempt.due_at,
+        svid_serial=intent.svid_serial,
     )
     tx.insert_lease(lease)
     tx.insert_attempt(attempt)
@@ -203,7 +195,7 @@ def _retry(tx: Transaction, lease: LeaseRow, attempts: tuple[AttemptRow, ...], i
     tx.insert_attempt(new)
     lease.state, lease.cause, lease.ended_at = State.ISSUING.value, None, None
     lease.confirm_by = lease.confirmed_at = None
-    lease.attempt_id, lease.attempts = new.id, new.number
+    lease.attempt_id, lease.attempts, lease.svid_serial = new.id, new.number, intent.svid_serial
     lease.next_due = min(attempt.due_at for attempt in (new, *previous) if attempt.due_at is not None)
     tx.update_lease(lease)
     _tell_intent(tx, new, lease, intent, now_ms)
@@ -260,6 +252,7 @@ def _tell_intent(tx: Transaction, attempt: AttemptRow, lease: LeaseRow, intent: 
             "actions": scope.actions,
             "parameters": scope.parameters,
             "step": lease.step,
+            "svid_serial": lease.svid_serial,
             "contract_class": lease.contract_class,
             "policies": intent.decision.policies,
             "policy_digest": lease.policy_digest,
@@ -302,10 +295,10 @@ def activate(
     now: datetime,
 ) -> Lease | CommitAndRaise:
     """See LeaseStore.activate. Whatever keeps it from becoming ACTIVE leaves the attempt REVOKING, committed."""
-    raw = tx.one("attempt_facts", {"tenant": tenant, "attempt_id": attempt_id})
+    raw = tx.one("attempt_facts", (tenant, attempt_id))
     if raw is None:
         raise lease_not_found(attempt_id)
-    attempt_raw, lease_raw, task_raw = slices(raw, ATTEMPT_WIDTH, LEASE_WIDTH, TASK_WIDTH)
+    attempt_raw, lease_raw, task_raw = map(unpacked, raw)
     attempt = read_attempt(attempt_raw, tx.seal)
     lease = read_optional_lease(lease_raw, tx.seal)
     task = None if task_raw[0] is None else read_task(task_raw, tx.seal)

@@ -93,9 +93,14 @@ def known_upstream(view: View, connector: str, names: Sequence[str]) -> frozense
     return frozenset(attempt.upstream for attempt in attempts if attempt.trusted and attempt.upstream is not None)
 
 
-def unregistered(view: View, tenant: str, registered: frozenset[str]) -> frozenset[str]:
-    """The holders of living leases that are not in ``registered``."""
-    return frozenset(row[0] for row in view.all("living_holders", {"tenant": tenant})) - registered
+def living_holders(view: View, tenant: str) -> list[str]:
+    """Who holds living leases."""
+    return [holder for (holder,) in view.all("living_holders", {"tenant": tenant})]
+
+
+def living_certificates(view: View, tenant: str) -> list[tuple[str, str]]:
+    """Who holds living leases, with which certificates they asked for them."""
+    return view.all("living_certificates", {"tenant": tenant})
 
 
 def any_task_due(view: View, now: datetime) -> bool:

@@ -84,6 +84,7 @@ class LeaseRow:
     attempts: int
     failures: int
     next_due: int | None
+    svid_serial: str
     trusted: bool = True
 
 
@@ -133,6 +134,12 @@ ATTEMPT_FIXED = _stored(AttemptRow).index("handle")
 task_values = attrgetter(*_stored(TaskRow))
 lease_values = attrgetter(*_stored(LeaseRow))
 attempt_values = attrgetter(*_stored(AttemptRow))
+
+
+def unpacked(packed: str) -> Raw:
+    """The row in a ``{x_packed}`` column (:mod:`broker.stores.queries`); all None where a LEFT JOIN found none."""
+    *values, mac, key_id = orjson.loads(packed)
+    return (*values, bytes.fromhex(mac) if mac else None, key_id)
 
 
 def read_task(raw: Raw, seal: RowSeal) -> TaskRow:
@@ -258,6 +265,7 @@ def lease_of(row: LeaseRow) -> Lease:
         attempts=row.attempts,
         failures=row.failures,
         next_due=optional_at(row.next_due),
+        svid_serial=row.svid_serial,
     )
 
 

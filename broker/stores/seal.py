@@ -1,34 +1,29 @@
 """The MAC of a row: proof that the broker, and nobody with a database client, wrote it.
 
-HMAC-SHA256 over the canonical JSON of [table, every field in the order of ``rows.py``]. The tenant,
+Keyed BLAKE2b over the canonical JSON of [table, every field in the order of ``rows.py``]. The tenant,
 the id and the table are among the fields, so a row cannot pass for another one. An *older* version of
 the same row still passes: that is for the audit chain to contradict, and for its external witnesses.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Sequence
-from functools import lru_cache
 
 from broker.errors import Reason, Tampered
 from broker.ports import KeyRing
 from broker.scope.canonical import canonical_row
 
+# Keyed BLAKE2 is a MAC by itself (RFC 7693 section 2.9). It takes less than half the time of an HMAC by
+# OpenSSL 3, which looks its algorithm up on every call; a grant makes and checks eight of these.
+_LONGEST_KEY = hashlib.blake2b.MAX_KEY_SIZE
 
-# A row that is read again unchanged (the task of every request, the lease just written) costs a look-up
-# instead of a hash. Bounded: about 8 MiB of row texts, which are no secrets.
-@lru_cache(maxsize=8192)
+
 def _mac(key: bytes, row: bytes) -> bytes:
-    # RFC 2104 hashes a block of the key first: begun once per key, and copied.
-    mac = _begun(key).copy()
-    mac.update(row)
-    return mac.digest()
-
-
-@lru_cache(maxsize=16)
-def _begun(key: bytes) -> hmac.HMAC:
-    return hmac.new(key, b"row\0", "sha256")
+    if len(key) > _LONGEST_KEY:
+        key = hashlib.blake2b(key).digest()
+    return hashlib.blake2b(row, key=key, digest_size=32, person=b"jit-broker row").digest()
 
 
 class RowSeal:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -182,12 +182,21 @@ class SqliteStore:
         """See LeaseStore.end_leases."""
         return await self._writer.submit(lambda tx: end_ops.end_leases(tx, selector, cause, actor, now))
 
-    async def end_unregistered(self, tenant: str, registered: frozenset[str], now: datetime) -> int:
+    async def end_unregistered(self, tenant: str, registered: Callable[[str], bool], now: datetime) -> int:
         """See LeaseStore.end_unregistered. Writes only if somebody has left."""
-        gone = await self._readers.scan(lambda view: reads.unregistered(view, tenant, registered))
+        holders = await self._readers.scan(lambda view: reads.living_holders(view, tenant))
+        gone = frozenset(holder for holder in holders if not registered(holder))
         if not gone:
             return 0
         return await self._writer.submit(lambda tx: end_ops.end_unregistered(tx, tenant, gone, now))
+
+    async def end_denied(self, tenant: str, denied: Callable[[str, str], bool], now: datetime) -> int:
+        """See LeaseStore.end_denied. Writes only if somebody is denied."""
+        found = await self._readers.scan(lambda view: reads.living_certificates(view, tenant))
+        gone = frozenset(pair for pair in found if denied(*pair))
+        if not gone:
+            return 0
+        return await self._writer.submit(lambda tx: end_ops.end_denied(tx, tenant, gone, now))
 
     async def claim_due(self, connector: str, now: datetime, limit: int, claim_for: timedelta) -> Sequence[Attempt]:
         """See LeaseStore.claim_due."""

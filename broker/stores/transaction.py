@@ -30,6 +30,9 @@ from broker.stores.rows import (
 from broker.stores.seal import RowSeal
 from broker.stores.trail import Trail
 
+# By name, or by number (?1, ?2, ...) where it must be fast: each name costs two changes of the interpreter's lock.
+Parameters = Mapping[str, Any] | tuple[Any, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class CommitAndRaise:
@@ -45,7 +48,7 @@ class View:
         self.connection = connection
         self.seal = seal
 
-    def one(self, query: str, parameters: Mapping[str, Any]) -> Raw | None:
+    def one(self, query: str, parameters: Parameters) -> Raw | None:
         """The first row, or None."""
         try:
             row: Raw | None = self.connection.execute(SQL[query], parameters).fetchone()
@@ -54,19 +57,19 @@ class View:
             return rows[0] if rows else None
         return row
 
-    def row(self, query: str, parameters: Mapping[str, Any]) -> Raw:
+    def row(self, query: str, parameters: Parameters) -> Raw:
         """The one row of an aggregate."""
         row: Raw = self.connection.execute(SQL[query], parameters).fetchone()
         return row
 
-    def all(self, query: str, parameters: Mapping[str, Any]) -> list[Raw]:
+    def all(self, query: str, parameters: Parameters) -> list[Raw]:
         """All rows; the query has a LIMIT, or is bounded by what one lease or task has."""
         try:
             return self.connection.execute(SQL[query], parameters).fetchall()
         except sqlite3.OperationalError as error:
             return self._leniently(query, parameters, error)
 
-    def _leniently(self, query: str, parameters: Mapping[str, Any], error: sqlite3.OperationalError) -> list[Raw]:
+    def _leniently(self, query: str, parameters: Parameters, error: sqlite3.OperationalError) -> list[Raw]:
         """Once more, where not SQLite failed but the module, on text of a damaged row that is no UTF-8.
 
         Such a row fails its MAC; read as far as it goes, it does not stand in the way of the others.

@@ -24,7 +24,7 @@ from broker.clock import SystemClock
 from broker.config import load_config
 from broker.daemon.wiring import Brokerd
 from broker.keys import new_key
-from broker.ports import Connector, ConnectorSpec
+from broker.ports import Clock, Connector, ConnectorSpec
 from tests.connectors.fake import FakeConnector
 from tests.forge import Forged, authority
 
@@ -124,14 +124,14 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(root: Path, **changes: Any) -> AsyncIterator[Served]:
+async def serve(root: Path, *, clock: Clock | None = None, **changes: Any) -> AsyncIterator[Served]:
     config = load_config(write_config(root, **changes))
     upstreams: dict[str, FakeConnector] = {}
 
     def build(spec: ConnectorSpec) -> Connector:
         return upstreams.setdefault(spec.name, FakeConnector(SystemClock(), name=spec.name))
 
-    daemon = Brokerd(config, SystemClock(), build)
+    daemon = Brokerd(config, clock or SystemClock(), build)
     await daemon.start()
     served = Served(root, daemon, upstreams, daemon.agents_port)
     try:

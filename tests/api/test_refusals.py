@@ -136,7 +136,7 @@ async def test_refusals_beyond_the_budget_are_counted_not_written(served: Served
     assert len(await served.refusals()) == 20
     await served.daemon._upkeep.summarise_refusals(every=True)
     summaries = [r for r in await served.audit() if r["type"] == "request.refusals_summarised"]
-    assert [(s["actor"], s["data"]["counts"]) for s in summaries] == [(ANALYST, {"TASK_NOT_FOUND": 10})]
+    assert [(s["actor"], s["data"]["counts"]) for s in summaries] == [("analyst", {"TASK_NOT_FOUND": 10})]
 
 
 async def test_an_unknown_method_and_service(served: Served) -> None:

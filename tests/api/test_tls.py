@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,11 +13,13 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from grpc._cython import cygrpc
 
-from broker.api.tls import SERVER_OPTIONS, ServerTls, TlsFiles, peer_from_auth_context
-from broker.clock import SystemClock
+from broker.api.tls import SERVER_OPTIONS, ServerTls, TlsMaterial, peer_from_auth_context
+from broker.api.tls_files import BundleFile, IdentityFiles
+from broker.api.tls_material import ServerIdentity, compose
 from broker.errors import InvalidInput, Reason, Unauthenticated
 from broker.identity.bundle import Bundles, TrustBundle
 from broker.identity.peer_cache import PeerCache
+from broker.identity.spiffe_id import SpiffeId
 from tests.forge import Forged, authority, der_san_uris
 
 STARTED = datetime.now(UTC).replace(microsecond=0)
@@ -33,44 +35,57 @@ def _server_svid() -> Forged:
     return HOME.svid("spiffe://example.org/broker", dns=["localhost"])
 
 
-def _put(path: Path, data: bytes) -> None:
-    """Write whole, beside, and rename into place."""
-    beside = path.with_suffix(".new")
-    beside.write_bytes(data)
-    beside.chmod(0o600)
-    beside.rename(path)
+class Shifted:
+    """The present, and ``by`` more."""
+
+    def __init__(self) -> None:
+        self.by = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.by
 
 
 class Door(grpc.GenericRpcHandler):
     """A server that only says who came: the TLS room's whole behaviour and nothing else."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = TlsFiles(
-            certificate=folder / "broker.pem",
-            key=folder / "broker.key",
-            bundles={"example.org": folder / "example.org.pem", "partner.org": folder / "partner.org.pem"},
-        )
+        self.certificate, self.key = folder / "broker.pem", folder / "broker.key"
+        self.follows = False
+        self.bundles = {name: folder / f"{name}.pem" for name in ("example.org", "partner.org")}
         self.serve_as(_server_svid())
         self.trust("example.org", HOME.pem)
         self.trust("partner.org", PARTNER.pem)
-        self.tls = ServerTls(self.files, SystemClock())
-        self.offset = timedelta()
+        self.clock = Shifted()
+        self.tls, self.follows = self.make(), True
         self.reached = 0
         self.cache = PeerCache()
         self.port = 0
 
+    def make(self) -> ServerTls:
+        identity = IdentityFiles(self.certificate, self.key, "example.org", self.clock)
+        bundles = {name: BundleFile(name, path) for name, path in self.bundles.items()}
+        return ServerTls(TlsMaterial("example.org", identity, bundles), self.clock)
+
     def serve_as(self, server: Forged) -> None:
-        _put(self.files.certificate, server.pem + server.chain_pem)
-        _put(self.files.key, server.key_pem)
+        self.put(self.certificate, server.pem + server.chain_pem)
+        self.put(self.key, server.key_pem)
 
     def trust(self, trust_domain: str, pem: bytes) -> None:
-        _put(self.files.bundles[trust_domain], pem)
+        self.put(self.bundles[trust_domain], pem)
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Write whole, beside, and rename into place; then what the daemon does each second."""
+        beside = path.with_suffix(".new")
+        beside.write_bytes(data)
+        beside.chmod(0o600)
+        beside.rename(path)
+        if self.follows:
+            self.tls.refresh()
 
     async def _who(self, _request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         self.reached += 1
-        now = datetime.now(UTC) + self.offset
         try:
-            peer = peer_from_auth_context(context.auth_context(), self.tls.bundles, self.cache, now)
+            peer = peer_from_auth_context(context.auth_context(), self.tls.bundles, self.cache, self.clock.now())
         except Unauthenticated as refused:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, refused.reason.value)
         return str(peer.spiffe_id).encode()
@@ -198,7 +213,7 @@ async def test_what_tls_itself_refuses_never_reaches_a_handler(door: Door, clien
 async def test_connection_outlives_its_certificate_but_its_requests_do_not(door: Door) -> None:
     async with door.channel(AGENT) as channel:
         assert await _ask(channel) == ID
-        door.offset = HOUR + timedelta(minutes=1)
+        door.clock.by = HOUR + timedelta(minutes=1)
 
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await _ask(channel)
@@ -221,13 +236,13 @@ async def test_bad_pair_keeps_the_last_good_and_is_told(door: Door, tmp_path: Pa
     before = await door.served_certificate(tmp_path)
     renewed = _server_svid()
 
-    _put(door.files.certificate, renewed.pem)  # its key is not there yet
+    door.put(door.certificate, renewed.pem)  # its key is not there yet
     assert await door.served_certificate(tmp_path) == before
     (problem,) = door.tls.problems
     assert problem.reason is Reason.CONFIG_INVALID
     assert "does not belong to the key" in problem.message
 
-    _put(door.files.key, renewed.key_pem)
+    door.put(door.key, renewed.key_pem)
     assert await door.served_certificate(tmp_path) == renewed.der
     assert door.tls.problems == ()
 
@@ -247,8 +262,9 @@ async def test_grpc_is_given_new_material_once_and_otherwise_told_that_nothing_c
 
 async def test_files_that_vanish_change_nothing_but_are_told(door: Door, tmp_path: Path) -> None:
     before = await door.served_certificate(tmp_path)
-    for path in (door.files.certificate, door.files.key, *door.files.bundles.values()):
+    for path in (door.certificate, door.key, *door.bundles.values()):
         path.unlink()
+    door.tls.refresh()
 
     assert await door.served_certificate(tmp_path) == before
     assert await door.ask(AGENT) == ID
@@ -270,7 +286,6 @@ async def test_removed_root_ends_open_connections_too(door: Door) -> None:
     async with door.channel(AGENT) as channel:
         assert await _ask(channel) == ID
         door.trust("example.org", NEXT.pem)
-        door.tls.refresh()  # what the daemon does each second
 
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await _ask(channel)
@@ -292,21 +307,100 @@ async def test_one_bad_bundle_does_not_hold_up_another(door: Door) -> None:
     assert problem.metadata["trustDomain"] == "partner.org"
 
 
-async def test_root_that_appears_in_two_trust_domains_is_not_taken_in(door: Door) -> None:
-    shared = authority("shared", at=STARTED, uris=())
+async def test_partner_who_puts_our_root_into_his_bundle_changes_nothing_but_his_alarm(door: Door) -> None:
+    ours = authority("example.org", at=STARTED, uris=())  # names no trust domain, so it could be anybody's
+    door.trust("example.org", HOME.pem + ours.pem)
     version = door.tls.bundles.version
-    door.trust("example.org", HOME.pem + shared.pem)
-    door.trust("partner.org", PARTNER.pem + shared.pem)
+    door.trust("partner.org", PARTNER.pem + ours.pem)
 
-    door.tls.refresh()
     assert door.tls.bundles.version == version
     (problem,) = door.tls.problems
     assert "shares a root key" in problem.message
+    assert problem.metadata == {"trustDomain": "partner.org", "other": "example.org"}
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await door.ask(ours.svid("spiffe://partner.org/agent"))
+    assert refused.value.details() == Reason.SVID_CHAIN_INVALID
 
+    door.trust("example.org", NEXT.pem)  # our own rotation is not held up by it
+
+    assert door.tls.bundles["example.org"].roots[0].certificate == NEXT.certificate
+    assert door.tls.problems == ()  # the root is the partner's alone now
+    door.trust("example.org", NEXT.pem + ours.pem)  # and if it comes back, ours goes first again
+    assert len(door.tls.bundles["example.org"].roots) == 2
+    assert "partner.org" not in door.tls.bundles  # what it had before has that root too
     door.trust("partner.org", PARTNER.pem)
-    door.tls.refresh()
-    assert door.tls.bundles.version != version
+    assert set(door.tls.bundles) == {"example.org", "partner.org"}
     assert door.tls.problems == ()
+
+
+def _bundle(name: str, *roots: Forged) -> TrustBundle:
+    return TrustBundle.from_pem(name, b"".join(root.pem for root in roots))
+
+
+OURS, THEIRS, OTHERS = (_bundle(f"{name}.org", authority(f"{name}.org")) for name in ("ours", "theirs", "others"))
+_SHARED = authority("shared", uris=())
+
+
+@pytest.mark.parametrize(
+    ("offered", "before", "stands", "yields"),
+    [
+        pytest.param([OURS, THEIRS], [], [OURS, THEIRS], set(), id="nothing shared"),
+        pytest.param(
+            [_bundle("theirs.org", _SHARED), _bundle("ours.org", _SHARED)],
+            [],
+            ["ours.org"],
+            {"theirs.org"},
+            id="own first",
+        ),
+        pytest.param(
+            [OURS, _bundle("theirs.org", _SHARED), _bundle("others.org", _SHARED)],
+            [OURS, _bundle("theirs.org", _SHARED), OTHERS],
+            ["ours.org", "theirs.org", "others.org"],
+            {"others.org"},
+            id="the newcomer keeps what it had",
+        ),
+    ],
+)
+def test_which_of_two_bundles_yields(
+    offered: list[TrustBundle], before: list[TrustBundle], stands: list[TrustBundle | str], yields: set[str]
+) -> None:
+    known = {bundle.trust_domain: bundle for bundle in before}
+    offer = {bundle.trust_domain: bundle for bundle in offered}
+    if "theirs.org" in known:
+        offer["theirs.org"] = known["theirs.org"]  # unchanged
+    bundles, refused = compose("ours.org", offer, known)
+
+    assert [bundle.trust_domain for bundle in bundles.values()] == [
+        getattr(each, "trust_domain", each) for each in stands
+    ]
+    assert set(refused) == yields
+    assert all(bundles[name] is known[name] for name in yields & known.keys())
+
+
+async def test_after_its_own_end_the_door_lets_nobody_shake_hands(door: Door) -> None:
+    """Not even a client whose clock is behind; and a fresh SVID opens it again."""
+    async with door.channel(AGENT) as channel:
+        assert await _ask(channel) == ID
+        door.clock.by = HOUR + timedelta(minutes=1)
+        door.tls.refresh()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await door.ask(HOME.svid(ID, ends=2 * HOUR))
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert door.reached == 1
+    door.serve_as(HOME.svid("spiffe://example.org/broker", dns=["localhost"], ends=3 * HOUR))
+    assert await door.ask(HOME.svid(ID, ends=2 * HOUR)) == ID
+
+
+def test_when_a_renewal_is_overdue() -> None:
+    def moments(begins: int, ends: int, asked: Callable[[ServerIdentity, datetime], bool]) -> list[int]:
+        begin, end = (STARTED + timedelta(seconds=each) for each in (begins, ends))
+        identity = ServerIdentity(SpiffeId.parse(ID), b"", b"", begin, end, (), "")
+        return [each for each in range(ends + 2) if asked(identity, STARTED + timedelta(seconds=each))]
+
+    assert moments(-10, 100, ServerIdentity.overdue) == list(range(61, 102))  # 60 % of 100 s
+    assert moments(-10, 5, ServerIdentity.overdue) == [4, 5, 6]
+    assert moments(-1, 2, ServerIdentity.overdue) == [3]  # all of it could be backdating
+    assert moments(-10, 100, ServerIdentity.ended) == [101]
 
 
 async def test_tls_before_1_2_is_refused(door: Door, tmp_path: Path) -> None:
@@ -344,12 +438,12 @@ def test_every_option_is_one_that_grpc_knows() -> None:
 
 @pytest.mark.parametrize("missing", ["certificate", "key", "bundle"])
 def test_broker_without_good_material_does_not_start(tmp_path: Path, missing: str) -> None:
-    files = Door(tmp_path).files
-    path = files.bundles["partner.org"] if missing == "bundle" else getattr(files, missing)
+    made = Door(tmp_path)
+    path = made.bundles["partner.org"] if missing == "bundle" else getattr(made, missing)
     path.unlink()
 
     with pytest.raises(InvalidInput) as refused:
-        ServerTls(files, SystemClock())
+        made.make()
 
     assert refused.value.reason is Reason.CONFIG_INVALID
     assert str(path) in refused.value.message

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from broker.api.tls_files import (
-    MAX_FILE_BYTES,
-    RETRY_SECONDS,
-    LastGood,
-    ServerIdentity,
-    load_server_identity,
-    read_guarded,
-)
+from broker.api.tls_files import MAX_FILE_BYTES, IdentityFiles, read_guarded
+from broker.api.tls_material import RETRY_SECONDS, LastGood, ServerIdentity
 from broker.errors import BrokerError, InvalidInput, Reason
+from tests.clock import ManualClock
 from tests.forge import NOW, Forged, authority
 
 HOME = authority("example.org")
@@ -41,8 +35,12 @@ class Pair:
         beside.chmod(mode)
         beside.rename(path)
 
+    @property
+    def origin(self) -> IdentityFiles:
+        return IdentityFiles(self.certificate, self.key, "example.org", ManualClock(NOW))
+
     def load(self) -> ServerIdentity:
-        return load_server_identity(self.certificate, self.key, NOW)
+        return self.origin.load()
 
 
 @pytest.fixture
@@ -57,6 +55,7 @@ def test_good_pair_is_loaded_and_its_key_does_not_print(pair: Pair) -> None:
     assert identity.key_pem == SERVER.key_pem
     assert identity.not_after == NOW + timedelta(hours=1)
     assert identity.dns_names == ("broker.example.org",)
+    assert str(identity.spiffe_id) == "spiffe://example.org/broker"
     assert SERVER.key_pem.decode().splitlines()[1] not in repr(identity)
 
 
@@ -100,7 +99,10 @@ def test_bad_file_is_refused_by_name(pair: Pair, file: str, data: bytes, mode: i
     [
         pytest.param(HOME.svid("spiffe://example.org/b", ends=-timedelta(minutes=1)), "it is 2031-05-01", id="expired"),
         pytest.param(HOME.svid("spiffe://example.org/b", begins=timedelta(minutes=1)), "it is 2031-05-01", id="future"),
-        pytest.param(HOME.intermediate(), "is a CA", id="a CA"),
+        pytest.param(HOME.svid("spiffe://example.org/b", ca=True), "is a CA", id="a CA"),
+        pytest.param(HOME.svid(dns=["localhost"]), "has 0 URI names", id="no SVID"),
+        pytest.param(HOME.svid("spiffe://example.org/b", usage=None), "has no key usage", id="no key usage"),
+        pytest.param(HOME.svid("spiffe://partner.org/b"), "the broker's own is example.org", id="of another domain"),
     ],
 )
 def test_certificate_that_must_not_serve_is_refused(tmp_path: Path, server: Forged, told: str) -> None:
@@ -131,21 +133,27 @@ class Stopwatch:
 
 
 class Counted:
-    """A loader that counts its calls."""
+    """An origin that counts how often it is loaded, and can break down in ways nobody thought of."""
 
-    def __init__(self, load: Callable[[], ServerIdentity]) -> None:
+    def __init__(self, origin: IdentityFiles) -> None:
         self.calls = 0
-        self._load = load
+        self.surprise: Exception | None = None
+        self._origin = origin
 
-    def __call__(self) -> ServerIdentity:
+    def signature(self) -> object:
+        return self._origin.signature()
+
+    def load(self) -> ServerIdentity:
         self.calls += 1
-        return self._load()
+        if self.surprise:
+            raise self.surprise
+        return self._origin.load()
 
 
 @pytest.fixture
 def watched(pair: Pair) -> tuple[LastGood[ServerIdentity], Counted, Stopwatch]:
-    counted, stopwatch = Counted(pair.load), Stopwatch()
-    return LastGood((pair.certificate, pair.key), counted, stopwatch), counted, stopwatch
+    counted, stopwatch = Counted(pair.origin), Stopwatch()
+    return LastGood(counted, stopwatch), counted, stopwatch
 
 
 Watched = tuple[LastGood[ServerIdentity], Counted, Stopwatch]
@@ -198,4 +206,27 @@ def test_first_load_has_nothing_to_fall_back_on(pair: Pair) -> None:
     pair.key.unlink()
 
     with pytest.raises(BrokerError):
-        LastGood((pair.certificate, pair.key), pair.load, Stopwatch())
+        LastGood(pair.origin, Stopwatch())
+
+
+def test_first_load_that_fails_may_have_a_fallback_and_is_made_good_later(pair: Pair) -> None:
+    pair.key.unlink()
+    last_good: LastGood[ServerIdentity | None] = LastGood(pair.origin, Stopwatch(), lambda: None)
+    assert last_good.value is None
+    assert last_good.error is not None
+
+    pair.put(pair.key, SERVER.key_pem)
+    assert last_good.refresh()
+    assert last_good.value is not None
+    assert last_good.error is None
+
+
+def test_surprise_of_a_parser_keeps_the_last_good_too(watched: Watched, pair: Pair) -> None:
+    last_good, counted, _ = watched
+    before = last_good.value
+    counted.surprise = RuntimeError("the key is 123")
+    pair.put(pair.certificate, OTHER.pem, 0o644)
+
+    assert not last_good.refresh()
+    assert last_good.value is before
+    assert last_good.error is not None and "123" not in str(last_good.error)

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from broker.cli.main import cli as broker_command
+from broker.client import calls
 from tests.client.fake_broker import FakeBroker, SvidFiles, svid_files
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,6 +53,7 @@ def cli(options: list[str], environment: dict[str, str], monkeypatch: pytest.Mon
     for name in set(os.environ) - set(environment):
         monkeypatch.delenv(name)
     monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
+    monkeypatch.setattr(calls, "RETRY_WAITS", tuple(wait / 10 for wait in calls.RETRY_WAITS))
 
     def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = CliRunner().invoke(broker_command, [*options, *arguments], input=stdin, prog_name="broker")

@@ -39,6 +39,10 @@ def test_whoami_in_each_format(cli: Cli) -> None:
         "svidExpireTime": "2031-05-01T00:00:00Z",
         "tenant": "default",
         "deployDigest": "",
+        "delivery": "direct",
+        "proxy": "",
+        "principal": "analyst",
+        "segments": [],
     }
     assert f"BROKER_SPIFFE_ID={AGENT}\nBROKER_OWNER=Ada\n" in variables
 

@@ -18,7 +18,7 @@ from broker.cli.main import cli as command
 from broker.keys import FileKeyRing, new_key
 from broker.stores.sqlite import SqliteStore
 from tests.api.served import write_config
-from tests.daemon.test_life import outcome, running
+from tests.daemon.test_life import outcome, running_command
 
 NOW = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
 Run = Callable[..., Result]
@@ -119,7 +119,7 @@ def test_reload_puts_a_good_set_in_force_and_refuses_a_bad_one(run: Run, tmp_pat
     config = write_config(tmp_path)
     template = tmp_path / "deploy" / "templates" / "orders-readonly.yaml"
     good = template.read_text()
-    with running(config):
+    with running_command(config):  # what is signalled is known by its command line
         first = outcome(tmp_path)
         template.write_text(good.replace("15m", "14m"))
         done = run("reload", "--config", config)

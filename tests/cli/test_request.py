@@ -220,6 +220,7 @@ def test_there_is_a_flag_for_each_field(cli: Cli, fake: FakeBroker, task_id: str
     assert done.returncode == 0, done.stderr
     (asked,) = fake.asked("RequestCredential")
     unset = [name for name in asked.DESCRIPTOR.fields_by_name if not asked.ByteSize() or not getattr(asked, name)]
-    assert sorted(unset) == ["parameters", "validate_only"]
+    # Parameters are a map, a key is made with --seal, and --validate-only is for another test.
+    assert sorted(unset) == ["parameters", "recipient_public_key", "validate_only"]
     assert (asked.request_id, asked.intent, asked.tool_call) == ("r-1", "i", "@tool")
     assert (asked.plan, asked.prompt) == ("1. look\n", "what do we have?\n")

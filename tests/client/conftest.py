@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 import broker.client
-from broker.client import AsyncClient
+from broker.client import AsyncClient, calls
 from tests.client.fake_broker import FakeBroker, SvidFiles, svid_files
 
 
@@ -32,3 +32,9 @@ async def client(fake: FakeBroker, files: SvidFiles) -> AsyncIterator[AsyncClien
     )
     async with connected:
         yield connected
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the waits between tries, for tests whose every try must fail."""
+    monkeypatch.setattr(calls, "RETRY_WAITS", tuple(wait / 10 for wait in calls.RETRY_WAITS))

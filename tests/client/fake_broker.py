@@ -72,6 +72,7 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
 
     ca: Authority = field(default_factory=lambda: authority(TRUST_DOMAIN, at=datetime.now(UTC)))
     dns: tuple[str, ...] = ("brokerd",)
+    server_ca: Authority | None = None  # signs the server's own certificate, if it is not ``ca``
     expiry_only: bool = False
     kind: str = "database_login"
     calls: list[tuple[str, Any]] = field(default_factory=list)
@@ -94,7 +95,7 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
     # ------------------------------------------------------------------ running
 
     def start(self) -> FakeBroker:
-        svid = self.ca.svid(f"spiffe://{TRUST_DOMAIN}/brokerd", dns=self.dns)
+        svid = (self.server_ca or self.ca).svid(f"spiffe://{TRUST_DOMAIN}/brokerd", dns=self.dns)
         self._server = grpc.server(futures.ThreadPoolExecutor(64), options=SERVER_OPTIONS)
         broker_service_pb2_grpc.add_BrokerServiceServicer_to_server(self, self._server)
         credentials = grpc.ssl_server_credentials([(svid.key_pem, svid.pem)], self.ca.pem, True)
@@ -153,6 +154,7 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
     def WhoAmI(self, request: Any, context: Any) -> pb.WhoAmIResponse:
         self._begin("WhoAmI", request, context)
         answer = pb.WhoAmIResponse(spiffe_id=AGENT, owner="Ada", tier="autonomous", roles=["reader"], tenant="default")
+        answer.delivery, answer.principal = "direct", "analyst"
         answer.svid_expire_time.FromDatetime(datetime(2031, 5, 1, tzinfo=UTC))
         return answer
 

@@ -158,6 +158,7 @@ async def test_leases_not_proven_dead_are_reported(
     assert fake.leases[left.id].state == REVOKING
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("rpc", ["WhoAmI", "StartTask", "RequestCredential", "ConfirmDelivery", "CompleteTask"])
 async def test_unavailable_is_retried_with_the_same_message(client: AsyncClient, fake: FakeBroker, rpc: str) -> None:
     fake.faults[rpc] = [grpc.StatusCode.UNAVAILABLE, NotReady(Reason.STORE_UNAVAILABLE, "Disk.")]
@@ -185,6 +186,7 @@ async def test_nothing_else_is_retried(client: AsyncClient, fake: FakeBroker, fa
     assert len(fake.asked("WhoAmI")) == 1
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_retries_end(client: AsyncClient, fake: FakeBroker) -> None:
     fake.faults["WhoAmI"] = [NotReady(Reason.SHUTTING_DOWN, "Bye.")] * 9
     with pytest.raises(NotReady) as refused:

@@ -12,10 +12,12 @@ import pytest
 
 import broker.client
 from broker.client import AsyncClient
+from broker.client.explain import svid_problem
 from broker.errors import BrokerError, InvalidInput, NotReady, Reason, Unauthenticated
 from tests.client.fake_broker import AGENT, TRUST_DOMAIN, FakeBroker, SvidFiles, svid_files
-from tests.forge import Authority, Forged, authority
+from tests.forge import Authority, Forged, authority, rsa_key
 
+pytestmark = pytest.mark.usefixtures("hasty")
 HOUR = timedelta(hours=1)
 
 
@@ -196,3 +198,51 @@ def test_without_a_workload_api_there_is_no_identity(monkeypatch: pytest.MonkeyP
 def test_two_of_three_files_are_refused() -> None:
     with pytest.raises(InvalidInput, match="2 of 3"):
         broker.client.connect("b:1", certificate=Path("a"), key=Path("b"))
+
+
+def test_a_key_of_another_certificate_is_told_before_anything_is_tried(fake: FakeBroker, tmp_path: Path) -> None:
+    """Renewed by half: TLS would fail on this side, and look like a refusal."""
+    files = svid_files(tmp_path, fake.agent(), fake.ca)
+    files.key.write_bytes(fake.agent().key_pem)
+    source = broker.client.connect(
+        fake.address, certificate=files.certificate, key=files.key, bundle=files.bundle
+    ).connection.source
+
+    with pytest.raises(Unauthenticated, match="does not belong to the key") as refused:
+        source.current()
+    assert refused.value.reason is Reason.SVID_MALFORMED
+    assert refused.value.hint
+
+    files.key.write_bytes(b"no key")
+    with pytest.raises(Unauthenticated, match="not an unencrypted private key"):
+        source.current()
+
+
+async def test_a_federated_authority_cannot_pose_as_the_broker(tmp_path: Path) -> None:
+    """The right DNS name and even the broker's SPIFFE ID, from an authority that the broker itself trusts."""
+    partner = authority("partner.test", at=datetime.now(UTC))
+    impostor = FakeBroker(server_ca=partner).start()
+    try:
+        files = svid_files(tmp_path, impostor.agent(), impostor.ca)
+        error = await refusal(impostor.address, files)
+    finally:
+        impostor.stop()
+    assert isinstance(error, NotReady)
+    assert error.reason is Reason.BROKER_UNTRUSTED
+    assert "is not of our trust domain" in error.message
+    assert impostor.calls == []
+
+
+@pytest.mark.parametrize("bits", [1024, 2048])
+async def test_an_svid_with_a_weak_key_is_told_what_to_do(fake: FakeBroker, tmp_path: Path, bits: int) -> None:
+    files = svid_files(tmp_path, fake.agent(key=rsa_key(bits)), fake.ca)
+    async with connect(fake.address, files) as client:
+        material = client.connection.source.current()
+        problem = svid_problem(material, datetime.now(UTC))
+    if bits >= 2048:
+        assert problem is None
+        return
+    assert problem is not None
+    assert problem.reason is Reason.SVID_KEY_WEAK
+    assert "RSA with 1024 bits" in problem.message
+    assert "P-256" in problem.hint

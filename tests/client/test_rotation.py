@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import grpc
 import pytest
 from cryptography import x509
 
-from broker.client.channel import Connection
+from broker.client.channel import Connection, Generation
 from broker.client.client import AsyncClient
 from broker.client.svid import Material
 from broker.client.target import Target
@@ -23,6 +24,7 @@ from tests.forge import Forged
 
 ROTATIONS = 12
 CALLERS = 8
+SHUTDOWN = grpc.ChannelConnectivity.SHUTDOWN
 
 
 @dataclass
@@ -33,7 +35,7 @@ class PushedSource:
     svid: Forged
     poll_seconds: float = 3600.0
     endpoint: str = "a test"
-    error: Unauthenticated | None = None
+    error: Exception | None = None
     subscribers: list[Callable[[], None]] = field(default_factory=list)
     looks: int = 0
 
@@ -56,9 +58,10 @@ class PushedSource:
         self.subscribers.clear()
 
 
-def connect(source: PushedSource, fake: FakeBroker) -> AsyncClient:
+def connect(source: PushedSource, fake: FakeBroker, ahead: timedelta = timedelta()) -> AsyncClient:
+    """A client whose clock is ``ahead`` of the broker's."""
     rng = SystemRng()
-    connection = Connection(source, Target.parse(fake.address), lambda: datetime.now(UTC))
+    connection = Connection(source, Target.parse(fake.address), lambda: datetime.now(UTC) + ahead)
     return AsyncClient(connection, rng.id, rng.fraction)
 
 
@@ -191,3 +194,164 @@ async def test_the_same_svid_again_keeps_the_channel(fake: FakeBroker) -> None:
         async with client.connection.use() as after:
             assert after is before
         assert not before.retired.is_set()
+
+
+EXPIRED = Unauthenticated(Reason.SVID_EXPIRED, "Your SVID expired.", hint="Fetch another.")
+HOUR = timedelta(hours=1)
+
+
+async def test_an_expired_svid_is_exchanged_before_the_call_is_made(fake: FakeBroker) -> None:
+    """Nobody pushed, and the next look is an hour away: it is the call that asks, and it is not lost."""
+    source = PushedSource(fake, fake.agent(begins=-2 * HOUR, ends=-HOUR))
+    async with connect(source, fake) as client:
+        # Opened with what there was; nothing was called yet.
+        await client.connection._open()
+        fresh = source.svid = fake.agent()
+        assert (await client.whoami()).owner == "Ada"
+        assert _serial(client.connection.material) == fresh.certificate.serial_number  # type: ignore[arg-type]
+    assert len(fake.asked("WhoAmI")) == 1
+
+
+async def test_calls_with_an_expired_svid_do_not_storm_the_source(
+    fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.client.channel.RENEW_SECONDS", 3600.0)
+    source = PushedSource(fake, fake.agent())
+    async with connect(source, fake, ahead=2 * HOUR) as client:
+        await client.whoami()
+        source.error = Unauthenticated(Reason.SVID_MISSING, "The agent is away.")
+        before = source.looks
+        # By its own clock the SVID is over; the broker, whose clock is right, still takes it.
+        await asyncio.gather(*(client.whoami() for _ in range(50)))
+        assert source.looks - before <= 1
+        assert len(fake.asked("WhoAmI")) == 51
+
+
+async def test_the_caller_hears_that_it_expired_and_why_it_was_not_renewed(fake: FakeBroker) -> None:
+    source = PushedSource(fake, fake.agent(begins=-2 * HOUR, ends=-HOUR))
+    async with connect(source, fake) as client:
+        await client.connection._open()
+        source.error = Unauthenticated(Reason.SVID_MISSING, "The agent is away.")
+        with pytest.raises(Unauthenticated) as refused:
+            await client.whoami()
+    assert refused.value.reason is Reason.SVID_EXPIRED
+    assert refused.value.message.endswith("The last try to renew it failed: The agent is away.")
+    assert refused.value.hint
+
+
+async def test_a_source_that_breaks_in_an_unknown_way_is_asked_again(fake: FakeBroker) -> None:
+    source = PushedSource(fake, fake.agent())
+    async with connect(source, fake) as client:
+        await client.whoami()
+        source.error = RuntimeError("a library's bug")
+        source.push(source.svid)
+        async with asyncio.timeout(5):
+            while client.connection.renewal_error is None:
+                await asyncio.sleep(0.01)
+        assert "a library's bug" not in str(client.connection.renewal_error)
+        source.error = None
+        fresh = fake.agent()
+        source.push(fresh)
+        await rotated(client, fresh.certificate.serial_number)
+        assert client.connection.renewal_error is None
+
+
+def rotate_within(client: AsyncClient, source: PushedSource, rpc: str) -> Forged:
+    """The next call of ``rpc`` finds the SVID rotated, and the client on the new one, before it is answered."""
+    fresh, loop = source.fake.agent(), asyncio.get_running_loop()
+
+    def rotate() -> None:
+        source.fake.before.clear()
+        source.push(fresh)
+        asyncio.run_coroutine_threadsafe(rotated(client, fresh.certificate.serial_number), loop).result(10)
+
+    source.fake.before[rpc] = rotate
+    return fresh
+
+
+async def test_a_call_refused_for_its_old_svid_is_made_again_with_the_new_one(fake: FakeBroker) -> None:
+    """It expired on its way, or its root went out of the broker's bundle; the new one came meanwhile."""
+    source = PushedSource(fake, fake.agent())
+    async with connect(source, fake) as client:
+        await client.templates()
+        fresh = rotate_within(client, source, "WhoAmI")
+        fake.faults["WhoAmI"] = [EXPIRED]
+        assert (await client.whoami()).owner == "Ada"
+    assert len(fake.asked("WhoAmI")) == 2
+    assert fake.serials[-1] == fresh.pem
+
+
+async def test_a_refused_svid_with_no_newer_one_is_told_at_once(fake: FakeBroker) -> None:
+    source = PushedSource(fake, fake.agent())
+    async with connect(source, fake) as client:
+        fake.faults["WhoAmI"] = [EXPIRED]
+        with pytest.raises(Unauthenticated):
+            await client.whoami()
+    assert len(fake.asked("WhoAmI")) == 1
+
+
+async def test_a_stream_that_its_svid_ended_goes_on_with_the_next_one(fake: FakeBroker) -> None:
+    """Nobody pushed the next one: the source is asked because the stream ended, and the stream is not lost."""
+    source = PushedSource(fake, fake.agent())
+    async with connect(source, fake) as client:
+        async with client.task("t") as task:
+            grant = await task.request("t", account="a", environment="e", resource="r", ttl="5m")
+        fake.emit("lease.issued", fake.leases[grant.lease.id])
+        fresh = fake.agent(ends=3 * HOUR)
+
+        def expire() -> None:
+            fake.before.clear()
+            source.svid = fresh
+            client.connection.now = lambda: datetime.now(UTC) + 2 * HOUR
+
+        fake.before["WatchLeases"] = expire
+        fake.faults["WatchLeases"] = [EXPIRED]
+        stream = client.watch(after_sequence=0)
+        async with asyncio.timeout(10):
+            assert (await anext(stream)).type == "lease.issued"
+        await stream.aclose()
+    assert len(fake.asked("WatchLeases")) == 2
+    assert fresh.pem in fake.serials
+
+
+async def test_rotation_while_calls_renew_leaves_no_channel_open(
+    fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push and fifty calls with an expired SVID meet; whoever is first, nothing is left behind."""
+    source = PushedSource(fake, fake.agent(begins=-2 * HOUR, ends=-HOUR))
+    made: list[Generation] = []
+    create = Generation.__init__
+
+    def noted(self: Generation, *arguments: object) -> None:
+        create(self, *arguments)  # type: ignore[arg-type]
+        made.append(self)
+
+    monkeypatch.setattr(Generation, "__init__", noted)
+    async with connect(source, fake) as client:
+        await client.connection._open()
+        source.push(fake.agent())
+        answers = await asyncio.gather(*(client.whoami() for _ in range(50)))
+        assert {answer.owner for answer in answers} == {"Ada"}
+        async with asyncio.timeout(10):
+            while [each for each in made if each.channel.get_state() is not SHUTDOWN] != [client.connection._current]:
+                await asyncio.sleep(0.01)
+    assert len(made) >= 2
+
+
+async def test_a_client_closed_while_it_opens_stays_closed(fake: FakeBroker) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(PushedSource):
+        def current(self) -> Material:
+            entered.set()
+            go_on.wait(10)
+            return super().current()
+
+    client = connect(Slow(fake, fake.agent()), fake)
+    calling = asyncio.create_task(client.whoami())
+    await asyncio.to_thread(entered.wait, 10)
+    await client.close()
+    go_on.set()
+    with pytest.raises(RuntimeError, match="closed"):
+        await calling
+    assert client.connection.material is None

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
@@ -17,10 +18,10 @@ from broker.client.workload_api import WorkloadApiSource
 from broker.clock import SystemClock
 from broker.dev.trust_domain import TrustDomain
 from broker.dev.workload_api import WorkloadApiSockets
-from broker.errors import Reason, Unauthenticated
+from broker.errors import InvalidInput, Reason, Unauthenticated
 from broker.identity.spiffe_id import SpiffeId
 from tests.client.fake_broker import AGENT, TRUST_DOMAIN, FakeBroker
-from tests.forge import Authority
+from tests.forge import Authority, authority
 
 ID = SpiffeId.parse(AGENT)
 
@@ -58,7 +59,7 @@ async def test_the_svid_comes_with_its_own_trust_domains_bundle(
         await asyncio.to_thread(source.close)
     assert str(material.spiffe_id) == AGENT
     assert material.bundle.pem == domain.bundle_pem
-    assert material.problems(SystemClock().now()) == []
+    assert all(verdict.holds for verdict in material.verdicts(SystemClock().now()))
     assert material.digest == again.digest
     assert b"PRIVATE KEY" in material.key_pem
     assert "PRIVATE KEY" not in repr(material)
@@ -115,3 +116,19 @@ async def test_a_socket_nobody_serves_is_given_up_in_time(tmp_path: Path) -> Non
     async with asyncio.timeout(5):
         with pytest.raises(Unauthenticated, match="gave no SVID"):
             await asyncio.to_thread(source.current)
+
+
+def test_a_federated_bundle_is_not_what_the_broker_is_believed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Workload API hands out federated bundles too; only our own trust domain may name the broker."""
+    own, partner = authority(TRUST_DOMAIN), authority("partner.test")
+    svid = own.svid(AGENT)
+    roots = {"partner.test": partner.pem, TRUST_DOMAIN: own.pem}
+    update = SimpleNamespace(chain_pem=svid.pem, key_pem=svid.key_pem, roots_pem=roots)
+    source = WorkloadApiSource("unix:///nowhere")
+    monkeypatch.setattr(source, "_api", SimpleNamespace(current=lambda: update))
+
+    assert source.current().bundle.pem == own.pem
+
+    roots.pop(TRUST_DOMAIN)
+    with pytest.raises(InvalidInput):
+        source.current()

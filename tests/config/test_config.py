@@ -123,6 +123,68 @@ def test_what_is_wrong_is_told_with_its_line(
     assert any((at, where) == (line, field) and told in message for at, where, message in found), found
 
 
+FILES = """\
+  certificate: svid.pem
+  private_key: /run/broker/svid.key
+  bundles:
+    example.org: bundle.pem
+"""
+SOCKET = "  workload_api: unix:///run/spire/agent.sock\n"
+
+
+def test_the_workload_api_instead_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", "unix:///somewhere/else")
+    text = MINIMAL.replace(
+        FILES, SOCKET + "  spiffe_id: spiffe://example.org/broker\n  federates_with: [partner.org]\n"
+    )
+    identity = load_config(write(tmp_path, text)).identity
+    assert identity.workload_api == "unix:///run/spire/agent.sock"
+    assert (identity.files, identity.bundles, identity.federates_with) == (None, {}, ("partner.org",))
+    assert identity.spiffe_id == "spiffe://example.org/broker"
+
+
+def test_an_environment_alone_is_no_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", "unix:///run/spire/agent.sock")
+    found = problems(tmp_path, MINIMAL.replace("identity:\n" + FILES, "identity: {}\n"))
+    assert [(line, field) for line, field, _ in found] == [
+        (6, "identity.bundles"),
+        (6, "identity.certificate"),
+        (6, "identity.private_key"),
+    ]
+
+
+def test_a_bundle_file_beside_the_workload_api(tmp_path: Path) -> None:
+    text = MINIMAL.replace(FILES, SOCKET + "  federates_with: [partner.org]\n  bundles: {partner.org: partner.pem}\n")
+    assert load_config(write(tmp_path, text)).identity.bundles == {"partner.org": tmp_path / "partner.pem"}
+
+
+@pytest.mark.parametrize(
+    ("identity", "line", "field", "told"),
+    [
+        (SOCKET + FILES, 8, "certificate", "a second identity beside workload_api"),
+        (SOCKET + "  private_key: x\n", 8, "private_key", "a second identity beside workload_api"),
+        (FILES.replace("  certificate: svid.pem\n", ""), 6, "certificate", "is missing"),
+        (FILES.replace("  private_key: /run/broker/svid.key\n", ""), 6, "private_key", "is missing"),
+        (FILES + "    partner.org: p.pem\n", 11, "bundles.partner.org", "is a trust domain that is not accepted"),
+        (FILES + "  federates_with: [partner.org]\n", 9, "bundles", "has no bundle for partner.org"),
+        (FILES + "  federates_with: [example.org]\n", 11, "federates_with.0", "is the broker's own trust domain"),
+        (SOCKET + "  federates_with: [a.org, a.org]\n", 8, "federates_with.1", "is listed twice"),
+        (SOCKET + "  federates_with: [Partner.org]\n", 8, "federates_with.0", "must be a trust domain"),
+        (SOCKET + "  federates_with: partner.org\n", 8, "federates_with", "tuple"),
+        (FILES + "  spiffe_id: spiffe://example.org/b\n", 11, "spiffe_id", "workload_api, which is not set"),
+        (SOCKET + "  spiffe_id: spiffe://partner.org/b\n", 8, "spiffe_id", "not of the broker's own trust domain"),
+        (SOCKET + "  spiffe_id: spiffe://example.org/\n", 8, "spiffe_id", "is not a SPIFFE ID"),
+        *(
+            (f"  workload_api: '{endpoint}'\n", 7, "workload_api", "must be the path of a socket")
+            for endpoint in ("", "/run/agent.sock", "unix:agent.sock", "unix:///", "unix:///a?b", "tcp://127.0.0.1:1")
+        ),
+    ],
+)
+def test_an_identity_that_is_none_or_two(tmp_path: Path, identity: str, line: int, field: str, told: str) -> None:
+    found = problems(tmp_path, MINIMAL.replace(FILES, identity))
+    assert any((at, where) == (line, f"identity.{field}") and told in message for at, where, message in found), found
+
+
 @pytest.mark.parametrize(
     ("limits", "line", "inequality"),
     [

@@ -24,6 +24,7 @@ import yaml
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.config import load_config
 from tests.api.served import ANALYST, CA, Served, ask, eventually, serve, start_task, svid, write_config
+from tests.daemon.warm import WarmBrokerd
 
 ENVIRONMENT = {
     **os.environ,
@@ -38,9 +39,8 @@ ENVIRONMENT = {
 }
 
 
-def brokerd(config: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "broker.daemon", "--config", str(config)]
-    return subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+def brokerd(config: Path) -> WarmBrokerd:
+    return WarmBrokerd(config, ENVIRONMENT, config.with_suffix(".said"))
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
@@ -61,35 +61,50 @@ def page(port: int, name: str) -> requests.Response | None:
         return None
 
 
-@contextmanager
-def running(config: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    process = brokerd(config)
+def until_ready(config: Path, ended: Callable[[], int | None]) -> int:
+    """The port of the operators' pages, when it says that it is ready."""
     port = load_config(config).listen.operations.port
+
+    def ready() -> bool:
+        assert ended() is None, "it ended"
+        answer = page(port, "readyz")
+        return answer is not None and answer.status_code == 200
+
+    wait_for(ready)
+    return port
+
+
+@contextmanager
+def running_command(config: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The command itself, in a new interpreter."""
+    command = [sys.executable, "-m", "broker.daemon", "--config", str(config)]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield process, until_ready(config, process.poll)
+        finally:
+            process.kill()
+
+
+@contextmanager
+def running(config: Path) -> Iterator[tuple[WarmBrokerd, int]]:
+    process = brokerd(config)
     try:
-
-        def ready() -> bool:
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            answer = page(port, "readyz")
-            return answer is not None and answer.status_code == 200
-
-        wait_for(ready)
-        yield process, port
+        yield process, until_ready(config, process.poll)
     finally:
         process.kill()
-        process.communicate()
+        sys.stderr.write(process.said())
 
 
 def refuses(config: Path) -> str:
     """What brokerd says before it exits 78."""
     process = brokerd(config)
-    _, said = process.communicate(timeout=20)
-    assert process.returncode == 78
-    return said
+    assert process.wait(20) == 78
+    return process.said()
 
 
 def test_starts_tells_and_stops_as_told(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    with running(config) as (process, port):
+    with running_command(config) as (process, port):
         assert (live := page(port, "livez")) is not None
         assert live.json() == {"live": True}
         assert (metrics := page(port, "metrics")) is not None
@@ -131,9 +146,8 @@ def test_two_cannot_share_a_ledger(tmp_path: Path) -> None:
         second.write_text(yaml.safe_dump(other))
         second.chmod(0o600)
         process = brokerd(second)
-        _, said = process.communicate(timeout=20)
-        assert process.returncode != 0
-        assert "ledger" in said
+        assert process.wait(20) != 0
+        assert "ledger" in process.said()
 
 
 def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
@@ -144,8 +158,8 @@ def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
             holder.bind(tuple(taken))
             holder.listen()
             process = brokerd(config)
-            _, said = process.communicate(timeout=20)
-        assert process.returncode == 69
+            assert process.wait(20) == 69
+            said = process.said()
         assert str(taken.port) in said
         assert "Traceback" not in said
 

@@ -88,6 +88,14 @@ def no_broker() -> dict[str, Any]:
     return {"api_port": free_port()}
 
 
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's waits, shorter: the fake ends a login in milliseconds, and one that lives must only outlive these."""
+    monkeypatch.setattr("broker.cli.demo.completion._AFTERMATH_SECONDS", 0.5)
+    monkeypatch.setattr("broker.cli.demo.deadlines.TTL", timedelta(seconds=1.5))
+
+
+@pytest.mark.usefixtures("brisk")
 @pytest.mark.parametrize("step", HONEST, ids=lambda step: step.__name__)
 async def test_it_comes_true_where_all_is_well(step: Play, postgres_server: PostgresFacts, no_broker: Any) -> None:
     async with a_world(postgres_server, **no_broker) as world:
@@ -97,6 +105,7 @@ async def test_it_comes_true_where_all_is_well(step: Play, postgres_server: Post
         assert await world.database.logins() == before
 
 
+@pytest.mark.usefixtures("brisk")
 @pytest.mark.parametrize(("step", "cheat", "words"), CHEATED, ids=lambda each: getattr(each, "__name__", None))
 async def test_it_does_not_come_true_on_a_broken_world(
     step: Play, cheat: Cheat, words: str, postgres_server: PostgresFacts, no_broker: Any, monkeypatch: Any

@@ -13,6 +13,7 @@ import pytest
 
 from tests.dev.watched import Watched, passable_directory, secrets_in
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 Start = Callable[[], Watched]
 _READY = "Ctrl-C stops everything."

@@ -38,7 +38,10 @@ def eventually(true: Callable[[], bool], within: float = 10.0) -> bool:
 
 
 def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def server(directory: Path, grace: float = 5.0) -> ServerProcess:

@@ -39,6 +39,14 @@ def directory(tmp_path: Path) -> Iterator[Path]:
         remove_directory(part)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """PostgreSQL's directory in whatever condition the test before left it: that is how it is used."""
+    directory = tmp_path_factory.mktemp("kept") / "server"
+    yield directory
+    remove_directory(directory / "cluster")
+
+
 def test_a_login_needs_its_password_over_tcp_and_over_the_socket(postgres_server: PostgresFacts) -> None:
     with psycopg.connect(postgres_server.conninfo()) as session:
         row = session.execute("SHOW server_version_num").fetchone()
@@ -62,8 +70,8 @@ def test_it_listens_on_loopback_only(postgres_server: PostgresFacts, openbao_ser
     assert listening == {"127.0.0.1"}
 
 
-def test_postgres_keeps_data_port_and_password_and_leaves_no_process(directory: Path) -> None:
-    server = PostgresServer(directory)
+def test_postgres_keeps_data_port_and_password_and_leaves_no_process(kept: Path) -> None:
+    server = PostgresServer(kept)
     first = server.start()
     with psycopg.connect(first.conninfo(), autocommit=True) as session:
         session.execute("CREATE TABLE kept (id int)")
@@ -72,40 +80,40 @@ def test_postgres_keeps_data_port_and_password_and_leaves_no_process(directory: 
     assert [process.pid for process in processes if not gone(process.pid)] == []
     with pytest.raises(NotReady):
         _ = server.facts
-    with PostgresServer(directory) as again:
+    with PostgresServer(kept) as again:
         assert again.facts == first
         with psycopg.connect(again.facts.conninfo()) as session:
             assert session.execute("SELECT to_regclass('kept') IS NOT NULL").fetchone() == (True,)
 
 
-def test_postgres_takes_another_port_if_its_own_is_taken(directory: Path) -> None:
-    with PostgresServer(directory) as server:
+def test_postgres_takes_another_port_if_its_own_is_taken(kept: Path) -> None:
+    with PostgresServer(kept) as server:
         port = server.facts.port
-    with socket.create_server(("127.0.0.1", port)), PostgresServer(directory) as server:
+    with socket.create_server(("127.0.0.1", port)), PostgresServer(kept) as server:
         assert server.facts.port != port
         with psycopg.connect(server.facts.conninfo()) as session:
             assert session.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_postgres_starts_after_a_crash_and_over_an_orphan_that_no_pid_file_names(directory: Path) -> None:
-    first = PostgresServer(directory)
+def test_postgres_starts_after_a_crash_and_over_an_orphan_that_no_pid_file_names(kept: Path) -> None:
+    first = PostgresServer(kept)
     facts = first.start()
     orphan = psutil.Process(first.pid)
-    (directory / "postgres.pid").unlink()
-    with PostgresServer(directory) as second:
+    (kept / "postgres.pid").unlink()
+    with PostgresServer(kept) as second:
         assert gone(orphan.pid)
         assert second.facts.password == facts.password
     first.stop()
 
 
-def test_a_lock_file_that_names_an_innocent_does_not_keep_postgres_from_starting(directory: Path) -> None:
-    with PostgresServer(directory) as server:
+def test_a_lock_file_that_names_an_innocent_does_not_keep_postgres_from_starting(kept: Path) -> None:
+    with PostgresServer(kept) as server:
         data = server.facts.socket_directory / "data"
     # Of the server's own account, so that PostgreSQL would take it for a postmaster.
     innocent = subprocess.Popen(["/bin/sleep", "1000"], user=NOBODY.pw_uid if os.geteuid() == 0 else None)
     try:
         (data / "postmaster.pid").write_text(f"{innocent.pid}\n{data}\n")
-        with PostgresServer(directory) as server:
+        with PostgresServer(kept) as server:
             assert server.pid is not None
         assert innocent.poll() is None
     finally:
@@ -114,8 +122,8 @@ def test_a_lock_file_that_names_an_innocent_does_not_keep_postgres_from_starting
 
 
 @as_root
-def test_as_root_postgres_runs_as_nobody_and_its_data_are_private(directory: Path) -> None:
-    with PostgresServer(directory) as server:
+def test_as_root_postgres_runs_as_nobody_and_its_data_are_private(kept: Path) -> None:
+    with PostgresServer(kept) as server:
         process = psutil.Process(server.pid)
         assert set(process.uids()) == {NOBODY.pw_uid}
         assert set(process.gids()) == {NOBODY.pw_gid}
@@ -124,7 +132,7 @@ def test_as_root_postgres_runs_as_nobody_and_its_data_are_private(directory: Pat
         groups = Path(f"/proc/{server.pid}/status").read_text().split("Groups:")[1].splitlines()[0].split()
         assert groups == []
     secrets = ["superuser.password", "postgres.log"]
-    assert [(directory / name).stat().st_mode & 0o777 for name in secrets] == [0o600, 0o600]
+    assert [(kept / name).stat().st_mode & 0o777 for name in secrets] == [0o600, 0o600]
 
 
 @as_root

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,27 +18,15 @@ import pytest
 from cryptography import x509
 from spiffe import X509Source
 
-from broker.clock import SystemClock
 from broker.dev.files import remove_directory
-from broker.dev.stack import BROKER_DNS_NAME, BROKER_ID, DevFacts, DevStack
+from broker.dev.stack import BROKER_DNS_NAME, BROKER_ID
 from broker.errors import InvalidInput, NotReady, UpstreamFailed
-from broker.identity.spiffe_id import SpiffeId
+from tests.dev.small_stack import READY, REPORTER, make_stack
 from tests.dev.test_process import eventually, gone
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
-REPORTER = SpiffeId.parse("spiffe://dev.broker.internal/agent/reporter")
-STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_brokerd.py")))
 IN_TIME = 10.0
-
-
-def config_of(facts: DevFacts) -> str:
-    return json.dumps({"ops_port": facts.ops_port, "notes": str(facts.state / "notes.json")})
-
-
-def make_stack(state: Path, brokerd: tuple[str, ...] = STAND_IN) -> DevStack:
-    return DevStack(
-        state, state, agents=[REPORTER], clock=SystemClock(), render_config=config_of, brokerd_command=brokerd
-    )
 
 
 def started_under(pid: int) -> list[psutil.Process]:
@@ -103,53 +91,40 @@ async def test_its_life(state: Path) -> None:
     assert exposed == {"port", "cluster_port", "api_port", "ops_port", "notes.json"}
 
 
-async def test_a_brokerd_that_fails_is_told_and_takes_the_rest_with_it(state: Path) -> None:
-    before = {process.pid for process in started_under(os.getpid())}
-    stack = make_stack(state, ("/bin/sh", "-c", "echo unknown key: colour; exit 2"))
-    with pytest.raises(UpstreamFailed, match="unknown key: colour"):
-        await stack.start()
-    assert {process.pid for process in started_under(os.getpid()) if not gone(process.pid)} <= before
-    await stack.destroy()
-    assert not state.exists()
+class Stack:
+    """A stack in a process of its own, on one state; both are used in whatever condition the test before left them."""
 
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self._runner: subprocess.Popen[str] | None = None
 
-RUNNER = """
-import asyncio, sys
-from pathlib import Path
-from tests.dev.test_stack import make_stack
-asyncio.run(make_stack(Path(sys.argv[1])).run_until_signal(lambda facts: print("ready", flush=True)))
-"""
+    def running(self) -> subprocess.Popen[str]:
+        """The one that runs, or, if the last was ended, a new one that is ready."""
+        if self._runner is None or self._runner.poll() is not None:
+            self.end()
+            command = [sys.executable, "-m", "tests.dev.small_stack", str(self.state)]
+            self._runner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            assert self._runner.stdout is not None
+            assert self._runner.stdout.readline() == READY
+        return self._runner
+
+    def end(self) -> None:
+        if self._runner is not None:
+            self._runner.kill()
+            self._runner.communicate()
+            self._runner = None
 
 
 @pytest.fixture(scope="module")
-def lasting_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One state for the tests below, in whatever condition the one before left it: that is how it is used."""
-    directory = tmp_path_factory.mktemp("lasting") / "state"
-    yield directory
-    remove_directory(directory / "postgres/cluster")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("lasting") / "state")
+    yield stack
+    stack.end()
+    remove_directory(stack.state / "postgres/cluster")
 
 
-@pytest.fixture
-def run(lasting_state: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Starts a stack in a process of its own and waits until it is ready; kills it if the test did not."""
-    runners: list[subprocess.Popen[str]] = []
-    state = lasting_state
-
-    def start() -> subprocess.Popen[str]:
-        runner = subprocess.Popen([sys.executable, "-c", RUNNER, state], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        runners.append(runner)
-        assert runner.stdout is not None
-        assert runner.stdout.readline() == "ready\n"
-        return runner
-
-    yield start
-    for runner in runners:
-        runner.kill()
-        runner.communicate()
-
-
-def test_after_a_crash_that_took_the_keepers_too_it_starts_again(run: Callable[[], subprocess.Popen[str]]) -> None:
-    crashed = run()
+def test_after_a_crash_that_took_the_keepers_too_it_starts_again(stack: Stack) -> None:
+    crashed = stack.running()
     first = started_under(crashed.pid)
     servers = [process for process in first if process.name() in ("postgres", "bao")]
     keepers = [process for process in first if "keeper.py" in " ".join(process.cmdline())]
@@ -160,22 +135,35 @@ def test_after_a_crash_that_took_the_keepers_too_it_starts_again(run: Callable[[
     crashed.kill()
     crashed.wait()
     assert [process for process in servers if gone(process.pid)] == []
-    run()
+    assert stack.running() is not crashed
     assert eventually(lambda: all(gone(process.pid) for process in first))
 
 
-def test_killed_alone_it_leaves_nothing(run: Callable[[], subprocess.Popen[str]]) -> None:
-    killed = run()
+def test_killed_alone_it_leaves_nothing(stack: Stack) -> None:
+    killed = stack.running()
     processes = started_under(killed.pid)
+    assert {"postgres", "bao"} <= {process.name() for process in processes}
     killed.kill()
     killed.wait()
     assert eventually(lambda: all(gone(process.pid) for process in processes))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_in_order(run: Callable[[], subprocess.Popen[str]], number: signal.Signals) -> None:
-    told = run()
+def test_a_signal_ends_it_in_order(stack: Stack) -> None:
+    """SIGTERM; Ctrl-C is in test_dev_command.py."""
+    told = stack.running()
     processes = started_under(told.pid)
-    told.send_signal(number)
+    assert {"postgres", "bao"} <= {process.name() for process in processes}
+    told.send_signal(signal.SIGTERM)
     assert told.wait(IN_TIME) == 0
     assert [process for process in processes if not gone(process.pid)] == []
+
+
+async def test_a_brokerd_that_fails_is_told_and_takes_the_rest_with_it(stack: Stack) -> None:
+    stack.end()
+    before = {process.pid for process in started_under(os.getpid())}
+    failing = make_stack(stack.state, ("/bin/sh", "-c", "echo unknown key: colour; exit 2"))
+    with pytest.raises(UpstreamFailed, match="unknown key: colour"):
+        await failing.start()
+    assert {process.pid for process in started_under(os.getpid()) if not gone(process.pid)} <= before
+    await failing.destroy()
+    assert not stack.state.exists()

@@ -47,7 +47,12 @@ class Watched:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "broker.cli", *arguments],
             cwd=cwd,
-            env={**os.environ, **SOMEBODYS, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)},
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("GRPC_")},
+                **SOMEBODYS,
+                "TMPDIR": str(temporary),
+                "PYTHONPATH": str(ROOT),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

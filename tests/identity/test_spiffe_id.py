@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 import string
-from urllib.parse import quote
+import unicodedata
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from broker.errors import Reason, Unauthenticated
@@ -16,6 +19,48 @@ _SEGMENT = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max
     lambda segment: segment not in (".", "..")
 )
 _DOMAIN = st.text(string.ascii_lowercase + string.digits + "._-", min_size=1, max_size=60)
+# The grammar of SPIFFE-ID.md section 2, written a second time and in one piece.
+_GRAMMAR = re.compile(r"spiffe://[a-z0-9._-]{1,255}(?:/(?!\.{1,2}(?:/|\Z))[a-zA-Z0-9._-]+)+", re.ASCII)
+# What a text is made of that is almost an id.
+_PIECES = (
+    "spiffe://",
+    "SPIFFE://",
+    "https://",
+    "example.org",
+    "/",
+    "//",
+    ".",
+    "..",
+    "a",
+    "Z",
+    "0",
+    "-",
+    "_",
+    "%2e",
+    "%61",
+)
+_STRANGE = (
+    ":443",
+    "user@",
+    "?",
+    "?q=1",
+    "#",
+    "#f",
+    "\\",
+    "*",
+    "~",
+    "+",
+    " ",
+    "\t",
+    "\n",
+    "\x00",
+    "é",
+    "ａ",
+    "а",
+    "\u200b",
+    "ß",
+    "K",
+)
 IDS = st.builds(lambda domain, path: f"spiffe://{domain}/{'/'.join(path)}", _DOMAIN, st.lists(_SEGMENT, min_size=1))
 
 
@@ -44,6 +89,59 @@ def test_any_text_is_refused_or_is_its_own_spelling(text: str) -> None:
     parsed = _parsed(text)
 
     assert parsed is None or str(parsed) == text
+
+
+def _lenient(text: str) -> str:
+    """As a helpful reader would tidy it up: decoded, composed, lower-cased, without dots and doubled slashes."""
+    composed = unicodedata.normalize("NFKC", unquote(text)).strip().replace("\\", "/")
+    parts = urlsplit(composed.replace("\x00", ""))
+    path = posixpath.normpath(parts.path).rstrip("/")
+    return f"{parts.scheme.lower()}://{(parts.hostname or '').lower()}{path}"
+
+
+_NEARLY = st.lists(st.sampled_from(_PIECES + _STRANGE), max_size=12).map("".join)
+
+
+@settings(max_examples=500)
+@given(_NEARLY | _NEARLY.map("spiffe://example.org/a".__add__) | _NEARLY.map("spiffe://".__add__) | IDS)
+def test_exactly_the_grammar_is_accepted(text: str) -> None:
+    accepted = bool(_GRAMMAR.fullmatch(text)) and len(text.encode()) <= MAX_BYTES
+
+    assert (_parsed(text) is not None) is accepted
+
+
+# What a helpful reader folds away, put behind an id or into its trust domain.
+_FOLDED = st.lists(
+    st.sampled_from(["a", "/b", "/", "//", "/.", "/x/..", "/%61", "%2Fb", "/ａ", "\\b", " ", "\x00"]), max_size=6
+)
+_ALIASES = st.tuples(
+    st.sampled_from(
+        ["spiffe://example.org/a", "spiffe://Example.org/a", "SPIFFE://example.org/a", "spiffe://ｅxample.org/a"]
+    ),
+    _FOLDED.map("".join),
+).map("".join)
+
+
+@settings(max_examples=500)
+@given(_ALIASES)
+def test_what_a_helpful_reader_would_take_for_an_id_is_that_id_only_if_written_so(text: str) -> None:
+    tidied = _parsed(_lenient(text))
+
+    assert tidied is None or (_parsed(text) == tidied) is (text == str(tidied))
+
+
+def test_the_helpful_reader_does_fold_aliases_into_ids() -> None:
+    for alias in ("spiffe://Example.org/a//b/", "SPIFFE://example.org/a/./%62", "spiffe://ｅxample.org\\a/x/../b"):
+        assert str(_parsed(_lenient(alias))) == "spiffe://example.org/a/b"
+        assert _parsed(alias) is None
+
+
+def test_length_is_counted_in_bytes() -> None:
+    start = "spiffe://example.org/"  # 21 bytes, and each letter below is two
+
+    for letters, told in ((1014, "longer than 2048 bytes"), (1013, "path segment")):
+        with pytest.raises(Unauthenticated, match=told):
+            SpiffeId.parse(start + "é" * letters)
 
 
 @given(IDS, st.data())

@@ -26,6 +26,8 @@ def gate(**figures: object) -> Gate:
         ({"backlog_records": 100}, timedelta(0), None),
         ({"backlog_records": 101}, timedelta(0), Reason.AUDIT_BACKLOG),
         ({"backlog_age": timedelta(minutes=5, seconds=1)}, timedelta(0), Reason.AUDIT_BACKLOG),
+        ({"own_svid_ends": START}, timedelta(0), None),  # notAfter is part of its life (RFC 5280, 4.1.2.5)
+        ({"own_svid_ends": START}, timedelta(milliseconds=1), Reason.OWN_SVID_EXPIRED),
         ({"draining": True}, timedelta(0), Reason.SHUTTING_DOWN),
         ({"draining": True, "heartbeat": None}, timedelta(0), Reason.SHUTTING_DOWN),
     ],

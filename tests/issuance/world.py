@@ -63,6 +63,7 @@ def agent(name: str, **changes: Any) -> Agent:
         roles=frozenset({"reader"}),
         environments=frozenset({"dev"}),
         quotas=Quotas(live_leases=5, open_tasks=3),
+        principal=name,
     )
     return replace(made, **changes)
 

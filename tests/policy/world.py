@@ -25,6 +25,7 @@ AGENT = Agent(
     roles=frozenset({"analyst"}),
     environments=frozenset({"dev", "staging"}),
     quotas=Quotas(1, 1),
+    principal="analyst",
 )
 SCOPE = Scope(
     template="orders-readonly",

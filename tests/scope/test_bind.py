@@ -155,13 +155,17 @@ def test_no_request_gets_more_than_the_template(request: AccessRequest) -> None:
 @given(
     st.fixed_dictionaries(
         dict.fromkeys(("request_id", "task_id", "step", "reason", "prompt", "tool_call", "plan"), _TEXT),
-        optional={name: st.text(min_size=1).filter(str.strip) for name in ("intent", "ticket")},
+        optional={
+            **{name: st.text(min_size=1).filter(str.strip) for name in ("intent", "ticket")},
+            "recipient_public_key": st.binary(max_size=32),
+        },
     )
 )
 def test_what_an_agent_tells_about_itself_changes_nothing(claims: dict[str, str]) -> None:
     # Every field of a request that is not checked against the template is a claim.
     checked = {"template", "account", "environment", "resource", "ttl", "parameters"}
     assert {f.name for f in fields(AccessRequest)} - checked == {
-        *("request_id", "task_id", "step", "reason", "prompt", "tool_call", "plan", "intent", "ticket")
+        *("request_id", "task_id", "step", "reason", "prompt", "tool_call", "plan", "intent", "ticket"),
+        "recipient_public_key",
     }
     assert bind(TEMPLATE, replace(REQUEST, **claims)) == bind(TEMPLATE, REQUEST)

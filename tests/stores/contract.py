@@ -34,6 +34,11 @@ UNDELIVERED = {
 }
 
 
+def nobody(holder: str) -> bool:
+    """A registry without agents."""
+    return False
+
+
 async def grant(store: LeaseStore, name: str = "1", *, now: float = 1, **changes: Any) -> Lease:
     """An ACTIVE lease: intent at ``now``, activated a second later, to be confirmed within 30 s of that."""
     asked = intent(name, now=now, **changes)
@@ -586,12 +591,35 @@ class EndingContract:
         await store.start_task(new_task())
         await grant(store, "a")
         await grant(store, "b", holder=BOB)
-        assert await store.end_unregistered(TENANT, frozenset({ALICE, BOB}), at(5)) == 0
-        assert await store.end_unregistered("other", frozenset(), at(5)) == 0
-        assert await store.end_unregistered(TENANT, frozenset({ALICE}), at(5)) == 1
+        assert await store.end_unregistered(TENANT, {ALICE, BOB}.__contains__, at(5)) == 0
+        assert await store.end_unregistered("other", nobody, at(5)) == 0
+        assert await store.end_unregistered(TENANT, {ALICE}.__contains__, at(5)) == 1
         assert (await store.get_lease(TENANT, "lease-a", ALICE)).state is State.ACTIVE
         lease = await store.get_lease(TENANT, "lease-b", BOB)
         assert (lease.state, lease.cause) == (State.REVOKING, EndCause.HOLDER_UNREGISTERED)
+
+    async def test_holders_and_certificates_that_were_denied(self, store: LeaseStore) -> None:
+        await store.start_task(new_task())
+        await grant(store, "a")
+        await grant(store, "b", svid_serial="0b5e55ed")
+        await grant(store, "c", holder=BOB, svid_serial="")
+        asked: set[tuple[str, str]] = set()
+
+        def nobody(holder: str, serial: str) -> bool:
+            asked.add((holder, serial))
+            return False
+
+        before = await types(store)
+        assert await store.end_denied(TENANT, nobody, at(5)) == 0
+        assert asked == {(ALICE, "5e71a1"), (ALICE, "0b5e55ed"), (BOB, "")}
+        assert await store.end_denied("other", lambda holder, serial: True, at(5)) == 0
+        assert await types(store) == before
+        assert await store.end_denied(TENANT, lambda holder, serial: serial == "0b5e55ed", at(5)) == 1
+        assert (await store.get_lease(TENANT, "lease-a", ALICE)).state is State.ACTIVE
+        lease = await store.get_lease(TENANT, "lease-b", ALICE)
+        assert (lease.state, lease.cause) == (State.REVOKING, EndCause.HOLDER_DENIED)
+        assert await store.end_denied(TENANT, lambda holder, serial: holder in (ALICE, BOB), at(6)) == 2
+        assert await store.end_denied(TENANT, lambda holder, serial: True, at(7)) == 0
 
 
 class RevokerContract:
@@ -922,7 +950,7 @@ class TenantContract:
             with pytest.raises(NotFound):
                 await call()
         assert await store.end_leases(Selector(other, lease_id="lease-1"), EndCause.RELEASED, ALICE, at(5)) == 0
-        assert await store.end_unregistered(other, frozenset(), at(5)) == 0
+        assert await store.end_unregistered(other, nobody, at(5)) == 0
         assert await store.list_leases(LeaseFilter(other, ALICE), "", 10) == []
         assert await store.living_attempts(other, "lease-1") == []
         assert await store.task_leases(other, TASK) == []

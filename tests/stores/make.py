@@ -72,6 +72,7 @@ def intent(name: str = "1", *, task: str = TASK, now: float = 1, ttl: float = 60
         "tenant": TENANT,
         "lease_id": f"lease-{name}",
         "attempt_id": f"attempt-{name}",
+        "svid_serial": "5e71a1",
         "holder": ALICE,
         "request": request,
         "request_digest": f"digest-{request.request_id}",

@@ -101,7 +101,7 @@ async def test_a_failing_commit_fails_the_whole_batch_and_nothing_after_it(store
         tx.connection.execute("PRAGMA defer_foreign_keys = ON")
         tx.connection.execute(
             "INSERT INTO leases SELECT 'x','x','no task','h','r','d','','','','','','','','[]','{}','','','[]','',0,"
-            "'ISSUING',NULL,1,NULL,NULL,NULL,'a',1,0,1,zeroblob(32),'k'"
+            "'ISSUING',NULL,1,NULL,NULL,NULL,'a',1,0,1,'',zeroblob(32),'k'"
         )
 
     told = await outcomes(store._writer, lambda tx: note(tx, 1), poison, lambda tx: note(tx, 2))

@@ -11,7 +11,7 @@ import pytest
 
 from broker.stores.migrate import migrate
 from broker.stores.queries import SQL, load, parse
-from broker.stores.rows import AttemptRow, LeaseRow, TaskRow
+from broker.stores.rows import AttemptRow, LeaseRow, TaskRow, unpacked
 
 
 @pytest.fixture
@@ -24,7 +24,9 @@ def connection() -> Iterator[sqlite3.Connection]:
 
 def plan(connection: sqlite3.Connection, name: str) -> str:
     names = set(re.findall(r":([a-z_]+)", SQL[name]))
-    values: object = dict.fromkeys(names, "1") if names else ["1"] * SQL[name].count("?")
+    numbers = [int(number) for number in re.findall(r"\?([0-9]+)", SQL[name])]
+    many = max(numbers) if numbers else SQL[name].count("?")
+    values: object = dict.fromkeys(names, "1") if names else ["1"] * many
     return "\n".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", values))
 
 
@@ -77,6 +79,18 @@ def test_column_lists_and_rows_have_one_order(
     columns = [column[0] for column in cursor.description]
     stored = [field.name for field in fields(row_type) if field.name not in ("trusted", "seen_epoch")]
     assert columns == [*stored, "mac", "mac_key_id"]
+
+
+def test_a_column_list_can_be_packed_into_one() -> None:
+    text = "-- fragment t_columns --\nt.id, t.name,\nt.mac, t.mac_key_id\n\n-- read --\nSELECT {t_packed} FROM t;\n"
+    query = load({"t.sql": text})["read"]
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE t (id INTEGER, name TEXT, mac BLOB, mac_key_id TEXT)")
+    row = (2**62, 'a "name", \u00e9 \U0001f511 \x01', bytes(range(32)), "k")
+    connection.execute("INSERT INTO t VALUES (?, ?, ?, ?)", row)
+    (packed,) = connection.execute(query).fetchone()
+    assert unpacked(packed) == row
+    assert unpacked('[null,null,"",null]') == (None, None, None, None)
 
 
 def test_fragments_are_filled_in() -> None:

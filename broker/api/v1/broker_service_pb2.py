@@ -34,7 +34,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"broker/api/v1/broker_service.proto\x12\rbroker.api.v1\x1a\x1e\x62roker/api/v1/credential.proto\x1a\x19\x62roker/api/v1/lease.proto\x1a\x1b\x62roker/api/v1/options.proto\x1a\x18\x62roker/api/v1/task.proto\x1a\x1c\x62roker/api/v1/template.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rWhoAmIRequest\"\xc2\x01\n\x0eWhoAmIResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\r\n\x05roles\x18\x04 \x03(\t\x12\x14\n\x0c\x65nvironments\x18\x05 \x03(\t\x12\x34\n\x10svid_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x15\n\rdeploy_digest\x18\x08 \x01(\t\"\x16\n\x14ListTemplatesRequest\"H\n\x15ListTemplatesResponse\x12/\n\ttemplates\x18\x01 \x03(\x0b\x32\x1c.broker.api.v1.ScopeTemplate\"\x8e\x02\n\x10StartTaskRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12\x1f\n\x07purpose\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x35\n\x0cmax_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12-\n\x0cparticipants\x18\x04 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10 \x18\x01\"\x07r\x05\x10\x01\x18\x80\x10\x12\x1c\n\x06ticket\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\x12\x1d\n\x07sponsor\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\"0\n\x0eGetTaskRequest\x12\x1e\n\x07task_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"p\n\x13\x43ompleteTaskRequest\x12\x1e\n\x07task_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x39\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xe2\x41\x01\x01\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00\"_\n\x14\x43ompleteTaskResponse\x12!\n\x04task\x18\x01 \x01(\x0b\x32\x13.broker.api.v1.Task\x12$\n\x06leases\x18\x02 \x03(\x0b\x32\x14.broker.api.v1.Lease\"p\n\x0fHoldTaskRequest\x12\x1e\n\x07task_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12=\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xe2\x41\x01\x01\xbaH\x0c\xaa\x01\t\"\x03\x08\xd8\x04\x32\x02\x08\x01\"e\n\x10HoldTaskResponse\x12!\n\x04task\x18\x01 \x01(\x0b\x32\x13.broker.api.v1.Task\x12.\n\nheld_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc1\x05\n\x18RequestCredentialRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12\x1b\n\rvalidate_only\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x07task_id\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1f\n\x08template\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12h\n\nparameters\x18\x05 \x03(\x0b\x32\x37.broker.api.v1.RequestCredentialRequest.ParametersEntryB\x1b\xe2\x41\x01\x01\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x08\x12\x1f\n\x07\x61\x63\x63ount\x18\x06 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\"\n\x0b\x65nvironment\x18\x07 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12 \n\x08resource\x18\x08 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12,\n\x03ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02\x12\x19\n\x04step\x18\n \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x1c\n\x06intent\x18\x0b \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12\x1c\n\x06reason\x18\x0c \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12\x1c\n\x06ticket\x18\r \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\x12!\n\x06prompt\x18\x0e \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80\x01\xa8\x9f\x19\x01\x12$\n\ttool_call\x18\x0f \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80\x01\xa8\x9f\x19\x01\x12\x1f\n\x04plan\x18\x10 \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80\x01\xa8\x9f\x19\x01\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb0\x01\n\x19RequestCredentialResponse\x12)\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x17.broker.api.v1.Decision\x12#\n\x05lease\x18\x02 \x01(\x0b\x32\x14.broker.api.v1.Lease\x12-\n\ncredential\x18\x03 \x01(\x0b\x32\x19.broker.api.v1.CredentialJ\x04\x08\x04\x10\x05R\x0e\x61\x63\x63\x65ss_request\"I\n\x08\x44\x65\x63ision\x12\x10\n\x08policies\x18\x01 \x03(\t\x12\x14\n\x0c\x65xplanations\x18\x02 \x03(\t\x12\x15\n\rpolicy_digest\x18\x03 \x01(\t\"\\\n\x16\x43onfirmDeliveryRequest\x12\x1f\n\x08lease_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12!\n\nattempt_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"2\n\x0fGetLeaseRequest\x12\x1f\n\x08lease_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"\x91\x01\n\x11ListLeasesRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1c\n\x07task_id\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x19\n\x0bliving_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"S\n\x12ListLeasesResponse\x12$\n\x06leases\x18\x01 \x03(\x0b\x32\x14.broker.api.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x12WatchLeasesRequest\x12,\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x42\x14\xe2\x41\x01\x01\xbaH\r\"\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\"p\n\x12RevokeLeaseRequest\x12\x1f\n\x08lease_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x39\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xe2\x41\x01\x01\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00\x32\xc0\x07\n\rBrokerService\x12\x45\n\x06WhoAmI\x12\x1c.broker.api.v1.WhoAmIRequest\x1a\x1d.broker.api.v1.WhoAmIResponse\x12Z\n\rListTemplates\x12#.broker.api.v1.ListTemplatesRequest\x1a$.broker.api.v1.ListTemplatesResponse\x12\x41\n\tStartTask\x12\x1f.broker.api.v1.StartTaskRequest\x1a\x13.broker.api.v1.Task\x12=\n\x07GetTask\x12\x1d.broker.api.v1.GetTaskRequest\x1a\x13.broker.api.v1.Task\x12W\n\x0c\x43ompleteTask\x12\".broker.api.v1.CompleteTaskRequest\x1a#.broker.api.v1.CompleteTaskResponse\x12M\n\x08HoldTask\x12\x1e.broker.api.v1.HoldTaskRequest\x1a\x1f.broker.api.v1.HoldTaskResponse0\x01\x12\x66\n\x11RequestCredential\x12\'.broker.api.v1.RequestCredentialRequest\x1a(.broker.api.v1.RequestCredentialResponse\x12N\n\x0f\x43onfirmDelivery\x12%.broker.api.v1.ConfirmDeliveryRequest\x1a\x14.broker.api.v1.Lease\x12@\n\x08GetLease\x12\x1e.broker.api.v1.GetLeaseRequest\x1a\x14.broker.api.v1.Lease\x12Q\n\nListLeases\x12 .broker.api.v1.ListLeasesRequest\x1a!.broker.api.v1.ListLeasesResponse\x12M\n\x0bWatchLeases\x12!.broker.api.v1.WatchLeasesRequest\x1a\x19.broker.api.v1.LeaseEvent0\x01\x12\x46\n\x0bRevokeLease\x12!.broker.api.v1.RevokeLeaseRequest\x1a\x14.broker.api.v1.Leaseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"broker/api/v1/broker_service.proto\x12\rbroker.api.v1\x1a\x1e\x62roker/api/v1/credential.proto\x1a\x19\x62roker/api/v1/lease.proto\x1a\x1b\x62roker/api/v1/options.proto\x1a\x18\x62roker/api/v1/task.proto\x1a\x1c\x62roker/api/v1/template.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rWhoAmIRequest\"\x88\x02\n\x0eWhoAmIResponse\x12\x11\n\tspiffe_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x0c\n\x04tier\x18\x03 \x01(\t\x12\r\n\x05roles\x18\x04 \x03(\t\x12\x14\n\x0c\x65nvironments\x18\x05 \x03(\t\x12\x34\n\x10svid_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x15\n\rdeploy_digest\x18\x08 \x01(\t\x12\x10\n\x08\x64\x65livery\x18\t \x01(\t\x12\r\n\x05proxy\x18\n \x01(\t\x12\x11\n\tprincipal\x18\x0b \x01(\t\x12\x10\n\x08segments\x18\x0c \x03(\t\"\x16\n\x14ListTemplatesRequest\"H\n\x15ListTemplatesResponse\x12/\n\ttemplates\x18\x01 \x03(\x0b\x32\x1c.broker.api.v1.ScopeTemplate\"\x8e\x02\n\x10StartTaskRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12\x1f\n\x07purpose\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x35\n\x0cmax_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12-\n\x0cparticipants\x18\x04 \x03(\tB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10 \x18\x01\"\x07r\x05\x10\x01\x18\x80\x10\x12\x1c\n\x06ticket\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\x12\x1d\n\x07sponsor\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\"0\n\x0eGetTaskRequest\x12\x1e\n\x07task_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"\xa8\x01\n\x13\x43ompleteTaskRequest\x12\x1e\n\x07task_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x39\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xe2\x41\x01\x01\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00\x12\x36\n\nrequest_id\x18\x03 \x01(\tB\"\xe2\x41\x01\x01\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{0,64}$\"_\n\x14\x43ompleteTaskResponse\x12!\n\x04task\x18\x01 \x01(\x0b\x32\x13.broker.api.v1.Task\x12$\n\x06leases\x18\x02 \x03(\x0b\x32\x14.broker.api.v1.Lease\"\xa8\x01\n\x0fHoldTaskRequest\x12\x1e\n\x07task_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12=\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xe2\x41\x01\x01\xbaH\x0c\xaa\x01\t\"\x03\x08\xd8\x04\x32\x02\x08\x01\x12\x36\n\nrequest_id\x18\x03 \x01(\tB\"\xe2\x41\x01\x01\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{0,64}$\"e\n\x10HoldTaskResponse\x12!\n\x04task\x18\x01 \x01(\x0b\x32\x13.broker.api.v1.Task\x12.\n\nheld_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xec\x05\n\x18RequestCredentialRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12\x1b\n\rvalidate_only\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x07task_id\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1f\n\x08template\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12h\n\nparameters\x18\x05 \x03(\x0b\x32\x37.broker.api.v1.RequestCredentialRequest.ParametersEntryB\x1b\xe2\x41\x01\x01\xbaH\x14\x9a\x01\x11\x10 \"\x06r\x04\x10\x01\x18@*\x05r\x03\x18\x80\x08\x12\x1f\n\x07\x61\x63\x63ount\x18\x06 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\"\n\x0b\x65nvironment\x18\x07 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12 \n\x08resource\x18\x08 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12,\n\x03ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02\x12\x19\n\x04step\x18\n \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x1c\n\x06intent\x18\x0b \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12\x1c\n\x06reason\x18\x0c \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12\x1c\n\x06ticket\x18\r \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\x12!\n\x06prompt\x18\x0e \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80\x01\xa8\x9f\x19\x01\x12$\n\ttool_call\x18\x0f \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80\x01\xa8\x9f\x19\x01\x12\x1f\n\x04plan\x18\x10 \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80\x01\xa8\x9f\x19\x01\x12)\n\x14recipient_public_key\x18\x11 \x01(\x0c\x42\x0b\xe2\x41\x01\x01\xbaH\x04z\x02\x18@\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xec\x01\n\x19RequestCredentialResponse\x12)\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x17.broker.api.v1.Decision\x12#\n\x05lease\x18\x02 \x01(\x0b\x32\x14.broker.api.v1.Lease\x12-\n\ncredential\x18\x03 \x01(\x0b\x32\x19.broker.api.v1.Credential\x12:\n\x11sealed_credential\x18\x05 \x01(\x0b\x32\x1f.broker.api.v1.SealedCredentialJ\x04\x08\x04\x10\x05R\x0e\x61\x63\x63\x65ss_request\"I\n\x08\x44\x65\x63ision\x12\x10\n\x08policies\x18\x01 \x03(\t\x12\x14\n\x0c\x65xplanations\x18\x02 \x03(\t\x12\x15\n\rpolicy_digest\x18\x03 \x01(\t\"\x94\x01\n\x16\x43onfirmDeliveryRequest\x12\x1f\n\x08lease_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12!\n\nattempt_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x36\n\nrequest_id\x18\x03 \x01(\tB\"\xe2\x41\x01\x01\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{0,64}$\"2\n\x0fGetLeaseRequest\x12\x1f\n\x08lease_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\"\x91\x01\n\x11ListLeasesRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1c\n\x07task_id\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x19\n\x0bliving_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"S\n\x12ListLeasesResponse\x12$\n\x06leases\x18\x01 \x03(\x0b\x32\x14.broker.api.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x12WatchLeasesRequest\x12,\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x42\x14\xe2\x41\x01\x01\xbaH\r\"\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\"\xa8\x01\n\x12RevokeLeaseRequest\x12\x1f\n\x08lease_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x39\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xe2\x41\x01\x01\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00\x12\x36\n\nrequest_id\x18\x03 \x01(\tB\"\xe2\x41\x01\x01\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{0,64}$2\xc0\x07\n\rBrokerService\x12\x45\n\x06WhoAmI\x12\x1c.broker.api.v1.WhoAmIRequest\x1a\x1d.broker.api.v1.WhoAmIResponse\x12Z\n\rListTemplates\x12#.broker.api.v1.ListTemplatesRequest\x1a$.broker.api.v1.ListTemplatesResponse\x12\x41\n\tStartTask\x12\x1f.broker.api.v1.StartTaskRequest\x1a\x13.broker.api.v1.Task\x12=\n\x07GetTask\x12\x1d.broker.api.v1.GetTaskRequest\x1a\x13.broker.api.v1.Task\x12W\n\x0c\x43ompleteTask\x12\".broker.api.v1.CompleteTaskRequest\x1a#.broker.api.v1.CompleteTaskResponse\x12M\n\x08HoldTask\x12\x1e.broker.api.v1.HoldTaskRequest\x1a\x1f.broker.api.v1.HoldTaskResponse0\x01\x12\x66\n\x11RequestCredential\x12\'.broker.api.v1.RequestCredentialRequest\x1a(.broker.api.v1.RequestCredentialResponse\x12N\n\x0f\x43onfirmDelivery\x12%.broker.api.v1.ConfirmDeliveryRequest\x1a\x14.broker.api.v1.Lease\x12@\n\x08GetLease\x12\x1e.broker.api.v1.GetLeaseRequest\x1a\x14.broker.api.v1.Lease\x12Q\n\nListLeases\x12 .broker.api.v1.ListLeasesRequest\x1a!.broker.api.v1.ListLeasesResponse\x12M\n\x0bWatchLeases\x12!.broker.api.v1.WatchLeasesRequest\x1a\x19.broker.api.v1.LeaseEvent0\x01\x12\x46\n\x0bRevokeLease\x12!.broker.api.v1.RevokeLeaseRequest\x1a\x14.broker.api.v1.Leaseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,10 +59,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPLETETASKREQUEST'].fields_by_name['task_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_COMPLETETASKREQUEST'].fields_by_name['wait']._loaded_options = None
   _globals['_COMPLETETASKREQUEST'].fields_by_name['wait']._serialized_options = b'\342A\001\001\272H\t\252\001\006\"\002\010<2\000'
+  _globals['_COMPLETETASKREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_COMPLETETASKREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\033r\0312\027^[A-Za-z0-9._:-]{0,64}$'
   _globals['_HOLDTASKREQUEST'].fields_by_name['task_id']._loaded_options = None
   _globals['_HOLDTASKREQUEST'].fields_by_name['task_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_HOLDTASKREQUEST'].fields_by_name['grace']._loaded_options = None
   _globals['_HOLDTASKREQUEST'].fields_by_name['grace']._serialized_options = b'\342A\001\001\272H\014\252\001\t\"\003\010\330\0042\002\010\001'
+  _globals['_HOLDTASKREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_HOLDTASKREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\033r\0312\027^[A-Za-z0-9._:-]{0,64}$'
   _globals['_REQUESTCREDENTIALREQUEST_PARAMETERSENTRY']._loaded_options = None
   _globals['_REQUESTCREDENTIALREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_REQUESTCREDENTIALREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -97,10 +101,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUESTCREDENTIALREQUEST'].fields_by_name['tool_call']._serialized_options = b'\342A\001\001\272H\006r\004\030\200\200\001\250\237\031\001'
   _globals['_REQUESTCREDENTIALREQUEST'].fields_by_name['plan']._loaded_options = None
   _globals['_REQUESTCREDENTIALREQUEST'].fields_by_name['plan']._serialized_options = b'\342A\001\001\272H\006r\004\030\200\200\001\250\237\031\001'
+  _globals['_REQUESTCREDENTIALREQUEST'].fields_by_name['recipient_public_key']._loaded_options = None
+  _globals['_REQUESTCREDENTIALREQUEST'].fields_by_name['recipient_public_key']._serialized_options = b'\342A\001\001\272H\004z\002\030@'
   _globals['_CONFIRMDELIVERYREQUEST'].fields_by_name['lease_id']._loaded_options = None
   _globals['_CONFIRMDELIVERYREQUEST'].fields_by_name['lease_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_CONFIRMDELIVERYREQUEST'].fields_by_name['attempt_id']._loaded_options = None
   _globals['_CONFIRMDELIVERYREQUEST'].fields_by_name['attempt_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_CONFIRMDELIVERYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CONFIRMDELIVERYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\033r\0312\027^[A-Za-z0-9._:-]{0,64}$'
   _globals['_GETLEASEREQUEST'].fields_by_name['lease_id']._loaded_options = None
   _globals['_GETLEASEREQUEST'].fields_by_name['lease_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_LISTLEASESREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -117,46 +125,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKELEASEREQUEST'].fields_by_name['lease_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_REVOKELEASEREQUEST'].fields_by_name['wait']._loaded_options = None
   _globals['_REVOKELEASEREQUEST'].fields_by_name['wait']._serialized_options = b'\342A\001\001\272H\t\252\001\006\"\002\010<2\000'
+  _globals['_REVOKELEASEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REVOKELEASEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\033r\0312\027^[A-Za-z0-9._:-]{0,64}$'
   _globals['_WHOAMIREQUEST']._serialized_start=324
   _globals['_WHOAMIREQUEST']._serialized_end=339
   _globals['_WHOAMIRESPONSE']._serialized_start=342
-  _globals['_WHOAMIRESPONSE']._serialized_end=536
-  _globals['_LISTTEMPLATESREQUEST']._serialized_start=538
-  _globals['_LISTTEMPLATESREQUEST']._serialized_end=560
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=562
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=634
-  _globals['_STARTTASKREQUEST']._serialized_start=637
-  _globals['_STARTTASKREQUEST']._serialized_end=907
-  _globals['_GETTASKREQUEST']._serialized_start=909
-  _globals['_GETTASKREQUEST']._serialized_end=957
-  _globals['_COMPLETETASKREQUEST']._serialized_start=959
-  _globals['_COMPLETETASKREQUEST']._serialized_end=1071
-  _globals['_COMPLETETASKRESPONSE']._serialized_start=1073
-  _globals['_COMPLETETASKRESPONSE']._serialized_end=1168
-  _globals['_HOLDTASKREQUEST']._serialized_start=1170
-  _globals['_HOLDTASKREQUEST']._serialized_end=1282
-  _globals['_HOLDTASKRESPONSE']._serialized_start=1284
-  _globals['_HOLDTASKRESPONSE']._serialized_end=1385
-  _globals['_REQUESTCREDENTIALREQUEST']._serialized_start=1388
-  _globals['_REQUESTCREDENTIALREQUEST']._serialized_end=2093
-  _globals['_REQUESTCREDENTIALREQUEST_PARAMETERSENTRY']._serialized_start=2044
-  _globals['_REQUESTCREDENTIALREQUEST_PARAMETERSENTRY']._serialized_end=2093
-  _globals['_REQUESTCREDENTIALRESPONSE']._serialized_start=2096
-  _globals['_REQUESTCREDENTIALRESPONSE']._serialized_end=2272
-  _globals['_DECISION']._serialized_start=2274
-  _globals['_DECISION']._serialized_end=2347
-  _globals['_CONFIRMDELIVERYREQUEST']._serialized_start=2349
-  _globals['_CONFIRMDELIVERYREQUEST']._serialized_end=2441
-  _globals['_GETLEASEREQUEST']._serialized_start=2443
-  _globals['_GETLEASEREQUEST']._serialized_end=2493
-  _globals['_LISTLEASESREQUEST']._serialized_start=2496
-  _globals['_LISTLEASESREQUEST']._serialized_end=2641
-  _globals['_LISTLEASESRESPONSE']._serialized_start=2643
-  _globals['_LISTLEASESRESPONSE']._serialized_end=2726
-  _globals['_WATCHLEASESREQUEST']._serialized_start=2728
-  _globals['_WATCHLEASESREQUEST']._serialized_end=2794
-  _globals['_REVOKELEASEREQUEST']._serialized_start=2796
-  _globals['_REVOKELEASEREQUEST']._serialized_end=2908
-  _globals['_BROKERSERVICE']._serialized_start=2911
-  _globals['_BROKERSERVICE']._serialized_end=3871
+  _globals['_WHOAMIRESPONSE']._serialized_end=606
+  _globals['_LISTTEMPLATESREQUEST']._serialized_start=608
+  _globals['_LISTTEMPLATESREQUEST']._serialized_end=630
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=632
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=704
+  _globals['_STARTTASKREQUEST']._serialized_start=707
+  _globals['_STARTTASKREQUEST']._serialized_end=977
+  _globals['_GETTASKREQUEST']._serialized_start=979
+  _globals['_GETTASKREQUEST']._serialized_end=1027
+  _globals['_COMPLETETASKREQUEST']._serialized_start=1030
+  _globals['_COMPLETETASKREQUEST']._serialized_end=1198
+  _globals['_COMPLETETASKRESPONSE']._serialized_start=1200
+  _globals['_COMPLETETASKRESPONSE']._serialized_end=1295
+  _globals['_HOLDTASKREQUEST']._serialized_start=1298
+  _globals['_HOLDTASKREQUEST']._serialized_end=1466
+  _globals['_HOLDTASKRESPONSE']._serialized_start=1468
+  _globals['_HOLDTASKRESPONSE']._serialized_end=1569
+  _globals['_REQUESTCREDENTIALREQUEST']._serialized_start=1572
+  _globals['_REQUESTCREDENTIALREQUEST']._serialized_end=2320
+  _globals['_REQUESTCREDENTIALREQUEST_PARAMETERSENTRY']._serialized_start=2271
+  _globals['_REQUESTCREDENTIALREQUEST_PARAMETERSENTRY']._serialized_end=2320
+  _globals['_REQUESTCREDENTIALRESPONSE']._serialized_start=2323
+  _globals['_REQUESTCREDENTIALRESPONSE']._serialized_end=2559
+  _globals['_DECISION']._serialized_start=2561
+  _globals['_DECISION']._serialized_end=2634
+  _globals['_CONFIRMDELIVERYREQUEST']._serialized_start=2637
+  _globals['_CONFIRMDELIVERYREQUEST']._serialized_end=2785
+  _globals['_GETLEASEREQUEST']._serialized_start=2787
+  _globals['_GETLEASEREQUEST']._serialized_end=2837
+  _globals['_LISTLEASESREQUEST']._serialized_start=2840
+  _globals['_LISTLEASESREQUEST']._serialized_end=2985
+  _globals['_LISTLEASESRESPONSE']._serialized_start=2987
+  _globals['_LISTLEASESRESPONSE']._serialized_end=3070
+  _globals['_WATCHLEASESREQUEST']._serialized_start=3072
+  _globals['_WATCHLEASESREQUEST']._serialized_end=3138
+  _globals['_REVOKELEASEREQUEST']._serialized_start=3141
+  _globals['_REVOKELEASEREQUEST']._serialized_end=3309
+  _globals['_BROKERSERVICE']._serialized_start=3312
+  _globals['_BROKERSERVICE']._serialized_end=4272
 # @@protoc_insertion_point(module_scope)

@@ -23,7 +23,7 @@ class WhoAmIRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WhoAmIResponse(_message.Message):
-    __slots__ = ("spiffe_id", "owner", "tier", "roles", "environments", "svid_expire_time", "tenant", "deploy_digest")
+    __slots__ = ("spiffe_id", "owner", "tier", "roles", "environments", "svid_expire_time", "tenant", "deploy_digest", "delivery", "proxy", "principal", "segments")
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,10 @@ class WhoAmIResponse(_message.Message):
     SVID_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     DEPLOY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_FIELD_NUMBER: _ClassVar[int]
+    PROXY_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     spiffe_id: str
     owner: str
     tier: str
@@ -40,7 +44,11 @@ class WhoAmIResponse(_message.Message):
     svid_expire_time: _timestamp_pb2.Timestamp
     tenant: str
     deploy_digest: str
-    def __init__(self, spiffe_id: _Optional[str] = ..., owner: _Optional[str] = ..., tier: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., environments: _Optional[_Iterable[str]] = ..., svid_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., deploy_digest: _Optional[str] = ...) -> None: ...
+    delivery: str
+    proxy: str
+    principal: str
+    segments: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, spiffe_id: _Optional[str] = ..., owner: _Optional[str] = ..., tier: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., environments: _Optional[_Iterable[str]] = ..., svid_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., deploy_digest: _Optional[str] = ..., delivery: _Optional[str] = ..., proxy: _Optional[str] = ..., principal: _Optional[str] = ..., segments: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListTemplatesRequest(_message.Message):
     __slots__ = ()
@@ -75,12 +83,14 @@ class GetTaskRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
 class CompleteTaskRequest(_message.Message):
-    __slots__ = ("task_id", "wait")
+    __slots__ = ("task_id", "wait", "request_id")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     wait: _duration_pb2.Duration
-    def __init__(self, task_id: _Optional[str] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, task_id: _Optional[str] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class CompleteTaskResponse(_message.Message):
     __slots__ = ("task", "leases")
@@ -91,12 +101,14 @@ class CompleteTaskResponse(_message.Message):
     def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., leases: _Optional[_Iterable[_Union[_lease_pb2.Lease, _Mapping]]] = ...) -> None: ...
 
 class HoldTaskRequest(_message.Message):
-    __slots__ = ("task_id", "grace")
+    __slots__ = ("task_id", "grace", "request_id")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     GRACE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     grace: _duration_pb2.Duration
-    def __init__(self, task_id: _Optional[str] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, task_id: _Optional[str] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class HoldTaskResponse(_message.Message):
     __slots__ = ("task", "held_until")
@@ -107,7 +119,7 @@ class HoldTaskResponse(_message.Message):
     def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., held_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class RequestCredentialRequest(_message.Message):
-    __slots__ = ("request_id", "validate_only", "task_id", "template", "parameters", "account", "environment", "resource", "ttl", "step", "intent", "reason", "ticket", "prompt", "tool_call", "plan")
+    __slots__ = ("request_id", "validate_only", "task_id", "template", "parameters", "account", "environment", "resource", "ttl", "step", "intent", "reason", "ticket", "prompt", "tool_call", "plan", "recipient_public_key")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +143,7 @@ class RequestCredentialRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
+    RECIPIENT_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     validate_only: bool
     task_id: str
@@ -147,17 +160,20 @@ class RequestCredentialRequest(_message.Message):
     prompt: str
     tool_call: str
     plan: str
-    def __init__(self, request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., task_id: _Optional[str] = ..., template: _Optional[str] = ..., parameters: _Optional[_Mapping[str, str]] = ..., account: _Optional[str] = ..., environment: _Optional[str] = ..., resource: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., step: _Optional[str] = ..., intent: _Optional[str] = ..., reason: _Optional[str] = ..., ticket: _Optional[str] = ..., prompt: _Optional[str] = ..., tool_call: _Optional[str] = ..., plan: _Optional[str] = ...) -> None: ...
+    recipient_public_key: bytes
+    def __init__(self, request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., task_id: _Optional[str] = ..., template: _Optional[str] = ..., parameters: _Optional[_Mapping[str, str]] = ..., account: _Optional[str] = ..., environment: _Optional[str] = ..., resource: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., step: _Optional[str] = ..., intent: _Optional[str] = ..., reason: _Optional[str] = ..., ticket: _Optional[str] = ..., prompt: _Optional[str] = ..., tool_call: _Optional[str] = ..., plan: _Optional[str] = ..., recipient_public_key: _Optional[bytes] = ...) -> None: ...
 
 class RequestCredentialResponse(_message.Message):
-    __slots__ = ("decision", "lease", "credential")
+    __slots__ = ("decision", "lease", "credential", "sealed_credential")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    SEALED_CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
     lease: _lease_pb2.Lease
     credential: _credential_pb2.Credential
-    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., lease: _Optional[_Union[_lease_pb2.Lease, _Mapping]] = ..., credential: _Optional[_Union[_credential_pb2.Credential, _Mapping]] = ...) -> None: ...
+    sealed_credential: _credential_pb2.SealedCredential
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., lease: _Optional[_Union[_lease_pb2.Lease, _Mapping]] = ..., credential: _Optional[_Union[_credential_pb2.Credential, _Mapping]] = ..., sealed_credential: _Optional[_Union[_credential_pb2.SealedCredential, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
     __slots__ = ("policies", "explanations", "policy_digest")
@@ -170,12 +186,14 @@ class Decision(_message.Message):
     def __init__(self, policies: _Optional[_Iterable[str]] = ..., explanations: _Optional[_Iterable[str]] = ..., policy_digest: _Optional[str] = ...) -> None: ...
 
 class ConfirmDeliveryRequest(_message.Message):
-    __slots__ = ("lease_id", "attempt_id")
+    __slots__ = ("lease_id", "attempt_id", "request_id")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     attempt_id: str
-    def __init__(self, lease_id: _Optional[str] = ..., attempt_id: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, lease_id: _Optional[str] = ..., attempt_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class GetLeaseRequest(_message.Message):
     __slots__ = ("lease_id",)
@@ -210,9 +228,11 @@ class WatchLeasesRequest(_message.Message):
     def __init__(self, after_sequence: _Optional[int] = ...) -> None: ...
 
 class RevokeLeaseRequest(_message.Message):
-    __slots__ = ("lease_id", "wait")
+    __slots__ = ("lease_id", "wait", "request_id")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     wait: _duration_pb2.Duration
-    def __init__(self, lease_id: _Optional[str] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, lease_id: _Optional[str] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...

@@ -29,7 +29,8 @@ if _version_not_supported:
 
 
 class BrokerServiceStub:
-    """What agents can ask for. Callers authenticate with an X.509-SVID (mTLS); each RPC's comment says who may call it.
+    """What agents can ask for. Callers authenticate with an X.509-SVID (mTLS), or on the proxies' listener with a
+    JWT-SVID that an allowed proxy passes on; each RPC's comment says who may call it.
 
     Every error carries exactly one google.rpc.ErrorInfo with a stable reason (AIP-193).
     """
@@ -103,7 +104,8 @@ class BrokerServiceStub:
 
 
 class BrokerServiceServicer:
-    """What agents can ask for. Callers authenticate with an X.509-SVID (mTLS); each RPC's comment says who may call it.
+    """What agents can ask for. Callers authenticate with an X.509-SVID (mTLS), or on the proxies' listener with a
+    JWT-SVID that an allowed proxy passes on; each RPC's comment says who may call it.
 
     Every error carries exactly one google.rpc.ErrorInfo with a stable reason (AIP-193).
     """
@@ -264,7 +266,8 @@ def add_BrokerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BrokerService:
-    """What agents can ask for. Callers authenticate with an X.509-SVID (mTLS); each RPC's comment says who may call it.
+    """What agents can ask for. Callers authenticate with an X.509-SVID (mTLS), or on the proxies' listener with a
+    JWT-SVID that an allowed proxy passes on; each RPC's comment says who may call it.
 
     Every error carries exactly one google.rpc.ErrorInfo with a stable reason (AIP-193).
     """

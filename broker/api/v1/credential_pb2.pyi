@@ -46,3 +46,13 @@ class AwsSession(_message.Message):
     assumed_role_arn: str
     session_policy: str
     def __init__(self, access_key_id: _Optional[str] = ..., secret_access_key: _Optional[str] = ..., session_token: _Optional[str] = ..., region: _Optional[str] = ..., assumed_role_arn: _Optional[str] = ..., session_policy: _Optional[str] = ...) -> None: ...
+
+class SealedCredential(_message.Message):
+    __slots__ = ("suite", "encapsulated_key", "ciphertext")
+    SUITE_FIELD_NUMBER: _ClassVar[int]
+    ENCAPSULATED_KEY_FIELD_NUMBER: _ClassVar[int]
+    CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
+    suite: str
+    encapsulated_key: bytes
+    ciphertext: bytes
+    def __init__(self, suite: _Optional[str] = ..., encapsulated_key: _Optional[bytes] = ..., ciphertext: _Optional[bytes] = ...) -> None: ...

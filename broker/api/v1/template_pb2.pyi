@@ -42,11 +42,13 @@ class ScopeTemplate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., connector: _Optional[str] = ..., accounts: _Optional[_Iterable[str]] = ..., environments: _Optional[_Iterable[str]] = ..., resource: _Optional[_Union[ParameterSpec, _Mapping]] = ..., access: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., max_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., required_fields: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Iterable[_Union[ParameterSpec, _Mapping]]] = ..., contract: _Optional[_Union[_contract_pb2.RevocationContract, _Mapping]] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class ParameterSpec(_message.Message):
-    __slots__ = ("name", "type", "expectation")
+    __slots__ = ("name", "type", "expectation", "from_identity")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     EXPECTATION_FIELD_NUMBER: _ClassVar[int]
+    FROM_IDENTITY_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: str
     expectation: str
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., expectation: _Optional[str] = ...) -> None: ...
+    from_identity: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., expectation: _Optional[str] = ..., from_identity: _Optional[str] = ...) -> None: ...

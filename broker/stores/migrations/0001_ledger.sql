@@ -1,7 +1,7 @@
 -- The ledger: tasks, leases, attempts, the audit chain.
 --
 -- Rules that hold in every table: tenant first in every key; times are INTEGER milliseconds since the
--- epoch, UTC; no life without a finite end; a MAC (HMAC-SHA256) and the id of its key beside every row
+-- epoch, UTC; no life without a finite end; a MAC (keyed BLAKE2b, 32 bytes) and the id of its key beside every row
 -- that a grant may rest on. Ids are random texts; JSON columns hold canonical JSON.
 -- The audit chain belongs to the broker that writes it and not to a tenant, so its key is its sequence.
 
@@ -69,6 +69,7 @@ CREATE TABLE leases (
     attempts        INTEGER NOT NULL CHECK (attempts >= 1),
     failures        INTEGER NOT NULL CHECK (failures >= 0),
     next_due        INTEGER,                       -- the earliest due time of its living attempts
+    svid_serial     TEXT    NOT NULL,              -- of the certificate that asked for the latest attempt, hex
     mac             BLOB    NOT NULL CHECK (length(mac) = 32),
     mac_key_id      TEXT    NOT NULL CHECK (mac_key_id <> ''),
     PRIMARY KEY (tenant, id),

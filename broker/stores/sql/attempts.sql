@@ -30,10 +30,10 @@ WHERE tenant = :tenant AND id = :id;
 
 -- attempt_facts --
 -- An attempt with its lease and its task, for activation.
-SELECT {attempt_columns}, {lease_columns}, {task_columns}
+SELECT {attempt_packed}, {lease_packed}, {task_packed}
 FROM {attempts_with_leases}
 LEFT JOIN tasks AS t ON t.tenant = l.tenant AND t.id = l.task_id
-WHERE a.tenant = :tenant AND a.id = :attempt_id;
+WHERE a.tenant = ?1 AND a.id = ?2;
 
 -- attempt_by_id --
 SELECT {attempt_columns}, {lease_columns}
@@ -76,6 +76,14 @@ SELECT {attempt_columns}, {lease_columns}
 FROM leases AS l CROSS JOIN attempts AS a
 WHERE a.tenant = l.tenant AND a.lease_id = l.id
     AND l.tenant = :tenant AND l.holder = :holder AND l.ended_at IS NULL AND a.state IN ('ISSUING', 'ACTIVE')
+LIMIT :limit;
+
+-- unended_by_certificate --
+SELECT {attempt_columns}, {lease_columns}
+FROM leases AS l CROSS JOIN attempts AS a
+WHERE a.tenant = l.tenant AND a.lease_id = l.id
+    AND l.tenant = :tenant AND l.holder = :holder AND l.ended_at IS NULL AND l.svid_serial = :svid_serial
+    AND a.state IN ('ISSUING', 'ACTIVE')
 LIMIT :limit;
 
 -- attempts_due --

@@ -3,46 +3,46 @@ l.tenant, l.id, l.task_id, l.holder, l.request_id, l.request_digest, l.template,
 l.account, l.environment, l.resource, l.access, l.actions, l.parameters, l.step, l.contract_class, l.policies,
 l.policy_digest, l.created_at,
 l.state, l.cause, l.expires_at, l.confirm_by, l.confirmed_at, l.ended_at, l.attempt_id, l.attempts, l.failures,
-l.next_due,
+l.next_due, l.svid_serial,
 l.mac, l.mac_key_id
 
 -- intent_facts --
 -- Everything the intent transaction decides on, in one read: the task, the latest lease that has this
 -- request id (if any: a further one is only opened when the ones before have ended, so that a living one is
 -- the latest), and how many leases the holder has alive (never counted beyond the quota). Counted in the index by name, because the planner would rather read every row.
-SELECT {task_columns}, {lease_columns}, (
+SELECT {task_packed}, {lease_packed}, (
     SELECT count(*) FROM (
         SELECT 1 FROM leases INDEXED BY leases_living
-        WHERE tenant = :tenant AND holder = :holder AND ended_at IS NULL
-        LIMIT :quota
+        WHERE tenant = ?1 AND holder = ?3 AND ended_at IS NULL
+        LIMIT ?5
     )
 )
 FROM tasks AS t
 LEFT JOIN leases AS l ON l.rowid = (
     SELECT max(rowid) FROM leases
-    WHERE tenant = :tenant AND holder = :holder AND request_id = :request_id
+    WHERE tenant = ?1 AND holder = ?3 AND request_id = ?4
 )
-WHERE t.tenant = :tenant AND t.id = :task_id;
+WHERE t.tenant = ?1 AND t.id = ?2;
 
 -- insert_lease --
 INSERT INTO leases (
     tenant, id, task_id, holder, request_id, request_digest, template, template_digest, connector, account,
     environment, resource, access, actions, parameters, step, contract_class, policies, policy_digest, created_at,
     state, cause, expires_at, confirm_by, confirmed_at, ended_at, attempt_id, attempts, failures, next_due,
-    mac, mac_key_id
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    svid_serial, mac, mac_key_id
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- update_lease --
 -- ended_at comes from end_lease alone: setting it here, even to what it is, would rewrite the index of the living.
 UPDATE leases
 SET state = ?, cause = ?, expires_at = ?, confirm_by = ?, confirmed_at = ?, attempt_id = ?, attempts = ?,
-    failures = ?, next_due = ?, mac = ?, mac_key_id = ?
+    failures = ?, next_due = ?, svid_serial = ?, mac = ?, mac_key_id = ?
 WHERE tenant = ? AND id = ? AND ended_at IS NULL;
 
 -- end_lease --
 UPDATE leases
 SET state = ?, cause = ?, expires_at = ?, confirm_by = ?, confirmed_at = ?, ended_at = ?, attempt_id = ?, attempts = ?,
-    failures = ?, next_due = ?, mac = ?, mac_key_id = ?
+    failures = ?, next_due = ?, svid_serial = ?, mac = ?, mac_key_id = ?
 WHERE tenant = ? AND id = ?;
 
 -- lease_by_id --
@@ -70,6 +70,10 @@ ORDER BY l.created_at, l.id;
 
 -- living_holders --
 SELECT DISTINCT holder FROM leases
+WHERE tenant = :tenant AND ended_at IS NULL;
+
+-- living_certificates --
+SELECT DISTINCT holder, svid_serial FROM leases
 WHERE tenant = :tenant AND ended_at IS NULL;
 
 -- living_figures --

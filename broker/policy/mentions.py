@@ -1,0 +1,97 @@
+"""What policies call by name that stands outside of them: agents, persons, templates, entries, segments.
+
+Cedar validates types and never looks whether ``Agent::"spiffe://..."`` is anybody. A permit that names
+nobody is a nuisance; a forbid that names nobody, for a letter too many, is an open door. Belongs here:
+finding the names and their lines. Whether they name something, the rest of the deploy set knows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from broker.policy.statements import Statement
+
+_TAGS = ("hasTag", "getTag")
+
+
+class Kind(StrEnum):
+    """What is named. The first three are entity types of the schema."""
+
+    AGENT = "Agent"  # by SPIFFE ID
+    PERSON = "Person"  # by issuer#subject
+    TEMPLATE = "Template"
+    ENTRY = "entry"  # of the registry, compared with ``principal.entry``
+    SEGMENT = "segment"  # of a pattern: ``principal.getTag("namespace")``
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mention:
+    """One name in one policy. ``line`` counts from 1 in ``file``."""
+
+    file: str
+    line: int
+    policy: str
+    kind: Kind
+    name: str
+
+
+def mentions(statement: Statement, policy: str, parsed: Mapping[str, Any]) -> Iterator[Mention]:
+    """Everything that the policy called ``policy`` names, each once (``parsed`` is Cedar's JSON policy format)."""
+    found = {*_entities(parsed), *_compared(parsed.get("conditions", []))}
+    for kind, name in sorted(found):
+        yield Mention(statement.file, _line(statement, name), policy, kind, name)
+
+
+def _entities(node: Any) -> Iterator[tuple[Kind, str]]:
+    """Entities by name, in the head or in a condition: both write them as an object of type and id."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _entities(item)
+    elif isinstance(node, dict):
+        if node.keys() == {"type", "id"} and node["type"] in (Kind.AGENT, Kind.PERSON, Kind.TEMPLATE):
+            yield Kind(node["type"]), node["id"]
+        for item in node.values():
+            yield from _entities(item)
+
+
+def _compared(node: Any) -> Iterator[tuple[Kind, str]]:
+    """Texts that are compared with ``principal.entry``, or that name a tag. Only agents have either."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _compared(item)
+    elif isinstance(node, dict):
+        for operator, operand in node.items():
+            if operator in _TAGS:
+                yield from ((Kind.SEGMENT, text) for text in _texts(operand["right"]))
+            elif operator in ("==", "!=", "contains"):
+                sides = (operand["left"], operand["right"])
+                for one, other in (sides, sides[::-1]):
+                    if _is_entry(one):
+                        yield from ((Kind.ENTRY, text) for text in _texts(other))
+            yield from _compared(operand)
+
+
+def _is_entry(node: Any) -> bool:
+    return isinstance(node, dict) and node.get(".", {}).get("attr") == "entry"
+
+
+def _texts(node: Any) -> Iterator[str]:
+    """The text that ``node`` is, or the texts of the set that it is."""
+    if isinstance(node, dict) and isinstance(node.get("Value"), str):
+        yield node["Value"]
+    elif isinstance(node, dict):
+        for item in node.get("Set", ()):
+            yield from _texts(item)
+
+
+def _line(statement: Statement, name: str) -> int:
+    """The first line that quotes ``name`` outside an annotation; the statement's own where none does."""
+    quoted = json.dumps(name, ensure_ascii=False)
+    for number, line in enumerate(statement.text.splitlines()):
+        if quoted in line and not line.lstrip().startswith("@"):
+            return statement.line + number
+    return statement.line

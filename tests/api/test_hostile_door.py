@@ -1,0 +1,205 @@
+"""The whole corpus of hostile X.509-SVIDs against brokerd as it is wired, over real mTLS.
+
+Each chain names the layer that must stop it. If that is TLS, the client learns nothing but UNAVAILABLE and no
+handler runs; if it is our rules, the client hears the reason and the trail has it. Its twin, which differs in that
+one thing, is an agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+from cryptography import x509
+
+from broker.api.tls import SERVER_OPTIONS
+from broker.api.v1 import broker_service_pb2 as pb
+from broker.api.v1.broker_service_pb2_grpc import BrokerServiceStub
+from tests import hostile_svids, raw_tls
+from tests.api.served import CA, DOMAIN, Served, error_info, private, reason, serve
+from tests.hostile_svids import ID, PARTNER_DOMAIN, Hostile, Layer, Sent, World
+
+WORLD = World(datetime.now(UTC).replace(microsecond=0))
+CORPUS = hostile_svids.hostile(WORLD)
+ALLOWED = hostile_svids.allowed(WORLD)
+CUT_WITHIN = timedelta(seconds=5)
+WHOAMI = "/broker.api.v1.BrokerService/WhoAmI"
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.filterwarnings("ignore:Parsed a serial number"),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """One brokerd for the corpus, which trusts both trust domains of its world."""
+    root = tmp_path_factory.mktemp("hostile")
+    private(root / "identity" / "home.pem", CA.pem + WORLD.home_pem)
+    private(root / "identity" / "partner.pem", WORLD.partner.pem)
+    identity = {
+        "certificate": "identity/broker.pem",
+        "private_key": "identity/broker.key",
+        "federates_with": [PARTNER_DOMAIN],
+        "bundles": {DOMAIN: "identity/home.pem", PARTNER_DOMAIN: "identity/partner.pem"},
+    }
+    async with serve(root, identity=identity) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def door(running: Served) -> Served:
+    """The same brokerd, with the budget of refusals that are written singly unused."""
+    await running.daemon._upkeep.summarise_refusals(every=True)
+    return running
+
+
+def _channel(door: Served, sent: Sent) -> grpc.aio.Channel:
+    credentials = grpc.ssl_channel_credentials(CA.pem, sent.key_pem, sent.pem + sent.chain_pem)
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
+    return grpc.aio.secure_channel(f"127.0.0.1:{door.port}", credentials, options=options)
+
+
+async def _whoami(door: Served, sent: Sent) -> str:
+    """Who the broker says ``sent`` is, over a connection of its own."""
+    async with _channel(door, sent) as channel:
+        answer = await BrokerServiceStub(channel).WhoAmI(pb.WhoAmIRequest(), timeout=10)
+    return str(answer.spiffe_id)
+
+
+async def _handled(door: Served) -> int:
+    """How many RPCs have reached the door, however they ended."""
+    scraped = (await door.daemon._scrape()).decode()
+    return int(sum(float(line.split()[-1]) for line in scraped.splitlines() if line.startswith("broker_rpcs_total{")))
+
+
+async def _shown(door: Served, sent: Sent, call: str = "") -> str:
+    """What brokerd's TLS makes of ``sent``, shown by a client that sends anything."""
+    return await asyncio.to_thread(raw_tls.show, door.port, [sent.leaf, *sent.chain], sent.key, call=call)
+
+
+def _stopped_by(layer: Layer) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", [each for each in CORPUS if each.layer is layer], ids=lambda case: case.what)
+
+
+@_stopped_by(Layer.OURS)
+async def test_what_tls_lets_in_our_rules_stop_with_their_reason(door: Served, case: Hostile) -> None:
+    handled = await _handled(door)
+
+    if case.stock:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await _whoami(door, case.sent)
+        assert reason(refused.value) == (grpc.StatusCode.UNAUTHENTICATED, case.reason)
+        assert error_info(refused.value).metadata["hint"]
+    else:
+        assert await _shown(door, case.sent, WHOAMI) == raw_tls.ACCEPTED
+
+    assert (await door.refusals())[-1] == ("anonymous", case.reason)
+    assert await _handled(door) == handled + 1
+
+
+@_stopped_by(Layer.TLS)
+async def test_what_tls_stops_reaches_no_handler(door: Served, case: Hostile) -> None:
+    handled, trail = await _handled(door), await door.refusals()
+
+    # Stock clients refuse to load some of these themselves, and then prove nothing about the server.
+    assert await _shown(door, case.sent) != raw_tls.ACCEPTED
+    if case.stock:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await _whoami(door, case.sent)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    assert await _handled(door) == handled
+    assert await door.refusals() == trail
+
+
+@pytest.mark.parametrize("case", CORPUS, ids=lambda case: case.what)
+async def test_its_twin_is_an_agent(door: Served, case: Hostile) -> None:
+    assert await _shown(door, case.twin.sent) == raw_tls.ACCEPTED
+    if case.twin.id == ID:
+        assert await _whoami(door, case.twin.sent) == ID
+        return
+    # Known for who it is, and not registered.
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await _whoami(door, case.twin.sent)
+    assert reason(refused.value) == (grpc.StatusCode.PERMISSION_DENIED, "AGENT_NOT_REGISTERED")
+    assert (await door.refusals())[-1] == (case.twin.id, "AGENT_NOT_REGISTERED")
+
+
+@pytest.mark.parametrize("what", ALLOWED)
+async def test_what_the_standard_allows_comes_in(door: Served, what: str) -> None:
+    assert await _whoami(door, ALLOWED[what]) == ID
+
+
+async def test_no_certificate_at_all(door: Served) -> None:
+    handled = await _handled(door)
+
+    assert await asyncio.to_thread(raw_tls.show, door.port, [], CA.key) != raw_tls.ACCEPTED
+    assert await _handled(door) == handled
+
+
+async def test_the_corpus_is_as_large_as_was_promised() -> None:
+    assert len(CORPUS) >= 40
+    assert all(sum(each.layer is layer for each in CORPUS) >= 10 for layer in Layer)
+
+
+# --------------------------------------------------------------------------- time on open connections
+
+
+def _short(seconds: float) -> Sent:
+    ends = datetime.now(UTC) + timedelta(seconds=seconds) - WORLD.at
+    return Sent.of(WORLD.home.svid(ID, ends=ends))
+
+
+@pytest.mark.parametrize("rpc", ["WatchLeases", "HoldTask"])
+async def test_a_silent_stream_ends_with_the_svid_that_opened_it(door: Served, rpc: str) -> None:
+    sent = _short(3)
+    ends = x509.load_der_x509_certificate(sent.leaf).not_valid_after_utc
+    async with _channel(door, sent) as channel:
+        stub = BrokerServiceStub(channel)
+        task = await stub.StartTask(pb.StartTaskRequest(request_id=f"silent-{rpc}", purpose="outlives its SVID"))
+        request = pb.WatchLeasesRequest() if rpc == "WatchLeases" else pb.HoldTaskRequest(task_id=task.id)
+        stream = getattr(stub, rpc)(request)
+        await stream.read()
+
+        with pytest.raises(grpc.aio.AioRpcError) as cut:
+            async with asyncio.timeout(15):
+                while await stream.read() is not grpc.aio.EOF:
+                    assert datetime.now(UTC) <= ends + CUT_WITHIN
+
+    assert reason(cut.value) == (grpc.StatusCode.UNAUTHENTICATED, "SVID_EXPIRED")
+    assert ends < datetime.now(UTC) <= ends + CUT_WITHIN
+    assert (await door.refusals())[-1] == (ID, "SVID_EXPIRED")
+
+
+async def test_an_aged_connection_must_shake_hands_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the cap at half a second: a rotated-out SVID gets no further than TLS, and a valid one notices nothing."""
+    cap = {"grpc.max_connection_age_ms": 500, "grpc.max_connection_age_grace_ms": 500}
+    monkeypatch.setattr("broker.api.server.SERVER_OPTIONS", tuple({**dict(SERVER_OPTIONS), **cap}.items()))
+    ends = datetime.now(UTC) + timedelta(seconds=3)
+    answers: list[tuple[str, str]] = []
+    async with serve(tmp_path) as young:
+        sent = Sent.of(CA.svid(ID, ends=ends - CA.at))
+        ends = x509.load_der_x509_certificate(sent.leaf).not_valid_after_utc
+        async with _channel(young, sent) as channel, asyncio.timeout(20):
+            while ("late", "UNAVAILABLE") not in answers:
+                begun = "late" if datetime.now(UTC) > ends + timedelta(seconds=1) else "early"
+                try:
+                    await BrokerServiceStub(channel).WhoAmI(pb.WhoAmIRequest(), timeout=5)
+                    answers.append((begun, "OK"))
+                except grpc.aio.AioRpcError as error:
+                    answers.append((begun, error.code().name))
+                await asyncio.sleep(0.05)
+    assert answers.count(("early", "OK")) > 10
+    assert ("late", "OK") not in answers
+
+
+async def test_the_cap_on_a_connections_age_is_in_force() -> None:
+    options = dict(SERVER_OPTIONS)
+
+    # With the grace: how long a root or a certificate that TLS would refuse today can still be connected at most.
+    assert 0 < options["grpc.max_connection_age_ms"] + options["grpc.max_connection_age_grace_ms"] <= 20 * 60_000

@@ -1,0 +1,72 @@
+"""A run of the tests as a whole: where its files go, what is begun first, and what is not said."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+_MEMORY = Path("/dev/shm")
+_PREFIX = "jb-"  # short: the path of a unix socket has 107 bytes
+_RUN = "run.pid"
+_ENOUGH = 1 << 30  # a run fills about 0.3 GiB
+
+
+def temporary_files_in_memory(config: pytest.Config) -> None:
+    """``TMPDIR`` for this run, its workers and their children, in a file system that is memory, if there is room.
+
+    The store waits for the disk at every commit, as it must, and a busy disk answers after tens of
+    milliseconds: five minutes a run. No test can see the difference: what a disk keeps when the power goes
+    nobody here can try, and what a killed process leaves behind the kernel keeps either way. Whoever names a
+    place (``TMPDIR``, ``--basetemp``, to look at it afterwards) is left alone.
+    """
+    a_worker = hasattr(config, "workerinput")
+    if a_worker or config.getoption("basetemp") or "TMPDIR" in os.environ or not _has_room(_MEMORY):
+        return
+    _remove_what_killed_runs_left()
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_MEMORY))
+    (directory / _RUN).write_text(str(os.getpid()))
+    directory.chmod(0o711)  # as /tmp, it lets the accounts pass that servers step down to; what is in it is private
+    os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+    # At the very end: what was begun later and has files there, as multiprocessing, is ended before.
+    atexit.register(_remove, directory, os.getpid())
+
+
+def no_chatter_of_grpc() -> None:
+    """Its library in C tells every connection that ended, past pytest, in the middle of the dots."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def long_modules_first(config: pytest.Config) -> None:
+    """Declare the mark ``long``, and keep xdist from putting modules with few tests, long or not, at the end."""
+    config.addinivalue_line("markers", "long: of a module that takes long; it is begun before the others")
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def put_long_modules_first(items: list[pytest.Item]) -> None:
+    """Otherwise a worker may begin the longest of all when the other has nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def _has_room(place: Path) -> bool:
+    if not place.is_dir() or not os.access(place, os.W_OK) or os.statvfs(place).f_flag & os.ST_NOEXEC:
+        return False
+    return min(shutil.disk_usage(place).free, psutil.virtual_memory().available) >= _ENOUGH
+
+
+def _remove_what_killed_runs_left() -> None:
+    for record in _MEMORY.glob(f"{_PREFIX}*/{_RUN}"):
+        written = record.read_text() if record.stat().st_uid == os.geteuid() else ""
+        if written and not psutil.pid_exists(int(written)):
+            shutil.rmtree(record.parent, ignore_errors=True)
+
+
+def _remove(directory: Path, run: int) -> None:
+    if os.getpid() == run:  # and not a fork of it
+        shutil.rmtree(directory, ignore_errors=True)
