@@ -13,6 +13,7 @@ id; a token role that makes orphans; one policy per role.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,9 +163,15 @@ class VaultDatabase:
         self._refuse_wider_token(token, self._policy(role), ttl)
         login = await self._read_login(mount, role, token)
         handle = {**handle, "lease": login.lease_id}
-        await self._note(checkpoint, handle, login.lease_id, undo=partial(self._drop, token, login))
-        self._refuse_foreign_login(login, mount, role, attempt)
-        lease_ttl = await self._shorten(login, ttl)
+        # Setting the end makes nothing new, so it need not wait for the note; nothing is delivered before both.
+        noted = asyncio.ensure_future(
+            self._note(checkpoint, handle, login.lease_id, undo=partial(self._drop, token, login))
+        )
+        try:
+            self._refuse_foreign_login(login, mount, role, attempt)
+            lease_ttl = await self._shorten(login, ttl)
+        finally:
+            await noted
         return Issued(
             DatabaseLogin(
                 engine=self._settings.engine,

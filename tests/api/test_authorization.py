@@ -13,6 +13,7 @@ from broker.api import authorization
 from broker.api.authorization import TABLE, Relation
 from broker.api.server import BROKER_SERVICE
 from broker.api.v1 import broker_service_pb2 as pb
+from broker.api.v1 import lease_pb2, task_pb2
 from broker.errors import Defect, Denied
 from tests.api.served import ANALYST, MIGRATOR, OTHER, Served, ask, reason, start_task, svid
 
@@ -84,6 +85,32 @@ def _expected(who: str, relation: Relation) -> grpc.StatusCode | None:
     if who == "stranger" or relation is Relation.LEASE_HOLDER:
         return NOT_FOUND
     return None if relation is Relation.TASK_PARTICIPANT else DENIED
+
+
+async def test_a_lease_belongs_to_the_identity_and_not_to_the_certificate(served: Served) -> None:
+    """Asked for with one SVID, used with the next: another key, another serial, the same SPIFFE ID."""
+    before, after = svid(ANALYST), svid(ANALYST)
+    assert before.pem != after.pem
+    old = served.stub(before)
+    grant = await old.RequestCredential(ask(await start_task(old)))
+    lease, attempt, task = grant.lease.id, grant.lease.attempt_id, grant.lease.task_id
+    new = served.stub(after)
+    assert (await new.GetLease(pb.GetLeaseRequest(lease_id=lease))).id == lease
+    assert [each.id for each in (await new.ListLeases(pb.ListLeasesRequest())).leases] == [lease]
+    watch = new.WatchLeases(pb.WatchLeasesRequest())
+    await new.ConfirmDelivery(pb.ConfirmDeliveryRequest(lease_id=lease, attempt_id=attempt))
+    seen = [await watch.read()]
+    while seen[-1].type != "delivery.confirmed":
+        seen.append(await watch.read())
+    assert {event.lease.id for event in seen if event.lease.id} == {lease}
+    watch.cancel()
+    # Request ids are the identity's, too: this one is taken, whichever certificate asks.
+    with pytest.raises(grpc.aio.AioRpcError) as repeated:
+        await new.StartTask(pb.StartTaskRequest(request_id="t1", purpose="something else"))
+    assert repeated.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    await new.RevokeLease(pb.RevokeLeaseRequest(lease_id=lease, wait={"seconds": 5}))
+    assert (await old.GetLease(pb.GetLeaseRequest(lease_id=lease))).state == lease_pb2.Lease.STATE_REVOKED
+    assert (await new.CompleteTask(pb.CompleteTaskRequest(task_id=task))).task.state == task_pb2.Task.STATE_COMPLETED
 
 
 async def test_not_yours_and_not_there_are_one_answer(served: Served) -> None:
