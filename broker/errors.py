@@ -108,6 +108,7 @@ class Reason(StrEnum):
     OWN_SVID_OVERDUE = "OWN_SVID_OVERDUE"
     # Told by the client itself, never sent: no answer came that could be believed (family NotReady).
     BROKER_UNREACHABLE = "BROKER_UNREACHABLE"
+    BROKER_BUNDLE_MISSING = "BROKER_BUNDLE_MISSING"
     BROKER_UNTRUSTED = "BROKER_UNTRUSTED"
     BROKER_NAME_MISMATCH = "BROKER_NAME_MISMATCH"
     CALL_TIMED_OUT = "CALL_TIMED_OUT"

@@ -25,6 +25,7 @@ def client_of(chosen: Settings) -> AsyncClient:
         chosen.address,
         chosen.server_name,
         chosen.workload_api,
+        trust_domain=chosen.trust_domain,
         certificate=chosen.certificate,
         key=chosen.key,
         bundle=chosen.bundle,

@@ -25,9 +25,9 @@ from broker.client.connect import svid_source
 from broker.client.explain import probe_problem, svid_problem
 from broker.client.probe import Stage, probe
 from broker.client.svid import Material
-from broker.client.target import Target
+from broker.client.target import Target, broker_trust_domain
 from broker.clock import SystemClock
-from broker.errors import BrokerError, Reason
+from broker.errors import BrokerError, InvalidInput, NotReady, Reason
 from broker.identity.doctor import Verdict
 
 # An SVID with less left is about to be renewed; if it is not, that is worth a word.
@@ -90,18 +90,37 @@ def _print(finding: Finding, width: int) -> None:
 def examine(chosen: Settings, *, every_rule: bool = False) -> Iterator[Finding]:
     """The steps in order; ends after the first that nothing can follow."""
     try:
-        source = svid_source(chosen.workload_api, certificate=chosen.certificate, key=chosen.key, bundle=chosen.bundle)
+        broker_trust_domain(chosen.trust_domain)
+    except BrokerError as error:
+        yield _failed("trust domain", error)
+        return
+    try:
+        source = svid_source(
+            chosen.workload_api,
+            trust_domain=chosen.trust_domain,
+            certificate=chosen.certificate,
+            key=chosen.key,
+            bundle=chosen.bundle,
+        )
+    except BrokerError as error:
+        yield _failed("SVID", error)
+        return
+    try:
         endpoint = _endpoint(source.endpoint)
         yield endpoint
         if not endpoint.ok:
             return
-        try:
-            material = source.current()
-        finally:
-            source.close()
+        material = source.current()
+    except (InvalidInput, NotReady) as error:
+        # The SVID is there; the bundle to believe the broker by is not, or is none.
+        yield Finding("SVID", True, error.metadata.get("spiffeId", ""))
+        yield _failed("trust domain", error)
+        return
     except BrokerError as error:
         yield _failed("SVID", error)
         return
+    finally:
+        source.close()
     now = SystemClock().now()
     yield Finding("SVID", True, _particulars(material) if every_rule else str(material.spiffe_id))
     problem = svid_problem(material, now)
@@ -176,10 +195,15 @@ def _rules(verdicts: Sequence[Verdict], every: bool) -> Iterator[Finding]:
 
 
 def _trust_domain(material: Material) -> Finding:
-    roots = ", ".join(f"sha256 {root.fingerprint[:16]}" for root in material.bundle.roots)
-    return Finding(
-        "trust domain", True, f"{material.bundle.trust_domain}, {len(material.bundle.roots)} root(s): {roots}"
-    )
+    """Whose bundle the broker is believed by."""
+    bundle, own = material.bundle, material.spiffe_id.trust_domain
+    roots = ", ".join(f"sha256 {root.fingerprint[:16]}" for root in bundle.roots)
+    told = f"{bundle.trust_domain}, {len(bundle.roots)} root(s): {roots}"
+    if material.federated:
+        told += f"; the broker's, and yours is {own}"
+        if material.own_bundle is None:
+            told += ", whose bundle is not at hand: your SVID's chain was not verified here"
+    return Finding("trust domain", True, told)
 
 
 def _token(chosen: Settings) -> Finding:

@@ -46,6 +46,7 @@ AGENTS: Mapping[str, Entry] = {
 }
 OPERATORS: Mapping[str, Entry] = {
     "check": Entry("broker.cli.check:check", "Check deploy files before they are used.", "daemon"),
+    "policy": Entry("broker.cli.policy:policy", "Check, test and try policies before they are in force.", "daemon"),
     "reload": Entry("broker.cli.reload:reload", "Have brokerd take in its deploy files.", "daemon"),
     "audit": Entry("broker.cli.audit:audit", "Verify and show the audit trail.", "daemon"),
     "dev": Entry("broker.cli.dev:dev", "Run everything on this machine, for development.", "dev"),
@@ -143,6 +144,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="The DNS name the broker's certificate must have.",
 )
 @click.option(
+    "--trust-domain",
+    envvar="BROKER_TRUST_DOMAIN",
+    default="",
+    show_envvar=True,
+    metavar="NAME",
+    help="The broker's trust domain: its bundle alone is what the broker is believed by.  [default: your own]",
+)
+@click.option(
     "--workload-api",
     envvar="SPIFFE_ENDPOINT_SOCKET",
     default="",
@@ -152,7 +161,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--certificate", type=_FILE, metavar="FILE", help="Your SVID in PEM, instead of a Workload API (CI).")
 @click.option("--key", type=_FILE, metavar="FILE", help="Its private key in PEM.")
-@click.option("--bundle", type=_FILE, metavar="FILE", help="Your trust domain's bundle in PEM.")
+@click.option("--bundle", type=_FILE, metavar="FILE", help="The bundle of the broker's trust domain in PEM.")
 @click.option(
     "--audience",
     envvar="BROKER_AUDIENCE",
@@ -172,6 +181,7 @@ def cli(
     ctx: click.Context,
     address: str,
     server_name: str,
+    trust_domain: str,
     workload_api: str,
     certificate: Path | None,
     key: Path | None,
@@ -195,7 +205,10 @@ def cli(
     # py-spiffe logs what it also raises.
     logging.getLogger("spiffe").addHandler(logging.NullHandler())
     logging.getLogger("broker.client").addHandler(logging.NullHandler())
-    ctx.obj = Settings(address, server_name, workload_api, certificate, key, bundle, given, audience, token_file, seal)
+    ctx.obj = Settings(
+        *(address, server_name, workload_api, certificate, key, bundle, given, audience, token_file, seal),
+        trust_domain=trust_domain,
+    )
 
 
 def main() -> None:

@@ -23,3 +23,4 @@ class Settings:
     audience: str = ""
     token_file: Path | None = None
     seal: bool | None = None
+    trust_domain: str = ""  # the broker's; empty: the caller's own

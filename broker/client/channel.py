@@ -116,6 +116,8 @@ class Connection:
     async def use(self) -> AsyncIterator[Generation]:
         """The channel to make one call on. It stays open for as long as this context is."""
         generation = await self.renewed(self._current or await self._open())
+        if self._current is None:
+            generation = await self._open()  # withdrawn meanwhile; says why, or finds it given again
         self._check_open()
         generation.users += 1
         try:
@@ -173,7 +175,8 @@ class Connection:
                 material = await asyncio.to_thread(self.source.current)
                 self._check_open()
                 self._current = Generation(material, self.target, self.tokens)
-                self._follower = asyncio.create_task(self._follow(), name="broker.client: follow the SVID")
+                if self._follower is None:
+                    self._follower = asyncio.create_task(self._follow(), name="broker.client: follow the SVID")
             return self._current
 
     async def _follow(self) -> None:
@@ -199,13 +202,29 @@ class Connection:
             self.renewal_error = None
             return material
         _log.warning("the SVID could not be renewed: %s", self.renewal_error)
+        if self.renewal_error.reason is Reason.BROKER_BUNDLE_MISSING:
+            await self._withdraw()
         return None
+
+    async def _withdraw(self) -> None:
+        """The broker's trust domain is not to be believed any more: what is absent was taken away.
+
+        (SPIFFE_Workload_API.md, section 4.4. What is there and cannot be read is a mistake, and withdraws nothing.)
+        """
+        old, self._current = self._current, None
+        if old is not None:
+            old.retired.set()
+            await old.close_if_unused()
 
     async def _take(self, material: Material) -> None:
         old = self._current
         if old is None or old.material.digest == material.digest:
             return
         new = Generation(material, self.target, self.tokens)
+        if not _roots(old.material) <= _roots(material):
+            # Whoever shows a root that was taken out is not the broker, whether or not the broker answers now.
+            await self._swap(old, new)
+            return
         try:
             ready = await new.ready()
         except BaseException:
@@ -226,6 +245,10 @@ class Connection:
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("this client is closed")
+
+
+def _roots(material: Material) -> frozenset[str]:
+    return frozenset(root.fingerprint for root in material.bundle.roots)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

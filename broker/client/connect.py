@@ -14,13 +14,14 @@ from pathlib import Path
 from broker.client.channel import Connection
 from broker.client.client import AsyncClient
 from broker.client.svid import FileSource, SvidSource
-from broker.client.target import DEFAULT_SERVER_NAME, Target
+from broker.client.target import DEFAULT_SERVER_NAME, Target, broker_trust_domain
 from broker.client.tokens import TokenFile, TokenSource, no_token
 from broker.clock import SystemClock, SystemRng
 from broker.errors import InvalidInput, Reason, Unauthenticated
 
 ADDRESS = "BROKER_ADDRESS"
 SERVER_NAME = "BROKER_SERVER_NAME"
+TRUST_DOMAIN = "BROKER_TRUST_DOMAIN"
 WORKLOAD_API = "SPIFFE_ENDPOINT_SOCKET"
 AUDIENCE = "BROKER_AUDIENCE"
 
@@ -30,6 +31,7 @@ def connect(
     server_name: str | None = None,
     workload_api: str | None = None,
     *,
+    trust_domain: str | None = None,
     certificate: Path | None = None,
     key: Path | None = None,
     bundle: Path | None = None,
@@ -43,7 +45,10 @@ def connect(
         address: ``host:port``; default: ``$BROKER_ADDRESS``.
         server_name: the DNS name its certificate must have; default: ``$BROKER_SERVER_NAME``, or ``brokerd``.
         workload_api: the SPIFFE Workload API, ``unix:///path``; default: ``$SPIFFE_ENDPOINT_SOCKET``.
-        certificate, key, bundle: PEM files, all three, instead of a Workload API; for CI.
+        trust_domain: the broker's, as in ``prod.example.org``. Its certificate is verified against the bundle of
+            this trust domain and no other; default: ``$BROKER_TRUST_DOMAIN``, or the one our own SVID names.
+        certificate, key, bundle: PEM files, all three, instead of a Workload API; for CI. ``bundle`` is that of
+            the broker's trust domain. With ``trust_domain``, it alone may be given beside a Workload API.
         audience: of the JWT-SVIDs the broker accepts through a proxy, where one is at ``address``; default:
             ``$BROKER_AUDIENCE``. Without it, the broker itself is there and this is mTLS from end to end.
         token_file: a file with such a JWT-SVID, kept fresh by somebody, instead of the Workload API.
@@ -57,7 +62,13 @@ def connect(
         os.environ.get(SERVER_NAME) or DEFAULT_SERVER_NAME if server_name is None else server_name,
     )
     rng, now = SystemRng(), SystemClock().now
-    source = svid_source(workload_api, certificate=certificate, key=key, bundle=bundle)
+    source = svid_source(
+        workload_api,
+        trust_domain=os.environ.get(TRUST_DOMAIN, "") if trust_domain is None else trust_domain,
+        certificate=certificate,
+        key=key,
+        bundle=bundle,
+    )
     tokens = token_source(os.environ.get(AUDIENCE, "") if audience is None else audience, workload_api, token_file, now)
     seals = tokens is not None if seal is None else seal
     return AsyncClient(Connection(source, target, now, tokens), rng.id, rng.fraction, seals=seals)
@@ -82,19 +93,23 @@ def token_source(
 def svid_source(
     workload_api: str | None = None,
     *,
+    trust_domain: str = "",
     certificate: Path | None = None,
     key: Path | None = None,
     bundle: Path | None = None,
 ) -> SvidSource:
-    """Where our SVID comes from; arguments as for :func:`connect`."""
+    """Where our SVID, and the bundle we believe the broker by, come from; arguments as for :func:`connect`."""
+    broker_trust_domain(trust_domain)
     files = [path for path in (certificate, key, bundle) if path is not None]
     if len(files) == 3 and certificate and key and bundle:
-        return FileSource(certificate, key, bundle)
-    if files:
+        return FileSource(certificate, key, bundle, trust_domain)
+    # A bundle alone is ours to use only where somebody said whose it is.
+    if files and not (files == [bundle] and trust_domain):
         raise InvalidInput(
             Reason.CONFIG_INVALID,
             f"Of certificate, key and bundle, {len(files)} of 3 are given.",
-            hint="Give all three files, or none and a SPIFFE Workload API.",
+            hint="Give all three files, or none and a SPIFFE Workload API; or, beside a Workload API, the bundle of "
+            "the broker's trust domain, and that trust domain (BROKER_TRUST_DOMAIN, --trust-domain).",
         )
     socket = os.environ.get(WORKLOAD_API, "") if workload_api is None else workload_api
     if not socket:
@@ -106,4 +121,5 @@ def svid_source(
     # py-spiffe is a third of the time it takes to start; who has files does not wait for it.
     from broker.client.workload_api import WorkloadApiSource
 
-    return WorkloadApiSource(f"unix://{socket}" if socket.startswith("/") else socket)
+    endpoint = f"unix://{socket}" if socket.startswith("/") else socket
+    return WorkloadApiSource(endpoint, trust_domain=trust_domain, bundle=bundle)

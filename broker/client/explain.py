@@ -48,7 +48,7 @@ async def explain(
 
 
 def svid_problem(material: Material, now: datetime) -> BrokerError | None:
-    """What is wrong with our own SVID, by our own trust domain's rules; None if nothing is."""
+    """What is wrong with our own SVID, by our own trust domain's bundle where it is at hand; None if nothing is."""
     if now > material.not_after:
         return Unauthenticated(
             Reason.SVID_EXPIRED,
@@ -75,7 +75,8 @@ def svid_problem(material: Material, now: datetime) -> BrokerError | None:
 def probe_problem(target: Target, material: Material, seen: Probe) -> BrokerError | None:
     """What stops us on the way to ``target``; None if nothing does."""
     names = ", ".join(seen.server_names) or "none"
-    domain = material.spiffe_id.trust_domain
+    own, domain = material.spiffe_id.trust_domain, material.bundle.trust_domain
+    whose = "the" if material.federated else "our"
     match seen.stage:
         case Stage.ACCEPTED:
             return None
@@ -94,10 +95,11 @@ def probe_problem(target: Target, material: Material, seen: Probe) -> BrokerErro
         case Stage.SERVER_UNTRUSTED:
             return NotReady(
                 Reason.BROKER_UNTRUSTED,
-                f"The certificate at {target} is not of our trust domain {domain}, or not valid now: {seen.detail}.",
-                hint="The broker must have an SVID of the same trust domain as its agents; only that domain's "
-                "bundle is trusted.",
-                metadata={"trustDomain": domain, "serverNames": names},
+                f"The certificate at {target} is not of {whose} trust domain {domain}, "
+                f"or not valid now: {seen.detail}.",
+                hint="The broker is believed by that trust domain's bundle alone. If it really is of another one, set "
+                "BROKER_TRUST_DOMAIN (or --trust-domain) to it.",
+                metadata={"trustDomain": domain, "ownTrustDomain": own, "serverNames": names},
             )
         case Stage.SERVER_NAME:
             return NotReady(
@@ -111,11 +113,17 @@ def probe_problem(target: Target, material: Material, seen: Probe) -> BrokerErro
             return Unauthenticated(
                 Reason.SVID_CHAIN_INVALID,
                 f"The broker at {target} closed the connection when it saw our SVID {material.spiffe_id}, which is "
-                f"valid by our own clock and bundle. {seen.detail}".strip(),
-                hint=f"The broker's bundle of {domain} does not have our authority (was it rotated?), or its clock "
-                "differs from ours.",
-                metadata={"spiffeId": str(material.spiffe_id), "trustDomain": domain},
+                f"valid by our own clock{' and bundle' if material.own_bundle else ''}. {seen.detail}".strip(),
+                hint=_why_refused(material, own),
+                metadata={"spiffeId": str(material.spiffe_id), "trustDomain": own},
             )
+
+
+def _why_refused(material: Material, own: str) -> str:
+    hint = f"The broker's bundle of {own} does not have our authority (was it rotated?), or its clock differs from ours"
+    if material.federated:
+        hint += "; or it does not federate with us: identity.federates_with, and -federatesWith on its SPIRE entry"
+    return f"{hint}."
 
 
 def _text(moment: datetime) -> str:

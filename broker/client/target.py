@@ -1,8 +1,8 @@
-"""Which broker: its address, and the DNS name its certificate must have.
+"""Which broker: its address, the DNS name its certificate must have, and the trust domain it is of.
 
-Stock gRPC clients can match only DNS names, never a SPIFFE ID, so the broker's own SVID carries one,
-issued by the same authority as ours; the roots of our own trust domain and this name together are what
-we believe a broker by.
+Stock gRPC clients can match only DNS names, never a SPIFFE ID, so the broker's own SVID carries one. The
+roots of exactly one trust domain and this name together are what we believe a broker by: our own trust
+domain, unless another one is named.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from broker.errors import InvalidInput, Reason
+from broker.identity.spiffe_id import is_trust_domain
 
 DEFAULT_SERVER_NAME = "brokerd"
 
@@ -44,6 +45,20 @@ class Target:
                 "Set BROKER_SERVER_NAME (or --server-name) to a name in the broker's certificate.",
             )
         return cls(match["host"].strip("[]"), int(match["port"]), server_name)
+
+
+def broker_trust_domain(text: str) -> str:
+    """``text``, if it can be the name of the broker's trust domain; empty stands for the caller's own.
+
+    Raises :class:`InvalidInput` (CONFIG_INVALID): another spelling is never taken for the name.
+    """
+    if text and not is_trust_domain(text):
+        raise _refused(
+            f"{ascii(text)[:200]} is not the name of a trust domain.",
+            "Set BROKER_TRUST_DOMAIN (or --trust-domain) to the broker's trust domain as in prod.example.org: lower "
+            "case, without spiffe://; or leave it out where it is your own.",
+        )
+    return text
 
 
 def _refused(message: str, hint: str) -> InvalidInput:

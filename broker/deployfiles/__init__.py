@@ -9,6 +9,7 @@ The layout of a set::
     denied.yaml        who may not call, though registered (optional)
     trust_domains.yaml which agents of other trust domains may be registered (optional)
     policies/*.cedar   who may, under which circumstances
+    policies/*.test.yaml  what they are expected to say (optional)
 
 Belongs here: YAML shapes, cross-references, JSON Schemas. Does not belong here: what a template or a
 policy means (``broker/scope``, ``broker/policy``).

@@ -19,6 +19,9 @@ PEOPLE, CONNECTORS = "people.yaml", "connectors.yaml"
 DENIED, TRUST_DOMAINS = "denied.yaml", "trust_domains.yaml"
 AGENTS, TEMPLATES, POLICIES = "agents", "templates", "policies"
 _FOLDERS = {AGENTS: ".yaml", TEMPLATES: ".yaml", POLICIES: ".cedar"}
+# A set may do without these, too: tests of its policies, beside them.
+POLICY_TESTS = ".test.yaml"
+_BESIDE = {POLICIES: POLICY_TESTS}
 _IGNORED = {"README.md"}
 _STRAY = "is not part of a deploy set"
 
@@ -46,8 +49,15 @@ class Listing:
         return str(self.shown / relative)
 
     def folder(self, name: str) -> list[str]:
-        """The files of one folder, sorted."""
-        return sorted(relative for relative in self.texts if relative.startswith(f"{name}/"))
+        """The files that a folder is for, sorted."""
+        return self._ending(name, _FOLDERS[name])
+
+    def policy_tests(self) -> list[str]:
+        """The tests that lie beside the policies, sorted."""
+        return self._ending(POLICIES, POLICY_TESTS)
+
+    def _ending(self, folder: str, suffix: str) -> list[str]:
+        return sorted(each for each in self.texts if each.startswith(f"{folder}/") and each.endswith(suffix))
 
     def digest(self) -> str:
         """SHA-256 (hex) over every file's name and bytes."""
@@ -110,11 +120,12 @@ class _Reader:
             return
         present = self._names(self._root / name)
         for file in present:
-            if file.endswith(suffix):
+            if file.endswith((suffix, _BESIDE.get(name, suffix))):
                 self._file(f"{name}/{file}")
             elif file not in _IGNORED:
                 # A .yml that is silently not read could be the agent somebody thinks is registered.
-                self._refuse(f"{name}/{file}", _STRAY, f"Files of {name} end in {suffix}.")
+                endings = " or ".join([suffix, *([_BESIDE[name]] if name in _BESIDE else [])])
+                self._refuse(f"{name}/{file}", _STRAY, f"Files of {name} end in {endings}.")
         if not any(file.endswith(suffix) for file in present):
             self._refuse(name, f"has no *{suffix}")
 

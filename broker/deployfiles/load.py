@@ -19,6 +19,7 @@ from broker.deployfiles.federation import TrustDomainsFile, federation_problems
 from broker.deployfiles.listing import Listing
 from broker.deployfiles.mentions import unknown_mentions, unknown_segments
 from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, TemplateFile
+from broker.deployfiles.policy_tests import PolicyTest, PolicyTestsFile, incomplete, tests_of, unknown_names
 from broker.deployfiles.read import Read
 from broker.files import Model, Problem, Problems, parse_yaml, validated
 from broker.identity.agent import Registry
@@ -53,11 +54,13 @@ def build(files: Listing, trust_domain: str = "") -> DeploySet:
     template_files = _each(files, listing.TEMPLATES, TemplateFile, problems)
     templates = {template.name: template for template in assembly.templates(template_files)}
     policies = _policies(files, problems)
+    tests = _tests(files, problems)
     # What refers to agents is only looked at where every agent is known.
     if people is None or not _whole(files, problems, listing.AGENTS):
         raise Problems(problems)
     registry = Registry(registered.agents, registered.patterns)
     problems.extend(unknown_segments(template_files, registry))
+    problems.extend(each for file in tests for each in unknown_names(file, registry, policies))
     if policies is not None and connectors is not None and _whole(files, problems, listing.TEMPLATES):
         problems.extend(
             Problem(files.name(each.file), each.line, each.policy, message, hint)
@@ -74,6 +77,15 @@ def build(files: Listing, trust_domain: str = "") -> DeploySet:
         connectors=assembly.connectors,
         denied=denials,
     )
+
+
+def policy_tests(files: Listing) -> list[PolicyTest]:
+    """The tests that lie beside the policies. Raises :class:`~broker.files.Problems`; :func:`build` finds more."""
+    problems: list[Problem] = []
+    tests = _tests(files, problems)
+    if problems:
+        raise Problems(problems)
+    return tests_of(tests)
 
 
 def policy_schema() -> str:
@@ -112,6 +124,13 @@ def _policies(files: Listing, problems: list[Problem]) -> PolicySet | None:
             Problem(files.name(each.file), each.line, each.policy, each.message, each.hint) for each in found.problems
         )
         return None
+
+
+def _tests(files: Listing, problems: list[Problem]) -> list[Read[PolicyTestsFile]]:
+    read = (_one(files, name, PolicyTestsFile, problems) for name in files.policy_tests())
+    tests = [each for each in read if each is not None]
+    problems.extend(problem for file in tests for problem in incomplete(file))
+    return tests
 
 
 def _collect(read: Callable[[], _T], problems: list[Problem]) -> _T | None:

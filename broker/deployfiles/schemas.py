@@ -18,6 +18,7 @@ from broker.deployfiles.federation import TrustDomainsFile
 from broker.deployfiles.kinds import GRANTS
 from broker.deployfiles.load import policy_schema
 from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, TemplateFile
+from broker.deployfiles.policy_tests import PolicyTestsFile
 from broker.files import Model
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -27,6 +28,7 @@ _MODELS: Mapping[str, type[Model]] = {
     "connectors": ConnectorsFile,
     "denied": DeniedFile,
     "people": PeopleFile,
+    "policy_tests": PolicyTestsFile,
     "template": TemplateFile,
     "trust_domains": TrustDomainsFile,
 }

@@ -65,9 +65,15 @@ class PolicySet:
     """A validated set of Cedar policies. Immutable; safe to ask from any thread."""
 
     def __init__(
-        self, policies: Mapping[str, Mapping[str, Any]], schema: str, digest: str, named: tuple[Mention, ...]
+        self,
+        policies: Mapping[str, Mapping[str, Any]],
+        schema: str,
+        digest: str,
+        named: tuple[Mention, ...],
+        written: Mapping[str, Statement],
     ) -> None:
         """Use :meth:`parse`."""
+        self.statements = written  # by id: each policy as somebody wrote it, and where
         self.mentions = named  # what the policies call by name, for whoever knows whether it is there
         read = attributes_read(policies, CIRCUMSTANCES)
         self._told = tuple((name, tell) for name, tell in CIRCUMSTANCES.items() if name in read)
@@ -98,7 +104,7 @@ class PolicySet:
                 reader.read(statement)
         if reader.problems:
             raise PolicyProblems(tuple(reader.problems))
-        return cls(reader.policies, schema, _digest(files, schema), tuple(reader.mentions))
+        return cls(reader.policies, schema, _digest(files, schema), tuple(reader.mentions), reader.places)
 
     def __len__(self) -> int:
         return self._size
@@ -156,7 +162,7 @@ class _Reader:
         self.policies: dict[str, Mapping[str, Any]] = {}
         self.problems: list[PolicyProblem] = []
         self.mentions: list[Mention] = []
-        self._places: dict[str, Statement] = {}
+        self.places: dict[str, Statement] = {}
 
     def read(self, statement: Statement) -> None:
         """Takes one statement in, or says what is wrong with it."""
@@ -178,15 +184,15 @@ class _Reader:
             self.problems.append(PolicyProblem(statement.file, line, name, message, hint))
         self.policies[name] = policy
         self.mentions.extend(mentions(statement, name, policy))
-        self._places.setdefault(name, statement)
+        self.places.setdefault(name, statement)
 
     def _check_annotations(self, statement: Statement, name: str, policy: Mapping[str, Any]) -> None:
         if not name:
             self._problem(statement, "", "has no @id", 'Start the policy with @id("a-name-of-its-own").')
         elif not _ID.match(name):
             self._problem(statement, name, f"has the @id {name!a}", "Use letters, digits and . _ - (at most 64).")
-        elif name in self._places:
-            first = self._places[name]
+        elif name in self.places:
+            first = self.places[name]
             self._problem(statement, name, f"has the @id {name} again", f"It is taken at {first.file}:{first.line}.")
         if policy["effect"] == "forbid" and not _annotation(policy, "reason"):
             self._problem(statement, name, "forbids without a @reason", "Say what the agent shall read when refused.")

@@ -44,8 +44,8 @@ def meeting(directory: Path, spire: Spire, partner: Spire, upstreams: Upstreams)
 
 @pytest.fixture(scope="module")
 def auditor(partner: Spire, meeting: Broker) -> Program:
-    """The partner's agent. It knows our broker by our bundle, which its own SPIRE gives it."""
-    program = partner.program("auditor", {"BROKER_ADDRESS": meeting.address})
+    """The partner's agent, with the SDK. It knows our broker by our bundle, which its own SPIRE gives it."""
+    program = partner.program("auditor", {"BROKER_ADDRESS": meeting.address, "BROKER_TRUST_DOMAIN": TRUST_DOMAIN})
     partner.enrol("/agent/auditor", program, federates_with=[TRUST_DOMAIN])
     return program
 
@@ -63,12 +63,29 @@ def test_a_partners_agent_gets_in_only_once_the_broker_federates(
     auditor: Program, upstreams: Upstreams, request: pytest.FixtureRequest
 ) -> None:
     """What the partner's agent does is the same before and after; what SPIRE hands out, too."""
-    # TLS ends before the broker can say anything.
-    assert auditor.run("stock_client", TRUST_DOMAIN) == {"code": "UNAVAILABLE"}
+    # TLS ends before the broker can say anything; the SDK finds out by itself.
+    assert auditor.run("login") == {"reason": Reason.SVID_CHAIN_INVALID}
     request.getfixturevalue("federated")
-    told = auditor.run("stock_client", TRUST_DOMAIN)
+    told = auditor.run("login")
     assert told["spiffeId"] == AUDITOR and told["orders"], told
     assert told["login"] not in upstreams.logins()
+
+
+def test_a_partners_agent_believes_the_trust_domain_it_names_and_no_other(
+    auditor: Program, partner: Spire, spire: Spire, federated: Broker
+) -> None:
+    examined = auditor.broker("doctor", "identity")
+    assert examined.returncode == 0 and f"its certificate is of {TRUST_DOMAIN}" in examined.stdout, examined.stdout
+    # Not named, it is its own, which our broker is not of; and of a third one there is no bundle.
+    assert auditor.run("login", BROKER_TRUST_DOMAIN="") == {"reason": Reason.BROKER_UNTRUSTED}
+    lost = auditor.broker("doctor", "identity", BROKER_TRUST_DOMAIN="third.example.net")
+    assert lost.returncode == 1 and Reason.BROKER_BUNDLE_MISSING in lost.stdout, lost.stdout
+    assert f"{PARTNER}, {TRUST_DOMAIN}" in lost.stdout and "-federatesWith" in lost.stdout, lost.stdout
+    # Its own authority has our broker's id and name signed.
+    broker_id = spire.id(BROKER_PATH)
+    for authority, believed in ((spire, True), (partner, False)):
+        with serving(signed_by(authority, broker_id, SERVER_NAME)) as address:
+            assert doctors_word_on_the_broker(auditor, address) is believed
 
 
 def test_the_partners_authority_makes_nobody_of_ours(
@@ -118,7 +135,17 @@ def test_what_spire_no_longer_hands_out_the_broker_no_longer_believes(
     while roots in federated.metrics():
         assert time.monotonic() < end
         time.sleep(0.1)
-    assert auditor.run("stock_client", TRUST_DOMAIN) == {"code": "UNAVAILABLE"}
+    assert auditor.run("login") == {"reason": Reason.SVID_CHAIN_INVALID}
+
+
+def test_what_the_partners_spire_no_longer_hands_out_its_agent_no_longer_believes(
+    partner: Spire, auditor: Program, federated: Broker
+) -> None:
+    partner.server.part_from(TRUST_DOMAIN)
+    end = time.monotonic() + TAKEN_OUT_SECONDS
+    while (told := auditor.broker("whoami")).returncode != 4:
+        assert time.monotonic() < end, told
+    assert Reason.BROKER_BUNDLE_MISSING in told.stderr, told.stderr
 
 
 def doctors_word_on_the_broker(program: Program, address: str) -> bool:

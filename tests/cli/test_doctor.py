@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from broker.cli.main import cli as command
 from broker.errors import Denied, Reason
 from tests.client.fake_broker import AGENT, TRUST_DOMAIN, FakeBroker, SvidFiles, svid_files
-from tests.forge import authority, rsa_key
+from tests.forge import Authority, authority, rsa_key
+from tests.workloadapi.server import ScriptedWorkloadApi, answer, der, svid
 
 HOUR = timedelta(hours=1)
 Findings = list[dict[str, object]]
@@ -234,3 +235,103 @@ def test_identity_tells_of_a_token_that_a_proxy_needs(
     code, findings = identity(fake.address, *files.options(), *absent)
 
     assert (code, last(findings)) == (1, ("JWT-SVID", False, "JWT_SVID_MISSING"))
+
+
+# --------------------------------------------------------------------------- a broker of another trust domain
+
+PARTNER, HOME = authority("partner.test", at=datetime.now(UTC)), authority(TRUST_DOMAIN, at=datetime.now(UTC))
+AUDITOR = "spiffe://partner.test/agent/auditor"
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Iterator[ScriptedWorkloadApi]:
+    """What the partner's SPIRE gives its agent, while its entry federates with the broker's trust domain."""
+    says = answer(svid(PARTNER.svid(AUDITOR), PARTNER), federated={TRUST_DOMAIN: der(HOME)})
+    api = ScriptedWorkloadApi(tmp_path / "api.sock", says).start()
+    yield api
+    api.stop()
+
+
+def shown_by(signer: Authority) -> FakeBroker:
+    """A server with the broker's name, that takes the partner's agents."""
+    return FakeBroker(ca=PARTNER, server_ca=signer).start()
+
+
+def named(api: ScriptedWorkloadApi, trust_domain: str = TRUST_DOMAIN) -> tuple[str, ...]:
+    return "--workload-api", api.endpoint, "--trust-domain", trust_domain
+
+
+def test_identity_of_a_partners_agent(identity: Doctor, given: ScriptedWorkloadApi) -> None:
+    fake = shown_by(HOME)
+    try:
+        code, findings = identity(fake.address, *named(given))
+    finally:
+        fake.stop()
+    told = {str(each["step"]): str(each["detail"]) for each in findings}
+    assert (code, last(findings)[:2]) == (0, ("whoami", True))
+    assert told["SVID"].startswith(AUDITOR)
+    assert told["rule: chain"] == "holds"
+    assert re.fullmatch(
+        rf"{TRUST_DOMAIN}, 1 root\(s\): sha256 [0-9a-f]{{16}}; the broker's, and yours is partner.test",
+        told["trust domain"],
+    )
+    assert told["broker"].startswith(f"its certificate is of {TRUST_DOMAIN}, ")
+
+
+def test_identity_does_not_say_that_an_unasked_rule_holds(
+    identity: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files have the broker's bundle, and not ours. The environment names the trust domain here."""
+    monkeypatch.setenv("BROKER_TRUST_DOMAIN", TRUST_DOMAIN)
+    fake = shown_by(HOME)
+    try:
+        code, findings = identity(fake.address, *svid_files(tmp_path, PARTNER.svid(AUDITOR), HOME).options())
+    finally:
+        fake.stop()
+    assert (code, last(findings)[:2]) == (0, ("whoami", True))
+    assert "rule: chain" not in {each["step"] for each in findings}
+    (told,) = (str(each["detail"]) for each in findings if each["step"] == "trust domain")
+    assert told.endswith("partner.test, whose bundle is not at hand: your SVID's chain was not verified here")
+
+
+@pytest.mark.parametrize("words", [("doctor",), ("doctor", "identity")])
+def test_a_missing_bundle_of_the_brokers_trust_domain(given: ScriptedWorkloadApi, words: tuple[str, ...]) -> None:
+    options = ["--address", "127.0.0.1:1", *named(given, "third.test")]
+    done = CliRunner().invoke(command, [*options, *words, "--format", "json"])
+    findings = json.loads(done.stdout)
+    assert [each["step"] for each in findings] == ["endpoint", "SVID", "trust domain"]
+    assert (done.exit_code, last(findings)) == (1, ("trust domain", False, "BROKER_BUNDLE_MISSING"))
+    assert (findings[1]["ok"], findings[1]["detail"]) == (True, AUDITOR)
+    assert "third.test" in findings[2]["detail"]
+    assert f"the bundles of: {TRUST_DOMAIN}, partner.test." in findings[2]["detail"]
+    assert "-federatesWith spiffe://third.test" in findings[2]["hint"]
+
+
+def test_a_command_without_the_bundle_exits_4(given: ScriptedWorkloadApi) -> None:
+    done = CliRunner().invoke(command, ["--address", "127.0.0.1:1", *named(given, "third.test"), "whoami"])
+    assert done.exit_code == 4
+    assert done.stderr.startswith("error: BROKER_BUNDLE_MISSING: There is no bundle to verify a broker of third.test ")
+
+
+def test_a_bundle_of_the_brokers_trust_domain_that_is_none(doctor: Doctor, given: ScriptedWorkloadApi) -> None:
+    given.say(answer(svid(PARTNER.svid(AUDITOR), PARTNER), federated={TRUST_DOMAIN: b""}))
+    code, findings = doctor("127.0.0.1:1", *named(given))
+    assert (code, last(findings)) == (1, ("trust domain", False, "CONFIG_INVALID"))
+    assert f"The trust bundle of {TRUST_DOMAIN} has no certificate" in str(findings[-1]["detail"])
+
+
+def test_what_is_no_trust_domain_is_told_first(doctor: Doctor, given: ScriptedWorkloadApi) -> None:
+    code, findings = doctor("127.0.0.1:1", *named(given, f"spiffe://{TRUST_DOMAIN}"))
+    assert (code, len(findings), last(findings)) == (1, 1, ("trust domain", False, "CONFIG_INVALID"))
+
+
+def test_our_own_authority_is_no_broker_of_the_trust_domain_we_named(
+    identity: Doctor, given: ScriptedWorkloadApi
+) -> None:
+    impostor = shown_by(PARTNER)
+    try:
+        code, findings = identity(impostor.address, *named(given))
+    finally:
+        impostor.stop()
+    assert (code, last(findings)) == (1, ("broker", False, "BROKER_UNTRUSTED"))
+    assert impostor.calls == []

@@ -17,7 +17,9 @@ FILES = [path for root in (DEPLOY / "dev", GOOD) for path in sorted(root.rglob("
 
 
 def schema_of(path: Path) -> str:
-    return {"agents": "agent", "templates": "template"}.get(path.parent.name, path.stem) + ".schema.json"
+    return {"agents": "agent", "templates": "template", "policies": "policy_tests"}.get(
+        path.parent.name, path.stem
+    ) + ".schema.json"
 
 
 def test_the_published_files_are_fresh(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ SOMEBODYS = {
     "VAULT_ADDR": NOWHERE, "VAULT_TOKEN": "nope", "VAULT_NAMESPACE": "nope", "BAO_ADDR": NOWHERE,
     "HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "ALL_PROXY": NOWHERE, "http_proxy": NOWHERE,
     "BROKER_ADDRESS": "nowhere:1", "BROKER_SERVER_NAME": "nope", "SPIFFE_ENDPOINT_SOCKET": "unix:///nowhere",
+    "BROKER_TRUST_DOMAIN": "nope.example.org", "BROKER_AUDIENCE": "nope",
 }  # fmt: skip
 
 # What each server keeps for itself in the state directory.

@@ -1,0 +1,124 @@
+"""What would be decided, if somebody asked: one request tried out against a deploy set, with nothing issued.
+
+The way is the broker's own: deny list, registry, template, ``bind``, ``PolicySet.decide``. So a policy test says
+what will happen, and not what a second reading of the policies would. Does not belong here: where requests
+come from, and what comes after policy (the connector's TTL bounds, quotas, the state of a task).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from broker.errors import BrokerError, Denied, NotFound, Reason
+from broker.identity.agent import Agent, Delivery, Peer, Registry
+from broker.identity.denied import DenyList
+from broker.identity.spiffe_id import SpiffeId
+from broker.policy.cedar import PolicySet
+from broker.policy.decision import Effect
+from broker.policy.facts import RequestFacts
+from broker.scope.bind import bind
+from broker.scope.model import ScopeTemplate
+from broker.scope.request import AccessRequest
+
+# No certificate has it (RFC 5280 wants a positive one), so no entry of a deny list names it.
+_NO_SERIAL = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What of a deploy set decides. ``contract_classes`` are by connector: how what it issues can be ended."""
+
+    registry: Registry
+    templates: Mapping[str, ScopeTemplate]
+    policies: PolicySet
+    contract_classes: Mapping[str, str]
+    denied: DenyList = field(default_factory=DenyList)
+
+
+@dataclass(frozen=True, slots=True)
+class Supposed:
+    """What is taken to be otherwise than in the set, for rules about what it does not hold yet. Empty: as it is."""
+
+    contract_class: str = ""
+    template_environments: frozenset[str] = frozenset()
+    agent_environments: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A request somebody might make at ``now``. ``agent`` is an entry of the registry or a SPIFFE ID."""
+
+    agent: str
+    request: AccessRequest
+    now: datetime
+    delivery: Delivery = Delivery.DIRECT
+    supposed: Supposed = Supposed()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the broker would answer. ``reason`` is None for ALLOW; ``policies`` are those that decided."""
+
+    effect: Effect
+    reason: Reason | None = None
+    policies: tuple[str, ...] = ()
+    explanations: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether a credential would be issued, as far as policy goes."""
+        return self.effect is Effect.ALLOW
+
+
+def tried(trial: Trial, rules: Rules) -> Outcome:
+    """The outcome of ``trial`` under ``rules``. Whatever the broker refuses is a DENY with its reason."""
+    try:
+        facts = _facts(trial, rules)
+    except BrokerError as refused:
+        return Outcome(Effect.DENY, refused.reason, explanations=(f"{refused.message} {refused.hint}".strip(),))
+    decision = rules.policies.decide(facts)
+    if decision.allowed:
+        return Outcome(Effect.ALLOW, None, decision.policies, decision.explanations)
+    reason = Reason.POLICY_ERROR if decision.errors else Reason.POLICY_DENIED
+    return Outcome(Effect.DENY, reason, decision.policies, decision.explanations, decision.errors)
+
+
+def found(agent: str, registry: Registry) -> Agent:
+    """The agent of this SPIFFE ID, or of this entry. Raises :class:`BrokerError`, too, for the entry of a pattern."""
+    if "://" in agent:
+        return registry.find(SpiffeId.parse(agent))
+    for each in registry:
+        if each.principal == agent:
+            return each
+    many = any(entry.principal == agent for entry in registry.patterns)
+    raise Denied(
+        Reason.AGENT_NOT_REGISTERED,
+        f"{agent!a} is the entry of a pattern, and stands for many agents." if many else f"{agent!a} is no entry.",
+        hint="Write the SPIFFE ID of one of them."
+        if many
+        else "An entry is the name of a file of agents/, or a SPIFFE ID.",
+        metadata={"agent": ascii(agent)},
+    )
+
+
+def _facts(trial: Trial, rules: Rules) -> RequestFacts:
+    agent = found(trial.agent, rules.registry)
+    rules.denied.check(Peer(agent.spiffe_id, trial.now, trial.now, _NO_SERIAL, ""), trial.now)
+    template = rules.templates.get(trial.request.template)
+    if template is None:
+        raise NotFound(
+            Reason.TEMPLATE_NOT_FOUND,
+            f"there is no template {trial.request.template!a}.",
+            hint=f"There is: {', '.join(sorted(rules.templates))}.",
+        )
+    supposed = trial.supposed
+    if supposed.template_environments:
+        template = replace(template, environments=supposed.template_environments)
+    if supposed.agent_environments:
+        agent = replace(agent, environments=supposed.agent_environments)
+    scope = bind(template, trial.request, dict(agent.segments))
+    contract_class = supposed.contract_class or rules.contract_classes[template.connector]
+    return RequestFacts(agent, trial.request, scope, contract_class, trial.now, trial.delivery)

@@ -1,0 +1,262 @@
+"""50,000 pairs of a policy set and a request: the engine against a naive evaluator that shares nothing with it.
+
+Policies are small trees, made by chance with a seed. ``written`` renders one as Cedar, ``value`` evaluates it in
+Python, by what Cedar's specification says of ``&&``, ``||``, ``if`` and of errors. A set keeps answers in
+memory, so each request is asked twice, the second time in another order and as another object.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from broker.identity.agent import Delivery, Tier
+from broker.identity.spiffe_id import SpiffeId
+from broker.policy.facts import RequestFacts
+from broker.scope.model import AccessClass
+from tests.policy.world import facts, policies
+
+SETS, REQUESTS, SLICES = 250, 200, 5
+# Reading the entities of who asks for what costs most, and is kept: few of them, differing in each slice.
+PARTIES = 12
+ENVIRONMENTS, ROLES, TEMPLATES = ["dev", "staging", "production"], ["reader", "writer"], ["t1", "t2"]
+TEAMS, TTLS, HOURS = ["red", "blue"], [1, 59, 60, 61, 300, 301], [0, 7, 8, 17, 18, 23]
+AGENTS = [f"spiffe://example.org/agent/a{number}" for number in range(8)]
+# 60 seconds times this fits into 64 bits, 61 do not.
+FACTOR = (2**63 - 1) // 60
+
+
+class Failure(Exception):
+    """Cedar would report an evaluation error."""
+
+
+# ------------------------------------------------------------------ policies by chance
+
+Tree = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    effect: str
+    principal: str  # an id, or empty for any
+    action: str
+    template: str
+    conditions: tuple[tuple[str, Tree], ...]  # ("when" or "unless", tree)
+
+
+def tree(chance: random.Random, depth: int) -> Tree:
+    if depth and chance.random() < 0.55:
+        kind = chance.choice(["not", "and", "or", "and", "or", "if"])
+        return (kind, *(tree(chance, depth - 1) for _ in range({"not": 1, "if": 3}.get(kind, 2))))
+    return chance.choice(
+        [
+            ("==", "principal.tier", chance.choice(list(Tier)).value),
+            ("==", "resource.environment", chance.choice(ENVIRONMENTS)),
+            ("!=", "context.ticket", ""),
+            ("==", "context.delivery", chance.choice(["direct", "proxy"])),
+            ("contains", "principal.roles", chance.choice(ROLES)),
+            ("own environment",),
+            ("has ticket",),
+            (chance.choice(["<", "<=", ">", ">="]), "context.ttl_seconds", chance.choice(TTLS)),
+            (chance.choice(["<", "<=", ">", ">="]), "context.hour", chance.choice(HOURS)),
+            ("tag", chance.choice(TEAMS)),
+            ("change",),
+            ("product",),
+        ]
+    )
+
+
+def rule(chance: random.Random) -> Rule:
+    return Rule(
+        chance.choice(["permit", "permit", "permit", "forbid"]),
+        chance.choice(["", "", "", *AGENTS[:2]]),
+        chance.choice(["", "", "change", *[each.value for each in AccessClass][:3]]),
+        chance.choice(["", "", *TEMPLATES]),
+        tuple((chance.choice(["when", "when", "unless"]), tree(chance, 3)) for _ in range(chance.randrange(3))),
+    )
+
+
+def written(node: Tree) -> str:
+    """As Cedar."""
+    match node:
+        case ("not", one):
+            return f"!({written(one)})"
+        case ("and", one, other):
+            return f"({written(one)}) && ({written(other)})"
+        case ("or", one, other):
+            return f"({written(one)}) || ({written(other)})"
+        case ("if", test, one, other):
+            return f"(if {written(test)} then {written(one)} else {written(other)})"
+        case ("contains", path, text):
+            return f'{path}.contains("{text}")'
+        case ("own environment",):
+            return "principal.environments.contains(resource.environment)"
+        case ("has ticket",):
+            return "context has ticket"
+        case ("tag", team):
+            return f'(principal.hasTag("team") && principal.getTag("team") == "{team}")'
+        case ("change",):
+            return 'action in Action::"change"'
+        case ("product",):
+            return f"context.ttl_seconds * {FACTOR} > 0"
+        case (operator, path, int(number)):
+            return f"{path} {operator} {number}"
+        case (operator, path, text):
+            return f'{path} {operator} "{text}"'
+    raise AssertionError(node)
+
+
+def policy(number: int, each: Rule) -> str:
+    principal = f'principal == Agent::"{each.principal}"' if each.principal else "principal"
+    action = "action"
+    if each.action:
+        action = f'action {"in" if each.action == "change" else "=="} Action::"{each.action}"'
+    resource = f'resource in Template::"{each.template}"' if each.template else "resource"
+    body = " ".join(f"{kind} {{ {written(condition)} }}" for kind, condition in each.conditions)
+    return f'@id("p{number}") @reason("r{number}") {each.effect} ({principal}, {action}, {resource}) {body};'
+
+
+# ------------------------------------------------------------------ the naive evaluator
+
+
+def looked_up(path: str, asked: RequestFacts) -> Any:
+    return {
+        "principal.tier": str(asked.agent.tier),
+        "principal.roles": asked.agent.roles,
+        "resource.environment": asked.scope.environment,
+        "context.ticket": asked.request.ticket,
+        "context.delivery": str(asked.delivery),
+        "context.ttl_seconds": int(asked.scope.ttl.total_seconds()),
+        "context.hour": asked.now.hour,
+    }[path]
+
+
+def value(node: Tree, asked: RequestFacts) -> bool:
+    """By Cedar's rules. Raises :class:`Failure` where Cedar has an error."""
+    match node:
+        case ("not", one):
+            return not value(one, asked)
+        case ("and", one, other):
+            return value(one, asked) and value(other, asked)
+        case ("or", one, other):
+            return value(one, asked) or value(other, asked)
+        case ("if", test, one, other):
+            return value(one if value(test, asked) else other, asked)
+        case ("contains", path, text):
+            return bool(text in looked_up(path, asked))
+        case ("own environment",):
+            return asked.scope.environment in asked.agent.environments
+        case ("has ticket",):
+            return True
+        case ("tag", team):
+            return ("team", team) in asked.agent.segments
+        case ("change",):
+            return asked.scope.access is not AccessClass.READ
+        case ("product",):
+            product = int(looked_up("context.ttl_seconds", asked)) * FACTOR
+            if product >= 2**63:
+                raise Failure
+            return product > 0
+        case (operator, path, right):
+            left = looked_up(path, asked)
+            compared = {
+                "==": lambda: left == right,
+                "!=": lambda: left != right,
+                "<": lambda: left < right,
+                "<=": lambda: left <= right,
+                ">": lambda: left > right,
+                ">=": lambda: left >= right,
+            }
+            return bool(compared[operator]())
+    raise AssertionError(node)
+
+
+def holds(each: Rule, asked: RequestFacts) -> bool:
+    if each.principal not in ("", str(asked.agent.spiffe_id)) or each.template not in ("", asked.scope.template):
+        return False
+    if each.action == "change" and asked.scope.access is AccessClass.READ:
+        return False
+    if each.action not in ("", "change", asked.scope.access.value):
+        return False
+    return all(value(condition, asked) is (kind == "when") for kind, condition in each.conditions)
+
+
+def naive(rules: list[Rule], asked: RequestFacts) -> tuple[bool, tuple[str, ...], int]:
+    """(allowed, the policies that decide, how many failed). A failure denies."""
+    hold: dict[str, list[str]] = {"permit": [], "forbid": []}
+    failed = 0
+    for number, each in enumerate(rules):
+        try:
+            if holds(each, asked):
+                hold[each.effect].append(f"p{number}")
+        except Failure:
+            failed += 1
+    allowed = bool(hold["permit"]) and not hold["forbid"] and not failed
+    decided = hold["forbid"] or ([] if failed else hold["permit"])
+    return allowed, tuple(sorted(decided)), failed
+
+
+# ------------------------------------------------------------------ requests by chance
+
+
+def parties(chance: random.Random) -> RequestFacts:
+    number = chance.randrange(len(AGENTS))
+    return facts(
+        agent={
+            "spiffe_id": SpiffeId.parse(AGENTS[number]),
+            "tier": list(Tier)[number % 3],
+            "roles": frozenset(ROLES[: number % 3]),
+            "environments": frozenset(ENVIRONMENTS[: 1 + number % 3]),
+            "segments": ((), (("team", "red"),), (("team", "blue"),))[number % 3],
+            "principal": f"a{number}",
+        },
+        scope={
+            "template": chance.choice(TEMPLATES),
+            "environment": chance.choice(ENVIRONMENTS),
+            "access": chance.choice(list(AccessClass)),
+        },
+    )
+
+
+def request(chance: random.Random, who: RequestFacts) -> RequestFacts:
+    return replace(
+        who,
+        scope=replace(who.scope, ttl=timedelta(seconds=chance.choice(TTLS))),
+        request=replace(who.request, ticket=chance.choice(["", "T-1"])),
+        now=datetime(2026, 3, 2, chance.choice(HOURS), 59, 59, tzinfo=UTC),
+        delivery=chance.choice(list(Delivery)),
+    )
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+def test_the_engine_decides_as_the_naive_evaluator_does(part: int) -> None:
+    chance = random.Random(f"policy {part}")
+    whos = [parties(chance) for _ in range(PARTIES)]
+    asked = [request(chance, chance.choice(whos)) for _ in range(REQUESTS)]
+    seen: Counter[str] = Counter()
+    for number in range(SETS // SLICES):
+        rules = [rule(chance) for _ in range(chance.randrange(1, 9))]
+        decided = policies("\n".join(policy(index, each) for index, each in enumerate(rules)))
+        expected = [naive(rules, each) for each in asked]
+        for again in (False, True):
+            for index in chance.sample(range(REQUESTS), REQUESTS):
+                each = asked[index]
+                decision = decided.decide(replace(each, agent=replace(each.agent)) if again else each)
+                allowed, named, failed = expected[index]
+                told = (decision.allowed, decision.policies, len(decision.errors))
+                assert told == (allowed, named, failed), (
+                    part,
+                    number,
+                    [policy(*one) for one in enumerate(rules)],
+                    each,
+                )
+                seen["again" if again else "once"] += 1
+                seen["failed" if failed else "allowed" if allowed else "forbidden" if named else "by default"] += 1
+    assert seen["once"] == seen["again"] == SETS * REQUESTS // SLICES
+    # Chance did make every kind of answer, and often.
+    assert min(seen[kind] for kind in ("failed", "allowed", "forbidden", "by default")) > seen["once"] // 20, seen

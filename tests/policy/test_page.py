@@ -1,0 +1,69 @@
+"""docs/policy.md, carried out as it stands: its rule in the development set, its tests, its commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from broker.cli.main import cli as command
+from tests.deployfiles.test_broken import private_copy
+from tests.house.project import ROOT, blocks
+
+PAGE = (ROOT / "docs/policy.md").read_text()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with ``deploy/dev``, and ``deploy/new`` that has the page's rule and tests."""
+    (tmp_path / "deploy").mkdir(mode=0o700)
+    private_copy(ROOT / "deploy/dev", tmp_path / "deploy/dev")
+    new = private_copy(ROOT / "deploy/dev", tmp_path / "deploy/new")
+    for language, name in (("cedar", "reports.cedar"), ("yaml", "reports.test.yaml")):
+        (content,) = [content for each, content in blocks(PAGE) if each == language]
+        (new / "policies" / name).write_text(content)
+        (new / "policies" / name).chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(line: str) -> Result:
+    return CliRunner().invoke(command, shlex.split(line)[1:])
+
+
+def quoted(name: str) -> str:
+    """The one quoted command of that name."""
+    lines = "\n".join(content.replace("\\\n", " ") for language, content in blocks(PAGE) if not language)
+    (line,) = re.findall(rf"^broker {name} .*$", lines, re.MULTILINE)
+    return str(line)
+
+
+@pytest.mark.parametrize("name", ["policy check", "policy test", "policy explain", "policy simulate", "check"])
+def test_every_command_does_what_the_page_says(place: Path, name: str) -> None:
+    done = run(quoted(name))
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
+
+
+def test_the_rule_breaks_two_shipped_tests_as_the_page_says_and_passes_its_own(place: Path) -> None:
+    done = run("broker policy test deploy/new")
+    assert done.exit_code == 1
+    failed = [line for line in done.stderr.splitlines() if "expected" in line]
+    assert len(failed) == 2
+    assert all("starter.test.yaml" in line and "an autonomous agent" in line for line in failed)
+    test = place / "deploy/new/policies/starter.test.yaml"
+    text = test.read_text()
+    for ttl in ("ttl: 5m\n", "ttl: 301s\n"):
+        text = text.replace(ttl, f'{ttl}      time: "2026-01-05T22:00:00Z"\n', 1)
+    test.write_text(text)
+    done = run("broker policy test deploy/new --strict")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == "deploy/new: 14 of 14 tests passed, 7 of 7 policies decided in one\n"
+
+
+def test_what_the_rule_changes_is_told_before_it_does(place: Path) -> None:
+    done = run(quoted("policy simulate"))
+    assert "reporters do not read during the working day: ALLOW by" in done.stdout
+    assert "-> DENY POLICY_DENIED by no-reports-in-office-hours" in done.stdout
