@@ -39,8 +39,12 @@ def load(directory: Path, trust_domain: str = "") -> DeploySet:
     return build(listing.read_set(directory), trust_domain)
 
 
-def build(files: Listing, trust_domain: str = "") -> DeploySet:
-    """The set in ``files``, already read. Raises :class:`~broker.files.Problems`."""
+def build(files: Listing, trust_domain: str = "", *, to_serve: bool = False) -> DeploySet:
+    """The set in ``files``, already read. Raises :class:`~broker.files.Problems`.
+
+    ``to_serve``: by a broker, which does not read the tests beside the policies. No decision does, and an agent
+    must be gone when its file is, although a test still names it.
+    """
     problems = list(files.problems)
     connectors = _one(files, listing.CONNECTORS, ConnectorsFile, problems)
     people = _one(files, listing.PEOPLE, PeopleFile, problems)
@@ -54,7 +58,7 @@ def build(files: Listing, trust_domain: str = "") -> DeploySet:
     template_files = _each(files, listing.TEMPLATES, TemplateFile, problems)
     templates = {template.name: template for template in assembly.templates(template_files)}
     policies = _policies(files, problems)
-    tests = _tests(files, problems)
+    tests = [] if to_serve else _tests(files, problems)
     # What refers to agents is only looked at where every agent is known.
     if people is None or not _whole(files, problems, listing.AGENTS):
         raise Problems(problems)

@@ -29,7 +29,7 @@ class DeployFiles:
         files = listing.read_set(self._directory)
         # Before it is judged: a bad set is looked at once, not at every look.
         self._identity = files.identity
-        return build(files, self._trust_domain)
+        return build(files, self._trust_domain, to_serve=True)
 
     def adopt(self, candidate: DeploySet) -> None:
         """Put ``candidate`` in force: it was loaded here, and the rest of the daemon can follow it."""

@@ -10,6 +10,7 @@ import pytest
 from broker.deployfiles import listing, load
 from broker.deployfiles.load import policy_tests
 from broker.deployfiles.policy_tests import DEFAULT_TIME, PolicyTest
+from broker.deployfiles.source import DeployFiles
 from broker.files import Problems
 from broker.identity.agent import Delivery
 from tests.deployfiles.test_broken import HERE, private_copy
@@ -146,3 +147,12 @@ def test_a_broken_test_file_hides_nothing_else(good: Path) -> None:
     agent = good / "agents/analyst.yaml"
     agent.write_text(agent.read_text().replace("owner: dana", "owner: mallory"))
     assert [refusal.split(":")[0] for refusal in refusals(good)] == ["agents/analyst.yaml", FILE]
+
+
+def test_a_broker_serves_without_what_only_a_test_names(good: Path) -> None:
+    """An agent that is taken out is gone, although a test still names it; `broker check` tells of the test."""
+    (good / FILE).write_text(GOOD.replace("agent: analyst", "agent: analist"))
+    assert len(refusals(good)) == 1
+    source = DeployFiles(good)
+    (good / FILE).write_text("nonsense: [")
+    assert source.load().digest != source.current.digest
