@@ -180,10 +180,10 @@ async def test_an_aged_connection_must_shake_hands_anew(tmp_path: Path, monkeypa
     """With the cap at half a second: a rotated-out SVID gets no further than TLS, and a valid one notices nothing."""
     cap = {"grpc.max_connection_age_ms": 500, "grpc.max_connection_age_grace_ms": 500}
     monkeypatch.setattr("broker.api.server.SERVER_OPTIONS", tuple({**dict(SERVER_OPTIONS), **cap}.items()))
-    ends = datetime.now(UTC) + timedelta(seconds=3)
     answers: list[tuple[str, str]] = []
     async with serve(tmp_path) as young:
-        sent = Sent.of(CA.svid(ID, ends=ends - CA.at))
+        # Counted from when the broker serves: half a dozen connections, also on a slow machine.
+        sent = Sent.of(CA.svid(ID, ends=datetime.now(UTC) + timedelta(seconds=4) - CA.at))
         ends = x509.load_der_x509_certificate(sent.leaf).not_valid_after_utc
         async with _channel(young, sent) as channel, asyncio.timeout(20):
             while ("late", "UNAVAILABLE") not in answers:
@@ -194,7 +194,7 @@ async def test_an_aged_connection_must_shake_hands_anew(tmp_path: Path, monkeypa
                 except grpc.aio.AioRpcError as error:
                     answers.append((begun, error.code().name))
                 await asyncio.sleep(0.05)
-    assert answers.count(("early", "OK")) > 10
+    assert answers.count(("early", "OK")) > 3
     assert ("late", "OK") not in answers
 
 
