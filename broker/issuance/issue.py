@@ -28,12 +28,13 @@ from broker.errors import (
 from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
 from broker.issuance.gate import Gate
+from broker.issuance.situation import Situations
 from broker.issuance.waiting import until
 from broker.lease.credential import Contract, ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
 from broker.lease.machine import Event
 from broker.policy.decision import Decision
-from broker.policy.facts import RequestFacts
+from broker.policy.facts import RequestFacts, Situation
 from broker.ports import Attempt, Clock, Connector, EndCause, Handle, Intent, Issued, Lease, LeaseStore, Opened, Rng
 from broker.scope.bind import bind
 from broker.scope.canonical import JsonValue
@@ -81,6 +82,7 @@ class Issuer:
         confirm_within: timedelta = CONFIRM_WITHIN,
     ) -> None:
         self._store = store
+        self._situations = Situations(store)
         self._connectors = connectors
         self._kick = kick
         self._gate = gate
@@ -92,7 +94,7 @@ class Issuer:
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
         """Grant ``request``, or say why not. Cancelling this call takes back what it issued."""
-        admitted = self._admit(caller, request)
+        admitted = self._admit(caller, request, await self._situations.read(caller, request))
         if validate_only:
             return await self._validated(caller, request, admitted)
         self._gate.check(caller.now)
@@ -118,7 +120,7 @@ class Issuer:
 
     # ------------------------------------------------------------------ decide
 
-    def _admit(self, caller: Caller, request: AccessRequest) -> _Admitted:
+    def _admit(self, caller: Caller, request: AccessRequest, situation: Situation) -> _Admitted:
         template = caller.deploy.templates.get(request.template)
         if template is None:
             raise NotFound(
@@ -132,7 +134,8 @@ class Issuer:
         if connector is None:
             raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
         _within_contract(scope, connector.contract)
-        facts = RequestFacts(caller.agent, request, scope, connector.contract.cls, caller.now, caller.peer.delivery)
+        contract_class = connector.contract.cls
+        facts = RequestFacts(caller.agent, request, scope, contract_class, caller.now, caller.peer.delivery, situation)
         decision = caller.deploy.policies.decide(facts)
         if not decision.allowed:
             raise _denial(decision)

@@ -11,14 +11,16 @@ class Effect(StrEnum):
 
     ALLOW = "ALLOW"
     DENY = "DENY"
+    NEEDS_APPROVAL = "NEEDS_APPROVAL"  # denied now, and allowed as soon as people have given what is missing
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Allow or deny, always with what made it.
+    """Allow, deny or needs approval, always with what made it.
 
     ``policies``: ids of the determining policies (empty for the default deny). ``explanations``:
     their ``@reason`` annotations, for people. ``errors``: evaluation errors; any makes it a DENY.
+    ``approvals``: of NEEDS_APPROVAL, the approvals (by name) that are missing and would make it an ALLOW.
     """
 
     effect: Effect
@@ -26,6 +28,7 @@ class Decision:
     explanations: tuple[str, ...]
     errors: tuple[str, ...]
     set_digest: str
+    approvals: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> bool:

@@ -5,9 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from broker.identity.agent import Agent, Delivery
+from broker.identity.agent import Agent, Delivery, Person
 from broker.scope.model import Scope
 from broker.scope.request import AccessRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the ledger knows around one request, as the broker established it. The default: nothing is known."""
+
+    task_type: str = ""  # claimed by the task's creator
+    approvals: frozenset[str] = frozenset()  # the approvals held for exactly this request, by name
+    plan: str = ""  # of the plan this request is a step of: "registered", "confirmed", or "" without one
+    delegators: tuple[str, ...] = ()  # principals (registry entries), the one who held the right first at the front
+    on_behalf_of: Person | None = None  # proven by that person's own token, not claimed
+    active_grants: frozenset[str] = (
+        frozenset()
+    )  # what the caller holds alive: "TEMPLATE" and "ACCESS:ENVIRONMENT" of each
+    active_count: int = 0  # living leases of the caller
+    pending_count: int = 0  # requests of the caller that wait for people
+
+
+NOTHING_KNOWN = Situation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +39,4 @@ class RequestFacts:
     contract_class: str  # of the connector: IMMEDIATE, BY_POLICY, EXPIRY_ONLY, STATIC
     now: datetime
     delivery: Delivery = Delivery.DIRECT
+    situation: Situation = NOTHING_KNOWN
