@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from broker.approval.rules import ApprovalRule
 from broker.audit.event import AuditEvent
 from broker.identity.agent import Person, Registry
 from broker.identity.denied import DenyList
@@ -196,6 +197,7 @@ class DeploySet:
     policies: PolicySet
     connectors: Mapping[str, ConnectorSpec]
     denied: DenyList = field(default_factory=DenyList)
+    approvals: Mapping[str, ApprovalRule] = field(default_factory=dict)  # by name, as gates name them
 
 
 class DeploySource(Protocol):

@@ -147,6 +147,8 @@ def _agent(each: _Exact, owner: Person) -> Agent:
         environments=frozenset(entry.environments),
         quotas=Quotas(entry.quotas.live_leases, entry.quotas.open_tasks),
         description=entry.description,
+        promoted=entry.promoted,
+        tools=frozenset(entry.tools),
         principal=each.file.stem,
     )
 
@@ -162,4 +164,6 @@ def _agents(each: _Patterned, owner: Person) -> AgentPattern:
         environments=frozenset(entry.environments),
         quotas=Quotas(entry.quotas.live_leases, entry.quotas.open_tasks),
         description=entry.description,
+        promoted=entry.promoted,
+        tools=frozenset(entry.tools),
     )

@@ -16,7 +16,7 @@ from broker.files.document import Path
 from broker.identity.agent import Person
 from broker.ports import ConnectorSpec
 from broker.scope.canonical import JsonValue, canonical_json
-from broker.scope.model import FromIdentity, ScopeTemplate
+from broker.scope.model import FromIdentity, Risk, ScopeTemplate
 from broker.scope.parameters import EnumParameter, Parameter
 
 _RESOURCE = "resource"
@@ -171,6 +171,7 @@ def _scope_template(
             for name, spec in entry.parameters.items()
             if spec.from_identity
         },
+        risk=Risk(entry.sensitivity, entry.blast_radius, entry.reversibility, entry.change_type, entry.promoted),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from broker.deployfiles import listing
+from broker.deployfiles.approvals import ApprovalsFile, approval_rules, unreachable
 from broker.deployfiles.assemble import Assembly
 from broker.deployfiles.denied import DeniedFile, deny_list
 from broker.deployfiles.federation import TrustDomainsFile, federation_problems
@@ -55,6 +56,10 @@ def build(files: Listing, trust_domain: str = "", *, to_serve: bool = False) -> 
         problems.extend(federation_problems(rules, registered.sound, trust_domain))
     denied = _one(files, listing.DENIED, DeniedFile, problems)
     denials = deny_list(denied, assembly.people, problems, known=people is not None) if denied else DenyList()
+    approvals = _one(files, listing.APPROVALS, ApprovalsFile, problems)
+    rules_of_approval = approval_rules(approvals) if approvals else {}
+    if approvals is not None and people is not None:
+        problems.extend(unreachable(approvals, assembly.people.values()))
     template_files = _each(files, listing.TEMPLATES, TemplateFile, problems)
     templates = {template.name: template for template in assembly.templates(template_files)}
     policies = _policies(files, problems)
@@ -65,10 +70,12 @@ def build(files: Listing, trust_domain: str = "", *, to_serve: bool = False) -> 
     registry = Registry(registered.agents, registered.patterns)
     problems.extend(unknown_segments(template_files, registry))
     problems.extend(each for file in tests for each in unknown_names(file, registry, policies))
+    # None: there is such a file, and it could not be read.
+    known = None if approvals is None and listing.APPROVALS in files.texts else rules_of_approval
     if policies is not None and connectors is not None and _whole(files, problems, listing.TEMPLATES):
         problems.extend(
             Problem(files.name(each.file), each.line, each.policy, message, hint)
-            for each, message, hint in unknown_mentions(policies.mentions, registry, templates, assembly.people)
+            for each, message, hint in unknown_mentions(policies.mentions, registry, templates, assembly.people, known)
         )
     if problems or policies is None:
         raise Problems(problems)
@@ -80,6 +87,7 @@ def build(files: Listing, trust_domain: str = "", *, to_serve: bool = False) -> 
         policies=policies,
         connectors=assembly.connectors,
         denied=denials,
+        approvals=rules_of_approval,
     )
 
 

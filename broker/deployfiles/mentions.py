@@ -9,6 +9,7 @@ from broker.deployfiles.read import Read
 from broker.files import Problem
 from broker.identity.agent import Person, Registry
 from broker.policy.mentions import Kind, Mention
+from broker.scope.model import ScopeTemplate
 
 
 def unknown_segments(files: Iterable[Read[TemplateFile]], registry: Registry) -> Iterator[Problem]:
@@ -23,12 +24,17 @@ def unknown_segments(files: Iterable[Read[TemplateFile]], registry: Registry) ->
 
 
 def unknown_mentions(
-    mentions: Iterable[Mention], registry: Registry, templates: Collection[str], people: Mapping[str, Person]
+    mentions: Iterable[Mention],
+    registry: Registry,
+    templates: Mapping[str, ScopeTemplate],
+    people: Mapping[str, Person],
+    approvals: Collection[str] | None,
 ) -> Iterator[tuple[Mention, str, str]]:
-    """Each name in a policy that names nothing, with message and hint."""
+    """Each name in a policy that names nothing, with message and hint. ``approvals``: None where not known."""
     entries = {agent.principal for agent in registry} | {entry.principal for entry in registry.patterns}
     persons = {f"{person.issuer}#{person.subject}" for person in people.values()}
     known_segments = segments(registry)
+    kinds = {f"{each.access}:{environment}" for each in templates.values() for environment in each.environments}
     for each in mentions:
         match each.kind:
             case Kind.AGENT:
@@ -45,6 +51,13 @@ def unknown_mentions(
                 if each.name not in entries:
                     hint = f"principal.entry is the name of a file, without .yaml. There is: {_listed(entries)}."
                     yield each, f"{each.name!a} is no file of agents/", hint
+            case Kind.APPROVAL:
+                if approvals is not None and each.name not in approvals:
+                    yield each, f"{each.name!a} is no rule of approvals.yaml", f"There is: {_listed(approvals)}."
+            case Kind.GRANT:
+                if each.name not in templates and each.name not in kinds:
+                    hint = f"Write a template, or ACCESS:ENVIRONMENT. There is: {_listed([*templates, *kinds])}."
+                    yield each, f"{each.name!a} is nothing that can be granted", hint
             case Kind.SEGMENT:
                 if each.name not in known_segments:
                     message = f"no spiffe_id_pattern of agents/ names a segment {each.name!a}"

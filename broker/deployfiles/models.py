@@ -14,7 +14,7 @@ from broker.files import Duration, Model
 from broker.identity.agent import Tier
 from broker.identity.pattern import MAX_LISTED, IdPattern, Matching, OneOf
 from broker.identity.spiffe_id import SpiffeId
-from broker.scope.model import MANDATORY_FIELDS, AccessClass
+from broker.scope.model import MANDATORY_FIELDS, AccessClass, BlastRadius, Reversibility, Sensitivity
 from broker.scope.parameters import (
     MAX_INTEGER,
     MAX_PATTERN,
@@ -133,6 +133,8 @@ class AgentFile(Model):
     environments: Words = Field(min_length=1)
     roles: Words = Field(default_factory=list)
     quotas: QuotasEntry = QuotasEntry()
+    promoted: bool = Field(False, description="Whether it has been promoted into production. Policies decide on it.")
+    tools: Words = Field(default_factory=list, description="The tools it may call, by name.")
 
 
 class PersonEntry(Model):
@@ -248,6 +250,20 @@ class TemplateFile(Model):
     access: Annotated[AccessClass, Field(strict=False)]
     actions: Words = Field(min_length=1)
     max_ttl: Duration
+    sensitivity: Annotated[Sensitivity, Field(strict=False)] = Field(
+        Sensitivity.RESTRICTED,
+        description="Of the data that can be reached. Not said: the worst, as in the next three.",
+    )
+    blast_radius: Annotated[BlastRadius, Field(strict=False)] = Field(
+        BlastRadius.ORGANIZATION, description="How far the worst use reaches."
+    )
+    reversibility: Annotated[Reversibility, Field(strict=False)] = Field(
+        Reversibility.IRREVERSIBLE, description="How what is done with it can be undone."
+    )
+    change_type: Slug = Field(
+        "undeclared", description="What is changed: none, data, schema, config, code, infrastructure, ..."
+    )
+    promoted: bool = Field(False, description="Whether it has been promoted into production. Policies decide on it.")
     requires: list[MandatoryField] = Field(default_factory=list, description="Fields agents must fill in.")
     parameters: dict[ParameterName, ParameterSpec] = Field(default_factory=dict)
     grant: dict[str, object] = Field(description="What the connector's kind needs to know.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.config import Config
+from broker.deployfiles.approvals import ApprovalsFile
 from broker.deployfiles.denied import DeniedFile
 from broker.deployfiles.federation import TrustDomainsFile
 from broker.deployfiles.kinds import GRANTS
@@ -24,6 +25,7 @@ from broker.files import Model
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _MODELS: Mapping[str, type[Model]] = {
     "agent": AgentFile,
+    "approvals": ApprovalsFile,
     "brokerd": Config,
     "connectors": ConnectorsFile,
     "denied": DeniedFile,

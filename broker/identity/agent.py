@@ -63,6 +63,8 @@ class Agent:
     description: str = ""
     principal: str = field(kw_only=True)
     segments: Segments = field(default=(), kw_only=True)  # what the pattern names of its id; none for an exact entry
+    promoted: bool = field(default=False, kw_only=True)  # whether operators have promoted it into production
+    tools: frozenset[str] = field(default=frozenset(), kw_only=True)  # names of the tools it may call
 
     def __hash__(self) -> int:
         # Every decision looks its agent up, and few fields tell agents apart; equality still reads them all.
@@ -81,6 +83,8 @@ class AgentPattern:
     environments: frozenset[str]
     quotas: Quotas
     description: str = ""
+    promoted: bool = False
+    tools: frozenset[str] = frozenset()
 
     def agent(self, spiffe_id: SpiffeId, segments: Segments) -> Agent:
         """The workload of this id, which was matched, and what of it is named."""
@@ -94,6 +98,8 @@ class AgentPattern:
             description=self.description,
             principal=self.principal,
             segments=segments,
+            promoted=self.promoted,
+            tools=self.tools,
         )
 
 

@@ -2,8 +2,9 @@
 
 Three rules keep the answer safe, and all three live here. Nothing is allowed that no policy permits.
 A policy that fails to evaluate is *skipped* by Cedar, so a ``forbid`` with a bug would open the door:
-any evaluation error makes the answer a deny. Each policy has an ``@id`` of its own, so that decisions
-name what operators wrote and not a position in a file.
+any evaluation error makes the answer a deny, also one that shows only when the engine is asked again with the
+approvals that a gate misses (:mod:`broker.policy.gates`). Each policy has an ``@id`` of its own, so that
+decisions name what operators wrote and not a position in a file.
 
 Does not belong here: where policies are kept, and what is done about a deny.
 """
@@ -14,7 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,8 +24,9 @@ import cedarpy
 from broker.errors import InvalidInput, Reason
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts
+from broker.policy.gates import gate_problem, opening, through_gates
 from broker.policy.mentions import Mention, mentions
-from broker.policy.question import CIRCUMSTANCES, Parties, entities, parties, question
+from broker.policy.question import CIRCUMSTANCES, Parties, Told, entities, parties, question
 from broker.policy.reads import attributes_read, without_circumstances
 from broker.policy.statements import Statement, named_line, statements, syntax_line
 
@@ -78,12 +80,17 @@ class PolicySet:
         read = attributes_read(policies, CIRCUMSTANCES)
         self._told = tuple((name, tell) for name, tell in CIRCUMSTANCES.items() if name in read)
         self._names = tuple(name for name, _ in self._told)
+        # The circumstances that some policy looks at: nobody needs to find out about the others.
+        self.reads = frozenset(self._names)
         self._tells_parameters = "parameters" in read
+        self._tells_behind = "on_behalf_of" in read
         self._schema = cedarpy.Schema.from_str(without_circumstances(schema, CIRCUMSTANCES.keys() - read))
         self._digest = digest
         self._reasons = {
             name: policy["annotations"]["reason"] for name, policy in policies.items() if _annotation(policy, "reason")
         }
+        # By id of the gate: the approval that opens it.
+        self._gates = {name: approval for name, policy in policies.items() if (approval := opening(policy))}
         self._size = len(policies)
         self._policies = cedarpy.PolicySet.from_json_str(
             json.dumps({"templates": {}, "staticPolicies": dict(policies), "templateLinks": []})
@@ -115,19 +122,33 @@ class PolicySet:
         return self._digest
 
     def decide(self, facts: RequestFacts) -> Decision:
-        """Allow or deny, with the policies that made it so. Default deny; an evaluation error is a deny.
+        """Allow, deny or needs approval, with what made it so. Default deny; an evaluation error is a deny.
 
         Cedar is a pure function of policies, entities and request, and this set never changes. So the same
         question has the same answer, and a question that was asked before is answered from memory. Nothing
         ages there: whatever may differ from call to call, the hour included, is part of the question as
         soon as a policy reads it.
         """
+        first = self._once(facts)
+        if first.allowed or not self._gates:
+            return first
+        situation = facts.situation
+
+        def ask(held: frozenset[str]) -> Decision:
+            return self._once(replace(facts, situation=replace(situation, approvals=held)))
+
+        decision = through_gates(first, situation.approvals, self._gates, ask)
+        return decision if decision is first else replace(decision, explanations=self._explain(decision.policies))
+
+    def _once(self, facts: RequestFacts) -> Decision:
+        """One evaluation: ALLOW or DENY, from memory where the same was asked before."""
         # Parameters that no policy reads would only keep two equal questions from being seen as one.
         return self._answer(
-            parties(facts, with_parameters=self._tells_parameters), tuple(tell(facts) for _, tell in self._told)
+            parties(facts, with_parameters=self._tells_parameters, with_behind=self._tells_behind),
+            tuple(tell(facts) for _, tell in self._told),
         )
 
-    def _ask(self, who: Parties, circumstances: tuple[str | int | bool, ...]) -> Decision:
+    def _ask(self, who: Parties, circumstances: tuple[Told, ...]) -> Decision:
         asked = question(who, dict(zip(self._names, circumstances, strict=True)))
         try:
             answer = cedarpy.is_authorized(asked, self._policies, self._entities(who), schema=self._schema)
@@ -196,6 +217,8 @@ class _Reader:
             self._problem(statement, name, f"has the @id {name} again", f"It is taken at {first.file}:{first.line}.")
         if policy["effect"] == "forbid" and not _annotation(policy, "reason"):
             self._problem(statement, name, "forbids without a @reason", "Say what the agent shall read when refused.")
+        if wrong := gate_problem(policy):
+            self._problem(statement, name, *wrong)
 
     def _problem(self, statement: Statement, policy: str, message: str, hint: str) -> None:
         self.problems.append(PolicyProblem(statement.file, statement.line, policy, message, hint))

@@ -1,4 +1,4 @@
-"""What policies call by name that stands outside of them: agents, persons, templates, entries, segments.
+"""What policies call by name that stands outside of them: agents, persons, templates, entries, approvals and so on.
 
 Cedar validates types and never looks whether ``Agent::"spiffe://..."`` is anybody. A permit that names
 nobody is a nuisance; a forbid that names nobody, for a letter too many, is an open door. Belongs here:
@@ -16,6 +16,7 @@ from typing import Any
 from broker.policy.statements import Statement
 
 _TAGS = ("hasTag", "getTag")
+_COMPARISONS = ("==", "!=", "contains", "containsAll", "containsAny")
 
 
 class Kind(StrEnum):
@@ -25,6 +26,8 @@ class Kind(StrEnum):
     PERSON = "Person"  # by issuer#subject
     TEMPLATE = "Template"
     ENTRY = "entry"  # of the registry, compared with ``principal.entry``
+    APPROVAL = "approval"  # looked for in ``context.approvals``: a rule of approvals.yaml
+    GRANT = "grant"  # looked for in ``context.active_grants``: TEMPLATE or ACCESS:ENVIRONMENT
     SEGMENT = "segment"  # of a pattern: ``principal.getTag("namespace")``
 
 
@@ -59,7 +62,7 @@ def _entities(node: Any) -> Iterator[tuple[Kind, str]]:
 
 
 def _compared(node: Any) -> Iterator[tuple[Kind, str]]:
-    """Texts that are compared with ``principal.entry``, or that name a tag. Only agents have either."""
+    """Texts that are compared with an attribute that holds such names, or that name a tag."""
     if isinstance(node, list):
         for item in node:
             yield from _compared(item)
@@ -67,16 +70,21 @@ def _compared(node: Any) -> Iterator[tuple[Kind, str]]:
         for operator, operand in node.items():
             if operator in _TAGS:
                 yield from ((Kind.SEGMENT, text) for text in _texts(operand["right"]))
-            elif operator in ("==", "!=", "contains"):
+            elif operator in _COMPARISONS:
                 sides = (operand["left"], operand["right"])
                 for one, other in (sides, sides[::-1]):
-                    if _is_entry(one):
-                        yield from ((Kind.ENTRY, text) for text in _texts(other))
+                    if kind := _NAMING.get(_attribute(one)):
+                        yield from ((kind, text) for text in _texts(other))
             yield from _compared(operand)
 
 
-def _is_entry(node: Any) -> bool:
-    return isinstance(node, dict) and node.get(".", {}).get("attr") == "entry"
+# Attributes whose values are such names. Nothing else in the schema is called so.
+_NAMING = {"entry": Kind.ENTRY, "approvals": Kind.APPROVAL, "active_grants": Kind.GRANT}
+
+
+def _attribute(node: Any) -> str:
+    """The attribute that ``node`` reads, of whatever; else empty."""
+    return str(node.get(".", {}).get("attr", "")) if isinstance(node, dict) else ""
 
 
 def _texts(node: Any) -> Iterator[str]:

@@ -7,19 +7,20 @@ on every call. Claimed texts enter as values of attributes, never as parts of na
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, timedelta
 from typing import Any, NamedTuple
 
 from broker.identity.agent import Agent, Person
 from broker.policy.facts import RequestFacts
+from broker.scope.model import Risk
 
 # Policies speak of "the scope asked for", never of one scope by name, so one name is enough.
 _SCOPE = {"type": "Scope", "id": "requested"}
 
 
 class Parties(NamedTuple):
-    """Everything of a question that does not change from call to call, and so may be kept."""
+    """Everything of a question that is an entity, and so is kept parsed."""
 
     agent: Agent
     template: str
@@ -31,10 +32,12 @@ class Parties(NamedTuple):
     actions: tuple[str, ...]
     parameters: tuple[str, ...]
     contract_class: str
+    risk: Risk
+    behind: Person | None  # on whose behalf; None, too, where nobody would read it
 
 
-def parties(facts: RequestFacts, *, with_parameters: bool) -> Parties:
-    """Who asks for what; the values of its parameters are left out where nobody would read them."""
+def parties(facts: RequestFacts, *, with_parameters: bool, with_behind: bool = True) -> Parties:
+    """Who asks for what. Values of parameters, and on whose behalf, are left out where nobody would read them."""
     scope = facts.scope
     parameters = scope.parameters if with_parameters else {}
     return Parties(
@@ -48,16 +51,23 @@ def parties(facts: RequestFacts, *, with_parameters: bool) -> Parties:
         actions=scope.actions,
         parameters=tuple(sorted(f"{key}={value}" for key, value in parameters.items())),
         contract_class=facts.contract_class,
+        risk=scope.risk,
+        behind=facts.situation.on_behalf_of if with_behind else None,
     )
 
 
 def entities(who: Parties) -> str:
     """The agent, its owner and the scope, in Cedar's JSON entity format."""
-    agent, owner = who.agent, who.agent.owner
+    agent, owner, risk = who.agent, who.agent.owner, who.risk
     template = {"type": "Template", "id": who.template}
+    # By id: whoever is owner and principal of a task at once is one entity, and as the registry has them.
+    persons = {_id(person): person for person in (who.behind, owner) if person is not None}
     return json.dumps(
         [
-            _entity(_person(owner), issuer=owner.issuer, subject=owner.subject, groups=sorted(owner.groups)),
+            *(
+                _entity(_person(each), issuer=each.issuer, subject=each.subject, groups=sorted(each.groups))
+                for each in persons.values()
+            ),
             _entity(
                 _agent(agent),
                 tags=dict(agent.segments),
@@ -68,6 +78,8 @@ def entities(who: Parties) -> str:
                 tier=agent.tier.value,
                 roles=sorted(agent.roles),
                 environments=sorted(agent.environments),
+                promoted=agent.promoted,
+                tools=sorted(agent.tools),
             ),
             _entity(template),
             _entity(
@@ -82,18 +94,26 @@ def entities(who: Parties) -> str:
                 actions=list(who.actions),
                 parameters=list(who.parameters),
                 contract_class=who.contract_class,
+                sensitivity=risk.sensitivity.value,
+                blast_radius=risk.blast_radius.value,
+                reversibility=risk.reversibility.value,
+                change_type=risk.change_type,
+                template_promoted=risk.promoted,
             ),
         ]
     )
 
 
-Circumstance = Callable[[RequestFacts], str | int | bool]
+# A circumstance as it is told; None is not told at all. Hashable, because it is part of what an answer is kept by.
+Told = str | int | bool | tuple[str, ...] | Person | None
+Circumstance = Callable[[RequestFacts], Told]
 
 # The context of a question, by name; times are UTC.
 CIRCUMSTANCES: Mapping[str, Circumstance] = {
     "ttl_seconds": lambda facts: -(-facts.scope.ttl // timedelta(seconds=1)),
     "date": lambda facts: int(facts.now.astimezone(UTC).strftime("%Y%m%d")),
     "hour": lambda facts: facts.now.astimezone(UTC).hour,
+    "minute": lambda facts: facts.now.astimezone(UTC).minute,
     "weekday": lambda facts: facts.now.astimezone(UTC).isoweekday(),
     "step": lambda facts: facts.request.step,
     "intent": lambda facts: facts.request.intent,
@@ -104,18 +124,36 @@ CIRCUMSTANCES: Mapping[str, Circumstance] = {
     "has_plan": lambda facts: bool(facts.request.plan.strip()),
     "delivery": lambda facts: facts.delivery.value,
     "sealed": lambda facts: bool(facts.request.recipient_public_key),
+    "task_type": lambda facts: facts.situation.task_type,
+    "approvals": lambda facts: _sorted(facts.situation.approvals),
+    "plan": lambda facts: facts.situation.plan,
+    "delegated": lambda facts: bool(facts.situation.delegators),
+    "delegation_depth": lambda facts: len(facts.situation.delegators),
+    "delegators": lambda facts: _sorted(facts.situation.delegators),
+    "on_behalf_of": lambda facts: facts.situation.on_behalf_of,
+    "active_grants": lambda facts: _sorted(facts.situation.active_grants),
+    "active_count": lambda facts: facts.situation.active_count,
+    "pending_count": lambda facts: facts.situation.pending_count,
 }
 
 
-def question(who: Parties, circumstances: Mapping[str, str | int | bool]) -> dict[str, Any]:
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(names))
+
+
+def question(who: Parties, circumstances: Mapping[str, Told]) -> dict[str, Any]:
     """The request, in the form the engine takes."""
     return {
         "principal": _agent(who.agent),
         "action": {"type": "Action", "id": who.access},
         "resource": _SCOPE,
         # As text: handed a dict, the library copies the question before it writes the same text.
-        "context": json.dumps(circumstances),
+        "context": json.dumps({name: _said(value) for name, value in circumstances.items() if value is not None}),
     }
+
+
+def _said(value: Told) -> object:
+    return {"__entity": _person(value)} if isinstance(value, Person) else value
 
 
 def _entity(
@@ -132,4 +170,8 @@ def _agent(agent: Agent) -> dict[str, str]:
 
 
 def _person(person: Person) -> dict[str, str]:
-    return {"type": "Person", "id": f"{person.issuer}#{person.subject}"}
+    return {"type": "Person", "id": _id(person)}
+
+
+def _id(person: Person) -> str:
+    return f"{person.issuer}#{person.subject}"

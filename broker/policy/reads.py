@@ -51,7 +51,7 @@ def without_circumstances(schema: str, unread: Collection[str]) -> str:
         raise ValueError("the schema does not say what Circumstances are")
     kept = block[1]
     for name in unread:
-        kept, found = re.subn(rf"^ +{re.escape(name)}: [A-Za-z]+,.*\n", "", kept, flags=re.MULTILINE)
+        kept, found = re.subn(rf"^ +{re.escape(name)}\??: [A-Za-z<>]+,.*\n", "", kept, flags=re.MULTILINE)
         if found != 1:
             raise ValueError(f"the schema has {found} circumstances called {name}")
     return schema[: block.start(1)] + kept + schema[block.end(1) :]

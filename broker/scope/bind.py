@@ -53,6 +53,7 @@ def bind(template: ScopeTemplate, request: AccessRequest, segments: Mapping[str,
         parameters=parameters,
         ttl=_ttl(template, request),
         grant=_grant(template, parameters),
+        risk=template.risk,
     )
 
 

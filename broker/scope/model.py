@@ -27,6 +27,43 @@ class AccessClass(StrEnum):
     SECRETS = "secrets"
 
 
+class Sensitivity(StrEnum):
+    """Of the data that can be reached."""
+
+    PUBLIC = "public"
+    INTERNAL = "internal"
+    CONFIDENTIAL = "confidential"
+    RESTRICTED = "restricted"
+
+
+class BlastRadius(StrEnum):
+    """How far the worst use reaches."""
+
+    RESOURCE = "resource"
+    SERVICE = "service"
+    ACCOUNT = "account"
+    ORGANIZATION = "organization"
+
+
+class Reversibility(StrEnum):
+    """How what was done can be undone."""
+
+    REVERSIBLE = "reversible"
+    HARD = "hard"  # by people, with effort or loss
+    IRREVERSIBLE = "irreversible"
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What operators declare of a template for policy to decide on. What they do not declare is taken at its worst."""
+
+    sensitivity: Sensitivity = Sensitivity.RESTRICTED
+    blast_radius: BlastRadius = BlastRadius.ORGANIZATION
+    reversibility: Reversibility = Reversibility.IRREVERSIBLE
+    change_type: str = "undeclared"  # what is changed, in the operator's words: none, data, schema, config, ...
+    promoted: bool = False  # whether it has been promoted into production
+
+
 # Fields of a request that a template may make mandatory.
 MANDATORY_FIELDS = frozenset({"step", "intent", "reason", "ticket", "prompt", "tool_call", "plan"})
 
@@ -60,6 +97,7 @@ class ScopeTemplate:
     grant: Mapping[str, JsonValue]
     digest: str  # SHA-256 (hex) of the template's canonical form
     from_identity: Mapping[str, FromIdentity] = field(default_factory=dict)  # the other parameters
+    risk: Risk = Risk()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +115,4 @@ class Scope:
     parameters: Mapping[str, str]  # canonical texts; integers in decimal, CIDRs normalised
     ttl: timedelta
     grant: Mapping[str, JsonValue]
+    risk: Risk = Risk()

@@ -10,7 +10,7 @@ from broker.deployfiles.load import policy_schema
 from broker.identity.agent import Agent, Person, Quotas, Tier
 from broker.identity.spiffe_id import SpiffeId
 from broker.policy.cedar import PolicySet
-from broker.policy.facts import RequestFacts
+from broker.policy.facts import RequestFacts, Situation
 from broker.scope.model import AccessClass, Scope
 from broker.scope.request import AccessRequest
 
@@ -50,6 +50,7 @@ def facts(
     request: dict[str, Any] | None = None,
     contract_class: str = "IMMEDIATE",
     now: datetime = NOW,
+    situation: dict[str, Any] | None = None,
 ) -> RequestFacts:
     return RequestFacts(
         agent=replace(AGENT, **(agent or {})),
@@ -57,6 +58,7 @@ def facts(
         scope=replace(SCOPE, **(scope or {})),
         contract_class=contract_class,
         now=now,
+        situation=Situation(**(situation or {})),
     )
 
 
