@@ -38,10 +38,10 @@ def start(temporary: Path) -> Iterator[Start]:
 
 def test_the_whole_story(start: Start, temporary: Path) -> None:
     demo = start()
-    demo.until(STORY[0].title, 60)
+    demo.until(STORY[0].title)
     (state,) = temporary.glob(_STATES)
     secrets = secrets_in(state)
-    assert demo.to_its_end(200) == 0, demo.output
+    assert demo.to_its_end() == 0, demo.output
     for number, step in enumerate(STORY, start=1):
         assert f"{number:2}  {step.title}" in demo.lines
     assert demo.lines[-1].startswith(f"All {len(STORY)} steps came true: ")
@@ -56,10 +56,10 @@ def test_the_whole_story(start: Start, temporary: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_leaves_nothing(start: Start, temporary: Path, number: signal.Signals) -> None:
     demo = start()
-    demo.until(STORY[1].title if number is signal.SIGINT else "Starting", 60)
+    demo.until(STORY[1].title if number is signal.SIGINT else "Starting")
     assert number is not signal.SIGINT or {"postgres", "bao"} <= set(demo.family.values())
     demo.tell(number)
-    assert demo.to_its_end(60) == 1
+    assert demo.to_its_end() == 1
     assert "INTERRUPTED" in demo.lines[-1]
     assert demo.left() == {}
     assert list(temporary.iterdir()) == []
@@ -68,11 +68,11 @@ def test_interrupted_it_leaves_nothing(start: Start, temporary: Path, number: si
 def test_what_failed_is_told_and_kept(start: Start, temporary: Path) -> None:
     """PostgreSQL is taken away in the middle: the demo must not come true, and says where to look."""
     demo = start()
-    demo.until(STORY[1].title, 60)
+    demo.until(STORY[1].title)
     for pid in [pid for pid, name in demo.family.items() if name == "postgres"]:
         if psutil.pid_exists(pid):
             psutil.Process(pid).kill()
-    assert demo.to_its_end(120) == 1, demo.output
+    assert demo.to_its_end() == 1, demo.output
     failure, where = demo.lines[-2:]
     assert failure.startswith("FAILED  step "), demo.output
     (state,) = temporary.glob(_STATES)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from broker.clock import SystemClock
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
+# The smallest step of the Clock port (broker/clock.py).
+TICK = timedelta(milliseconds=1)
 
 
 class ManualClock:
@@ -19,6 +23,25 @@ class ManualClock:
     def advance(self, by: timedelta) -> datetime:
         self._now += by
         return self._now
+
+
+class StoppableClock:
+    """The present, until it is stopped: then it stands at that moment, whatever the machine does, until it goes on.
+
+    For a broker whose other end, TLS, lives in the present.
+    """
+
+    def __init__(self) -> None:
+        self._at: datetime | None = None
+
+    def now(self) -> datetime:
+        return SystemClock().now() if self._at is None else self._at
+
+    def stop_at(self, moment: datetime) -> None:
+        self._at = moment
+
+    def go_on(self) -> None:
+        self._at = None
 
 
 class CountingRng:

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.forge import Key
+from tests.patience import PATIENCE
 
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = PATIENCE
 ACCEPTED = "accepted"
 CLOSED = "closed"
 

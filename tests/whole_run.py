@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 _MEMORY = Path("/dev/shm")
 _PREFIX = "jb-"  # short: the path of a unix socket has 107 bytes
@@ -40,6 +41,14 @@ def temporary_files_in_memory(config: pytest.Config) -> None:
 def no_chatter_of_grpc() -> None:
     """Its library in C tells every connection that ended, past pytest, in the middle of the dots."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def examples_at_any_speed() -> None:
+    """hypothesis would fail an example that takes longer than usual, because the machine stood still."""
+    settings.register_profile(
+        "any speed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("any speed")
 
 
 def long_modules_first(config: pytest.Config) -> None:

@@ -34,7 +34,7 @@ DISCLAIMER = (
 )
 REGION = "eu-central-1"
 _BROKER_USER = "jit-broker"
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import broker
 from broker.dev.loopback import LOOPBACK
 from broker.dev.process import ServerProcess
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 BROKERD = (sys.executable, "-m", "broker.daemon")
 
 

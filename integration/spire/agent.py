@@ -11,7 +11,7 @@ from broker.dev.files import private_directory, write_private
 from broker.dev.process import ServerProcess
 from integration.spire.server import SpireServer
 
-_START_SECONDS = 40.0
+_START_SECONDS = 120.0
 _CONFIGURATION = Path(__file__).with_name("agent.conf")
 
 

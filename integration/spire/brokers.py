@@ -22,6 +22,7 @@ from broker.dev.brokerd import BrokerdProcess
 from broker.dev.files import private_directory, write_private
 from broker.dev.loopback import LOOPBACK, free_port
 from broker.keys import new_key
+from tests.patience import PATIENCE
 
 TRUST_DOMAIN, PARTNER = "prod.example.org", "partner.example.com"
 # What the SDK demands of the broker's certificate unless told otherwise.
@@ -88,7 +89,7 @@ class Broker:
 
     def metrics(self) -> str:
         """What ``/metrics`` says."""
-        with urllib.request.urlopen(f"http://{self.operations}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{self.operations}/metrics", timeout=PATIENCE) as answer:
             text: str = answer.read().decode()
         return text
 
@@ -104,7 +105,7 @@ class Broker:
             [sys.executable, "-m", "broker.cli", *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
             env={**self._environment, "PATH": "/usr/bin:/bin"},
         )

@@ -23,8 +23,8 @@ from broker.dev.files import private_directory, write_private
 from broker.dev.loopback import free_port
 from broker.dev.process import ServerProcess
 
-_START_SECONDS = 40.0
-_COMMAND_SECONDS = 30.0
+_START_SECONDS = 120.0
+_COMMAND_SECONDS = 120.0
 _CONFIGURATION = Path(__file__).with_name("server.conf")
 
 

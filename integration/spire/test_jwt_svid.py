@@ -17,6 +17,7 @@ from integration.spire.conftest import BROKER_PATH
 from integration.spire.domain import Spire
 from integration.spire.programs import Program
 from integration.spire.upstreams import Upstreams
+from tests.patience import PATIENCE
 
 # The broker's own id: what a token for it says it is for.
 AUDIENCE = "spiffe://prod.example.org/broker"
@@ -96,7 +97,7 @@ def proxy(spire: Spire, listening: Listening, directory: Path) -> Proxies:
 
 def _ended(process: subprocess.Popen[str]) -> None:
     try:
-        process.wait(10)
+        process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         raise

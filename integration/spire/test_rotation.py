@@ -14,6 +14,7 @@ from integration.spire.brokers import TRUST_DOMAIN, Broker
 from integration.spire.domain import Spire
 from integration.spire.programs import Program
 from integration.spire.upstreams import Upstreams
+from tests.patience import PATIENCE
 
 # Renewed after 1 to 3 s, by the arithmetic beside the broker's in conftest.py.
 TTL_SECONDS = 14
@@ -37,7 +38,7 @@ class Beholder:
 
     def until(self, roots: int) -> None:
         """The broker has that many roots of its own trust domain in force."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while f'broker_bundle_roots{{trust_domain="{TRUST_DOMAIN}"}} {roots}.0' not in self._broker.metrics():
             assert time.monotonic() < end, self._broker.metrics()
             self.watch(0.5)

@@ -15,9 +15,10 @@ from integration.spire.brokers import Broker
 from integration.spire.domain import Spire
 from integration.spire.programs import Program
 from integration.spire.upstreams import Upstreams
+from tests.patience import Pauses
 
-# The least that leaves time to see the agent accepted before.
-TTL_SECONDS = 12
+# Leaves time to see the agent accepted before, also where the machine stands still for seconds.
+TTL_SECONDS = 20
 # What the broker promises of its deny list, for calls and for leases.
 AT_ONCE_SECONDS = 5.0
 
@@ -32,7 +33,8 @@ def test_after_its_entry_is_deleted_an_agent_is_refused_when_its_svid_ends(
         spire.server.delete(entry)
         told = leaving.refused()
     assert told["reason"] == Reason.SVID_EXPIRED, told
-    assert 0 <= told["asked"] - told["notAfter"] < 2, told
+    # Not one call was answered that was begun after its end, and none was refused before.
+    assert told["answered"] <= told["notAfter"] <= told["refused"], told
     # And who comes anew has none to show.
     again = program.broker("whoami")
     assert again.returncode == 3 and Reason.SVID_MISSING in again.stderr, again.stderr
@@ -64,15 +66,16 @@ def test_an_agent_on_the_deny_list_is_refused_at_once_and_its_login_is_gone(
     """Its SVID is good for another hour."""
     program = agent_program("denied")
     spire.enrol("/agent/leaver", program)
-    with program.until_refused() as leaving:
+    with program.until_refused() as leaving, Pauses() as pauses:
         assert leaving.login in upstreams.logins()
         since = deny(spire.id("/agent/leaver"))
         told = leaving.refused()
         assert told["reason"] == Reason.AGENT_DENIED and "Sam Lindqvist" in told["told"], told
-        assert told["asked"] - since < AT_ONCE_SECONDS, told
+        # Not one call was answered that was begun after it was in force.
+        assert told["answered"] <= since, told
         assert told["notAfter"] - since > 60 * AT_ONCE_SECONDS, told
         while leaving.login in upstreams.logins():
-            assert SystemClock().now().timestamp() - since < AT_ONCE_SECONDS
+            assert SystemClock().now().timestamp() - since - pauses.seconds < AT_ONCE_SECONDS
             time.sleep(0.1)
     # Why is between operators.
     assert "seen elsewhere" not in told["told"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import yaml
 
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_pb2
-from tests.api.served import DOMAIN, Served, ask, eventually, private, reason, serve, start_task, write_config
+from tests.api.served import DOMAIN, Served, ask, private, reason, serve, start_task, write_config
+from tests.patience import eventually
 
 PAYMENTS = f"spiffe://{DOMAIN}/ns/payments/job/nightly"
 ORDERS = f"spiffe://{DOMAIN}/ns/orders/job/nightly"
@@ -49,7 +49,6 @@ async def test_a_segment_becomes_the_parameter_and_the_lease_stays(served: Serve
     assert dict(grant.lease.parameters) == {"team": "payments"}
     # The daemon looks again and again for leases of agents that are not registered: this one is.
     await served.daemon.reloader.end_unregistered()
-    await asyncio.sleep(0.1)
     lease = await stub.GetLease(pb.GetLeaseRequest(lease_id=grant.lease.id))
     assert lease.state == lease_pb2.Lease.STATE_ACTIVE
     intents = [record for record in await served.audit() if record["type"] == "lease.intent"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,24 @@ from broker.api.v1 import broker_service_pb2 as pb
 from broker.config import load_config
 from broker.errors import InvalidInput
 from broker.files import Problems
+from tests.api.judged import Judged
 from tests.api.proxied import EAST, WEST, bearer, serve_proxied, through, token, world
-from tests.api.served import ANALYST, Served, ask, eventually, private, reason, serve, start_task, write_config
+from tests.api.served import ANALYST, Served, ask, private, reason, serve, start_task, write_config
+from tests.clock import TICK, StoppableClock
+from tests.patience import PATIENCE, eventually
 
 INVALID, DENIED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serve_proxied(tmp_path) as running:
+def clock() -> StoppableClock:
+    """The broker's."""
+    return StoppableClock()
+
+
+@pytest.fixture
+async def served(tmp_path: Path, clock: StoppableClock) -> AsyncIterator[Served]:
+    async with serve_proxied(tmp_path, clock=clock) as running:
         yield running
 
 
@@ -156,21 +165,24 @@ async def test_a_policy_can_demand_that_proxies_see_nothing(tmp_path: Path) -> N
 # ------------------------------------------------------------------ how it ends
 
 
-async def next_refusal(stream: Any, seconds: float = 6) -> str:
-    async with asyncio.timeout(seconds):
+async def next_refusal(stream: Any) -> str:
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(grpc.aio.AioRpcError) as cut:
             while True:
                 assert await stream.read() is not grpc.aio.EOF
     return reason(cut.value)[1]
 
 
-async def test_a_stream_ends_with_the_token_it_was_opened_with(served: Served) -> None:
-    stub = through(served)
-    ends = int(datetime.now(UTC).timestamp()) + 2
-    stream = stub.WatchLeases(pb.WatchLeasesRequest(), metadata=bearer(token(exp=ends)))
+async def test_a_stream_ends_with_the_token_it_was_opened_with(
+    served: Served, clock: StoppableClock, judged: Judged
+) -> None:
+    stub, ends = through(served), datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=2)
+    clock.stop_at(ends - TICK)
+    stream = stub.WatchLeases(pb.WatchLeasesRequest(), metadata=bearer(token(exp=int(ends.timestamp()))))
     await stream.read()
+    await judged.again()  # to its very end
+    clock.stop_at(ends)
     assert await next_refusal(stream) == "JWT_SVID_EXPIRED"
-    assert datetime.now(UTC).timestamp() >= ends
     assert (ANALYST, "JWT_SVID_EXPIRED") in await served.refusals()
 
 

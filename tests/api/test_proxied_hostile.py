@@ -16,6 +16,7 @@ from tests.api.served import ANALYST, DOMAIN, Served, error_info, reason, svid
 from tests.forge import authority
 from tests.forge_jwt import other_signature
 from tests.hostile_jwts import HOSTILE, TWINS, Hostile, Twin
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -38,7 +39,7 @@ async def refused(served: Served, stub: Any, metadata: Any) -> tuple[grpc.Status
     """How WhoAmI with ``metadata`` is refused, with its audit event and without a word of the token."""
     before = len(await served.refusals())
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await stub.WhoAmI(pb.WhoAmIRequest(), metadata=metadata, timeout=10)
+        await stub.WhoAmI(pb.WhoAmIRequest(), metadata=metadata, timeout=PATIENCE)
     code, why = reason(error.value)
     (event,) = [each for each in await served.audit() if each["type"] == "request.refused"][before:]
     assert (event["actor"], event["data"]["reason"]) == ("anonymous", why)
@@ -102,7 +103,7 @@ async def test_a_proxy_is_held_to_the_rules_of_x509_svids(served: Served, client
 async def test_a_proxy_of_an_unknown_authority_does_not_get_through_tls(served: Served) -> None:
     rogue = authority("rogue.example", at=svid().certificate.not_valid_before_utc).svid(EAST)
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await through(served, rogue).WhoAmI(pb.WhoAmIRequest(), metadata=bearer(token()), timeout=5)
+        await through(served, rogue).WhoAmI(pb.WhoAmIRequest(), metadata=bearer(token()), timeout=PATIENCE)
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from broker.client import AsyncClient, connect
 from broker.errors import BrokerError
 from broker.lease.sealing import SUITE, Recipient, Sealed, SealedTo
 from tests.api.ending_proxy import EndingProxy, ending_proxy
+from tests.api.judged import Judged
 from tests.api.proxied import EAST, WEST, serve_proxied, token
-from tests.api.served import ANALYST, CA, Served, ask, eventually, private, reason, start_task, svid
+from tests.api.served import ANALYST, CA, Served, ask, private, reason, start_task, svid
+from tests.clock import TICK, StoppableClock
+from tests.patience import PATIENCE, eventually
 
 ASK: dict[str, Any] = {
     "account": "dev",
@@ -31,8 +34,14 @@ ASK: dict[str, Any] = {
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serve_proxied(tmp_path) as running:
+def clock() -> StoppableClock:
+    """The broker's."""
+    return StoppableClock()
+
+
+@pytest.fixture
+async def served(tmp_path: Path, clock: StoppableClock) -> AsyncIterator[Served]:
+    async with serve_proxied(tmp_path, clock=clock) as running:
         yield running
 
 
@@ -289,27 +298,40 @@ async def test_a_token_moved_to_another_proxy_is_refused_there(served: Served, p
         assert refused.value.reason == "JWT_SVID_OF_ANOTHER_PROXY"
 
 
-async def test_a_hold_outlives_the_token_it_began_with(served: Served, proxy: EndingProxy) -> None:
-    ends = int(datetime.now(UTC).timestamp()) + 2
-    first = token(exp=ends)
+def at_its_end(clock: StoppableClock) -> tuple[str, datetime]:
+    """A token, the moment in which it is over, and the broker's clock stopped just before."""
+    ends = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=2)
+    clock.stop_at(ends - TICK)
+    return token(exp=int(ends.timestamp())), ends
+
+
+async def test_a_hold_outlives_the_token_it_began_with(
+    served: Served, proxy: EndingProxy, clock: StoppableClock
+) -> None:
+    first, ends = at_its_end(clock)
     async with agent(served.root, proxy.port, first) as client, client.task("held", hold=True, grace="10s") as task:
         private(served.root / "agent" / "token", token(jti="the next"))
+        clock.stop_at(ends)
 
         async def cut_and_back() -> bool:
             was_cut = (ANALYST, "JWT_SVID_EXPIRED") in await served.refusals()
             return was_cut and len(set(proxy.tokens)) == 2
 
-        await eventually(cut_and_back, seconds=10)
+        await eventually(cut_and_back)
         assert task.hold is not None
         assert not task.hold.ended.is_set()
         assert (await client.get_task(task.id)).is_open
     assert task.outcome is not None
 
 
-async def test_a_stream_whose_next_token_is_no_better_ends(served: Served, proxy: EndingProxy) -> None:
-    ends = int(datetime.now(UTC).timestamp()) + 2
-    async with agent(served.root, proxy.port, token(exp=ends)) as client, asyncio.timeout(10):
+async def test_a_stream_whose_next_token_is_no_better_ends(
+    served: Served, proxy: EndingProxy, clock: StoppableClock, judged: Judged
+) -> None:
+    text, ends = at_its_end(clock)
+    async with agent(served.root, proxy.port, text) as client, asyncio.timeout(PATIENCE):
+        watching = asyncio.ensure_future(anext(client.watch()))
+        await judged.again()
+        clock.stop_at(ends)
         with pytest.raises(BrokerError) as refused:
-            async for _ in client.watch():
-                pass
+            await watching
         assert refused.value.reason == "JWT_SVID_EXPIRED"

@@ -10,6 +10,7 @@ import pytest
 from broker.api.v1 import broker_service_pb2 as pb
 from tests.api.served import ANALYST, CA, DOMAIN, Served, ask, error_info, reason, start_task, svid
 from tests.forge import authority
+from tests.patience import PATIENCE
 
 INVALID, DENIED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
 
@@ -114,7 +115,7 @@ async def test_an_unregistered_agent(served: Served) -> None:
 )
 async def test_what_tls_itself_refuses_never_reaches_a_handler(served: Served, client: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await served.stub(client).WhoAmI(pb.WhoAmIRequest(), timeout=5)
+        await served.stub(client).WhoAmI(pb.WhoAmIRequest(), timeout=PATIENCE)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert await served.refusals() == []
 

@@ -21,6 +21,7 @@ from broker.identity.bundle import Bundles, TrustBundle
 from broker.identity.peer_cache import PeerCache
 from broker.identity.spiffe_id import SpiffeId
 from tests.forge import Forged, authority, der_san_uris
+from tests.patience import PATIENCE
 
 STARTED = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)
@@ -123,7 +124,7 @@ class Door(grpc.GenericRpcHandler):
 
 
 async def _ask(channel: grpc.aio.Channel, message: bytes = b"") -> str:
-    answer: bytes = await channel.unary_unary("/test.Door/Who")(message, timeout=10)
+    answer: bytes = await channel.unary_unary("/test.Door/Who")(message, timeout=PATIENCE)
     return answer.decode()
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from broker.cli.main import cli as broker_command
 from broker.client import calls
 from tests.client.fake_broker import FakeBroker, SvidFiles, svid_files
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = (sys.executable, "-m", "broker.cli")
@@ -74,7 +75,7 @@ def process(options: list[str], environment: dict[str, str]) -> Cli:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             cwd=ROOT,
             env=environment,
         )

@@ -16,6 +16,7 @@ from broker.errors import NotFound, Reason
 from broker.secret import Secret
 from tests.cli.conftest import COMMAND, ROOT, Cli
 from tests.client.fake_broker import ACTIVE, AGENT, FakeBroker
+from tests.patience import PATIENCE
 
 NOW = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
 
@@ -88,7 +89,7 @@ def test_holding_a_task_until_a_signal(fake: FakeBroker, options: list[str], env
     )
     fake.wait_until(lambda: bool(fake.held))
     holding.send_signal(signal.SIGTERM)
-    _, err = holding.communicate(timeout=20)
+    _, err = holding.communicate(timeout=PATIENCE)
     assert (holding.returncode, err) == (0, "broker: holding task-0\nbroker: let go of task-0; it ends in 4s\n")
     fake.wait_until(lambda: not fake.held)
 
@@ -133,7 +134,7 @@ def test_watching_prints_one_object_a_line(fake: FakeBroker, options: list[str],
     assert watching.stdout is not None
     lines = [json.loads(watching.stdout.readline()) for _ in range(2)]
     watching.send_signal(signal.SIGINT)
-    watching.communicate(timeout=20)
+    watching.communicate(timeout=PATIENCE)
     assert [(line["sequence"], line["type"], line["lease"]["state"]) for line in lines] == [
         (1, "lease.changed-0", "ACTIVE"),
         (2, "lease.changed-1", "ACTIVE"),

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from broker.api.v1 import lease_pb2, task_pb2
 from broker.errors import Denied, NotReady, Reason
 from tests.cli.conftest import ASK, COMMAND, ROOT, Cli
 from tests.client.fake_broker import ACTIVE, REVOKED, REVOKING, FakeBroker
+from tests.patience import PATIENCE, until
 
 TTL = ("--ttl", "5m")
 PRINT_ENVIRONMENT = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
@@ -64,23 +64,16 @@ def test_the_command_has_the_credential_in_its_environment_and_nowhere_else(
 
 
 def test_the_secret_is_on_no_command_line(spawn: Spawn, fake: FakeBroker, tmp_path: Path) -> None:
-    running = spawn("--", "sh", "-c", f"touch {tmp_path}/up; exec sleep 60")
+    running = spawn("--", "sh", "-c", f"touch {tmp_path}/up; exec sleep 1000")
     fake.wait_until(lambda: bool(fake.asked("ConfirmDelivery")))
-    _wait_for(tmp_path / "up")
+    until((tmp_path / "up").exists)
     try:
         lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
         assert any(b"sleep" in line for line in lines)
         assert not any(fake.secrets[0].encode() in line for line in lines)
     finally:
         running.terminate()
-        running.communicate(timeout=30)
-
-
-def _wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.01)
+        running.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +100,9 @@ def test_signals_reach_the_command_and_the_leases_end(
     running = spawn(
         "--", "bash", "-c", f"trap 'echo got {name}; exit 42' {name}; touch {tmp_path}/up; while :; do sleep 0.05; done"
     )
-    _wait_for(tmp_path / "up")
+    until((tmp_path / "up").exists)
     running.send_signal(number)
-    out, err = running.communicate(timeout=30)
+    out, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out) == (42, f"got {name}\n"), err
     assert states(fake) == ([task_pb2.Task.STATE_COMPLETED], [REVOKED])
 
@@ -117,10 +110,10 @@ def test_signals_reach_the_command_and_the_leases_end(
 def test_a_command_that_dies_of_the_signal_is_told_as_a_shell_would(
     spawn: Spawn, fake: FakeBroker, tmp_path: Path
 ) -> None:
-    running = spawn("--", "sh", "-c", f"touch {tmp_path}/up; exec sleep 60")
-    _wait_for(tmp_path / "up")
+    running = spawn("--", "sh", "-c", f"touch {tmp_path}/up; exec sleep 1000")
+    until((tmp_path / "up").exists)
     running.terminate()
-    running.communicate(timeout=30)
+    running.communicate(timeout=PATIENCE)
     assert running.returncode == 128 + signal.SIGTERM
     assert states(fake) == ([task_pb2.Task.STATE_COMPLETED], [REVOKED])
 
@@ -130,7 +123,7 @@ def test_a_signal_before_the_command_ends_everything(spawn: Spawn, fake: FakeBro
     holder: list[subprocess.Popen[str]] = []
     fake.before["RequestCredential"] = lambda: holder[0].terminate()
     holder.append(spawn("--", "touch", str(tmp_path / "ran")))
-    _, err = holder[0].communicate(timeout=30)
+    _, err = holder[0].communicate(timeout=PATIENCE)
     assert holder[0].returncode == 128 + signal.SIGTERM, err
     assert not (tmp_path / "ran").exists()
     assert [task.state for task in fake.tasks.values()] == [task_pb2.Task.STATE_COMPLETED]
@@ -145,19 +138,19 @@ def test_signals_while_tidying_up_change_nothing(spawn: Spawn, fake: FakeBroker)
 
     fake.before["CompleteTask"] = impatient
     holder.append(spawn("--", "sh", "-c", "exit 5"))
-    holder[0].communicate(timeout=30)
+    holder[0].communicate(timeout=PATIENCE)
     assert holder[0].returncode == 5
     assert states(fake) == ([task_pb2.Task.STATE_COMPLETED], [REVOKED])
 
 
 def test_a_killed_exec_lets_go_of_its_task(spawn: Spawn, fake: FakeBroker, tmp_path: Path) -> None:
     """SIGKILL leaves no time for anything: the held task is let go of, and the broker ends it."""
-    running = spawn("--grace", "3s", "--", "sh", "-c", f"touch {tmp_path}/up; exec sleep 60")
-    _wait_for(tmp_path / "up")
+    running = spawn("--grace", "3s", "--", "sh", "-c", f"touch {tmp_path}/up; exec sleep 1000")
+    until((tmp_path / "up").exists)
     assert fake.held == list(fake.tasks)
     assert fake.asked("HoldTask")[0].grace.seconds == 3
     os.killpg(running.pid, signal.SIGKILL)
-    running.communicate(timeout=30)
+    running.communicate(timeout=PATIENCE)
     fake.wait_until(lambda: not fake.held)
     assert fake.asked("CompleteTask") == []
 
@@ -211,25 +204,25 @@ def test_a_broker_that_is_away_at_the_end_does_not_change_the_exit_code(cli: Cli
 
 def test_a_task_that_ended_under_the_command_is_told(spawn: Spawn, fake: FakeBroker, tmp_path: Path) -> None:
     running = spawn("--", "sh", "-c", f"touch {tmp_path}/up; while ! test -e {tmp_path}/go; do sleep 0.05; done")
-    _wait_for(tmp_path / "up")
+    until((tmp_path / "up").exists)
     (task,) = fake.tasks.values()
     task.state = task_pb2.Task.STATE_ENDED
     fake.emit("task.ended", lease_pb2.Lease())  # wakes the stream, which then ends
     fake.wait_until(lambda: not fake.held)
     (tmp_path / "go").touch()
-    _, err = running.communicate(timeout=30)
+    _, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0
     assert f"task {task.id}, and its credential, had ended before the command did" in err
 
 
 def test_the_hold_survives_a_restarting_broker(spawn: Spawn, fake: FakeBroker, tmp_path: Path) -> None:
     running = spawn("--", "sh", "-c", f"touch {tmp_path}/up; while ! test -e {tmp_path}/go; do sleep 0.05; done")
-    _wait_for(tmp_path / "up")
+    until((tmp_path / "up").exists)
     fake.faults["HoldTask"] = [grpc.StatusCode.UNAVAILABLE]
     fake.break_streams()
     fake.wait_until(lambda: len(fake.asked("HoldTask")) == 3 and bool(fake.held))
     (tmp_path / "go").touch()
-    _, err = running.communicate(timeout=30)
+    _, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, err) == (0, "")
 
 

@@ -16,6 +16,7 @@ from broker.cli.main import cli as command
 from broker.errors import BrokerError, Denied, NotReady, Reason
 from tests.cli.conftest import COMMAND, ROOT, Cli
 from tests.client.fake_broker import FakeBroker
+from tests.patience import PATIENCE
 
 # Every module of the daemon's libraries that could be imported by mistake.
 DAEMON_ONLY = (
@@ -35,7 +36,7 @@ sys.meta_path.insert(0, Absent())
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", BLOCKED + code, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60
+        [sys.executable, "-c", BLOCKED + code, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE
     )
 
 
@@ -145,7 +146,9 @@ def test_an_unreachable_broker_exits_4(cli: Cli, fake: FakeBroker) -> None:
 
 
 def test_without_an_address_there_is_nothing_to_talk_to(environment: dict[str, str]) -> None:
-    done = subprocess.run([*COMMAND, "whoami"], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
+    done = subprocess.run(
+        [*COMMAND, "whoami"], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=PATIENCE
+    )
     assert done.returncode == 2
     assert "error: CONFIG_INVALID: There is no broker address." in done.stderr
     assert "BROKER_ADDRESS" in done.stderr
@@ -158,7 +161,7 @@ def test_nothing_of_grpc_or_py_spiffe_is_on_standard_error(fake: FakeBroker, env
         text=True,
         cwd=ROOT,
         env=environment,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 3
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]

@@ -26,6 +26,7 @@ from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import broker_service_pb2_grpc, contract_pb2, lease_pb2, task_pb2, template_pb2
 from broker.errors import BrokerError, NotFound, Reason
 from tests.forge import Authority, Forged, authority
+from tests.patience import PATIENCE
 
 TRUST_DOMAIN = "example.org"
 AGENT = f"spiffe://{TRUST_DOMAIN}/agent/one"
@@ -133,7 +134,7 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
         for stream in tuple(self._streams):
             stream.put(None)
 
-    def wait_until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
+    def wait_until(self, true: Callable[[], bool], seconds: float = PATIENCE) -> None:
         with self._changed:
             assert self._changed.wait_for(true, timeout=seconds), "it did not come to that"
 

@@ -16,6 +16,7 @@ from broker.api.v1 import task_pb2
 from broker.client import AsyncClient, Grant, TaskFacts, read
 from broker.errors import Defect, Denied, InvalidInput, NotReady, Reason, WrongState
 from tests.client.fake_broker import AGENT, REVOKING, FakeBroker
+from tests.patience import PATIENCE
 
 ASK: dict[str, Any] = {"account": "shop", "environment": "dev", "resource": "orders", "ttl": "5m"}
 
@@ -98,7 +99,7 @@ async def test_a_task_is_completed_when_it_is_cancelled_twice(client: AsyncClien
 
     def slow() -> None:
         loop.call_soon_threadsafe(completing.set)
-        asyncio.run_coroutine_threadsafe(finish.wait(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(finish.wait(), loop).result(PATIENCE)
 
     fake.before["CompleteTask"] = slow
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from broker.errors import BrokerError, InvalidInput, NotReady, Reason, Unauthent
 from tests.client.fake_broker import TRUST_DOMAIN, FakeBroker
 from tests.client.test_rotation import PushedSource, connect
 from tests.forge import Authority, Forged, authority
+from tests.patience import PATIENCE, becomes_true
 from tests.workloadapi.server import ScriptedWorkloadApi, answer, der, svid
 
 pytestmark = pytest.mark.usefixtures("hasty", "nothing_from_the_environment")
@@ -30,7 +31,6 @@ NOW = datetime.now(UTC)
 HOME, NEXT = authority(TRUST_DOMAIN, at=NOW), authority(TRUST_DOMAIN, at=NOW, name="next")
 PARTNER, OTHER = authority(PARTNER_DOMAIN, at=NOW), authority(OTHER_DOMAIN, at=NOW)
 EVERY_BUNDLE = {TRUST_DOMAIN: der(HOME), OTHER_DOMAIN: der(OTHER)}
-WAIT_SECONDS = 15.0
 
 
 @pytest.fixture
@@ -70,12 +70,6 @@ async def refusal(client: AsyncClient) -> BrokerError:
         with pytest.raises(BrokerError) as refused:
             await client.whoami()
     return refused.value
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def roots_in_use(client: AsyncClient) -> int:
@@ -349,7 +343,7 @@ async def test_a_root_that_is_taken_out_ends_what_it_opened(home: FakeBroker, ru
         await client.whoami()
         running.give({TRUST_DOMAIN: der(NEXT)})
         refused = None
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while refused is None:
                 try:
                     await client.whoami()
@@ -361,7 +355,7 @@ async def test_a_root_that_is_taken_out_ends_what_it_opened(home: FakeBroker, ru
             await client.whoami()
         assert len(home.calls) == before
         running.give({TRUST_DOMAIN: der(NEXT, HOME)})
-        await until(lambda: roots_in_use(client) == 2)
+        await becomes_true(lambda: roots_in_use(client) == 2)
         assert (await client.whoami()).owner == "Ada"
 
 
@@ -371,8 +365,8 @@ async def test_a_bundle_that_is_taken_away_ends_it_until_it_is_given_again(home:
         watching = asyncio.create_task(anext(client.watch(after_sequence=0)))
         await asyncio.to_thread(home.wait_until, lambda: bool(home.asked("WatchLeases")))
         running.give({OTHER_DOMAIN: der(OTHER)})
-        await until(lambda: client.connection.material is None)
-        async with asyncio.timeout(WAIT_SECONDS):
+        await becomes_true(lambda: client.connection.material is None)
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(NotReady) as ended:
                 await watching
         assert ended.value.reason is Reason.BROKER_BUNDLE_MISSING
@@ -384,7 +378,7 @@ async def test_a_bundle_that_is_taken_away_ends_it_until_it_is_given_again(home:
 
         running.give(EVERY_BUNDLE)
         given = False
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while not given:
                 try:
                     given = (await client.whoami()).owner == "Ada"
@@ -393,7 +387,7 @@ async def test_a_bundle_that_is_taken_away_ends_it_until_it_is_given_again(home:
         # It is followed as before, and once.
         assert sum(task.get_name() == "broker.client: follow the SVID" for task in asyncio.all_tasks()) == 1
         running.give({TRUST_DOMAIN: der(HOME, NEXT)})
-        await until(lambda: roots_in_use(client) == 2)
+        await becomes_true(lambda: roots_in_use(client) == 2)
 
 
 async def test_a_call_under_way_ends_well_when_the_bundle_is_taken_away(home: FakeBroker, running: Running) -> None:
@@ -401,7 +395,7 @@ async def test_a_call_under_way_ends_well_when_the_bundle_is_taken_away(home: Fa
     go_on = threading.Event()
 
     def wait() -> None:
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
 
     async with running.client as client:
         await client.templates()
@@ -409,7 +403,7 @@ async def test_a_call_under_way_ends_well_when_the_bundle_is_taken_away(home: Fa
         calling = asyncio.create_task(client.whoami())
         await asyncio.to_thread(home.wait_until, lambda: bool(home.asked("WhoAmI")))
         running.give({})
-        await until(lambda: client.connection.material is None)
+        await becomes_true(lambda: client.connection.material is None)
         go_on.set()
         assert (await calling).owner == "Ada"
 
@@ -437,12 +431,12 @@ async def test_a_bundle_that_is_none_takes_no_good_ones_place(running: Running, 
     async with running.client as client:
         await client.whoami()
         running.give({TRUST_DOMAIN: broken})
-        await until(lambda: client.connection.renewal_error is not None)
+        await becomes_true(lambda: client.connection.renewal_error is not None)
         assert client.connection.renewal_error is not None
         assert client.connection.renewal_error.reason is Reason.CONFIG_INVALID
         assert (await client.whoami()).owner == "Ada"
         running.give({TRUST_DOMAIN: der(HOME, NEXT)})
-        await until(lambda: roots_in_use(client) == 2)
+        await becomes_true(lambda: roots_in_use(client) == 2)
 
 
 async def test_a_bundle_file_beside_the_workload_api_is_followed(
@@ -457,5 +451,5 @@ async def test_a_bundle_file_beside_the_workload_api_is_followed(
             await client.whoami()
         assert refused.value.reason is Reason.BROKER_UNTRUSTED
         bundle.write_bytes(NEXT.pem + HOME.pem)
-        await until(lambda: roots_in_use(client) == 2)
+        await becomes_true(lambda: roots_in_use(client) == 2)
         assert (await client.whoami()).owner == "Ada"

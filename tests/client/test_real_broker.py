@@ -16,6 +16,7 @@ from broker.client import AsyncClient
 from broker.errors import BrokerError, Denied, InvalidInput, NotFound, Reason, WrongState
 from tests.api.served import ANALYST, CA, MIGRATOR, Served, serve, svid
 from tests.client.fake_broker import svid_files
+from tests.patience import PATIENCE
 
 ASK: dict[str, Any] = {
     "account": "dev",
@@ -128,7 +129,7 @@ async def test_a_dropped_hold_ends_the_task(analyst: AsyncClient, served: Served
     async with analyst.hold(task.id, grace="1s"):
         await asyncio.sleep(0)
         assert (await analyst.get_task(task.id)).is_open
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await analyst.get_task(task.id)).is_open:
             await asyncio.sleep(0.05)
     with pytest.raises(WrongState) as refused:
@@ -148,7 +149,7 @@ async def test_watching_from_now_on_and_resuming(analyst: AsyncClient, served: S
         second = await task.request("orders-readonly", **ASK)
         events = analyst.watch(after_sequence=first[-1].sequence)
         seen: list[tuple[str, str]] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             async for event in events:
                 assert event.lease is not None
                 seen.append((event.type, event.lease.id))
@@ -175,7 +176,7 @@ async def test_an_unconfirmed_credential_is_taken_back(tmp_path: Path) -> None:
         client.task("silent") as task,
     ):
         grant = await task.request("orders-readonly", **ASK, confirm=False)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while impatient.upstream.alive:
                 await asyncio.sleep(0.05)
         with pytest.raises(WrongState) as refused:

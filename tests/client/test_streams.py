@@ -13,12 +13,13 @@ from broker.client import AsyncClient, LeaseEvent
 from broker.client.streams import FIRST_WAIT, LAST_WAIT, wait_before
 from broker.errors import Denied, NotFound, NotReady, Reason, Unauthenticated
 from tests.client.fake_broker import FakeBroker
+from tests.patience import PATIENCE
 
 LEASE = lease_pb2.Lease(id="lease-1", state=lease_pb2.Lease.STATE_ACTIVE)
 
 
 async def take(events: AsyncGenerator[LeaseEvent, None], count: int) -> list[int]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         return [(await anext(events)).sequence for _ in range(count)]
 
 
@@ -59,13 +60,13 @@ async def test_watching_from_now_on_resumes_from_where_now_was(client: AsyncClie
     events = client.watch()
     first = asyncio.ensure_future(anext(events))
     await asyncio.to_thread(fake.wait_until, lambda: bool(fake.asked("WatchLeases")))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not fake._streams:
             await asyncio.sleep(0.01)
     await client.whoami()  # an answer on the same connection: the heartbeat has arrived before it
     fake.break_streams()
     fake.emit("lease.revoked", LEASE)
-    assert (await asyncio.wait_for(first, 10)).sequence == 4
+    assert (await asyncio.wait_for(first, PATIENCE)).sequence == 4
     assert [request.after_sequence for request in fake.asked("WatchLeases")] == [-1, 3]
     await events.aclose()
 
@@ -127,7 +128,7 @@ async def test_a_task_that_ends_under_its_holder_is_noticed(client: AsyncClient,
     async with client.task("held", hold=True) as task:
         await client.complete_task(task.id)  # as an operator would
         assert task.hold is not None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await task.hold.ended.wait()
         assert task.hold.error is None
 

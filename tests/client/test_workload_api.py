@@ -22,6 +22,7 @@ from broker.errors import InvalidInput, Reason, Unauthenticated
 from broker.identity.spiffe_id import SpiffeId
 from tests.client.fake_broker import AGENT, TRUST_DOMAIN, FakeBroker
 from tests.forge import Authority, authority
+from tests.patience import PATIENCE
 
 ID = SpiffeId.parse(AGENT)
 
@@ -68,7 +69,7 @@ async def test_the_svid_comes_with_its_own_trust_domains_bundle(
 async def test_a_pushed_svid_is_used_without_a_failed_call(fake: FakeBroker, sockets: WorkloadApiSockets) -> None:
     async with broker.client.connect(fake.address, workload_api=sockets.endpoint(ID)) as client:
         for number in range(1, 4):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while len(set(fake.serials)) < number:
                     await client.whoami()
             sockets.rotate(ID)
@@ -89,7 +90,7 @@ async def test_a_workload_api_that_restarts_is_found_again(
         second = WorkloadApiSockets(domain, [ID], path, SystemClock(), timedelta(minutes=5))
         await second.start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while len(set(fake.serials)) < 2:
                     await client.whoami()
                     await asyncio.sleep(0.02)
@@ -113,7 +114,7 @@ async def test_a_socket_nobody_serves_is_given_up_in_time(tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))  # bound, but nobody listens
     source = WorkloadApiSource(f"unix://{path}", timeout_seconds=0.5)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(Unauthenticated, match="gave no SVID"):
             await asyncio.to_thread(source.current)
 

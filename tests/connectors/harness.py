@@ -20,6 +20,7 @@ from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.fake import FakeConnector
 from tests.connectors.support import make_scope
+from tests.patience import PATIENCE
 
 ROLE_NAME = "orders-reader"
 
@@ -44,7 +45,9 @@ class Harness:
         return made
 
 
-def vault_settings(bao: ConfiguredOpenBao, address: str | None = None, timeout: float = 5.0) -> VaultDatabaseSettings:
+def vault_settings(
+    bao: ConfiguredOpenBao, address: str | None = None, timeout: float = PATIENCE
+) -> VaultDatabaseSettings:
     """Settings for the test's OpenBao, or for something else at ``address``."""
     target = bao.database.target
     return VaultDatabaseSettings(
@@ -76,7 +79,7 @@ def vault_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
 
 def aws_connector(endpoint: str, **settings: object) -> AwsSts:
     keys = AwsKeys(lambda: Secret("AKIAEXAMPLE"), lambda: Secret("secret-of-the-broker"))
-    options = {"region": "eu-central-1", "endpoint_url": endpoint, "threads": 4, **settings}
+    options = {"region": "eu-central-1", "endpoint_url": endpoint, "timeout": PATIENCE, "threads": 4, **settings}
     return AwsSts("aws", AwsStsSettings(**options), keys, SystemClock())  # type: ignore[arg-type]
 
 
@@ -123,7 +126,7 @@ def conninfo(login: DatabaseLogin) -> str:
         dbname=login.database,
         user=login.username,
         password=login.password.reveal(),
-        connect_timeout=5,
+        connect_timeout=int(PATIENCE),
     )
 
 

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import requests
 
+from tests.patience import PATIENCE
+
 _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding", "date", "server"}
 
 
@@ -54,13 +56,13 @@ class MishapProxy:
         rule = next((each for each in self.rules if request.startswith(each.route)), None)
         if rule is not None and rule.instead is not None:
             return rule.instead
-        got = self._session.request(method, self._target + path, headers=headers, data=body, timeout=10)
+        got = self._session.request(method, self._target + path, headers=headers, data=body, timeout=PATIENCE)
         kept = {name: value for name, value in got.headers.items() if name.lower() not in _HOP_BY_HOP}
         reply: Reply | None = Reply(got.status_code, got.content, kept)
         if rule is not None and reply is not None:
             self.answered.set()
             if rule.hold is not None:
-                rule.hold.wait(20)
+                rule.hold.wait(PATIENCE)
             reply = rule.change(reply)
         return reply
 

@@ -13,6 +13,7 @@ from broker.ports import Connector, Expired, Issued, NotYet, Revoked
 from broker.scope.canonical import canonical_json
 from tests.connectors.harness import Harness
 from tests.connectors.support import HOLDER, Ledger, assert_tells_no_secret, new_attempt
+from tests.patience import eventually
 
 TTL = timedelta(minutes=5)
 ALLOWANCE = timedelta(seconds=10)
@@ -34,13 +35,13 @@ async def issue(harness: Harness, connector: Connector, ledger: Ledger, ttl: tim
 async def gone(connector: Connector, ledger: Ledger, harness: Harness) -> bool:
     """Whether, asked until it is no longer a matter of a login in flight, the adapter says that all is over."""
     created_at = harness.clock.now() - 2 * ALLOWANCE
-    for _ in range(40):
+
+    async def revoked() -> bool:
         context = ledger.context(harness.clock.now(), created_at=created_at, allowance=ALLOWANCE, outcome_known=False)
-        outcome = await connector.revoke(ledger.handle, context)
-        if isinstance(outcome, Revoked):
-            return True
-        await asyncio.sleep(0.05)
-    return False
+        return isinstance(await connector.revoke(ledger.handle, context), Revoked)
+
+    await eventually(revoked)
+    return True
 
 
 def test_the_handle_is_chosen_before_any_call_and_is_json(harness: Harness) -> None:
@@ -52,10 +53,11 @@ def test_the_handle_is_chosen_before_any_call_and_is_json(harness: Harness) -> N
 
 async def test_what_is_issued_is_what_was_asked(harness: Harness) -> None:
     connector, ledger = harness.connector(), Ledger()
-    asked_until = harness.clock.now() + TTL
+    asked_from = harness.clock.now()
     issued = await issue(harness, connector, ledger)
-    # Whole seconds, rounded down: at most 1 s short, and 1 s for the calls.
-    assert asked_until - timedelta(seconds=2) <= issued.expires_at <= asked_until + connector.contract.on_expiry
+    asked_by = harness.clock.now()
+    # Whole seconds, rounded down: at most 1 s short.
+    assert asked_from + TTL - timedelta(seconds=1) <= issued.expires_at <= asked_by + TTL + connector.contract.on_expiry
     assert harness.works is None or harness.works(issued.credential)
 
 

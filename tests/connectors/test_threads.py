@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from broker.connectors.threads import Closing, Threads
+from tests.patience import PATIENCE
 
 
 async def test_no_more_calls_than_threads_run_at_a_time() -> None:
@@ -19,10 +20,10 @@ async def test_no_more_calls_than_threads_run_at_a_time() -> None:
         with lock:
             running += 1
             most = max(most, running)
-        barrier.wait(5)
+        barrier.wait(PATIENCE)
         with lock:
             running -= 1
-        barrier.wait(5)
+        barrier.wait(PATIENCE)
 
     await asyncio.gather(*(threads.run(call) for _ in range(6)))
     await threads.close()
@@ -43,11 +44,11 @@ async def test_a_result_that_nobody_waits_for_is_taken_back(closed_first: bool) 
 
     def make() -> str:
         begun.set()
-        go_on.wait(5)
+        go_on.wait(PATIENCE)
         return "made"
 
     work = asyncio.ensure_future(threads.run(make, undo=undone.append))
-    await asyncio.to_thread(begun.wait, 5)
+    await asyncio.to_thread(begun.wait, PATIENCE)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
@@ -68,7 +69,7 @@ async def test_a_call_that_has_not_begun_is_dropped() -> None:
     threads, go_on = Threads("t", 1), threading.Event()
     made: list[str] = []
     undone: list[None] = []
-    first = asyncio.ensure_future(threads.run(lambda: go_on.wait(5)))
+    first = asyncio.ensure_future(threads.run(lambda: go_on.wait(PATIENCE)))
     second = asyncio.ensure_future(threads.run(lambda: made.append("second"), undo=undone.append))
     await asyncio.sleep(0)
     second.cancel()

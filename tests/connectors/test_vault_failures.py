@@ -80,9 +80,10 @@ def cut_short(reply: Reply) -> Reply:
 
 @dataclass
 class Behind:
-    """A connector whose exchanges pass a proxy."""
+    """A connector whose exchanges pass a proxy at ``address``."""
 
     proxy: MishapProxy
+    address: str
     connector: VaultDatabase
     ledger: Ledger
 
@@ -104,11 +105,8 @@ def running_proxy(openbao_server: ConfiguredOpenBao) -> Iterator[tuple[MishapPro
 @pytest.fixture
 async def behind(openbao_server: ConfiguredOpenBao, running_proxy: tuple[MishapProxy, str]) -> AsyncIterator[Behind]:
     proxy, address = running_proxy
-    connector = VaultDatabase(
-        "orders-db", vault_settings(openbao_server, address, timeout=1.0), openbao_server.database.broker_token, CLOCK
-    )
-    ledger = Ledger()
-    yield Behind(proxy, connector, ledger)
+    connector, ledger = vault_connector(openbao_server, address), Ledger()
+    yield Behind(proxy, address, connector, ledger)
     proxy.rules.clear()
     if "lease" in ledger.handle:
         assert isinstance(await connector.revoke(ledger.handle, ledger.context(CLOCK.now())), Revoked)
@@ -224,15 +222,22 @@ async def test_what_could_not_be_noted_is_taken_back_at_once(
     with pytest.raises(WrongState):
         await behind.issue()
     await behind.connector.close()  # waits for what is under way
-    assert behind.proxy.seen[-len(taken_back) :] == taken_back
+    # The login's end is set meanwhile, which may come before, between or after.
+    seen = [request for request in behind.proxy.seen if request != RENEW]
+    assert seen[-len(taken_back) :] == taken_back
 
 
-async def test_a_server_that_does_not_answer_is_given_up(behind: Behind) -> None:
+async def test_a_server_that_does_not_answer_is_given_up(behind: Behind, openbao_server: ConfiguredOpenBao) -> None:
     hold = threading.Event()
     behind.proxy.rules.append(Rule(CREATE, hold=hold))
+    settings = vault_settings(openbao_server, behind.address, timeout=0.2)
+    hasty = VaultDatabase("orders-db", settings, openbao_server.database.broker_token, CLOCK)
+    expires_at = CLOCK.now() + timedelta(minutes=5)
+    handle = hasty.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
     with pytest.raises(UpstreamFailed) as caught:
-        await behind.issue()
+        await hasty.issue(handle, SCOPE, expires_at, behind.ledger.checkpoint)
     hold.set()
+    await hasty.close()
     assert caught.value.reason is Reason.UPSTREAM_UNAVAILABLE
     assert not caught.value.outcome_known
     assert "no answer in time" in caught.value.message

@@ -21,12 +21,15 @@ from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, vault_connector
 from tests.connectors.mishap_proxy import Rule, lost, mishap_proxy
 from tests.connectors.support import HOLDER, Ledger, make_scope, new_attempt
+from tests.patience import PATIENCE, becomes_true
 
 SCOPE = make_scope({"role": "orders-readonly"})
 CLOCK = SystemClock()
 TTL = timedelta(minutes=5)
-# How long an issue may take, and with it how long a login may be in flight: short, so that tests need not wait.
+# How long an issue may take, and with it how long a login may be in flight: short, so that tests need not wait, and
+# longer than any test takes, where the login is to be young.
 ALLOWANCE = timedelta(milliseconds=300)
+LONG_ALLOWANCE = timedelta(minutes=5)
 
 
 @pytest.fixture
@@ -57,12 +60,14 @@ def sweep(connector: VaultDatabase, ledger: Ledger, created_at: datetime, **chan
     return connector.revoke(ledger.handle, replace(context, **changes))  # type: ignore[arg-type]
 
 
-async def swept(connector: VaultDatabase, ledger: Ledger, created_at: datetime) -> list[RevokeOutcome]:
+async def swept(
+    connector: VaultDatabase, ledger: Ledger, created_at: datetime, **changes: object
+) -> list[RevokeOutcome]:
     """All outcomes until it is Revoked, asking again as it wants to be asked."""
     outcomes: list[RevokeOutcome] = []
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while not outcomes or not isinstance(outcomes[-1], Revoked):
-            outcome = await sweep(connector, ledger, created_at)  # type: ignore[misc]
+            outcome = await sweep(connector, ledger, created_at, **changes)  # type: ignore[misc]
             outcomes.append(outcome)
             if isinstance(outcome, NotYet):
                 assert outcome.retry_after is not None
@@ -95,15 +100,16 @@ async def test_an_orphan_without_accessor_or_lease_id_is_found_by_its_time(
     created_at = CLOCK.now()
     maker, ledger = Ledger(), Ledger()
     made = await issue(connector, maker)
+    given_up = CLOCK.now() + ALLOWANCE  # the call was made within its allowance, however long it took here
     assert isinstance(made.credential, DatabaseLogin)
     # As if neither checkpoint had been made: the ledger knows the intent's handle only, and no name.
     ledger.handle = {name: maker.handle[name] for name in ("attempt", "mount", "role", "holder")}
     ledger.names.discard(str(maker.handle["lease"]))
-    first = await sweep(connector, ledger, created_at)  # type: ignore[misc]
+    first = await sweep(connector, ledger, created_at, issue_deadline=created_at + LONG_ALLOWANCE)  # type: ignore[misc]
     assert isinstance(first, NotYet)
     assert not first.failed
     assert can_log_in(made.credential)  # it is young: it may be another attempt's, in flight
-    outcomes = await swept(connector, ledger, created_at)
+    outcomes = await swept(connector, ledger, created_at, issue_deadline=given_up)
     assert outcomes[-1] == Revoked(
         {
             "orphans_revoked": [maker.handle["lease"]],
@@ -134,7 +140,6 @@ async def test_a_token_whose_reply_was_lost_leaves_nothing(
 
 async def test_a_sweep_leaves_a_login_in_flight_alone(connector: VaultDatabase) -> None:
     """Mine is issued upstream and its checkpoint is under way, while the sweep of another attempt runs."""
-    created_at = CLOCK.now()
     other = Ledger()
     other.handle = connector.prepare(SCOPE, new_attempt(), HOLDER, CLOCK.now() + TTL)
     mine = Ledger()
@@ -151,16 +156,16 @@ async def test_a_sweep_leaves_a_login_in_flight_alone(connector: VaultDatabase) 
     work = asyncio.ensure_future(issue(connector, mine))
     await reached.wait()
     # The other attempt's window is long over; only my unknown login keeps its sweep from its proof.
-    allowance = timedelta(seconds=30)
-    long_over = {"issue_deadline": created_at - allowance}
-    first = await sweep(connector, other, created_at - 2 * allowance, **long_over)  # type: ignore[misc]
+    now = CLOCK.now()
+    long_over = {"issue_deadline": now - LONG_ALLOWANCE}
+    first = await sweep(connector, other, now - 2 * LONG_ALLOWANCE, **long_over)  # type: ignore[misc]
     assert isinstance(first, NotYet)
     assert not first.failed
     assert first.retry_after is not None
     assert first.retry_after <= timedelta(seconds=1)
     go_on.set()
     credential = (await work).credential
-    second = await sweep(connector, other, created_at - 2 * allowance, **long_over)  # type: ignore[misc]
+    second = await sweep(connector, other, now - 2 * LONG_ALLOWANCE, **long_over)  # type: ignore[misc]
     assert isinstance(second, Revoked)
     assert can_log_in(credential)
     assert isinstance(await connector.revoke(mine.handle, mine.context(CLOCK.now())), Revoked)
@@ -170,6 +175,7 @@ async def test_a_login_that_becomes_known_at_the_last_moment_is_left_alone(conne
     created_at = CLOCK.now()
     mine, other = Ledger(), Ledger()
     credential = (await issue(connector, mine)).credential
+    made_by = CLOCK.now()
     other.handle = connector.prepare(SCOPE, new_attempt(), HOLDER, CLOCK.now() + TTL)
     asked: list[Sequence[str]] = []
 
@@ -178,9 +184,9 @@ async def test_a_login_that_becomes_known_at_the_last_moment_is_left_alone(conne
         known = await mine.known(names)
         return known if len(asked) > 1 else known - {str(mine.handle["lease"])}
 
-    # Nothing may be in flight for longer than no time at all: in 2 s (rounding) my login is old enough to be ended.
-    at_once = {"issue_deadline": created_at, "known_upstream": known_when_asked_again}
-    async with asyncio.timeout(10):
+    # Nothing may be in flight for longer than mine took: in 2 s (rounding) more, my login is old enough to be ended.
+    at_once = {"issue_deadline": made_by, "known_upstream": known_when_asked_again}
+    async with asyncio.timeout(PATIENCE):
         while not isinstance(outcome := await sweep(connector, other, created_at, **at_once), Revoked):  # type: ignore[misc]
             asked.clear()
             await asyncio.sleep(0.1)
@@ -212,13 +218,11 @@ async def test_a_cancelled_call_that_makes_a_login_late_takes_it_back_itself(
         proxy.rules.append(Rule("GET /v1/database/creds/", hold=hold))
         behind = vault_connector(openbao_server, address)
         work = asyncio.ensure_future(issue(behind, ledger))
-        await asyncio.to_thread(proxy.answered.wait, 5)
+        assert await asyncio.to_thread(proxy.answered.wait, PATIENCE)
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work
         assert roles_of(ledger.handle) == 1
         hold.set()
-        async with asyncio.timeout(5):
-            while roles_of(ledger.handle):
-                await asyncio.sleep(0.02)
+        await becomes_true(lambda: not roles_of(ledger.handle))
         await behind.close()

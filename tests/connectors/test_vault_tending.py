@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from broker.errors import Reason, UpstreamFailed
 from broker.secret import Secret
 from tests.clock import ManualClock
 from tests.conftest import ConfiguredOpenBao
+from tests.patience import until
 
 
 def connector(openbao: ConfiguredOpenBao, token: str) -> VaultDatabase:
@@ -20,13 +21,17 @@ def connector(openbao: ConfiguredOpenBao, token: str) -> VaultDatabase:
 
 async def test_a_periodic_token_gets_its_period_again(openbao_server: ConfiguredOpenBao) -> None:
     root = openbao_server.root_client()
-    made = root.auth.token.create_orphan(period="10s", policies=["default"])["auth"]
-    before = root.auth.token.lookup_accessor(made["accessor"])["data"]["expire_time"]
-    while root.auth.token.lookup_accessor(made["accessor"])["data"]["ttl"] > 8:
-        time.sleep(0.05)  # OpenBao's own clock, in whole seconds
+    made = root.auth.token.create_orphan(period="10m", policies=["default"])["auth"]
+
+    def token() -> dict[str, Any]:
+        found: dict[str, Any] = root.auth.token.lookup_accessor(made["accessor"])["data"]
+        return found
+
+    before = token()
+    until(lambda: token()["ttl"] < before["ttl"])  # OpenBao's own clock, in whole seconds
     vault = connector(openbao_server, made["client_token"])
     await vault.tend()
-    assert root.auth.token.lookup_accessor(made["accessor"])["data"]["expire_time"] > before
+    assert token()["expire_time"] > before["expire_time"]
     await vault.close()
 
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,8 +22,10 @@ import yaml
 
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.config import load_config
-from tests.api.served import ANALYST, CA, Served, ask, eventually, serve, start_task, svid, write_config
+from tests.api.served import ANALYST, CA, Served, ask, serve, start_task, svid, write_config
+from tests.clock import TICK, StoppableClock
 from tests.daemon.warm import WarmBrokerd
+from tests.patience import PATIENCE, becomes_true, eventually, until
 
 ENVIRONMENT = {
     **os.environ,
@@ -43,20 +44,11 @@ def brokerd(config: Path) -> WarmBrokerd:
     return WarmBrokerd(config, ENVIRONMENT, config.with_suffix(".said"))
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not come true")
-
-
 def page(port: int, name: str) -> requests.Response | None:
     session = requests.Session()
     session.trust_env = False
     try:
-        return session.get(f"http://127.0.0.1:{port}/{name}", timeout=2)
+        return session.get(f"http://127.0.0.1:{port}/{name}", timeout=PATIENCE)
     except requests.ConnectionError:
         return None
 
@@ -70,7 +62,7 @@ def until_ready(config: Path, ended: Callable[[], int | None]) -> int:
         answer = page(port, "readyz")
         return answer is not None and answer.status_code == 200
 
-    wait_for(ready)
+    until(ready)
     return port
 
 
@@ -98,7 +90,7 @@ def running(config: Path) -> Iterator[tuple[WarmBrokerd, int]]:
 def refuses(config: Path) -> str:
     """What brokerd says before it exits 78."""
     process = brokerd(config)
-    assert process.wait(20) == 78
+    assert process.wait(PATIENCE) == 78
     return process.said()
 
 
@@ -112,7 +104,7 @@ def test_starts_tells_and_stops_as_told(tmp_path: Path) -> None:
             assert name in metrics.text
         assert (tmp_path / "state" / "brokerd.pid").read_text().strip() == str(process.pid)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
     assert not (tmp_path / "state" / "brokerd.pid").exists()
 
 
@@ -146,7 +138,7 @@ def test_two_cannot_share_a_ledger(tmp_path: Path) -> None:
         second.write_text(yaml.safe_dump(other))
         second.chmod(0o600)
         process = brokerd(second)
-        assert process.wait(20) != 0
+        assert process.wait(PATIENCE) != 0
         assert "ledger" in process.said()
 
 
@@ -158,7 +150,7 @@ def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
             holder.bind(tuple(taken))
             holder.listen()
             process = brokerd(config)
-            assert process.wait(20) == 69
+            assert process.wait(PATIENCE) == 69
             said = process.said()
         assert str(taken.port) in said
         assert "Traceback" not in said
@@ -178,13 +170,13 @@ def test_hangup_reloads_and_a_bad_set_keeps_the_last_good(tmp_path: Path) -> Non
         good = template.read_text()
         template.write_text(good + "surprise: 1\n")
         process.send_signal(signal.SIGHUP)
-        second = wait_for(lambda: (o := outcome(tmp_path))["generation"] > first["generation"] and o)
+        second = until(lambda: (o := outcome(tmp_path))["generation"] > first["generation"] and o)
         assert not second["ok"]
         assert any("orders-readonly.yaml" in problem and "surprise" in problem for problem in second["problems"])
         assert second["digest"] == first["digest"]
         template.write_text(good.replace("15m", "14m"))
         process.send_signal(signal.SIGHUP)
-        third = wait_for(lambda: (o := outcome(tmp_path))["generation"] > second["generation"] and o)
+        third = until(lambda: (o := outcome(tmp_path))["generation"] > second["generation"] and o)
         assert third["ok"]
         assert third["digest"] != first["digest"]
 
@@ -201,7 +193,7 @@ def test_an_atomic_swap_is_noticed(tmp_path: Path) -> None:
         template.write_text(template.read_text().replace("15m", "13m"))
         (tmp_path / "next").symlink_to("v2")
         (tmp_path / "next").rename(deploy)
-        second = wait_for(lambda: (o := outcome(tmp_path))["generation"] > first["generation"] and o)
+        second = until(lambda: (o := outcome(tmp_path))["generation"] > first["generation"] and o)
         assert second["ok"]
         assert second["digest"] != first["digest"]
 
@@ -249,7 +241,7 @@ async def test_stopping_takes_back_what_was_under_way(tmp_path: Path) -> None:
 
         async def slow(*args: Any) -> Any:
             reached.set()
-            await asyncio.sleep(0.3)
+            await becomes_true(lambda: served.daemon.gate.draining)
             return await issue(*args)
 
         served.upstream.issue = slow  # type: ignore[method-assign]
@@ -292,7 +284,7 @@ async def test_a_dropped_connection_takes_the_credential_back(tmp_path: Path) ->
 
         async def slow(*args: Any) -> Any:
             reached.set()
-            await asyncio.sleep(0.2)
+            await becomes_true(lambda: len(served.daemon._issuer._in_flight) > 1)  # its taking back waits for it
             return await issue(*args)
 
         served.upstream.issue = slow  # type: ignore[method-assign]
@@ -309,21 +301,20 @@ async def _ended(served: Served) -> bool:
 
 
 async def test_an_svid_that_expires_on_an_open_connection(tmp_path: Path) -> None:
-    async with serve(tmp_path) as served:
-        short = svid(ANALYST, ends=datetime.now(UTC) + timedelta(seconds=3) - CA.at)
+    """By the broker's clock; over TLS, which has its own, it is good for longer than the test lasts."""
+    clock = StoppableClock()
+    async with serve(tmp_path, clock=clock) as served:
+        short = svid(ANALYST, ends=datetime.now(UTC) + timedelta(minutes=5) - CA.at)
+        ends = short.certificate.not_valid_after_utc
+        clock.stop_at(ends)
         stub = served.stub(short)
         watch = stub.WatchLeases(pb.WatchLeasesRequest())
         await watch.read()
-
-        async def refused() -> bool:
-            try:
-                await stub.WhoAmI(pb.WhoAmIRequest())
-            except grpc.aio.AioRpcError as error:
-                assert error.code() is grpc.StatusCode.UNAUTHENTICATED
-                return True
-            return False
-
-        await eventually(refused, 10)
+        await stub.WhoAmI(pb.WhoAmIRequest())
+        clock.stop_at(ends + TICK)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.WhoAmI(pb.WhoAmIRequest())
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
         await served.stub().StartTask(pb.StartTaskRequest(request_id="x", purpose="makes no lease event"))
         await served.stub().RequestCredential(ask(await start_task(served.stub(), "y")))
         with pytest.raises(grpc.aio.AioRpcError) as cut:

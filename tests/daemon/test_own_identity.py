@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tests.api.served import DOMAIN, private, write_config
 from tests.clock import ManualClock
 from tests.daemon.test_life import brokerd, page, running
 from tests.forge import Forged, authority
+from tests.patience import PATIENCE, until
 from tests.workloadapi.server import ScriptedWorkloadApi, answer, der, svid
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -62,15 +62,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.close()
-
-
-def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    raise AssertionError("it did not come true")
 
 
 def reasons(identity: OwnIdentity, world: World) -> list[str]:
@@ -275,13 +266,13 @@ def test_the_process_serves_with_it_tells_of_it_and_stops_as_told(world: World) 
         ):
             assert line in metrics.text
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_the_process_does_not_start_without_it_and_may_be_started_again(world: World) -> None:
     world.api.stop()
     process = brokerd(world.root / "brokerd.yaml")
     try:
-        assert process.wait(30) == 69  # unavailable, not misconfigured: a supervisor tries again
+        assert process.wait(PATIENCE) == 69  # unavailable, not misconfigured: a supervisor tries again
     finally:
         process.kill()

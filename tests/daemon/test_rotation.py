@@ -6,7 +6,7 @@ The Workload API is the development one, which speaks the standard protocol; the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from broker.dev.trust_domain import TrustDomain
 from broker.dev.workload_api import WorkloadApiSockets
 from broker.identity.spiffe_id import SpiffeId
 from tests.api.served import ANALYST, CA, DOMAIN, Served, ask, reason, serve, start_task, svid
+from tests.patience import Pauses, becomes_true
 
 BROKER, AGENT = SpiffeId(DOMAIN, "/broker"), SpiffeId.parse(ANALYST)
 ROTATIONS = 6
@@ -82,12 +83,6 @@ class Callers:
                 self._stop.set()
 
 
-async def becomes_true(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_rotation_on_both_sides_fails_no_call(tmp_path: Path) -> None:
     async with world(tmp_path, timedelta(minutes=5)) as (served, sockets):
         own = served.daemon._identity.tls
@@ -109,8 +104,20 @@ async def test_rotation_on_both_sides_fails_no_call(tmp_path: Path) -> None:
 
 async def test_svids_that_live_for_seconds(tmp_path: Path) -> None:
     """As SPIRE would do it, by time alone: everybody is renewed at half of a few seconds, several times."""
-    ttl = timedelta(seconds=4)
-    async with world(tmp_path, ttl) as (served, sockets):
+    for seconds in (4, 20):
+        with Pauses() as pauses:
+            try:
+                await renewed_by_time(tmp_path / str(seconds), timedelta(seconds=seconds))
+                return
+            except Exception:
+                # Nobody can renew in time on a machine that stands still meanwhile. TLS asks the system's clock.
+                if pauses.seconds < seconds / 8:
+                    raise
+    await renewed_by_time(tmp_path / "slowly", timedelta(seconds=40))
+
+
+async def renewed_by_time(root: Path, ttl: timedelta) -> None:
+    async with world(root, ttl) as (served, sockets):
         own = served.daemon._identity.tls
         shown: set[str] = set()
         callers = Callers(served, sockets)
@@ -161,7 +168,6 @@ async def test_after_its_own_end_brokerd_grants_nothing_and_still_ends_what_it_g
         assert served.upstream.alive
         clock.by = timedelta(hours=1)
         served.daemon._identity.look()
-        await served.daemon._upkeep.tick()  # or the gate would first of all be shut for an old heartbeat
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.RequestCredential(ask(task, "r2"))
         assert reason(refused.value) == (grpc.StatusCode.UNAVAILABLE, "OWN_SVID_EXPIRED")

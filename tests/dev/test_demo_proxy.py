@@ -10,6 +10,7 @@ from aiohttp import ClientError, ClientSession, web
 
 from broker.cli.demo.proxy import HoldingProxy
 from tests.conftest import ConfiguredOpenBao
+from tests.patience import PATIENCE
 
 READ_ROLE = "orders-readonly"
 READ = f"/v1/database/creds/{READ_ROLE}"
@@ -64,14 +65,14 @@ async def test_the_answer_is_kept_back_after_it_was_given(upstream: tuple[Upstre
     async with ClientSession() as client:
         async with HoldingProxy(address, "database", READ_ROLE) as proxy:
             reading = asyncio.ensure_future(client.get(proxy.address + READ))
-            await asyncio.wait_for(proxy.held.wait(), 10)
+            await asyncio.wait_for(proxy.held.wait(), PATIENCE)
             assert [path for _, path, _, _ in played.asked] == [READ]
             # Others pass while it waits.
             async with client.get(proxy.address + "/v1/sys/health") as answer:
                 assert answer.status == 418
             assert not reading.done()
         # Nobody waits for ever when the proxy goes.
-        done, _ = await asyncio.wait({reading}, timeout=10)
+        done, _ = await asyncio.wait({reading}, timeout=PATIENCE)
         assert done
 
 
@@ -94,7 +95,7 @@ async def test_before_a_real_openbao(openbao_server: ConfiguredOpenBao) -> None:
         reading = asyncio.ensure_future(
             client.get(f"{proxy.address}/v1/{path}", headers={"X-Vault-Token": str(root.token)})
         )
-        await asyncio.wait_for(proxy.held.wait(), 10)
+        await asyncio.wait_for(proxy.held.wait(), PATIENCE)
         (made,) = listed(root, path) - before
         assert not reading.done()
         reading.cancel()

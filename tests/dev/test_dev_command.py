@@ -52,14 +52,14 @@ def pasted(lines: list[str]) -> str:
 
 def test_a_session_at_the_terminal(start: Start, place: Path) -> None:
     dev = start()
-    greeting = dev.until(_READY, 60)
+    greeting = dev.until(_READY)
     assert "deploy      deploy, watched" in dev.output
 
     # A second one leaves the first one's state alone.
     current = place / ".broker-dev" / "deploy" / "current"
     before = current.readlink()
     second = start()
-    assert second.to_its_end(30) == 2, second.output
+    assert second.to_its_end() == 2, second.output
     assert "is in use by another process" in second.output
     assert current.readlink() == before
 
@@ -77,17 +77,17 @@ def test_a_session_at_the_terminal(start: Start, place: Path) -> None:
     template = place / "deploy" / "templates" / "orders-readonly.yaml"
     original = template.read_text()
     template.write_text(original.replace("max_ttl: 15m", "max_ttl: 14m"))
-    dev.until("new deploy set in force: 4 agents, 3 templates, 6 policies", 15)
+    dev.until("new deploy set in force: 4 agents, 3 templates, 6 policies")
     template.write_text(original.replace("max_ttl: 15m", "max_ttl: soon"))
-    told = dev.until("the last good set stays in force", 15)
+    told = dev.until("the last good set stays in force")
     assert any(line.startswith("deploy/templates/orders-readonly.yaml:10: max_ttl: ") for line in told)
     template.write_text(original.replace("max_ttl: 15m", "max_ttl: 14m"))
-    dev.until("the deploy set is again the one in force", 15)
+    dev.until("the deploy set is again the one in force")
 
     state = place / ".broker-dev"
     secrets = secrets_in(state)
     dev.tell(signal.SIGINT)
-    assert dev.to_its_end(30) == 0
+    assert dev.to_its_end() == 0
     assert dev.lines[-1] == "stopped; nothing is left running. State: .broker-dev"
     assert {"postgres", "bao"} <= set(dev.family.values())
     assert dev.left() == {}
@@ -98,6 +98,6 @@ def test_a_session_at_the_terminal(start: Start, place: Path) -> None:
 def test_a_bad_set_is_told_and_nothing_is_started(start: Start, place: Path) -> None:
     (place / "deploy" / "people.yaml").unlink()
     dev = start()
-    assert dev.to_its_end(30) == 2, dev.output
+    assert dev.to_its_end() == 2, dev.output
     assert any(line.startswith("deploy/people.yaml:1: is missing") for line in dev.lines), dev.output
     assert dev.family == {}

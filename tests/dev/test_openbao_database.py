@@ -16,6 +16,7 @@ from broker.dev.postgres import PostgresFacts
 from broker.errors import InvalidInput, Reason
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
+from tests.patience import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def test_a_reconnect_loop_does_not_survive(
     for agent in agents:
         agent.start()
     try:
-        assert connected.wait(5)
+        assert connected.wait(PATIENCE)
         revoke(openbao_server, writer)
         with psycopg.connect(postgres_server.conninfo()) as admin:
             sessions = admin.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", [writer.username]).fetchall()

@@ -16,6 +16,7 @@ import pytest
 
 from broker.dev.process import ServerProcess, stop_recorded
 from broker.errors import Reason, UpstreamFailed
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 # With a child that does not hear the signal its parent gets.
@@ -28,7 +29,7 @@ STUBBORN = [
 ENVIRONMENT = {"PATH": os.defpath}
 
 
-def eventually(true: Callable[[], bool], within: float = 10.0) -> bool:
+def eventually(true: Callable[[], bool], within: float = PATIENCE) -> bool:
     end = time.monotonic() + within
     while not true():
         if time.monotonic() > end:
@@ -55,7 +56,7 @@ def logged(process: ServerProcess, text: str) -> bool:
 def test_stop_ends_it_and_is_the_same_twice(tmp_path: Path) -> None:
     process = server(tmp_path)
     process.start(SLEEPER)
-    process.wait_until(lambda: logged(process, "started"), within=10)
+    process.wait_until(lambda: logged(process, "started"), within=PATIENCE)
     pid = process.pid
     assert pid is not None
     family = [psutil.Process(pid), *psutil.Process(pid).children()]
@@ -69,7 +70,7 @@ def test_stop_ends_it_and_is_the_same_twice(tmp_path: Path) -> None:
 def test_what_does_not_listen_is_killed_after_its_grace(tmp_path: Path) -> None:
     process = server(tmp_path, grace=0.2)
     process.start(STUBBORN)
-    process.wait_until(lambda: logged(process, "deaf"), within=10)
+    process.wait_until(lambda: logged(process, "deaf"), within=PATIENCE)
     pid = process.pid
     assert pid is not None
     process.stop()
@@ -79,7 +80,7 @@ def test_what_does_not_listen_is_killed_after_its_grace(tmp_path: Path) -> None:
 def test_kill_gives_it_no_chance_to_tidy_up(tmp_path: Path) -> None:
     process = server(tmp_path)
     process.start(["/bin/sh", "-c", "trap 'echo tidied; exit' TERM; echo started; while :; do sleep 0.05; done"])
-    process.wait_until(lambda: logged(process, "started"), within=10)
+    process.wait_until(lambda: logged(process, "started"), within=PATIENCE)
     process.kill()
     assert not process.running
     assert not logged(process, "tidied")
@@ -89,7 +90,7 @@ def test_it_inherits_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("STRAY", "leak")
     process = server(tmp_path)
     process.start(["/bin/sh", "-c", "env; echo done; exec sleep 1000"])
-    process.wait_until(lambda: logged(process, "done"), within=10)
+    process.wait_until(lambda: logged(process, "done"), within=PATIENCE)
     process.stop()
     assert "STRAY" not in process.log.read_text()
 
@@ -98,7 +99,7 @@ def test_a_server_that_ends_while_starting_is_told_with_its_log(tmp_path: Path) 
     process = server(tmp_path)
     process.start(["/bin/sh", "-c", "echo no such luck; exit 3"])
     with pytest.raises(UpstreamFailed, match="no such luck") as failed:
-        process.wait_until(lambda: False, within=10)
+        process.wait_until(lambda: False, within=PATIENCE)
     assert failed.value.reason is Reason.UPSTREAM_UNAVAILABLE
     process.stop()
 

@@ -23,10 +23,10 @@ from broker.dev.stack import BROKER_DNS_NAME, BROKER_ID
 from broker.errors import InvalidInput, NotReady, UpstreamFailed
 from tests.dev.small_stack import READY, REPORTER, make_stack
 from tests.dev.test_process import eventually, gone
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
-IN_TIME = 10.0
 
 
 def started_under(pid: int) -> list[psutil.Process]:
@@ -52,7 +52,7 @@ async def test_its_life(state: Path) -> None:
     assert {"postgres", "bao"} <= names
 
     # An agent gets its SVID; the broker's own is in files, for its DNS name, of the same trust domain.
-    source = await asyncio.to_thread(X509Source, socket_path=facts.endpoints[REPORTER], timeout_in_seconds=IN_TIME)
+    source = await asyncio.to_thread(X509Source, socket_path=facts.endpoints[REPORTER], timeout_in_seconds=PATIENCE)
     assert str(source.get_x509_context().default_svid.spiffe_id) == str(REPORTER)
     await asyncio.to_thread(source.close)
     certificate = x509.load_pem_x509_certificate(facts.certificate.read_bytes())
@@ -154,7 +154,7 @@ def test_a_signal_ends_it_in_order(stack: Stack) -> None:
     processes = started_under(told.pid)
     assert {"postgres", "bao"} <= {process.name() for process in processes}
     told.send_signal(signal.SIGTERM)
-    assert told.wait(IN_TIME) == 0
+    assert told.wait(PATIENCE) == 0
     assert [process for process in processes if not gone(process.pid)] == []
 
 

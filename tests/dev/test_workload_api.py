@@ -20,11 +20,11 @@ from broker.clock import SystemClock
 from broker.dev.trust_domain import TrustDomain
 from broker.dev.workload_api import WorkloadApiSockets
 from broker.identity.spiffe_id import SpiffeId
+from tests.patience import PATIENCE
 
 REPORTER = SpiffeId.parse("spiffe://dev.broker.internal/agent/reporter")
 WRITER = SpiffeId.parse("spiffe://dev.broker.internal/agent/writer")
 HEADER = (("workload.spiffe.io", "true"),)
-IN_TIME = 10.0
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def sockets(domain: TrustDomain, tmp_path: Path) -> AsyncIterator[Workload
 
 
 def x509_source(sockets: WorkloadApiSockets, spiffe_id: SpiffeId) -> X509Source:
-    return X509Source(socket_path=sockets.endpoint(spiffe_id), timeout_in_seconds=IN_TIME)
+    return X509Source(socket_path=sockets.endpoint(spiffe_id), timeout_in_seconds=PATIENCE)
 
 
 async def test_each_socket_is_its_identity_and_only_its_owner_opens_it(sockets: WorkloadApiSockets) -> None:
@@ -59,7 +59,7 @@ async def test_a_rotated_svid_is_pushed(sockets: WorkloadApiSockets) -> None:
     source.subscribe_for_updates(lambda: loop.call_soon_threadsafe(pushed.set))
     before = source.get_x509_context().default_svid.leaf.serial_number
     sockets.rotate(REPORTER)
-    await asyncio.wait_for(pushed.wait(), IN_TIME)
+    await asyncio.wait_for(pushed.wait(), PATIENCE)
     assert source.get_x509_context().default_svid.leaf.serial_number != before
     await asyncio.to_thread(source.close)
 
@@ -71,7 +71,7 @@ async def test_without_being_asked_a_fresh_svid_comes_at_half_life(domain: Trust
     loop, pushed = asyncio.get_running_loop(), asyncio.Event()
     source.subscribe_for_updates(lambda: loop.call_soon_threadsafe(pushed.set))
     first = source.get_x509_context().default_svid.leaf
-    await asyncio.wait_for(pushed.wait(), IN_TIME)
+    await asyncio.wait_for(pushed.wait(), PATIENCE)
     second = source.get_x509_context().default_svid.leaf
     # Lives 2 s; the next comes after 1 s, so it is made before the first one's end.
     assert first.not_valid_before_utc < second.not_valid_before_utc + timedelta(seconds=10) <= first.not_valid_after_utc
@@ -90,7 +90,7 @@ async def test_a_source_survives_a_restart_of_the_server(
     again = WorkloadApiSockets(domain, [REPORTER], tmp_path / "sockets", SystemClock())
     await again.start()
     try:
-        await asyncio.wait_for(pushed.wait(), IN_TIME)
+        await asyncio.wait_for(pushed.wait(), PATIENCE)
         assert not source.is_closed()
     finally:
         await asyncio.to_thread(source.close)
@@ -99,10 +99,10 @@ async def test_a_source_survives_a_restart_of_the_server(
 
 async def test_jwt_svids_for_an_audience_validated_by_bundle_and_by_server(sockets: WorkloadApiSockets) -> None:
     def fetch() -> tuple[str, str, str]:
-        with JwtSource(socket_path=sockets.endpoint(REPORTER), timeout_in_seconds=IN_TIME) as source:
+        with JwtSource(socket_path=sockets.endpoint(REPORTER), timeout_in_seconds=PATIENCE) as source:
             svid = source.fetch_svid(audience={"broker"})
             bundle = source.get_bundle_for_trust_domain(SpiffeTrustDomain("dev.broker.internal"))
-        client = WorkloadApiClient(sockets.endpoint(WRITER), default_timeout=IN_TIME)
+        client = WorkloadApiClient(sockets.endpoint(WRITER), default_timeout=PATIENCE)
         validated = client.validate_jwt_svid(svid.token, "broker")
         client.close()
         type(svid).parse_and_validate(svid.token, bundle, {"broker"})
@@ -116,7 +116,7 @@ async def test_no_jwt_svid_for_another_identity_and_no_validation_for_another_au
     sockets: WorkloadApiSockets,
 ) -> None:
     def ask() -> None:
-        client = WorkloadApiClient(sockets.endpoint(REPORTER), default_timeout=IN_TIME)
+        client = WorkloadApiClient(sockets.endpoint(REPORTER), default_timeout=PATIENCE)
         with pytest.raises(FetchJwtSvidError, match="reporter"):
             client.fetch_jwt_svid(audience={"broker"}, subject=PySpiffeId(str(WRITER)))
         token = client.fetch_jwt_svid(audience={"broker"}).token
@@ -141,7 +141,7 @@ async def test_a_call_without_the_header_is_refused(
             "ValidateJWTSVID": messages.ValidateJWTSVIDRequest(audience="broker", svid="x.y.z"),
         }
         for method, request in calls.items():
-            call = getattr(stub, method)(request, metadata=metadata, timeout=IN_TIME)
+            call = getattr(stub, method)(request, metadata=metadata, timeout=PATIENCE)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await (call if method in ("FetchJWTSVID", "ValidateJWTSVID") else call.read())
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, method
@@ -164,7 +164,7 @@ async def test_an_empty_or_malformed_argument_is_refused(
     async with grpc.aio.insecure_channel(f"unix:{sockets.sockets[REPORTER]}") as channel:
         stub = workload_pb2_grpc.SpiffeWorkloadAPIStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await getattr(stub, method)(request_message, metadata=HEADER, timeout=IN_TIME)
+            await getattr(stub, method)(request_message, metadata=HEADER, timeout=PATIENCE)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 

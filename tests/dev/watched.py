@@ -17,8 +17,11 @@ from pathlib import Path
 import psutil
 
 from tests.dev.test_process import gone
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
+# Whole stacks are started meanwhile, and the demo is told from its beginning to its end.
+WHOLE_STORY_SECONDS = 10 * PATIENCE
 NOWHERE = "http://127.0.0.1:9"
 # A person's shell may say all of this, about servers that are none of ours.
 SOMEBODYS = {
@@ -68,10 +71,10 @@ class Watched:
     def output(self) -> str:
         return "\n".join(self.lines)
 
-    def until(self, text: str, within: float) -> list[str]:
+    def until(self, text: str) -> list[str]:
         """Lines from here to the one that holds ``text``."""
         seen: list[str] = []
-        end = time.monotonic() + within
+        end = time.monotonic() + WHOLE_STORY_SECONDS
         while True:
             line = self._next(end)
             assert line is not None, f"ended without {text!r}:\n{self.output}"
@@ -79,12 +82,12 @@ class Watched:
             if text in line:
                 return seen
 
-    def to_its_end(self, within: float) -> int:
+    def to_its_end(self) -> int:
         """The exit code, after everything it had to say."""
-        end = time.monotonic() + within
+        end = time.monotonic() + WHOLE_STORY_SECONDS
         while self._next(end) is not None:
             continue
-        return self._process.wait(10)
+        return self._process.wait(PATIENCE)
 
     def tell(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -96,7 +99,7 @@ class Watched:
     def kill(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait(10)
+        self._process.wait(PATIENCE)
 
     def _next(self, end: float) -> str | None:
         while True:

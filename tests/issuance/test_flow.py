@@ -27,7 +27,8 @@ from broker.lease.credential import ContractClass, DatabaseLogin
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, State
 from broker.ports import EndCause, LeaseFilter, TaskState
 from tests.connectors.fake import IssueMishap, RevokeMishap, contract
-from tests.issuance.world import ALICE, BOB, EVE, ISSUE_TIMEOUT, TENANT, TTL, World
+from tests.issuance.world import ALICE, BOB, EVE, ISSUE_TIMEOUT, TENANT, TTL, WAIT, World
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -68,20 +69,23 @@ async def test_a_grant_is_active_and_carries_its_credential_once(world: World) -
     assert world.upstream.usable(grant.lease.attempt_id, world.clock.now())
 
 
-async def test_intent_is_durable_before_the_upstream_is_called(tmp_path: Path) -> None:
-    world = await World.open(tmp_path, issue_timeout=timedelta(milliseconds=300))
-    world.upstream.issue_mishaps.append(IssueMishap.HANG)
-    asking = asyncio.create_task(world.grant(await world.task()))
-    await world.upstream.hanging.wait()
-    assert await leases(world) == [State.ISSUING]
-    asking.cancel()
-    await world.close()
+async def test_intent_is_durable_before_the_upstream_is_called(world: World) -> None:
+    found: list[State] = []
+    issue = world.upstream.issue
+
+    async def looking(*args: object) -> object:
+        found.extend(await leases(world))
+        return await issue(*args)  # type: ignore[arg-type]
+
+    world.upstream.issue = looking  # type: ignore[method-assign, assignment]
+    await world.grant(await world.task())
+    assert found == [State.ISSUING]
 
 
 async def test_completing_the_task_ends_the_lease(world: World) -> None:
     task = await world.task()
     lease_id, attempt = granted(await world.grant(task))
-    done, found = await world.tasks.complete(world.caller(), task.id, timedelta(seconds=5))
+    done, found = await world.tasks.complete(world.caller(), task.id, WAIT)
     assert done.state is TaskState.COMPLETED
     assert [(lease.id, lease.state, lease.cause) for lease in found] == [(lease_id, State.REVOKED, EndCause.COMPLETED)]
     assert attempt not in world.upstream.alive
@@ -202,7 +206,7 @@ async def test_a_closed_gate_stops_grants_but_not_revocation(world: World) -> No
     world.gate.draining = True
     with pytest.raises(NotReady):
         await world.grant(task, name="r2")
-    lease = await world.leases.revoke(world.caller(), lease_id, timedelta(seconds=5))
+    lease = await world.leases.revoke(world.caller(), lease_id, WAIT)
     assert lease.state is State.REVOKED
 
 
@@ -268,11 +272,11 @@ async def test_two_agents_and_two_steps_do_not_end_each_other(world: World) -> N
     plan, _ = granted(await world.grant(task, name="p", step="plan"))
     run, _ = granted(await world.grant(task, name="e", step="execute"))
     bobs, _ = granted(await world.grant(task, BOB))
-    await world.leases.revoke(world.caller(), plan, timedelta(seconds=5))
+    await world.leases.revoke(world.caller(), plan, WAIT)
     assert (await world.lease(plan)).state is State.REVOKED
     assert (await world.lease(run)).state is State.ACTIVE
     assert (await world.lease(bobs, BOB)).state is State.ACTIVE
-    _, found = await world.tasks.complete(world.caller(), task.id, timedelta(seconds=5))
+    _, found = await world.tasks.complete(world.caller(), task.id, WAIT)
     assert {lease.state for lease in found} == {State.REVOKED}
 
 
@@ -330,7 +334,7 @@ async def test_many_retries_at_once_leave_at_most_one_alive(world: World) -> Non
 async def test_an_ended_lease_is_not_reopened(world: World) -> None:
     task = await world.task()
     lease_id, _ = granted(await world.grant(task))
-    await world.leases.revoke(world.caller(), lease_id, timedelta(seconds=5))
+    await world.leases.revoke(world.caller(), lease_id, WAIT)
     with pytest.raises(WrongState) as refused:
         await world.grant(task)
     assert refused.value.reason is Reason.LEASE_ENDED
@@ -468,22 +472,24 @@ async def _failures(world: World, lease_id: str, count: int) -> bool:
     return (await world.lease(lease_id)).failures >= count
 
 
-async def test_one_stuck_lease_does_not_hold_up_the_others(world: World) -> None:
+async def test_one_stuck_lease_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    world = await World.open(tmp_path, try_timeout=timedelta(milliseconds=500))  # closing waits for it
     task = await world.task()
     stuck, _ = granted(await world.grant(task, name="stuck"))
     fine, _ = granted(await world.grant(task, name="fine"))
     world.upstream.revoke_mishaps.append(RevokeMishap.HANG)
     await world.leases.revoke(world.caller(), stuck, timedelta(0))
     await world.upstream.hanging.wait()
-    lease = await world.leases.revoke(world.caller(), fine, timedelta(seconds=5))
+    lease = await world.leases.revoke(world.caller(), fine, WAIT)
     assert lease.state is State.REVOKED
+    await world.close()
 
 
 async def test_only_time_ends_what_only_time_can_end(world: World) -> None:
     task = await world.task()
     world.upstream.contract = contract(ContractClass.EXPIRY_ONLY)
     lease_id, _ = granted(await world.grant(task))
-    _, found = await world.tasks.complete(world.caller(), task.id, timedelta(seconds=5))
+    _, found = await world.tasks.complete(world.caller(), task.id, WAIT)
     assert [lease.state for lease in found] == [State.REVOKING]
     await world.pass_time(TTL)
     await ended(world, lease_id, State.EXPIRED)
@@ -522,7 +528,7 @@ async def test_a_hold_tells_when_its_task_ends(world: World) -> None:
     following = asyncio.ensure_future(anext(beats))
     await asyncio.sleep(0.01)
     await world.tasks.complete(world.caller(), task.id, timedelta(0))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         last = await following
     assert last.task.state is TaskState.COMPLETED
     with pytest.raises(StopAsyncIteration):
@@ -543,9 +549,9 @@ async def test_the_watcher_sees_every_change_in_order(world: World) -> None:
     assert await anext(stream) == 0
     lease_id, attempt = granted(await world.grant(await world.task()))
     await world.leases.confirm(world.caller(), lease_id, attempt)
-    await world.leases.revoke(world.caller(), lease_id, timedelta(seconds=5))
+    await world.leases.revoke(world.caller(), lease_id, WAIT)
     seen, last = [], 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         async for event in stream:
             assert not isinstance(event, int)
             assert event.previous == last
@@ -583,5 +589,5 @@ async def test_living_states_are_the_ones_with_a_due_time(world: World) -> None:
     found = await world.store.list_leases(LeaseFilter(TENANT, str(ALICE.spiffe_id)), "", 100)
     assert all((lease.state in MAYBE_ALIVE) == (lease.next_due is not None) for lease in found)
     first = replace(found[0])
-    await world.leases.revoke(world.caller(), first.id, timedelta(seconds=5))
+    await world.leases.revoke(world.caller(), first.id, WAIT)
     assert (await world.lease(first.id)).next_due is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,7 +19,7 @@ from broker.issuance.refusals import RefusalBudget
 from broker.issuance.tasks import TaskDesk, TaskOrder
 from broker.policy.cedar import PolicySet
 from broker.ports import DeploySet, Lease, Task
-from broker.revocation.revoker import Revoker
+from broker.revocation.revoker import TRY_TIMEOUT, Revoker
 from broker.scope.model import AccessClass, ScopeTemplate
 from broker.scope.parameters import EnumParameter
 from broker.scope.request import AccessRequest
@@ -28,9 +27,12 @@ from broker.stores.sqlite import SqliteStore
 from broker.upkeep import Upkeep
 from tests.clock import START, CountingRng, ManualClock
 from tests.connectors.fake import FakeConnector
+from tests.patience import PATIENCE, eventually
 
 TENANT = "test"
-ISSUE_TIMEOUT = timedelta(seconds=10)
+ISSUE_TIMEOUT = timedelta(seconds=PATIENCE)
+# For an end that is waited for, in real time.
+WAIT = timedelta(seconds=PATIENCE)
 TTL = timedelta(minutes=5)
 OWNER = Person("https://idp.test", "ada", "Ada")
 
@@ -106,13 +108,13 @@ class World:
     upkeep: Upkeep
 
     @classmethod
-    async def open(cls, directory: Path, **issuer_options: Any) -> World:
+    async def open(cls, directory: Path, *, try_timeout: timedelta = TRY_TIMEOUT, **issuer_options: Any) -> World:
         clock, rng = ManualClock(), CountingRng()
         upstream = FakeConnector(clock)
         store = await SqliteStore.open(directory / "ledger.sqlite3", StaticKeys(), writer="w1")
         gate = Gate(timedelta(seconds=5), 1000, timedelta(minutes=5), heartbeat=START)
         connectors = {"fake": upstream}
-        revoker = Revoker(store, connectors.get, clock, rng, workers=4, try_timeout=timedelta(milliseconds=500))
+        revoker = Revoker(store, connectors.get, clock, rng, workers=4, try_timeout=try_timeout)
         deploy = DeploySet(
             digest="d" * 64,
             registry=Registry([ALICE, BOB, EVE]),
@@ -169,6 +171,4 @@ class World:
 
     async def settle(self, condition: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         """Wait (in real time, not the test's) until the revoker has done what it will do."""
-        async with asyncio.timeout(10):
-            while not await condition():
-                await asyncio.sleep(0.002)
+        await eventually(condition)

@@ -10,6 +10,7 @@ import pytest
 from broker.errors import BrokerError, Reason, Unauthenticated
 from broker.workloadapi.follow import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, Follower, pause
 from broker.workloadapi.source import Update
+from tests.patience import PATIENCE
 
 AWAY = Unauthenticated(Reason.SVID_MISSING, "away.")
 
@@ -81,10 +82,10 @@ def test_only_what_is_new_is_told() -> None:
     follower._changed = lambda: (told.append(follower.latest), pushed.set())
     api.push(update(1))
     api.push(update(2))
-    assert pushed.wait(10)
+    assert pushed.wait(PATIENCE)
     assert told == [update(2)]
     follower.close()
-    assert api.closed.wait(10)
+    assert api.closed.wait(PATIENCE)
 
 
 def test_closing_before_following_lets_go_as_well() -> None:

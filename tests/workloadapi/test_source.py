@@ -15,13 +15,13 @@ from broker.errors import Reason, Unauthenticated
 from broker.identity.bundle import TrustBundle
 from broker.workloadapi.source import Update, WorkloadApi
 from tests.forge import authority
+from tests.patience import PATIENCE
 from tests.workloadapi.server import ScriptedWorkloadApi, answer, der, svid
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOME, NEXT = authority("example.org", at=NOW), authority("example.org", at=NOW, name="next")
 PARTNER, OTHER = authority("partner.org", at=NOW), authority("other.org", at=NOW)
 ONE, TWO = (HOME.intermediate().svid(f"spiffe://example.org/broker/{n}", dns=["brokerd"]) for n in ("one", "two"))
-WAIT_SECONDS = 20.0
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def api(tmp_path: Path) -> Iterator[ScriptedWorkloadApi]:
 
 @pytest.fixture
 def source(api: ScriptedWorkloadApi) -> Iterator[WorkloadApi]:
-    made = WorkloadApi(api.endpoint, timeout_seconds=5.0)
+    made = WorkloadApi(api.endpoint, timeout_seconds=PATIENCE)
     yield made
     made.close()
 
 
 def eventually(source: WorkloadApi, condition: Callable[[Update], bool]) -> Update:
     """The first answer for which ``condition`` holds; failures on the way are looked over."""
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         try:
             if condition(found := source.current()):
@@ -94,7 +94,7 @@ def test_an_answer_that_is_no_answer_is_thrown_away_and_asked_for_again(
     source.current()
     refused = threading.Event()
     api.say(answer(svid(TWO)))
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + PATIENCE
     while not refused.is_set() and time.monotonic() < end:
         try:
             assert source.current().chain_pem.startswith(ONE.pem)
@@ -119,7 +119,7 @@ def test_which_of_several_svids(api: ScriptedWorkloadApi, source: WorkloadApi) -
 
 def test_an_error_of_the_workload_api_is_told(api: ScriptedWorkloadApi) -> None:
     api.say(grpc.StatusCode.PERMISSION_DENIED)
-    source = WorkloadApi(api.endpoint, timeout_seconds=0.5)
+    source = WorkloadApi(api.endpoint, timeout_seconds=PATIENCE)
     with pytest.raises(Unauthenticated, match="as the test wants it"):
         source.current()
 

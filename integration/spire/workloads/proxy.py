@@ -54,7 +54,7 @@ class Forwarder(grpc.GenericRpcHandler):
 
 async def main(listener: str, server_name: str, seen: Path) -> None:
     with WorkloadApiClient() as client:
-        context = client.fetch_x509_context(timeout=5.0)
+        context = client.fetch_x509_context(timeout=60.0)
     svid = context.default_svid
     bundle = context.x509_bundle_set.get_bundle_for_trust_domain(svid.spiffe_id.trust_domain)
     assert bundle is not None

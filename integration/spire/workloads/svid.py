@@ -9,7 +9,7 @@ import time
 from spiffe import WorkloadApiClient
 from spiffe.errors import PySpiffeError
 
-_WITHIN_SECONDS, _BETWEEN_SECONDS = 30.0, 0.1
+_WITHIN_SECONDS, _BETWEEN_SECONDS = 120.0, 0.1
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     with WorkloadApiClient() as client:
         while True:
             try:
-                svid = client.fetch_x509_svid(timeout=5.0)
+                svid = client.fetch_x509_svid(timeout=60.0)
                 break
             except PySpiffeError as error:
                 if time.monotonic() > end:

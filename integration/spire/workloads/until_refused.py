@@ -17,7 +17,7 @@ from broker.errors import BrokerError
 from broker.lease.credential import DatabaseLogin
 from broker.scope.request import AccessRequest
 
-_WITHIN_SECONDS, _BETWEEN_SECONDS = 60.0, 0.1
+_WITHIN_SECONDS, _BETWEEN_SECONDS = 120.0, 0.1
 
 
 async def main() -> None:
@@ -32,16 +32,20 @@ async def main() -> None:
         )  # fmt: skip
         assert isinstance(login.credential, DatabaseLogin)
         print(login.credential.username, flush=True)
+        answered = None
         while time.monotonic() < end:
             asked = clock.now()
             try:
                 last = await client.whoami()
+                answered = asked
             except BrokerError as error:
                 assert client.connection.material is not None
                 told = {
                     "reason": error.reason,
                     "told": str(error),
-                    "asked": asked.timestamp(),
+                    # When the last call that was answered was begun, and when the first that was not was over.
+                    "answered": answered.timestamp() if answered else None,
+                    "refused": clock.now().timestamp(),
                     "notAfter": client.connection.material.not_after.timestamp(),
                 }
                 print(json.dumps(told))
