@@ -16,11 +16,10 @@ from grpc import aio
 from bench.noop import build
 from broker.api.door import Door
 from broker.daemon.main import main
-from broker.identity.agent import Peer
 
 
 class TimedDoor:
-    """Adds up the processor time of :meth:`broker.api.door.Door.check_svid` on the event loop's thread."""
+    """Adds up the processor time of :meth:`broker.api.door.Door.identify` on the event loop's thread."""
 
     calls = 0
     nanoseconds = 0
@@ -28,9 +27,9 @@ class TimedDoor:
     @classmethod
     def install(cls) -> None:
         """Into the class, before the daemon makes its doors."""
-        timed = Door.check_svid
+        timed = Door.identify
 
-        def check_svid(self: Door, context: aio.ServicerContext[Any, Any]) -> Peer:
+        def identify(self: Door[Any, Any], context: aio.ServicerContext[Any, Any]) -> Any:
             began = time.thread_time_ns()
             try:
                 return timed(self, context)
@@ -38,7 +37,7 @@ class TimedDoor:
                 cls.nanoseconds += time.thread_time_ns() - began
                 cls.calls += 1
 
-        Door.check_svid = check_svid  # type: ignore[method-assign]
+        Door.identify = identify  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, WithJsonSchema
 
 from broker.errors import Unauthenticated
 from broker.files import Document, Duration, Model, Problem, Problems, Reference, parse_yaml, read_text, validated
+from broker.identity.operator import Role
 from broker.identity.spiffe_id import SpiffeId, is_trust_domain
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,253}\Z", re.ASCII)
@@ -117,6 +118,8 @@ Endpoint = Annotated[
 ]
 OwnId = Annotated[str, AfterValidator(_own_id), WithJsonSchema({"type": "string", "pattern": "^spiffe://[^/]+/.+"})]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+PersonKey = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples=["dana"])]
+Groups = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(strict=False)]
 
 
 class Listen(Model):
@@ -124,6 +127,9 @@ class Listen(Model):
 
     agents: Address = Field(description="mTLS gRPC, for agents.")
     proxies: Address | None = Field(None, description="mTLS gRPC, for proxies that end agents' TLS; with `proxies`.")
+    admin: Address | None = Field(
+        None, description="TLS gRPC, for people; with `operators`. Loopback, until people log in with OpenID Connect."
+    )
     operations: Address = Field(description="/metrics, /livez, /readyz, without authentication.")
     allow_remote_operations: bool = Field(False, description="Lets operations listen beyond loopback.")
 
@@ -190,6 +196,7 @@ class Limits(Model):
     """Bounds on work in progress."""
 
     max_concurrent_rpcs: Count = 1_000
+    max_concurrent_admin_rpcs: Count = Field(64, description="Of people; agents take nothing of it.")
     max_task_duration: Duration = timedelta(hours=8)
     default_task_duration: Duration = timedelta(hours=1)
     issue_timeout: Duration = Field(timedelta(seconds=20), description="Of one upstream issue, all calls together.")
@@ -219,6 +226,12 @@ class Config(Model):
     listen: Listen
     identity: Identity
     proxies: Proxies | None = None
+    operators: dict[PersonKey, KeyReference] = Field(
+        default_factory=dict, description="Of each person of people.yaml who operates the broker, the credential."
+    )
+    roles: dict[Annotated[Role, Field(strict=False)], Groups] = Field(
+        default_factory=dict, description="Which groups of people.yaml give which role."
+    )
     deploy: Deploy
     state: State
     keys: Keys
@@ -226,6 +239,11 @@ class Config(Model):
     limits: Limits = Limits()
     revocation: Revocation = Revocation()
     log: Log = Log()
+    _document: Document = PrivateAttr()
+
+    def problem(self, at: tuple[str | int, ...], message: str, hint: str) -> Problem:
+        """What is wrong with what stands at ``at``, or is missing there, with its line."""
+        return Problem(self._document.file, self._document.line(at), ".".join(map(str, at)), message, hint)
 
 
 def load_config(path: Path) -> Config:
@@ -233,6 +251,7 @@ def load_config(path: Path) -> Config:
     shown = str(path)
     document = parse_yaml(shown, read_text(path, shown))
     config = validated(Config, document, context={"base": path.parent.absolute()})
+    config._document = document
     if problems := list(_contradictions(config, document)):
         raise Problems(problems)
     return config
@@ -241,11 +260,10 @@ def load_config(path: Path) -> Config:
 def _contradictions(config: Config, document: Document) -> Iterator[Problem]:
     """What each field allows and all together do not, with the inequality in the message."""
 
-    def problem(at: tuple[str | int, ...], message: str, hint: str) -> Problem:
-        return Problem(document.file, document.line(at), ".".join(map(str, at)), message, hint)
-
+    problem = config.problem
     yield from _identity_problems(config, problem)
     yield from _proxies_problems(config, problem)
+    yield from _admin_problems(config, problem)
     listen, limits = config.listen, config.limits
     if not listen.operations.loopback and not listen.allow_remote_operations:
         hint = "It has no authentication. Listen on 127.0.0.1, or set listen.allow_remote_operations: true."
@@ -317,6 +335,33 @@ def _proxies_problems(config: Config, problem: Any) -> Iterator[Problem]:
         if name not in accepted:
             hint = "List it in identity.federates_with, if its agents shall call."
             yield problem(("proxies", "jwt_bundles", name), "is a trust domain that is not accepted", hint)
+
+
+def _admin_problems(config: Config, problem: Any) -> Iterator[Problem]:
+    address, operators, listen = config.listen.admin, config.operators, config.listen
+    if address is None:
+        if operators:
+            yield problem(("operators",), "needs listen.admin", "Say where people connect, or leave the section out.")
+    else:
+        if not operators:
+            hint = "Name at least one person of people.yaml, and the file of a credential."
+            yield problem(("listen", "admin"), "needs the section operators", hint)
+        if not address.loopback:
+            # A bearer credential in a file proves that somebody has the file. It stays on the machine it was made for.
+            hint = "Operators' credentials are for this machine alone; until people log in with OpenID Connect, "
+            hint += "listen on 127.0.0.1 and come by way of ssh."
+            yield problem(("listen", "admin"), f"{address} is not loopback", hint)
+        if address in (listen.agents, listen.proxies, listen.operations):
+            yield problem(("listen", "admin"), f"{address} is listened on for something else", "Give it a port.")
+    seen: dict[str, str] = {}
+    for key, reference in operators.items():
+        if (other := seen.setdefault(reference, key)) != key:
+            hint = "Each person has a credential of their own: broker operator new-credential FILE"
+            yield problem(("operators", key), f"is the credential of {other} too", hint)
+    for role, groups in config.roles.items():
+        for index, group in enumerate(groups):
+            if group in groups[:index]:
+                yield problem(("roles", role.value, index), "is listed twice", "")
 
 
 def _misplaced_keys(config: Config, problem: Any) -> Iterator[Problem]:

@@ -1,8 +1,9 @@
-"""Who may call what: the one authorization table.
+"""Who may call what: the one authorization table, for agents and for people.
 
 An RPC that is missing here keeps brokerd from starting (:func:`check_complete`). The table decides
-on the *kind* of caller; whether the caller has a part in the task or lease it names is decided where
-these are read (``broker/issuance``), in the same words for every door: what is not yours is not found.
+on the *kind* of caller, and for people on their roles; whether the caller has a part in the task or lease it
+names is decided where these are read (``broker/issuance``), in the same words for every door: what is not yours is
+not found.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from broker.errors import Defect, Denied, InvalidInput, Reason
 from broker.identity.agent import Delivery
+from broker.identity.operator import Role
 
 
 class Allowed(StrEnum):
@@ -21,6 +23,7 @@ class Allowed(StrEnum):
 
     ANY_SVID = "any valid SVID of a configured trust domain"
     REGISTERED_AGENT = "any valid SVID of a registered agent"
+    OPERATOR = "an operator who has one of the method's roles"
 
 
 class Relation(StrEnum):
@@ -34,6 +37,7 @@ class Relation(StrEnum):
 
 
 _AGENTS = "broker.api.v1.BrokerService"
+_PEOPLE = "broker.api.v1.AdminService"
 
 TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
     {
@@ -49,11 +53,19 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_AGENTS}/ListLeases": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
         f"/{_AGENTS}/WatchLeases": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
         f"/{_AGENTS}/RevokeLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
+        f"/{_PEOPLE}/GetOperator": (Allowed.OPERATOR, Relation.OWN_ONLY),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": (Allowed.ANY_SVID, Relation.NONE),
+    }
+)
+
+# Which roles each of the people's RPCs takes; one of them is enough. None of them: any operator will do.
+ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
+    {
+        f"/{_PEOPLE}/GetOperator": frozenset(),
     }
 )
 
@@ -72,11 +84,32 @@ def allowed(method: str) -> Allowed:
         raise Denied(Reason.METHOD_NOT_FOUND, f"nobody has decided who may call {method}.") from None
 
 
+def check_roles(method: str, roles: frozenset[Role]) -> None:
+    """Raises :class:`Denied` (ROLE_REQUIRED) where somebody with ``roles`` may not call ``method``."""
+    needed = ROLES[method]
+    if needed and not needed & roles:
+        names = sorted(needed)
+        raise Denied(
+            Reason.ROLE_REQUIRED,
+            f"{method.rpartition('/')[2]} takes one of the roles {', '.join(names)}; you have {_told(roles)}.",
+            hint="Ask somebody who has one. brokerd's configuration (roles) gives roles to groups of people.yaml.",
+            metadata={"needed": ",".join(names), "roles": ",".join(sorted(roles))},
+        )
+
+
+def _told(roles: frozenset[Role]) -> str:
+    return ", ".join(sorted(roles)) or "none"
+
+
 def check_complete(methods: Iterable[str]) -> None:
-    """Refuse to serve (:class:`Defect`) while one of ``methods`` is not in the table."""
-    missing = sorted(set(methods) - set(TABLE))
+    """Refuse to serve (:class:`Defect`) while one of ``methods`` is not in the table, or its roles are undecided."""
+    missing = sorted(method for method in set(methods) if not _decided(method))
     if missing:
         raise Defect(Reason.INTERNAL, f"no authorization rule for {', '.join(missing)}.")
+
+
+def _decided(method: str) -> bool:
+    return method in TABLE and (method in ROLES) is (TABLE[method][0] is Allowed.OPERATOR)
 
 
 def check_request_id(method: str, request: Any, delivery: Delivery) -> None:

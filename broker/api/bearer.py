@@ -2,7 +2,7 @@
 
 Belongs here: finding exactly one ``authorization: Bearer TOKEN`` (JWT-SVID, section 5.2; RFC 6750), and
 refusing any on the agents' listener, so that a token is never a second way in there. What a token proves
-is ``broker/identity/jwt_svid.py``.
+is ``broker/identity/jwt_svid.py`` for agents, ``people.py`` for people.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ _KEY = "authorization"
 _SCHEME = "Bearer "
 
 
-def bearer_token(metadata: Metadata) -> str:
-    """The one token. Raises :class:`Unauthenticated` (JWT_SVID_MISSING) for none, several or another scheme."""
+def bearer_token(metadata: Metadata, reason: Reason, hint: str) -> str:
+    """The one token. Raises :class:`Unauthenticated` (``reason``) for none, several or another scheme."""
     found = _authorizations(metadata)
     if not found:
-        raise _missing("has no authorization metadata")
-    if len(found) > 1:
+        why = "has no authorization metadata"
+    elif len(found) > 1:
         # Two readers of the same call could each believe another one.
-        raise _missing(f"has {len(found)} authorization entries; exactly one is read")
-    if not found[0].startswith(_SCHEME):
-        raise _missing("has authorization metadata other than a bearer token")
-    return found[0].removeprefix(_SCHEME)
+        why = f"has {len(found)} authorization entries; exactly one is read"
+    elif not found[0].startswith(_SCHEME):
+        why = "has authorization metadata other than a bearer token"
+    else:
+        return found[0].removeprefix(_SCHEME)
+    raise Unauthenticated(reason, f"The call {why}.", hint=hint)
 
 
 def refuse_token(metadata: Metadata) -> None:
@@ -42,11 +44,3 @@ def refuse_token(metadata: Metadata) -> None:
 def _authorizations(metadata: Metadata) -> list[str]:
     # Text keys have text values (gRPC over HTTP/2, "Custom-Metadata"); bytes come only under keys in -bin.
     return [value for key, value in metadata if key.lower() == _KEY and isinstance(value, str)]
-
-
-def _missing(what: str) -> Unauthenticated:
-    return Unauthenticated(
-        Reason.JWT_SVID_MISSING,
-        f"The call {what}.",
-        hint="On the proxies' listener each call carries the agent's JWT-SVID: authorization: Bearer TOKEN, once.",
-    )

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 import grpc
 import protovalidate
@@ -25,21 +25,17 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 
 from broker.api import authorization
-from broker.api.bearer import Metadata
+from broker.api.entrances import Entrance, Guest, Who
 from broker.api.errors import status_code, to_status, unexpected
 from broker.api.redaction import redacted
 from broker.api.streams import rechecked
 from broker.api.tls import MAX_MESSAGE_BYTES
 from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason
-from broker.identity.agent import Peer
-from broker.issuance.caller import Caller
 from broker.issuance.refusals import RefusalBudget, refusal
-from broker.ports import Clock, DeploySource, LeaseStore, Rng
+from broker.ports import Clock, LeaseStore, Rng
 
 log = structlog.get_logger("broker.api")
 
-# Of gRPC's auth context and the call's metadata.
-Identify = Callable[[Mapping[str, Any], Metadata], Peer]
 ANONYMOUS = "anonymous"
 DENIED = "denied"
 
@@ -52,16 +48,12 @@ class Measure(Protocol):
         ...
 
 
-class Door:
-    """Wraps handlers. ``identify`` turns auth context and metadata into a validated peer or raises.
-
-    Each listener has a door of its own, which differs in ``identify`` and in nothing else.
-    """
+class Door(Generic[Who, Guest]):
+    """Wraps handlers. Each listener has a door of its own, which differs in its ``entrance`` and in nothing else."""
 
     def __init__(
         self,
-        identify: Identify,
-        deploy: DeploySource,
+        entrance: Entrance[Who, Guest],
         store: LeaseStore,
         budget: RefusalBudget,
         measure: Measure,
@@ -69,8 +61,7 @@ class Door:
         rng: Rng,
         tenant: str,
     ) -> None:
-        self._identify = identify
-        self._deploy = deploy
+        self._entrance = entrance
         self._store = store
         self._budget = budget
         self._measure = measure
@@ -78,33 +69,35 @@ class Door:
         self._rng = rng
         self._tenant = tenant
 
-    def handlers(self, service: ServiceDescriptor, implementation: object) -> grpc.GenericRpcHandler:
-        """The handlers of ``service``: for each of its methods, ``implementation`` has one of that name."""
+    def handlers(self, service: ServiceDescriptor, *parts: object) -> grpc.GenericRpcHandler:
+        """The handlers of ``service``: for each of its methods, exactly one of ``parts`` has one of that name.
+
+        Raises :class:`Defect` where that is not so, or where a method is for callers who do not come in here.
+        """
         table = {}
         for method in service.methods:
             path = f"/{service.full_name}/{method.name}"
-            authorization.allowed(path)
-            table[method.name] = self._wrap(path, method, getattr(implementation, method.name))
+            found = [handler for part in parts if (handler := getattr(part, method.name, None)) is not None]
+            if len(found) != 1 or authorization.allowed(path) is not self._entrance.serves:
+                raise Defect(Reason.INTERNAL, f"{path} is not served by exactly one handler behind its own door.")
+            table[method.name] = self._wrap(path, method, found[0])
         return grpc.method_handlers_generic_handler(service.full_name, table)
 
-    def check_svid(self, context: aio.ServicerContext[Any, Any]) -> Peer:
-        """Who is at the other end, valid now. Raises :class:`Unauthenticated`."""
-        return self._identify(context.auth_context(), tuple(context.invocation_metadata() or ()))
+    def identify(self, context: aio.ServicerContext[Any, Any]) -> Who:
+        """Who is at the other end, proven now. Raises :class:`Unauthenticated`."""
+        return self._entrance.identify(context.auth_context(), tuple(context.invocation_metadata() or ()))
 
-    def still_welcome(self, context: aio.ServicerContext[Any, Any], caller: Caller) -> None:
-        """For streams, again and again: what let ``caller`` in would do so now, with today's bundles and rules.
+    def still_welcome(self, context: aio.ServicerContext[Any, Any], path: str, guest: Guest) -> None:
+        """For streams, again and again: what let ``guest`` in would do so now, with today's bundles and rules.
 
         Raises :class:`Unauthenticated` or :class:`Denied`.
         """
-        peer = self.check_svid(context)
-        if peer.spiffe_id != caller.agent.spiffe_id:
+        if self._entrance.admit(self.identify(context), path).id != guest.id:
             raise Defect(Reason.INTERNAL, "a connection has changed its identity.")
-        self.check_denied(peer)
-        self._deploy.current.registry.find(peer.spiffe_id)
 
-    def check_denied(self, peer: Peer) -> None:
-        """Raises :class:`Denied` (AGENT_DENIED) for whom operators have denied."""
-        self._deploy.current.denied.check(peer, self._clock.now())
+    def check_welcome(self, context: aio.ServicerContext[Any, Any]) -> None:
+        """For what needs no more than a proven identity. Raises :class:`Unauthenticated` or :class:`Denied`."""
+        self._entrance.check_welcome(self.identify(context))
 
     # ------------------------------------------------------------------ wrapping
 
@@ -114,19 +107,19 @@ class Door:
 
         async def unary(raw: bytes, context: aio.ServicerContext[Any, Any]) -> Message:
             started = time.perf_counter()
-            principal = counted = ANONYMOUS
+            principal, counted = ANONYMOUS, self._entrance.anonymous
             try:
-                peer = self.check_svid(context)
-                principal = str(peer.spiffe_id)
-                caller = self._caller(peer)
-                counted = caller.agent.principal
+                who = self.identify(context)
+                principal = self._entrance.name(who)
+                guest = self._entrance.admit(who, path)
+                counted = guest.counted
                 request = parse(raw)
-                authorization.check_request_id(path, request, peer.delivery)
+                self._entrance.check_request(who, path, request)
                 if log.is_enabled_for(logging.DEBUG):
                     log.debug("request", method=path, principal=principal, body=redacted(request))
-                response: Message = await handler(request, caller, context)
+                response: Message = await handler(request, guest, context)
                 # Denied while it was under way: what was issued is not delivered, and is ended (daemon/reloading.py).
-                self.check_denied(peer)
+                self._entrance.check_welcome(who)
             except BaseException as failure:
                 await self._refuse(failure, path, principal, counted, started, context)
                 raise
@@ -135,16 +128,16 @@ class Door:
 
         async def stream(raw: bytes, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
             started = time.perf_counter()
-            principal = counted = ANONYMOUS
+            principal, counted = ANONYMOUS, self._entrance.anonymous
             try:
-                peer = self.check_svid(context)
-                principal = str(peer.spiffe_id)
-                caller = self._caller(peer)
-                counted = caller.agent.principal
+                who = self.identify(context)
+                principal = self._entrance.name(who)
+                guest = self._entrance.admit(who, path)
+                counted = guest.counted
                 request = parse(raw)
-                authorization.check_request_id(path, request, peer.delivery)
+                self._entrance.check_request(who, path, request)
                 async for response in rechecked(
-                    handler(request, caller, context), partial(self.still_welcome, context, caller)
+                    handler(request, guest, context), partial(self.still_welcome, context, path, guest)
                 ):
                     yield response
             except BaseException as failure:
@@ -155,11 +148,6 @@ class Door:
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, None, serialize)
         return grpc.unary_unary_rpc_method_handler(unary, None, serialize)
-
-    def _caller(self, peer: Peer) -> Caller:
-        deploy, now = self._deploy.current, self._clock.now()
-        deploy.denied.check(peer, now)
-        return Caller(self._tenant, deploy.registry.find(peer.spiffe_id), peer, deploy, now)
 
     async def _refuse(
         self,
@@ -173,7 +161,7 @@ class Door:
         """Answer a failure; returns only for what is not an answer (cancellation, an abort under way).
 
         ``principal`` is who asked; ``counted`` is in whose budget the refusal is: all workloads of one registry
-        entry share one, and so do all that are not registered.
+        entry share one, and so do all that were not let in.
         """
         if isinstance(failure, aio.AbortError) or not isinstance(failure, Exception):
             self._done(path, principal, "CANCELLED", started)
@@ -243,6 +231,6 @@ def _violated(violations: list[Any]) -> InvalidInput:
     return InvalidInput(
         Reason.FIELD_INVALID,
         f"the request is not valid: {told}.",
-        hint="The limits of each field stand in protos/broker/api/v1/broker_service.proto.",
+        hint="The limits of each field stand in the published protos, protos/broker/api/v1.",
         metadata={"fields": ",".join(fields)},
     )

@@ -29,6 +29,7 @@ PROXY_OPTIONS: tuple[tuple[str, int], ...] = (
     # A proxy's connection carries many agents' calls; there, a hundred are one agent's.
     ("grpc.max_concurrent_streams", 10_000),
 )
+_HOW = "On the proxies' listener each call carries the agent's JWT-SVID: authorization: Bearer TOKEN, once."
 
 
 class ProxiedIdentity:
@@ -76,7 +77,8 @@ class ProxiedIdentity:
                 metadata={"spiffeId": str(proxy.spiffe_id)},
             )
         now = self._clock.now()
-        svid = self._tokens.validate(bearer_token(metadata), self._bundles(), now)
+        token = bearer_token(metadata, Reason.JWT_SVID_MISSING, _HOW)
+        svid = self._tokens.validate(token, self._bundles(), now)
         self._bindings.bind(svid, proxy.spiffe_id, now)
         return Peer(
             spiffe_id=svid.spiffe_id,

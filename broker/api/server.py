@@ -21,6 +21,8 @@ from broker.api.streams import rechecked, while_welcome
 from broker.api.tls import SERVER_OPTIONS
 from broker.api.v1 import broker_service_pb2
 from broker.errors import BrokerError
+from broker.identity.agent import Peer
+from broker.issuance.caller import Caller
 
 BROKER_SERVICE: ServiceDescriptor = broker_service_pb2.DESCRIPTOR.services_by_name["BrokerService"]
 
@@ -30,7 +32,7 @@ class AgentServer:
 
     def __init__(
         self,
-        door: Door,
+        door: Door[Peer, Caller],
         service: AgentService,
         *,
         max_concurrent_rpcs: int,
@@ -44,7 +46,7 @@ class AgentServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
         names = (BROKER_SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), guarded)
-        authorization.check_complete([*guarded.methods, *_methods(BROKER_SERVICE)])
+        authorization.check_complete([*guarded.methods, *methods_of(BROKER_SERVICE)])
 
     def bind(self, address: str, credentials: grpc.ServerCredentials) -> int:
         """Listen on ``host:port`` (port 0: any); the port. Raises RuntimeError if it is taken."""
@@ -67,14 +69,15 @@ class AgentServer:
         await self._server.stop(grace)
 
 
-def _methods(service: ServiceDescriptor) -> list[str]:
+def methods_of(service: ServiceDescriptor) -> list[str]:
+    """The full path of each method."""
     return [f"/{service.full_name}/{method.name}" for method in service.methods]
 
 
 class _Guarded:
     """Stands in for the server while ready-made servicers register, and puts the door's check before them."""
 
-    def __init__(self, server: aio.Server, door: Door) -> None:
+    def __init__(self, server: aio.Server, door: Door[Peer, Caller]) -> None:
         self._server = server
         self._door = door
         self.methods: list[str] = []
@@ -110,7 +113,7 @@ class _Guarded:
     @asynccontextmanager
     async def _let_in(self, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Callable[[], None]]:
         def check() -> None:
-            self._door.check_denied(self._door.check_svid(context))
+            self._door.check_welcome(context)
 
         try:
             check()

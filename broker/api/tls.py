@@ -149,14 +149,17 @@ class ServerTls:
             metadata={"trustDomain": name},
         )
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """Credentials for one port: client certificate required, new material from the next handshake on."""
+    def credentials(self, *, client_certificate: bool = True) -> grpc.ServerCredentials:
+        """Credentials for one port, new material from the next handshake on.
+
+        ``client_certificate`` False: none is asked for, and only the server proves who it is (the people's port).
+        """
         initial, fetch = self.delivery()
         # The stubs forget that the fetcher may return None, which grpc documents as "unchanged".
         return grpc.dynamic_ssl_server_credentials(
             initial,
             fetch,  # type: ignore[arg-type]
-            require_client_authentication=True,
+            require_client_authentication=client_certificate,
         )
 
     def delivery(

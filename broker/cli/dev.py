@@ -77,8 +77,9 @@ def dev(state: Path, deploy: Path | None) -> None:
 
 
 async def _run(state: StateDirectory, copy: DeployCopy, first: DeploySet) -> None:
-    agents = {agent.spiffe_id for agent in first.registry}
-    stack = DevStack(state, copy.current, agents=sorted(agents, key=str), clock=SystemClock(), render_config=render)
+    agents = sorted({agent.spiffe_id for agent in first.registry}, key=str)
+    people = sorted(first.people)
+    stack = DevStack(state, copy.current, agents=agents, people=people, clock=SystemClock(), render_config=render)
     following: list[asyncio.Task[None]] = []
 
     def ready(facts: DevFacts) -> None:
@@ -159,7 +160,7 @@ def _greeting(facts: DevFacts, copy: DeployCopy, first: DeploySet) -> Iterator[s
     target = facts.openbao.target
     agents = sorted(first.registry, key=lambda agent: (_name(agent) != _FIRST_AGENT, str(agent.spiffe_id)))
     yield ""
-    yield f"brokerd     {facts.api_address}, metrics http://127.0.0.1:{facts.ops_port}/metrics"
+    yield f"brokerd     {facts.api_address}, people {facts.admin_address}, metrics http://127.0.0.1:{facts.ops_port}/metrics"
     yield f"PostgreSQL  {target.host}:{target.port}, database {target.database}"
     yield f"OpenBao     {facts.openbao.address}"
     yield f"AWS         {facts.aws.endpoint}"
@@ -189,6 +190,7 @@ def _greeting(facts: DevFacts, copy: DeployCopy, first: DeploySet) -> Iterator[s
     yield "  broker leases list"
     yield ""
     yield from _others(facts, agents[1:])
+    yield from _people(facts, first)
     yield "A socket is its agent: whoever may open it is that agent. This is no attestation; SPIRE attests."
     yield "Ctrl-C stops everything."
 
@@ -207,6 +209,17 @@ def _others(facts: DevFacts, agents: Iterable[Agent]) -> Iterator[str]:
         yield ""
         yield f"  {_export(facts, agent)}"
         yield ""
+
+
+def _people(facts: DevFacts, first: DeploySet) -> Iterator[str]:
+    yield "To operate the broker (broker operator whoami):"
+    yield ""
+    yield f"  export BROKER_ADMIN_ADDRESS={facts.admin_address} BROKER_ADMIN_BUNDLE={shlex.quote(str(facts.bundle))}"
+    yield f"  export BROKER_SERVER_NAME={facts.broker_dns_name}"
+    for key, file in facts.operators.items():
+        groups = ", ".join(sorted(first.people[key].groups)) or "no group"
+        yield f"  export BROKER_OPERATOR_CREDENTIAL={shlex.quote(str(file))}  # {key}: {groups}"
+    yield ""
 
 
 def _export(facts: DevFacts, agent: Agent) -> str:

@@ -29,7 +29,7 @@ CLOSE_GRACE_SECONDS = 1.0
 # An expired SVID is asked for anew before each call, but no more often than this.
 RENEW_SECONDS = 1.0
 
-_OPTIONS: tuple[tuple[str, int], ...] = (
+OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     # Proxies of the environment are for the web; TLS to the broker ends at the broker.
     ("grpc.enable_http_proxy", 0),
@@ -59,7 +59,7 @@ class Generation:
         if tokens is not None:
             plugin = grpc.metadata_call_credentials(TokenPlugin(tokens, self._no_token))
             credentials = grpc.composite_channel_credentials(credentials, plugin)
-        options = [*_OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
+        options = [*OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
         self.material = material
         self.channel = grpc.aio.secure_channel(str(target), credentials, options=options)
         self.stub = broker_service_pb2_grpc.BrokerServiceStub(self.channel)  # type: ignore[no-untyped-call]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from broker.client.admin import ADMIN_ADDRESS, AdminClient, Believed
 from broker.client.channel import Connection
 from broker.client.client import AsyncClient
 from broker.client.svid import FileSource, SvidSource
@@ -18,6 +19,7 @@ from broker.client.target import DEFAULT_SERVER_NAME, Target, broker_trust_domai
 from broker.client.tokens import TokenFile, TokenSource, no_token
 from broker.clock import SystemClock, SystemRng
 from broker.errors import InvalidInput, Reason, Unauthenticated
+from broker.secret import Secret
 
 ADDRESS = "BROKER_ADDRESS"
 SERVER_NAME = "BROKER_SERVER_NAME"
@@ -72,6 +74,23 @@ def connect(
     tokens = token_source(os.environ.get(AUDIENCE, "") if audience is None else audience, workload_api, token_file, now)
     seals = tokens is not None if seal is None else seal
     return AsyncClient(Connection(source, target, now, tokens), rng.id, rng.fraction, seals=seals)
+
+
+def connect_admin(
+    address: str,
+    credential: Secret,
+    believed: Believed,
+    server_name: str = DEFAULT_SERVER_NAME,
+) -> AdminClient:
+    """A client of the people's door at ``address`` (``host:port``). Nothing is contacted before the first call."""
+    if not address:
+        raise InvalidInput(
+            Reason.CONFIG_INVALID,
+            "There is no address of the people's door.",
+            hint=f"Set {ADMIN_ADDRESS} (or --admin-address) to host:port of brokerd's listen.admin.",
+        )
+    rng = SystemRng()
+    return AdminClient(Target.parse(address, server_name), credential, believed, rng.id, rng.fraction)
 
 
 def token_source(

@@ -74,23 +74,37 @@ def svid_problem(material: Material, now: datetime) -> BrokerError | None:
 
 def probe_problem(target: Target, material: Material, seen: Probe) -> BrokerError | None:
     """What stops us on the way to ``target``; None if nothing does."""
-    names = ", ".join(seen.server_names) or "none"
     own, domain = material.spiffe_id.trust_domain, material.bundle.trust_domain
     whose = "the" if material.federated else "our"
+    if seen.stage is Stage.CLIENT_REFUSED:
+        return Unauthenticated(
+            Reason.SVID_CHAIN_INVALID,
+            f"The broker at {target} closed the connection when it saw our SVID {material.spiffe_id}, which is "
+            f"valid by our own clock{' and bundle' if material.own_bundle else ''}. {seen.detail}".strip(),
+            hint=_why_refused(material, own),
+            metadata={"spiffeId": str(material.spiffe_id), "trustDomain": own},
+        )
+    problem = server_problem(target, domain, whose, seen, "BROKER_ADDRESS")
+    if problem is not None and problem.reason is Reason.BROKER_UNTRUSTED:
+        problem.metadata["ownTrustDomain"] = own
+    return problem
+
+
+def server_problem(target: Target, domain: str, whose: str, seen: Probe, address: str) -> BrokerError | None:
+    """What is wrong with what is at ``target``; None if nothing is. ``address`` is the variable that says so."""
+    names = ", ".join(seen.server_names) or "none"
     match seen.stage:
-        case Stage.ACCEPTED:
-            return None
         case Stage.TCP:
             return NotReady(
                 Reason.BROKER_UNREACHABLE,
                 f"Nothing answers at {target}: {seen.detail}.",
-                hint="Is brokerd running, and is BROKER_ADDRESS its address?",
+                hint=f"Is brokerd running, and is {address} its address?",
             )
         case Stage.TLS:
             return NotReady(
                 Reason.BROKER_UNREACHABLE,
                 f"What listens at {target} does not speak TLS with us: {seen.detail}.",
-                hint="Is BROKER_ADDRESS the broker's agents' port (not its metrics port)?",
+                hint=f"Is {address} the broker's {_PORTS[address]} port (not its metrics port)?",
             )
         case Stage.SERVER_UNTRUSTED:
             return NotReady(
@@ -99,7 +113,7 @@ def probe_problem(target: Target, material: Material, seen: Probe) -> BrokerErro
                 f"or not valid now: {seen.detail}.",
                 hint="The broker is believed by that trust domain's bundle alone. If it really is of another one, set "
                 "BROKER_TRUST_DOMAIN (or --trust-domain) to it.",
-                metadata={"trustDomain": domain, "ownTrustDomain": own, "serverNames": names},
+                metadata={"trustDomain": domain, "serverNames": names},
             )
         case Stage.SERVER_NAME:
             return NotReady(
@@ -109,14 +123,11 @@ def probe_problem(target: Target, material: Material, seen: Probe) -> BrokerErro
                 "with that name.",
                 metadata={"serverName": target.server_name, "serverNames": names},
             )
-        case Stage.CLIENT_REFUSED:
-            return Unauthenticated(
-                Reason.SVID_CHAIN_INVALID,
-                f"The broker at {target} closed the connection when it saw our SVID {material.spiffe_id}, which is "
-                f"valid by our own clock{' and bundle' if material.own_bundle else ''}. {seen.detail}".strip(),
-                hint=_why_refused(material, own),
-                metadata={"spiffeId": str(material.spiffe_id), "trustDomain": own},
-            )
+        case _:
+            return None
+
+
+_PORTS = {"BROKER_ADDRESS": "agents'", "BROKER_ADMIN_ADDRESS": "people's"}
 
 
 def _why_refused(material: Material, own: str) -> str:

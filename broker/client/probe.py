@@ -55,17 +55,33 @@ class Probe:
 
 def probe(target: Target, material: Material, timeout: float = TIMEOUT_SECONDS) -> Probe:
     """Connect once to ``target`` with ``material``; blocks for ``timeout`` seconds per step, raises nothing."""
+    if (down := _nobody_there(target, timeout)) is not None:
+        return down
+    context = ssl.create_default_context(cadata=material.bundle.pem.decode("ascii"))
+    with _client_certificate(material) as path:
+        context.load_cert_chain(path)
+    return _handshake(target, context, timeout)
+
+
+def probe_server(target: Target, roots_pem: bytes, timeout: float = TIMEOUT_SECONDS) -> Probe:
+    """The same without a certificate of ours, where the server asks for none (the people's door)."""
+    if (down := _nobody_there(target, timeout)) is not None:
+        return down
+    return _handshake(target, ssl.create_default_context(cadata=roots_pem.decode("ascii")), timeout)
+
+
+def _nobody_there(target: Target, timeout: float) -> Probe | None:
     try:
-        with socket.create_connection((target.host, target.port), timeout=timeout) as connection:
-            pass
+        with socket.create_connection((target.host, target.port), timeout=timeout):
+            return None
     except OSError as error:
         return Probe(Stage.TCP, error.strerror or str(error))
+
+
+def _handshake(target: Target, context: ssl.SSLContext, timeout: float) -> Probe:
     server = _shown_certificate(target, timeout)
-    context = ssl.create_default_context(cadata=material.bundle.pem.decode("ascii"))
     context.set_alpn_protocols(["h2"])
     try:
-        with _client_certificate(material) as path:
-            context.load_cert_chain(path)
         with (
             socket.create_connection((target.host, target.port), timeout=timeout) as connection,
             context.wrap_socket(connection, server_hostname=target.server_name) as tls,

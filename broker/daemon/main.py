@@ -75,7 +75,7 @@ async def _serve(config: Config, connectors: Build | None) -> int:
 
     async def reload() -> None:
         async with reload_lock:
-            await daemon.reloader.reload()
+            await daemon.reload()
 
     reloads: set[asyncio.Task[None]] = set()
 

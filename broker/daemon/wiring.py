@@ -16,16 +16,20 @@ from typing import Any
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from broker.api.admin_operator import OperatorRpcs
+from broker.api.admin_server import AdminServer
 from broker.api.agents import AgentService
 from broker.api.bearer import Metadata, refuse_token
-from broker.api.door import Door, Identify
+from broker.api.door import Door
+from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
 from broker.api.operations import Operations
 from broker.api.proxied import PROXY_OPTIONS
 from broker.api.server import AgentServer
 from broker.api.tls import peer_from_auth_context
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.clock import SystemRng
-from broker.config import Config
+from broker.config import Config, HostPort
+from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
@@ -42,6 +46,7 @@ from broker.issuance.tasks import TaskDesk
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock
+from broker.references import resolve
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
@@ -67,6 +72,7 @@ class Brokerd:
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
+        self._people = None if config.listen.admin is None else PeopleAdmitted(config, resolve)
         # What undoes each step of the start, the last one first.
         self._undo = contextlib.AsyncExitStack()
         tick = config.revocation.tick
@@ -111,6 +117,8 @@ class Brokerd:
             store, self._revoker, self._pool.names, self.gate, self._budget, sink, self._clock, config.tenant
         )
         await self.reloader.first()
+        if self._people is not None:
+            self._people.check_people(self._files.current.people)
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
         self._undo.push_async_callback(self._last_words)
         self._undo.push_async_callback(self._revoker.close)
@@ -122,15 +130,24 @@ class Brokerd:
             for server, address in zip(self._servers, addresses, strict=True)
         )
         self.proxies_port = others[0] if others else None
+        self.admin_port = None
+        if self._admin is not None:
+            credentials = self._identity.tls.credentials(client_certificate=False)
+            self.admin_port = self._admin.bind(str(config.listen.admin), credentials)
         self._operations = Operations(self._problems, self._warnings, self._scrape)
         self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
         self._schedule()
         self._undo.callback(self._scheduler.shutdown, wait=False)
-        for server in self._servers:
+        for server in self._every_server():
             await server.start()
-        proxies = {} if config.listen.proxies is None else {"proxies": str(config.listen.proxies)}
-        log.info("serving", agents=str(config.listen.agents), **proxies, operations=str(config.listen.operations))
+        log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
+
+    async def reload(self) -> None:
+        """On SIGHUP: take in the deploy set, and the operators' credentials."""
+        if self._people is not None:
+            self._people.reload()
+        await self.reloader.reload()
 
     async def abandon(self) -> None:
         """After a start that failed: let go of what it had taken. Nothing was served."""
@@ -143,7 +160,7 @@ class Brokerd:
         """
         grace = self._config.limits.drain_timeout.total_seconds()
         self.gate.draining = True
-        await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        await asyncio.gather(*(server.stop(grace) for server in self._every_server()))
         try:
             async with asyncio.timeout(grace):
                 await self._issuer.drain()
@@ -160,8 +177,14 @@ class Brokerd:
 
     # ------------------------------------------------------------------ parts
 
+    def _every_server(self) -> list[AgentServer | AdminServer]:
+        return [*self._servers, *([self._admin] if self._admin is not None else [])]
+
     def _doors(self, store: SqliteStore) -> list[AgentServer]:
-        """The agents' server, and the proxies' where there is one: the same behind doors that identify differently."""
+        """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
+
+        And, where it is switched on, the people's.
+        """
         config = self._config
         limits = config.limits
         kick = self._revoker.kick
@@ -186,24 +209,23 @@ class Brokerd:
         )
         leases = LeaseDesk(store, kick, self._clock)
 
-        def door(identify: Identify) -> Door:
-            return Door(
-                identify,
-                self._files,
-                store,
-                self._budget,
-                self._metrics,
-                self._clock,
-                self._rng,
-                config.tenant,
-            )
+        def door(entrance: Entrance[Who, Guest]) -> Door[Who, Guest]:
+            return Door(entrance, store, self._budget, self._metrics, self._clock, self._rng, config.tenant)
+
+        def agents(identify: Identify) -> AgentsEntrance:
+            return AgentsEntrance(identify, self._files, self._clock, config.tenant)
 
         service = AgentService(self._issuer, tasks, leases, self._pool.find)
         rpcs = limits.max_concurrent_rpcs
-        servers = [AgentServer(door(self._identify), service, max_concurrent_rpcs=rpcs)]
+        servers = [AgentServer(door(agents(self._identify)), service, max_concurrent_rpcs=rpcs)]
         if self._proxies is not None:
-            identify = self._proxies.identify
-            servers.append(AgentServer(door(identify), service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
+            proxied = door(agents(self._proxies.identify))
+            servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
+        self._admin = None
+        if self._people is not None:
+            people = door(self._people.entrance(self._files, self._clock))
+            rpcs = limits.max_concurrent_admin_rpcs
+            self._admin = AdminServer(people, OperatorRpcs(), max_concurrent_rpcs=rpcs)
         return servers
 
     def _identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Peer:

@@ -7,19 +7,25 @@ import yaml
 from broker.dev.stack import DevFacts
 
 TENANT = "dev"
+# As the groups of deploy/dev/people.yaml are meant.
+ROLES = {"viewer": ["data-platform"], "operator": ["operations"], "security": ["security"]}
 
 
 def render(facts: DevFacts) -> str:
     """``brokerd.yaml``: everything on loopback, every path inside the stack's state directory."""
+    operators = {key: f"file:{file}" for key, file in facts.operators.items()}
+    admin = {"admin": facts.admin_address} if operators else {}
     document = {
         "tenant": TENANT,
         "trust_domain": facts.trust_domain,
-        "listen": {"agents": facts.api_address, "operations": f"127.0.0.1:{facts.ops_port}"},
+        "listen": {"agents": facts.api_address, **admin, "operations": f"127.0.0.1:{facts.ops_port}"},
         "identity": {
             "certificate": str(facts.certificate),
             "private_key": str(facts.key),
             "bundles": {facts.trust_domain: str(facts.bundle)},
         },
+        "operators": operators,
+        "roles": ROLES,
         "deploy": {"directory": str(facts.deploy)},
         "state": {"directory": str(facts.ledger.parent)},
         "keys": {"ledger": [f"file:{facts.mac_key}"]},

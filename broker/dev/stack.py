@@ -55,6 +55,7 @@ class DevFacts:
     broker_id: SpiffeId
     broker_dns_name: str
     api_port: int
+    admin_port: int
     ops_port: int
     certificate: Path
     key: Path
@@ -67,6 +68,13 @@ class DevFacts:
     aws: AwsFacts
     # Of each agent, what goes into SPIFFE_ENDPOINT_SOCKET.
     endpoints: Mapping[SpiffeId, str]
+    # Of each person who operates the broker, the file with the credential.
+    operators: Mapping[str, Path]
+
+    @property
+    def admin_address(self) -> str:
+        """host:port of the people's service."""
+        return f"{LOOPBACK}:{self.admin_port}"
 
     @property
     def api_address(self) -> str:
@@ -91,6 +99,8 @@ class DevFacts:
 class DevStack:
     """The stack of ``state_dir``, for the agents in ``agents``, with the operators' files in ``deploy_dir``.
 
+    ``people`` are the keys of people.yaml who get a credential for the people's door; without any there is none.
+
     ``state_dir`` may be a :class:`StateDirectory` that the caller acquired, to put something there first; the stack
     releases it when it stops. ``render_config`` writes brokerd's configuration from the facts. ``brokerd_command``
     is for tests.
@@ -102,6 +112,7 @@ class DevStack:
         deploy_dir: Path,
         *,
         agents: Sequence[SpiffeId],
+        people: Sequence[str] = (),
         clock: Clock,
         render_config: Callable[[DevFacts], str],
         brokerd_command: Sequence[str] = BROKERD,
@@ -109,6 +120,7 @@ class DevStack:
         self._state = StateDirectory(state_dir) if isinstance(state_dir, Path) else state_dir
         self._deploy = deploy_dir.absolute()
         self._agents = tuple(agents)
+        self._people = tuple(people)
         self._clock = clock
         self._render_config = render_config
         self._brokerd_command = brokerd_command
@@ -188,7 +200,7 @@ class DevStack:
         self._undo.callback(self._state.release)
         state = self._state.path
         config, ledger = state / "brokerd.yaml", private_directory(state / "ledger") / "ledger.sqlite3"
-        api_port, ops_port = free_port(state / "api_port"), free_port(state / "ops_port")
+        api_port, admin_port, ops_port = (free_port(state / f"{name}_port") for name in ("api", "admin", "ops"))
         brokerd = BrokerdProcess(state, config, ops_port, self._brokerd_command)
         brokerd.stop_leftover()  # before its upstreams restart under it
         postgres, openbao, aws = await self._start_upstreams(state)
@@ -203,6 +215,7 @@ class DevStack:
             broker_id=BROKER_ID,
             broker_dns_name=BROKER_DNS_NAME,
             api_port=api_port,
+            admin_port=admin_port,
             ops_port=ops_port,
             certificate=svid.chain,
             key=svid.key,
@@ -214,6 +227,7 @@ class DevStack:
             postgres=postgres,
             aws=aws,
             endpoints={agent: sockets.endpoint(agent) for agent in self._agents},
+            operators=self._credentials(private_directory(state / "operators")),
         )
         write_private(config, self._render_config(self._facts))
         self._brokerd = brokerd
@@ -253,6 +267,14 @@ class DevStack:
         self._undo.push_async_callback(sockets.stop)
         await sockets.start()
         return svid, sockets
+
+    def _credentials(self, directory: Path) -> Mapping[str, Path]:
+        """One for each person, kept from one start to the next."""
+        files = {key: directory / f"{key}.credential" for key in self._people}
+        for file in files.values():
+            if not file.exists():
+                write_private(file, new_key() + "\n")
+        return files
 
     def _running_brokerd(self) -> BrokerdProcess:
         if self._brokerd is None:

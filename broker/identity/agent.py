@@ -37,6 +37,11 @@ class Person:
     groups: frozenset[str] = frozenset()
     disabled: bool = False
 
+    @property
+    def id(self) -> str:
+        """Issuer and subject as one text; unambiguous, because an issuer has no fragment (OpenID Connect Core, 2)."""
+        return f"{self.issuer}#{self.subject}"
+
 
 @dataclass(frozen=True, slots=True)
 class Quotas:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker.identity.agent import Agent, Peer
+from broker.identity.operator import Operator, Role
 from broker.ports import DeploySet
 
 
@@ -26,3 +27,29 @@ class Caller:
     def id(self) -> str:
         """The SPIFFE ID, as stored and compared everywhere."""
         return str(self.agent.spiffe_id)
+
+    @property
+    def counted(self) -> str:
+        """In whose budget a refusal is: all workloads of one registry entry share one."""
+        return self.agent.principal
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCaller:
+    """An authenticated person, at the people's door."""
+
+    tenant: str
+    operator: Operator
+    roles: frozenset[Role]
+    deploy: DeploySet
+    now: datetime  # as for :class:`Caller`
+
+    @property
+    def id(self) -> str:
+        """The person's (issuer, subject), as stored and compared everywhere."""
+        return self.operator.id
+
+    @property
+    def counted(self) -> str:
+        """In whose budget a refusal is: each person has one."""
+        return self.operator.id

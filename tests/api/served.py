@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from broker.api.v1 import broker_service_pb2 as pb
+from broker.api.v1.admin_service_pb2_grpc import AdminServiceStub
 from broker.api.v1.broker_service_pb2_grpc import BrokerServiceStub
 from broker.clock import SystemClock
 from broker.config import load_config
@@ -180,3 +181,38 @@ def ask(task: str, request: str = "r1", **changes: Any) -> pb.RequestCredentialR
         **changes,
     }
     return pb.RequestCredentialRequest(**{key: value for key, value in fields.items() if value is not None})
+
+
+# ------------------------------------------------------------------ people
+
+ROLES = {"viewer": ["data-platform"], "operator": ["operations"], "security": ["security"]}
+
+
+def people_changes(root: Path, *people: str) -> dict[str, Any]:
+    """What ``serve`` needs beside the rest to let these people of deploy/dev in, each with a credential of its own."""
+    operators = {}
+    for key in people or ("dana", "sam", "kim"):
+        private(root / "operators" / key, new_key() + "\n")
+        operators[key] = f"file:operators/{key}"
+    listen = {name: f"127.0.0.1:{free_port()}" for name in ("agents", "admin", "operations")}
+    return {"listen": listen, "operators": operators, "roles": ROLES}
+
+
+def credential(served: Served, key: str) -> str:
+    return (served.root / "operators" / key).read_text().strip()
+
+
+def admin_stub(served: Served, token: str | None) -> AdminServiceStub:
+    """Of somebody at the people's door with this bearer token; None: with none."""
+    credentials = grpc.ssl_channel_credentials(CA.pem)
+    if token is not None:
+        credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
+    channel = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.admin_port}", credentials, options=options)
+    served.channels.append(channel)
+    return AdminServiceStub(channel)
+
+
+def person(served: Served, key: str) -> AdminServiceStub:
+    """The person's own way in."""
+    return admin_stub(served, credential(served, key))

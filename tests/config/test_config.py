@@ -106,6 +106,10 @@ def test_a_config_does_not_change(tmp_path: Path) -> None:
             "no bundle for example.org",
         ),
         ("    example.org: bundle.pem", "    Other.org: bundle.pem", 10, "identity.bundles.Other.org", "trust domain"),
+        ("127.0.0.1:9090", "127.0.0.1:9090\n  admin: 127.0.0.1:9443", 6, "listen.admin", "needs the section operators"),
+        ("tenant: default", "tenant: default\noperators: {dana: file:d}", 2, "operators", "needs listen.admin"),
+        ("tenant: default", "tenant: default\nroles: {king: [ops]}", 2, "roles.king", "must be 'viewer'"),
+        ("tenant: default", "tenant: default\nroles: {operator: [ops, ops]}", 2, "roles.operator.1", "listed twice"),
         ("certificate: svid.pem", "certificate: ''", 7, "identity.certificate", "must be a path"),
         ("/run/broker/svid.key", "/var/lib/broker/svid.key", 8, "identity.private_key", "in the state directory"),
         ("file:ledger.key", "file:/var/lib/broker/keys/x", 17, "keys.ledger.0", "in the state directory"),
@@ -269,3 +273,34 @@ def test_the_published_schema_takes_it_too() -> None:
     jsonschema.validate(yaml.safe_load(MINIMAL), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(yaml.safe_load(MINIMAL + "extra: 1\n"), schema)
+
+
+ADMIN = (
+    MINIMAL.replace("  operations:", "  admin: 127.0.0.1:9443\n  operations:") + "operators:\n  dana: file:dana.key\n"
+)
+
+
+def test_the_peoples_door(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, ADMIN + "roles:\n  operator: [ops, night-shift]\n"))
+    assert config.listen.admin == HostPort("127.0.0.1", 9443)
+    assert config.operators == {"dana": f"file:{tmp_path}/dana.key"}
+    assert {role.value: groups for role, groups in config.roles.items()} == {"operator": ("ops", "night-shift")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "field", "told"),
+    [
+        ("127.0.0.1:9443", "0.0.0.0:9443", 5, "listen.admin", "0.0.0.0:9443 is not loopback"),
+        ("127.0.0.1:9443", "127.0.0.1:9090", 5, "listen.admin", "listened on for something else"),
+        ("  dana:", "  sam: file:dana.key\n  dana:", 22, "operators.dana", "the credential of sam too"),
+        ("file:dana.key", "c2VjcmV0", 21, "operators.dana", "must be a reference"),
+        ("  dana:", "  Dana:", 21, "operators.Dana", "must match"),
+    ],
+)
+def test_what_is_wrong_with_the_peoples_door(
+    tmp_path: Path, old: str, new: str, line: int, field: str, told: str
+) -> None:
+    ((found_line, found_field, message),) = problems(tmp_path, ADMIN.replace(old, new, 1))
+    assert (found_line, found_field.split("[")[0]) == (line, field)
+    assert told in message
+    assert "c2VjcmV0" not in message

@@ -88,7 +88,7 @@ async def test_its_life(state: Path) -> None:
     assert list((state / "agents").glob("*.sock")) == []
     # What others could read: port numbers, and what the stand-in wrote.
     exposed = {path.name for path in state.rglob("*") if path.is_file() and path.stat().st_mode & 0o077}
-    assert exposed == {"port", "cluster_port", "api_port", "ops_port", "notes.json"}
+    assert exposed == {"port", "cluster_port", "api_port", "admin_port", "ops_port", "notes.json"}
 
 
 class Stack:

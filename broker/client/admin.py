@@ -1,0 +1,181 @@
+"""People's way to the broker, for the command line and for operators' scripts; ``connect.py`` makes its client.
+
+Belongs here: the credential a person was given, the bundle the broker is believed by, and unary calls with both.
+The credential is a bearer secret: it goes into the call's metadata, inside TLS with a verified broker, and nowhere
+else. Does not belong here: what agents do (``client.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from google.protobuf.message import Message
+
+from broker.api.v1 import admin_service_pb2_grpc
+from broker.client.calls import RETRY_WAITS
+from broker.client.channel import OPTIONS
+from broker.client.errors import from_rpc_error, is_transport
+from broker.client.explain import server_problem
+from broker.client.probe import Stage, probe_server
+from broker.client.svid import read_pem
+from broker.client.target import Target
+from broker.errors import BrokerError, InvalidInput, NotReady, Reason
+from broker.identity.bundle import MAX_ROOTS, TrustBundle
+from broker.identity.certificate import CertificateUnreadable, read_certificates
+from broker.secret import Secret
+
+ADMIN_ADDRESS = "BROKER_ADMIN_ADDRESS"
+CREDENTIAL = "BROKER_OPERATOR_CREDENTIAL"
+ADMIN_BUNDLE = "BROKER_ADMIN_BUNDLE"
+
+_CALL_SECONDS = 30.0
+# Of a credential's file: a line of base64 is far below.
+_MOST_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """By what the broker is believed: the roots of its trust domain; ``trust_domain`` is for people."""
+
+    roots_pem: bytes
+    trust_domain: str
+
+
+def believed_by_file(bundle: Path, trust_domain: str = "") -> Believed:
+    """By a file with the broker's trust bundle; empty ``trust_domain``: the one that its roots name.
+
+    Raises :class:`InvalidInput` (CONFIG_INVALID) for a file that is no bundle of one trust domain.
+    """
+    pem = read_pem(bundle)
+    roots = TrustBundle.from_pem(trust_domain or _named(pem), pem)
+    return Believed(roots.pem, roots.trust_domain)
+
+
+def _named(pem: bytes) -> str:
+    try:
+        uris = [uri for root in read_certificates(pem, at_most=MAX_ROOTS) for uri in root.uris]
+    except CertificateUnreadable:
+        uris = []
+    return uris[0].removeprefix("spiffe://") if uris else "unknown"
+
+
+def believed_by_workload_api(endpoint: str, trust_domain: str = "") -> Believed:
+    """By what the Workload API gives; empty ``trust_domain``: that of this workload's own SVID."""
+    from broker.client.workload_api import WorkloadApiSource
+
+    source = WorkloadApiSource(
+        f"unix://{endpoint}" if endpoint.startswith("/") else endpoint, trust_domain=trust_domain
+    )
+    try:
+        bundle = source.current().bundle
+    finally:
+        source.close()
+    return Believed(bundle.pem, bundle.trust_domain)
+
+
+def read_credential(path: Path) -> Secret:
+    """The credential in ``path``, which must be a file that nobody but its owner can read.
+
+    Raises :class:`InvalidInput` (CONFIG_INVALID); what the file holds is never told.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise _unfit(path, f"cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(mode) or stat.S_IMODE(mode) & 0o077:
+        raise _unfit(
+            path, f"may be used by others than its owner (mode {stat.S_IMODE(mode):04o}); run: chmod 0600 {path}"
+        )
+    text = data.decode("ascii", "replace").removesuffix("\n")
+    if not text or len(data) > _MOST_BYTES or not text.isprintable() or " " in text or not text.isascii():
+        raise _unfit(path, "does not hold one credential on one line")
+    return Secret(text)
+
+
+class AdminClient:
+    """Unary calls of ``AdminService``. An asynchronous context manager; belongs to one event loop."""
+
+    def __init__(
+        self,
+        target: Target,
+        credential: Secret,
+        believed: Believed,
+        new_id: Callable[[], str],
+        fraction: Callable[[], float],
+    ) -> None:
+        self.new_id = new_id
+        self._target = target
+        self._believed = believed
+        self._fraction = fraction
+        credentials = grpc.composite_channel_credentials(
+            grpc.ssl_channel_credentials(believed.roots_pem),
+            grpc.access_token_call_credentials(credential.reveal()),
+        )
+        options = [*OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
+        self._channel = grpc.aio.secure_channel(str(target), credentials, options=options)
+        self._stub = admin_service_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def call(self, rpc: str, request: Message, seconds: float = _CALL_SECONDS) -> Any:
+        """The answer to ``request``. Repeated while UNAVAILABLE: each change has a request_id, and is made once.
+
+        Raises :class:`BrokerError`: the broker's own refusal, or an explanation of why no answer came.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        for wait in (*RETRY_WAITS, None):
+            remaining = deadline - asyncio.get_running_loop().time()
+            try:
+                return await getattr(self._stub, rpc)(request, timeout=max(remaining, 0.001))
+            except grpc.aio.AioRpcError as error:
+                failure = error
+            if wait is None or failure.code() is not grpc.StatusCode.UNAVAILABLE:
+                break
+            await asyncio.sleep(wait * (0.5 + self._fraction()))
+        raise await self._explained(failure)
+
+    async def _explained(self, failure: grpc.aio.AioRpcError) -> BrokerError:
+        if not is_transport(failure):
+            return from_rpc_error(failure)
+        seen = await asyncio.to_thread(probe_server, self._target, self._believed.roots_pem)
+        error = server_problem(self._target, self._believed.trust_domain, "the", seen, ADMIN_ADDRESS)
+        if error is None and seen.stage is Stage.CLIENT_REFUSED:
+            error = NotReady(
+                Reason.BROKER_UNREACHABLE,
+                f"The broker at {self._target} wants a client certificate, as it does of agents.",
+                hint=f"Is {ADMIN_ADDRESS} the broker's people's port (listen.admin), and not the agents' port?",
+            )
+        return error or NotReady(
+            Reason.BROKER_UNREACHABLE,
+            f"The connection to the broker at {self._target} broke: {(failure.details() or '')[:200]}.",
+            hint="Try again; the broker is reachable now.",
+        )
+
+
+def _unfit(path: Path, why: str) -> InvalidInput:
+    return InvalidInput(
+        Reason.CONFIG_INVALID,
+        f"The operator's credential {path} {why}.",
+        hint=f"{CREDENTIAL} (or --credential) names the file that `broker operator new-credential` wrote.",
+        metadata={"file": str(path)},
+    )

@@ -1,0 +1,107 @@
+"""The people's commands against a brokerd, as a person types them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+
+from broker.cli.main import cli as command
+from broker.client import calls
+from tests.api.served import CA, Served, free_port, people_changes, private, serve
+from tests.forge import authority
+
+Run = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    # brokerd runs in this process, and its log must not mix with what a command prints.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
+    async with serve(tmp_path, **people_changes(tmp_path)) as running:
+        yield running
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A command as ``who``, in a thread: brokerd runs on this loop."""
+    for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("broker.client.admin.RETRY_WAITS", tuple(wait / 100 for wait in calls.RETRY_WAITS))
+    bundle = private(served.root / "client" / "bundle.pem", CA.pem)
+
+    async def invoke(who: str, *arguments: str, **environment: str) -> Result:
+        given = {
+            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
+            "BROKER_SERVER_NAME": "localhost",
+            "BROKER_ADMIN_BUNDLE": str(bundle),
+            "BROKER_OPERATOR_CREDENTIAL": str(served.root / "operators" / who),
+            **environment,
+        }
+        done = await asyncio.to_thread(CliRunner().invoke, command, arguments, env=given, prog_name="broker")
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done
+
+    return invoke
+
+
+async def test_who_one_is(run: Run) -> None:
+    done = await run("kim", "operator", "whoami", "--format", "json")
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["key"], told["displayName"], told["roles"]) == ("kim", "Kim Adeyemi", ["security"])
+    assert "roles             security" in (await run("kim", "operator", "whoami")).stdout
+
+
+async def test_a_new_credential_is_the_owners_alone_and_replaces_none(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "mine"
+    done = await run("kim", "operator", "new-credential", str(path))
+    assert (done.exit_code, done.stdout) == (0, f"written to {path}\n")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(path.read_text()) == 45
+    before = path.read_text()
+    done = await run("kim", "operator", "new-credential", str(path))
+    assert done.exit_code == 2
+    assert "File exists" in done.stderr
+    assert path.read_text() == before
+
+
+async def test_a_new_credential_is_taken_when_brokerd_names_it(run: Run, served: Served) -> None:
+    path = served.root / "operators" / "kim"
+    path.unlink()
+    await run("kim", "operator", "new-credential", str(path))
+    assert (await run("kim", "operator", "whoami")).exit_code == 3
+    await served.daemon.reload()
+    assert (await run("kim", "operator", "whoami")).exit_code == 0
+
+
+async def test_what_is_missing_or_wrong_is_told_with_what_to_do(run: Run, served: Served, tmp_path: Path) -> None:
+    other = private(tmp_path / "other", "c2VjcmV0" * 6)
+    open_ = private(tmp_path / "open", "c2VjcmV0" * 6)
+    open_.chmod(0o640)
+    torn = private(tmp_path / "torn", "two words\nand more\n")
+    stranger = private(tmp_path / "stranger.pem", authority("x.org", at=CA.at).pem)
+    for changes, code, told in (
+        ({"BROKER_OPERATOR_CREDENTIAL": ""}, 2, "There is no operator's credential"),
+        ({"BROKER_OPERATOR_CREDENTIAL": str(tmp_path / "absent")}, 2, "cannot be read: No such file"),
+        ({"BROKER_OPERATOR_CREDENTIAL": str(open_)}, 2, f"run: chmod 0600 {open_}"),
+        ({"BROKER_OPERATOR_CREDENTIAL": str(torn)}, 2, "does not hold one credential on one line"),
+        ({"BROKER_OPERATOR_CREDENTIAL": str(other)}, 3, "OPERATOR_CREDENTIAL_INVALID"),
+        ({"BROKER_ADMIN_ADDRESS": ""}, 2, "Set BROKER_ADMIN_ADDRESS"),
+        ({"BROKER_ADMIN_ADDRESS": f"127.0.0.1:{free_port()}"}, 4, "is BROKER_ADMIN_ADDRESS its address?"),
+        ({"BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.port}"}, 4, "people's port"),
+        ({"BROKER_ADMIN_BUNDLE": ""}, 2, "There is nothing to believe the broker by"),
+        ({"BROKER_ADMIN_BUNDLE": str(stranger)}, 4, "BROKER_UNTRUSTED"),
+        ({"BROKER_SERVER_NAME": "elsewhere"}, 4, "BROKER_NAME_MISMATCH"),
+    ):
+        done = await run("kim", "operator", "whoami", **changes)
+        assert (done.exit_code, told in done.stderr.replace("\n", " ")) == (code, True), (changes, done.stderr)
+        assert "c2VjcmV0" not in done.output
