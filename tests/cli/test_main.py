@@ -20,7 +20,16 @@ from tests.client.fake_broker import FakeBroker
 # Every module of the daemon's libraries that could be imported by mistake.
 DAEMON_ONLY = (
     *("aiohttp", "apscheduler", "boto3", "botocore", "cedarpy", "grpc_health", "grpc_reflection", "hvac"),
-    *("jsonschema", "orjson", "prometheus_client", "protovalidate", "pydantic", "yaml", "structlog"),
+    *(
+        "jsonschema",
+        "orjson",
+        "prometheus_client",
+        "protovalidate",
+        "pydantic",
+        "securesystemslib",
+        "yaml",
+        "structlog",
+    ),
 )
 # Makes them as absent as they are in the base install.
 BLOCKED = f"""
