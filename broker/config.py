@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 
 from broker.errors import Unauthenticated
 from broker.files import Document, Duration, Model, Problem, Problems, Reference, parse_yaml, read_text, validated
+from broker.files.public_keys import ed25519_public_key
 from broker.identity.operator import Role
 from broker.identity.spiffe_id import SpiffeId, is_trust_domain
 
@@ -99,6 +100,11 @@ def _own_id(value: str) -> str:
     return value
 
 
+def _public_key(value: str) -> str:
+    ed25519_public_key(value)
+    return value
+
+
 Address = Annotated[
     HostPort,
     BeforeValidator(_host_port),
@@ -120,6 +126,9 @@ OwnId = Annotated[str, AfterValidator(_own_id), WithJsonSchema({"type": "string"
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 PersonKey = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples=["dana"])]
 Groups = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(strict=False)]
+# Lower case only: Dana and dana must not be two people.
+PERSON_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+KeyName = Annotated[str, Field(pattern=PERSON_NAME)]
 
 
 class Listen(Model):
@@ -166,10 +175,25 @@ class Proxies(Model):
     )
 
 
+class DeployKey(Model):
+    """A public key (Ed25519) that signs deploy sets, and the one person who has its private key."""
+
+    person: KeyName = Field(description="Several keys of one person count once.")
+    file: FilePath | None = Field(None, description="The public key in PEM; not in the deploy directory. Or else:")
+    pem: Annotated[str, AfterValidator(_public_key)] | None = Field(None, description="The public key itself.")
+
+
 class Deploy(Model):
-    """What operators deploy."""
+    """What operators deploy, and whose signatures that needs."""
 
     directory: FilePath
+    # Absent is "no signatures"; empty is a mistake, and refused.
+    deploy_keys: dict[KeyName, DeployKey] = Field(
+        default_factory=dict, min_length=1, description="With these, a set loads only if it is signed."
+    )
+    deploy_signatures_required: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        None, description="How many of these people must sign; two at least, so never its author alone."
+    )
 
 
 class State(Model):
@@ -264,6 +288,7 @@ def _contradictions(config: Config, document: Document) -> Iterator[Problem]:
     yield from _identity_problems(config, problem)
     yield from _proxies_problems(config, problem)
     yield from _admin_problems(config, problem)
+    yield from _deploy_problems(config.deploy, problem)
     listen, limits = config.listen, config.limits
     if not listen.operations.loopback and not listen.allow_remote_operations:
         hint = "It has no authentication. Listen on 127.0.0.1, or set listen.allow_remote_operations: true."
@@ -362,6 +387,27 @@ def _admin_problems(config: Config, problem: Any) -> Iterator[Problem]:
         for index, group in enumerate(groups):
             if group in groups[:index]:
                 yield problem(("roles", role.value, index), "is listed twice", "")
+
+
+def _deploy_problems(deploy: Deploy, problem: Any) -> Iterator[Problem]:
+    keys, required = deploy.deploy_keys, deploy.deploy_signatures_required
+    number = ("deploy", "deploy_signatures_required")
+    if not keys and required is not None:
+        yield problem(number, "needs deploy_keys", "Name the keys of those who sign.")
+    if keys and required is None:
+        yield problem(number, "is missing", "Say how many of the people in deploy_keys must sign; two at least.")
+    people = len({entry.person for entry in keys.values()})
+    if keys and required is not None and required > people:
+        hint = "Several keys of one person count once."
+        yield problem(number, f"deploy_signatures_required <= people must hold: {required} > {people}", hint)
+    directory = deploy.directory.resolve()
+    for name, entry in keys.items():
+        at = ("deploy", "deploy_keys", name)
+        if (entry.file is None) == (entry.pem is None):
+            yield problem(at, "needs one of file and pem", "Name the file of the public key, or write it here.")
+        elif entry.file is not None and entry.file.resolve().is_relative_to(directory):
+            hint = "Whoever writes the set would choose who signs it."
+            yield problem((*at, "file"), "lies in the deploy directory", hint)
 
 
 def _misplaced_keys(config: Config, problem: Any) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from broker.approval.rules import ApprovalRule
 from broker.audit.event import AuditEvent
@@ -187,6 +187,23 @@ class ConnectorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Signed:
+    """Who stands for a deploy set whose signatures were needed, and hold."""
+
+    author: str  # a person's name, as the signers say
+    serial: int  # above that of every signed set before it
+    signers: tuple[str, ...]  # people, sorted; two at least
+    keys: tuple[str, ...]  # the names of the keys they signed with, sorted
+
+
+class AcceptedDeploy(NamedTuple):
+    """The newest signed set that ever came into force."""
+
+    serial: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeploySet:
     """One consistent set of everything operators own; replaced as a whole, never edited."""
 
@@ -198,6 +215,7 @@ class DeploySet:
     connectors: Mapping[str, ConnectorSpec]
     denied: DenyList = field(default_factory=DenyList)
     approvals: Mapping[str, ApprovalRule] = field(default_factory=dict)  # by name, as gates name them
+    signed: Signed | None = None  # where signatures are needed
 
 
 class DeploySource(Protocol):
@@ -572,6 +590,15 @@ class LeaseStore(Protocol):
 
     async def figures(self, now: datetime) -> LedgerFigures:
         """For /metrics."""
+        ...
+
+    # -- the deploy set
+    async def accept_deploy(self, tenant: str, serial: int, digest: str, now: datetime) -> AcceptedDeploy:
+        """Remember that a signed set comes into force, unless a newer one, or another of its serial, did.
+
+        Returns what is remembered then: (serial, digest) itself if it was accepted. Raises Tampered
+        (ROW_MAC_MISMATCH) if what was remembered is not ours.
+        """
         ...
 
     # -- audit

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from broker.cli.check_signed import Brokerd
     from broker.files import Problem
 
 
@@ -31,16 +32,27 @@ class _Checked:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Check for the brokerd of this configuration, signatures included.  [default PATH: its deploy directory]",
+)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def check(paths: tuple[Path, ...], form: str) -> None:
+def check(paths: tuple[Path, ...], config_file: Path | None, form: str) -> None:
     """Check deploy directories (and brokerd configuration files) before use.
 
     Exits 0 if all would be taken. Otherwise prints each problem as FILE:LINE: FIELD: MESSAGE (HINT) and exits 1.
+
+    Signatures are looked at with --config only. The serial is then compared with that of the newest set that was in
+    force, where the ledger of that brokerd is on this machine.
     """
+    if not paths and config_file is None:
+        raise click.UsageError("Missing argument '[PATH]...', or --config.")
     try:
-        own = _own_trust_domain(paths)
-        results = [_check(path, own) for path in paths]
+        results = _check_all(paths, config_file)
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing. Run: pip install 'jit-broker[daemon]'") from None
     if form == "json":
@@ -50,6 +62,21 @@ def check(paths: tuple[Path, ...], form: str) -> None:
             _print(result)
     if not all(result.ok for result in results):
         raise SystemExit(1)
+
+
+def _check_all(paths: tuple[Path, ...], config_file: Path | None) -> list[_Checked]:
+    from broker.cli.check_signed import Brokerd
+    from broker.files import Problems
+
+    if config_file is None:
+        own = _own_trust_domain(paths)
+        return [_check(path, Brokerd(own)) for path in paths]
+    try:
+        brokerd = Brokerd.of(config_file)
+    except Problems as found:
+        return [_Checked(str(config_file), "", {}, found.problems)]
+    told = [_check(config_file, brokerd)]
+    return told + [_check(path, brokerd) for path in paths or brokerd.directories]
 
 
 def _own_trust_domain(paths: tuple[Path, ...]) -> str:
@@ -64,20 +91,18 @@ def _own_trust_domain(paths: tuple[Path, ...]) -> str:
     return ""
 
 
-def _check(path: Path, trust_domain: str) -> _Checked:
+def _check(path: Path, brokerd: Brokerd) -> _Checked:
     from broker.files import Problems
 
     try:
-        summary, facts = _directory(path, trust_domain) if path.is_dir() else _config(path)
+        summary, facts = _directory(path, brokerd) if path.is_dir() else _config(path)
     except Problems as found:
         return _Checked(str(path), "", {}, found.problems)
     return _Checked(str(path), summary, facts, ())
 
 
-def _directory(path: Path, trust_domain: str) -> tuple[str, dict[str, Any]]:
-    from broker.deployfiles import load
-
-    loaded = load(path, trust_domain)
+def _directory(path: Path, brokerd: Brokerd) -> tuple[str, dict[str, Any]]:
+    loaded, signatures = brokerd.load(path)
     counts = {
         "agents": len(loaded.registry),
         "templates": len(loaded.templates),
@@ -87,7 +112,7 @@ def _directory(path: Path, trust_domain: str) -> tuple[str, dict[str, Any]]:
     }
     told = ", ".join(_count(counts[what], what) for what in ("agents", "templates", "policies"))
     digest = f"sha256:{loaded.digest}"
-    return f"{told}, digest {digest}", {**counts, "digest": digest}
+    return f"{told}, digest {digest}{signatures.summary}", {**counts, "digest": digest, **signatures.facts}
 
 
 def _count(count: int, what: str) -> str:

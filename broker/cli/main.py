@@ -48,6 +48,7 @@ OPERATORS: Mapping[str, Entry] = {
     "check": Entry("broker.cli.check:check", "Check deploy files before they are used.", "daemon"),
     "policy": Entry("broker.cli.policy:policy", "Check, test and try policies before they are in force.", "daemon"),
     "operator": Entry("broker.cli.operator:operator", "Who you are at the people's door; make a credential."),
+    "deploy": Entry("broker.cli.deploy:deploy", "Sign deploy sets, and verify signatures.", "daemon"),
     "reload": Entry("broker.cli.reload:reload", "Have brokerd take in its deploy files.", "daemon"),
     "audit": Entry("broker.cli.audit:audit", "Verify and show the audit trail.", "daemon"),
     "dev": Entry("broker.cli.dev:dev", "Run everything on this machine, for development.", "dev"),

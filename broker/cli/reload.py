@@ -21,6 +21,7 @@ from broker.cli.settings import EXIT_WRONG
 from broker.cli.values import Span
 from broker.config import load_config
 from broker.deployfiles import load
+from broker.deployfiles.signers import signers_of
 from broker.errors import NotReady, Reason
 from broker.files import Problems
 
@@ -70,7 +71,7 @@ def reload(config_file: Path, timeout: timedelta, form: str) -> None:
     """
     try:
         config = load_config(config_file)
-        load(config.deploy.directory, config.trust_domain)
+        load(config.deploy.directory, config.trust_domain, signers_of(config.deploy))
     except Problems as refused:
         for problem in refused.problems:
             click.echo(str(problem), err=True)

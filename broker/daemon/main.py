@@ -71,16 +71,10 @@ async def _serve(config: Config, connectors: Build | None) -> int:
     stop = asyncio.Event()
     clock = SystemClock()
     daemon = Brokerd(config, clock, connectors or partial(build, resolve=resolve, clock=clock))
-    reload_lock = asyncio.Lock()
-
-    async def reload() -> None:
-        async with reload_lock:
-            await daemon.reload()
-
     reloads: set[asyncio.Task[None]] = set()
 
     def hangup() -> None:
-        task = asyncio.ensure_future(reload())
+        task = asyncio.ensure_future(daemon.reload())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 

@@ -6,18 +6,22 @@ audit trail and to ``reload.json`` in the state directory, where ``broker reload
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.daemon.pool import ConnectorPool
+from broker.deployfiles.signed import overtaken
 from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.files import Problems
-from broker.ports import Clock, DeploySet, LeaseStore
+from broker.ports import Clock, DeploySet, LeaseStore, Signed
+from broker.scope.canonical import JsonValue
 
 log = structlog.get_logger("broker.deploy")
 
@@ -38,19 +42,32 @@ class Reloader:
         self._tenant = tenant
         self._result = result
         self._generation = 0
+        # One after the other: of two sets the later one stays.
+        self._reloading = asyncio.Lock()
 
     async def first(self) -> None:
         """At start: the set was loaded already; run its connectors. Raises where it cannot be served."""
         deploy = self._files.current
-        await self._pool.activate(self._pool.prepare(deploy.connectors, await self._store.connectors_in_use()))
+        prepared = self._pool.prepare(deploy.connectors, await self._store.connectors_in_use())
+        try:
+            await self._accept(deploy)
+        except Problems as refused:
+            await self._record(EventType.DEPLOY_REFUSED, {"problems": [str(each) for each in refused.problems]})
+            raise
+        await self._pool.activate(prepared)
         await self._in_force(deploy)
 
     async def reload(self) -> bool:
         """Take in what is on disk now; whether it is in force. Never raises for a bad set."""
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> bool:
         before = self._files.current
         try:
             candidate = self._files.load()
             prepared = self._pool.prepare(candidate.connectors, await self._store.connectors_in_use())
+            await self._accept(candidate)
         except BrokerError as refused:
             await self._refused(refused)
             return False
@@ -85,12 +102,22 @@ class Reloader:
         if ended:
             log.warning("leases of denied agents are being revoked", attempts=ended)
 
+    async def _accept(self, deploy: DeploySet) -> None:
+        """Have a signed set remembered before it is in force. Raises Problems for one that a newer one overtook."""
+        if deploy.signed is None:
+            return
+        highest = await self._store.accept_deploy(self._tenant, deploy.signed.serial, deploy.digest, self._clock.now())
+        if problem := overtaken(str(self._files.directory), deploy, highest):
+            raise Problems([problem])
+
     async def _in_force(self, deploy: DeploySet) -> None:
         denied = [str(denial) for denial in deploy.denied]
+        signed = {} if deploy.signed is None else _told(deploy.signed)
         await self._record(
             EventType.DEPLOY_ACTIVATED,
             {
                 "digest": deploy.digest,
+                **signed,
                 "policies": deploy.policies.digest,
                 "denied": denied[:MAX_TOLD],
                 "denied_count": len(denied),
@@ -100,7 +127,11 @@ class Reloader:
         await self.end_denied()
         self._tell(ok=True, digest=deploy.digest, problems=[])
         log.info(
-            "deploy set in force", digest=deploy.digest, agents=len(deploy.registry), templates=len(deploy.templates)
+            "deploy set in force",
+            digest=deploy.digest,
+            agents=len(deploy.registry),
+            templates=len(deploy.templates),
+            **signed,
         )
 
     async def _refused(self, refused: BrokerError) -> None:
@@ -109,7 +140,7 @@ class Reloader:
         await self._record(EventType.DEPLOY_REFUSED, {"problems": problems[:20]})
         self._tell(ok=False, digest=self._files.current.digest, problems=problems)
 
-    async def _record(self, type_: EventType, data: dict[str, int | str | list[str]]) -> None:
+    async def _record(self, type_: EventType, data: Mapping[str, JsonValue]) -> None:
         event = AuditEvent(type_, actor="broker", vouched_by=Vouch.BROKER, tenant=self._tenant, data=data)
         try:
             await self._store.append([event], self._clock.now())
@@ -122,3 +153,13 @@ class Reloader:
         part = self._result.with_suffix(".part")
         part.write_text(json.dumps(told, indent=1) + "\n")
         part.replace(self._result)
+
+
+def _told(signed: Signed) -> dict[str, JsonValue]:
+    """What the trail says of the signatures."""
+    return {
+        "author": signed.author,
+        "serial": signed.serial,
+        "signers": list(signed.signers),
+        "keys": list(signed.keys),
+    }

@@ -34,6 +34,7 @@ from broker.daemon.identity import OwnIdentity
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
+from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.identity.agent import Peer
@@ -65,7 +66,7 @@ class Brokerd:
         self._config = config
         self._clock = clock
         self._rng = SystemRng()
-        self._files = DeployFiles(config.deploy.directory, config.trust_domain)
+        self._files = DeployFiles(config.deploy.directory, config.trust_domain, signers_of(config.deploy))
         self._pool = ConnectorPool(build)
         self._metrics = Metrics()
         self._budget = RefusalBudget()

@@ -10,6 +10,7 @@ The layout of a set::
     trust_domains.yaml which agents of other trust domains may be registered (optional)
     policies/*.cedar   who may, under which circumstances
     policies/*.test.yaml  what they are expected to say (optional)
+    signatures/set.dsse.json  who signed all of this (needed where brokerd has deploy_keys)
 
 Belongs here: YAML shapes, cross-references, JSON Schemas. Does not belong here: what a template or a
 policy means (``broker/scope``, ``broker/policy``).

@@ -23,6 +23,9 @@ _FOLDERS = {AGENTS: ".yaml", TEMPLATES: ".yaml", POLICIES: ".cedar"}
 POLICY_TESTS = ".test.yaml"
 _BESIDE = {POLICIES: POLICY_TESTS}
 _IGNORED = {"README.md"}
+# Beside the set, not of it: signatures are over the digest, and do not change it.
+SIGNATURES = "signatures"
+ENVELOPE = f"{SIGNATURES}/set.dsse.json"
 _STRAY = "is not part of a deploy set"
 
 
@@ -37,12 +40,16 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """``texts`` by path relative to the set (``agents/x.yaml``); ``shown`` is how the operator named the set."""
+    """``texts`` by path relative to the set (``agents/x.yaml``); ``shown`` is how the operator named the set.
+
+    ``envelope``: the text of the signatures' file, which is not one of ``texts``; None where there is none.
+    """
 
     shown: Path
     identity: Identity
     texts: Mapping[str, str]
     problems: tuple[Problem, ...]  # of files that could not be taken in
+    envelope: str | None = None
 
     def name(self, relative: str) -> str:
         """What problems call a file."""
@@ -86,7 +93,8 @@ def read_set(directory: Path) -> Listing:
     reader.root()
     if not before.resolved.exists() or identity(before.resolved) != before:
         raise Problems([Problem(str(directory), 1, "", "was replaced while it was read", "Reload again.")])
-    return Listing(directory, before, reader.texts, tuple(reader.problems))
+    envelope = reader.texts.pop(ENVELOPE, None)
+    return Listing(directory, before, reader.texts, tuple(reader.problems), envelope)
 
 
 class _Reader:
@@ -102,23 +110,19 @@ class _Reader:
         for name in present:
             if name in _FOLDERS:
                 self._folder(name, _FOLDERS[name])
+            elif name == SIGNATURES:
+                self._signatures()
             elif name in files:
                 self._file(name)
             elif name not in _IGNORED:
-                self._refuse(name, _STRAY, f"A set holds {', '.join([*_FOLDERS, *files])}.")
+                self._refuse(name, _STRAY, f"A set holds {', '.join([*_FOLDERS, *files, SIGNATURES])}.")
         for name in sorted({*_FOLDERS, PEOPLE, CONNECTORS} - set(present)):
             self._refuse(name, "is missing")
 
     def _folder(self, name: str, suffix: str) -> None:
-        if (self._root / name).is_symlink():
-            self._refuse(name, "is a symbolic link", "Link the whole set, so that it changes as one.")
+        present = self._inside(name)
+        if present is None:
             return
-        try:
-            check_directory(self._root / name, str(self._shown / name))
-        except Problems as found:
-            self.problems.extend(found.problems)
-            return
-        present = self._names(self._root / name)
         for file in present:
             if file.endswith((suffix, _BESIDE.get(name, suffix))):
                 self._file(f"{name}/{file}")
@@ -128,6 +132,25 @@ class _Reader:
                 self._refuse(f"{name}/{file}", _STRAY, f"Files of {name} end in {endings}.")
         if not any(file.endswith(suffix) for file in present):
             self._refuse(name, f"has no *{suffix}")
+
+    def _signatures(self) -> None:
+        for file in self._inside(SIGNATURES) or ():
+            if f"{SIGNATURES}/{file}" == ENVELOPE:
+                self._file(ENVELOPE)
+            elif file not in _IGNORED:
+                self._refuse(f"{SIGNATURES}/{file}", _STRAY, f"All signatures are in {ENVELOPE}.")
+
+    def _inside(self, name: str) -> list[str] | None:
+        """What is in a folder; None, and a problem, where nobody should look into it."""
+        if (self._root / name).is_symlink():
+            self._refuse(name, "is a symbolic link", "Link the whole set, so that it changes as one.")
+            return None
+        try:
+            check_directory(self._root / name, str(self._shown / name))
+        except Problems as found:
+            self.problems.extend(found.problems)
+            return None
+        return self._names(self._root / name)
 
     def _file(self, relative: str) -> None:
         try:

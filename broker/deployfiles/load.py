@@ -22,30 +22,38 @@ from broker.deployfiles.mentions import unknown_mentions, unknown_segments
 from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, TemplateFile
 from broker.deployfiles.policy_tests import PolicyTest, PolicyTestsFile, incomplete, tests_of, unknown_names
 from broker.deployfiles.read import Read
+from broker.deployfiles.signed import verified
+from broker.deployfiles.signers import Signers
 from broker.files import Model, Problem, Problems, parse_yaml, validated
 from broker.identity.agent import Registry
 from broker.identity.denied import DenyList
 from broker.policy.cedar import PolicyProblems, PolicySet
-from broker.ports import DeploySet
+from broker.ports import DeploySet, Signed
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Model)
 
 
-def load(directory: Path, trust_domain: str = "") -> DeploySet:
+def load(directory: Path, trust_domain: str = "", signers: Signers | None = None) -> DeploySet:
     """The set in ``directory``. Raises :class:`~broker.files.Problems` with every problem of every file.
 
-    ``trust_domain`` is the broker's own, where that is known.
+    ``trust_domain`` is the broker's own, where that is known; ``signers`` are whose signatures it needs, if any.
     """
-    return build(listing.read_set(directory), trust_domain)
+    return build(listing.read_set(directory), trust_domain, signers)
 
 
-def build(files: Listing, trust_domain: str = "", *, to_serve: bool = False) -> DeploySet:
+def build(
+    files: Listing, trust_domain: str = "", signers: Signers | None = None, *, to_serve: bool = False
+) -> DeploySet:
     """The set in ``files``, already read. Raises :class:`~broker.files.Problems`.
+
+    Where signatures are needed they are judged first, over the bytes that the set is then made of: no parser sees
+    what nobody has signed.
 
     ``to_serve``: by a broker, which does not read the tests beside the policies. No decision does, and an agent
     must be gone when its file is, although a test still names it.
     """
+    signed = _signed(files, signers)
     problems = list(files.problems)
     connectors = _one(files, listing.CONNECTORS, ConnectorsFile, problems)
     people = _one(files, listing.PEOPLE, PeopleFile, problems)
@@ -88,6 +96,7 @@ def build(files: Listing, trust_domain: str = "", *, to_serve: bool = False) -> 
         connectors=assembly.connectors,
         denied=denials,
         approvals=rules_of_approval,
+        signed=signed,
     )
 
 
@@ -103,6 +112,18 @@ def policy_tests(files: Listing) -> list[PolicyTest]:
 def policy_schema() -> str:
     """The Cedar schema that every policy is validated against."""
     return resources.files("broker.policy").joinpath("broker.cedarschema").read_text("utf-8")
+
+
+def _signed(files: Listing, signers: Signers | None) -> Signed | None:
+    if signers is None:
+        return None
+    if any(problem.file.startswith(files.name(listing.SIGNATURES)) for problem in files.problems):
+        raise Problems(files.problems)
+    try:
+        return verified(files, signers)
+    except Problems as found:
+        # A file that could not be read is why the digest is another one.
+        raise Problems([*files.problems, *found.problems]) from None
 
 
 def _one(files: Listing, name: str, model: type[_M], problems: list[Problem]) -> Read[_M] | None:

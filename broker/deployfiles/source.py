@@ -6,6 +6,7 @@ from pathlib import Path
 
 from broker.deployfiles import listing
 from broker.deployfiles.load import build
+from broker.deployfiles.signers import Signers
 from broker.files import Problems
 from broker.ports import DeploySet
 
@@ -13,11 +14,20 @@ from broker.ports import DeploySet
 class DeployFiles:
     """A :class:`~broker.ports.DeploySource` over one directory. No threads: it looks when told to."""
 
-    def __init__(self, directory: Path, trust_domain: str = "") -> None:
-        """Loads the set. Raises :class:`~broker.files.Problems`: there is no last good one to keep."""
+    def __init__(self, directory: Path, trust_domain: str = "", signers: Signers | None = None) -> None:
+        """Loads the set. Raises :class:`~broker.files.Problems`: there is no last good one to keep.
+
+        ``signers``: whose signatures every set needs; None where sets need none.
+        """
         self._directory = directory
         self._trust_domain = trust_domain
+        self._signers = signers
         self._current = self.load()
+
+    @property
+    def directory(self) -> Path:
+        """Where sets come from."""
+        return self._directory
 
     @property
     def current(self) -> DeploySet:
@@ -29,7 +39,7 @@ class DeployFiles:
         files = listing.read_set(self._directory)
         # Before it is judged: a bad set is looked at once, not at every look.
         self._identity = files.identity
-        return build(files, self._trust_domain, to_serve=True)
+        return build(files, self._trust_domain, self._signers, to_serve=True)
 
     def adopt(self, candidate: DeploySet) -> None:
         """Put ``candidate`` in force: it was loaded here, and the rest of the daemon can follow it."""

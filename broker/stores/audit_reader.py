@@ -1,6 +1,7 @@
 """Reading the audit trail of a ledger file, beside a running broker or from a copy.
 
-For ``broker audit verify`` and ``broker audit show``: opened read-only, read in portions, so that a trail
+For ``broker audit verify`` and ``broker audit show``, and for ``broker check``, which asks which deploy set was the
+newest: opened read-only, read in portions, so that a trail
 of any length is gone through in constant memory.
 """
 
@@ -15,10 +16,13 @@ from urllib.parse import quote
 from broker.audit.record import Record, decode
 from broker.audit.verify import Finding, FindKey, StoredHead, StoredRecord, verify
 from broker.errors import InvalidInput, Reason, Tampered
+from broker.ports import AcceptedDeploy
 from broker.stores.migrate import version
 from broker.stores.queries import SQL, migrations
 
 _PORTION = 1_000
+# The schema that began to remember them.
+_WITH_DEPLOYS = 2
 
 
 class AuditReader:
@@ -51,6 +55,13 @@ class AuditReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._connection.close()
+
+    def accepted_deploy(self, tenant: str) -> AcceptedDeploy | None:
+        """The newest signed deploy set of ``tenant``, as it is stored: its MAC is brokerd's to check."""
+        if version(self._connection) < _WITH_DEPLOYS:
+            return None
+        row = self._connection.execute(SQL["accepted_deploy"], {"tenant": tenant}).fetchone()
+        return None if row is None else AcceptedDeploy(int(row[0]), str(row[1]))
 
     def head(self) -> StoredHead | None:
         """Where the ledger says that its chain ends."""

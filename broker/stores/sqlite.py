@@ -19,6 +19,7 @@ from broker.audit.event import AuditEvent
 from broker.errors import Reason, Tampered
 from broker.lease.machine import Event, State
 from broker.ports import (
+    AcceptedDeploy,
     Attempt,
     EndCause,
     Handle,
@@ -35,7 +36,7 @@ from broker.ports import (
     TaskState,
 )
 from broker.scope.canonical import JsonValue
-from broker.stores import end_ops, grant_ops, reads, revoke_ops, task_ops
+from broker.stores import deploy_ops, end_ops, grant_ops, reads, revoke_ops, task_ops
 from broker.stores.group_commit import GroupCommit, unavailable
 from broker.stores.ledger_file import ProcessLock, connect_writer, prepare_file
 from broker.stores.migrate import migrate
@@ -256,6 +257,12 @@ class SqliteStore:
     async def figures(self, now: datetime) -> LedgerFigures:
         """See LeaseStore.figures."""
         return await self._readers.scan(lambda view: reads.figures(view, now))
+
+    # -- the deploy set
+
+    async def accept_deploy(self, tenant: str, serial: int, digest: str, now: datetime) -> AcceptedDeploy:
+        """See LeaseStore.accept_deploy."""
+        return await self._writer.submit(lambda tx: deploy_ops.accept(tx, tenant, serial, digest, now))
 
     # -- audit
 

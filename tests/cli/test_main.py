@@ -21,7 +21,16 @@ from tests.patience import PATIENCE
 # Every module of the daemon's libraries that could be imported by mistake.
 DAEMON_ONLY = (
     *("aiohttp", "apscheduler", "boto3", "botocore", "cedarpy", "grpc_health", "grpc_reflection", "hvac"),
-    *("jsonschema", "orjson", "prometheus_client", "protovalidate", "pydantic", "yaml", "structlog"),
+    *(
+        "jsonschema",
+        "orjson",
+        "prometheus_client",
+        "protovalidate",
+        "pydantic",
+        "securesystemslib",
+        "yaml",
+        "structlog",
+    ),
 )
 # Makes them as absent as they are in the base install.
 BLOCKED = f"""
@@ -96,7 +105,7 @@ def test_the_help_of_every_agents_command_reads_well() -> None:
     from broker.cli.main import AGENTS
 
     context = click.Context(command)
-    for name in (*AGENTS, "reload", "audit"):
+    for name in (*AGENTS, "deploy", "reload", "audit"):
         found = command.get_command(context, name)
         assert found is not None
         walk(found, name)

@@ -201,6 +201,32 @@ def test_an_atomic_swap_is_noticed(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ with agents, in this process
 
 
+async def test_of_two_reloads_the_later_one_stays(tmp_path: Path) -> None:
+    """A signal and a swap may come together; the one that began first must not be done last."""
+    async with serve(tmp_path) as served:
+        reloader, pool = served.daemon.reloader, served.daemon._pool
+        activate, reached, go_on = pool.activate, asyncio.Event(), asyncio.Event()
+
+        async def slow(prepared: Any) -> None:
+            if not reached.is_set():
+                reached.set()
+                await go_on.wait()
+            await activate(prepared)
+
+        pool.activate = slow  # type: ignore[method-assign]
+        template = tmp_path / "deploy" / "templates" / "orders-readonly.yaml"
+        template.write_text(template.read_text().replace("15m", "14m"))
+        first = asyncio.ensure_future(reloader.reload())
+        await reached.wait()
+        template.write_text(template.read_text().replace("14m", "13m"))
+        second = asyncio.ensure_future(reloader.reload())
+        done, _ = await asyncio.wait({second}, timeout=0.3)
+        assert not done  # it waits its turn, however long that takes
+        go_on.set()
+        assert await asyncio.gather(first, second) == [True, True]
+        assert served.daemon._files.current.templates["orders-readonly"].max_ttl == timedelta(minutes=13)
+
+
 async def test_an_agent_that_leaves_the_registry_loses_its_leases(tmp_path: Path) -> None:
     async with serve(tmp_path) as served:
         stub = served.stub()

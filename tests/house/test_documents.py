@@ -255,6 +255,18 @@ def test_the_example_configuration_is_accepted(tmp_path: Path) -> None:
         assert getattr(getattr(config, section), name) == int(default), key
 
 
+def test_the_example_of_deploy_keys_is_accepted(tmp_path: Path) -> None:
+    examples = [content for _, content in blocks(OPERATORS.read_text())]
+    (example,) = [content for content in examples if content.startswith("# brokerd.yaml")]
+    (section,) = [content for content in examples if content.startswith("deploy:\n")]
+    file = tmp_path / "brokerd.yaml"
+    file.write_text(re.sub(r"^deploy:\n(  .*\n)+", section, example, flags=re.MULTILINE))
+    file.chmod(0o600)
+    deploy = load_config(file).deploy
+    assert {entry.person for entry in deploy.deploy_keys.values()} == {"dana", "alex", "kim"}
+    assert deploy.deploy_signatures_required == 2
+
+
 def test_the_example_deploy_set_is_accepted(tmp_path: Path) -> None:
     from broker.deployfiles import load
 

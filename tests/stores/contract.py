@@ -927,6 +927,28 @@ class AuditContract:
         assert (await store.figures(at(10))).oldest_unexported == timedelta(0)
 
 
+class DeployContract:
+    """Signed deploy sets come into force one after the other, never the other way round."""
+
+    async def test_only_forwards(self, store: LeaseStore) -> None:
+        one, two, other = ("1" * 64, "2" * 64, "f" * 64)
+        assert await store.accept_deploy(TENANT, 5, one, at(1)) == (5, one)
+        assert await store.accept_deploy(TENANT, 5, one, at(2)) == (5, one)  # the same again, after a restart
+        assert await store.accept_deploy(TENANT, 9, two, at(3)) == (9, two)  # numbers may be left out
+        for serial, digest in ((5, one), (8, other), (9, other), (9, one)):
+            assert await store.accept_deploy(TENANT, serial, digest, at(4)) == (9, two)
+        assert await store.accept_deploy(TENANT, 10, one, at(5)) == (10, one)  # back on purpose: signed anew
+
+    async def test_of_several_at_once_the_highest_stays(self, store: LeaseStore) -> None:
+        asked = [(serial, f"{serial:064x}") for serial in (3, 1, 4, 2, 5, 4)]
+        await asyncio.gather(*(store.accept_deploy(TENANT, *each, at(1)) for each in asked))
+        assert await store.accept_deploy(TENANT, 1, "1" * 64, at(2)) == (5, f"{5:064x}")
+
+    async def test_each_tenant_for_itself(self, store: LeaseStore) -> None:
+        await store.accept_deploy(TENANT, 5, "1" * 64, at(1))
+        assert await store.accept_deploy("other", 1, "2" * 64, at(2)) == (1, "2" * 64)
+
+
 class TenantContract:
     """Nothing reaches across tenants, not even with the right ids."""
 
@@ -980,6 +1002,7 @@ class LeaseStoreContract(
     RevokerContract,
     ReadingContract,
     AuditContract,
+    DeployContract,
     TenantContract,
 ):
     """The whole contract. Subclass it and give the fixture ``store``: an open, empty ledger."""

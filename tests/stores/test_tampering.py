@@ -306,3 +306,24 @@ async def test_a_damaged_index_entry_rests_in_memory_and_stops_nobody(tmp_path: 
     again = await store.claim_due("bao", at(20 + 60), 10, timedelta(seconds=30))
     assert [attempt.id for attempt in again] == ["attempt-bad"]
     await store.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("serial", 1), ("digest", "f" * 64), ("accepted_at", 1), ("tenant", "x")]
+)
+async def test_a_serial_that_was_turned_back(store: SqliteStore, column: str, value: Any) -> None:
+    """No deploy set comes into force on it, neither an older one nor a newer one."""
+    await store.accept_deploy("x" if column != "tenant" else TENANT, 9, "9" * 64, at(1))
+    await change(store, f"UPDATE accepted_deploy SET {column} = ?", value)
+    await tampered(store.accept_deploy("x", 10, "a" * 64, at(2)))
+    await tampered(store.accept_deploy("x", 2, "2" * 64, at(2)))
+
+
+async def test_a_serial_under_a_key_that_was_rotated_is_sealed_with_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "rotated.sqlite3"
+    for keys in ({"k1": b"1" * 32}, {"k2": b"2" * 32, "k1": b"1" * 32}, {"k2": b"2" * 32, "k1": b"1" * 32}):
+        store = await SqliteStore.open(path, Keys(**keys), "w")
+        assert await store.accept_deploy(TENANT, 3, "3" * 64, at(1)) == (3, "3" * 64)
+        await store.close()
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT mac_key_id FROM accepted_deploy").fetchall() == [("k2",)]

@@ -1,0 +1,66 @@
+"""The brokerd that ``broker check`` checks a deploy set for: its trust domain, and whose signatures it needs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from broker.config import load_config
+from broker.deployfiles import load
+from broker.deployfiles.signed import overtaken
+from broker.deployfiles.signers import Signers, signers_of
+from broker.errors import BrokerError
+from broker.files import Problems
+from broker.ports import AcceptedDeploy, DeploySet
+from broker.stores.audit_reader import AuditReader
+
+
+@dataclass(frozen=True, slots=True)
+class Signatures:
+    """What is told of them, for people and for programs."""
+
+    summary: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Brokerd:
+    """``directories``: what it deploys. ``ledger``: where it remembers the newest signed set of ``tenant``."""
+
+    trust_domain: str = ""
+    directories: tuple[Path, ...] = ()
+    signers: Signers | None = None
+    tenant: str = ""
+    ledger: Path | None = None
+
+    @classmethod
+    def of(cls, config_file: Path) -> Brokerd:
+        """The brokerd of a configuration. Raises :class:`Problems`."""
+        config = load_config(config_file)
+        ledger = config.state.directory / "ledger.sqlite3"
+        signers = signers_of(config.deploy)
+        return cls(config.trust_domain, (config.deploy.directory,), signers, config.tenant, ledger)
+
+    def load(self, directory: Path) -> tuple[DeploySet, Signatures]:
+        """The set as this brokerd would load it. Raises :class:`Problems`."""
+        loaded = load(directory, self.trust_domain, self.signers)
+        if loaded.signed is None:
+            return loaded, Signatures()
+        highest, compared = self._highest()
+        if highest is not None and (problem := overtaken(str(directory), loaded, highest)):
+            raise Problems([problem])
+        signed = loaded.signed
+        note = "" if compared else " (not compared with the ledger)"
+        told = f", signed by {', '.join(signed.signers)}; author {signed.author}, serial {signed.serial}{note}"
+        return loaded, Signatures(told, {**asdict(signed), "serialCompared": compared})
+
+    def _highest(self) -> tuple[AcceptedDeploy | None, bool]:
+        """The newest set that was in force, and whether somebody could tell."""
+        if self.ledger is None:
+            return None, False
+        try:
+            with AuditReader(self.ledger) as reader:
+                return reader.accepted_deploy(self.tenant), True
+        except BrokerError:
+            return None, False
