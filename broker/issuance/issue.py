@@ -28,7 +28,7 @@ from broker.errors import (
 from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
 from broker.issuance.gate import Gate
-from broker.issuance.situation import Situations
+from broker.issuance.situation import Situations, seen
 from broker.issuance.waiting import until
 from broker.lease.credential import Contract, ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
@@ -45,6 +45,8 @@ log = structlog.get_logger("broker.issuance")
 
 # Attempt ids travel far: STS session names (64), PostgreSQL logins (63 with prefix and suffix).
 ATTEMPT_PREFIX = "jb-"
+# How often policy decides on one request whose circumstances move under it, before its caller is asked to retry.
+DECISIONS = 4
 LEASE_PREFIX = "lease-"
 
 
@@ -64,6 +66,7 @@ class _Admitted:
     scope: Scope
     decision: Decision
     connector: Connector
+    situation: Situation
 
 
 class Issuer:
@@ -94,12 +97,9 @@ class Issuer:
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
         """Grant ``request``, or say why not. Cancelling this call takes back what it issued."""
-        admitted = self._admit(caller, request, await self._situations.read(caller, request))
         if validate_only:
-            return await self._validated(caller, request, admitted)
-        self._gate.check(caller.now)
-        intent = self._intent(caller, request, admitted)
-        opened = await self._store.open_intent(intent)
+            return await self._validated(caller, request)
+        admitted, intent, opened = await self._open(caller, request)
         work = asyncio.create_task(self._carry_out(opened, intent, admitted))
         self._in_flight.add(work)
         work.add_done_callback(self._in_flight.discard)
@@ -120,6 +120,19 @@ class Issuer:
 
     # ------------------------------------------------------------------ decide
 
+    async def _open(self, caller: Caller, request: AccessRequest) -> tuple[_Admitted, Intent, Opened]:
+        """Decide and intend. Where what was decided on moves meanwhile, decide again, but not for ever."""
+        for last in range(DECISIONS, 0, -1):
+            admitted = self._admit(caller, request, await self._situations.read(caller, request))
+            self._gate.check(caller.now)
+            intent = self._intent(caller, request, admitted)
+            try:
+                return admitted, intent, await self._store.open_intent(intent)
+            except NotReady as moved:
+                if moved.reason is not Reason.SITUATION_MOVED or last == 1:
+                    raise
+        raise Defect(Reason.INTERNAL, "a request is decided on at least once.")
+
     def _admit(self, caller: Caller, request: AccessRequest, situation: Situation) -> _Admitted:
         template = caller.deploy.templates.get(request.template)
         if template is None:
@@ -139,7 +152,7 @@ class Issuer:
         decision = caller.deploy.policies.decide(facts)
         if not decision.allowed:
             raise _denial(decision)
-        return _Admitted(scope, decision, connector)
+        return _Admitted(scope, decision, connector, situation)
 
     def _intent(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Intent:
         name = self._rng.id()
@@ -162,6 +175,7 @@ class Issuer:
             issue_deadline=caller.now + self._issue_timeout,
             expires_at=expires_at,
             max_live_leases=caller.agent.quotas.live_leases,
+            seen=seen(caller, admitted.situation),
             audit={
                 **_told_by_agent(request),
                 **_delivered(caller.peer, request),
@@ -169,8 +183,9 @@ class Issuer:
             },
         )
 
-    async def _validated(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Grant:
+    async def _validated(self, caller: Caller, request: AccessRequest) -> Grant:
         """AIP-163: everything that can be said without issuing, the task and the upstream's limits included."""
+        admitted = self._admit(caller, request, await self._situations.read(caller, request))
         intent = self._intent(caller, request, admitted)
         await self._store.check_intent(intent)
         return Grant(admitted.decision)
@@ -295,8 +310,19 @@ def _denial(decision: Decision) -> Denied:
             hint="Operators: the errors stand in the audit record of this refusal.",
             metadata={"errors": "; ".join(decision.errors)[:500], "policyDigest": decision.set_digest},
         )
-    named = ", ".join(decision.policies) if decision.policies else "no policy permits it (default deny)"
     because = " ".join(decision.explanations)
+    if decision.approvals:
+        return Denied(
+            Reason.APPROVAL_NEEDED,
+            f"people must approve this first: {', '.join(decision.approvals)}. {because}".strip(),
+            hint="The same request with these approvals held would be allowed.",
+            metadata={
+                "approvals": ",".join(decision.approvals),
+                "policies": ",".join(decision.policies),
+                "policyDigest": decision.set_digest,
+            },
+        )
+    named = ", ".join(decision.policies) if decision.policies else "no policy permits it (default deny)"
     return Denied(
         Reason.POLICY_DENIED,
         f"denied by policy: {named}. {because}".strip(),

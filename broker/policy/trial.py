@@ -59,13 +59,17 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the broker would answer. ``reason`` is None for ALLOW; ``policies`` are those that decided."""
+    """What the broker would answer. ``reason`` is None unless it is a DENY; ``policies`` are those that decided.
+
+    ``approvals`` are what is missing, of NEEDS_APPROVAL.
+    """
 
     effect: Effect
     reason: Reason | None = None
     policies: tuple[str, ...] = ()
     explanations: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    approvals: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -82,6 +86,8 @@ def tried(trial: Trial, rules: Rules) -> Outcome:
     decision = rules.policies.decide(facts)
     if decision.allowed:
         return Outcome(Effect.ALLOW, None, decision.policies, decision.explanations)
+    if decision.effect is Effect.NEEDS_APPROVAL:
+        return Outcome(decision.effect, None, decision.policies, decision.explanations, approvals=decision.approvals)
     reason = Reason.POLICY_ERROR if decision.errors else Reason.POLICY_DENIED
     return Outcome(Effect.DENY, reason, decision.policies, decision.explanations, decision.errors)
 
