@@ -213,6 +213,8 @@ def _failure(result: Judged) -> str:
         wanted.append(expect.reason.value)
     if "policies" in expect.model_fields_set:
         wanted.append(f"by {', '.join(sorted(expect.policies)) or 'no policy'}")
+    if "approvals" in expect.model_fields_set:
+        wanted.append(f"of {', '.join(sorted(expect.approvals)) or 'nobody'}")
     because = " ".join((*result.outcome.explanations, *result.outcome.errors))
     return f"{test.file}:{test.line}: {test.name}: expected {' '.join(wanted)}, decided {_told(result.outcome)}" + (
         f" ({because})" if because else ""
@@ -221,7 +223,8 @@ def _failure(result: Judged) -> str:
 
 def _told(outcome: Outcome) -> str:
     reason = "" if outcome.reason is None else f" {outcome.reason.value}"
-    return f"{outcome.effect.value}{reason} by {', '.join(outcome.policies) or 'no policy'}"
+    missing = f" of {', '.join(outcome.approvals)}" if outcome.approvals else ""
+    return f"{outcome.effect.value}{reason}{missing} by {', '.join(outcome.policies) or 'no policy'}"
 
 
 def _judged_json(result: Judged) -> dict[str, Any]:
@@ -243,6 +246,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
         "policies": list(outcome.policies),
         "explanations": list(outcome.explanations),
         "errors": list(outcome.errors),
+        "approvals": list(outcome.approvals),
     }
 
 

@@ -175,7 +175,7 @@ class Issuer:
             issue_deadline=caller.now + self._issue_timeout,
             expires_at=expires_at,
             max_live_leases=caller.agent.quotas.live_leases,
-            seen=seen(caller, admitted.situation),
+            seen=seen(caller, request, admitted.situation),
             audit={
                 **_told_by_agent(request),
                 **_delivered(caller.peer, request),

@@ -25,7 +25,7 @@ class Situations:
 
     async def read(self, caller: Caller, request: AccessRequest) -> Situation:
         """The situation of ``request`` at ``caller.now``. Raises Tampered where the ledger is not to be believed."""
-        looked_at = caller.deploy.policies.reads
+        looked_at = _looked_at(caller, request)
         situation = NOTHING_KNOWN
         if "task_type" in looked_at:
             situation = replace(situation, task_type=await self._task_type(caller, request))
@@ -43,9 +43,15 @@ class Situations:
         return task.task_type if caller.id in task.participants else ""
 
 
-def seen(caller: Caller, situation: Situation) -> Seen | None:
+def _looked_at(caller: Caller, request: AccessRequest) -> frozenset[str]:
+    """What policies look at of such a request; nothing where its template is not there, which is told elsewhere."""
+    template = caller.deploy.templates.get(request.template)
+    return frozenset() if template is None else caller.deploy.policies.reads[template.access]
+
+
+def seen(caller: Caller, request: AccessRequest, situation: Situation) -> Seen | None:
     """Of ``situation``, what other requests of the caller can move and some policy looked at."""
-    looked_at = caller.deploy.policies.reads
+    looked_at = _looked_at(caller, request)
     if not _HOLDINGS & looked_at:
         return None
     return Seen(
