@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 # The ``domain`` of every ErrorInfo this broker sends (AIP-193).
 ERROR_DOMAIN = "broker.jit"
@@ -141,7 +142,7 @@ class BrokerError(Exception):
         self.hint = hint
         self.metadata: dict[str, str] = dict(metadata or {})
         # What else the audit event of a refusal shall say. JSON, never sent to anybody.
-        self.evidence: dict[str, object] = {}
+        self.evidence: dict[str, Any] = {}
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()

@@ -35,6 +35,7 @@ from broker.lease.deadlines import CONFIRM_WITHIN
 from broker.lease.machine import Event
 from broker.policy.decision import Decision
 from broker.policy.facts import RequestFacts, Situation
+from broker.policy.recorded import known
 from broker.ports import Attempt, Clock, Connector, EndCause, Handle, Intent, Issued, Lease, LeaseStore, Opened, Rng
 from broker.scope.bind import bind
 from broker.scope.canonical import JsonValue
@@ -151,7 +152,9 @@ class Issuer:
         facts = RequestFacts(caller.agent, request, scope, contract_class, caller.now, caller.peer.delivery, situation)
         decision = caller.deploy.policies.decide(facts)
         if not decision.allowed:
-            raise _denial(decision)
+            denial = _denial(decision)
+            denial.evidence = {"decided_on": {**_asked(facts), **_decided_on(caller, scope, situation)}}
+            raise denial
         return _Admitted(scope, decision, connector, situation)
 
     def _intent(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Intent:
@@ -180,6 +183,7 @@ class Issuer:
                 **_told_by_agent(request),
                 **_delivered(caller.peer, request),
                 "principal": caller.agent.principal,
+                "decided_on": _decided_on(caller, admitted.scope, admitted.situation),
             },
         )
 
@@ -349,6 +353,28 @@ def _too_late(*, outcome_known: bool) -> UpstreamFailed:
         outcome_known=outcome_known,
         hint="Retry with the same request_id.",
     )
+
+
+def _decided_on(caller: Caller, scope: Scope, situation: Situation) -> dict[str, JsonValue]:
+    """What policy saw beyond what was asked: with it, the decision can be made again (broker/policy/recorded.py)."""
+    looked_at = caller.deploy.policies.reads[scope.access]
+    return {"ttl_ms": scope.ttl // timedelta(milliseconds=1), "situation": known(situation, looked_at)}
+
+
+def _asked(facts: RequestFacts) -> dict[str, JsonValue]:
+    """What was asked for and refused, as an intent would record it."""
+    scope = facts.scope
+    return {
+        **_told_by_agent(facts.request),
+        "template": scope.template,
+        "account": scope.account,
+        "environment": scope.environment,
+        "resource": scope.resource,
+        "parameters": dict(scope.parameters),
+        "delivery": facts.delivery.value,
+        "sealed": bool(facts.request.recipient_public_key),
+        "principal": facts.agent.principal,
+    }
 
 
 def _delivered(peer: Peer, request: AccessRequest) -> Mapping[str, JsonValue]:
