@@ -23,6 +23,8 @@ ENVIRONMENT = "dev"
 STARTER_POLICIES = Path(__file__).parent.parent / "deploy" / "dev" / "policies"
 
 _PEOPLE = 20
+# Of approvals.yaml.
+_GROUPS = ["data-platform", "release", "security"]
 _TIERS = ("advisory", "semi-autonomous", "autonomous")
 
 
@@ -42,10 +44,13 @@ def write_deploy_set(directory: Path, *, agents: int = AGENTS, templates: int = 
         private_directory(directory / part)
     for policy in STARTER_POLICIES.glob("*.cedar"):
         shutil.copyfile(policy, directory / "policies" / policy.name)
+    shutil.copyfile(STARTER_POLICIES.parent / "approvals.yaml", directory / "approvals.yaml")
     _write(directory / "people.yaml", {"people": {_person(n): _person_entry(n) for n in range(_PEOPLE)}})
     _write(directory / "connectors.yaml", {"connectors": {CONNECTOR: _connector()}})
     for number in range(templates):
         _write(directory / "templates" / f"{template_name(number)}.yaml", _template(number))
+    for environment in ("dev", "staging", "production"):
+        _write(directory / "templates" / f"write-{environment}.yaml", _writing(environment))
     for number in range(agents):
         _write(directory / "agents" / f"number-{number:04}.yaml", _agent(number))
     for path in directory.rglob("*"):
@@ -62,7 +67,7 @@ def _person(number: int) -> str:
 
 def _person_entry(number: int) -> dict[str, object]:
     name = _person(number)
-    return {"issuer": "https://id.bench.broker.internal", "subject": name, "display_name": name, "groups": ["bench"]}
+    return {"issuer": "https://id.bench.broker.internal", "subject": name, "display_name": name, "groups": _GROUPS}
 
 
 def _agent(number: int) -> dict[str, object]:
@@ -87,6 +92,7 @@ def _template(number: int) -> dict[str, object]:
         "environments": [ENVIRONMENT, "staging"],
         "resource": {"type": "enum", "values": [f"dataset-{number:03}"]},
         "access": "read",
+        "sensitivity": "internal",
         "actions": ["select"],
         "max_ttl": "15m",
         "requires": ["intent"],
@@ -100,6 +106,11 @@ def _template(number: int) -> dict[str, object]:
         },
         "grant": {"role": f"role-{number:03}"},
     }
+
+
+def _writing(environment: str) -> dict[str, object]:
+    """Nobody asks for it; the starter policies name what it grants."""
+    return {**_template(0), "name": f"write-{environment}", "access": "write", "environments": [environment]}
 
 
 def _connector() -> dict[str, object]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 # The ``domain`` of every ErrorInfo this broker sends (AIP-193).
 ERROR_DOMAIN = "broker.jit"
@@ -77,6 +78,7 @@ class Reason(StrEnum):
     ROLE_REQUIRED = "ROLE_REQUIRED"
     POLICY_DENIED = "POLICY_DENIED"
     POLICY_ERROR = "POLICY_ERROR"
+    APPROVAL_NEEDED = "APPROVAL_NEEDED"
     NOT_TASK_CREATOR = "NOT_TASK_CREATOR"
     # What is not there, or not the caller's: told alike, so that ids cannot be probed (family NotFound).
     TEMPLATE_NOT_FOUND = "TEMPLATE_NOT_FOUND"
@@ -108,6 +110,7 @@ class Reason(StrEnum):
     STREAM_TOO_OLD = "STREAM_TOO_OLD"
     REVOKER_STALLED = "REVOKER_STALLED"
     OWN_SVID_EXPIRED = "OWN_SVID_EXPIRED"
+    SITUATION_MOVED = "SITUATION_MOVED"
     # Told to operators only (/readyz, the log), never sent.
     OWN_SVID_OVERDUE = "OWN_SVID_OVERDUE"
     # Told by the client itself, never sent: no answer came that could be believed (family NotReady).
@@ -142,6 +145,8 @@ class BrokerError(Exception):
         self.message = message
         self.hint = hint
         self.metadata: dict[str, str] = dict(metadata or {})
+        # What else the audit event of a refusal shall say. JSON, never sent to anybody.
+        self.evidence: dict[str, Any] = {}
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()

@@ -274,6 +274,7 @@ class Task:
     state: TaskState
     cause: EndCause | None
     ended_at: datetime | None
+    task_type: str = ""  # what kind of work it is, as its creator said
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +293,7 @@ class NewTask:
     created_at: datetime
     deadline: datetime
     max_open: int  # the creator's quota
+    task_type: str = ""  # what kind of work it is, as its creator said
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,13 +356,29 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a holder has alive, one request's own lease left out."""
+
+    grants: frozenset[str]  # "TEMPLATE" and "ACCESS:ENVIRONMENT" of each
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Of a holder's :class:`Holdings`, what a decision was made on. None: no policy looked at it."""
+
+    grants: frozenset[str] | None
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """Everything the intent transaction writes, decided before it is opened.
 
     ``handle`` was prepared for ``attempt_id``. The transaction refuses (WrongState TASK_ENDED,
     TASK_ENDS_TOO_SOON; NotFound TASK_NOT_FOUND where the holder is no participant; Conflict
-    REQUEST_ID_REUSED, REQUEST_IN_FLIGHT; WrongState LEASE_ENDED; Exhausted QUOTA_LIVE_LEASES) and
-    then nothing at all is written.
+    REQUEST_ID_REUSED, REQUEST_IN_FLIGHT; WrongState LEASE_ENDED; Exhausted QUOTA_LIVE_LEASES; NotReady
+    SITUATION_MOVED where what was ``seen`` is not so any more) and then nothing at all is written.
     """
 
     tenant: str
@@ -379,6 +397,7 @@ class Intent:
     expires_at: datetime
     max_live_leases: int
     audit: Mapping[str, JsonValue]  # what the LEASE_INTENT event shall say beyond what the rows say
+    seen: Seen | None = None  # None: the decision was made on nothing that other requests could move
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,6 +503,10 @@ class LeaseStore(Protocol):
 
     async def check_intent(self, intent: Intent) -> None:
         """Refuse what :meth:`open_intent` would refuse now, and write nothing (AIP-163)."""
+        ...
+
+    async def holdings(self, tenant: str, holder: str, request_id: str) -> Holdings:
+        """What ``holder`` has alive, without the lease of ``request_id``. Raises Tampered for a row that fails."""
         ...
 
     async def checkpoint(

@@ -50,6 +50,7 @@ class AgentService:
             proxy=str(caller.peer.proxy.spiffe_id) if caller.peer.proxy else "",
             principal=agent.principal,
             segments=[f"{name}={value}" for name, value in agent.segments],
+            promoted=agent.promoted,
         )
 
     async def ListTemplates(
@@ -72,6 +73,7 @@ class AgentService:
             participants=tuple(request.participants),
             ticket=request.ticket,
             sponsor=request.sponsor,
+            task_type=request.task_type,
         )
         return convert.task(await self._tasks.start(caller, order))
 

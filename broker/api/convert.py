@@ -108,6 +108,7 @@ def task(value: Task) -> task_pb2.Task:
         end_cause=value.cause or "",
         end_time=_optional(value.ended_at),
         hold_grace=_duration(value.hold_grace) if value.hold_grace else None,
+        task_type=value.task_type,
     )
 
 
@@ -225,6 +226,11 @@ def template(value: ScopeTemplate, promised: Contract | None) -> template_pb2.Sc
         ],
         contract=None if promised is None else contract(promised),
         digest=value.digest,
+        sensitivity=value.risk.sensitivity,
+        blast_radius=value.risk.blast_radius,
+        reversibility=value.risk.reversibility,
+        change_type=value.risk.change_type,
+        promoted=value.risk.promoted,
     )
 
 

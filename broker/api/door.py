@@ -185,7 +185,7 @@ class Door(Generic[Who, Guest]):
         if not alone:
             return
         metadata = {**failure.metadata, "status": status_code(failure).name}
-        event = refusal(self._tenant, principal, path, failure.reason, failure.message, metadata)
+        event = refusal(self._tenant, principal, path, failure.reason, failure.message, metadata, failure.evidence)
         try:
             await self._store.append([event], now)
         except BrokerError as lost:

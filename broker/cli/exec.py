@@ -42,13 +42,20 @@ from broker.errors import BrokerError
     metavar="TEXT|@FILE",
     help="What the task is for; default: to run the command.",
 )
+@click.option("--task-type", default="", metavar="WORD", help="Without --task: what kind of work it is.")
 @click.option(
     "--grace", type=Span(), default="10s", show_default=True, help="How long the task outlives a killed `broker exec`."
 )
 @wait_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(
-    asked: Asking, task_id: str, purpose: str, grace: timedelta, wait: timedelta, command: tuple[str, ...]
+    asked: Asking,
+    task_id: str,
+    purpose: str,
+    task_type: str,
+    grace: timedelta,
+    wait: timedelta,
+    command: tuple[str, ...],
 ) -> None:
     """Run COMMAND with a credential in its environment, and end the credential with it.
 
@@ -64,9 +71,10 @@ def execute(
     --grace. With --task only the lease asked for here is ended; if this process is killed, that lease lives until
     its TTL, or until its task ends.
     """
-    if task_id and purpose:
-        raise click.UsageError("--purpose is for a task started here; with --task there is none.")
-    execution = Execution(asked, task_id, purpose or f"run {PurePath(command[0]).name}", grace, wait, command)
+    if task_id and (purpose or task_type):
+        raise click.UsageError("--purpose and --task-type are for a task started here; with --task there is none.")
+    named = purpose or f"run {PurePath(command[0]).name}"
+    execution = Execution(asked, task_id, named, grace, wait, command, task_type)
     raise SystemExit(asyncio.run(execution.run(settings())))
 
 
@@ -80,6 +88,7 @@ class Execution:
     grace: timedelta
     wait: timedelta
     command: Sequence[str]
+    task_type: str = ""
 
     async def run(self, chosen: Settings) -> int:
         """The exit code to end with."""
@@ -96,7 +105,7 @@ class Execution:
 
     async def _owning(self, client: AsyncClient, signals: Signals, environment: Mapping[str, str]) -> int:
         """Under a task of our own, which is completed whatever happens."""
-        task = await client.start_task(self.purpose)
+        task = await client.start_task(self.purpose, task_type=self.task_type)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._at_last, signals, self._complete(client, task.id))
             hold = await stack.enter_async_context(client.hold(task.id, grace=self.grace))

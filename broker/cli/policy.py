@@ -1,6 +1,6 @@
-"""``broker policy check|test|explain|simulate``: policies as code, tried before they are in force.
+"""``broker policy check|test|explain|simulate|diff``: policies as code, tried before they are in force.
 
-Needs no broker, no network and no secret. Belongs here: the four commands and how they print. What is decided,
+Needs no broker and no network. Belongs here: the commands and how they print. What is decided,
 the broker's own functions decide (``policy_trials.py``).
 """
 
@@ -17,13 +17,16 @@ import click
 
 from broker.cli.output import format_option
 from broker.cli.policy_asked import asked, request_options
+from broker.cli.policy_diff import compared, print_json, print_text
 from broker.cli.policy_trials import Judged, TrialSet, judged, never_decisive, trial_set
 from broker.cli.settings import EXIT_WRONG
 from broker.deployfiles import listing
 from broker.deployfiles.load import build
 from broker.files import Problems
+from broker.keys import FileKeyRing
 from broker.policy.remedies import remedies
 from broker.policy.trial import Outcome, Trial, tried
+from broker.stores.audit_reader import AuditReader
 
 P = ParamSpec("P")
 
@@ -195,6 +198,45 @@ def simulate(directory: Path, file: Path | None, against: Path | None, form: str
         click.echo(f"{len(rows)} requests, {len(shown)} decided otherwise than by {against}")
 
 
+@policy.command()
+@_directory
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it.",
+)
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="REF",
+    help="A ledger key (file:PATH or env:NAME), the current one first; repeatable. The trail must verify.",
+)
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="SEQUENCE", help="Only later records.")
+@format_option("text", "json")
+@_problems_told
+def diff(directory: Path, ledger: Path, keys: tuple[str, ...], after: int, form: str) -> None:
+    """Say which recorded decisions DIRECTORY would make otherwise: grants, and refusals by policy.
+
+    Each is made again as it was asked, at its own time, with what the ledger knew then; agents, templates and people
+    are those of DIRECTORY. What a record does not say is not guessed: how many could not be made again is told.
+    With --key the trail is verified first; a damaged one exits 1.
+    """
+    trials = trial_set(directory)
+    with AuditReader(ledger) as trail:
+        if keys and (damage := list(trail.verify(FileKeyRing(keys).find))):
+            for finding in damage:
+                click.echo(str(finding), err=True)
+            raise SystemExit(EXIT_WRONG)
+        result = compared(trail.records(after), trials.rules)
+    if form == "json":
+        print_json(result)
+    else:
+        print_text(result, str(directory))
+
+
 def _requests(typed: Trial | None, *sets: TrialSet | None) -> list[tuple[str, Trial]]:
     """What to try, each once, with where it stands."""
     if typed is not None:
@@ -213,6 +255,8 @@ def _failure(result: Judged) -> str:
         wanted.append(expect.reason.value)
     if "policies" in expect.model_fields_set:
         wanted.append(f"by {', '.join(sorted(expect.policies)) or 'no policy'}")
+    if "approvals" in expect.model_fields_set:
+        wanted.append(f"of {', '.join(sorted(expect.approvals)) or 'nobody'}")
     because = " ".join((*result.outcome.explanations, *result.outcome.errors))
     return f"{test.file}:{test.line}: {test.name}: expected {' '.join(wanted)}, decided {_told(result.outcome)}" + (
         f" ({because})" if because else ""
@@ -221,7 +265,8 @@ def _failure(result: Judged) -> str:
 
 def _told(outcome: Outcome) -> str:
     reason = "" if outcome.reason is None else f" {outcome.reason.value}"
-    return f"{outcome.effect.value}{reason} by {', '.join(outcome.policies) or 'no policy'}"
+    missing = f" of {', '.join(outcome.approvals)}" if outcome.approvals else ""
+    return f"{outcome.effect.value}{reason}{missing} by {', '.join(outcome.policies) or 'no policy'}"
 
 
 def _judged_json(result: Judged) -> dict[str, Any]:
@@ -243,6 +288,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
         "policies": list(outcome.policies),
         "explanations": list(outcome.explanations),
         "errors": list(outcome.errors),
+        "approvals": list(outcome.approvals),
     }
 
 

@@ -10,7 +10,7 @@ import click
 
 from broker.cli.values import Pair
 from broker.clock import SystemClock
-from broker.deployfiles.policy_tests import REQUIRED, RequestEntry, together
+from broker.deployfiles.policy_tests import REQUIRED, RequestEntry, SupposeEntry, together
 from broker.files import Document, Place, Problems, parse_yaml, validated
 from broker.identity.agent import Delivery
 from broker.policy.trial import Trial
@@ -38,6 +38,9 @@ _OPTIONS = (
     click.option("--tool-call", is_flag=True, default=None, help="It hands in its tool call."),
     click.option("--plan", is_flag=True, default=None, help="It hands in its plan."),
     click.option("--delivery", type=click.Choice([each.value for each in Delivery]), help="Which way it asks."),
+    click.option("--approval", "approvals", multiple=True, metavar="NAME",
+                 help="An approval that is held for it, of approvals.yaml; repeatable."),
+    click.option("--task-type", metavar="WORD", help="The type of the task it is under."),
     click.option("--sealed", is_flag=True, default=None, help="It has the credential sealed."),
 )  # fmt: skip
 
@@ -59,13 +62,23 @@ def asked(file: Path | None, options: dict[str, Any]) -> Trial | None:
         said["parameters"] = dict(said["parameters"])
     if not said and file is None:
         return None
+    if suppose := {name: said.pop(name) for name in ("approvals", "task_type") if name in said}:
+        said["suppose"] = {**suppose, **({"approvals": list(suppose["approvals"])} if "approvals" in suppose else {})}
     written = RequestEntry() if file is None else _read(file)
-    request = together(written, _typed(said))
+    typed = _typed(said)
+    request = together(written, typed)
+    if typed.suppose.model_fields_set:
+        request = together(request, RequestEntry(suppose=_over(written.suppose, typed.suppose)))
     if missing := [f"--{name}" for name in REQUIRED if name not in request.model_fields_set]:
         raise click.UsageError(f"A request names {', '.join(missing)}, too.")
     if "time" not in request.model_fields_set:
         request = together(request, RequestEntry(time=SystemClock().now().isoformat()))
     return request.trial()
+
+
+def _over(written: SupposeEntry, typed: SupposeEntry) -> SupposeEntry:
+    """What the file supposes, with what was typed put over it."""
+    return written.model_copy(update={name: getattr(typed, name) for name in typed.model_fields_set})
 
 
 def _read(file: Path) -> RequestEntry:

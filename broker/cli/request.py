@@ -32,6 +32,7 @@ from broker.scope.request import AccessRequest
     metavar="TEXT|@FILE",
     help="Start a task for this purpose instead; it goes on afterwards.",
 )
+@click.option("--task-type", default="", metavar="WORD", help="With --purpose: what kind of work it is.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Into this file: new, mode 0600.")
 @click.option("--fd", type=int, metavar="N", help="Into this open descriptor, which is closed then.")
 @click.option("--reveal", is_flag=True, help="Print the secret on standard output.")
@@ -41,6 +42,7 @@ def request(
     asked: Asking,
     task_id: str,
     purpose: str,
+    task_type: str,
     out: Path | None,
     fd: int | None,
     reveal: bool,
@@ -55,14 +57,16 @@ def request(
     """
     if bool(task_id) == bool(purpose):
         raise click.UsageError("Name the task: one of --task ID or --purpose TEXT.")
+    if task_type and task_id:
+        raise click.UsageError("--task-type is for a task started here; with --task there is none.")
     if validate_only:
         if out is not None or fd is not None or reveal:
             raise click.UsageError("--validate-only issues nothing, so there is nothing for --out, --fd or --reveal.")
-        _tell_decision(run(lambda client: _validate(client, asked, task_id, purpose)), form)
+        _tell_decision(run(lambda client: _validate(client, asked, task_id, purpose, task_type)), form)
         return
     delivery = choose(out, fd, reveal=reveal)
     try:
-        grant = run(lambda client: _request(client, asked, task_id, purpose, delivery, form))
+        grant = run(lambda client: _request(client, asked, task_id, purpose, task_type, delivery, form))
     except BaseException:
         delivery.discard()
         raise
@@ -75,19 +79,19 @@ def request(
         note(f"task {started} goes on; end it, and all its leases: broker task complete {started}")
 
 
-async def _validate(client: AsyncClient, asked: Asking, task_id: str, purpose: str) -> Decision:
+async def _validate(client: AsyncClient, asked: Asking, task_id: str, purpose: str, task_type: str) -> Decision:
     if task_id:
         return await client.validate(asked.under(task_id, client.new_id))
-    async with client.task(purpose, wait=timedelta()) as task:
+    async with client.task(purpose, task_type=task_type, wait=timedelta()) as task:
         return await client.validate(asked.under(task.id, client.new_id))
 
 
 async def _request(
-    client: AsyncClient, asked: Asking, task_id: str, purpose: str, delivery: Delivery, form: str
+    client: AsyncClient, asked: Asking, task_id: str, purpose: str, task_type: str, delivery: Delivery, form: str
 ) -> Grant:
     if task_id:
         return await _delivered(client, asked.under(task_id, client.new_id), delivery, form)
-    started = await client.start_task(purpose)
+    started = await client.start_task(purpose, task_type=task_type)
     try:
         return await _delivered(client, asked.under(started.id, client.new_id), delivery, form)
     except BaseException:

@@ -34,6 +34,7 @@ def task() -> None:
 @click.option("--max-duration", type=Span(), help="How long it may take; default: the broker's.")
 @click.option("--ticket", default="", help="The ticket it belongs to.")
 @click.option("--sponsor", default="", help="The human on whose behalf it runs.")
+@click.option("--type", "task_type", default="", metavar="WORD", help="What kind of work it is; policies may ask.")
 @click.option("--request-id", default="", help="The same id and content again: the same task.")
 @format_option("text", "json", "env")
 def start(
@@ -42,6 +43,7 @@ def start(
     max_duration: timedelta | None,
     ticket: str,
     sponsor: str,
+    task_type: str,
     request_id: str,
     form: str,
 ) -> None:
@@ -53,6 +55,7 @@ def start(
             max_duration=max_duration,
             ticket=ticket,
             sponsor=sponsor,
+            task_type=task_type,
             request_id=request_id,
         )
     )

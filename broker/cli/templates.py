@@ -62,6 +62,9 @@ def _in_full(template: ScopeTemplate) -> str:
         *(_parameter(each) for each in template.parameters),
         *(f"  --{each.replace('_', '-')}  is mandatory" for each in template.required_fields),
         f"  grants          {template.access}: {', '.join(template.actions)}",
+        f"  changes         {template.change_type}, {template.reversibility}; reaches one {template.blast_radius}",
+        f"  data            {template.sensitivity}",
+        f"  production      {'promoted' if template.promoted else 'not promoted'}",
     ]
     return "\n".join(lines + (_contract(template.contract) if template.contract else []))
 

@@ -89,6 +89,7 @@ class AsyncClient:
         max_duration: timedelta | str | None = None,
         ticket: str = "",
         sponsor: str = "",
+        task_type: str = "",
         hold: bool = False,
         grace: timedelta | str = timedelta(seconds=10),
         wait: timedelta = DEFAULT_WAIT,
@@ -96,11 +97,14 @@ class AsyncClient:
     ) -> Task:
         """A task for an ``async with`` block: started on entry, completed on exit, whatever happened inside.
 
-        ``participants`` are SPIFFE IDs of other agents that may request under it. With ``hold`` the
+        ``participants`` are SPIFFE IDs of other agents that may request under it; ``task_type`` is a word for the kind
+        of work that policies know. With ``hold`` the
         task ends ``grace`` after this process has gone, however it went. On exit the broker is given
         ``wait`` to prove every lease's end; see :attr:`Task.outcome` for what it could not prove yet.
         """
-        request = _start_request(request_id or self.new_id(), purpose, participants, max_duration, ticket, sponsor)
+        request = _start_request(
+            request_id or self.new_id(), purpose, participants, max_duration, ticket, sponsor, task_type
+        )
         return Task(self, request, grace=grace if hold else None, wait=wait)
 
     async def start_task(
@@ -111,10 +115,13 @@ class AsyncClient:
         max_duration: timedelta | str | None = None,
         ticket: str = "",
         sponsor: str = "",
+        task_type: str = "",
         request_id: str = "",
     ) -> TaskFacts:
         """Start a task that somebody else will complete, or its deadline. See :meth:`task` for the usual way."""
-        request = _start_request(request_id or self.new_id(), purpose, participants, max_duration, ticket, sponsor)
+        request = _start_request(
+            request_id or self.new_id(), purpose, participants, max_duration, ticket, sponsor, task_type
+        )
         return await self.start(request)
 
     async def start(self, request: pb.StartTaskRequest) -> TaskFacts:
@@ -219,6 +226,7 @@ def _start_request(
     max_duration: timedelta | str | None,
     ticket: str,
     sponsor: str,
+    task_type: str,
 ) -> pb.StartTaskRequest:
     return pb.StartTaskRequest(
         request_id=request_id,
@@ -227,6 +235,7 @@ def _start_request(
         max_duration=None if max_duration is None else to_duration(max_duration, "max_duration"),
         ticket=ticket,
         sponsor=sponsor,
+        task_type=task_type,
     )
 
 

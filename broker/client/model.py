@@ -36,6 +36,7 @@ class Identity:
     proxy: str  # the SPIFFE ID of the proxy; empty without one
     principal: str  # the registry entry
     segments: tuple[str, ...]  # name=value, as the entry's pattern names them
+    promoted: bool  # whether operators have promoted the entry into production
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,11 @@ class ScopeTemplate:
     parameters: tuple[ParameterSpec, ...]
     contract: RevocationContract | None
     digest: str
+    sensitivity: str
+    blast_radius: str
+    reversibility: str
+    change_type: str
+    promoted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,7 @@ class TaskFacts:
     end_cause: str
     end_time: datetime | None
     hold_grace: timedelta | None
+    task_type: str  # what kind of work it is, as its creator said
 
     @property
     def is_open(self) -> bool:

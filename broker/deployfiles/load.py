@@ -76,10 +76,10 @@ def build(
     if people is None or not _whole(files, problems, listing.AGENTS):
         raise Problems(problems)
     registry = Registry(registered.agents, registered.patterns)
-    problems.extend(unknown_segments(template_files, registry))
-    problems.extend(each for file in tests for each in unknown_names(file, registry, policies))
     # None: there is such a file, and it could not be read.
     known = None if approvals is None and listing.APPROVALS in files.texts else rules_of_approval
+    problems.extend(unknown_segments(template_files, registry))
+    problems.extend(each for file in tests for each in unknown_names(file, registry, policies, known, assembly.people))
     if policies is not None and connectors is not None and _whole(files, problems, listing.TEMPLATES):
         problems.extend(
             Problem(files.name(each.file), each.line, each.policy, message, hint)

@@ -59,7 +59,8 @@ def _mandatory(value: str) -> str:
     return value
 
 
-def _unique(values: list[str]) -> list[str]:
+def unique(values: list[str]) -> list[str]:
+    """``values`` themselves. Raises :class:`ValueError` for one that is listed twice."""
     if twice := sorted({value for value in values if values.count(value) > 1}):
         raise ValueError(f"lists {', '.join(twice)} twice")
     return values
@@ -69,7 +70,7 @@ Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 # Accounts, environments, roles, actions: names, without anything that could be read as a pattern.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
-Words = Annotated[list[Word], AfterValidator(_unique)]
+Words = Annotated[list[Word], AfterValidator(unique)]
 Sentence = Annotated[str, Field(min_length=1, max_length=500)]
 Network = Annotated[str, AfterValidator(_network)]
 MandatoryField = Annotated[
@@ -105,7 +106,7 @@ class SegmentEntry(Model):
     def build(self) -> OneOf | Matching:
         """The restriction. Raises :class:`ValueError` for values that no SPIFFE ID could have."""
         if not self.regex:
-            return OneOf(frozenset(_unique(self.enum)))
+            return OneOf(frozenset(unique(self.enum)))
         compiled = compile_pattern(self.regex)
         return Matching(self.regex, lambda value: compiled.fullmatch(value) is not None)
 

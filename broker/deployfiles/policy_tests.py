@@ -7,24 +7,26 @@ deploy set, so that a rule and its proof are reviewed, signed and rolled out tog
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from broker.deployfiles.models import ParameterName, Slug, Word, Words
+from broker.deployfiles.models import ParameterName, Slug, Word, Words, unique
 from broker.deployfiles.read import Read
 from broker.errors import BrokerError, Reason
 from broker.files import Duration, Model, Problem
 from broker.files.document import Path
-from broker.identity.agent import Delivery, Registry
+from broker.identity.agent import Delivery, Registry, Tier
 from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import ContractClass
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Effect
+from broker.policy.facts import Situation
 from broker.policy.trial import Outcome, Supposed, Trial, found
+from broker.scope.model import AccessClass, BlastRadius, Reversibility, Sensitivity
 from broker.scope.request import AccessRequest
 
 # A Monday at noon. A test whose outcome hangs on the time says one.
@@ -34,6 +36,7 @@ REQUIRED = ("agent", "template", "account", "environment", "resource", "ttl")
 # The texts that policies can only see the presence of, and the key that is only looked at for being there.
 _GIVEN = "given"
 _KEY = b"\x01" * 32
+_RISK = frozenset({"sensitivity", "blast_radius", "reversibility", "change_type"})
 _CLAIMS = ("reason", "prompt", "tool_call", "plan")
 
 Text = Annotated[str, Field(max_length=1024)]
@@ -70,6 +73,56 @@ class SupposeEntry(Model):
     )
     template_environments: Words = Field(default_factory=list, description="Where the template can be asked for.")
     agent_environments: Words = Field(default_factory=list, description="Where the agent is registered for.")
+    access: Annotated[AccessClass, Field(strict=False)] = Field(AccessClass.READ, description="Of the template.")
+    sensitivity: Annotated[Sensitivity, Field(strict=False)] = Sensitivity.RESTRICTED
+    blast_radius: Annotated[BlastRadius, Field(strict=False)] = BlastRadius.ORGANIZATION
+    reversibility: Annotated[Reversibility, Field(strict=False)] = Reversibility.IRREVERSIBLE
+    change_type: Slug = ""
+    template_promoted: bool = False
+    agent_promoted: bool = False
+    tier: Annotated[Tier, Field(strict=False)] = Field(Tier.ADVISORY, description="Of the agent.")
+    task_type: Slug = Field("", description="Of the task that is asked under.")
+    approvals: Annotated[list[Slug], AfterValidator(unique)] = Field(
+        default_factory=list, description="The approvals held for this request."
+    )
+    plan: Literal["", "registered", "confirmed"] = Field("", description="The state of the plan it is a step of.")
+    delegators: Annotated[list[Slug], AfterValidator(unique)] = Field(
+        default_factory=list, description="Entries of agents/ over which the right was handed on."
+    )
+    on_behalf_of: Slug = Field("", description="The person the task acts for: a key of people.yaml.")
+    active_grants: Words = Field(
+        default_factory=list, description="What the agent holds alive: TEMPLATE and ACCESS:ENVIRONMENT of each."
+    )
+    active_count: Annotated[int, Field(ge=0, le=10_000)] = 0
+    pending_count: Annotated[int, Field(ge=0, le=10_000)] = 0
+
+    def supposed(self) -> Supposed:
+        """For the trial: only what was said."""
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        risk = {name: said[name] for name in _RISK & said.keys()}
+        if "template_promoted" in said:
+            risk["promoted"] = self.template_promoted
+        agent: dict[str, object] = {"tier": self.tier} if "tier" in said else {}
+        if "agent_promoted" in said:
+            agent["promoted"] = self.agent_promoted
+        return Supposed(
+            contract_class=self.contract_class.value if "contract_class" in said else "",
+            template_environments=frozenset(self.template_environments),
+            agent_environments=frozenset(self.agent_environments),
+            access=self.access if "access" in said else None,
+            risk=risk,
+            agent=agent,
+            situation=Situation(
+                task_type=self.task_type,
+                approvals=frozenset(self.approvals),
+                plan=self.plan,
+                delegators=tuple(self.delegators),
+                active_grants=frozenset(self.active_grants),
+                active_count=self.active_count,
+                pending_count=self.pending_count,
+            ),
+            on_behalf_of=self.on_behalf_of,
+        )
 
 
 class RequestEntry(Model):
@@ -98,8 +151,6 @@ class RequestEntry(Model):
 
     def trial(self) -> Trial:
         """The request to be tried."""
-        supposed = self.suppose
-        known = supposed.model_fields_set
         return Trial(
             agent=self.agent,
             request=AccessRequest(
@@ -119,23 +170,23 @@ class RequestEntry(Model):
             ),
             now=datetime.fromisoformat(self.time),
             delivery=self.delivery,
-            supposed=Supposed(
-                contract_class=supposed.contract_class.value if "contract_class" in known else "",
-                template_environments=frozenset(supposed.template_environments),
-                agent_environments=frozenset(supposed.agent_environments),
-            ),
+            supposed=self.suppose.supposed(),
         )
 
 
 class ExpectEntry(Model):
     """What must be decided. What is not said is not looked at."""
 
-    effect: Literal["allow", "deny"]
+    effect: Literal["allow", "deny", "needs_approval"]
     policies: Annotated[list[str], Field(max_length=64)] = Field(
         default_factory=list, description="The @id of each policy that decides, all of them; [] for the default deny."
     )
     reason: Annotated[Reason, Field(strict=False)] = Field(
         Reason.POLICY_DENIED, description="The reason of the refusal: POLICY_DENIED where policy refuses."
+    )
+
+    approvals: list[Slug] = Field(
+        default_factory=list, description="With needs_approval: the approvals that are missing, all of them."
     )
 
     def unmet(self, outcome: Outcome) -> tuple[str, ...]:
@@ -145,6 +196,8 @@ class ExpectEntry(Model):
             wrong.append("policies")
         if "reason" in self.model_fields_set and self.reason is not outcome.reason:
             wrong.append("reason")
+        if "approvals" in self.model_fields_set and sorted(self.approvals) != sorted(outcome.approvals):
+            wrong.append("approvals")
         return tuple(wrong)
 
 
@@ -211,12 +264,24 @@ def incomplete(file: Read[PolicyTestsFile]) -> Iterator[Problem]:
             if name not in said:
                 hint = "Say it here, or for all in given."
                 yield Problem(file.document.file, line, f"tests.{index}.request.{name}", "is missing", hint)
-        if entry.expect.effect == "allow" and "reason" in entry.expect.model_fields_set:
-            yield file.problem((*at, "expect", "reason"), "is of refusals, and allow is expected")
+        expect = entry.expect
+        if expect.effect != "deny" and "reason" in expect.model_fields_set:
+            yield file.problem((*at, "expect", "reason"), f"is of refusals, and {expect.effect} is expected")
+        if expect.effect != "needs_approval" and expect.approvals:
+            yield file.problem((*at, "expect", "approvals"), f"are missing, and {expect.effect} is expected")
 
 
-def unknown_names(file: Read[PolicyTestsFile], registry: Registry, policies: PolicySet | None) -> Iterator[Problem]:
-    """Entries and policies that are named and are not there. An unregistered SPIFFE ID may be what is tested."""
+def unknown_names(
+    file: Read[PolicyTestsFile],
+    registry: Registry,
+    policies: PolicySet | None,
+    approvals: Collection[str] | None,
+    people: Collection[str],
+) -> Iterator[Problem]:
+    """What is named and is not there: entries, policies, approvals, persons.
+
+    An unregistered SPIFFE ID may be what is tested. ``approvals`` is None where they are not known.
+    """
     places: list[tuple[Path, RequestEntry]] = [(("given",), file.content.given)]
     places += [(("tests", index, "request"), entry.request) for index, entry in enumerate(file.content.tests)]
     for at, request in places:
@@ -225,11 +290,25 @@ def unknown_names(file: Read[PolicyTestsFile], registry: Registry, policies: Pol
                 found(request.agent, registry)
             except BrokerError as error:
                 yield file.problem((*at, "agent"), error.message.rstrip("."), error.hint)
+        suppose = request.suppose
+        if suppose.on_behalf_of and suppose.on_behalf_of not in people:
+            yield file.problem((*at, "suppose", "on_behalf_of"), f"{suppose.on_behalf_of} is not in people.yaml")
+        yield from _unknown_approvals(file, (*at, "suppose", "approvals"), suppose.approvals, approvals)
     for index, entry in enumerate(file.content.tests):
+        yield from _unknown_approvals(file, ("tests", index, "expect", "approvals"), entry.expect.approvals, approvals)
         for number, name in enumerate(entry.expect.policies):
             if policies is not None and name not in policies.statements:
                 at = ("tests", index, "expect", "policies", number)
                 yield file.problem(at, f"{name!a} is no policy of this set", "Policies are named by their @id.")
+
+
+def _unknown_approvals(
+    file: Read[PolicyTestsFile], at: Path, named: Iterable[str], approvals: Collection[str] | None
+) -> Iterator[Problem]:
+    for number, name in enumerate(named):
+        if approvals is not None and name not in approvals:
+            known = ", ".join(sorted(approvals)) or "none"
+            yield file.problem((*at, number), f"{name} is no rule of approvals.yaml", f"There is: {known}.")
 
 
 def _defaults() -> Mapping[str, Any]:

@@ -28,13 +28,14 @@ from broker.errors import (
 from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
 from broker.issuance.gate import Gate
-from broker.issuance.situation import Situations
+from broker.issuance.situation import Situations, seen
 from broker.issuance.waiting import until
 from broker.lease.credential import Contract, ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
 from broker.lease.machine import Event
 from broker.policy.decision import Decision
 from broker.policy.facts import RequestFacts, Situation
+from broker.policy.recorded import known
 from broker.ports import Attempt, Clock, Connector, EndCause, Handle, Intent, Issued, Lease, LeaseStore, Opened, Rng
 from broker.scope.bind import bind
 from broker.scope.canonical import JsonValue
@@ -45,6 +46,8 @@ log = structlog.get_logger("broker.issuance")
 
 # Attempt ids travel far: STS session names (64), PostgreSQL logins (63 with prefix and suffix).
 ATTEMPT_PREFIX = "jb-"
+# How often policy decides on one request whose circumstances move under it, before its caller is asked to retry.
+DECISIONS = 4
 LEASE_PREFIX = "lease-"
 
 
@@ -64,6 +67,7 @@ class _Admitted:
     scope: Scope
     decision: Decision
     connector: Connector
+    situation: Situation
 
 
 class Issuer:
@@ -94,12 +98,9 @@ class Issuer:
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
         """Grant ``request``, or say why not. Cancelling this call takes back what it issued."""
-        admitted = self._admit(caller, request, await self._situations.read(caller, request))
         if validate_only:
-            return await self._validated(caller, request, admitted)
-        self._gate.check(caller.now)
-        intent = self._intent(caller, request, admitted)
-        opened = await self._store.open_intent(intent)
+            return await self._validated(caller, request)
+        admitted, intent, opened = await self._open(caller, request)
         work = asyncio.create_task(self._carry_out(opened, intent, admitted))
         self._in_flight.add(work)
         work.add_done_callback(self._in_flight.discard)
@@ -120,6 +121,19 @@ class Issuer:
 
     # ------------------------------------------------------------------ decide
 
+    async def _open(self, caller: Caller, request: AccessRequest) -> tuple[_Admitted, Intent, Opened]:
+        """Decide and intend. Where what was decided on moves meanwhile, decide again, but not for ever."""
+        for last in range(DECISIONS, 0, -1):
+            admitted = self._admit(caller, request, await self._situations.read(caller, request))
+            self._gate.check(caller.now)
+            intent = self._intent(caller, request, admitted)
+            try:
+                return admitted, intent, await self._store.open_intent(intent)
+            except NotReady as moved:
+                if moved.reason is not Reason.SITUATION_MOVED or last == 1:
+                    raise
+        raise Defect(Reason.INTERNAL, "a request is decided on at least once.")
+
     def _admit(self, caller: Caller, request: AccessRequest, situation: Situation) -> _Admitted:
         template = caller.deploy.templates.get(request.template)
         if template is None:
@@ -138,8 +152,10 @@ class Issuer:
         facts = RequestFacts(caller.agent, request, scope, contract_class, caller.now, caller.peer.delivery, situation)
         decision = caller.deploy.policies.decide(facts)
         if not decision.allowed:
-            raise _denial(decision)
-        return _Admitted(scope, decision, connector)
+            denial = _denial(decision)
+            denial.evidence = {"decided_on": {**_asked(facts), **_decided_on(caller, scope, situation)}}
+            raise denial
+        return _Admitted(scope, decision, connector, situation)
 
     def _intent(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Intent:
         name = self._rng.id()
@@ -162,15 +178,18 @@ class Issuer:
             issue_deadline=caller.now + self._issue_timeout,
             expires_at=expires_at,
             max_live_leases=caller.agent.quotas.live_leases,
+            seen=seen(caller, request, admitted.situation),
             audit={
                 **_told_by_agent(request),
                 **_delivered(caller.peer, request),
                 "principal": caller.agent.principal,
+                "decided_on": _decided_on(caller, admitted.scope, admitted.situation),
             },
         )
 
-    async def _validated(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Grant:
+    async def _validated(self, caller: Caller, request: AccessRequest) -> Grant:
         """AIP-163: everything that can be said without issuing, the task and the upstream's limits included."""
+        admitted = self._admit(caller, request, await self._situations.read(caller, request))
         intent = self._intent(caller, request, admitted)
         await self._store.check_intent(intent)
         return Grant(admitted.decision)
@@ -295,8 +314,19 @@ def _denial(decision: Decision) -> Denied:
             hint="Operators: the errors stand in the audit record of this refusal.",
             metadata={"errors": "; ".join(decision.errors)[:500], "policyDigest": decision.set_digest},
         )
-    named = ", ".join(decision.policies) if decision.policies else "no policy permits it (default deny)"
     because = " ".join(decision.explanations)
+    if decision.approvals:
+        return Denied(
+            Reason.APPROVAL_NEEDED,
+            f"people must approve this first: {', '.join(decision.approvals)}. {because}".strip(),
+            hint="The same request with these approvals held would be allowed.",
+            metadata={
+                "approvals": ",".join(decision.approvals),
+                "policies": ",".join(decision.policies),
+                "policyDigest": decision.set_digest,
+            },
+        )
+    named = ", ".join(decision.policies) if decision.policies else "no policy permits it (default deny)"
     return Denied(
         Reason.POLICY_DENIED,
         f"denied by policy: {named}. {because}".strip(),
@@ -323,6 +353,28 @@ def _too_late(*, outcome_known: bool) -> UpstreamFailed:
         outcome_known=outcome_known,
         hint="Retry with the same request_id.",
     )
+
+
+def _decided_on(caller: Caller, scope: Scope, situation: Situation) -> dict[str, JsonValue]:
+    """What policy saw beyond what was asked: with it, the decision can be made again (broker/policy/recorded.py)."""
+    looked_at = caller.deploy.policies.reads[scope.access]
+    return {"ttl_ms": scope.ttl // timedelta(milliseconds=1), "situation": known(situation, looked_at)}
+
+
+def _asked(facts: RequestFacts) -> dict[str, JsonValue]:
+    """What was asked for and refused, as an intent would record it."""
+    scope = facts.scope
+    return {
+        **_told_by_agent(facts.request),
+        "template": scope.template,
+        "account": scope.account,
+        "environment": scope.environment,
+        "resource": scope.resource,
+        "parameters": dict(scope.parameters),
+        "delivery": facts.delivery.value,
+        "sealed": bool(facts.request.recipient_public_key),
+        "principal": facts.agent.principal,
+    }
 
 
 def _delivered(peer: Peer, request: AccessRequest) -> Mapping[str, JsonValue]:

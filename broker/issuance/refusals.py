@@ -7,17 +7,20 @@ and written as one summary event per principal when the window ends.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import Reason
+from broker.scope.canonical import JsonValue
 
 # Principals watched at once; the anonymous and the unregistered share one budget, so that nobody
 # can make this table grow by inventing ids.
 MAX_PRINCIPALS = 10_000
 EVERYBODY_ELSE = "others"
+NOTHING_MORE: Mapping[str, JsonValue] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -54,15 +57,24 @@ class RefusalBudget:
 
 
 def refusal(
-    tenant: str, principal: str, method: str, reason: str, message: str, metadata: dict[str, str]
+    tenant: str,
+    principal: str,
+    method: str,
+    reason: str,
+    message: str,
+    metadata: dict[str, str],
+    evidence: Mapping[str, JsonValue] = NOTHING_MORE,
 ) -> AuditEvent:
-    """The event for one refusal. Who is denied, and comes all the same, has an event of its own kind."""
+    """The event for one refusal. Who is denied, and comes all the same, has an event of its own kind.
+
+    ``evidence``: what the trail shall know beyond what the caller was told.
+    """
     return AuditEvent(
         EventType.AGENT_DENIED if reason == Reason.AGENT_DENIED else EventType.REQUEST_REFUSED,
         actor=principal,
         vouched_by=Vouch.BROKER,
         tenant=tenant,
-        data={"method": method, "reason": reason, "message": message[:500], "metadata": dict(metadata)},
+        data={**evidence, "method": method, "reason": reason, "message": message[:500], "metadata": dict(metadata)},
     )
 
 

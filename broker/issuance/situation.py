@@ -6,10 +6,15 @@ policy of the set in force looks at it, because a read that nobody needs is paid
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from broker.errors import NotFound
 from broker.issuance.caller import Caller
 from broker.policy.facts import NOTHING_KNOWN, Situation
-from broker.ports import LeaseStore
+from broker.ports import LeaseStore, Seen
 from broker.scope.request import AccessRequest
+
+_HOLDINGS = frozenset({"active_grants", "active_count"})
 
 
 class Situations:
@@ -19,5 +24,37 @@ class Situations:
         self._store = store
 
     async def read(self, caller: Caller, request: AccessRequest) -> Situation:
-        """The situation of ``request`` at ``caller.now``."""
-        return NOTHING_KNOWN
+        """The situation of ``request`` at ``caller.now``. Raises Tampered where the ledger is not to be believed."""
+        looked_at = _looked_at(caller, request)
+        situation = NOTHING_KNOWN
+        if "task_type" in looked_at:
+            situation = replace(situation, task_type=await self._task_type(caller, request))
+        if _HOLDINGS & looked_at:
+            held = await self._store.holdings(caller.tenant, caller.id, request.request_id)
+            situation = replace(situation, active_grants=held.grants, active_count=held.count)
+        return situation
+
+    async def _task_type(self, caller: Caller, request: AccessRequest) -> str:
+        """Empty, too, for a task that is not there or not the caller's: the intent refuses both in the same words."""
+        try:
+            task = await self._store.get_task(caller.tenant, request.task_id)
+        except NotFound:
+            return ""
+        return task.task_type if caller.id in task.participants else ""
+
+
+def _looked_at(caller: Caller, request: AccessRequest) -> frozenset[str]:
+    """What policies look at of such a request; nothing where its template is not there, which is told elsewhere."""
+    template = caller.deploy.templates.get(request.template)
+    return frozenset() if template is None else caller.deploy.policies.reads[template.access]
+
+
+def seen(caller: Caller, request: AccessRequest, situation: Situation) -> Seen | None:
+    """Of ``situation``, what other requests of the caller can move and some policy looked at."""
+    looked_at = _looked_at(caller, request)
+    if not _HOLDINGS & looked_at:
+        return None
+    return Seen(
+        grants=situation.active_grants if "active_grants" in looked_at else None,
+        count=situation.active_count if "active_count" in looked_at else None,
+    )

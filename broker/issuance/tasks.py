@@ -30,12 +30,16 @@ class TaskOrder:
     participants: Sequence[str]
     ticket: str
     sponsor: str
+    task_type: str = ""
 
     def digest(self) -> str:
         """SHA-256 (hex) of everything said, for idempotency."""
+        # Only where it was said: an order of before there were types has the digest it had.
+        typed = {"task_type": self.task_type} if self.task_type else {}
         return hashlib.sha256(
             canonical_json(
                 {
+                    **typed,
                     "request_id": self.request_id,
                     "purpose": self.purpose,
                     "max_duration_us": None
@@ -104,6 +108,7 @@ class TaskDesk:
                 created_at=caller.now,
                 deadline=caller.now + duration,
                 max_open=caller.agent.quotas.open_tasks,
+                task_type=order.task_type,
             )
         )
 

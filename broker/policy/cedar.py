@@ -27,7 +27,7 @@ from broker.policy.facts import RequestFacts
 from broker.policy.gates import gate_problem, opening, through_gates
 from broker.policy.mentions import Mention, mentions
 from broker.policy.question import CIRCUMSTANCES, Parties, Told, entities, parties, question
-from broker.policy.reads import attributes_read, without_circumstances
+from broker.policy.reads import attributes_read, reads_by_access, without_circumstances
 from broker.policy.statements import Statement, named_line, statements, syntax_line
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
@@ -80,8 +80,8 @@ class PolicySet:
         read = attributes_read(policies, CIRCUMSTANCES)
         self._told = tuple((name, tell) for name, tell in CIRCUMSTANCES.items() if name in read)
         self._names = tuple(name for name, _ in self._told)
-        # The circumstances that some policy looks at: nobody needs to find out about the others.
-        self.reads = frozenset(self._names)
+        # The circumstances that a policy looks at, by access class: nobody needs to find out about the others.
+        self.reads = reads_by_access(policies, CIRCUMSTANCES)
         self._tells_parameters = "parameters" in read
         self._tells_behind = "on_behalf_of" in read
         self._schema = cedarpy.Schema.from_str(without_circumstances(schema, CIRCUMSTANCES.keys() - read))

@@ -11,6 +11,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from broker.scope.model import AccessClass
+
 _CONTEXT = {"Var": "context"}
 # Stands among the names for ``context`` itself. No attribute of ours has an empty name.
 _WHOLE_CONTEXT = ""
@@ -24,6 +26,31 @@ def attributes_read(policies: Mapping[str, Mapping[str, Any]], circumstances: Co
     """
     read = {name for policy in policies.values() for name in _names(policy["conditions"])}
     return frozenset(read.union(circumstances) if _WHOLE_CONTEXT in read else read)
+
+
+def reads_by_access(
+    policies: Mapping[str, Mapping[str, Any]], circumstances: Collection[str]
+) -> Mapping[AccessClass, frozenset[str]]:
+    """Which ``circumstances`` the policies look at whose head lets a request of each access class through.
+
+    For whoever has to find a circumstance out first: what only changes are judged by need not be known of a read.
+    """
+    return {
+        access: attributes_read(
+            {name: policy for name, policy in policies.items() if _is_about(policy["action"], access)}, circumstances
+        )
+        & frozenset(circumstances)
+        for access in AccessClass
+    }
+
+
+def _is_about(head: Mapping[str, Any], access: AccessClass) -> bool:
+    """Whether the action of a policy's head can be this one. True for a form that is not known here."""
+    named = head.get("entities") or [head.get("entity")]
+    if head["op"] not in ("==", "in") or None in named:
+        return True
+    groups = {access.value} | ({"request"} if access is AccessClass.READ else {"request", "change"})
+    return any(each["id"] in (groups if head["op"] == "in" else {access.value}) for each in named)
 
 
 def _names(node: Any) -> Iterator[str]:

@@ -38,6 +38,7 @@ def remedies(trial: Trial, rules: Rules) -> tuple[tuple[str, ...], ...]:
     """What makes a refused ``trial`` allowed, in words: every single change that does, or else every two."""
     changes = tuple(_changes(trial, rules))
     single = (
+        *_approved(trial, rules),
         *_shorter(trial, rules),
         *(each.told for each in changes if tried(each.made(trial), rules).allowed),
         *_later(trial, rules),
@@ -73,6 +74,15 @@ def _asking(name: str, value: object) -> Callable[[Trial], Trial]:
 
 def _asked(trial: Trial, **changes: Any) -> Trial:
     return replace(trial, request=replace(trial.request, **changes))
+
+
+def _approved(trial: Trial, rules: Rules) -> Iterator[str]:
+    """The approvals that people would have to give, where that is all that is missing."""
+    if missing := tried(trial, rules).approvals:
+        situation = trial.supposed.situation
+        held = replace(situation, approvals=situation.approvals | frozenset(missing))
+        if tried(replace(trial, supposed=replace(trial.supposed, situation=held)), rules).allowed:
+            yield f"have people give: {', '.join(missing)}"
 
 
 def _shorter(trial: Trial, rules: Rules) -> Iterator[str]:

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from broker.errors import BrokerError, Denied, NotFound, Reason
-from broker.identity.agent import Agent, Delivery, Peer, Registry
+from broker.identity.agent import Agent, Delivery, Peer, Person, Registry
 from broker.identity.denied import DenyList
 from broker.identity.spiffe_id import SpiffeId
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Effect
-from broker.policy.facts import RequestFacts
+from broker.policy.facts import NOTHING_KNOWN, RequestFacts, Situation
 from broker.scope.bind import bind
-from broker.scope.model import ScopeTemplate
+from broker.scope.model import AccessClass, ScopeTemplate
 from broker.scope.request import AccessRequest
 
 # No certificate has it (RFC 5280 wants a positive one), so no entry of a deny list names it.
@@ -35,6 +36,7 @@ class Rules:
     policies: PolicySet
     contract_classes: Mapping[str, str]
     denied: DenyList = field(default_factory=DenyList)
+    people: Mapping[str, Person] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,12 @@ class Supposed:
     contract_class: str = ""
     template_environments: frozenset[str] = frozenset()
     agent_environments: frozenset[str] = frozenset()
+    access: AccessClass | None = None
+    # Other values for fields of the template's Risk, and of the agent, by name.
+    risk: Mapping[str, Any] = field(default_factory=dict)
+    agent: Mapping[str, Any] = field(default_factory=dict)
+    situation: Situation = NOTHING_KNOWN
+    on_behalf_of: str = ""  # a key of people.yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +67,17 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the broker would answer. ``reason`` is None for ALLOW; ``policies`` are those that decided."""
+    """What the broker would answer. ``reason`` is None unless it is a DENY; ``policies`` are those that decided.
+
+    ``approvals`` are what is missing, of NEEDS_APPROVAL.
+    """
 
     effect: Effect
     reason: Reason | None = None
     policies: tuple[str, ...] = ()
     explanations: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    approvals: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -82,6 +94,8 @@ def tried(trial: Trial, rules: Rules) -> Outcome:
     decision = rules.policies.decide(facts)
     if decision.allowed:
         return Outcome(Effect.ALLOW, None, decision.policies, decision.explanations)
+    if decision.effect is Effect.NEEDS_APPROVAL:
+        return Outcome(decision.effect, None, decision.policies, decision.explanations, approvals=decision.approvals)
     reason = Reason.POLICY_ERROR if decision.errors else Reason.POLICY_DENIED
     return Outcome(Effect.DENY, reason, decision.policies, decision.explanations, decision.errors)
 
@@ -119,6 +133,13 @@ def _facts(trial: Trial, rules: Rules) -> RequestFacts:
         template = replace(template, environments=supposed.template_environments)
     if supposed.agent_environments:
         agent = replace(agent, environments=supposed.agent_environments)
+    if supposed.access is not None:
+        template = replace(template, access=supposed.access)
+    template = replace(template, risk=replace(template.risk, **supposed.risk))
+    agent = replace(agent, **supposed.agent)
+    situation = supposed.situation
+    if supposed.on_behalf_of:
+        situation = replace(situation, on_behalf_of=rules.people[supposed.on_behalf_of])
     scope = bind(template, trial.request, dict(agent.segments))
     contract_class = supposed.contract_class or rules.contract_classes[template.connector]
-    return RequestFacts(agent, trial.request, scope, contract_class, trial.now, trial.delivery)
+    return RequestFacts(agent, trial.request, scope, contract_class, trial.now, trial.delivery, situation)

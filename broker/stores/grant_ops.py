@@ -14,6 +14,7 @@ from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
 from broker.ports import EndCause, Handle, Intent, Lease, Opened
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores.end_ops import find_attempt, lease_not_found
+from broker.stores.holding_ops import check_unmoved
 from broker.stores.moves import attempts_of, due_ms, move, settle, tell
 from broker.stores.rows import (
     AttemptRow,
@@ -60,6 +61,7 @@ def decide(view: View, intent: Intent) -> Decided:
         raise task_not_found(request.task_id)
     packed_task, packed_lease, count = raw
     _admit(trust_task(read_task(unpacked(packed_task), view.seal)), intent)
+    check_unmoved(view, intent)
     lease = read_optional_lease(unpacked(packed_lease), view.seal)
     if lease is not None:
         retry = _admit_retry(view, trust_lease(lease), intent)

@@ -45,6 +45,8 @@ class TaskRow:
     cause: str | None
     ended_at: int | None
     ends_at: int | None
+    # Of a later schema, NULL in rows older than it.
+    task_type: str | None = None
     trusted: bool = True
 
 
@@ -125,8 +127,9 @@ def _stored(row_type: type[Any]) -> list[str]:
 TASK_WIDTH = len(_stored(TaskRow)) + 2
 LEASE_WIDTH = len(_stored(LeaseRow)) + 2
 ATTEMPT_WIDTH = len(_stored(AttemptRow)) + 2
-# Where the columns that may change begin.
+# Where the columns that may change begin, and where those end that every schema had.
 TASK_FIXED = _stored(TaskRow).index("hold_grace")
+TASK_FIRST_SCHEMA = _stored(TaskRow).index("task_type")
 LEASE_FIXED = _stored(LeaseRow).index("state")
 LEASE_ENDED_AT = _stored(LeaseRow).index("ended_at")
 ATTEMPT_FIXED = _stored(AttemptRow).index("handle")
@@ -134,6 +137,17 @@ ATTEMPT_FIXED = _stored(AttemptRow).index("handle")
 task_values = attrgetter(*_stored(TaskRow))
 lease_values = attrgetter(*_stored(LeaseRow))
 attempt_values = attrgetter(*_stored(AttemptRow))
+
+
+def task_sealed(values: Raw) -> Raw:
+    """What the MAC of a task is over: columns of later schemas only where they are not NULL.
+
+    So rows that are older than a column still verify, and none verifies with one given to it, or taken from it.
+    """
+    width = len(values)
+    while width > TASK_FIRST_SCHEMA and values[width - 1] is None:
+        width -= 1
+    return values[:width]
 
 
 def unpacked(packed: str) -> Raw:
@@ -146,7 +160,7 @@ def read_task(raw: Raw, seal: RowSeal) -> TaskRow:
     """The task in a raw row, its MAC checked."""
     values = raw[: TASK_WIDTH - 2]
     row = TaskRow(*values)
-    row.trusted = seal.holds("tasks", values, raw[-2], raw[-1])
+    row.trusted = seal.holds("tasks", task_sealed(values), raw[-2], raw[-1])
     return row
 
 
@@ -229,6 +243,7 @@ def task_of(row: TaskRow) -> Task:
         state=TaskState(row.state),
         cause=_cause(row.cause),
         ended_at=optional_at(row.ended_at),
+        task_type=row.task_type or "",
     )
 
 

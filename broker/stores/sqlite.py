@@ -23,6 +23,7 @@ from broker.ports import (
     Attempt,
     EndCause,
     Handle,
+    Holdings,
     Intent,
     KeyRing,
     Lease,
@@ -36,7 +37,7 @@ from broker.ports import (
     TaskState,
 )
 from broker.scope.canonical import JsonValue
-from broker.stores import deploy_ops, end_ops, grant_ops, reads, revoke_ops, task_ops
+from broker.stores import deploy_ops, end_ops, grant_ops, holding_ops, reads, revoke_ops, task_ops
 from broker.stores.group_commit import GroupCommit, unavailable
 from broker.stores.ledger_file import ProcessLock, connect_writer, prepare_file
 from broker.stores.migrate import migrate
@@ -141,6 +142,10 @@ class SqliteStore:
     async def check_intent(self, intent: Intent) -> None:
         """See LeaseStore.check_intent."""
         self._readers.point(lambda view: grant_ops.decide(view, intent))
+
+    async def holdings(self, tenant: str, holder: str, request_id: str) -> Holdings:
+        """See LeaseStore.holdings. Bounded by the quota of living leases."""
+        return self._readers.point(lambda view: holding_ops.holdings(view, tenant, holder, request_id))
 
     async def checkpoint(
         self, tenant: str, attempt_id: str, epoch: int, handle: Handle, upstream: str | None, now: datetime

@@ -50,6 +50,7 @@ def start_task(tx: Transaction, new: NewTask) -> Task:
         cause=None,
         ended_at=None,
         ends_at=to_ms(new.deadline),
+        task_type=new.task_type,
     )
     tx.insert_task(row)
     tx.audit(
@@ -64,6 +65,7 @@ def start_task(tx: Transaction, new: NewTask) -> Task:
                 "purpose": new.purpose,
                 "ticket": new.ticket,
                 "sponsor": new.sponsor,
+                "task_type": new.task_type,
                 "deadline_ms": row.deadline,
                 "request_id": new.request_id,
             },

@@ -18,6 +18,7 @@ from broker.stores.rows import (
     ATTEMPT_FIXED,
     LEASE_ENDED_AT,
     LEASE_FIXED,
+    TASK_FIRST_SCHEMA,
     TASK_FIXED,
     AttemptRow,
     LeaseRow,
@@ -25,6 +26,7 @@ from broker.stores.rows import (
     TaskRow,
     attempt_values,
     lease_values,
+    task_sealed,
     task_values,
 )
 from broker.stores.seal import RowSeal
@@ -133,13 +135,13 @@ class Transaction(View):
     def insert_task(self, row: TaskRow) -> None:
         """Add a task."""
         values = task_values(row)
-        self.connection.execute(SQL["insert_task"], (*values, *self.seal.make("tasks", values)))
+        self.connection.execute(SQL["insert_task"], (*values, *self.seal.make("tasks", task_sealed(values))))
 
     def update_task(self, row: TaskRow) -> bool:
         """Store what may change of an open task; False if it is not open in the database."""
         values = task_values(row)
-        mac = self._mac("tasks", values, row.trusted)
-        parameters = (*values[TASK_FIXED:], *mac, row.tenant, row.id)
+        mac = self._mac("tasks", task_sealed(values), row.trusted)
+        parameters = (*values[TASK_FIXED:TASK_FIRST_SCHEMA], *mac, row.tenant, row.id)
         return self.connection.execute(SQL["update_task"], parameters).rowcount == 1
 
     def insert_lease(self, row: LeaseRow) -> None:

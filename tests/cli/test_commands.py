@@ -44,6 +44,7 @@ def test_whoami_in_each_format(cli: Cli) -> None:
         "proxy": "",
         "principal": "analyst",
         "segments": [],
+        "promoted": False,
     }
     assert f"BROKER_SPIFFE_ID={AGENT}\nBROKER_OWNER=Ada\n" in variables
 
@@ -65,11 +66,13 @@ def test_a_task_from_start_to_end(cli: Cli, fake: FakeBroker) -> None:
     started = cli(
         *("task", "start", "--purpose", "it's work", "--participant", "spiffe://example.org/b", "--ticket", "T-1"),
         *("--max-duration", "1h", "--sponsor", "ada", "--request-id", "r-1", "--format", "env"),
+        *("--type", "report"),
     )
     assert "BROKER_TASK_ID=task-1\n" in started.stdout
     assert "BROKER_TASK_PURPOSE='it'\"'\"'s work'\n" in started.stdout
     (asked,) = fake.asked("StartTask")
     assert (asked.max_duration.seconds, asked.ticket, asked.sponsor, asked.request_id) == (3600, "T-1", "ada", "r-1")
+    assert asked.task_type == "report"
     assert json.loads(cli("task", "get", "task-1", "--format", "json").stdout)["state"] == "OPEN"
     fake.leases["lease-0"] = lease_pb2.Lease(id="lease-0", task_id="task-1", state=ACTIVE)
     completed = cli("task", "complete", "task-1", "--wait", "0s")

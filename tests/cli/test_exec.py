@@ -231,7 +231,11 @@ def test_the_hold_survives_a_restarting_broker(spawn: Spawn, fake: FakeBroker, t
     [
         (("--ttl", "nan", "--", "true"), "is not a span of time"),
         (("--ttl", "5m"), "Missing argument"),
-        (("--ttl", "5m", "--task", "t", "--purpose", "p", "--", "true"), "--purpose is for a task started here"),
+        (
+            ("--ttl", "5m", "--task", "t", "--purpose", "p", "--", "true"),
+            "--purpose and --task-type are for a task started here",
+        ),
+        (("--ttl", "5m", "--task", "t", "--task-type", "p", "--", "true"), "are for a task started here"),
         (("--ttl", "5m", "--wait", "61s", "--", "true"), "is more than"),
     ],
 )

@@ -33,7 +33,7 @@ def run() -> Run:
 
 @pytest.fixture
 def dev(tmp_path: Path) -> Path:
-    return private_copy(ROOT / "deploy/dev", tmp_path / "dev")
+    return private_copy(Path(__file__).parent / "policies", tmp_path / "dev")
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -186,6 +186,49 @@ def test_what_cannot_be_a_request_is_a_usage_error(run: Run, dev: Path, argument
     done = run("explain", dev, *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert told in " ".join(done.stderr.split())
+
+
+# --------------------------------------------------------------------------- approvals
+
+RELEASE = (
+    *("--agent", "releaser", "--template", "orders-production", "--account", "dev", "--environment", "production"),
+    *("--resource", "orders", "--ttl", "1m", "--intent", "repair", "--ticket", "T-1", "--reason", "--plan"),
+)
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    return private_copy(ROOT / "deploy/dev", tmp_path / "shipped")
+
+
+def test_what_people_must_approve_is_told(run: Run, shipped: Path) -> None:
+    done = run("explain", shipped, *RELEASE)
+    assert done.stdout.startswith("NEEDS_APPROVAL of production-change by production-changes-are-approved\n")
+    assert "  - have people give: production-change\n" in done.stdout
+    told = json.loads(run("explain", shipped, *RELEASE, "--format", "json").stdout)
+    assert (told["effect"], told["approvals"], told["reason"]) == ("NEEDS_APPROVAL", ["production-change"], None)
+    assert run("simulate", shipped, *RELEASE).stdout.startswith("request: NEEDS_APPROVAL of production-change by")
+
+
+def test_an_approval_that_is_held_is_typed(run: Run, shipped: Path, tmp_path: Path) -> None:
+    held = run("explain", shipped, *RELEASE, "--approval", "production-change")
+    assert held.stdout.startswith("ALLOW by releasers-change-where-registered\n")
+    file = tmp_path / "request.yaml"
+    file.write_text("suppose: {approvals: [production-change], agent_promoted: false}\n")
+    assert run("explain", shipped, "--request", file, *RELEASE).stdout.startswith("DENY POLICY_DENIED by unpromoted")
+    # What is typed is put over what the file supposes, and leaves the rest of it.
+    file.write_text("suppose: {approvals: [production-change], task_type: report}\n")
+    typed = run("explain", shipped, "--request", file, *RELEASE, "--approval", "change")
+    assert typed.stdout.startswith("NEEDS_APPROVAL of production-change")
+
+
+def test_an_expected_approval_counts(run: Run, shipped: Path) -> None:
+    edit(shipped / "policies/production.test.yaml", "approvals: [production-change], pol", "approvals: [change], pol")
+    done = run("test", shipped)
+    assert done.exit_code == 1
+    assert (
+        "expected NEEDS_APPROVAL by production-changes-are-approved of change, decided NEEDS_APPROVAL of" in done.stderr
+    )
 
 
 # --------------------------------------------------------------------------- simulate

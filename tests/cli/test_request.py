@@ -187,10 +187,13 @@ def test_a_credential_that_came_too_late_is_revoked_and_removed(
 
 
 def test_a_task_of_its_own_goes_on_and_is_told(cli: Cli, fake: FakeBroker, tmp_path: Path) -> None:
-    done = cli("request", *ASK, *TTL, "--purpose", "look once", "--out", str(tmp_path / "credential"))
+    done = cli(
+        "request", *ASK, *TTL, "--purpose", "look once", "--task-type", "report", "--out", str(tmp_path / "credential")
+    )
     assert done.returncode == 0, done.stderr
     assert "broker task complete task-1" in done.stderr
-    assert fake.asked("StartTask")[0].purpose == "look once"
+    (started,) = fake.asked("StartTask")
+    assert (started.purpose, started.task_type) == ("look once", "report")
     assert fake.asked("CompleteTask") == []
     assert fake.leases["lease-2"].state == ACTIVE
 

@@ -96,7 +96,12 @@ def test_one_that_others_may_write_is_refused(good: Path) -> None:
     ("old", "new", "told"),
     [
         ("effect: allow, ", "", "5: tests.0.expect.effect: is missing"),
-        ("effect: allow", "effect: perhaps", "5: tests.0.expect.effect: must be 'allow' or 'deny'"),
+        ("effect: allow", "effect: perhaps", "5: tests.0.expect.effect: must be 'allow', 'deny' or 'nee"),
+        ("policies: [read]}", "approvals: [x]}", "5: tests.0.expect.approvals: are missing, and allow is expected"),
+        ("contract_class: STATIC", "approvals: [owners]", "17: tests.1.request.suppose.approvals.0: owners is no rule"),
+        ("contract_class: STATIC", "on_behalf_of: kim", "17: tests.1.request.suppose.on_behalf_of: kim is not in"),
+        ("contract_class: STATIC", "plan: perhaps", "17: tests.1.request.suppose.plan: must be '', 'registered'"),
+        ("contract_class: STATIC", "active_count: -1", "17: tests.1.request.suppose.active_count: "),
         ("policies: [read]", "policies: [raed]", "5: tests.0.expect.policies.0: 'raed' is no policy of this set"),
         ("policies: [read]", "reason: POLICY_DENIED", "5: tests.0.expect.reason: is of refusals"),
         ("PARAMETER_UNKNOWN", "PARAMETER_UNKNWON", "18: tests.1.expect.reason: must be 'SVID_MISSING'"),

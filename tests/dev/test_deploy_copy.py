@@ -76,9 +76,9 @@ def test_a_good_change_is_swapped_in_and_noticed(source: Path, copy: DeployCopy)
 @pytest.mark.parametrize(
     ("name", "line", "text"),
     [
-        ("templates/orders-readonly.yaml", 10, None),
+        ("templates/orders-readonly.yaml", 14, None),
         ("agents/stray.txt", 1, "what is this"),
-        ("policies/starter.cedar", 1, "permit (principal, action, resource) when { nonsense };"),
+        ("policies/tiers.cedar", 1, "permit (principal, action, resource) when { nonsense };"),
         ("people.yaml", 1, "x" * 300_000),
     ],
 )
@@ -102,7 +102,7 @@ def test_problems_are_told_by_the_name_the_person_gave(source: Path, tmp_path: P
     retitle(source, "0m")
     copy = DeployCopy(source, tmp_path / "state" / "deploy", load, shown=Path("my-deploy"))
     with pytest.raises(
-        Problems, match=r"^1 problem in operators' files:\nmy-deploy/templates/orders-readonly.yaml:10: "
+        Problems, match=r"^1 problem in operators' files:\nmy-deploy/templates/orders-readonly.yaml:14: "
     ):
         copy.refresh()
     assert not copy.current.exists()

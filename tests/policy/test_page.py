@@ -52,15 +52,15 @@ def test_the_rule_breaks_two_shipped_tests_as_the_page_says_and_passes_its_own(p
     assert done.exit_code == 1
     failed = [line for line in done.stderr.splitlines() if "expected" in line]
     assert len(failed) == 2
-    assert all("starter.test.yaml" in line and "an autonomous agent" in line for line in failed)
-    test = place / "deploy/new/policies/starter.test.yaml"
+    assert all("tiers.test.yaml" in line and "an autonomous agent" in line for line in failed)
+    test = place / "deploy/new/policies/tiers.test.yaml"
     text = test.read_text()
     for ttl in ("ttl: 5m\n", "ttl: 301s\n"):
         text = text.replace(ttl, f'{ttl}      time: "2026-01-05T22:00:00Z"\n', 1)
     test.write_text(text)
     done = run("broker policy test deploy/new --strict")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert done.stdout == "deploy/new: 14 of 14 tests passed, 7 of 7 policies decided in one\n"
+    assert done.stdout == "deploy/new: 40 of 40 tests passed, 15 of 15 policies decided in one\n"
 
 
 def test_what_the_rule_changes_is_told_before_it_does(place: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from broker.policy.question import CIRCUMSTANCES
 from broker.policy.reads import attributes_read, without_circumstances
+from broker.scope.model import AccessClass
 from tests.policy.world import PERMIT_ALL, SCHEMA, facts, policies
 
 WHOLE = {*CIRCUMSTANCES, ""}
@@ -88,3 +89,29 @@ def test_entities_are_kept_over_parameters_only_where_no_policy_reads_them() -> 
     assert reading.decide(first).allowed
     assert not reading.decide(second).allowed
     assert reading.decide(first).allowed
+
+
+@pytest.mark.parametrize(
+    ("head", "read", "write"),
+    [
+        ("action", True, True),
+        ('action == Action::"read"', True, False),
+        ('action == Action::"write"', False, True),
+        ('action == Action::"secrets"', False, False),
+        ('action in Action::"request"', True, True),
+        ('action in Action::"change"', False, True),
+        ('action in Action::"read"', True, False),
+        ('action in [Action::"read", Action::"secrets"]', True, False),
+        ('action in [Action::"change", Action::"read"]', True, True),
+    ],
+)
+def test_what_is_looked_at_of_each_access_class(head: str, read: bool, write: bool) -> None:
+    decided = policies(
+        PERMIT_ALL, f'@id("x") permit (principal, {head}, resource) when {{ context.active_count < 3 }};'
+    )
+    assert (decided.reads[AccessClass.READ] == {"active_count"}) is read
+    assert (decided.reads[AccessClass.WRITE] == {"active_count"}) is write
+    # The engine agrees: who is not about such a request does not decide on it.
+    alone = policies(f'@id("x") permit (principal, {head}, resource);')
+    assert alone.decide(facts()).allowed is read
+    assert alone.decide(facts(scope={"access": AccessClass.WRITE})).allowed is write

@@ -23,7 +23,7 @@ class WhoAmIRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WhoAmIResponse(_message.Message):
-    __slots__ = ("spiffe_id", "owner", "tier", "roles", "environments", "svid_expire_time", "tenant", "deploy_digest", "delivery", "proxy", "principal", "segments")
+    __slots__ = ("spiffe_id", "owner", "tier", "roles", "environments", "svid_expire_time", "tenant", "deploy_digest", "delivery", "proxy", "principal", "segments", "promoted")
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class WhoAmIResponse(_message.Message):
     PROXY_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    PROMOTED_FIELD_NUMBER: _ClassVar[int]
     spiffe_id: str
     owner: str
     tier: str
@@ -48,7 +49,8 @@ class WhoAmIResponse(_message.Message):
     proxy: str
     principal: str
     segments: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, spiffe_id: _Optional[str] = ..., owner: _Optional[str] = ..., tier: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., environments: _Optional[_Iterable[str]] = ..., svid_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., deploy_digest: _Optional[str] = ..., delivery: _Optional[str] = ..., proxy: _Optional[str] = ..., principal: _Optional[str] = ..., segments: _Optional[_Iterable[str]] = ...) -> None: ...
+    promoted: bool
+    def __init__(self, spiffe_id: _Optional[str] = ..., owner: _Optional[str] = ..., tier: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., environments: _Optional[_Iterable[str]] = ..., svid_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., deploy_digest: _Optional[str] = ..., delivery: _Optional[str] = ..., proxy: _Optional[str] = ..., principal: _Optional[str] = ..., segments: _Optional[_Iterable[str]] = ..., promoted: _Optional[bool] = ...) -> None: ...
 
 class ListTemplatesRequest(_message.Message):
     __slots__ = ()
@@ -61,20 +63,22 @@ class ListTemplatesResponse(_message.Message):
     def __init__(self, templates: _Optional[_Iterable[_Union[_template_pb2.ScopeTemplate, _Mapping]]] = ...) -> None: ...
 
 class StartTaskRequest(_message.Message):
-    __slots__ = ("request_id", "purpose", "max_duration", "participants", "ticket", "sponsor")
+    __slots__ = ("request_id", "purpose", "max_duration", "participants", "ticket", "sponsor", "task_type")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     MAX_DURATION_FIELD_NUMBER: _ClassVar[int]
     PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     SPONSOR_FIELD_NUMBER: _ClassVar[int]
+    TASK_TYPE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     purpose: str
     max_duration: _duration_pb2.Duration
     participants: _containers.RepeatedScalarFieldContainer[str]
     ticket: str
     sponsor: str
-    def __init__(self, request_id: _Optional[str] = ..., purpose: _Optional[str] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., participants: _Optional[_Iterable[str]] = ..., ticket: _Optional[str] = ..., sponsor: _Optional[str] = ...) -> None: ...
+    task_type: str
+    def __init__(self, request_id: _Optional[str] = ..., purpose: _Optional[str] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., participants: _Optional[_Iterable[str]] = ..., ticket: _Optional[str] = ..., sponsor: _Optional[str] = ..., task_type: _Optional[str] = ...) -> None: ...
 
 class GetTaskRequest(_message.Message):
     __slots__ = ("task_id",)

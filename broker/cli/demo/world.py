@@ -35,6 +35,7 @@ CHANGE_ORDERS = replace(
     intent="mark returned orders",
     reason="customers wait for their refunds",
     ticket="OPS-1207",
+    plan="set status to 'refunded' where returned_at is not null and status = 'returned'",
 )
 READ_REPORT = replace(
     READ_ORDERS,

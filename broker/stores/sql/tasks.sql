@@ -1,15 +1,15 @@
 -- fragment task_columns --
 t.tenant, t.id, t.creator, t.request_id, t.request_digest, t.participants, t.purpose, t.ticket, t.sponsor,
 t.created_at, t.deadline,
-t.hold_grace, t.hold_until, t.state, t.cause, t.ended_at, t.ends_at,
+t.hold_grace, t.hold_until, t.state, t.cause, t.ended_at, t.ends_at, t.task_type,
 t.mac, t.mac_key_id
 
 -- insert_task --
 INSERT INTO tasks (
     tenant, id, creator, request_id, request_digest, participants, purpose, ticket, sponsor, created_at, deadline,
-    hold_grace, hold_until, state, cause, ended_at, ends_at,
+    hold_grace, hold_until, state, cause, ended_at, ends_at, task_type,
     mac, mac_key_id
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- task_by_id --
 SELECT {task_columns} FROM tasks AS t
