@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from broker.api.door import Door
+from broker.api.entrances import AgentsEntrance
 from broker.identity.agent import Peer
+from broker.issuance.caller import Caller
 from tests.api.served import ANALYST
 from tests.patience import becomes_true
 
@@ -32,13 +33,20 @@ class Judged:
 @contextmanager
 def judging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judged]:
     """Count the judgements of every door, and let there be more of them."""
-    judged, check = Judged(), Door.check_denied
+    judged, admit, check = Judged(), AgentsEntrance.admit, AgentsEntrance.check_welcome
 
-    def counted(self: Door, peer: Peer) -> None:
-        check(self, peer)  # the last of all that is asked again, and the same for every kind of stream
-        judged.welcome[str(peer.spiffe_id)] += 1
+    def admitted(self: AgentsEntrance, who: Peer, method: str) -> Caller:
+        caller = admit(self, who, method)
+        judged.welcome[str(who.spiffe_id)] += 1
+        return caller
+
+    def checked(self: AgentsEntrance, who: Peer) -> None:
+        check(self, who)
+        judged.welcome[str(who.spiffe_id)] += 1
 
     with monkeypatch.context() as patched:
         patched.setattr("broker.api.streams.RECHECK_SECONDS", RECHECK_SECONDS)
-        patched.setattr(Door, "check_denied", counted)
+        # The one for streams of ours, the other for those of ready-made services, such as health.
+        patched.setattr(AgentsEntrance, "admit", admitted)
+        patched.setattr(AgentsEntrance, "check_welcome", checked)
         yield judged

@@ -23,6 +23,7 @@ from broker.api.tls import SERVER_OPTIONS
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1.broker_service_pb2_grpc import BrokerServiceStub
 from broker.identity.agent import Peer
+from broker.issuance.caller import Caller
 from tests import hostile_svids, raw_tls
 from tests.api.judged import Judged
 from tests.api.served import CA, DOMAIN, Served, error_info, private, reason, serve
@@ -202,13 +203,13 @@ async def young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 async def test_an_aged_connection_shakes_hands_anew_and_a_valid_svid_notices_nothing(
     young: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connections, check = set(), Door.check_svid
+    connections, identify = set(), Door.identify
 
-    def noted(self: Door, context: Any) -> Peer:
+    def noted(self: Door[Peer, Caller], context: Any) -> Peer:
         connections.add(context.peer())
-        return check(self, context)
+        return identify(self, context)
 
-    monkeypatch.setattr(Door, "check_svid", noted)
+    monkeypatch.setattr(Door, "identify", noted)
     async with _channel(young, Sent.of(CA.svid(ID))) as channel, asyncio.timeout(PATIENCE):
         while len(connections) < 5:
             assert (await BrokerServiceStub(channel).WhoAmI(pb.WhoAmIRequest())).spiffe_id == ID
