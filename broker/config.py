@@ -178,7 +178,7 @@ class Proxies(Model):
 class DeployKey(Model):
     """A public key (Ed25519) that signs deploy sets, and the one person who has its private key."""
 
-    person: KeyName = Field(description="Several keys of one person count once.")
+    person: PersonKey = Field(description="Several keys of one person count once.")
     file: FilePath | None = Field(None, description="The public key in PEM; not in the deploy directory. Or else:")
     pem: Annotated[str, AfterValidator(_public_key)] | None = Field(None, description="The public key itself.")
 
