@@ -126,7 +126,7 @@ OwnId = Annotated[str, AfterValidator(_own_id), WithJsonSchema({"type": "string"
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 PersonKey = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples=["dana"])]
 Groups = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(strict=False)]
-# Lower case only: Dana and dana must not be two people.
+# Of a key that signs, and of an author: in lower case, so that Dana and dana are not two.
 PERSON_NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 KeyName = Annotated[str, Field(pattern=PERSON_NAME)]
 
@@ -178,7 +178,7 @@ class Proxies(Model):
 class DeployKey(Model):
     """A public key (Ed25519) that signs deploy sets, and the one person who has its private key."""
 
-    person: KeyName = Field(description="Several keys of one person count once.")
+    person: PersonKey = Field(description="Several keys of one person count once.")
     file: FilePath | None = Field(None, description="The public key in PEM; not in the deploy directory. Or else:")
     pem: Annotated[str, AfterValidator(_public_key)] | None = Field(None, description="The public key itself.")
 

@@ -39,7 +39,7 @@ class Brokerd:
         """The brokerd of a configuration. Raises :class:`Problems`."""
         config = load_config(config_file)
         ledger = config.state.directory / "ledger.sqlite3"
-        signers = signers_of(config.deploy)
+        signers = signers_of(config)
         return cls(config.trust_domain, (config.deploy.directory,), signers, config.tenant, ledger)
 
     def load(self, directory: Path) -> tuple[DeploySet, Signatures]:

@@ -187,7 +187,7 @@ def _read(directory: Path) -> Listing:
 
 
 def _signers(config_file: Path) -> Signers:
-    signers = signers_of(load_config(config_file).deploy)
+    signers = signers_of(load_config(config_file))
     if signers is None:
         raise click.ClickException(f"{config_file} has no deploy_keys: its brokerd asks for no signatures.")
     return signers

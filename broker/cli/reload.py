@@ -71,7 +71,7 @@ def reload(config_file: Path, timeout: timedelta, form: str) -> None:
     """
     try:
         config = load_config(config_file)
-        load(config.deploy.directory, config.trust_domain, signers_of(config.deploy))
+        load(config.deploy.directory, config.trust_domain, signers_of(config))
     except Problems as refused:
         for problem in refused.problems:
             click.echo(str(problem), err=True)

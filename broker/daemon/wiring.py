@@ -66,7 +66,7 @@ class Brokerd:
         self._config = config
         self._clock = clock
         self._rng = SystemRng()
-        self._files = DeployFiles(config.deploy.directory, config.trust_domain, signers_of(config.deploy))
+        self._files = DeployFiles(config.deploy.directory, config.trust_domain, signers_of(config))
         self._pool = ConnectorPool(build)
         self._metrics = Metrics()
         self._budget = RefusalBudget()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from broker.config import Deploy, DeployKey
+from broker.config import Config, DeployKey
 from broker.files import Problem, Problems, read_text
 from broker.files.public_keys import ed25519_public_key
 
@@ -43,8 +43,9 @@ class Signers:
         return frozenset(each.person for each in self.by_key.values())
 
 
-def signers_of(deploy: Deploy) -> Signers | None:
+def signers_of(config: Config) -> Signers | None:
     """The signers of a configuration; None where sets need no signatures. Raises :class:`Problems`."""
+    deploy = config.deploy
     if not deploy.deploy_keys:
         return None
     problems: list[Problem] = []
@@ -54,7 +55,7 @@ def signers_of(deploy: Deploy) -> Signers | None:
             found[name] = Signer(entry.person, _key(name, entry))
         except Problems as unfit:
             problems.extend(unfit.problems)
-    problems.extend(_twice(found, deploy))
+    problems.extend(_twice(found, config))
     if problems:
         raise Problems(problems)
     # Checked with the configuration; a missing number would be refused below.
@@ -62,25 +63,20 @@ def signers_of(deploy: Deploy) -> Signers | None:
 
 
 def _key(name: str, entry: DeployKey) -> Ed25519PublicKey:
-    where = _where(name, entry)
-    pem = entry.pem if entry.file is None else read_text(entry.file, where)
+    if entry.file is None:  # its text was checked with the configuration
+        return ed25519_public_key(entry.pem or "")
     try:
-        return ed25519_public_key(pem or "")
+        return ed25519_public_key(read_text(entry.file, str(entry.file)))
     except ValueError as error:
-        raise Problems([Problem(where, 1, f"deploy_keys.{name}", str(error), "See: broker deploy keygen")]) from None
+        hint = "See: broker deploy keygen --help"
+        raise Problems([Problem(str(entry.file), 1, f"deploy_keys.{name}", str(error), hint)]) from None
 
 
-def _twice(found: Mapping[str, Signer], deploy: Deploy) -> Iterator[Problem]:
+def _twice(found: Mapping[str, Signer], config: Config) -> Iterator[Problem]:
     """One key under two names would let one person sign as two."""
     first: dict[bytes, str] = {}
     for name, signer in found.items():
         other = first.setdefault(signer.key.public_bytes_raw(), name)
         if other != name:
-            where = _where(name, deploy.deploy_keys[name])
-            yield Problem(
-                where, 1, f"deploy_keys.{name}", f"is the same key as {other}", "Each person has keys of its own."
-            )
-
-
-def _where(name: str, entry: DeployKey) -> str:
-    return f"deploy.deploy_keys.{name}" if entry.file is None else str(entry.file)
+            at = ("deploy", "deploy_keys", name)
+            yield config.problem(at, f"is the same key as {other}", "Each person has keys of their own.")

@@ -16,7 +16,8 @@ from broker.cli.main import cli
 from broker.deployfiles import listing
 from broker.stores.audit_reader import AuditReader
 from tests.api.served import serve, write_config
-from tests.daemon.test_life import outcome, refuses, running, running_command, wait_for
+from tests.daemon.test_life import outcome, refuses, running, running_command
+from tests.patience import PATIENCE, until
 from tests.signing import deploy_section, signed
 
 
@@ -39,7 +40,7 @@ def following(root: Path, act: Callable[[], Any]) -> dict[str, Any]:
     """brokerd's answer to ``act``."""
     before = outcome(root)["generation"]
     act()
-    found: dict[str, Any] = wait_for(lambda: (told := outcome(root))["generation"] > before and told)
+    found: dict[str, Any] = until(lambda: (told := outcome(root))["generation"] > before and told)
     return found
 
 
@@ -90,7 +91,7 @@ def test_the_whole_story(tmp_path: Path) -> None:
         code, said = run("check", "--config", str(config))
         assert (code, "serial: is 1, and serial 2 has been in force" in said) == (1, True)
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(PATIENCE)
 
     # A restart forgets nothing: the older set is refused at start, too, and the trail says so.
     assert "serial: is 1, and serial 2 has been in force" in refuses(config)

@@ -23,7 +23,7 @@ def told(tmp_path: Path, deploy: dict[str, Any]) -> Signers | None:
     file = tmp_path / "brokerd.yaml"
     file.write_text(yaml.safe_dump(document))
     file.chmod(0o600)
-    return signers_of(load_config(file).deploy)
+    return signers_of(load_config(file))
 
 
 def refused(tmp_path: Path, deploy: dict[str, Any], *parts: str) -> None:
@@ -124,4 +124,4 @@ def test_one_key_for_two_people(tmp_path: Path) -> None:
     """Else the one who has it signs for both."""
     section = deploy_section()
     section["deploy_keys"]["kim-1"] = in_file(tmp_path, "kim-1", public_pem(KEYS["alex-1"]))
-    refused(tmp_path, section, "kim-1.pub:1: deploy_keys.kim-1: is the same key as alex-1")
+    refused(tmp_path, section, "brokerd.yaml:", "deploy.deploy_keys.kim-1: is the same key as alex-1")
