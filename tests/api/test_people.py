@@ -69,7 +69,7 @@ async def edit_people(served: Served, key: str, **changes: Any) -> None:
 async def test_each_person_is_known_by_their_own_credential(served: Served) -> None:
     kim = await person(served, "kim").GetOperator(pb.GetOperatorRequest())
     assert (kim.key, kim.subject, kim.display_name) == ("kim", "kim", "Kim Adeyemi")
-    assert (list(kim.groups), list(kim.roles)) == (["security"], ["security"])
+    assert (list(kim.groups), list(kim.roles)) == (["release", "security"], ["security"])
     assert (kim.authenticated_by, kim.tenant) == ("local-credential", "test")
     sam = await person(served, "sam").GetOperator(pb.GetOperatorRequest())
     assert (sam.key, list(sam.roles)) == ("sam", ["operator"])
