@@ -27,7 +27,7 @@ dev: .venv/ready private ## start everything here, to play with from another ter
 ##@ Prove it
 .PHONY: test
 test: .venv/ready private ## unit, contract and API tests, with a real OpenBao and PostgreSQL (WORKERS=n)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
 
 .PHONY: lint
 lint: .venv/ready ## style, types, who may import whom, the wire, the locks, known vulnerabilities

@@ -52,10 +52,8 @@ def examples_at_any_speed() -> None:
 
 
 def long_modules_first(config: pytest.Config) -> None:
-    """Declare the mark ``long``, and keep xdist from putting modules with few tests, long or not, at the end."""
+    """Declare the mark ``long``."""
     config.addinivalue_line("markers", "long: of a module that takes long; it is begun before the others")
-    if hasattr(config.option, "loadscopereorder"):
-        config.option.loadscopereorder = False
 
 
 def put_long_modules_first(items: list[pytest.Item]) -> None:

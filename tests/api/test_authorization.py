@@ -108,7 +108,7 @@ async def test_a_lease_belongs_to_the_identity_and_not_to_the_certificate(served
     with pytest.raises(grpc.aio.AioRpcError) as repeated:
         await new.StartTask(pb.StartTaskRequest(request_id="t1", purpose="something else"))
     assert repeated.value.code() is grpc.StatusCode.ALREADY_EXISTS
-    await new.RevokeLease(pb.RevokeLeaseRequest(lease_id=lease, wait={"seconds": 5}))
+    await new.RevokeLease(pb.RevokeLeaseRequest(lease_id=lease, wait={"seconds": 60}))
     assert (await old.GetLease(pb.GetLeaseRequest(lease_id=lease))).state == lease_pb2.Lease.STATE_REVOKED
     assert (await new.CompleteTask(pb.CompleteTaskRequest(task_id=task))).task.state == task_pb2.Task.STATE_COMPLETED
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from broker.cli.main import cli as broker_command
 from broker.client import calls
+from broker.client.probe import probe
 from tests.client.fake_broker import FakeBroker, SvidFiles, svid_files
 from tests.patience import PATIENCE
 
@@ -55,6 +56,7 @@ def cli(options: list[str], environment: dict[str, str], monkeypatch: pytest.Mon
         monkeypatch.delenv(name)
     monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
     monkeypatch.setattr(calls, "RETRY_WAITS", tuple(wait / 10 for wait in calls.RETRY_WAITS))
+    monkeypatch.setattr(probe, "__defaults__", (PATIENCE,))  # the doctor's, who otherwise gives up after three seconds
 
     def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = CliRunner().invoke(broker_command, [*options, *arguments], input=stdin, prog_name="broker")

@@ -16,6 +16,7 @@ from broker.client import AsyncClient
 from broker.errors import BrokerError, Denied, InvalidInput, NotFound, Reason, WrongState
 from tests.api.served import ANALYST, CA, MIGRATOR, Served, serve, svid
 from tests.client.fake_broker import svid_files
+from tests.clock import StoppableClock
 from tests.patience import PATIENCE
 
 ASK: dict[str, Any] = {
@@ -27,9 +28,15 @@ ASK: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def clock() -> StoppableClock:
+    """The broker's."""
+    return StoppableClock()
+
+
 @pytest_asyncio.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serve(tmp_path) as running:
+async def served(tmp_path: Path, clock: StoppableClock) -> AsyncIterator[Served]:
+    async with serve(tmp_path, clock=clock) as running:
         yield running
 
 
@@ -124,11 +131,11 @@ async def test_another_agent_sees_neither_lease_nor_task(analyst: AsyncClient, s
         assert (await analyst.lease(grant.lease.id)).state == "ACTIVE"
 
 
-async def test_a_dropped_hold_ends_the_task(analyst: AsyncClient, served: Served) -> None:
+async def test_a_dropped_hold_ends_the_task(analyst: AsyncClient, served: Served, clock: StoppableClock) -> None:
     task = await analyst.start_task("held")
-    async with analyst.hold(task.id, grace="1s"):
-        await asyncio.sleep(0)
+    async with analyst.hold(task.id, grace="60s"):
         assert (await analyst.get_task(task.id)).is_open
+    clock.stop_at(clock.now() + timedelta(seconds=61))
     async with asyncio.timeout(PATIENCE):
         while (await analyst.get_task(task.id)).is_open:
             await asyncio.sleep(0.05)

@@ -26,6 +26,7 @@ from tests.patience import Pauses, becomes_true
 BROKER, AGENT = SpiffeId(DOMAIN, "/broker"), SpiffeId.parse(ANALYST)
 ROTATIONS = 6
 CALLERS = 4
+BETWEEN_SECONDS = 0.005  # for each of them: the other tests want to get on, too
 
 
 async def workload_api(root: Path, ttl: timedelta) -> WorkloadApiSockets:
@@ -64,12 +65,14 @@ class Callers:
             while not self._stop.is_set():
                 assert (await client.whoami()).spiffe_id == ANALYST
                 self.calls += 1
+                await asyncio.sleep(BETWEEN_SECONDS)
 
     async def keep_connecting(self) -> None:
         while not self._stop.is_set():
             async with self.client() as client:
                 assert (await client.whoami()).spiffe_id == ANALYST
                 self.connections += 1
+            await asyncio.sleep(BETWEEN_SECONDS)
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:

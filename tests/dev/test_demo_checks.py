@@ -104,6 +104,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_it_comes_true_where_all_is_well(
     step: Play, postgres_server: PostgresFacts, no_broker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("broker.cli.demo.deadlines._LATE", timedelta(seconds=PATIENCE))
     for seconds in (1.5, 10, 60):  # the TTL of the steps that have one; a machine may stand still for as long
         monkeypatch.setattr("broker.cli.demo.deadlines.TTL", timedelta(seconds=seconds))
         with Pauses() as pauses:
