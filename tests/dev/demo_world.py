@@ -162,7 +162,8 @@ class FakeClient:
     async def start_task(self, purpose: str, **_: Any) -> TaskFacts:
         facts = TaskFacts(
             id=f"task-{self.new_id()}", creator=self._me, participants=(self._me,), purpose=purpose, ticket="",
-            sponsor="", create_time=None, deadline=None, state="OPEN", end_cause="", end_time=None, hold_grace=None,
+            task_type="", sponsor="",
+            create_time=None, deadline=None, state="OPEN", end_cause="", end_time=None, hold_grace=None,
         )  # fmt: skip
         self._broker.tasks[facts.id] = facts
         return facts
