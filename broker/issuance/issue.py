@@ -167,6 +167,8 @@ class Issuer:
             lease_id=LEASE_PREFIX + name,  # a lease is named as its first attempt is
             attempt_id=attempt_id,
             holder=caller.id,
+            entry=caller.agent.principal,
+            owner=caller.agent.owner.id,
             svid_serial=f"{caller.peer.serial:x}",
             request=request,
             request_digest=request.digest(),
