@@ -62,9 +62,9 @@ def decide(view: View, intent: Intent) -> Decided:
     if raw is None:
         raise task_not_found(request.task_id)
     packed_task, packed_lease, count, any_suspended = raw
-    if any_suspended:
-        refuse_suspended(view, intent.tenant, _subject(intent), intent.now)
     _admit(trust_task(read_task(unpacked(packed_task), view.seal)), intent)
+    if any_suspended:  # after the task's participants: others hear nothing of it, not even that it is stopped
+        refuse_suspended(view, intent.tenant, _subject(intent), intent.now)
     check_unmoved(view, intent)
     lease = read_optional_lease(unpacked(packed_lease), view.seal)
     if lease is not None:

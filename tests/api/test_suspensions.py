@@ -143,6 +143,14 @@ async def test_a_suspension_kills_what_lives_and_refuses_what_comes(served: Serv
     await agent.CompleteTask(pb.CompleteTaskRequest(task_id=task))
 
 
+async def test_who_is_stopped_hears_that_and_not_what_policy_would_say(served: Served) -> None:
+    agent = served.stub()
+    asked = ask(await start_task(agent), template="orders-readwrite", reason="r", ticket="T-1")
+    assert await refused(agent.RequestCredential(asked)) == (DENIED, "POLICY_DENIED")
+    await person(served, "sam").Suspend(stop("AGENT", ANALYST))
+    assert await refused(agent.RequestCredential(asked)) == (DENIED, "SUSPENDED")
+
+
 async def test_a_suspended_task_stops_alone(served: Served) -> None:
     agent = served.stub()
     one, other = await start_task(agent), await start_task(agent, "t2")
