@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Self
+from subprocess import PIPE
+from typing import Self, TypeVar
 
 import psutil
 import yaml
 
 from bench.deploy import TRUST_DOMAIN, agent_id, write_deploy_set
 from bench.figures import Measurement
-from bench.generator import Job, Measured
+from bench.generator import BUSY, Job, Measured
+from broker.api.v1 import admin_service_pb2 as admin
+from broker.client.admin import AdminClient, believed_by_file, read_credential
+from broker.client.connect import connect_admin
 from broker.clock import SystemClock
 from broker.dev.broker_svid import BrokerSvidFiles
 from broker.dev.brokerd import BrokerdProcess
@@ -31,6 +39,10 @@ SERVER_NAME = "broker.bench.broker.internal"
 _COMMAND = (sys.executable, "-m", "bench.brokerd")
 _GENERATOR = (sys.executable, "-m", "bench.generator")
 _ROOT = Path(__file__).parent.parent
+# People of the deploy set; what everything is suspended by takes two to resume.
+OPERATORS = ("person-00", "person-01")
+
+T = TypeVar("T")
 
 
 class BrokerSide:
@@ -50,7 +62,7 @@ class BrokerSide:
         )
         self._agents = count()
         self._jobs = count()
-        self._api, self._ops = free_port(), free_port()
+        self._api, self._ops, self._admin = free_port(), free_port(), free_port()
         self._stopwatch = directory / "identity.json"
         self._brokerd = BrokerdProcess(directory, directory / "brokerd.yaml", self._ops, _COMMAND)
 
@@ -59,6 +71,8 @@ class BrokerSide:
         write_deploy_set(self._directory / "deploy")
         write_private(self._directory / "ledger.key", new_key())
         private_directory(self._directory / "state")
+        for name in OPERATORS:
+            write_private(self._directory / f"{name}.credential", new_key())
         write_private(self._directory / "brokerd.yaml", yaml.safe_dump(self._config()))
         self._brokerd.start({"BENCH_IDENTITY": str(self._stopwatch)})
         return self
@@ -81,7 +95,13 @@ class BrokerSide:
         return {
             "tenant": "bench",
             "trust_domain": TRUST_DOMAIN,
-            "listen": {"agents": f"{LOOPBACK}:{self._api}", "operations": f"{LOOPBACK}:{self._ops}"},
+            "listen": {
+                "agents": f"{LOOPBACK}:{self._api}",
+                "admin": f"{LOOPBACK}:{self._admin}",
+                "operations": f"{LOOPBACK}:{self._ops}",
+            },
+            "operators": {name: f"file:{self._directory / name}.credential" for name in OPERATORS},
+            "roles": {"operator": ["bench"]},
             "identity": {
                 "certificate": str(self._svid.chain),
                 "private_key": str(self._svid.key),
@@ -98,17 +118,7 @@ class BrokerSide:
 
     def measure(self, callers: int, *, warm_up: float, duration: float, confirm: bool = False) -> Measurement:
         """Full grants by ``callers`` agents."""
-        svids = [self._mint(next(self._agents)) for _ in range(callers)]
-        job = Job(
-            address=f"{LOOPBACK}:{self._api}",
-            server_name=SERVER_NAME,
-            bundle=str(self._svid.bundle),
-            svids=svids,
-            name=f"job-{next(self._jobs)}",
-            warm_up=warm_up,
-            duration=duration,
-            confirm=confirm,
-        )
+        job = self._job(callers, warm_up=warm_up, duration=duration, confirm=confirm)
         server = psutil.Process(self.pid)
         before = server.cpu_times()
         ended = subprocess.run(
@@ -129,6 +139,52 @@ class BrokerSide:
             elapsed=measured.elapsed,
             generator_cpu=measured.cpu_seconds,
             server_cpu=after.user + after.system - before.user - before.system,
+        )
+
+    def suspend(self, callers: int, *, warm_up: float) -> float:
+        """Seconds from the call that suspends everything until the last of ``callers`` busy agents was refused."""
+        job = self._job(callers, warm_up=warm_up, until_suspended=True)
+        with subprocess.Popen(_GENERATOR, stdin=PIPE, stdout=PIPE, text=True, cwd=_ROOT) as generator:
+            assert generator.stdin is not None
+            assert generator.stdout is not None
+            generator.stdin.write(json.dumps(asdict(job)))
+            generator.stdin.close()
+            if generator.stdout.readline() != BUSY:
+                raise RuntimeError("the load generator failed")
+            began = time.perf_counter()
+            suspension = asyncio.run(self._as(OPERATORS[0], self._stop))
+            output = generator.stdout.read()
+        for name in OPERATORS:
+            asyncio.run(self._as(name, partial(self._resume, suspension)))
+        return max(Measured(**json.loads(output)).refused_at) - began
+
+    async def _as(self, name: str, act: Callable[[AdminClient], Awaitable[T]]) -> T:
+        credential = read_credential(self._directory / f"{name}.credential")
+        believed = believed_by_file(self._svid.bundle, TRUST_DOMAIN)
+        async with connect_admin(f"{LOOPBACK}:{self._admin}", credential, believed, SERVER_NAME) as client:
+            return await act(client)
+
+    @staticmethod
+    async def _stop(client: AdminClient) -> str:
+        asked = admin.SuspendRequest(request_id=client.new_id(), kind="KIND_EVERYTHING", reason="to be measured")
+        return str((await client.call("Suspend", asked)).suspension.id)
+
+    @staticmethod
+    async def _resume(suspension: str, client: AdminClient) -> None:
+        await client.call(
+            "Resume", admin.ResumeRequest(request_id=client.new_id(), suspension_id=suspension, reason="measured")
+        )
+
+    def _job(self, callers: int, *, warm_up: float, duration: float = 0.0, **also: bool) -> Job:
+        return Job(
+            address=f"{LOOPBACK}:{self._api}",
+            server_name=SERVER_NAME,
+            bundle=str(self._svid.bundle),
+            svids=[self._mint(next(self._agents)) for _ in range(callers)],
+            name=f"job-{next(self._jobs)}",
+            warm_up=warm_up,
+            duration=duration,
+            **also,
         )
 
     def _mint(self, number: int) -> tuple[str, str]:

@@ -14,6 +14,7 @@ TARGETS: Mapping[str, tuple[str, float]] = {
     "grant_vs_openbao_c32": (">=", 1.5),
     "login_vs_direct": ("<=", 1.25),
     "identity_share": ("<=", 0.05),
+    "suspend_s": ("<=", 1.0),
 }
 
 

@@ -27,6 +27,8 @@ _TTL = Duration(seconds=300)
 _PROMPT = "Compare the orders of the last day with those of the day before, by country, and explain what moved. " * 2
 # An agent does a few kinds of things again and again; together the callers use every template.
 _TEMPLATES_EACH = 5
+# Said once all callers are at work, where somebody waits for that.
+BUSY = "busy\n"
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
 
 
@@ -42,6 +44,7 @@ class Job:
     warm_up: float
     duration: float
     confirm: bool = False  # with ConfirmDelivery after each RequestCredential
+    until_suspended: bool = False  # each caller ends by its first SUSPENDED, whatever ``duration`` says
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class Measured:
     elapsed: float = 0.0
     cpu_seconds: float = 0.0  # of this process, user and system, in that time
     latencies: list[float] = field(default_factory=list)  # seconds, of every full grant
+    refused_at: list[float] = field(default_factory=list)  # of each caller, by the machine's monotonic clock
 
 
 async def run(job: Job) -> Measured:
@@ -62,6 +66,10 @@ async def run(job: Job) -> Measured:
     gc.freeze()
     await _until(callers, time.perf_counter() + job.warm_up)
     measured = Measured()
+    if job.until_suspended:
+        print(BUSY, end="", flush=True)
+        measured.refused_at = await asyncio.gather(*(caller.request_until_suspended() for caller in callers))
+        return measured
     began, cpu = time.perf_counter(), _cpu_seconds()
     counted = await _until(callers, began + job.duration)
     measured.elapsed = time.perf_counter() - began
@@ -106,6 +114,17 @@ class _Caller:
             latencies.append(now - began)
             began = now
         return latencies
+
+    async def request_until_suspended(self) -> float:
+        """Grants, one after another; when the first was refused because everything is suspended."""
+        while True:
+            try:
+                await self._grant()
+            except grpc.aio.AioRpcError as error:
+                refused_at = time.perf_counter()
+                if error.code() is not grpc.StatusCode.PERMISSION_DENIED:
+                    raise
+                return refused_at
 
     async def _grant(self) -> None:
         self._count += 1

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from broker.ports import LedgerFigures
 from broker.revocation.revoker import Tally
+from broker.suspension.suspension import Kind
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -107,6 +108,15 @@ def _ledger(figures: LedgerFigures) -> Iterator[Metric]:
     for cls, count in sorted(figures.live_by_class.items()):
         live.add_metric([cls], count)
     yield live
+    suspensions = GaugeMetricFamily("broker_suspensions", "Suspensions in force, by kind.", labels=["kind"])
+    for kind in Kind:
+        suspensions.add_metric([kind.value.lower()], figures.suspensions.get(kind.value, 0))
+    yield suspensions
+    yield _gauge(
+        "broker_suspensions_tampered",
+        "Suspensions whose record was changed by something else: they stop everything.",
+        figures.suspensions_tampered,
+    )
     yield _gauge("broker_open_tasks", "Open tasks.", figures.open_tasks)
     yield _gauge("broker_revocations_overdue", "Attempts whose due time has passed.", figures.overdue)
     yield _gauge(

@@ -25,6 +25,7 @@ from broker.policy.decision import Decision
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope, ScopeTemplate
 from broker.scope.request import AccessRequest
+from broker.suspension.suspension import Kind, Subject, Suspension
 
 # --------------------------------------------------------------------------- clock and chance
 
@@ -244,6 +245,7 @@ class EndCause(StrEnum):
     TASK_DEADLINE = "TASK_DEADLINE"  # its task's deadline passed
     HOLD_DROPPED = "HOLD_DROPPED"  # its task was held and the holder let go for the grace time
     HOLDER_UNREGISTERED = "HOLDER_UNREGISTERED"  # its holder left the registry
+    SUSPENDED = "SUSPENDED"  # operators stopped its holder, its task, what it is for, or everything
     HOLDER_DENIED = "HOLDER_DENIED"  # operators denied its holder, or the certificate that asked for it
     NEVER_ISSUED = "NEVER_ISSUED"  # proof that nothing was made
 
@@ -375,7 +377,7 @@ class Seen:
 class Intent:
     """Everything the intent transaction writes, decided before it is opened.
 
-    ``handle`` was prepared for ``attempt_id``. The transaction refuses (WrongState TASK_ENDED,
+    ``handle`` was prepared for ``attempt_id``. The transaction refuses (Denied SUSPENDED; WrongState TASK_ENDED,
     TASK_ENDS_TOO_SOON; NotFound TASK_NOT_FOUND where the holder is no participant; Conflict
     REQUEST_ID_REUSED, REQUEST_IN_FLIGHT; WrongState LEASE_ENDED; Exhausted QUOTA_LIVE_LEASES; NotReady
     SITUATION_MOVED where what was ``seen`` is not so any more) and then nothing at all is written.
@@ -385,6 +387,8 @@ class Intent:
     lease_id: str  # used if this request_id is new
     attempt_id: str
     holder: str
+    entry: str  # the holder's registry entry
+    owner: str  # who answers for the holder: (issuer, subject)
     svid_serial: str  # of the certificate that asked: hex, lower case; empty where none did
     request: AccessRequest
     request_digest: str
@@ -407,6 +411,59 @@ class Opened:
     lease_id: str
     attempt: Attempt
     previous: tuple[Attempt, ...]
+
+
+# Of a holder, its registry entry and who answers for it (issuer, subject); empty where it has none. Quick: no I/O.
+Members = Callable[[str], tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class NewSuspension:
+    """What is to be stopped, by whom. Same (author, request_id): the same suspension; other content: Conflict."""
+
+    tenant: str
+    id: str
+    request_id: str
+    request_digest: str
+    kind: Kind
+    value: str
+    reason: str
+    author: str  # (issuer, subject)
+    author_name: str  # for those who are refused: whom to ask
+    now: datetime
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lifting:
+    """One person's word that a suspension shall end. Same (by, request_id): said once."""
+
+    tenant: str
+    id: str
+    request_id: str
+    by: str  # (issuer, subject)
+    name: str
+    reason: str
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a suspension ended: how many attempts, of which connectors."""
+
+    attempts: int = 0
+    connectors: frozenset[str] = frozenset()
+    more: bool = False  # as many as one transaction takes; there may be others
+    tampered: frozenset[str] = frozenset()  # suspensions whose rows fail their MAC
+
+    def plus(self, other: Ended) -> Ended:
+        """Both together; whether there is more is what the later one says."""
+        return Ended(
+            self.attempts + other.attempts,
+            self.connectors | other.connectors,
+            other.more,
+            self.tampered | other.tampered,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,6 +510,8 @@ class LedgerFigures:
     audit_head: int
     audit_exported: int
     oldest_unexported: timedelta
+    suspensions: Mapping[str, int] = field(default_factory=dict)  # in force, by kind
+    suspensions_tampered: int = 0  # among them, those whose rows fail their MAC
 
 
 class LeaseStore(Protocol):
@@ -553,6 +612,43 @@ class LeaseStore(Protocol):
 
     async def end_denied(self, tenant: str, denied: Callable[[str, str], bool], now: datetime) -> int:
         """End the living leases for whose (holder, svid_serial) ``denied`` is true; how many attempts."""
+        ...
+
+    # -- suspending
+    async def suspend(self, new: NewSuspension, members: Members) -> tuple[Suspension, Ended]:
+        """Stop what ``new`` says, now. What is being issued under it ends in the same transaction, so that:
+
+        no intent that it covers commits afterwards (:meth:`open_intent` refuses), and no attempt that it covers
+        becomes ACTIVE afterwards. What is ACTIVE is REVOKING when this returns.
+        """
+        ...
+
+    async def resume(self, lifting: Lifting) -> Suspension:
+        """Lift a suspension; nothing that it ended comes back.
+
+        Where everything is suspended, or the row fails its MAC, two different people must say so: the first is
+        recorded and the suspension stays in force; the same person again is Denied (SECOND_PERSON_REQUIRED).
+        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED).
+        """
+        ...
+
+    async def suspensions(self, tenant: str, ended: bool, after: str, limit: int) -> Sequence[Suspension]:
+        """Newest first, those that are over only with ``ended``; ``after`` is the last id of the page before, or empty.
+
+        Raises InvalidInput (PAGE_TOKEN_INVALID) for an ``after`` that is none.
+        """
+        ...
+
+    async def check_suspended(self, tenant: str, subject: Subject, now: datetime) -> None:
+        """Raises Denied (SUSPENDED) if a suspension in force covers ``subject``. Costs next to nothing otherwise."""
+        ...
+
+    async def tend_suspensions(self, tenant: str, members: Members, now: datetime) -> Ended:
+        """What time and chance bring: end suspensions by their time, and whatever lives although it is suspended.
+
+        (A crash between the portions of :meth:`suspend`; an agent that a reload gave another owner.) A row that
+        fails its MAC counts as in force from here on, and is an alarm. Writes only if there is something to do.
+        """
         ...
 
     async def claim_due(self, connector: str, now: datetime, limit: int, claim_for: timedelta) -> Sequence[Attempt]:

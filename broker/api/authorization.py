@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from broker.errors import Defect, Denied, InvalidInput, Reason
 from broker.identity.agent import Delivery
-from broker.identity.operator import Role
+from broker.identity.operator import EVERY_ROLE, Role
 
 
 class Allowed(StrEnum):
@@ -54,6 +54,9 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_AGENTS}/WatchLeases": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
         f"/{_AGENTS}/RevokeLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
         f"/{_PEOPLE}/GetOperator": (Allowed.OPERATOR, Relation.OWN_ONLY),
+        f"/{_PEOPLE}/Suspend": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/Resume": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListSuspensions": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
@@ -66,6 +69,9 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
 ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
     {
         f"/{_PEOPLE}/GetOperator": frozenset(),
+        f"/{_PEOPLE}/Suspend": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{_PEOPLE}/Resume": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{_PEOPLE}/ListSuspensions": EVERY_ROLE,
     }
 )
 

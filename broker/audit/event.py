@@ -34,6 +34,11 @@ class EventType(StrEnum):
     REQUEST_REFUSED = "request.refused"
     AGENT_DENIED = "agent.denied"  # somebody came whom operators have denied
     REFUSALS_SUMMARISED = "request.refusals_summarised"
+    SUSPENDED = "suspension.suspended"
+    RESUME_BEGUN = "suspension.resume_begun"  # by the first of two people
+    RESUMED = "suspension.resumed"
+    SUSPENSION_EXPIRED = "suspension.expired"
+    SUSPENSION_TAMPERED = "suspension.tampered"  # its row fails its MAC: it counts as in force, for everybody
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"
     DAEMON_STARTED = "daemon.started"
@@ -45,7 +50,7 @@ class AuditEvent:
     """What the caller of a store operation says happened; the store adds sequence, time and chain."""
 
     type: EventType
-    actor: str  # SPIFFE ID of the agent, or "broker"
+    actor: str  # SPIFFE ID of the agent, (issuer, subject) of the person, or "broker"
     vouched_by: Vouch
     tenant: str = ""
     task_id: str = ""

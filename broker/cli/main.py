@@ -47,6 +47,9 @@ AGENTS: Mapping[str, Entry] = {
 OPERATORS: Mapping[str, Entry] = {
     "check": Entry("broker.cli.check:check", "Check deploy files before they are used.", "daemon"),
     "policy": Entry("broker.cli.policy:policy", "Check, test and try policies before they are in force.", "daemon"),
+    "suspend": Entry("broker.cli.suspensions:suspend", "Stop an agent, a template, ... or everything, now."),
+    "resume": Entry("broker.cli.suspensions:resume", "Lift a suspension."),
+    "suspensions": Entry("broker.cli.suspensions:suspensions", "What is suspended."),
     "operator": Entry("broker.cli.operator:operator", "Who you are at the people's door; make a credential."),
     "deploy": Entry("broker.cli.deploy:deploy", "Sign deploy sets, and verify signatures.", "daemon"),
     "reload": Entry("broker.cli.reload:reload", "Have brokerd take in its deploy files.", "daemon"),

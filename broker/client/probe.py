@@ -57,17 +57,14 @@ def probe(target: Target, material: Material, timeout: float = TIMEOUT_SECONDS) 
     """Connect once to ``target`` with ``material``; blocks for ``timeout`` seconds per step, raises nothing."""
     if (down := _nobody_there(target, timeout)) is not None:
         return down
-    context = ssl.create_default_context(cadata=material.bundle.pem.decode("ascii"))
-    with _client_certificate(material) as path:
-        context.load_cert_chain(path)
-    return _handshake(target, context, timeout)
+    return _handshake(target, material.bundle.pem, material, timeout)
 
 
 def probe_server(target: Target, roots_pem: bytes, timeout: float = TIMEOUT_SECONDS) -> Probe:
     """The same without a certificate of ours, where the server asks for none (the people's door)."""
     if (down := _nobody_there(target, timeout)) is not None:
         return down
-    return _handshake(target, ssl.create_default_context(cadata=roots_pem.decode("ascii")), timeout)
+    return _handshake(target, roots_pem, None, timeout)
 
 
 def _nobody_there(target: Target, timeout: float) -> Probe | None:
@@ -78,10 +75,14 @@ def _nobody_there(target: Target, timeout: float) -> Probe | None:
         return Probe(Stage.TCP, error.strerror or str(error))
 
 
-def _handshake(target: Target, context: ssl.SSLContext, timeout: float) -> Probe:
+def _handshake(target: Target, roots_pem: bytes, client: Material | None, timeout: float) -> Probe:
     server = _shown_certificate(target, timeout)
+    context = ssl.create_default_context(cadata=roots_pem.decode("ascii"))
     context.set_alpn_protocols(["h2"])
     try:
+        if client is not None:
+            with _client_certificate(client) as path:
+                context.load_cert_chain(path)
         with (
             socket.create_connection((target.host, target.port), timeout=timeout) as connection,
             context.wrap_socket(connection, server_hostname=target.server_name) as tls,

@@ -18,6 +18,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_server import AdminServer
+from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.agents import AgentService
 from broker.api.bearer import Metadata, refuse_token
 from broker.api.door import Door
@@ -43,6 +44,7 @@ from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.refusals import RefusalBudget
+from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
@@ -73,6 +75,7 @@ class Brokerd:
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
+        self._tampered: frozenset[str] = frozenset()
         self._people = None if config.listen.admin is None else PeopleAdmitted(config, resolve)
         # What undoes each step of the start, the last one first.
         self._undo = contextlib.AsyncExitStack()
@@ -118,6 +121,8 @@ class Brokerd:
             store, self._revoker, self._pool.names, self.gate, self._budget, sink, self._clock, config.tenant
         )
         await self.reloader.first()
+        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._clock, self._rng)
+        await self._tend_suspensions()
         if self._people is not None:
             self._people.check_people(self._files.current.people)
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
@@ -226,7 +231,8 @@ class Brokerd:
         if self._people is not None:
             people = door(self._people.entrance(self._files, self._clock))
             rpcs = limits.max_concurrent_admin_rpcs
-            self._admin = AdminServer(people, OperatorRpcs(), max_concurrent_rpcs=rpcs)
+            parts = (OperatorRpcs(), SuspensionRpcs(self._suspensions))
+            self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
         return servers
 
     def _identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Peer:
@@ -246,6 +252,7 @@ class Brokerd:
             ("refusals", self._upkeep.summarise_refusals, 5.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),
+            ("suspensions", self._tend_suspensions, 1.0),
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
@@ -279,6 +286,15 @@ class Brokerd:
         await asyncio.to_thread(self._identity.look)
         if self._proxies is not None:
             self._proxies.look()
+
+    async def _tend_suspensions(self) -> None:
+        ended = await self._suspensions.tend(self._config.tenant, self._files.current)
+        if ended.attempts:
+            log.warning("leases of the suspended are being revoked", attempts=ended.attempts)
+        if news := sorted(ended.tampered - self._tampered):
+            hint = "Nothing is granted until two people lift it: broker suspensions, docs/suspension.md."
+            log.error("the record of a suspension was changed by something else", suspensions=news, hint=hint)
+        self._tampered = ended.tampered
 
     def _problems(self) -> list[str]:
         closed = self.gate.why_closed(self._clock.now())

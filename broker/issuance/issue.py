@@ -29,6 +29,7 @@ from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
 from broker.issuance.gate import Gate
 from broker.issuance.situation import Situations, seen
+from broker.issuance.stopped import check_suspended
 from broker.issuance.waiting import until
 from broker.lease.credential import Contract, ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
@@ -124,7 +125,7 @@ class Issuer:
     async def _open(self, caller: Caller, request: AccessRequest) -> tuple[_Admitted, Intent, Opened]:
         """Decide and intend. Where what was decided on moves meanwhile, decide again, but not for ever."""
         for last in range(DECISIONS, 0, -1):
-            admitted = self._admit(caller, request, await self._situations.read(caller, request))
+            admitted = await self._decide(caller, request)
             self._gate.check(caller.now)
             intent = self._intent(caller, request, admitted)
             try:
@@ -133,6 +134,14 @@ class Issuer:
                 if moved.reason is not Reason.SITUATION_MOVED or last == 1:
                     raise
         raise Defect(Reason.INTERNAL, "a request is decided on at least once.")
+
+    async def _decide(self, caller: Caller, request: AccessRequest) -> _Admitted:
+        try:
+            return self._admit(caller, request, await self._situations.read(caller, request))
+        except Denied:
+            # Who is stopped hears of that, and not what policy would say; of what is admitted the intent tells it.
+            await check_suspended(self._store, caller)
+            raise
 
     def _admit(self, caller: Caller, request: AccessRequest, situation: Situation) -> _Admitted:
         template = caller.deploy.templates.get(request.template)
@@ -167,6 +176,8 @@ class Issuer:
             lease_id=LEASE_PREFIX + name,  # a lease is named as its first attempt is
             attempt_id=attempt_id,
             holder=caller.id,
+            entry=caller.agent.principal,
+            owner=caller.agent.owner.id,
             svid_serial=f"{caller.peer.serial:x}",
             request=request,
             request_digest=request.digest(),
@@ -189,7 +200,7 @@ class Issuer:
 
     async def _validated(self, caller: Caller, request: AccessRequest) -> Grant:
         """AIP-163: everything that can be said without issuing, the task and the upstream's limits included."""
-        admitted = self._admit(caller, request, await self._situations.read(caller, request))
+        admitted = await self._decide(caller, request)
         intent = self._intent(caller, request, admitted)
         await self._store.check_intent(intent)
         return Grant(admitted.decision)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from broker.issuance.caller import Caller
+from broker.issuance.stopped import check_suspended
 from broker.issuance.waiting import only_time_ends, until
 from broker.lease.machine import TERMINAL
 from broker.ports import Clock, EndCause, Lease, LeaseEvent, LeaseFilter, LeaseStore, Selector
@@ -63,13 +65,17 @@ class LeaseDesk:
     async def watch(self, caller: Caller, after: int) -> AsyncIterator[LeaseEvent | int]:
         """The caller's lease events above ``after``, for ever; an int is a heartbeat with the position.
 
-        The first item is a heartbeat: it tells from where the stream goes on.
+        The first item is a heartbeat: it tells from where the stream goes on. A suspension of the caller cuts it.
         """
         head = await self._store.changed(-1)
         if after == FROM_NOW:
             after = head
-        yield after
+        beat = True
         while True:
+            await check_suspended(self._store, replace(caller, now=self._clock.now()))
+            if beat:
+                yield after
+            beat = False
             events = await self._store.lease_events(caller.tenant, caller.id, after, PAGE)
             for event in events:
                 after = event.sequence
@@ -80,4 +86,4 @@ class LeaseDesk:
                 async with asyncio.timeout(HEARTBEAT.total_seconds()):
                     head = await self._store.changed(head)
             except TimeoutError:
-                yield after
+                beat = True

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from broker.errors import Denied, InvalidInput, NotFound, Reason, WrongState
 from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.caller import Caller
 from broker.issuance.gate import Gate
+from broker.issuance.stopped import check_suspended
 from broker.issuance.waiting import only_time_ends, until
 from broker.lease.machine import TERMINAL
 from broker.ports import Clock, EndCause, Lease, LeaseStore, NewTask, Rng, Task, TaskState
@@ -86,6 +87,7 @@ class TaskDesk:
     async def start(self, caller: Caller, order: TaskOrder) -> Task:
         """A new task, or the one that this request id already started."""
         self._gate.check(caller.now)
+        await check_suspended(self._store, caller)
         duration = self._default if order.max_duration is None else order.max_duration
         if not timedelta(seconds=1) <= duration <= self._max:
             raise InvalidInput(
@@ -151,10 +153,13 @@ class TaskDesk:
         grace = DEFAULT_GRACE if grace is None else grace
 
         async def ended() -> bool:
+            # A suspension is an event of the ledger like the task's end, so that it cuts the hold at once.
+            await check_suspended(self._store, replace(caller, now=self._clock.now()), task_id)
             return (await self._store.get_task(caller.tenant, task_id)).state is not TaskState.OPEN
 
         while True:
             now = self._clock.now()
+            await check_suspended(self._store, replace(caller, now=now), task_id)
             try:
                 task = await self._store.hold_task(caller.tenant, task_id, grace, now + grace, now)
             except WrongState:

@@ -9,7 +9,7 @@ from datetime import datetime
 import orjson
 
 from broker.audit.event import EventType, Vouch
-from broker.errors import Conflict, Exhausted, InvalidInput, Reason, Tampered, WrongState
+from broker.errors import BrokerError, Conflict, Denied, Exhausted, InvalidInput, Reason, Tampered, WrongState
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
 from broker.ports import EndCause, Handle, Intent, Lease, Opened
 from broker.scope.canonical import JsonValue, canonical_json
@@ -30,9 +30,11 @@ from broker.stores.rows import (
     unpacked,
 )
 from broker.stores.seal import tampered
+from broker.stores.suspension_ops import refuse_suspended
 from broker.stores.task_ops import is_over, over_cause, task_ended, task_not_found
 from broker.stores.times import from_ms, to_ms
 from broker.stores.transaction import CommitAndRaise, Transaction, View
+from broker.suspension.suspension import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,10 @@ def decide(view: View, intent: Intent) -> Decided:
     )
     if raw is None:
         raise task_not_found(request.task_id)
-    packed_task, packed_lease, count = raw
+    packed_task, packed_lease, count, any_suspended = raw
     _admit(trust_task(read_task(unpacked(packed_task), view.seal)), intent)
+    if any_suspended:  # after the task's participants: others hear nothing of it, not even that it is stopped
+        refuse_suspended(view, intent.tenant, _subject(intent), intent.now)
     check_unmoved(view, intent)
     lease = read_optional_lease(unpacked(packed_lease), view.seal)
     if lease is not None:
@@ -75,6 +79,19 @@ def decide(view: View, intent: Intent) -> Decided:
             metadata={"quota": str(intent.max_live_leases)},
         )
     return Decided(None, ())
+
+
+def _subject(intent: Intent) -> Subject:
+    scope = intent.scope
+    return Subject(
+        agent=intent.holder,
+        entry=intent.entry,
+        owner=intent.owner,
+        task=intent.request.task_id,
+        template=scope.template,
+        connector=scope.connector,
+        account=scope.account,
+    )
 
 
 def _admit(task: TaskRow, intent: Intent) -> None:
@@ -273,13 +290,25 @@ def lease_ended(lease_id: str) -> WrongState:
     )
 
 
+def _attempt_ended(attempt: AttemptRow) -> BrokerError:
+    """Why an attempt that was being issued is not any more."""
+    if attempt.cause != EndCause.SUSPENDED:
+        return lease_ended(attempt.lease_id)
+    return Denied(
+        Reason.SUSPENDED,
+        f"lease {attempt.lease_id} was suspended by an operator while it was being issued; nothing is delivered.",
+        hint="Asking again tells by whom and why.",
+        metadata={"leaseId": attempt.lease_id},
+    )
+
+
 def checkpoint(tx: Transaction, tenant: str, attempt_id: str, epoch: int, handle: Handle, upstream: str | None) -> None:
     """See LeaseStore.checkpoint."""
     attempt, _ = find_attempt(tx, tenant, attempt_id)
     if not attempt.trusted:
         raise tampered(attempt.TABLE, attempt.id)
     if attempt.state != State.ISSUING or attempt.epoch != epoch:
-        raise lease_ended(attempt.lease_id)
+        raise _attempt_ended(attempt)
     attempt.handle = canonical_json(handle).decode()
     attempt.upstream = attempt.upstream if upstream is None else upstream
     if not tx.update_attempt(attempt):
@@ -306,7 +335,7 @@ def activate(
     task = None if task_raw[0] is None else read_task(task_raw, tx.seal)
     now_ms = to_ms(now)
     if attempt.trusted and (attempt.state != State.ISSUING or attempt.epoch != epoch):
-        raise lease_ended(attempt.lease_id)
+        raise _attempt_ended(attempt)
     if lease is None or task is None or not (attempt.trusted and lease.trusted and task.trusted):
         move(tx, attempt, lease, Event.END, EndCause.OUTCOME_UNKNOWN, now_ms)
         return CommitAndRaise(_untrusted(attempt, lease, task))

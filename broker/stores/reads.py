@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -21,6 +22,7 @@ from broker.stores.rows import (
     trust_lease,
     trust_task,
 )
+from broker.stores.suspension_rows import every_unlifted
 from broker.stores.task_ops import find_task
 from broker.stores.times import from_ms, to_ms
 from broker.stores.transaction import View
@@ -122,6 +124,7 @@ def figures(view: View, now: datetime) -> LedgerFigures:
     """See LeaseStore.figures."""
     overdue, oldest = view.row("owed_figures", {"now": to_ms(now)})
     unexported = view.one("first_unexported", {})
+    suspended = [each for each in every_unlifted(view) if each.in_force(now)]
     head = view.one("audit_head", {})
     return LedgerFigures(
         live_by_class=dict(view.all("living_figures", {})),
@@ -132,6 +135,8 @@ def figures(view: View, now: datetime) -> LedgerFigures:
         audit_head=0 if head is None else head[0],
         audit_exported=view.row("exported", {})[0],
         oldest_unexported=timedelta(0) if unexported is None else now - _written_at(unexported[0], now),
+        suspensions=Counter(each.kind.value for each in suspended),
+        suspensions_tampered=sum(not each.trusted for each in suspended),
     )
 
 

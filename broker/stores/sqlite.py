@@ -22,6 +22,7 @@ from broker.ports import (
     AcceptedDeploy,
     Attempt,
     EndCause,
+    Ended,
     Handle,
     Holdings,
     Intent,
@@ -30,6 +31,9 @@ from broker.ports import (
     LeaseEvent,
     LeaseFilter,
     LedgerFigures,
+    Lifting,
+    Members,
+    NewSuspension,
     NewTask,
     Opened,
     Selector,
@@ -37,7 +41,7 @@ from broker.ports import (
     TaskState,
 )
 from broker.scope.canonical import JsonValue
-from broker.stores import deploy_ops, end_ops, grant_ops, holding_ops, reads, revoke_ops, task_ops
+from broker.stores import deploy_ops, end_ops, grant_ops, holding_ops, reads, revoke_ops, suspension_ops, task_ops
 from broker.stores.group_commit import GroupCommit, unavailable
 from broker.stores.ledger_file import ProcessLock, connect_writer, prepare_file
 from broker.stores.migrate import migrate
@@ -47,6 +51,7 @@ from broker.stores.seal import RowSeal
 from broker.stores.times import to_ms
 from broker.stores.trail import Head, Trail
 from broker.stores.transaction import Transaction
+from broker.suspension.suspension import Subject, Suspension
 
 
 class SqliteStore:
@@ -62,6 +67,7 @@ class SqliteStore:
         self._head = trail.committed_seq
         self._moved = asyncio.Event()
         self._closed = False
+        self._tampered: frozenset[str] = frozenset()  # suspensions whose alarm is in the trail
         seal = RowSeal(keys)
         self._readers = Readers(path, seal)
         self._writer = GroupCommit(connection, Transaction(connection, seal, trail), trail, self._committed)
@@ -203,6 +209,41 @@ class SqliteStore:
         if not gone:
             return 0
         return await self._writer.submit(lambda tx: end_ops.end_denied(tx, tenant, gone, now))
+
+    # -- suspending
+
+    async def suspend(self, new: NewSuspension, members: Members) -> tuple[Suspension, Ended]:
+        """See LeaseStore.suspend. Portion by portion, so that others commit in between."""
+        suspension, ended = await self._writer.submit(lambda tx: suspension_ops.suspend(tx, new, members))
+        while ended.more:
+            portion = await self._writer.submit(
+                lambda tx: suspension_ops.end_more(tx, new.tenant, suspension.id, members, new.author, new.now)
+            )
+            ended = ended.plus(portion)
+        return suspension, ended
+
+    async def resume(self, lifting: Lifting) -> Suspension:
+        """See LeaseStore.resume."""
+        return await self._writer.submit(lambda tx: suspension_ops.resume(tx, lifting))
+
+    async def suspensions(self, tenant: str, ended: bool, after: str, limit: int) -> Sequence[Suspension]:
+        """See LeaseStore.suspensions."""
+        return await self._readers.scan(lambda view: suspension_ops.page(view, tenant, ended, after, limit))
+
+    async def check_suspended(self, tenant: str, subject: Subject, now: datetime) -> None:
+        """See LeaseStore.check_suspended."""
+        self._readers.point(lambda view: suspension_ops.check(view, tenant, subject, now))
+
+    async def tend_suspensions(self, tenant: str, members: Members, now: datetime) -> Ended:
+        """See LeaseStore.tend_suspensions."""
+        if not await self._readers.scan(lambda view: suspension_ops.needs_tending(view, tenant, members, now)):
+            return Ended()
+        ended = await self._writer.submit(lambda tx: suspension_ops.tend(tx, tenant, members, now))
+        news = [suspension_ops.tampered_event(tenant, id_) for id_ in sorted(ended.tampered - self._tampered)]
+        if news:
+            await self.append(news, now)
+            self._tampered |= ended.tampered
+        return ended
 
     async def claim_due(self, connector: str, now: datetime, limit: int, claim_for: timedelta) -> Sequence[Attempt]:
         """See LeaseStore.claim_due."""

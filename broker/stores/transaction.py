@@ -13,6 +13,7 @@ from typing import Any
 
 from broker.audit.event import AuditEvent
 from broker.errors import BrokerError
+from broker.ports import Lifting
 from broker.stores.queries import SQL
 from broker.stores.rows import (
     ATTEMPT_FIXED,
@@ -95,6 +96,8 @@ class Transaction(View):
         self.careful = False
         # Attempts whose postponement could not be written, with the time (ms) until which they rest.
         self.resting: dict[tuple[str, str], int] = {}
+        # Who was the first of two people to lift a suspension (tenant, id) whose row fails its MAC.
+        self.first_lifts: dict[tuple[str, str], Lifting] = {}
 
     def shielded(self, act: Callable[[], bool]) -> bool:
         """Do ``act`` for one row of many; False, and undone, where that one row cannot be written.
@@ -124,6 +127,10 @@ class Transaction(View):
     def run(self, query: str, parameters: Mapping[str, Any]) -> int:
         """Write; how many rows were changed."""
         return self.connection.execute(SQL[query], parameters).rowcount
+
+    def write(self, query: str, values: Raw) -> None:
+        """Write one row, by position."""
+        self.connection.execute(SQL[query], values)
 
     def audit(self, event: AuditEvent, now_ms: int) -> None:
         """Record an event in this transaction."""

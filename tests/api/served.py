@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -125,15 +125,22 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(root: Path, *, clock: Clock | None = None, **changes: Any) -> AsyncIterator[Served]:
+async def serve(
+    root: Path,
+    *,
+    clock: Clock | None = None,
+    build: Callable[[ConnectorSpec], Connector] | None = None,
+    **changes: Any,
+) -> AsyncIterator[Served]:
+    """brokerd on a configuration under ``root``; ``build`` makes other connectors than the fake one."""
     config = load_config(write_config(root, **changes))
     upstreams: dict[str, FakeConnector] = {}
     time = clock or SystemClock()
 
-    def build(spec: ConnectorSpec) -> Connector:
+    def fake(spec: ConnectorSpec) -> Connector:
         return upstreams.setdefault(spec.name, FakeConnector(time, name=spec.name))
 
-    daemon = Brokerd(config, time, build)
+    daemon = Brokerd(config, time, build or fake)
     # Neither a machine that stands still nor a test's clock that jumps is a revoker that is stuck, which is what
     # tests/issuance/test_gate.py is about.
     daemon.gate.max_heartbeat_age = timedelta(days=1)

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from broker.cli.main import cli as command
 from broker.client import calls
-from tests.api.served import CA, Served, free_port, people_changes, private, serve
+from tests.api.served import ANALYST, CA, Served, ask, free_port, people_changes, private, serve, start_task
 from tests.forge import authority
 
 Run = Callable[..., Awaitable[Result]]
@@ -105,3 +105,55 @@ async def test_what_is_missing_or_wrong_is_told_with_what_to_do(run: Run, served
         done = await run("kim", "operator", "whoami", **changes)
         assert (done.exit_code, told in done.stderr.replace("\n", " ")) == (code, True), (changes, done.stderr)
         assert "c2VjcmV0" not in done.output
+
+
+async def test_stopping_and_starting_again(run: Run, served: Served) -> None:
+    assert (await run("kim", "suspensions")).stdout == "nothing is suspended\n"
+    agent = served.stub()
+    await agent.RequestCredential(ask(await start_task(agent)))
+    done = await run("kim", "suspend", "agent", ANALYST, "--reason", "it went mad", "--for", "2h")
+    assert (done.exit_code, done.stderr) == (0, "")
+    suspension, _, told = done.stdout.partition("  ")
+    assert told.startswith(f"agent {ANALYST} is suspended until ")
+    assert told.endswith("; 1 credential being revoked\n")
+    (header, line) = (await run("dana", "suspensions")).stdout.splitlines()
+    assert header.split() == ["SUSPENSION", "WHAT", "STATE", "SINCE", "BY", "REASON"]
+    assert line.startswith(f"{suspension}  agent {ANALYST}  IN_FORCE until ")
+    assert line.endswith("Kim Adeyemi  it went mad")
+    done = await run("sam", "resume", suspension, "--reason", "fixed")
+    assert done.stdout == f"{suspension}  agent {ANALYST} is not suspended by this any more\n"
+    done = await run("sam", "resume", suspension, "--reason", "fixed")
+    assert (done.exit_code, "SUSPENSION_ENDED" in done.stderr) == (3, True)
+    (over,) = json.loads((await run("kim", "suspensions", "--all", "--format", "json")).stdout)
+    assert (over["state"], over["resumedBy"]) == ("LIFTED", "https://id.dev.broker.internal#sam")
+
+
+async def test_everything_and_the_second_person(run: Run) -> None:
+    done = await run("kim", "suspend", "everything", "--reason", "fire", "--request-id", "one")
+    again = await run("kim", "suspend", "everything", "--reason", "fire", "--request-id", "one")
+    suspension = done.stdout.partition("  ")[0]
+    assert done.stdout == f"{suspension}  everything is suspended; 0 credentials being revoked\n" == again.stdout
+    done = await run("sam", "resume", suspension, "--reason", "out")
+    assert done.stdout == f"{suspension}  everything stays suspended: a second person has to resume it too\n"
+    done = await run("sam", "resume", suspension, "--reason", "really")
+    assert done.exit_code == 3
+    assert "SECOND_PERSON_REQUIRED: Sam Lindqvist has already said" in done.stderr
+    assert f"broker resume {suspension}" in done.stderr
+    done = await run("kim", "resume", suspension, "--reason", "out")
+    assert "not suspended by this any more" in done.stdout
+
+
+async def test_what_cannot_be_stopped_so_is_told(run: Run) -> None:
+    for who, arguments, code, told in (
+        ("kim", ("king", "x", "--reason", "r"), 2, "'king' is not one of 'agent', 'entry', 'owner'"),
+        ("kim", ("agent", "analyst", "--reason", "r"), 3, "SUSPENSION_VALUE_INVALID"),
+        ("kim", ("agent", ANALYST), 2, "Missing option '--reason'"),
+        ("kim", ("agent", ANALYST, "--reason", "r", "--for", "0s"), 2, "--for"),
+        ("kim", ("agent", ANALYST, "--reason", "r", "--for", "4000d"), 3, "duration"),
+        ("dana", ("agent", ANALYST, "--reason", "r"), 3, "ROLE_REQUIRED"),
+    ):
+        done = await run(who, "suspend", *arguments)
+        assert (done.exit_code, told in done.stderr) == (code, True), (arguments, done.stderr)
+    done = await run("kim", "suspend", "template", "orders-readnoly", "--reason", "r")
+    assert done.exit_code == 0
+    assert "is it spelt as you mean it?" in done.stderr

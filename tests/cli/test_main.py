@@ -105,7 +105,7 @@ def test_the_help_of_every_agents_command_reads_well() -> None:
     from broker.cli.main import AGENTS
 
     context = click.Context(command)
-    for name in (*AGENTS, "deploy", "reload", "audit"):
+    for name in (*AGENTS, "deploy", "reload", "audit", "suspend", "resume", "suspensions", "operator"):
         found = command.get_command(context, name)
         assert found is not None
         walk(found, name)

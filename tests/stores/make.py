@@ -74,6 +74,8 @@ def intent(name: str = "1", *, task: str = TASK, now: float = 1, ttl: float = 60
         "attempt_id": f"attempt-{name}",
         "svid_serial": "5e71a1",
         "holder": ALICE,
+        "entry": "alice",
+        "owner": "https://idp.test#ada",
         "request": request,
         "request_digest": f"digest-{request.request_id}",
         "scope": Scope(

@@ -23,19 +23,57 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from broker.api.v1 import suspension_pb2 as broker_dot_api_dot_v1_dot_suspension__pb2
+from broker.api.vendored.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broker/api/v1/admin_service.proto\x12\rbroker.api.v1\"\x14\n\x12GetOperatorRequest\"\xb9\x01\n\x13GetOperatorResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x18\n\x10\x61uthenticated_by\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\x12\x15\n\rdeploy_digest\x18\t \x01(\t2d\n\x0c\x41\x64minService\x12T\n\x0bGetOperator\x12!.broker.api.v1.GetOperatorRequest\x1a\".broker.api.v1.GetOperatorResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broker/api/v1/admin_service.proto\x12\rbroker.api.v1\x1a\x1e\x62roker/api/v1/suspension.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\x14\n\x12GetOperatorRequest\"\xb9\x01\n\x13GetOperatorResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x18\n\x10\x61uthenticated_by\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\x12\x15\n\rdeploy_digest\x18\t \x01(\t\"\x87\x02\n\x0eSuspendRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12<\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.broker.api.v1.Suspension.KindB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1b\n\x05value\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x10\x12\x1e\n\x06reason\x18\x04 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x42\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\xe2\x41\x01\x01\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x8a\x8a\x0f\x32\x02\x08\x01\"o\n\x0fSuspendResponse\x12-\n\nsuspension\x18\x01 \x01(\x0b\x32\x19.broker.api.v1.Suspension\x12\x16\n\x0e\x61ttempts_ended\x18\x02 \x01(\x05\x12\x15\n\runknown_value\x18\x03 \x01(\x08\"\x8d\x01\n\rResumeRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12$\n\rsuspension_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1e\n\x06reason\x18\x03 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\"?\n\x0eResumeResponse\x12-\n\nsuspension\x18\x01 \x01(\x0b\x32\x19.broker.api.v1.Suspension\"z\n\x16ListSuspensionsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rinclude_ended\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"b\n\x17ListSuspensionsResponse\x12.\n\x0bsuspensions\x18\x01 \x03(\x0b\x32\x19.broker.api.v1.Suspension\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd7\x02\n\x0c\x41\x64minService\x12T\n\x0bGetOperator\x12!.broker.api.v1.GetOperatorRequest\x1a\".broker.api.v1.GetOperatorResponse\x12H\n\x07Suspend\x12\x1d.broker.api.v1.SuspendRequest\x1a\x1e.broker.api.v1.SuspendResponse\x12\x45\n\x06Resume\x12\x1c.broker.api.v1.ResumeRequest\x1a\x1d.broker.api.v1.ResumeResponse\x12`\n\x0fListSuspensions\x12%.broker.api.v1.ListSuspensionsRequest\x1a&.broker.api.v1.ListSuspensionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broker.api.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETOPERATORREQUEST']._serialized_start=52
-  _globals['_GETOPERATORREQUEST']._serialized_end=72
-  _globals['_GETOPERATORRESPONSE']._serialized_start=75
-  _globals['_GETOPERATORRESPONSE']._serialized_end=260
-  _globals['_ADMINSERVICE']._serialized_start=262
-  _globals['_ADMINSERVICE']._serialized_end=362
+  _globals['_SUSPENDREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_SUSPENDREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\033r\0312\027^[A-Za-z0-9._:-]{1,64}$'
+  _globals['_SUSPENDREQUEST'].fields_by_name['kind']._loaded_options = None
+  _globals['_SUSPENDREQUEST'].fields_by_name['kind']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_SUSPENDREQUEST'].fields_by_name['value']._loaded_options = None
+  _globals['_SUSPENDREQUEST'].fields_by_name['value']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\020'
+  _globals['_SUSPENDREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_SUSPENDREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\010'
+  _globals['_SUSPENDREQUEST'].fields_by_name['duration']._loaded_options = None
+  _globals['_SUSPENDREQUEST'].fields_by_name['duration']._serialized_options = b'\342A\001\001\272H\016\252\001\013\"\005\010\200\212\212\0172\002\010\001'
+  _globals['_RESUMEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RESUMEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\033r\0312\027^[A-Za-z0-9._:-]{1,64}$'
+  _globals['_RESUMEREQUEST'].fields_by_name['suspension_id']._loaded_options = None
+  _globals['_RESUMEREQUEST'].fields_by_name['suspension_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
+  _globals['_RESUMEREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_RESUMEREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\010'
+  _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\364\003(\000'
+  _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
+  _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['include_ended']._loaded_options = None
+  _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['include_ended']._serialized_options = b'\342A\001\001'
+  _globals['_GETOPERATORREQUEST']._serialized_start=178
+  _globals['_GETOPERATORREQUEST']._serialized_end=198
+  _globals['_GETOPERATORRESPONSE']._serialized_start=201
+  _globals['_GETOPERATORRESPONSE']._serialized_end=386
+  _globals['_SUSPENDREQUEST']._serialized_start=389
+  _globals['_SUSPENDREQUEST']._serialized_end=652
+  _globals['_SUSPENDRESPONSE']._serialized_start=654
+  _globals['_SUSPENDRESPONSE']._serialized_end=765
+  _globals['_RESUMEREQUEST']._serialized_start=768
+  _globals['_RESUMEREQUEST']._serialized_end=909
+  _globals['_RESUMERESPONSE']._serialized_start=911
+  _globals['_RESUMERESPONSE']._serialized_end=974
+  _globals['_LISTSUSPENSIONSREQUEST']._serialized_start=976
+  _globals['_LISTSUSPENSIONSREQUEST']._serialized_end=1098
+  _globals['_LISTSUSPENSIONSRESPONSE']._serialized_start=1100
+  _globals['_LISTSUSPENSIONSRESPONSE']._serialized_end=1198
+  _globals['_ADMINSERVICE']._serialized_start=1201
+  _globals['_ADMINSERVICE']._serialized_end=1544
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,21 @@ class AdminServiceStub:
                 request_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.GetOperatorRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.GetOperatorResponse.FromString,
                 _registered_method=True)
+        self.Suspend = channel.unary_unary(
+                '/broker.api.v1.AdminService/Suspend',
+                request_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.SuspendRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.SuspendResponse.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/broker.api.v1.AdminService/Resume',
+                request_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ResumeResponse.FromString,
+                _registered_method=True)
+        self.ListSuspensions = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListSuspensions',
+                request_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -60,6 +75,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Suspend(self, request, context):
+        """Stop something now, and end what lives under it. Roles operator and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Lift a suspension, or be the first of the two people that "everything" takes. Roles operator and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSuspensions(self, request, context):
+        """What is stopped. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -67,6 +103,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetOperator,
                     request_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.GetOperatorRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.GetOperatorResponse.SerializeToString,
+            ),
+            'Suspend': grpc.unary_unary_rpc_method_handler(
+                    servicer.Suspend,
+                    request_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.SuspendRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.SuspendResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ResumeRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ResumeResponse.SerializeToString,
+            ),
+            'ListSuspensions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSuspensions,
+                    request_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -100,6 +151,87 @@ class AdminService:
             '/broker.api.v1.AdminService/GetOperator',
             broker_dot_api_dot_v1_dot_admin__service__pb2.GetOperatorRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_admin__service__pb2.GetOperatorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Suspend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/Suspend',
+            broker_dot_api_dot_v1_dot_admin__service__pb2.SuspendRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_admin__service__pb2.SuspendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/Resume',
+            broker_dot_api_dot_v1_dot_admin__service__pb2.ResumeRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_admin__service__pb2.ResumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSuspensions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListSuspensions',
+            broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

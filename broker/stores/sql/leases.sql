@@ -9,14 +9,14 @@ l.mac, l.mac_key_id
 -- intent_facts --
 -- Everything the intent transaction decides on, in one read: the task, the latest lease that has this
 -- request id (if any: a further one is only opened when the ones before have ended, so that a living one is
--- the latest), and how many leases the holder has alive (never counted beyond the quota). Counted in the index by name, because the planner would rather read every row.
+-- the latest), whether anything is suspended, and how many leases the holder has alive (never counted beyond the quota). Counted in the index by name, because the planner would rather read every row.
 SELECT {task_packed}, {lease_packed}, (
     SELECT count(*) FROM (
         SELECT 1 FROM leases INDEXED BY leases_living
         WHERE tenant = ?1 AND holder = ?3 AND ended_at IS NULL
         LIMIT ?5
     )
-)
+), EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = ?1 AND lifted_at IS NULL)
 FROM tasks AS t
 LEFT JOIN leases AS l ON l.rowid = (
     SELECT max(rowid) FROM leases

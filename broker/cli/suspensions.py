@@ -1,0 +1,207 @@
+"""``broker suspend``, ``broker resume`` and ``broker suspensions``: the kill switch, for a person at 3 a.m."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from google.protobuf.duration_pb2 import Duration
+
+from broker.api.v1 import admin_service_pb2 as pb
+from broker.api.v1 import suspension_pb2
+from broker.cli.admin import AdminSettings, admin_options, run_admin
+from broker.cli.output import clock, format_option, note, print_json, table
+from broker.cli.values import Span, Text
+from broker.client.admin import AdminClient
+from broker.clock import SystemClock
+
+_KINDS = tuple(
+    name.removeprefix("KIND_").lower().replace("_", "-") for name in suspension_pb2.Suspension.Kind.keys()[1:]
+)
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SuspensionFacts:
+    """``Suspension``, as a value."""
+
+    id: str
+    kind: str
+    value: str
+    state: str
+    reason: str
+    author: str
+    author_name: str
+    create_time: datetime
+    expire_time: datetime | None
+    first_resumed_by: str
+    resumed_by: str
+    resume_reason: str
+    end_time: datetime | None
+
+    @classmethod
+    def of(cls, message: suspension_pb2.Suspension) -> SuspensionFacts:
+        """From the wire."""
+        return cls(
+            id=message.id,
+            kind=suspension_pb2.Suspension.Kind.Name(message.kind).removeprefix("KIND_"),
+            value=message.value,
+            state=suspension_pb2.Suspension.State.Name(message.state).removeprefix("STATE_"),
+            reason=message.reason,
+            author=message.author,
+            author_name=message.author_name,
+            create_time=message.create_time.ToDatetime(UTC),
+            expire_time=message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None,
+            first_resumed_by=message.first_resumed_by,
+            resumed_by=message.resumed_by,
+            resume_reason=message.resume_reason,
+            end_time=message.end_time.ToDatetime(UTC) if message.HasField("end_time") else None,
+        )
+
+    @property
+    def subject(self) -> str:
+        """What is stopped, in words."""
+        return f"{self.kind.lower().replace('_', '-')} {self.value}".strip()
+
+
+_reason = click.option(
+    "--reason", required=True, type=Text(), metavar="TEXT|@FILE", help="Why; it is told to those who are stopped."
+)
+_request_id = click.option("--request-id", default="", help="The same id and content again changes nothing more.")
+
+
+@click.command()
+@click.argument("kind", metavar="KIND", type=click.Choice(_KINDS, case_sensitive=False))
+@click.argument("value", metavar="[VALUE]", default="")
+@_reason
+@click.option(
+    "--for", "lasts", type=Span(), metavar="SPAN", help="It ends by itself: 30m, 2h.  [default: when resumed]"
+)
+@_request_id
+@admin_options
+@format_option("text", "json")
+def suspend(
+    kind: str, value: str, reason: str, lasts: timedelta | None, request_id: str, admin: AdminSettings, form: str
+) -> None:
+    """Stop something now, and end what lives under it.
+
+    \b
+    agent SPIFFE-ID       one workload
+    entry NAME            a registry entry: the name of its file under agents/
+    owner PERSON          all agents of a person: a key of people.yaml, or issuer#subject
+    task ID               one task
+    template NAME         a scope template
+    connector NAME        a connector
+    account NAME          an upstream account
+    trust-domain NAME     all agents of a trust domain
+    everything            every grant to anybody; two people lift it
+
+    No grant of what it covers is begun after this command returns; what lived is being revoked by then.
+    """
+
+    async def ask(client: AdminClient) -> pb.SuspendResponse:
+        request = pb.SuspendRequest(
+            request_id=request_id or client.new_id(),
+            kind=f"KIND_{kind.upper().replace('-', '_')}",
+            value=value,
+            reason=reason,
+        )
+        if lasts is not None:
+            request.duration.CopyFrom(_duration(lasts))
+        answer: pb.SuspendResponse = await client.call("Suspend", request)
+        return answer
+
+    answer = run_admin(admin, ask)
+    suspension = SuspensionFacts.of(answer.suspension)
+    if answer.unknown_value:
+        note(f"nothing that is deployed is called {suspension.value!a}: is it spelt as you mean it?")
+    if form == "json":
+        print_json(suspension)
+        return
+    credentials = "1 credential" if answer.attempts_ended == 1 else f"{answer.attempts_ended} credentials"
+    click.echo(f"{suspension.id}  {suspension.subject} is suspended{_until(suspension)}; {credentials} being revoked")
+
+
+@click.command()
+@click.argument("suspension_id", metavar="SUSPENSION")
+@_reason
+@_request_id
+@admin_options
+@format_option("text", "json")
+def resume(suspension_id: str, reason: str, request_id: str, admin: AdminSettings, form: str) -> None:
+    """Lift a suspension. What it ended does not come back: agents ask again.
+
+    "everything" is lifted by two different people: each runs this command.
+    """
+
+    async def ask(client: AdminClient) -> pb.ResumeResponse:
+        named = request_id or client.new_id()
+        asked = pb.ResumeRequest(request_id=named, suspension_id=suspension_id, reason=reason)
+        answer: pb.ResumeResponse = await client.call("Resume", asked)
+        return answer
+
+    suspension = SuspensionFacts.of(run_admin(admin, ask).suspension)
+    if form == "json":
+        print_json(suspension)
+    elif suspension.state == "LIFTED":
+        click.echo(f"{suspension.id}  {suspension.subject} is not suspended by this any more")
+    else:
+        click.echo(f"{suspension.id}  {suspension.subject} stays suspended: a second person has to resume it too")
+
+
+@click.command()
+@click.option("--all", "ended", is_flag=True, help="Also those that are over.")
+@admin_options
+@format_option("text", "json")
+def suspensions(ended: bool, admin: AdminSettings, form: str) -> None:
+    """List what is suspended, newest first."""
+
+    async def ask(client: AdminClient) -> list[SuspensionFacts]:
+        found: list[SuspensionFacts] = []
+        token = ""
+        while True:
+            asked = pb.ListSuspensionsRequest(page_size=_PAGE, page_token=token, include_ended=ended)
+            answer = await client.call("ListSuspensions", asked)
+            found.extend(map(SuspensionFacts.of, answer.suspensions))
+            token = answer.next_page_token
+            if not token:
+                return found
+
+    found = run_admin(admin, ask)
+    if form == "json":
+        print_json(found)
+    elif not found:
+        click.echo("nothing is suspended")
+    else:
+        header = ("SUSPENSION", "WHAT", "STATE", "SINCE", "BY", "REASON")
+        click.echo(table(_rows(found), header))
+
+
+def _rows(found: Sequence[SuspensionFacts]) -> list[tuple[str, ...]]:
+    now = SystemClock().now()
+    return [
+        (
+            each.id,
+            each.subject,
+            each.state + _until(each),
+            clock(each.create_time, now),
+            each.author_name,
+            each.reason,
+        )
+        for each in found
+    ]
+
+
+def _until(suspension: SuspensionFacts) -> str:
+    if suspension.expire_time is None or suspension.end_time is not None:
+        return ""
+    return f" until {clock(suspension.expire_time, SystemClock().now())}"
+
+
+def _duration(lasts: timedelta) -> Any:
+    message = Duration()
+    message.FromTimedelta(lasts)
+    return message
