@@ -39,6 +39,7 @@ AGENTS: Mapping[str, Entry] = {
     "templates": Entry("broker.cli.templates:templates", "What can be asked for, and how."),
     "task": Entry("broker.cli.task:task", "Start, look at, hold and complete tasks."),
     "request": Entry("broker.cli.request:request", "Ask for a credential, into a file or a descriptor."),
+    "requests": Entry("broker.cli.requests:requests", "What you asked for that people must agree to first."),
     "exec": Entry("broker.cli.exec:execute", "Run a command with a credential in its environment."),
     "leases": Entry("broker.cli.leases:leases", "List and follow your leases."),
     "revoke": Entry("broker.cli.leases:revoke", "End a lease now."),
@@ -47,6 +48,7 @@ AGENTS: Mapping[str, Entry] = {
 OPERATORS: Mapping[str, Entry] = {
     "check": Entry("broker.cli.check:check", "Check deploy files before they are used.", "daemon"),
     "policy": Entry("broker.cli.policy:policy", "Check, test and try policies before they are in force.", "daemon"),
+    "approvals": Entry("broker.cli.approvals:approvals", "Look at, approve and deny what agents ask for."),
     "operator": Entry("broker.cli.operator:operator", "Who you are at the people's door; make a credential."),
     "deploy": Entry("broker.cli.deploy:deploy", "Sign deploy sets, and verify signatures.", "daemon"),
     "reload": Entry("broker.cli.reload:reload", "Have brokerd take in its deploy files.", "daemon"),

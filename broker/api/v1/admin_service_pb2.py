@@ -23,19 +23,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access__request__pb2
+from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access__review__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broker/api/v1/admin_service.proto\x12\rbroker.api.v1\"\x14\n\x12GetOperatorRequest\"\xb9\x01\n\x13GetOperatorResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x18\n\x10\x61uthenticated_by\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\x12\x15\n\rdeploy_digest\x18\t \x01(\t2d\n\x0c\x41\x64minService\x12T\n\x0bGetOperator\x12!.broker.api.v1.GetOperatorRequest\x1a\".broker.api.v1.GetOperatorResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broker/api/v1/admin_service.proto\x12\rbroker.api.v1\x1a\"broker/api/v1/access_request.proto\x1a!broker/api/v1/access_review.proto\"\x14\n\x12GetOperatorRequest\"\xb9\x01\n\x13GetOperatorResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x18\n\x10\x61uthenticated_by\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\x12\x15\n\rdeploy_digest\x18\t \x01(\t2\xe6\x03\n\x0c\x41\x64minService\x12T\n\x0bGetOperator\x12!.broker.api.v1.GetOperatorRequest\x1a\".broker.api.v1.GetOperatorResponse\x12i\n\x12ListAccessRequests\x12(.broker.api.v1.ListAccessRequestsRequest\x1a).broker.api.v1.ListAccessRequestsResponse\x12W\n\x10GetAccessRequest\x12&.broker.api.v1.GetAccessRequestRequest\x1a\x1b.broker.api.v1.AccessReview\x12`\n\x14\x41pproveAccessRequest\x12*.broker.api.v1.ApproveAccessRequestRequest\x1a\x1c.broker.api.v1.AccessRequest\x12Z\n\x11\x44\x65nyAccessRequest\x12\'.broker.api.v1.DenyAccessRequestRequest\x1a\x1c.broker.api.v1.AccessRequestb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broker.api.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETOPERATORREQUEST']._serialized_start=52
-  _globals['_GETOPERATORREQUEST']._serialized_end=72
-  _globals['_GETOPERATORRESPONSE']._serialized_start=75
-  _globals['_GETOPERATORRESPONSE']._serialized_end=260
-  _globals['_ADMINSERVICE']._serialized_start=262
-  _globals['_ADMINSERVICE']._serialized_end=362
+  _globals['_GETOPERATORREQUEST']._serialized_start=123
+  _globals['_GETOPERATORREQUEST']._serialized_end=143
+  _globals['_GETOPERATORRESPONSE']._serialized_start=146
+  _globals['_GETOPERATORRESPONSE']._serialized_end=331
+  _globals['_ADMINSERVICE']._serialized_start=334
+  _globals['_ADMINSERVICE']._serialized_end=820
 # @@protoc_insertion_point(module_scope)
