@@ -225,6 +225,9 @@ class Limits(Model):
     default_task_duration: Duration = timedelta(hours=1)
     issue_timeout: Duration = Field(timedelta(seconds=20), description="Of one upstream issue, all calls together.")
     confirm_within: Duration = Field(timedelta(seconds=30), description="Delivery not confirmed by then: revoked.")
+    denied_cool_down: Duration = Field(
+        timedelta(minutes=15), description="For so long a request that people denied is not asked again."
+    )
     drain_timeout: Duration = Field(timedelta(seconds=30), description="After SIGTERM.")
     workers_per_connector: Annotated[int, Field(ge=1, le=256)] = 16
 

@@ -14,7 +14,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from broker.approval.machine import RequestState
 from broker.approval.rules import ApprovalRule
+from broker.approval.separation import Interest
 from broker.audit.event import AuditEvent
 from broker.identity.agent import Person, Registry
 from broker.identity.denied import DenyList
@@ -358,6 +360,14 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Redemption:
+    """Which approved access request an intent redeems, and the digest under which it was decided on again."""
+
+    access_request_id: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Holdings:
     """What a holder has alive, one request's own lease left out."""
 
@@ -402,6 +412,7 @@ class Intent:
     max_live_leases: int
     audit: Mapping[str, JsonValue]  # what the LEASE_INTENT event shall say beyond what the rows say
     seen: Seen | None = None  # None: the decision was made on nothing that other requests could move
+    redeems: Redemption | None = None  # the approved access request that funds it
 
 
 @dataclass(frozen=True, slots=True)
@@ -499,6 +510,105 @@ class LeaseEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Filing:
+    """What is needed to ask people about one request; decided before the transaction is opened.
+
+    The transaction refuses (NotFound TASK_NOT_FOUND; WrongState TASK_ENDED, TASK_ENDS_TOO_SOON; Conflict
+    REQUEST_ID_REUSED; Denied DENIED_BEFORE; Exhausted QUOTA_PENDING_REQUESTS) and then nothing is written.
+    """
+
+    tenant: str
+    id: str  # used if this request_id is new
+    holder: str
+    principal: str
+    request: AccessRequest
+    request_digest: str
+    digest: str  # what a yes is bound to (broker/approval/digest.py)
+    ask_digest: str  # the same for whatever is asked again in other words
+    scope: Scope
+    contract_class: str
+    decision: Decision  # NEEDS_APPROVAL, with the approvals by name
+    interests: tuple[Interest, ...]  # who may not approve, as known when it was asked
+    now: datetime
+    expires_at: datetime  # nobody can approve from then on; its task's end is earlier if it comes first
+    redeem_within: timedelta
+    max_pending: int  # the holder's quota
+    denied_since: datetime  # the same, denied since then, is not asked for again yet
+    cool_down: timedelta
+    audit: Mapping[str, JsonValue]  # what the ACCESS_REQUESTED event shall say beyond what the row says
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One person's yes or no to one request, as it was given."""
+
+    issuer: str
+    subject: str
+    yes: bool
+    rule: str  # the approval it counts for; empty for a no
+    how: str  # how the person had proven who it is
+    note: str  # the person's own words
+    groups: tuple[str, ...]  # as listed when it was given
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FiledRequest:
+    """One access request that people are, or were, asked about. Never carries a secret.
+
+    ``request`` is what was asked, its prompt, tool call and plan by their digests. ``tool_call`` and ``plan`` are
+    their texts while somebody may need them, and empty afterwards.
+    """
+
+    tenant: str
+    id: str
+    holder: str
+    principal: str
+    request: AccessRequest
+    digest: str
+    scope: Scope  # without the template's grant: shown, never issued from
+    contract_class: str
+    policies: tuple[str, ...]
+    policy_digest: str
+    approvals: tuple[str, ...]  # needed, by name
+    interests: tuple[Interest, ...]
+    created_at: datetime
+    expires_at: datetime
+    redeem_within: timedelta
+    state: RequestState
+    approved_at: datetime | None
+    redeem_by: datetime | None  # None: never approved
+    ended_at: datetime | None
+    ended_by: str  # who ended it: the holder, a person's issuer#subject, or "broker"
+    note: str  # what who denied it said
+    lease_id: str  # empty until redeemed
+    redemption_id: str  # the request id of the redemption
+    tool_call: str
+    plan: str
+    votes: tuple[Vote, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFilter:
+    """Which access requests to list: of one holder or (empty) of everybody, open ones only or all."""
+
+    tenant: str
+    holder: str = ""
+    open_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEventRecord:
+    """One entry of a holder's stream of access requests, numbered like :class:`LeaseEvent`."""
+
+    sequence: int
+    previous: int
+    at: datetime
+    type: str
+    request: FiledRequest
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerFigures:
     """What /metrics tells."""
 
@@ -593,6 +703,70 @@ class LeaseStore(Protocol):
 
     async def confirm_delivery(self, tenant: str, lease_id: str, holder: str, attempt_id: str, now: datetime) -> Lease:
         """The holder has it. Idempotent while ACTIVE. NotFound for others, WrongState (LEASE_ENDED)."""
+        ...
+
+    # -- asking people
+    async def open_access_request(self, filing: Filing) -> FiledRequest:
+        """File a request: see :class:`Filing`. The same (holder, request_id, content) again returns the first."""
+        ...
+
+    async def check_access_request(self, filing: Filing) -> None:
+        """Refuse what :meth:`open_access_request` would refuse now, and write nothing (AIP-163)."""
+        ...
+
+    async def vote(
+        self,
+        tenant: str,
+        access_request_id: str,
+        digest: str,
+        vote: Vote,
+        satisfied: Callable[[FiledRequest], bool],
+    ) -> FiledRequest:
+        """Record one person's vote at ``vote.at``, and what it makes of the request.
+
+        A no denies an open request. A yes is taken while the request waits; where ``satisfied`` is then true of the
+        request with this vote in it, the request is APPROVED in the same transaction. ``satisfied`` is pure and may
+        raise, which refuses the vote. Of votes, withdrawals and redemptions at once, each is decided on what those
+        before it left. Refused: NotFound (ACCESS_REQUEST_NOT_FOUND), Conflict (APPROVAL_DIGEST_MISMATCH where
+        ``digest`` is not the request's, VOTE_ALREADY_CAST for a second yes), WrongState (the reason of its state;
+        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC.
+        """
+        ...
+
+    async def withdraw_access_request(
+        self, tenant: str, access_request_id: str, holder: str, now: datetime
+    ) -> FiledRequest:
+        """Its holder takes an open request back; no-op if it is WITHDRAWN. NotFound for others, WrongState else."""
+        ...
+
+    async def lapse_access_requests(self, now: datetime, limit: int) -> int:
+        """End the open requests whose deadline has passed (LAPSED); how many."""
+        ...
+
+    async def get_access_request(self, tenant: str, access_request_id: str, holder: str = "") -> FiledRequest:
+        """Raises NotFound (ACCESS_REQUEST_NOT_FOUND) also where ``holder`` is given and is not its holder."""
+        ...
+
+    async def list_access_requests(self, filter_: RequestFilter, after: str, limit: int) -> Sequence[FiledRequest]:
+        """Newest first; ``after`` is the id of the last one of the page before, or empty. Those that fail their MAC
+        are left out where everybody's are listed, so that one damaged row does not hide the others.
+        """
+        ...
+
+    async def access_request_events(
+        self, tenant: str, holder: str, after: int, limit: int
+    ) -> Sequence[RequestEventRecord]:
+        """The holder's events of access requests with a sequence above ``after``, in order."""
+        ...
+
+    async def last_approved_plan(self, tenant: str, principal: str, template: str) -> tuple[str, str]:
+        """(access request id, plan) of the request by ``principal`` under ``template`` that had a plan and was approved
+        last (and not denied or withdrawn since); two empty texts where there is none.
+        """
+        ...
+
+    async def pending_access_requests(self, tenant: str, holder: str) -> int:
+        """How many requests of ``holder`` wait for people."""
         ...
 
     # -- ending

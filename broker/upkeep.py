@@ -52,6 +52,8 @@ class Upkeep:
         try:
             while await self._store.end_due_tasks(now, BATCH) == BATCH:
                 pass
+            while await self._store.lapse_access_requests(now, BATCH) == BATCH:
+                pass
             names = set(self._connectors()) | await self._store.connectors_in_use()
         except BrokerError as failure:
             log.error("the ledger could not be looked at", reason=failure.reason)

@@ -1,7 +1,8 @@
 """Draw what docs/ says about the code from the code itself; ``make docs`` runs it.
 
 Made here: in ``architecture.md`` the layers of the house (from the contract in ``pyproject.toml``) and the
-diagram of the attempt machine (from ``broker/lease/machine.py``); the whole of ``reasons.md`` (from
+diagram of the attempt machine (from ``broker/lease/machine.py``); in ``approvals.md`` that of the request machine
+(from ``broker/approval/machine.py``); the whole of ``reasons.md`` (from
 ``broker/errors.py``, ``broker/api/errors.py`` and what ``reasons.toml`` says to operators and agents).
 With ``--check`` nothing is written: it exits 1 if what is committed is not what would be made.
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from broker import errors
 from broker.api.errors import STATUS
+from broker.approval import machine as request_machine
+from broker.approval.machine import RequestState
 from broker.errors import Reason
 from broker.lease.machine import TERMINAL, TRANSITIONS, State
 
@@ -37,6 +40,15 @@ def lease_diagram() -> str:
     lines = ["stateDiagram-v2", f"    [*] --> {State.ISSUING}"]
     lines += [f"    {state} --> {following}: {event}" for (state, event), following in TRANSITIONS.items()]
     lines += [f"    {state} --> [*]" for state in State if state in TERMINAL]
+    return "\n".join(["```mermaid", *lines, "```", ""])
+
+
+def request_diagram() -> str:
+    """The request machine as a Mermaid state diagram."""
+    ways = request_machine.TRANSITIONS.items()
+    lines = ["stateDiagram-v2", f"    [*] --> {RequestState.AWAITING_APPROVAL}"]
+    lines += [f"    {state} --> {following}: {event}" for (state, event), following in ways]
+    lines += [f"    {state} --> [*]" for state in RequestState if state in request_machine.OVER]
     return "\n".join(["```mermaid", *lines, "```", ""])
 
 
@@ -87,21 +99,27 @@ def reasons_page() -> str:
     return "\n".join([*lines, ""])
 
 
-# What stands between <!-- NAME: make docs --> and <!-- end --> in architecture.md.
-_DRAWN = {"house": house, "lease-diagram": lease_diagram}
+# What stands between <!-- NAME: make docs --> and <!-- end -->, by page.
+_DRAWN = {
+    "architecture.md": {"house": house, "lease-diagram": lease_diagram},
+    "approvals.md": {"request-diagram": request_diagram},
+}
 
 
 def pages() -> dict[Path, str]:
     """Every page that is made, wholly or in part, as it should be."""
-    architecture = DOCS / "architecture.md"
-    text = architecture.read_text()
-    for name, draw in _DRAWN.items():
+    return {**{DOCS / name: _drawn(name) for name in _DRAWN}, DOCS / "reasons.md": reasons_page()}
+
+
+def _drawn(page: str) -> str:
+    text = (DOCS / page).read_text()
+    for name, draw in _DRAWN[page].items():
         begin, end = f"<!-- {name}: make docs -->\n", "<!-- end -->"
         if text.count(begin) != 1:
-            raise ValueError(f"docs/architecture.md must have the marker {begin.strip()} once")
+            raise ValueError(f"docs/{page} must have the marker {begin.strip()} once")
         head, _, rest = text.partition(begin)
         text = head + begin + draw() + end + rest.partition(end)[2]
-    return {architecture: text, DOCS / "reasons.md": reasons_page()}
+    return text
 
 
 def main() -> int:

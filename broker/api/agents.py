@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from broker.api import convert
+from broker.api import convert, convert_requests
+from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_pb2, task_pb2
 from broker.errors import InvalidInput, Reason
 from broker.issuance.caller import Caller
-from broker.issuance.issue import Issuer
+from broker.issuance.issue import Grant, Issuer
 from broker.issuance.leases import LeaseDesk
+from broker.issuance.requests import RequestDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
 from broker.lease.sealing import SealedTo
 from broker.ports import Connector
@@ -27,11 +29,13 @@ class AgentService:
         issuer: Issuer,
         tasks: TaskDesk,
         leases: LeaseDesk,
+        requests: RequestDesk,
         connectors: Callable[[str], Connector | None],
     ) -> None:
         self._issuer = issuer
         self._tasks = tasks
         self._leases = leases
+        self._requests = requests
         self._connectors = connectors
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, caller: Caller, context: Any) -> pb.WhoAmIResponse:
@@ -103,20 +107,48 @@ class AgentService:
     ) -> pb.RequestCredentialResponse:
         """A credential, once."""
         asked = convert.access_request(request)
-        grant = await self._issuer.request(caller, asked, validate_only=request.validate_only)
-        answer = pb.RequestCredentialResponse(
-            decision=convert.decision(grant.decision),
-            lease=None if grant.lease is None else convert.lease(grant.lease),
+        return _answer(await self._issuer.request(caller, asked, validate_only=request.validate_only), caller)
+
+    async def RedeemAccessRequest(
+        self, request: requests_pb.RedeemAccessRequestRequest, caller: Caller, context: Any
+    ) -> pb.RequestCredentialResponse:
+        """A credential for what people approved, once."""
+        return _answer(await self._issuer.redeem(caller, request.access_request_id, request.request_id), caller)
+
+    async def GetAccessRequest(
+        self, request: requests_pb.GetAccessRequestRequest, caller: Caller, context: Any
+    ) -> requests_pb.AccessRequest:
+        """One access request."""
+        found = await self._requests.get(caller, request.access_request_id)
+        return convert_requests.access_request(found, caller.deploy)
+
+    async def ListAccessRequests(
+        self, request: requests_pb.ListAccessRequestsRequest, caller: Caller, context: Any
+    ) -> requests_pb.ListAccessRequestsResponse:
+        """A page of the caller's access requests. The page token is the last one's id, checked against the caller."""
+        after, limit = request.page_token, request.page_size or DEFAULT_PAGE
+        found, token = await self._requests.list(caller, open_only=request.open_only, after=after, limit=limit)
+        return requests_pb.ListAccessRequestsResponse(
+            access_requests=[convert_requests.access_request(each, caller.deploy) for each in found],
+            next_page_token=token,
         )
-        if grant.lease is None or grant.credential is None:
-            return answer
-        if asked.recipient_public_key:
-            to = SealedTo(grant.lease.id, grant.lease.attempt_id, caller.id, asked.request_id)
-            sealed = convert.sealed_credential(grant.credential, asked.recipient_public_key, to)
-            answer.sealed_credential.CopyFrom(sealed)
-        else:
-            answer.credential.CopyFrom(convert.credential(grant.credential))
-        return answer
+
+    async def WatchAccessRequests(
+        self, request: requests_pb.WatchAccessRequestsRequest, caller: Caller, context: Any
+    ) -> AsyncIterator[requests_pb.AccessRequestEvent]:
+        """The events of the caller's access requests, with heartbeats."""
+        async for event in self._requests.watch(caller, request.after_sequence):
+            if isinstance(event, int):
+                yield requests_pb.AccessRequestEvent(sequence=event, previous_sequence=event)
+            else:
+                yield convert_requests.access_request_event(event, caller.deploy)
+
+    async def WithdrawAccessRequest(
+        self, request: requests_pb.WithdrawAccessRequestRequest, caller: Caller, context: Any
+    ) -> requests_pb.AccessRequest:
+        """Take an access request back."""
+        found = await self._requests.withdraw(caller, request.access_request_id)
+        return convert_requests.access_request(found, caller.deploy)
 
     async def ConfirmDelivery(
         self, request: pb.ConfirmDeliveryRequest, caller: Caller, context: Any
@@ -161,3 +193,22 @@ class AgentService:
         """End one lease now."""
         wait = convert.duration(request.wait, "wait")
         return convert.lease(await self._leases.revoke(caller, request.lease_id, wait))
+
+
+def _answer(grant: Grant, caller: Caller) -> pb.RequestCredentialResponse:
+    """What a request came to: the one place from which a credential goes out."""
+    asked = grant.access_request
+    answer = pb.RequestCredentialResponse(
+        decision=convert.decision(grant.decision),
+        lease=None if grant.lease is None else convert.lease(grant.lease),
+        access_request=None if asked is None else convert_requests.access_request(asked, caller.deploy),
+    )
+    if grant.lease is None or grant.credential is None:
+        return answer
+    if grant.recipient_public_key:
+        to = SealedTo(grant.lease.id, grant.lease.attempt_id, caller.id, grant.lease.request_id)
+        sealed = convert.sealed_credential(grant.credential, grant.recipient_public_key, to)
+        answer.sealed_credential.CopyFrom(sealed)
+    else:
+        answer.credential.CopyFrom(convert.credential(grant.credential))
+    return answer

@@ -33,6 +33,9 @@ class Relation(StrEnum):
     TASK_CREATOR = "the task's creator"
     TASK_PARTICIPANT = "the task's creator or a participant"
     LEASE_HOLDER = "the lease's holder"
+    REQUEST_HOLDER = "who filed the access request"
+    ASKED = "in a group that the access request asks, or the agent's owner"
+    ASKED_AND_APART = "in a group that the access request asks, without a part in it"
     OWN_ONLY = "sees only its own"
 
 
@@ -48,6 +51,11 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_AGENTS}/CompleteTask": (Allowed.REGISTERED_AGENT, Relation.TASK_CREATOR),
         f"/{_AGENTS}/HoldTask": (Allowed.REGISTERED_AGENT, Relation.TASK_CREATOR),
         f"/{_AGENTS}/RequestCredential": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
+        f"/{_AGENTS}/GetAccessRequest": (Allowed.REGISTERED_AGENT, Relation.REQUEST_HOLDER),
+        f"/{_AGENTS}/ListAccessRequests": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
+        f"/{_AGENTS}/WatchAccessRequests": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
+        f"/{_AGENTS}/WithdrawAccessRequest": (Allowed.REGISTERED_AGENT, Relation.REQUEST_HOLDER),
+        f"/{_AGENTS}/RedeemAccessRequest": (Allowed.REGISTERED_AGENT, Relation.REQUEST_HOLDER),
         f"/{_AGENTS}/ConfirmDelivery": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
         f"/{_AGENTS}/GetLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
         f"/{_AGENTS}/ListLeases": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
@@ -57,6 +65,10 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/Suspend": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/Resume": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ListSuspensions": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListAccessRequests": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/GetAccessRequest": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ApproveAccessRequest": (Allowed.OPERATOR, Relation.ASKED_AND_APART),
+        f"/{_PEOPLE}/DenyAccessRequest": (Allowed.OPERATOR, Relation.ASKED),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
@@ -72,13 +84,26 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/Suspend": frozenset({Role.OPERATOR, Role.SECURITY}),
         f"/{_PEOPLE}/Resume": frozenset({Role.OPERATOR, Role.SECURITY}),
         f"/{_PEOPLE}/ListSuspensions": EVERY_ROLE,
+        f"/{_PEOPLE}/ListAccessRequests": EVERY_ROLE,
+        f"/{_PEOPLE}/GetAccessRequest": EVERY_ROLE,
+        f"/{_PEOPLE}/ApproveAccessRequest": frozenset({Role.APPROVER}),
+        f"/{_PEOPLE}/DenyAccessRequest": frozenset({Role.APPROVER}),
     }
 )
 
 # What changes something. Through a proxy each needs a request_id of its own.
 CHANGES: Final = frozenset(
     f"/{_AGENTS}/{name}"
-    for name in ("StartTask", "CompleteTask", "HoldTask", "RequestCredential", "ConfirmDelivery", "RevokeLease")
+    for name in (
+        "StartTask",
+        "CompleteTask",
+        "HoldTask",
+        "RequestCredential",
+        "WithdrawAccessRequest",
+        "RedeemAccessRequest",
+        "ConfirmDelivery",
+        "RevokeLease",
+    )
 )
 
 

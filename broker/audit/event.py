@@ -31,6 +31,13 @@ class EventType(StrEnum):
     LEASE_EXPIRED = "lease.expired"
     LEASE_STUCK = "lease.stuck"
     DELIVERY_CONFIRMED = "delivery.confirmed"
+    ACCESS_REQUESTED = "access.requested"
+    ACCESS_VOTED = "access.voted"  # one person's yes or no
+    ACCESS_APPROVED = "access.approved"  # the last yes that was missing
+    ACCESS_DENIED = "access.denied"
+    ACCESS_WITHDRAWN = "access.withdrawn"
+    ACCESS_LAPSED = "access.lapsed"
+    ACCESS_REDEEMED = "access.redeemed"
     REQUEST_REFUSED = "request.refused"
     AGENT_DENIED = "agent.denied"  # somebody came whom operators have denied
     REFUSALS_SUMMARISED = "request.refusals_summarised"
@@ -50,7 +57,7 @@ class AuditEvent:
     """What the caller of a store operation says happened; the store adds sequence, time and chain."""
 
     type: EventType
-    actor: str  # SPIFFE ID of the agent, (issuer, subject) of the person, or "broker"
+    actor: str  # SPIFFE ID of the agent, a person's issuer#subject, or "broker"
     vouched_by: Vouch
     tenant: str = ""
     task_id: str = ""

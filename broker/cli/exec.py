@@ -24,7 +24,7 @@ from broker.cli.output import lease_state, note, span
 from broker.cli.settings import Settings
 from broker.cli.task import wait_option
 from broker.cli.values import Span, Text
-from broker.client import AsyncClient, Lease
+from broker.client import AsyncClient, Grant, Lease
 from broker.client.delivery import inherited
 from broker.client.hold import Hold
 from broker.client.task import uninterrupted
@@ -46,6 +46,12 @@ from broker.errors import BrokerError
 @click.option(
     "--grace", type=Span(), default="10s", show_default=True, help="How long the task outlives a killed `broker exec`."
 )
+@click.option(
+    "--wait-for-approval",
+    type=Span(),
+    metavar="SPAN",
+    help="If people must agree first, wait for them this long; else the command does not run.",
+)
 @wait_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(
@@ -54,6 +60,7 @@ def execute(
     purpose: str,
     task_type: str,
     grace: timedelta,
+    wait_for_approval: timedelta | None,
     wait: timedelta,
     command: tuple[str, ...],
 ) -> None:
@@ -74,7 +81,7 @@ def execute(
     if task_id and (purpose or task_type):
         raise click.UsageError("--purpose and --task-type are for a task started here; with --task there is none.")
     named = purpose or f"run {PurePath(command[0]).name}"
-    execution = Execution(asked, task_id, named, grace, wait, command, task_type)
+    execution = Execution(asked, task_id, named, grace, wait, command, task_type, wait_for_approval)
     raise SystemExit(asyncio.run(execution.run(settings())))
 
 
@@ -89,6 +96,7 @@ class Execution:
     wait: timedelta
     command: Sequence[str]
     task_type: str = ""
+    wait_for_approval: timedelta | None = None
 
     async def run(self, chosen: Settings) -> int:
         """The exit code to end with."""
@@ -109,17 +117,21 @@ class Execution:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._at_last, signals, self._complete(client, task.id))
             hold = await stack.enter_async_context(client.hold(task.id, grace=self.grace))
-            grant = await client.request(self.asked.under(task.id, client.new_id))
+            grant = await self._asking(client, task.id)
             code = await signals.run(self.command, inherited(environment, grant.credential))
             _tell_if_lost(hold, task.id)
             return code
 
     async def _borrowing(self, client: AsyncClient, signals: Signals, environment: Mapping[str, str]) -> int:
         """Under somebody's task, which goes on."""
-        grant = await client.request(self.asked.under(self.task_id, client.new_id))
+        grant = await self._asking(client, self.task_id)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._at_last, signals, self._revoke(client, grant.lease.id))
             return await signals.run(self.command, inherited(environment, grant.credential))
+
+    async def _asking(self, client: AsyncClient, task_id: str) -> Grant:
+        asked = self.asked.under(task_id, client.new_id)
+        return await client.request(asked, wait_for_approval=self.wait_for_approval)
 
     async def _at_last(self, signals: Signals, ending: Coroutine[Any, Any, None]) -> None:
         signals.end()

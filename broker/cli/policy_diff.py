@@ -25,7 +25,6 @@ from broker.policy.trial import Outcome, Rules
 _REFUSED = {
     Reason.POLICY_DENIED: Effect.DENY,
     Reason.POLICY_ERROR: Effect.DENY,
-    Reason.APPROVAL_NEEDED: Effect.NEEDS_APPROVAL,
 }
 _NO_FACTS = "the record does not say what was asked (it is of an older release)"
 
@@ -70,6 +69,8 @@ def _decisions(record: Record, result: Comparison) -> Iterator[Recorded]:
     effect: Effect | None = None
     if record.type == EventType.LEASE_INTENT:
         effect = Effect.ALLOW
+    elif record.type == EventType.ACCESS_REQUESTED:
+        effect = Effect.NEEDS_APPROVAL
     elif record.type == EventType.REQUEST_REFUSED:
         effect = _REFUSED.get(data.get("reason"))
     elif record.type == EventType.REFUSALS_SUMMARISED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from broker.cli.asking import Asking, asking_options
 from broker.cli.connection import run
 from broker.cli.delivery import Delivery, choose, written
 from broker.cli.output import format_option, lease_state, note, print_json
-from broker.cli.values import Text
-from broker.client import AsyncClient, Decision, Grant
+from broker.cli.values import Span, Text
+from broker.client import ApprovalNeeded, AsyncClient, Decision, Grant
 from broker.client.task import uninterrupted
 from broker.clock import SystemClock
 from broker.errors import BrokerError
-from broker.scope.request import AccessRequest
 
 
 @click.command()
@@ -32,6 +31,13 @@ from broker.scope.request import AccessRequest
     metavar="TEXT|@FILE",
     help="Start a task for this purpose instead; it goes on afterwards.",
 )
+@click.option(
+    "--wait",
+    "wait_for_approval",
+    type=Span(),
+    metavar="SPAN",
+    help="If people must agree first, wait for them this long; else the request is filed and its id told.",
+)
 @click.option("--task-type", default="", metavar="WORD", help="With --purpose: what kind of work it is.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Into this file: new, mode 0600.")
 @click.option("--fd", type=int, metavar="N", help="Into this open descriptor, which is closed then.")
@@ -42,6 +48,7 @@ def request(
     asked: Asking,
     task_id: str,
     purpose: str,
+    wait_for_approval: timedelta | None,
     task_type: str,
     out: Path | None,
     fd: int | None,
@@ -54,6 +61,9 @@ def request(
     It goes into a new file or a descriptor, as NAME=value lines (env), JSON, or what the upstream's own tools
     read (text: libpq's connection string, a profile for AWS). Only when it is written is its arrival confirmed;
     if that fails, it is revoked. Texts may be @FILE, or @- for standard input.
+
+    Where people must agree first, the request is filed for them, and the task goes on: wait with --wait, or see
+    `broker requests`.
     """
     if bool(task_id) == bool(purpose):
         raise click.UsageError("Name the task: one of --task ID or --purpose TEXT.")
@@ -66,17 +76,23 @@ def request(
         return
     delivery = choose(out, fd, reveal=reveal)
     try:
-        grant = run(lambda client: _request(client, asked, task_id, purpose, task_type, delivery, form))
+        how = (wait_for_approval, delivery, form)
+        grant = run(lambda client: _request(client, asked, task_id, purpose, task_type, *how))
     except BaseException:
         delivery.discard()
         raise
+    tell_grant(grant, form, reveal=reveal)
+    if purpose:
+        started = grant.lease.task_id
+        note(f"task {started} goes on; end it, and all its leases: broker task complete {started}")
+
+
+def tell_grant(grant: Grant, form: str, *, reveal: bool) -> None:
+    """The lease of what was delivered; not among a secret that was printed."""
     if form == "json" and not reveal:
         print_json(grant.lease)
     else:
         click.echo(f"{grant.lease.id}  {lease_state(grant.lease, SystemClock().now())}", err=reveal)
-    if purpose:
-        started = grant.lease.task_id
-        note(f"task {started} goes on; end it, and all its leases: broker task complete {started}")
 
 
 async def _validate(client: AsyncClient, asked: Asking, task_id: str, purpose: str, task_type: str) -> Decision:
@@ -87,21 +103,36 @@ async def _validate(client: AsyncClient, asked: Asking, task_id: str, purpose: s
 
 
 async def _request(
-    client: AsyncClient, asked: Asking, task_id: str, purpose: str, task_type: str, delivery: Delivery, form: str
+    client: AsyncClient,
+    asked: Asking,
+    task_id: str,
+    purpose: str,
+    task_type: str,
+    wait: timedelta | None,
+    delivery: Delivery,
+    form: str,
 ) -> Grant:
+    def asking(task: str) -> Awaitable[Grant]:
+        return client.request(asked.under(task, client.new_id), confirm=False, wait_for_approval=wait)
+
     if task_id:
-        return await _delivered(client, asked.under(task_id, client.new_id), delivery, form)
+        return await delivered(client, asking(task_id), delivery, form)
     started = await client.start_task(purpose, task_type=task_type)
     try:
-        return await _delivered(client, asked.under(started.id, client.new_id), delivery, form)
+        return await delivered(client, asking(started.id), delivery, form)
+    except ApprovalNeeded as waiting:
+        # What people are asked about would end with its task.
+        note(f"task {started.id} goes on, as does {waiting.access_request.id}; broker task complete ends both")
+        raise
     except BaseException:
         # Nobody else knows of the task, so nobody else could complete it.
         await uninterrupted(_last_resort(client.complete_task(started.id), f"task {started.id}"))
         raise
 
 
-async def _delivered(client: AsyncClient, asked: AccessRequest, delivery: Delivery, form: str) -> Grant:
-    grant = await client.request(asked, confirm=False)
+async def delivered(client: AsyncClient, asking: Awaitable[Grant], delivery: Delivery, form: str) -> Grant:
+    """What ``asking`` (unconfirmed) yields, put where it is needed and then confirmed; else revoked."""
+    grant = await asking
     try:
         await asyncio.to_thread(delivery.write, written(grant, form))
         return await client.confirm(grant)
@@ -124,6 +155,7 @@ def _tell_decision(decision: Decision, form: str) -> None:
     if form == "json":
         print_json(decision)
         return
-    click.echo(f"allowed by {', '.join(decision.policies)} (policies sha256:{decision.policy_digest[:16]})")
+    told = f"needs the approval of {', '.join(decision.approvals)}, by" if decision.approvals else "allowed by"
+    click.echo(f"{told} {', '.join(decision.policies)} (policies sha256:{decision.policy_digest[:16]})")
     for explanation in decision.explanations:
         click.echo(f"  {explanation}")

@@ -13,9 +13,13 @@ Scripts without asyncio use :mod:`broker.client.sync` the same way. Failures are
 :mod:`broker.errors`.
 """
 
+from broker.client.approval import ApprovalNeeded
 from broker.client.client import AsyncClient
 from broker.client.connect import connect
 from broker.client.model import (
+    AccessRequest,
+    AccessRequestEvent,
+    ApprovalStatus,
     Completion,
     Decision,
     Grant,
@@ -30,6 +34,10 @@ from broker.client.model import (
 from broker.client.task import Ask, Task
 
 __all__ = [
+    "AccessRequest",
+    "AccessRequestEvent",
+    "ApprovalNeeded",
+    "ApprovalStatus",
     "Ask",
     "AsyncClient",
     "Completion",

@@ -12,19 +12,32 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.client import read
+from broker.client.approval import ApprovalNeeded, approved, look, refuse_sealed
 from broker.client.calls import Calls
 from broker.client.channel import Connection
 from broker.client.hold import Hold
-from broker.client.model import Completion, Decision, Grant, Identity, Lease, LeaseEvent, ScopeTemplate, TaskFacts
+from broker.client.model import (
+    AccessRequest,
+    AccessRequestEvent,
+    Completion,
+    Decision,
+    Grant,
+    Identity,
+    Lease,
+    LeaseEvent,
+    ScopeTemplate,
+    TaskFacts,
+)
 from broker.client.spans import to_duration
 from broker.client.task import Task
 from broker.client.unseal import unsealed
-from broker.client.watch import watch
+from broker.client.watch import watch, watch_requests
 from broker.errors import BrokerError, InvalidInput, NotReady, Reason
 from broker.lease.sealing import Recipient
-from broker.scope.request import AccessRequest
+from broker.scope.request import AccessRequest as Asked
 
 # Deadlines in seconds. Issuing waits for an upstream; ending waits as long as it was asked to, and this.
 READ_SECONDS = 10.0
@@ -146,20 +159,43 @@ class AsyncClient:
 
     # ------------------------------------------------------------------ credentials
 
-    async def request(self, asked: AccessRequest, *, confirm: bool = True) -> Grant:
+    async def request(self, asked: Asked, *, confirm: bool = True, wait_for_approval: timedelta | None = None) -> Grant:
         """Ask for one credential. The usual way is :meth:`Task.request`.
 
         With ``confirm=False`` the caller must call :meth:`confirm` within 30 s, once the credential is
-        where it is needed; otherwise the broker takes it back.
+        where it is needed; otherwise the broker takes it back. Where people must agree first, this waits for them for
+        as long as ``wait_for_approval``, and raises :class:`ApprovalNeeded`, which carries the access request, then or,
+        with None, at once; a no is a :class:`WrongState`.
         """
         recipient = Recipient() if self.seals else None
         message = _access_request(asked, recipient)
         answer = await self.calls.unary("RequestCredential", message, ISSUE_SECONDS)
-        grant = read.grant(answer if recipient is None else await self._open(answer, recipient, asked.request_id))
+        if answer.HasField("access_request"):
+            filed = read.read(AccessRequest, answer.access_request)
+            if wait_for_approval is None:
+                raise ApprovalNeeded(filed)
+            filed = await approved(self.calls, filed, wait_for_approval, self._fraction)
+            return await self._redeem(filed.id, self.new_id(), recipient, confirm=confirm)
+        return await self._granted(answer, recipient, asked.request_id, confirm=confirm)
+
+    async def _redeem(
+        self, access_request_id: str, request_id: str, recipient: Recipient | None, *, confirm: bool
+    ) -> Grant:
+        message = requests_pb.RedeemAccessRequestRequest(access_request_id=access_request_id, request_id=request_id)
+        answer = await self.calls.unary("RedeemAccessRequest", message, ISSUE_SECONDS)
+        return await self._granted(answer, recipient, request_id, confirm=confirm)
+
+    async def _granted(
+        self, answer: pb.RequestCredentialResponse, recipient: Recipient | None, request_id: str, *, confirm: bool
+    ) -> Grant:
+        grant = read.grant(answer if recipient is None else await self._open(answer, recipient, request_id))
         return await self.confirm(grant) if confirm else grant
 
-    async def validate(self, asked: AccessRequest) -> Decision:
-        """Whether ``asked`` would be granted now; nothing is issued. A refusal is raised as for the real thing."""
+    async def validate(self, asked: Asked) -> Decision:
+        """Whether ``asked`` would be granted now, or needs approval; nothing is issued, and nobody is asked.
+
+        A refusal is raised as for the real thing.
+        """
         message = _access_request(asked, Recipient() if self.seals else None)
         message.validate_only = True
         answer = await self.calls.unary("RequestCredential", message, READ_SECONDS)
@@ -185,6 +221,44 @@ class AsyncClient:
             with contextlib.suppress(BrokerError):
                 await self.revoke(answer.lease.id, wait=timedelta())
             raise
+
+    # ------------------------------------------------------------------ what waits for people
+
+    async def access_request(self, access_request_id: str) -> AccessRequest:
+        """One of our access requests."""
+        return await look(self.calls, access_request_id)
+
+    async def access_requests(self, *, open_only: bool = False) -> tuple[AccessRequest, ...]:
+        """Our access requests, newest first, all pages."""
+        found: list[AccessRequest] = []
+        request = requests_pb.ListAccessRequestsRequest(page_size=PAGE_SIZE, open_only=open_only)
+        while True:
+            page = await self.calls.unary("ListAccessRequests", request, READ_SECONDS)
+            found.extend(read.read(AccessRequest, each) for each in page.access_requests)
+            if not page.next_page_token:
+                return tuple(found)
+            request.page_token = page.next_page_token
+
+    def watch_access_requests(self, *, after_sequence: int = -1) -> AsyncGenerator[AccessRequestEvent, None]:
+        """Follow our access requests, as :meth:`watch` follows leases."""
+        return watch_requests(self.calls, after_sequence, self._fraction)
+
+    async def redeem(self, access_request_id: str, *, request_id: str = "", confirm: bool = True) -> Grant:
+        """Turn an approved access request into its credential, once; its time begins now.
+
+        ``request_id`` is made if absent; the same one again is a retry. Raises :class:`WrongState` where it is not
+        approved (any more), :class:`InvalidInput` where the credential would be sealed to a key that only the process
+        has that asked.
+        """
+        refuse_sealed(await self.access_request(access_request_id))
+        return await self._redeem(access_request_id, request_id or self.new_id(), None, confirm=confirm)
+
+    async def withdraw(self, access_request_id: str) -> AccessRequest:
+        """Take one of our access requests back."""
+        request = requests_pb.WithdrawAccessRequestRequest(
+            access_request_id=access_request_id, request_id=self.new_id()
+        )
+        return read.read(AccessRequest, await self.calls.unary("WithdrawAccessRequest", request, READ_SECONDS))
 
     # ------------------------------------------------------------------ leases
 
@@ -239,7 +313,7 @@ def _start_request(
     )
 
 
-def _access_request(asked: AccessRequest, recipient: Recipient | None) -> pb.RequestCredentialRequest:
+def _access_request(asked: Asked, recipient: Recipient | None) -> pb.RequestCredentialRequest:
     return pb.RequestCredentialRequest(
         request_id=asked.request_id,
         task_id=asked.task_id,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from broker.approval.machine import OPEN
 from broker.client.delivery import conninfo, environment
 from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin
 from broker.lease.machine import TERMINAL
@@ -179,11 +180,77 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Why a request was allowed. (A refusal is an exception, with the same in its metadata.)"""
+    """What was decided, and why. (A refusal is an exception, with the same in its metadata.)"""
 
     policies: tuple[str, ...]
     explanations: tuple[str, ...]
     policy_digest: str
+    effect: str  # "ALLOW" or "NEEDS_APPROVAL"
+    approvals: tuple[str, ...]  # that are missing, by name
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalStatus:
+    """One approval that a request needs; ``missing`` says whose yes it lacks, and is empty where it is given."""
+
+    name: str
+    description: str
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRequest:
+    """A request that waits, or waited, for people. (What is asked for is ``broker.scope.request.AccessRequest``.)"""
+
+    id: str
+    task_id: str
+    holder: str
+    request_id: str
+    template: str
+    connector: str
+    account: str
+    environment: str
+    resource: str
+    access: str
+    actions: tuple[str, ...]
+    parameters: Mapping[str, str]
+    ttl: timedelta | None
+    step: str
+    contract_class: str
+    state: str
+    approvals: tuple[ApprovalStatus, ...]
+    policies: tuple[str, ...]
+    policy_digest: str
+    digest: str
+    create_time: datetime | None
+    expire_time: datetime | None
+    approve_time: datetime | None
+    redeem_by: datetime | None
+    end_time: datetime | None
+    note: str
+    lease_id: str
+    sealed: bool
+
+    @property
+    def is_open(self) -> bool:
+        """Whether people may still decide on it, or it may still be redeemed."""
+        return self.state in OPEN
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Whose yes it lacks, one text for each approval."""
+        return tuple(each.missing for each in self.approvals if each.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRequestEvent:
+    """One change of an access request. ``type`` is empty, and ``access_request`` None, in a heartbeat."""
+
+    sequence: int
+    previous_sequence: int
+    event_time: datetime | None
+    type: str
+    access_request: AccessRequest | None
 
 
 @dataclass(frozen=True, slots=True)

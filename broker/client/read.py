@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import EnumValueDescriptor
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.api.v1 import credential_pb2
 from broker.api.v1.broker_service_pb2 import RequestCredentialResponse
@@ -29,6 +30,9 @@ MIRRORS: dict[str, type] = {
     "broker.api.v1.LeaseEvent": model.LeaseEvent,
     "broker.api.v1.CompleteTaskResponse": model.Completion,
     "broker.api.v1.Decision": model.Decision,
+    "broker.api.v1.AccessRequest": model.AccessRequest,
+    "broker.api.v1.ApprovalStatus": model.ApprovalStatus,
+    "broker.api.v1.AccessRequestEvent": model.AccessRequestEvent,
 }
 
 _FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in MIRRORS.values()}
@@ -106,6 +110,11 @@ def _single(value: Any, field: Any) -> Any:
             return value.ToTimedelta()
         case name:
             return read(MIRRORS[name], value)
+
+
+def moment(value: Timestamp) -> datetime:
+    """A Timestamp as an aware datetime."""
+    return value.ToDatetime(UTC)
 
 
 def enum_name(known: EnumValueDescriptor | None, number: int) -> str:

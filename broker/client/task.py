@@ -82,13 +82,18 @@ class Task:
         """The hold on it, if it was asked to be held; ``hold.ended`` tells when it ended under us."""
         return self._hold
 
-    async def request(self, template: str, *, confirm: bool = True, **ask: Unpack[Ask]) -> Grant:
+    async def request(
+        self, template: str, *, confirm: bool = True, wait_for_approval: timedelta | None = None, **ask: Unpack[Ask]
+    ) -> Grant:
         """A credential under this task.
 
         Its arrival is confirmed to the broker, unless ``confirm`` is False: then the caller must do so
-        within 30 s, with :meth:`AsyncClient.confirm`. Raises :class:`BrokerError` where it is refused.
+        within 30 s, with :meth:`AsyncClient.confirm`. Raises :class:`BrokerError` where it is refused. Where people
+        must agree first, they are waited for as long as ``wait_for_approval``; without it, or after it,
+        :class:`ApprovalNeeded` is raised, and carries the access request, which goes on waiting.
         """
-        return await self._client.request(self._asked(template, ask), confirm=confirm)
+        asked = self._asked(template, ask)
+        return await self._client.request(asked, confirm=confirm, wait_for_approval=wait_for_approval)
 
     async def validate(self, template: str, **ask: Unpack[Ask]) -> Decision:
         """Whether :meth:`request` would be granted now; nothing is issued."""

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
@@ -40,10 +41,12 @@ from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
+from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.refusals import RefusalBudget
+from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.keys import FileKeyRing
@@ -203,6 +206,7 @@ class Brokerd:
             self._rng,
             issue_timeout=limits.issue_timeout,
             confirm_within=limits.confirm_within,
+            denied_cool_down=limits.denied_cool_down,
         )
         tasks = TaskDesk(
             store,
@@ -214,6 +218,7 @@ class Brokerd:
             max_duration=limits.max_task_duration,
         )
         leases = LeaseDesk(store, kick, self._clock)
+        requests = RequestDesk(store, self._clock)
 
         def door(entrance: Entrance[Who, Guest]) -> Door[Who, Guest]:
             return Door(entrance, store, self._budget, self._metrics, self._clock, self._rng, config.tenant)
@@ -221,7 +226,7 @@ class Brokerd:
         def agents(identify: Identify) -> AgentsEntrance:
             return AgentsEntrance(identify, self._files, self._clock, config.tenant)
 
-        service = AgentService(self._issuer, tasks, leases, self._pool.find)
+        service = AgentService(self._issuer, tasks, leases, requests, self._pool.find)
         rpcs = limits.max_concurrent_rpcs
         servers = [AgentServer(door(agents(self._identify)), service, max_concurrent_rpcs=rpcs)]
         if self._proxies is not None:
@@ -231,7 +236,11 @@ class Brokerd:
         if self._people is not None:
             people = door(self._people.entrance(self._files, self._clock))
             rpcs = limits.max_concurrent_admin_rpcs
-            parts = (OperatorRpcs(), SuspensionRpcs(self._suspensions))
+            parts = (
+                OperatorRpcs(),
+                SuspensionRpcs(self._suspensions),
+                ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
+            )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
         return servers
 

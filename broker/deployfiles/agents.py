@@ -137,6 +137,11 @@ def _shadowed(exact: Sequence[_Exact], patterned: Sequence[_Patterned], index: P
             yield each.file.problem((_OVERRIDES,), f"no pattern of {said} matches {each.spiffe_id}", hint)
 
 
+def _quotas(entry: AgentFile) -> Quotas:
+    quotas = entry.quotas
+    return Quotas(quotas.live_leases, quotas.open_tasks, quotas.pending_requests)
+
+
 def _agent(each: _Exact, owner: Person) -> Agent:
     entry = each.file.content
     return Agent(
@@ -145,7 +150,7 @@ def _agent(each: _Exact, owner: Person) -> Agent:
         tier=entry.tier,
         roles=frozenset(entry.roles),
         environments=frozenset(entry.environments),
-        quotas=Quotas(entry.quotas.live_leases, entry.quotas.open_tasks),
+        quotas=_quotas(entry),
         description=entry.description,
         promoted=entry.promoted,
         tools=frozenset(entry.tools),
@@ -162,7 +167,7 @@ def _agents(each: _Patterned, owner: Person) -> AgentPattern:
         tier=entry.tier,
         roles=frozenset(entry.roles),
         environments=frozenset(entry.environments),
-        quotas=Quotas(entry.quotas.live_leases, entry.quotas.open_tasks),
+        quotas=_quotas(entry),
         description=entry.description,
         promoted=entry.promoted,
         tools=frozenset(entry.tools),

@@ -86,6 +86,7 @@ class QuotasEntry(Model):
 
     live_leases: Annotated[int, Field(ge=1, le=10_000)] = 20
     open_tasks: Annotated[int, Field(ge=1, le=10_000)] = 10
+    pending_requests: Annotated[int, Field(ge=1, le=1_000, description="Access requests that wait for people.")] = 5
 
 
 class SegmentEntry(Model):

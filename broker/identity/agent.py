@@ -49,6 +49,7 @@ class Quotas:
 
     live_leases: int
     open_tasks: int
+    pending_requests: int = 5  # access requests that wait for people
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -27,17 +28,32 @@ from broker.errors import (
 )
 from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
+from broker.issuance.filing import DENIED_COOL_DOWN, filing_of
 from broker.issuance.gate import Gate
+from broker.issuance.redemption import LEASE_PREFIX, approvals_held, funded, not_held
 from broker.issuance.situation import Situations, seen
 from broker.issuance.stopped import check_suspended
 from broker.issuance.waiting import until
 from broker.lease.credential import Contract, ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
 from broker.lease.machine import Event
-from broker.policy.decision import Decision
+from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts, Situation
 from broker.policy.recorded import known
-from broker.ports import Attempt, Clock, Connector, EndCause, Handle, Intent, Issued, Lease, LeaseStore, Opened, Rng
+from broker.ports import (
+    Attempt,
+    Clock,
+    Connector,
+    EndCause,
+    FiledRequest,
+    Handle,
+    Intent,
+    Issued,
+    Lease,
+    LeaseStore,
+    Opened,
+    Rng,
+)
 from broker.scope.bind import bind
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
@@ -49,21 +65,22 @@ log = structlog.get_logger("broker.issuance")
 ATTEMPT_PREFIX = "jb-"
 # How often policy decides on one request whose circumstances move under it, before its caller is asked to retry.
 DECISIONS = 4
-LEASE_PREFIX = "lease-"
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a request came to. ``lease`` and ``credential`` are None where it was only validated."""
+    """What a request came to: a lease with its credential, or people to be asked; or neither, if only validated."""
 
     decision: Decision
     lease: Lease | None = None
     credential: Credential | None = None
+    access_request: FiledRequest | None = None
+    recipient_public_key: bytes = b""  # whom the credential is to be sealed to; empty: nobody asked for that
 
 
 @dataclass(frozen=True, slots=True)
 class _Admitted:
-    """A request that may be granted: bound, allowed, and its connector at hand."""
+    """A request that may be granted, at once or with people's yes: bound, decided, and its connector at hand."""
 
     scope: Scope
     decision: Decision
@@ -85,6 +102,7 @@ class Issuer:
         *,
         issue_timeout: timedelta,
         confirm_within: timedelta = CONFIRM_WITHIN,
+        denied_cool_down: timedelta = DENIED_COOL_DOWN,
     ) -> None:
         self._store = store
         self._situations = Situations(store)
@@ -95,13 +113,35 @@ class Issuer:
         self._rng = rng
         self._issue_timeout = issue_timeout
         self._confirm_within = confirm_within
+        self._denied_cool_down = denied_cool_down
         self._in_flight: set[asyncio.Task[Grant]] = set()
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
-        """Grant ``request``, or say why not. Cancelling this call takes back what it issued."""
+        """Grant ``request``, ask people about it, or say why not. Cancelling this call takes back what it issued."""
         if validate_only:
             return await self._validated(caller, request)
-        admitted, intent, opened = await self._open(caller, request)
+        opened = await self._open(caller, request)
+        if isinstance(opened, _Admitted):
+            return await self._ask_people(caller, request, opened)
+        return await self._deliver(*opened)
+
+    async def redeem(self, caller: Caller, access_request_id: str, request_id: str) -> Grant:
+        """Grant what people approved: decided on again, under the rules in force, with exactly the approvals held.
+
+        The credential's time begins now. Like :meth:`request`, also when it is cancelled; the same ``request_id``
+        again is a retry of this redemption, another one a second use of the approval, which is refused.
+        """
+        filed = await self._store.get_access_request(caller.tenant, access_request_id, caller.id)
+        task = await self._store.get_task(caller.tenant, filed.request.task_id)
+        held = approvals_held(filed, request_id, caller, task.sponsor)
+        request = replace(filed.request, request_id=request_id)
+        opened = await self._open(caller, request, held, partial(funded, filed, caller, held))
+        if isinstance(opened, _Admitted):
+            raise not_held(filed, opened.decision.approvals)
+        return await self._deliver(*opened)
+
+    async def _deliver(self, admitted: _Admitted, intent: Intent, opened: Opened) -> Grant:
+        """The one way from a durable intent to a credential."""
         work = asyncio.create_task(self._carry_out(opened, intent, admitted))
         self._in_flight.add(work)
         work.add_done_callback(self._in_flight.discard)
@@ -122,12 +162,23 @@ class Issuer:
 
     # ------------------------------------------------------------------ decide
 
-    async def _open(self, caller: Caller, request: AccessRequest) -> tuple[_Admitted, Intent, Opened]:
-        """Decide and intend. Where what was decided on moves meanwhile, decide again, but not for ever."""
+    async def _open(
+        self,
+        caller: Caller,
+        request: AccessRequest,
+        held: frozenset[str] = frozenset(),
+        fund: Callable[[Intent], Intent] = lambda intent: intent,
+    ) -> tuple[_Admitted, Intent, Opened] | _Admitted:
+        """Decide, with the approvals ``held``, and intend. Where its grounds move, decide again, but not for ever.
+
+        Nothing but what was decided: people must agree to it first, and nothing was intended.
+        """
         for last in range(DECISIONS, 0, -1):
-            admitted = await self._decide(caller, request)
+            admitted = await self._decide(caller, request, held)
+            if not admitted.decision.allowed:
+                return admitted
             self._gate.check(caller.now)
-            intent = self._intent(caller, request, admitted)
+            intent = fund(self._intent(caller, request, admitted))
             try:
                 return admitted, intent, await self._store.open_intent(intent)
             except NotReady as moved:
@@ -135,9 +186,10 @@ class Issuer:
                     raise
         raise Defect(Reason.INTERNAL, "a request is decided on at least once.")
 
-    async def _decide(self, caller: Caller, request: AccessRequest) -> _Admitted:
+    async def _decide(self, caller: Caller, request: AccessRequest, held: frozenset[str] = frozenset()) -> _Admitted:
+        situation = await self._situations.read(caller, request)
         try:
-            return self._admit(caller, request, await self._situations.read(caller, request))
+            return self._admit(caller, request, replace(situation, approvals=held) if held else situation)
         except Denied:
             # Who is stopped hears of that, and not what policy would say; of what is admitted the intent tells it.
             await check_suspended(self._store, caller)
@@ -160,11 +212,42 @@ class Issuer:
         contract_class = connector.contract.cls
         facts = RequestFacts(caller.agent, request, scope, contract_class, caller.now, caller.peer.delivery, situation)
         decision = caller.deploy.policies.decide(facts)
-        if not decision.allowed:
+        if not decision.allowed and (decision.effect is not Effect.NEEDS_APPROVAL or decision.errors):
             denial = _denial(decision)
             denial.evidence = {"decided_on": {**_asked(facts), **_decided_on(caller, scope, situation)}}
             raise denial
         return _Admitted(scope, decision, connector, situation)
+
+    async def _ask_people(
+        self, caller: Caller, request: AccessRequest, admitted: _Admitted, *, validate_only: bool = False
+    ) -> Grant:
+        """File the request; nothing is issued. What the upstream would refuse is refused before anybody is asked."""
+        scope, contract_class = admitted.scope, admitted.connector.contract.cls
+        admitted.connector.prepare(scope, ATTEMPT_PREFIX, caller.id, caller.now + scope.ttl)
+        task = await self._store.get_task(caller.tenant, request.task_id)
+        if caller.id in task.participants:  # others hear nothing of the task, not even that it is stopped
+            await check_suspended(self._store, caller, request.task_id, scope)
+        filing = filing_of(
+            caller,
+            request,
+            scope,
+            contract_class,
+            admitted.decision,
+            admitted.situation,
+            sponsor=task.sponsor,
+            id_=self._rng.id(),
+            cool_down=self._denied_cool_down,
+            audit={
+                **_told_by_agent(request),
+                **_delivered(caller.peer, request),
+                "decided_on": _decided_on(caller, scope, admitted.situation),
+            },
+        )
+        if validate_only:
+            await self._store.check_access_request(filing)
+            return Grant(admitted.decision)
+        self._gate.check(caller.now)
+        return Grant(admitted.decision, access_request=await self._store.open_access_request(filing))
 
     def _intent(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Intent:
         name = self._rng.id()
@@ -201,6 +284,8 @@ class Issuer:
     async def _validated(self, caller: Caller, request: AccessRequest) -> Grant:
         """AIP-163: everything that can be said without issuing, the task and the upstream's limits included."""
         admitted = await self._decide(caller, request)
+        if not admitted.decision.allowed:
+            return await self._ask_people(caller, request, admitted, validate_only=True)
         intent = self._intent(caller, request, admitted)
         await self._store.check_intent(intent)
         return Grant(admitted.decision)
@@ -260,7 +345,8 @@ class Issuer:
         except BaseException:
             self._kick(intent.scope.connector)
             raise
-        return Grant(admitted.decision, lease, issued.credential)
+        key = intent.request.recipient_public_key
+        return Grant(admitted.decision, lease, issued.credential, recipient_public_key=key)
 
     async def _end_previous(self, opened: Opened, connector: Connector) -> None:
         """Never two live: a retry's new attempt waits for proof that the older ones are gone."""
@@ -326,17 +412,6 @@ def _denial(decision: Decision) -> Denied:
             metadata={"errors": "; ".join(decision.errors)[:500], "policyDigest": decision.set_digest},
         )
     because = " ".join(decision.explanations)
-    if decision.approvals:
-        return Denied(
-            Reason.APPROVAL_NEEDED,
-            f"people must approve this first: {', '.join(decision.approvals)}. {because}".strip(),
-            hint="The same request with these approvals held would be allowed.",
-            metadata={
-                "approvals": ",".join(decision.approvals),
-                "policies": ",".join(decision.policies),
-                "policyDigest": decision.set_digest,
-            },
-        )
     named = ", ".join(decision.policies) if decision.policies else "no policy permits it (default deny)"
     return Denied(
         Reason.POLICY_DENIED,

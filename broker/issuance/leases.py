@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from broker.issuance.caller import Caller
+from broker.issuance.following import follow
 from broker.issuance.stopped import check_suspended
 from broker.issuance.waiting import only_time_ends, until
 from broker.lease.machine import TERMINAL
 from broker.ports import Clock, EndCause, Lease, LeaseEvent, LeaseFilter, LeaseStore, Selector
-
-# A stream with nothing to tell says so this often, so that its reader knows it is alive.
-HEARTBEAT = timedelta(seconds=10)
-PAGE = 100
-FROM_NOW = -1
 
 
 class LeaseDesk:
@@ -63,27 +58,11 @@ class LeaseDesk:
         return lease
 
     async def watch(self, caller: Caller, after: int) -> AsyncIterator[LeaseEvent | int]:
-        """The caller's lease events above ``after``, for ever; an int is a heartbeat with the position.
+        """The caller's lease events above ``after``, for ever; see :func:`broker.issuance.following.follow`."""
 
-        The first item is a heartbeat: it tells from where the stream goes on. A suspension of the caller cuts it.
-        """
-        head = await self._store.changed(-1)
-        if after == FROM_NOW:
-            after = head
-        beat = True
-        while True:
+        async def page(position: int, limit: int) -> Sequence[LeaseEvent]:
             await check_suspended(self._store, replace(caller, now=self._clock.now()))
-            if beat:
-                yield after
-            beat = False
-            events = await self._store.lease_events(caller.tenant, caller.id, after, PAGE)
-            for event in events:
-                after = event.sequence
-                yield event
-            if len(events) == PAGE:
-                continue
-            try:
-                async with asyncio.timeout(HEARTBEAT.total_seconds()):
-                    head = await self._store.changed(head)
-            except TimeoutError:
-                beat = True
+            return await self._store.lease_events(caller.tenant, caller.id, position, limit)
+
+        async for event in follow(self._store, page, after):
+            yield event

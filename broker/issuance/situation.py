@@ -32,6 +32,9 @@ class Situations:
         if _HOLDINGS & looked_at:
             held = await self._store.holdings(caller.tenant, caller.id, request.request_id)
             situation = replace(situation, active_grants=held.grants, active_count=held.count)
+        if "pending_count" in looked_at:
+            pending = await self._store.pending_access_requests(caller.tenant, caller.id)
+            situation = replace(situation, pending_count=pending)
         return situation
 
     async def _task_type(self, caller: Caller, request: AccessRequest) -> str:

@@ -61,6 +61,24 @@ class AccessRequest:
         ).hexdigest()
 
 
+class Digested(str):
+    """A claimed text of which only the digest was kept: it stands for the text wherever only the digest counts.
+
+    As a text it says what it is, so that a template that demands the text finds it said.
+    """
+
+    __slots__ = ("sha256",)
+    sha256: str
+
+    def __new__(cls, sha256: str) -> Digested:
+        """Of a text with this SHA-256 (hex)."""
+        made = super().__new__(cls, f"sha256:{sha256}")
+        made.sha256 = sha256
+        return made
+
+
 def text_digest(text: str) -> str:
     """SHA-256 (hex) of a claimed text, empty for an absent one."""
+    if isinstance(text, Digested):
+        return text.sha256
     return hashlib.sha256(text.encode()).hexdigest() if text else ""

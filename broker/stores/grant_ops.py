@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-import orjson
-
 from broker.audit.event import EventType, Vouch
-from broker.errors import BrokerError, Conflict, Denied, Exhausted, InvalidInput, Reason, Tampered, WrongState
+from broker.errors import BrokerError, Conflict, Denied, Exhausted, Reason, Tampered, WrongState
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
 from broker.ports import EndCause, Handle, Intent, Lease, Opened
 from broker.scope.canonical import JsonValue, canonical_json
+from broker.stores.access_redeem import redeem, redeemable
+from broker.stores.access_rows import RequestRow
 from broker.stores.end_ops import find_attempt, lease_not_found
 from broker.stores.holding_ops import check_unmoved
 from broker.stores.moves import attempts_of, due_ms, move, settle, tell
@@ -31,8 +31,8 @@ from broker.stores.rows import (
 )
 from broker.stores.seal import tampered
 from broker.stores.suspension_ops import refuse_suspended
-from broker.stores.task_ops import is_over, over_cause, task_ended, task_not_found
-from broker.stores.times import from_ms, to_ms
+from broker.stores.task_ops import admit_participant, is_over, over_cause, task_ended, task_not_found
+from broker.stores.times import to_ms
 from broker.stores.transaction import CommitAndRaise, Transaction, View
 from broker.suspension.suspension import Subject
 
@@ -43,12 +43,15 @@ class Decided:
 
     lease: LeaseRow | None
     attempts: tuple[AttemptRow, ...]
+    redeems: RequestRow | None = None  # the approved request that a first lease uses up
 
 
 def open_intent(tx: Transaction, intent: Intent) -> Opened:
     """See LeaseStore.open_intent. Everything is decided before anything is written."""
     decided = decide(tx, intent)
     if decided.lease is None:
+        if decided.redeems is not None:
+            redeem(tx, decided.redeems, intent)
         return _first(tx, intent)
     return _retry(tx, decided.lease, decided.attempts, intent)
 
@@ -62,15 +65,16 @@ def decide(view: View, intent: Intent) -> Decided:
     if raw is None:
         raise task_not_found(request.task_id)
     packed_task, packed_lease, count, any_suspended = raw
-    _admit(trust_task(read_task(unpacked(packed_task), view.seal)), intent)
+    task = trust_task(read_task(unpacked(packed_task), view.seal))
+    admit_participant(task, intent.holder, intent.now, intent.expires_at)
     if any_suspended:  # after the task's participants: others hear nothing of it, not even that it is stopped
         refuse_suspended(view, intent.tenant, _subject(intent), intent.now)
     check_unmoved(view, intent)
     lease = read_optional_lease(unpacked(packed_lease), view.seal)
-    if lease is not None:
-        retry = _admit_retry(view, trust_lease(lease), intent)
-        if retry is not None:
-            return retry
+    retry = None if lease is None else _admit_retry(view, trust_lease(lease), intent)
+    redeemed = redeemable(view, intent, retry.lease if retry else None)
+    if retry is not None:
+        return retry
     if count >= intent.max_live_leases:
         raise Exhausted(
             Reason.QUOTA_LIVE_LEASES,
@@ -78,7 +82,7 @@ def decide(view: View, intent: Intent) -> Decided:
             hint="Complete a task or revoke a lease; an operator sets the quota in the agent's file.",
             metadata={"quota": str(intent.max_live_leases)},
         )
-    return Decided(None, ())
+    return Decided(None, (), redeemed)
 
 
 def _subject(intent: Intent) -> Subject:
@@ -92,25 +96,6 @@ def _subject(intent: Intent) -> Subject:
         connector=scope.connector,
         account=scope.account,
     )
-
-
-def _admit(task: TaskRow, intent: Intent) -> None:
-    """The task's own conditions: its participant, open, and open for as long as the credential lives."""
-    now_ms, expires_ms = to_ms(intent.now), to_ms(intent.expires_at)
-    if intent.holder not in orjson.loads(task.participants):
-        raise task_not_found(task.id)
-    if is_over(task, now_ms):
-        raise task_ended(task.id)
-    if expires_ms <= now_ms:
-        raise InvalidInput(Reason.TTL_INVALID, "a credential must expire after it is asked for.")
-    if expires_ms > task.deadline:
-        raise WrongState(
-            Reason.TASK_ENDS_TOO_SOON,
-            f"the credential would live until {intent.expires_at.isoformat()}, task {task.id} ends at "
-            f"{from_ms(task.deadline).isoformat()}.",
-            hint="Ask for a shorter TTL, or start a task with a later deadline.",
-            metadata={"taskId": task.id, "deadline": from_ms(task.deadline).isoformat()},
-        )
 
 
 def _first(tx: Transaction, intent: Intent) -> Opened:

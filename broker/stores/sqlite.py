@@ -23,6 +23,8 @@ from broker.ports import (
     Attempt,
     EndCause,
     Ended,
+    FiledRequest,
+    Filing,
     Handle,
     Holdings,
     Intent,
@@ -36,12 +38,25 @@ from broker.ports import (
     NewSuspension,
     NewTask,
     Opened,
+    RequestEventRecord,
+    RequestFilter,
     Selector,
     Task,
     TaskState,
+    Vote,
 )
 from broker.scope.canonical import JsonValue
-from broker.stores import deploy_ops, end_ops, grant_ops, holding_ops, reads, revoke_ops, suspension_ops, task_ops
+from broker.stores import (
+    access_ops,
+    deploy_ops,
+    end_ops,
+    grant_ops,
+    holding_ops,
+    reads,
+    revoke_ops,
+    suspension_ops,
+    task_ops,
+)
 from broker.stores.group_commit import GroupCommit, unavailable
 from broker.stores.ledger_file import ProcessLock, connect_writer, prepare_file
 from broker.stores.migrate import migrate
@@ -138,6 +153,63 @@ class SqliteStore:
         if not self._readers.point(lambda view: reads.any_task_due(view, now)):
             return 0
         return await self._writer.submit(lambda tx: task_ops.end_due_tasks(tx, now, limit))
+
+    # -- asking people
+
+    async def open_access_request(self, filing: Filing) -> FiledRequest:
+        """See LeaseStore.open_access_request."""
+        return await self._writer.submit(lambda tx: access_ops.open_access_request(tx, filing))
+
+    async def check_access_request(self, filing: Filing) -> None:
+        """See LeaseStore.check_access_request."""
+        await self._readers.scan(lambda view: access_ops.decide(view, filing))
+
+    async def vote(
+        self,
+        tenant: str,
+        access_request_id: str,
+        digest: str,
+        vote: Vote,
+        satisfied: Callable[[FiledRequest], bool],
+    ) -> FiledRequest:
+        """See LeaseStore.vote."""
+        return await self._writer.submit(
+            lambda tx: access_ops.vote(tx, tenant, access_request_id, digest, vote, satisfied)
+        )
+
+    async def withdraw_access_request(
+        self, tenant: str, access_request_id: str, holder: str, now: datetime
+    ) -> FiledRequest:
+        """See LeaseStore.withdraw_access_request."""
+        return await self._writer.submit(lambda tx: access_ops.withdraw(tx, tenant, access_request_id, holder, now))
+
+    async def lapse_access_requests(self, now: datetime, limit: int) -> int:
+        """See LeaseStore.lapse_access_requests. Costs a look at an index where nothing is due."""
+        if not self._readers.point(lambda view: access_ops.any_due(view, now)):
+            return 0
+        return await self._writer.submit(lambda tx: access_ops.lapse_due(tx, now, limit))
+
+    async def get_access_request(self, tenant: str, access_request_id: str, holder: str = "") -> FiledRequest:
+        """See LeaseStore.get_access_request."""
+        return self._readers.point(lambda view: access_ops.get(view, tenant, access_request_id, holder))
+
+    async def list_access_requests(self, filter_: RequestFilter, after: str, limit: int) -> Sequence[FiledRequest]:
+        """See LeaseStore.list_access_requests."""
+        return await self._readers.scan(lambda view: access_ops.page(view, filter_, after, limit))
+
+    async def access_request_events(
+        self, tenant: str, holder: str, after: int, limit: int
+    ) -> Sequence[RequestEventRecord]:
+        """See LeaseStore.access_request_events."""
+        return await self._readers.scan(lambda view: access_ops.events(view, tenant, holder, after, limit))
+
+    async def last_approved_plan(self, tenant: str, principal: str, template: str) -> tuple[str, str]:
+        """See LeaseStore.last_approved_plan."""
+        return self._readers.point(lambda view: access_ops.last_approved_plan(view, tenant, principal, template))
+
+    async def pending_access_requests(self, tenant: str, holder: str) -> int:
+        """See LeaseStore.pending_access_requests."""
+        return self._readers.point(lambda view: access_ops.pending(view, tenant, holder))
 
     # -- issuing
 

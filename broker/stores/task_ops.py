@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from functools import partial
 
+import orjson
+
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
 from broker.ports import EndCause, NewTask, Task, TaskState
 from broker.scope.canonical import canonical_json
+from broker.stores.access_moves import lapse_with_task
 from broker.stores.end_ops import end_selected
 from broker.stores.moves import BROKER
 from broker.stores.rows import Raw, TaskRow, read_task, task_of, trust_task
-from broker.stores.times import span_ms, to_ms
+from broker.stores.times import from_ms, span_ms, to_ms
 from broker.stores.transaction import Transaction, View
 
 
@@ -117,6 +120,25 @@ def is_over(row: TaskRow, now_ms: int) -> bool:
     return row.state != TaskState.OPEN or row.ends_at is None or now_ms >= row.ends_at
 
 
+def admit_participant(task: TaskRow, holder: str, now: datetime, expires_at: datetime) -> None:
+    """A task's own conditions: its participant asks, it is open, and open for as long as the credential would live."""
+    now_ms, expires_ms = to_ms(now), to_ms(expires_at)
+    if holder not in orjson.loads(task.participants):
+        raise task_not_found(task.id)
+    if is_over(task, now_ms):
+        raise task_ended(task.id)
+    if expires_ms <= now_ms:
+        raise InvalidInput(Reason.TTL_INVALID, "a credential must expire after it is asked for.")
+    if expires_ms > task.deadline:
+        raise WrongState(
+            Reason.TASK_ENDS_TOO_SOON,
+            f"the credential would live until {expires_at.isoformat()}, task {task.id} ends at "
+            f"{from_ms(task.deadline).isoformat()}.",
+            hint="Ask for a shorter TTL, or start a task with a later deadline.",
+            metadata={"taskId": task.id, "deadline": from_ms(task.deadline).isoformat()},
+        )
+
+
 def over_cause(row: TaskRow) -> EndCause:
     """Why a task that is over is over: how it was closed, or else which of its times came first."""
     if row.cause is not None:
@@ -141,6 +163,7 @@ def close(tx: Transaction, row: TaskRow, state: TaskState, cause: EndCause, acto
     """Close an open task and end what lives under it."""
     row.state, row.cause, row.ended_at, row.ends_at = state.value, cause.value, now_ms, None
     tx.update_task(row)
+    lapse_with_task(tx, row.tenant, row.id, now_ms)
     completed = state is TaskState.COMPLETED
     ended = end_selected(
         tx, "unended_by_task", {"tenant": row.tenant, "task_id": row.id, "holder": ""}, cause, actor, now_ms

@@ -124,7 +124,7 @@ class Transaction(View):
             if self.connection.in_transaction:
                 self.connection.execute("RELEASE one_row")
 
-    def run(self, query: str, parameters: Mapping[str, Any]) -> int:
+    def run(self, query: str, parameters: Parameters) -> int:
         """Write; how many rows were changed."""
         return self.connection.execute(SQL[query], parameters).rowcount
 
@@ -132,9 +132,9 @@ class Transaction(View):
         """Write one row, by position."""
         self.connection.execute(SQL[query], values)
 
-    def audit(self, event: AuditEvent, now_ms: int) -> None:
-        """Record an event in this transaction."""
-        self._trail.append(event, now_ms)
+    def audit(self, event: AuditEvent, now_ms: int) -> int:
+        """Record an event in this transaction; its sequence number."""
+        return self._trail.append(event, now_ms)
 
     # Writing a row: positional parameters, in the order of the column lists. An untrusted row keeps the
     # MAC that it fails (an all-zero one), so that what somebody else wrote never comes out as ours.

@@ -7,7 +7,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,17 @@ from grpc_status import rpc_status
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1.admin_service_pb2_grpc import AdminServiceStub
 from broker.api.v1.broker_service_pb2_grpc import BrokerServiceStub
+from broker.approval.rules import ApprovalRule, Quorum
 from broker.clock import SystemClock
 from broker.config import load_config
 from broker.daemon.wiring import Brokerd
+from broker.deployfiles.load import policy_schema
 from broker.keys import new_key
+from broker.policy.cedar import PolicySet
 from broker.ports import Clock, Connector, ConnectorSpec
 from tests.connectors.fake import FakeConnector
 from tests.forge import Forged, authority
+from tests.gates import gates
 from tests.patience import PATIENCE
 
 DOMAIN = "dev.broker.internal"
@@ -192,7 +196,12 @@ def ask(task: str, request: str = "r1", **changes: Any) -> pb.RequestCredentialR
 
 # ------------------------------------------------------------------ people
 
-ROLES = {"viewer": ["data-platform"], "operator": ["operations"], "security": ["security"]}
+ROLES = {
+    "viewer": ["data-platform"],
+    "approver": ["operations", "data-platform"],
+    "operator": ["operations"],
+    "security": ["security"],
+}
 
 
 def people_changes(root: Path, *people: str) -> dict[str, Any]:
@@ -223,3 +232,19 @@ def admin_stub(served: Served, token: str | None) -> AdminServiceStub:
 def person(served: Served, key: str) -> AdminServiceStub:
     """The person's own way in."""
     return admin_stub(served, credential(served, key))
+
+
+# ------------------------------------------------------------------ approvals
+
+SRE = ApprovalRule(
+    "sre", "Somebody who runs it.", (Quorum("operations", 1),), timedelta(minutes=10), timedelta(minutes=5)
+)
+
+
+def gate(served: Served, *rules: ApprovalRule, **needed: tuple[str, ...]) -> None:
+    """From now on (until a reload) these environments need these approvals, beside what deploy/dev asks for."""
+    files = served.daemon._files
+    texts = {path.name: path.read_text() for path in (served.root / "deploy" / "policies").glob("*.cedar")}
+    policies = PolicySet.parse({**texts, "gates.cedar": gates("environment", needed)}, policy_schema())
+    approvals = {**files.current.approvals, **{rule.name: rule for rule in (SRE, *rules)}}
+    files.adopt(replace(files.current, policies=policies, approvals=approvals))

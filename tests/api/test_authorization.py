@@ -12,10 +12,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from broker.api import authorization
 from broker.api.authorization import TABLE, Relation
 from broker.api.server import BROKER_SERVICE
+from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_pb2, task_pb2
 from broker.errors import Defect, Denied
-from tests.api.served import ANALYST, MIGRATOR, OTHER, Served, ask, reason, start_task, svid
+from tests.api.served import ANALYST, MIGRATOR, OTHER, Served, ask, gate, reason, start_task, svid
 
 METHODS = [method.name for method in BROKER_SERVICE.methods]
 DENIED, NOT_FOUND = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND
@@ -32,8 +33,8 @@ def test_an_undecided_rpc_keeps_the_server_from_starting() -> None:
         authorization.allowed("/broker.api.v1.BrokerService/Forgotten")
 
 
-def request_for(name: str, task: str, lease: str, attempt: str) -> Any:
-    """A well-formed request of each RPC about this task and lease."""
+def request_for(name: str, task: str, lease: str, attempt: str, filed: str) -> Any:
+    """A well-formed request of each RPC about this task, lease and access request."""
     return {
         "WhoAmI": pb.WhoAmIRequest(),
         "ListTemplates": pb.ListTemplatesRequest(),
@@ -47,6 +48,11 @@ def request_for(name: str, task: str, lease: str, attempt: str) -> Any:
         "ListLeases": pb.ListLeasesRequest(task_id=task),
         "WatchLeases": pb.WatchLeasesRequest(),
         "RevokeLease": pb.RevokeLeaseRequest(lease_id=lease),
+        "GetAccessRequest": requests_pb.GetAccessRequestRequest(access_request_id=filed),
+        "ListAccessRequests": requests_pb.ListAccessRequestsRequest(),
+        "WatchAccessRequests": requests_pb.WatchAccessRequestsRequest(),
+        "WithdrawAccessRequest": requests_pb.WithdrawAccessRequestRequest(access_request_id=filed),
+        "RedeemAccessRequest": requests_pb.RedeemAccessRequestRequest(access_request_id=filed, request_id="matrix"),
     }[name]
 
 
@@ -61,12 +67,16 @@ async def test_who_is_not_the_owner(served: Served, name: str, who: str) -> None
     owner = served.stub(ANALYST)
     task = await start_task(owner, participants=[MIGRATOR])
     grant = await owner.RequestCredential(ask(task))
+    gate(served, staging=("sre",))
+    filed = (await owner.RequestCredential(ask(task, "r2", environment="staging"))).access_request.id
+    assert filed
     uri = {"unregistered": ANALYST + "2", "stranger": OTHER, "participant": MIGRATOR}[who]
-    stub, request = served.stub(uri), request_for(name, task, grant.lease.id, grant.lease.attempt_id)
+    stub, request = served.stub(uri), request_for(name, task, grant.lease.id, grant.lease.attempt_id, filed)
     expected = _expected(who, TABLE[f"/{BROKER_SERVICE.full_name}/{name}"][1])
     if expected is None:
         answer = await call(stub, name, request)
         assert grant.lease.id not in str(answer)
+        assert filed not in str(answer)
         assert ANALYST not in str(answer) or name in ("GetTask", "RequestCredential")
     else:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -75,6 +85,8 @@ async def test_who_is_not_the_owner(served: Served, name: str, who: str) -> None
     lease = await owner.GetLease(pb.GetLeaseRequest(lease_id=grant.lease.id))
     assert lease.state == lease.STATE_ACTIVE
     assert (await owner.GetTask(pb.GetTaskRequest(task_id=task))).state == 1  # STATE_OPEN
+    waiting = await owner.GetAccessRequest(requests_pb.GetAccessRequestRequest(access_request_id=filed))
+    assert waiting.state == waiting.STATE_AWAITING_APPROVAL
 
 
 def _expected(who: str, relation: Relation) -> grpc.StatusCode | None:
@@ -82,7 +94,7 @@ def _expected(who: str, relation: Relation) -> grpc.StatusCode | None:
         return DENIED
     if relation in (Relation.NONE, Relation.OWN_ONLY):
         return None
-    if who == "stranger" or relation is Relation.LEASE_HOLDER:
+    if who == "stranger" or relation in (Relation.LEASE_HOLDER, Relation.REQUEST_HOLDER):
         return NOT_FOUND
     return None if relation is Relation.TASK_PARTICIPANT else DENIED
 

@@ -27,7 +27,7 @@ from broker.stores.sqlite import SqliteStore
 from tests.clock import START
 from tests.deployfiles.test_broken import private_copy
 from tests.house.project import ROOT
-from tests.issuance.world import ALICE, TENANT, StaticKeys, World
+from tests.issuance.world import ALICE, RULES, TENANT, StaticKeys, World
 
 READS = '@id("reads") permit (principal, action == Action::"read", resource);'
 NO_SECRET = '@id("no-secret") @reason("No.") forbid (principal, action, resource) when { resource.name == "secret" };'
@@ -96,6 +96,18 @@ async def test_what_would_be_refused_and_what_granted_is_told(world: World) -> N
     gated = await against(world, READS, GATE)
     assert [(each.outcome.effect, each.outcome.approvals) for each in gated.changes] == [
         (Effect.NEEDS_APPROVAL, ("owners",))
+    ]
+
+
+async def test_what_people_were_asked_is_a_decision_too(world: World) -> None:
+    under(world, READS, GATE)
+    world.deploy = replace(world.deploy, approvals={"owners": replace(RULES["one-sre"], name="owners")})
+    assert (await world.grant(await world.task(), resource="secret")).access_request is not None
+    same = await against(world, READS, GATE)
+    assert (same.compared, same.changes) == (1, [])
+    without = await against(world, READS)
+    assert [(each.decision.effect, each.outcome.effect) for each in without.changes] == [
+        (Effect.NEEDS_APPROVAL, Effect.ALLOW)
     ]
 
 

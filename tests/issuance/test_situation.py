@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.approval.rules import ApprovalRule, Quorum
 from broker.deployfiles.load import policy_schema
 from broker.errors import BrokerError, Denied, NotReady, Reason
 from broker.issuance import issue
 from broker.issuance.situation import Situations
 from broker.policy.cedar import PolicySet
+from broker.policy.decision import Effect
 from broker.policy.facts import NOTHING_KNOWN
 from broker.ports import Holdings, LeaseFilter
 from tests.issuance.world import ALICE, BOB, EVE, TENANT, World, template
@@ -144,12 +147,37 @@ def stale(world: World, monkeypatch: pytest.MonkeyPatch, times: int) -> list[Hol
     return calls
 
 
-async def test_what_needs_people_is_refused_by_name_and_nothing_changes(world: World) -> None:
+async def test_what_needs_people_is_filed_and_nothing_is_issued(world: World) -> None:
     deploy(world, GATE)
+    rule = ApprovalRule("owners", "Theirs.", (Quorum("sre", 1),), timedelta(minutes=5), timedelta(minutes=5))
+    world.deploy = replace(world.deploy, approvals={"owners": rule})
     task = await world.task()
     for validate_only in (True, False):
-        with pytest.raises(Denied) as caught:
-            await world.issuer.request(world.caller(), world.asked(task), validate_only=validate_only)
-        assert caught.value.reason is Reason.APPROVAL_NEEDED
-        assert (caught.value.metadata["approvals"], caught.value.metadata["policies"]) == ("owners", "gate")
+        grant = await world.issuer.request(world.caller(), world.asked(task), validate_only=validate_only)
+        assert (grant.decision.effect, grant.decision.approvals) == (Effect.NEEDS_APPROVAL, ("owners",))
+        assert (grant.access_request is None) is validate_only
     assert (await living(world), world.upstream.calls) == ([], [])
+
+
+async def test_an_approval_that_nobody_has_defined_denies(world: World) -> None:
+    deploy(world, GATE)
+    with pytest.raises(Denied) as caught:
+        await world.grant(await world.task())
+    assert caught.value.reason is Reason.POLICY_ERROR
+    assert (await living(world), world.upstream.calls) == ([], [])
+
+
+async def test_how_many_requests_wait_is_read_where_policy_looks_at_it(world: World) -> None:
+    deploy(
+        world,
+        GATE,
+        '@id("few") @reason("Too many wait.") forbid (principal, action, resource) when { context.pending_count > 1 };',
+    )
+    rule = ApprovalRule("owners", "Theirs.", (Quorum("sre", 1),), timedelta(minutes=5), timedelta(minutes=5))
+    world.deploy = replace(world.deploy, approvals={"owners": rule})
+    task = await world.task()
+    for name in ("r1", "r2"):
+        assert (await world.grant(task, name=name, reason=name)).access_request is not None
+    with pytest.raises(Denied) as caught:
+        await world.grant(task, name="r3", reason="r3")
+    assert caught.value.metadata["policies"] == "few,gate"

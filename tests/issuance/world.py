@@ -8,17 +8,21 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from broker.approval.rules import ApprovalRule, Quorum
 from broker.deployfiles.load import policy_schema
 from broker.identity.agent import Agent, Peer, Person, Quotas, Registry, Tier
+from broker.identity.operator import Operator, Role
 from broker.identity.spiffe_id import SpiffeId
-from broker.issuance.caller import Caller
+from broker.issuance.approvals import ApprovalDesk
+from broker.issuance.caller import Caller, OperatorCaller
 from broker.issuance.gate import Gate
 from broker.issuance.issue import Grant, Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.refusals import RefusalBudget
+from broker.issuance.requests import RequestDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
 from broker.policy.cedar import PolicySet
-from broker.ports import DeploySet, Lease, Task
+from broker.ports import DeploySet, FiledRequest, Lease, Task
 from broker.revocation.revoker import TRY_TIMEOUT, Revoker
 from broker.scope.model import AccessClass, ScopeTemplate
 from broker.scope.parameters import EnumParameter
@@ -27,6 +31,7 @@ from broker.stores.sqlite import SqliteStore
 from broker.upkeep import Upkeep
 from tests.clock import START, CountingRng, ManualClock
 from tests.connectors.fake import FakeConnector
+from tests.gates import gates
 from tests.patience import PATIENCE, eventually
 
 TENANT = "test"
@@ -44,6 +49,35 @@ permit (principal, action == Action::"read", resource);
 @reason("That table is nobody's business.")
 forbid (principal, action, resource) when { resource.name == "secret" };
 """
+
+
+# Who decides. Ada owns the agents; Cyd is in both groups; Dee is disabled.
+PEOPLE = {
+    "ada": replace(OWNER, groups=frozenset({"sre"})),
+    "bea": Person("https://idp.test", "bea", "Bea", "bea@x.test", frozenset({"sre"})),
+    "cyd": Person("https://idp.test", "cyd", "Cyd", "cyd@x.test", frozenset({"sre", "security"})),
+    "dee": Person("https://idp.test", "dee", "Dee", "dee@x.test", frozenset({"sre"}), disabled=True),
+    "eli": Person("https://idp.test", "eli", "Eli", "eli@x.test", frozenset({"security"})),
+    "fay": Person("https://idp.test", "fay", "Fay", "fay@x.test", frozenset({"dba"})),
+}
+RULES = {
+    "one-sre": ApprovalRule("one-sre", "One of SRE.", (Quorum("sre", 1),), timedelta(minutes=10), timedelta(minutes=5)),
+    "two": ApprovalRule(
+        "two", "Two of SRE, or a DBA.", (Quorum("sre", 2), Quorum("dba", 1)), timedelta(minutes=5), timedelta(minutes=2)
+    ),
+    "security": ApprovalRule(
+        "security", "Security.", (Quorum("security", 1),), timedelta(minutes=10), timedelta(minutes=5)
+    ),
+}
+
+
+# Which approvals each account needs.
+NEEDED = {"prod": ("one-sre",), "vault": ("one-sre", "security"), "bank": ("two",)}
+
+
+def gated_policies(more: str = "") -> PolicySet:
+    """The policies of a gated world, and more."""
+    return PolicySet.parse({"test.cedar": POLICY, "gates.cedar": gates("account", NEEDED) + more}, policy_schema())
 
 
 class StaticKeys:
@@ -106,6 +140,8 @@ class World:
     leases: LeaseDesk
     revoker: Revoker
     upkeep: Upkeep
+    requests: RequestDesk
+    approvals: ApprovalDesk
 
     @classmethod
     async def open(cls, directory: Path, *, try_timeout: timedelta = TRY_TIMEOUT, **issuer_options: Any) -> World:
@@ -118,10 +154,11 @@ class World:
         deploy = DeploySet(
             digest="d" * 64,
             registry=Registry([ALICE, BOB, EVE]),
-            people={"ada": OWNER},
+            people=PEOPLE,
             templates={"orders-read": template()},
             policies=PolicySet.parse({"test.cedar": POLICY}, policy_schema()),
             connectors={},
+            approvals=RULES,
         )
         options = {"issue_timeout": ISSUE_TIMEOUT, **issuer_options}
         issuer = Issuer(store, connectors.get, revoker.kick, gate, clock, rng, **options)
@@ -136,7 +173,19 @@ class World:
         )
         leases = LeaseDesk(store, revoker.kick, clock)
         upkeep = Upkeep(store, revoker, lambda: ["fake"], gate, RefusalBudget(), None, clock, TENANT)
-        return cls(store, clock, upstream, deploy, gate, issuer, tasks, leases, revoker, upkeep)
+        requests, approvals = RequestDesk(store, clock), ApprovalDesk(store, connectors.get, clock)
+        return cls(store, clock, upstream, deploy, gate, issuer, tasks, leases, revoker, upkeep, requests, approvals)
+
+    @classmethod
+    async def gated(cls, directory: Path, **issuer_options: Any) -> World:
+        """The account names the approvals: dev none, prod one of SRE, vault two groups, bank two people."""
+        world = await cls.open(directory, **issuer_options)
+        world.deploy = replace(
+            world.deploy,
+            policies=gated_policies(),
+            templates={"orders-read": template(accounts=frozenset({"dev", *NEEDED}))},
+        )
+        return world
 
     async def close(self) -> None:
         await self.issuer.drain()
@@ -163,6 +212,31 @@ class World:
 
     async def lease(self, lease_id: str, who: Agent = ALICE) -> Lease:
         return await self.store.get_lease(TENANT, lease_id, str(who.spiffe_id))
+
+    # ------------------------------------------------------------------ people
+
+    def person(self, key: str) -> OperatorCaller:
+        """Somebody at the people's door."""
+        operator = Operator(self.deploy.people[key], key, "local-credential")
+        return OperatorCaller(TENANT, operator, frozenset({Role.APPROVER}), self.deploy, self.clock.now())
+
+    async def file(self, task: Task, who: Agent = ALICE, name: str = "r1", **changes: Any) -> FiledRequest:
+        """Ask for what needs approval (by default one of SRE's)."""
+        grant = await self.grant(task, who, name, **{"account": "prod", **changes})
+        assert (grant.lease, grant.credential) == (None, None)
+        assert grant.access_request is not None
+        return grant.access_request
+
+    async def approve(self, filed: FiledRequest, key: str = "bea", **how: Any) -> FiledRequest:
+        return await self.approvals.approve(self.person(key), filed.id, filed.digest, **how)
+
+    async def redeem(self, filed: FiledRequest, who: Agent = ALICE, name: str = "redeem-1") -> Grant:
+        return await self.issuer.redeem(self.caller(who), filed.id, name)
+
+    def later(self, by: timedelta) -> None:
+        """Time passes, the revoker runs, and no tick has looked at what is due."""
+        self.clock.advance(by)
+        self.gate.heartbeat = self.clock.now()
 
     async def pass_time(self, by: timedelta) -> None:
         """Time passes, and then a tick."""

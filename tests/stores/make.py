@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from broker.approval.separation import Interest
 from broker.errors import Reason, Tampered
 from broker.policy.decision import Decision, Effect
-from broker.ports import Intent, NewTask
+from broker.ports import Filing, Intent, NewTask, Redemption, Vote
 from broker.scope.model import AccessClass, Scope
 from broker.scope.request import AccessRequest
 
@@ -101,3 +104,53 @@ def intent(name: str = "1", *, task: str = TASK, now: float = 1, ttl: float = 60
         "audit": {"reason": "because"},
     }
     return Intent(**{**values, **changes})
+
+
+def filing(name: str = "1", *, task: str = TASK, now: float = 1, ttl: float = 60, **changes: Any) -> Filing:
+    """Alice asks, ``now`` seconds after T0, for what needs "sre": to be decided within 100 s, redeemed within 50."""
+    asked = intent(name, task=task, now=now, ttl=ttl)
+    request = replace(asked.request, **changes.pop("request", {}))
+    values: dict[str, Any] = {
+        "tenant": TENANT,
+        "id": f"areq-{name}",
+        "holder": ALICE,
+        "principal": "alice",
+        "request": request,
+        "request_digest": request.digest(),
+        "digest": hashlib.sha256(name.encode()).hexdigest(),
+        "ask_digest": hashlib.sha256(f"asked {name}".encode()).hexdigest(),
+        "scope": asked.scope,
+        "contract_class": "IMMEDIATE",
+        "decision": Decision(Effect.NEEDS_APPROVAL, ("gate",), ("people",), (), "p" * 64, ("sre",)),
+        "interests": (Interest(("https://idp.test", "owner"), "owns the agent"),),
+        "now": at(now),
+        "expires_at": at(now + 100),
+        "redeem_within": timedelta(seconds=50),
+        "max_pending": 3,
+        "denied_since": at(now - 30),
+        "cool_down": timedelta(seconds=30),
+        "audit": {"reason": "because"},
+    }
+    return Filing(**{**values, **changes})
+
+
+def vote(who: str = "bea", *, yes: bool = True, now: float = 5, **changes: Any) -> Vote:
+    """``who`` says yes, for "sre", or no, ``now`` seconds after T0."""
+    values: dict[str, Any] = {
+        "issuer": "https://idp.test",
+        "subject": who,
+        "yes": yes,
+        "rule": "sre" if yes else "",
+        "how": "local-credential",
+        "note": "",
+        "groups": ("sre",),
+        "at": at(now),
+    }
+    return Vote(**{**values, **changes})
+
+
+def redeeming(filed: Filing, name: str = "redeem", *, now: float = 10, **changes: Any) -> Intent:
+    """The intent that redeems what ``filed`` became, in the lease that is its."""
+    redemption = Redemption(filed.id, filed.digest)
+    lease_id = "lease-" + filed.id.removeprefix("areq-")
+    return intent(name, now=now, **{"lease_id": lease_id, "redeems": redemption, **changes})

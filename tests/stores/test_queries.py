@@ -22,6 +22,10 @@ def connection() -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
+def test_a_holders_events_are_searched_by_key(connection: sqlite3.Connection) -> None:
+    assert "SEARCH e USING PRIMARY KEY (tenant=? AND holder=? AND seq>?)" in plan(connection, "access_events_of_holder")
+
+
 def plan(connection: sqlite3.Connection, name: str) -> str:
     names = set(re.findall(r":([a-z_]+)", SQL[name]))
     numbers = [int(number) for number in re.findall(r"\?([0-9]+)", SQL[name])]
@@ -54,6 +58,15 @@ def test_every_query_fits_the_schema(connection: sqlite3.Connection, name: str) 
         ("unended_by_holder", "leases_living (tenant=? AND holder=?)"),
         ("unended_by_task", "leases_by_task (tenant=? AND task_id=?)"),
         ("stuck_figure", "attempts_stuck (stuck=?)"),
+        ("access_requests_due", "access_requests_due (due_at>? AND due_at<?)"),
+        ("any_access_request_due", "access_requests_due (due_at>? AND due_at<?)"),
+        ("access_requests_page", "access_requests_by_time (tenant=? AND (created_at,id)<(?,?))"),
+        ("access_requests_of_holder", "access_requests_by_holder (tenant=? AND holder=? AND (created_at,id)<(?,?))"),
+        ("count_pending_requests", "access_requests_waiting (tenant=? AND holder=?)"),
+        ("denied_lately", "access_requests_denied (tenant=? AND ask_digest=? AND ended_at>?)"),
+        ("open_access_requests_of_task", "access_requests_of_task (tenant=? AND task_id=?)"),
+        ("kept_plans", "access_requests_plans (tenant=? AND principal=? AND template=?"),
+        ("last_approved_plan", "access_requests_plans (tenant=? AND principal=? AND template=?"),
         ("connectors_in_use", "attempts_due"),
         ("owed_figures", "attempts_due"),
     ],

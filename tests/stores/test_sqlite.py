@@ -9,11 +9,12 @@ import pytest
 
 from broker.stores.sqlite import SqliteStore
 from tests.stores.contract import LeaseStoreContract
+from tests.stores.contract_access import AccessContract
 from tests.stores.contract_suspensions import SuspensionContract
 from tests.stores.make import Keys
 
 
-class TestSqlite(LeaseStoreContract):
+class TestSqlite(LeaseStoreContract, AccessContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
         store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")

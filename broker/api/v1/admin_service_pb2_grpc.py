@@ -4,6 +4,8 @@
 import grpc
 import warnings
 
+from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access__request__pb2
+from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access__review__pb2
 from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -59,6 +61,26 @@ class AdminServiceStub:
                 request_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsResponse.FromString,
                 _registered_method=True)
+        self.ListAccessRequests = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListAccessRequests',
+                request_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsResponse.FromString,
+                _registered_method=True)
+        self.GetAccessRequest = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetAccessRequest',
+                request_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.GetAccessRequestRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_access__review__pb2.AccessReview.FromString,
+                _registered_method=True)
+        self.ApproveAccessRequest = channel.unary_unary(
+                '/broker.api.v1.AdminService/ApproveAccessRequest',
+                request_serializer=broker_dot_api_dot_v1_dot_access__review__pb2.ApproveAccessRequestRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+                _registered_method=True)
+        self.DenyAccessRequest = channel.unary_unary(
+                '/broker.api.v1.AdminService/DenyAccessRequest',
+                request_serializer=broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -96,6 +118,34 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAccessRequests(self, request, context):
+        """List everybody's access requests. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAccessRequest(self, request, context):
+        """Read one access request, with everything that is needed to decide on it. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveAccessRequest(self, request, context):
+        """Say yes to exactly what was seen. Approvers of a group that is asked, without a part in the request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DenyAccessRequest(self, request, context):
+        """Say no; one is enough. Approvers of a group that is asked, and the agent's owner if an approver.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -118,6 +168,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListSuspensions,
                     request_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsResponse.SerializeToString,
+            ),
+            'ListAccessRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccessRequests,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsResponse.SerializeToString,
+            ),
+            'GetAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAccessRequest,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.GetAccessRequestRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_access__review__pb2.AccessReview.SerializeToString,
+            ),
+            'ApproveAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveAccessRequest,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__review__pb2.ApproveAccessRequestRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.SerializeToString,
+            ),
+            'DenyAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.DenyAccessRequest,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -232,6 +302,114 @@ class AdminService:
             '/broker.api.v1.AdminService/ListSuspensions',
             broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccessRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListAccessRequests',
+            broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAccessRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetAccessRequest',
+            broker_dot_api_dot_v1_dot_access__request__pb2.GetAccessRequestRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_access__review__pb2.AccessReview.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveAccessRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ApproveAccessRequest',
+            broker_dot_api_dot_v1_dot_access__review__pb2.ApproveAccessRequestRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DenyAccessRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/DenyAccessRequest',
+            broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@
 import grpc
 import warnings
 
+from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access__request__pb2
 from broker.api.v1 import broker_service_pb2 as broker_dot_api_dot_v1_dot_broker__service__pb2
 from broker.api.v1 import lease_pb2 as broker_dot_api_dot_v1_dot_lease__pb2
 from broker.api.v1 import task_pb2 as broker_dot_api_dot_v1_dot_task__pb2
@@ -74,6 +75,31 @@ class BrokerServiceStub:
         self.RequestCredential = channel.unary_unary(
                 '/broker.api.v1.BrokerService/RequestCredential',
                 request_serializer=broker_dot_api_dot_v1_dot_broker__service__pb2.RequestCredentialRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_broker__service__pb2.RequestCredentialResponse.FromString,
+                _registered_method=True)
+        self.GetAccessRequest = channel.unary_unary(
+                '/broker.api.v1.BrokerService/GetAccessRequest',
+                request_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.GetAccessRequestRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+                _registered_method=True)
+        self.ListAccessRequests = channel.unary_unary(
+                '/broker.api.v1.BrokerService/ListAccessRequests',
+                request_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsResponse.FromString,
+                _registered_method=True)
+        self.WatchAccessRequests = channel.unary_stream(
+                '/broker.api.v1.BrokerService/WatchAccessRequests',
+                request_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.WatchAccessRequestsRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequestEvent.FromString,
+                _registered_method=True)
+        self.WithdrawAccessRequest = channel.unary_unary(
+                '/broker.api.v1.BrokerService/WithdrawAccessRequest',
+                request_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.WithdrawAccessRequestRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+                _registered_method=True)
+        self.RedeemAccessRequest = channel.unary_unary(
+                '/broker.api.v1.BrokerService/RedeemAccessRequest',
+                request_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.RedeemAccessRequestRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_broker__service__pb2.RequestCredentialResponse.FromString,
                 _registered_method=True)
         self.ConfirmDelivery = channel.unary_unary(
@@ -159,6 +185,41 @@ class BrokerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAccessRequest(self, request, context):
+        """Read an access request. Its holder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAccessRequests(self, request, context):
+        """List access requests. Each caller sees its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchAccessRequests(self, request, context):
+        """Follow the caller's own access requests, from a sequence number on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawAccessRequest(self, request, context):
+        """Take an access request back. Its holder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedeemAccessRequest(self, request, context):
+        """Turn an approved access request into a credential, once. Its holder, by policy as it is then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ConfirmDelivery(self, request, context):
         """Say that a credential has arrived; without it the broker takes it back. The lease's holder.
         """
@@ -230,6 +291,31 @@ def add_BrokerServiceServicer_to_server(servicer, server):
             'RequestCredential': grpc.unary_unary_rpc_method_handler(
                     servicer.RequestCredential,
                     request_deserializer=broker_dot_api_dot_v1_dot_broker__service__pb2.RequestCredentialRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_broker__service__pb2.RequestCredentialResponse.SerializeToString,
+            ),
+            'GetAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAccessRequest,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.GetAccessRequestRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.SerializeToString,
+            ),
+            'ListAccessRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccessRequests,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsResponse.SerializeToString,
+            ),
+            'WatchAccessRequests': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAccessRequests,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.WatchAccessRequestsRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequestEvent.SerializeToString,
+            ),
+            'WithdrawAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawAccessRequest,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.WithdrawAccessRequestRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.SerializeToString,
+            ),
+            'RedeemAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeemAccessRequest,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.RedeemAccessRequestRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_broker__service__pb2.RequestCredentialResponse.SerializeToString,
             ),
             'ConfirmDelivery': grpc.unary_unary_rpc_method_handler(
@@ -450,6 +536,141 @@ class BrokerService:
             target,
             '/broker.api.v1.BrokerService/RequestCredential',
             broker_dot_api_dot_v1_dot_broker__service__pb2.RequestCredentialRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_broker__service__pb2.RequestCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAccessRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/GetAccessRequest',
+            broker_dot_api_dot_v1_dot_access__request__pb2.GetAccessRequestRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccessRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/ListAccessRequests',
+            broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_access__request__pb2.ListAccessRequestsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAccessRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/WatchAccessRequests',
+            broker_dot_api_dot_v1_dot_access__request__pb2.WatchAccessRequestsRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequestEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawAccessRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/WithdrawAccessRequest',
+            broker_dot_api_dot_v1_dot_access__request__pb2.WithdrawAccessRequestRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeemAccessRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/RedeemAccessRequest',
+            broker_dot_api_dot_v1_dot_access__request__pb2.RedeemAccessRequestRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_broker__service__pb2.RequestCredentialResponse.FromString,
             options,
             channel_credentials,

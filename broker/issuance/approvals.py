@@ -1,0 +1,152 @@
+"""What people do with access requests: look at them, approve, deny. The one path for every door.
+
+A yes names the digest of what its giver saw, and is taken only for exactly that. Who may give it is decided here,
+and counted again by :mod:`broker.issuance.counting` when it is used; a door only says who somebody is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from broker.approval.machine import RequestEvent, can, refusal
+from broker.approval.quorum import may_vote, rule_for
+from broker.approval.separation import OWNER, person_id
+from broker.errors import BrokerError, Denied, InvalidInput, Reason
+from broker.identity.spiffe_id import SpiffeId
+from broker.issuance.caller import OperatorCaller
+from broker.issuance.counting import Standing, check_terms, groups_now, standing
+from broker.issuance.requests import page_of
+from broker.issuance.review import Review, review_of
+from broker.ports import Clock, Connector, FiledRequest, LeaseStore, RequestFilter, Vote
+
+
+class ApprovalDesk:
+    """Everything people do with access requests. ``connectors`` finds a connector by name, for its contract."""
+
+    def __init__(self, store: LeaseStore, connectors: Callable[[str], Connector | None], clock: Clock) -> None:
+        self._store = store
+        self._connectors = connectors
+        self._clock = clock
+
+    async def list(
+        self, caller: OperatorCaller, *, open_only: bool, after: str, limit: int
+    ) -> tuple[Sequence[FiledRequest], str]:
+        """A page of everybody's requests, newest first, and the id to continue after (empty: the end)."""
+        return await page_of(self._store, RequestFilter(caller.tenant, "", open_only), after, limit)
+
+    async def review(self, caller: OperatorCaller, access_request_id: str) -> Review:
+        """Everything that ``caller`` needs to decide on one request."""
+        filed = await self._store.get_access_request(caller.tenant, access_request_id)
+        task = await self._store.get_task(caller.tenant, filed.request.task_id)
+        last = await self._store.last_approved_plan(caller.tenant, filed.principal, filed.scope.template)
+        connector = self._connectors(filed.scope.connector)
+        return review_of(filed, task, caller.deploy, None if connector is None else connector.contract, last)
+
+    async def approve(
+        self, caller: OperatorCaller, access_request_id: str, digest: str, *, approval: str = "", note: str = ""
+    ) -> FiledRequest:
+        """One yes, for the approval named, or for the first that lacks one of the caller's. Counted at once.
+
+        Raises :class:`Denied` (SELF_APPROVAL, NOT_AN_APPROVER, AGENT_NOT_REGISTERED), :class:`WrongState` for a
+        request that is not open, or whose template or policies have changed, and what ``LeaseStore.vote`` raises.
+        """
+        filed = await self._store.get_access_request(caller.tenant, access_request_id)
+        if not can(filed.state, RequestEvent.APPROVE):
+            raise refusal(filed.state, filed.id)
+        check_terms(filed, caller.deploy)
+        caller.deploy.registry.find(SpiffeId.parse(filed.holder))
+        task = await self._store.get_task(caller.tenant, filed.request.task_id)
+        stands = standing(filed, caller.deploy, task.sponsor)
+        _check_no_part(caller, filed, stands)
+        rule = _rule(caller, filed, stands, approval)
+        vote = self._vote(caller, rule, note)
+        enough = partial(_satisfied, caller=caller, sponsor=task.sponsor)
+        return await self._store.vote(caller.tenant, filed.id, digest, vote, enough)
+
+    async def deny(
+        self, caller: OperatorCaller, access_request_id: str, digest: str, *, note: str = ""
+    ) -> FiledRequest:
+        """One no, which is final. Whoever has a say in one of its approvals may give it, and the agent's owner.
+
+        Unlike a yes it needs nothing to fit any more: it only takes away.
+        """
+        filed = await self._store.get_access_request(caller.tenant, access_request_id)
+        _check_say(caller, filed)
+        vote = self._vote(caller, "", note)
+        return await self._store.vote(caller.tenant, filed.id, digest, vote, _never)
+
+    def _vote(self, caller: OperatorCaller, rule: str, note: str) -> Vote:
+        person = caller.operator.person
+        return Vote(
+            issuer=person.issuer,
+            subject=person.subject,
+            yes=bool(rule),
+            rule=rule,
+            how=caller.operator.how,
+            note=note,
+            groups=tuple(sorted(_groups(caller))),
+            at=self._clock.now(),
+        )
+
+
+def _satisfied(filed: FiledRequest, *, caller: OperatorCaller, sponsor: str) -> bool:
+    return standing(filed, caller.deploy, sponsor).tally.satisfied
+
+
+def _never(filed: FiledRequest) -> bool:
+    return False
+
+
+def _groups(caller: OperatorCaller) -> frozenset[str]:
+    """The caller's groups by the people in force, not by what the door remembers; none for one who is disabled."""
+    return groups_now(caller.deploy.people).get(person_id(caller.operator.person), frozenset())
+
+
+def _check_no_part(caller: OperatorCaller, filed: FiledRequest, stands: Standing) -> None:
+    part = stands.interests.get(person_id(caller.operator.person))
+    if part is not None:
+        raise Denied(
+            Reason.SELF_APPROVAL,
+            f"{caller.id} {part}, and so may not approve access request {filed.id}.",
+            hint="Somebody without a part in it decides.",
+            metadata={"accessRequestId": filed.id, "part": part},
+        )
+
+
+def _check_say(caller: OperatorCaller, filed: FiledRequest) -> None:
+    """Whether the caller may say no."""
+    who, groups = person_id(caller.operator.person), groups_now(caller.deploy.people)
+    rules = [caller.deploy.approvals[name] for name in filed.approvals if name in caller.deploy.approvals]
+    owners = {each.person for each in filed.interests if each.part == OWNER}
+    asked = any(may_vote(rule, groups.get(who, frozenset())) for rule in rules)
+    if who not in groups or not (asked or who in owners):
+        raise _no_approver(caller, filed)
+
+
+def _rule(caller: OperatorCaller, filed: FiledRequest, stands: Standing, asked: str) -> str:
+    """The approval that the caller's yes counts for."""
+    if asked and asked not in stands.rules:
+        raise InvalidInput(
+            Reason.FIELD_INVALID,
+            f"access request {filed.id} does not need the approval {asked!a}.",
+            hint=f"It needs: {', '.join(filed.approvals)}.",
+            metadata={"field": "approval", "approvals": ",".join(filed.approvals)},
+        )
+    groups = _groups(caller)
+    if asked:
+        rule = asked if may_vote(stands.rules[asked], groups) else None
+    else:
+        rule = rule_for(groups, stands.tally, stands.rules)
+    if rule is None:
+        raise _no_approver(caller, filed)
+    return rule
+
+
+def _no_approver(caller: OperatorCaller, filed: FiledRequest) -> BrokerError:
+    return Denied(
+        Reason.NOT_AN_APPROVER,
+        f"{caller.id} is in no group whose yes access request {filed.id} lacks.",
+        hint="The review says which groups are asked; people.yaml lists who is in them.",
+        metadata={"accessRequestId": filed.id, "approvals": ",".join(filed.approvals)},
+    )

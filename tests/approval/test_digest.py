@@ -1,0 +1,215 @@
+"""The digest a yes is bound to: whatever could change what was agreed to changes it, and nothing else does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.approval.digest import Terms
+from broker.identity.strict_json import NotStrictJson, parse_object
+from broker.scope.model import AccessClass, Scope
+from broker.scope.request import AccessRequest, Digested, text_digest
+
+REQUEST = AccessRequest(
+    request_id="r1",
+    template="orders",
+    task_id="task-1",
+    account="prod",
+    environment="prod",
+    resource="orders",
+    ttl=timedelta(minutes=5),
+    parameters={"day": "2026-01-01"},
+    step="execute",
+    intent="fix",
+    reason="because",
+    ticket="OPS-1",
+    prompt="do it",
+    tool_call="psql",
+    plan="1. look",
+    recipient_public_key=b"k" * 32,
+)
+SCOPE = Scope(
+    template="orders",
+    template_digest="t" * 64,
+    connector="bao",
+    account="prod",
+    environment="prod",
+    resource="orders",
+    access=AccessClass.WRITE,
+    actions=("UPDATE", "SELECT"),
+    parameters={"day": "2026-01-01"},
+    ttl=timedelta(minutes=5),
+    grant={"role": "x"},
+)
+TERMS = Terms(
+    "default", "spiffe://x/a", "a", REQUEST, SCOPE, "IMMEDIATE", "p" * 64, ("g1", "g2"), ("one", "two"), "", ""
+)
+
+
+def of_request(**changes: Any) -> Terms:
+    return replace(TERMS, request=replace(REQUEST, **changes))
+
+
+def of_scope(**changes: Any) -> Terms:
+    return replace(TERMS, scope=replace(SCOPE, **changes))
+
+
+def test_the_canonical_bytes_are_what_the_documentation_says() -> None:
+    told = parse_object(TERMS.canonical())
+    assert (told["format"], told["version"]) == ("jit-broker/access-request", 1)
+    assert set(told) == {
+        *("format", "version", "tenant", "holder", "principal", "task", "template", "template_digest", "connector"),
+        *("contract_class", "account", "environment", "resource", "actions", "access", "parameters", "ttl_us"),
+        *("policy_digest", "gates", "approvals", "step", "intent", "ticket", "reason", "prompt", "tool_call", "plan"),
+        *("recipient_public_key", "plan_id", "delegation_id"),
+    }
+    assert told["ttl_us"] == 300_000_000
+    assert told["plan"] == hashlib.sha256(b"1. look").hexdigest()
+    assert TERMS.digest() == hashlib.sha256(TERMS.canonical()).hexdigest()
+
+
+CHANGED = [
+    replace(TERMS, tenant="other"),
+    replace(TERMS, holder="spiffe://x/b"),
+    replace(TERMS, principal="b"),
+    replace(TERMS, contract_class="EXPIRY_ONLY"),
+    replace(TERMS, policy_digest="q" * 64),
+    replace(TERMS, gates=("g1",)),
+    replace(TERMS, approvals=("one",)),
+    replace(TERMS, plan_id="plan-1"),
+    replace(TERMS, delegation_id="del-1"),
+    *(
+        of_request(**{name: "other"})
+        for name in ("task_id", "step", "intent", "reason", "ticket", "prompt", "tool_call")
+    ),
+    of_request(plan="1. look "),
+    of_request(plan=""),
+    of_request(recipient_public_key=b""),
+    of_scope(template="other"),
+    of_scope(template_digest="u" * 64),
+    of_scope(connector="other"),
+    of_scope(account="dev"),
+    of_scope(environment="dev"),
+    of_scope(resource="users"),
+    of_scope(access=AccessClass.READ),
+    of_scope(actions=("SELECT",)),
+    of_scope(parameters={}),
+    of_scope(parameters={"day": "2026-01-02"}),
+    of_scope(parameters={"Day": "2026-01-01"}),
+    of_scope(ttl=timedelta(minutes=5, microseconds=1)),
+]
+
+
+def test_every_change_of_what_is_agreed_to_is_another_digest() -> None:
+    digests = [TERMS.digest(), *(each.digest() for each in CHANGED)]
+    assert len(set(digests)) == len(digests)
+
+
+def test_every_field_is_in_the_digest_or_named_here() -> None:
+    """A field that is added later must be decided about."""
+    bound = {"template", "account", "environment", "resource", "ttl", "parameters"}  # as they were bound, in the scope
+    assert {each.name for each in fields(AccessRequest)} - bound == {
+        *("request_id", "task_id", "step", "intent", "reason", "ticket", "prompt", "tool_call", "plan"),
+        "recipient_public_key",
+    }
+    assert {each.name for each in fields(Scope)} == {
+        *("template", "template_digest", "connector", "account", "environment", "resource", "access", "actions"),
+        *("parameters", "ttl", "grant"),  # the grant is in the template's digest
+    }
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        of_request(request_id="r2"),
+        replace(TERMS, gates=("g2", "g1")),
+        replace(TERMS, approvals=("two", "one")),
+        of_scope(actions=("SELECT", "UPDATE")),
+        of_request(plan=Digested(text_digest("1. look"))),
+        of_request(prompt=Digested(text_digest("do it")), tool_call=Digested(text_digest("psql"))),
+    ],
+)
+def test_the_same_in_another_order_or_kept_by_digest_is_the_same(same: Terms) -> None:
+    assert same.digest() == TERMS.digest()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"intent": "ab", "reason": "c"}, {"intent": "a", "reason": "bc"}),
+        ({"intent": 'x","reason":"y', "reason": ""}, {"intent": "x", "reason": "y"}),
+        ({"step": "é"}, {"step": "e\u0301"}),  # composed and decomposed: two texts, two digests
+        ({"ticket": "OPS-1"}, {"ticket": "OPS-1\u0000"}),
+        ({"plan": "sha256:" + text_digest("x")}, {"plan": Digested(text_digest("x"))}),
+    ],
+)
+def test_no_text_can_stand_for_two(one: dict[str, str], other: dict[str, str]) -> None:
+    assert of_request(**one).digest() != of_request(**other).digest()
+
+
+@pytest.mark.parametrize(
+    "bytes_",
+    [
+        lambda text: text.replace(b'"version":1', b'"version":1,"version":1'),  # a member twice
+        lambda text: text.replace(b'"version":1', b'"version":1.0'),
+        lambda text: text.replace(b":1}", b": 1}"),
+        lambda text: json.dumps(json.loads(text), sort_keys=True, indent=1).encode(),
+        lambda text: json.dumps(dict(reversed(json.loads(text).items()))).encode(),
+        lambda text: text.replace(b"execute", b"\\u0065xecute"),
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.decode().encode("utf-16"),
+        lambda text: text + b"\n",
+    ],
+)
+def test_another_spelling_of_the_bytes_is_another_digest(bytes_: Any) -> None:
+    spelled = bytes_(TERMS.canonical())
+    assert spelled != TERMS.canonical()
+    assert hashlib.sha256(spelled).hexdigest() != TERMS.digest()
+
+
+def test_duplicate_keys_are_no_canonical_bytes() -> None:
+    with pytest.raises(NotStrictJson):
+        parse_object(TERMS.canonical()[:-1] + b',"tenant":"other"}')
+
+
+TEXT = st.text(max_size=20).filter(lambda text: text.isprintable() or not text)
+FIELDS = st.fixed_dictionaries(dict.fromkeys(("step", "intent", "reason", "ticket", "plan", "prompt"), TEXT))
+
+
+@given(FIELDS, FIELDS)
+def test_two_requests_have_one_digest_only_if_they_are_one(one: dict[str, str], other: dict[str, str]) -> None:
+    assert (of_request(**one).digest() == of_request(**other).digest()) is (one == other)
+
+
+# ------------------------------------------------------------------ asked again
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"task_id": "t2"}, {"step": "x"}, {"intent": "x"}, {"reason": "x"}, {"prompt": "x"}, {"tool_call": "x"}],
+)
+def test_other_words_do_not_make_it_another_request(changes: dict[str, Any]) -> None:
+    assert of_request(**changes).ask_digest() == TERMS.ask_digest()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        of_request(ticket="OPS-2"),
+        of_request(plan="2. leave"),
+        of_scope(ttl=timedelta(minutes=1)),
+        of_scope(resource="users"),
+        of_scope(parameters={}),
+        replace(TERMS, principal="b"),
+        replace(TERMS, plan_id="plan-1"),
+    ],
+)
+def test_what_people_would_judge_differently_is_another_request(other: Terms) -> None:
+    assert other.ask_digest() != TERMS.ask_digest()
