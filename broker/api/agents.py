@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from broker.api import convert
+from broker.api.agents_pipelines import PipelineRpcs
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_pb2, task_pb2
 from broker.errors import InvalidInput, Reason
 from broker.issuance.caller import Caller
+from broker.issuance.delegations import DelegationDesk
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
+from broker.issuance.plans import PlanDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
 from broker.lease.sealing import SealedTo
 from broker.ports import Connector
@@ -19,7 +22,7 @@ from broker.ports import Connector
 DEFAULT_PAGE = 100
 
 
-class AgentService:
+class AgentService(PipelineRpcs):
     """One method per RPC, named as in the proto; the door has established the caller before."""
 
     def __init__(
@@ -27,8 +30,11 @@ class AgentService:
         issuer: Issuer,
         tasks: TaskDesk,
         leases: LeaseDesk,
+        plans: PlanDesk,
+        delegations: DelegationDesk,
         connectors: Callable[[str], Connector | None],
     ) -> None:
+        super().__init__(plans, delegations)
         self._issuer = issuer
         self._tasks = tasks
         self._leases = leases

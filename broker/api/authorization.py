@@ -33,6 +33,10 @@ class Relation(StrEnum):
     TASK_CREATOR = "the task's creator"
     TASK_PARTICIPANT = "the task's creator or a participant"
     LEASE_HOLDER = "the lease's holder"
+    LEASE_CHAIN = "the lease's holder, or who handed on what it is a part of"
+    DELEGATOR = "in the chain of the delegation"
+    PLANNER = "the task's creator or a participant, with the role planner"
+    VALIDATOR = "the task's creator or a participant, with the role validator"
     OWN_ONLY = "sees only its own"
 
 
@@ -49,10 +53,17 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_AGENTS}/HoldTask": (Allowed.REGISTERED_AGENT, Relation.TASK_CREATOR),
         f"/{_AGENTS}/RequestCredential": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
         f"/{_AGENTS}/ConfirmDelivery": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
-        f"/{_AGENTS}/GetLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
+        f"/{_AGENTS}/GetLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_CHAIN),
         f"/{_AGENTS}/ListLeases": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
         f"/{_AGENTS}/WatchLeases": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
-        f"/{_AGENTS}/RevokeLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
+        f"/{_AGENTS}/RevokeLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_CHAIN),
+        f"/{_AGENTS}/RegisterPlan": (Allowed.REGISTERED_AGENT, Relation.PLANNER),
+        f"/{_AGENTS}/ValidatePlan": (Allowed.REGISTERED_AGENT, Relation.VALIDATOR),
+        f"/{_AGENTS}/GetPlan": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
+        f"/{_AGENTS}/ListPlans": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
+        f"/{_AGENTS}/DelegateLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
+        f"/{_AGENTS}/RevokeDelegation": (Allowed.REGISTERED_AGENT, Relation.DELEGATOR),
+        f"/{_AGENTS}/ListDelegations": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
         f"/{_PEOPLE}/GetOperator": (Allowed.OPERATOR, Relation.OWN_ONLY),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
@@ -72,7 +83,18 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
 # What changes something. Through a proxy each needs a request_id of its own.
 CHANGES: Final = frozenset(
     f"/{_AGENTS}/{name}"
-    for name in ("StartTask", "CompleteTask", "HoldTask", "RequestCredential", "ConfirmDelivery", "RevokeLease")
+    for name in (
+        "StartTask",
+        "CompleteTask",
+        "HoldTask",
+        "RequestCredential",
+        "ConfirmDelivery",
+        "RevokeLease",
+        "RegisterPlan",
+        "ValidatePlan",
+        "DelegateLease",
+        "RevokeDelegation",
+    )
 )
 
 

@@ -39,9 +39,11 @@ from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
+from broker.issuance.delegations import DelegationDesk
 from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
+from broker.issuance.plans import PlanDesk
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.tasks import TaskDesk
 from broker.keys import FileKeyRing
@@ -187,7 +189,7 @@ class Brokerd:
         And, where it is switched on, the people's.
         """
         config = self._config
-        limits = config.limits
+        limits, bounds = config.limits, config.limits.of_tasks
         kick = self._revoker.kick
         self._issuer = Issuer(
             store,
@@ -198,6 +200,7 @@ class Brokerd:
             self._rng,
             issue_timeout=limits.issue_timeout,
             confirm_within=limits.confirm_within,
+            limits=bounds,
         )
         tasks = TaskDesk(
             store,
@@ -216,7 +219,9 @@ class Brokerd:
         def agents(identify: Identify) -> AgentsEntrance:
             return AgentsEntrance(identify, self._files, self._clock, config.tenant)
 
-        service = AgentService(self._issuer, tasks, leases, self._pool.find)
+        plans = PlanDesk(store, self._clock, self._rng, limits=bounds, default_life=limits.default_plan_duration)
+        delegations = DelegationDesk(store, kick, self._clock, self._rng, limits=bounds)
+        service = AgentService(self._issuer, tasks, leases, plans, delegations, self._pool.find)
         rpcs = limits.max_concurrent_rpcs
         servers = [AgentServer(door(agents(self._identify)), service, max_concurrent_rpcs=rpcs)]
         if self._proxies is not None:

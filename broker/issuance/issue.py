@@ -27,6 +27,7 @@ from broker.errors import (
 )
 from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
+from broker.issuance.citations import cite
 from broker.issuance.gate import Gate
 from broker.issuance.situation import Situations, seen
 from broker.issuance.waiting import until
@@ -36,7 +37,21 @@ from broker.lease.machine import Event
 from broker.policy.decision import Decision
 from broker.policy.facts import RequestFacts, Situation
 from broker.policy.recorded import known
-from broker.ports import Attempt, Clock, Connector, EndCause, Handle, Intent, Issued, Lease, LeaseStore, Opened, Rng
+from broker.ports import (
+    DEFAULT_LIMITS,
+    Attempt,
+    Clock,
+    Connector,
+    EndCause,
+    Handle,
+    Intent,
+    Issued,
+    Lease,
+    Ledger,
+    Opened,
+    Rng,
+    TaskLimits,
+)
 from broker.scope.bind import bind
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
@@ -75,7 +90,7 @@ class Issuer:
 
     def __init__(
         self,
-        store: LeaseStore,
+        store: Ledger,
         connectors: Callable[[str], Connector | None],
         kick: Callable[[str], None],
         gate: Gate,
@@ -84,6 +99,7 @@ class Issuer:
         *,
         issue_timeout: timedelta,
         confirm_within: timedelta = CONFIRM_WITHIN,
+        limits: TaskLimits = DEFAULT_LIMITS,
     ) -> None:
         self._store = store
         self._situations = Situations(store)
@@ -94,6 +110,7 @@ class Issuer:
         self._rng = rng
         self._issue_timeout = issue_timeout
         self._confirm_within = confirm_within
+        self._limits = limits
         self._in_flight: set[asyncio.Task[Grant]] = set()
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
@@ -161,6 +178,8 @@ class Issuer:
         name = self._rng.id()
         attempt_id = ATTEMPT_PREFIX + name
         expires_at = caller.now + admitted.scope.ttl
+        if admitted.situation.latest_end is not None:
+            expires_at = min(expires_at, admitted.situation.latest_end)
         handle = admitted.connector.prepare(admitted.scope, attempt_id, caller.id, expires_at)
         return Intent(
             tenant=caller.tenant,
@@ -185,6 +204,8 @@ class Issuer:
                 "principal": caller.agent.principal,
                 "decided_on": _decided_on(caller, admitted.scope, admitted.situation),
             },
+            citation=cite(caller, request, admitted.scope),
+            limits=self._limits,
         )
 
     async def _validated(self, caller: Caller, request: AccessRequest) -> Grant:
@@ -389,6 +410,8 @@ def _told_by_agent(request: AccessRequest) -> Mapping[str, JsonValue]:
     """What the agent claims about its reasons; long texts by digest only (R7)."""
     told: dict[str, JsonValue] = {
         "step": request.step,
+        "plan_id": request.plan_id,
+        "delegation_id": request.delegation_id,
         "intent": request.intent,
         "reason": request.reason,
         "ticket": request.ticket,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from functools import partial
 
+import orjson
+
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
 from broker.ports import EndCause, NewTask, Task, TaskState
@@ -115,6 +117,11 @@ def task_ended(task_id: str) -> WrongState:
 def is_over(row: TaskRow, now_ms: int) -> bool:
     """Closed, or due to be: nothing may be granted under it any more."""
     return row.state != TaskState.OPEN or row.ends_at is None or now_ms >= row.ends_at
+
+
+def takes_part(row: TaskRow, agent: str) -> bool:
+    """Whether ``agent`` is the task's creator or a participant."""
+    return agent in orjson.loads(row.participants)
 
 
 def over_cause(row: TaskRow) -> EndCause:

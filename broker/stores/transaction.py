@@ -95,6 +95,8 @@ class Transaction(View):
         self.careful = False
         # Attempts whose postponement could not be written, with the time (ms) until which they rest.
         self.resting: dict[tuple[str, str], int] = {}
+        # (tenant, id) of leases whose credentials this operation has ended, with the time (ms); see subtree_ops.py.
+        self.ended: dict[tuple[str, str], int] = {}
 
     def shielded(self, act: Callable[[], bool]) -> bool:
         """Do ``act`` for one row of many; False, and undone, where that one row cannot be written.
