@@ -733,11 +733,12 @@ class PipelineStore(Protocol):
     What an intent cites is checked in its transaction, and consumed by it. A plan: of the intent's task (NotFound
     PLAN_NOT_FOUND), confirmed and within its deadline (WrongState PLAN_NOT_CONFIRMED, PLAN_REJECTED, PLAN_LAPSED),
     with such a step (InvalidInput PLAN_STEP_UNKNOWN) that covers the request (Denied PLAN_EXCEEDED) and that nobody
-    has used (WrongState PLAN_STEP_USED), by an executor (Denied AGENT_ROLE_REQUIRED) who neither planned nor validated it
-    (Denied PLAN_SAME_PRINCIPAL). A delegation: given to the holder on this task (NotFound DELEGATION_NOT_FOUND), its
-    lease alive and itself not over (WrongState DELEGATION_ENDED), covering the request (Denied DELEGATION_EXCEEDED),
-    not used (WrongState DELEGATION_USED); what the lease got by a plan stays bound to that plan's separation of
-    duties. Used is what a lease was opened for, unless that ended without its agent ever having had the credential.
+    has used (WrongState PLAN_STEP_USED), by an executor (Denied AGENT_ROLE_REQUIRED) who neither planned nor validated
+    it (Denied PLAN_SAME_PRINCIPAL). A delegation: given to the holder on this task (NotFound DELEGATION_NOT_FOUND),
+    its lease alive and itself not over (WrongState DELEGATION_ENDED), covering the request (Denied
+    DELEGATION_EXCEEDED), not used (WrongState DELEGATION_USED); what the lease got by a plan stays bound to that plan's
+    separation of duties. Used is what a lease was opened for, unless that ended without its agent ever having had the
+    credential.
 
     When the credential of a lease is ended, for whatever cause, the leases that are parts of it are ended in the same
     transaction (PARENT_ENDED), and theirs.

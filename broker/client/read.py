@@ -27,6 +27,9 @@ MIRRORS: dict[str, type] = {
     "broker.api.v1.Task": model.TaskFacts,
     "broker.api.v1.Lease": model.Lease,
     "broker.api.v1.LeaseEvent": model.LeaseEvent,
+    "broker.api.v1.PlannedAction": model.PlannedAction,
+    "broker.api.v1.Plan": model.Plan,
+    "broker.api.v1.Delegation": model.Delegation,
     "broker.api.v1.CompleteTaskResponse": model.Completion,
     "broker.api.v1.Decision": model.Decision,
 }

@@ -105,7 +105,7 @@ def delegation_not_found(delegation_id: str) -> NotFound:
     return NotFound(
         Reason.DELEGATION_NOT_FOUND,
         f"there is no delegation {delegation_id!a} of yours.",
-        hint="`broker delegations` lists what you gave and were given on a task.",
+        hint="`broker delegations list` shows what you gave and were given on a task.",
         metadata={"delegationId": delegation_id},
     )
 

@@ -146,7 +146,7 @@ def test_exactly_what_was_planned_and_less() -> None:
     ("plan", "changes", "family", "reason"),
     [
         ({}, {"task_id": "task-2"}, NotFound, Reason.PLAN_NOT_FOUND),
-        ({}, {"roles": {"planner", "validator"}}, Denied, Reason.ROLE_REQUIRED),
+        ({}, {"roles": {"planner", "validator"}}, Denied, Reason.AGENT_ROLE_REQUIRED),
         ({}, {"executor": PETE}, Denied, Reason.PLAN_SAME_PRINCIPAL),
         ({}, {"executor": VERA}, Denied, Reason.PLAN_SAME_PRINCIPAL),
         # Two pods of one pattern, and one workload whose entry was renamed.

@@ -320,7 +320,7 @@ class StepContract(WithTask):
             asked = cited(intent(now=3, holder=who), plan=plan.id)
             await refused_all(store, asked, Denied, Reason.PLAN_SAME_PRINCIPAL)
         asked = cited(intent(now=3), plan=plan.id, roles=frozenset({"reader"}))
-        await refused_all(store, asked, Denied, Reason.ROLE_REQUIRED)
+        await refused_all(store, asked, Denied, Reason.AGENT_ROLE_REQUIRED)
         await refused_all(store, cited(intent(now=3, holder=EVE), plan=plan.id), NotFound, Reason.TASK_NOT_FOUND)
 
     async def test_beyond_the_plan(self, store: Ledger) -> None:
@@ -524,7 +524,7 @@ class DelegationContract(WithTask):
             await refused(store, store.delegate(handed), Denied, Reason.PLAN_SAME_PRINCIPAL)
         made = await store.delegate(hand_on(created_at=at(5)))
         reader = cited(intent("2", now=6, ttl=30, holder=BOB), delegation=made.id, roles=frozenset({"reader"}))
-        await refused_all(store, reader, Denied, Reason.ROLE_REQUIRED)
+        await refused_all(store, reader, Denied, Reason.AGENT_ROLE_REQUIRED)
         child = await granted(store, cited(intent("3", now=6, ttl=30, holder=BOB), delegation=made.id))
         assert (child.plan_id, child.delegation_id) == (plan.id, made.id)
         # The part does not use the step a second time, and does not free it.
