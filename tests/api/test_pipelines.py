@@ -18,13 +18,13 @@ from tests.api.served import (
     Served,
     ask,
     error_info,
-    eventually,
     private,
     reason,
     serve,
     start_task,
     write_config,
 )
+from tests.patience import eventually
 
 PLANNER, VALIDATOR, EXECUTOR, SECOND, READER = (
     f"spiffe://{DOMAIN}/agent/{name}" for name in ("planner", "validator", "executor", "second", "reader")
@@ -253,13 +253,13 @@ async def test_what_was_not_confirmed_gives_nothing(served: Served) -> None:
     await refused(served, pipeline.executor.RequestCredential(asked), "PLAN_REJECTED")
     await refused(served, pipeline.validator.ValidatePlan(verdict(undecided)), "PLAN_DECIDED")
     short = await pipeline.planner.RegisterPlan(planned(pipeline.task, name="p3", valid_for={"seconds": 1}))
-    await pipeline.validator.ValidatePlan(verdict(short))
 
     async def lapsed() -> bool:
         now = await pipeline.executor.GetPlan(plan_pb2.GetPlanRequest(plan_id=short.id))
         return bool(now.state == plan_pb2.Plan.STATE_LAPSED)
 
     await eventually(lapsed)
+    await refused(served, pipeline.validator.ValidatePlan(verdict(short)), "PLAN_LAPSED")
     await refused(served, pipeline.executor.RequestCredential(pipeline.ask(plan_id=short.id)), "PLAN_LAPSED")
 
 

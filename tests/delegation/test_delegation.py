@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.delegation.delegation import Delegation, check_hand_over, check_redemption, handed
@@ -129,6 +129,7 @@ PARTS = st.sampled_from(["orders", "orders/eu", "orders/eu/de", "orders/us", "al
 ENDS = st.integers(0, 6).map(lambda minutes: NOW + timedelta(minutes=minutes))
 
 
+@settings(deadline=None)
 @given(PARTS, PARTS, PARTS, ENDS, ENDS, ENDS)
 def test_whatever_is_redeemed_lies_within_the_live_lease(
     held: str, given_: str, wanted: str, held_until: datetime, given_until: datetime, wanted_until: datetime

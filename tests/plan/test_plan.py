@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import BrokerError, Denied, InvalidInput, NotFound, Reason, WrongState
@@ -77,11 +77,13 @@ ACTIONS = st.lists(st.builds(Action, TEXTS, REACHES), max_size=3)
 SAID = st.tuples(st.sampled_from(["task-1", "task-2"]), st.sampled_from([PETE, VERA]), TEXTS, ACTIONS)
 
 
+@settings(deadline=None)
 @given(SAID, SAID)
 def test_two_plans_have_one_digest_exactly_if_they_say_the_same(one: Any, other: Any) -> None:
     assert (plan_digest(*one) == plan_digest(*other)) == (one == other)
 
 
+@settings(deadline=None)
 @given(ACTIONS)
 def test_an_action_is_stored_and_read_back_as_it_was(actions: list[Action]) -> None:
     assert [action_of(dict(action.canonical())) for action in actions] == actions
@@ -170,6 +172,7 @@ def test_anything_else_is_refused_by_name(
     assert refused.value.reason is reason
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([EMIL.id, PETE.id, VERA.id, "spiffe://d/x"]), st.sampled_from(["emil", "pete", "vera", "planned"])
 )

@@ -58,6 +58,7 @@ REACHES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(REACHES)
 def test_reflexive(one: Reach) -> None:
     assert excesses(one, one, COMPARED) == ()
@@ -85,6 +86,7 @@ def narrower(draw: st.DrawFn, of: Reach) -> Reach:
     )
 
 
+@settings(deadline=None)
 @given(st.data(), REACHES)
 def test_transitive(data: st.DataObject, outer: Reach) -> None:
     middle = data.draw(narrower(outer))
@@ -94,7 +96,7 @@ def test_transitive(data: st.DataObject, outer: Reach) -> None:
     assert contains(outer, inner, COMPARED)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.data(), REACHES, REACHES)
 def test_transitive_on_what_was_not_made_to_fit(data: st.DataObject, one: Reach, other: Reach) -> None:
     third = data.draw(st.one_of(REACHES, narrower(other)))
@@ -102,6 +104,7 @@ def test_transitive_on_what_was_not_made_to_fit(data: st.DataObject, one: Reach,
         assert contains(one, third, COMPARED)
 
 
+@settings(deadline=None)
 @given(st.data(), REACHES)
 def test_antisymmetric(data: st.DataObject, one: Reach) -> None:
     other = data.draw(narrower(one))
