@@ -141,9 +141,9 @@ class Lease:
     attempt_count: int
     revoke_failures: int
     next_due_time: datetime | None
-    plan_id: str
-    parent_lease_id: str
-    delegation_id: str
+    plan_id: str = ""  # the plan that it, or the lease it is a part of, was granted by
+    parent_lease_id: str = ""  # the lease that it is a part of, and ends with
+    delegation_id: str = ""  # by which it is
 
     @property
     def may_be_alive(self) -> bool:
