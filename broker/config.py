@@ -23,6 +23,7 @@ from broker.files import Document, Duration, Model, Problem, Problems, Reference
 from broker.files.public_keys import ed25519_public_key
 from broker.identity.operator import Role
 from broker.identity.spiffe_id import SpiffeId, is_trust_domain
+from broker.ports import TaskLimits
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,253}\Z", re.ASCII)
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z", re.ASCII)
@@ -230,6 +231,25 @@ class Limits(Model):
     )
     drain_timeout: Duration = Field(timedelta(seconds=30), description="After SIGTERM.")
     workers_per_connector: Annotated[int, Field(ge=1, le=256)] = 16
+    max_attempts_per_lease: Count = Field(10, description="How often one request is retried under its id.")
+    max_leases_per_task: Count = Field(1_000, description="In all: ended ones count. So do the next three.")
+    max_plans_per_task: Count = 20
+    max_delegations_per_task: Count = 100
+    max_delegations_per_lease: Count = 10
+    max_delegation_depth: Annotated[int, Field(ge=0, le=16)] = Field(1, description="Hand-overs in a row; 0: none.")
+    default_plan_duration: Duration = Field(timedelta(hours=1), description="After it a plan lapses.")
+
+    @property
+    def of_tasks(self) -> TaskLimits:
+        """What of them bounds a task and its leases."""
+        return TaskLimits(
+            attempts_per_lease=self.max_attempts_per_lease,
+            leases_per_task=self.max_leases_per_task,
+            plans_per_task=self.max_plans_per_task,
+            delegations_per_task=self.max_delegations_per_task,
+            delegations_per_lease=self.max_delegations_per_lease,
+            delegation_depth=self.max_delegation_depth,
+        )
 
 
 class Revocation(Model):

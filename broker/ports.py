@@ -18,14 +18,20 @@ from broker.approval.machine import RequestState
 from broker.approval.rules import ApprovalRule
 from broker.approval.separation import Interest
 from broker.audit.event import AuditEvent
+from broker.delegation.delegation import Delegation
 from broker.identity.agent import Person, Registry
 from broker.identity.denied import DenyList
+from broker.identity.party import Party
 from broker.lease.credential import Contract, Credential
 from broker.lease.machine import Event, State
+from broker.plan.machine import PlanEvent
+from broker.plan.plan import Action, Plan
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Decision
 from broker.scope.canonical import JsonValue
+from broker.scope.containment import Reach
 from broker.scope.model import Scope, ScopeTemplate
+from broker.scope.narrowing import Narrowings
 from broker.scope.request import AccessRequest
 from broker.suspension.suspension import Kind, Subject, Suspension
 
@@ -250,6 +256,8 @@ class EndCause(StrEnum):
     SUSPENDED = "SUSPENDED"  # operators stopped its holder, its task, what it is for, or everything
     HOLDER_DENIED = "HOLDER_DENIED"  # operators denied its holder, or the certificate that asked for it
     NEVER_ISSUED = "NEVER_ISSUED"  # proof that nothing was made
+    PARENT_ENDED = "PARENT_ENDED"  # the credential of the lease that it is a part of was ended
+    DELEGATION_REVOKED = "DELEGATION_REVOKED"  # who had handed it on took it back
 
 
 class TaskState(StrEnum):
@@ -357,6 +365,38 @@ class Lease:
     failures: int  # of revoking, in a row
     next_due: datetime | None
     svid_serial: str  # of the certificate that asked for the latest attempt: hex, lower case, or empty
+    plan_id: str = ""  # the plan that it, or the lease it is a part of, was granted by
+    parent_lease_id: str = ""  # the lease that it is a part of
+    delegation_id: str = ""  # by which
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLimits:
+    """How much one task, or one lease of it, may come to in all; ended ones count. Retries and chains have an end."""
+
+    attempts_per_lease: int = 10
+    leases_per_task: int = 1_000
+    plans_per_task: int = 20
+    delegations_per_task: int = 100
+    delegations_per_lease: int = 10
+    delegation_depth: int = 1  # hand-overs in a row
+
+
+# The bounds where nobody configured others.
+DEFAULT_LIMITS = TaskLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """What a request rests on besides its own: a step of a plan, or a delegation. Never both."""
+
+    plan_id: str
+    delegation_id: str
+    party: Party  # who cites it
+    roles: frozenset[str]
+    reach: Reach  # what the request would reach
+    planned: Reach  # the same, without what the executor's identity fills in
+    compared: Narrowings
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,8 +429,9 @@ class Intent:
 
     ``handle`` was prepared for ``attempt_id``. The transaction refuses (Denied SUSPENDED; WrongState TASK_ENDED,
     TASK_ENDS_TOO_SOON; NotFound TASK_NOT_FOUND where the holder is no participant; Conflict
-    REQUEST_ID_REUSED, REQUEST_IN_FLIGHT; WrongState LEASE_ENDED; Exhausted QUOTA_LIVE_LEASES; NotReady
-    SITUATION_MOVED where what was ``seen`` is not so any more) and then nothing at all is written.
+    REQUEST_ID_REUSED, REQUEST_IN_FLIGHT; WrongState LEASE_ENDED; Exhausted QUOTA_LIVE_LEASES,
+    LIMIT_ATTEMPTS_PER_LEASE, LIMIT_LEASES_PER_TASK; NotReady SITUATION_MOVED where what was ``seen`` is not so any
+    more; and what ``citation`` does not cover, see :class:`PipelineStore`) and then nothing at all is written.
     """
 
     tenant: str
@@ -413,6 +454,8 @@ class Intent:
     audit: Mapping[str, JsonValue]  # what the LEASE_INTENT event shall say beyond what the rows say
     seen: Seen | None = None  # None: the decision was made on nothing that other requests could move
     redeems: Redemption | None = None  # the approved access request that funds it
+    citation: Citation | None = None
+    limits: TaskLimits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -850,7 +893,10 @@ class LeaseStore(Protocol):
 
     # -- reading
     async def get_lease(self, tenant: str, lease_id: str, holder: str) -> Lease:
-        """Raises NotFound (LEASE_NOT_FOUND) also where ``holder`` is somebody else."""
+        """Raises NotFound (LEASE_NOT_FOUND) also where ``holder`` is somebody else.
+
+        Who handed on what the lease is a part of sees it like its holder.
+        """
         ...
 
     async def list_leases(self, filter_: LeaseFilter, after: str, limit: int) -> Sequence[Lease]:
@@ -910,6 +956,114 @@ class LeaseStore(Protocol):
     async def close(self) -> None:
         """Commit what is queued and close."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewPlan:
+    """What is needed to register a plan; id, times and digest were chosen by the caller."""
+
+    tenant: str
+    id: str
+    request_id: str  # same (planner, request_id): the same plan; other content: Conflict
+    request_digest: str
+    task_id: str
+    planner: Party
+    text: str
+    actions: tuple[Action, ...]
+    digest: str
+    created_at: datetime
+    deadline: datetime  # at most the task's, whatever stands here
+    max_plans: int  # of this task
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelegation:
+    """What is needed to hand on a part of a lease; id and time were chosen by the caller."""
+
+    tenant: str
+    id: str
+    request_id: str  # same (delegator, request_id): the same delegation; other content: Conflict
+    request_digest: str
+    lease_id: str
+    delegator: Party
+    delegate: Party
+    template_digest: str  # of the template in force, which ``compared`` is of
+    resource: str
+    parameters: Mapping[str, str]
+    further: int
+    compared: Narrowings
+    created_at: datetime
+    expires_at: datetime | None  # None: when the lease does
+    limits: TaskLimits
+
+
+class PipelineStore(Protocol):
+    """Plans and delegations: in one database with, and by the same rules as, :class:`LeaseStore`.
+
+    What an intent cites is checked in its transaction, and consumed by it. A plan: of the intent's task (NotFound
+    PLAN_NOT_FOUND), confirmed and within its deadline (WrongState PLAN_NOT_CONFIRMED, PLAN_REJECTED, PLAN_LAPSED),
+    with such a step (InvalidInput PLAN_STEP_UNKNOWN) that covers the request (Denied PLAN_EXCEEDED) and that nobody
+    has used (WrongState PLAN_STEP_USED), by an executor (Denied AGENT_ROLE_REQUIRED) who neither planned nor validated
+    it (Denied PLAN_SAME_PRINCIPAL). A delegation: given to the holder on this task (NotFound DELEGATION_NOT_FOUND),
+    its lease alive and itself not over (WrongState DELEGATION_ENDED), covering the request (Denied
+    DELEGATION_EXCEEDED), not used (WrongState DELEGATION_USED); what the lease got by a plan stays bound to that plan's
+    separation of duties. Used is what a lease was opened for, unless that ended without its agent ever having had the
+    credential.
+
+    When the credential of a lease is ended, for whatever cause, the leases that are parts of it are ended in the same
+    transaction (PARENT_ENDED), and theirs.
+    """
+
+    # -- plans
+    async def register_plan(self, new: NewPlan) -> Plan:
+        """Keep a plan. NotFound (TASK_NOT_FOUND) where the planner has no part, WrongState (TASK_ENDED), Exhausted."""
+        ...
+
+    async def decide_plan(
+        self, tenant: str, plan_id: str, event: PlanEvent, digest: str, validator: Party, reason: str, now: datetime
+    ) -> Plan:
+        """CONFIRM or REJECT exactly what ``digest`` names. Exactly one decision stands; repeating it is harmless.
+
+        Raises NotFound (PLAN_NOT_FOUND) for whoever has no part in its task, InvalidInput (PLAN_DIGEST_MISMATCH),
+        Denied (PLAN_SAME_PRINCIPAL), WrongState (PLAN_DECIDED, PLAN_LAPSED, TASK_ENDED).
+        """
+        ...
+
+    async def get_plan(self, tenant: str, plan_id: str) -> Plan:
+        """Raises NotFound (PLAN_NOT_FOUND)."""
+        ...
+
+    async def task_plans(self, tenant: str, task_id: str) -> Sequence[Plan]:
+        """The plans of a task, oldest first."""
+        ...
+
+    # -- delegations
+    async def delegate(self, new: NewDelegation) -> Delegation:
+        """Hand on a part of a live lease.
+
+        Raises NotFound (LEASE_NOT_FOUND) for another's lease, WrongState (LEASE_ENDED, TASK_ENDED), Denied
+        (DELEGATE_NOT_PARTICIPANT, DELEGATION_TOO_DEEP, DELEGATION_EXCEEDED, PLAN_SAME_PRINCIPAL), InvalidInput
+        (DELEGATION_CIRCULAR), Exhausted (LIMIT_DELEGATIONS).
+        """
+        ...
+
+    async def revoke_delegation(self, tenant: str, delegation_id: str, delegator: str, now: datetime) -> Delegation:
+        """Take it back, and end what was issued by it; for whoever is in its chain. Repeating it is harmless."""
+        ...
+
+    async def redeemable(
+        self, tenant: str, delegation_id: str, delegate: Party, now: datetime
+    ) -> tuple[Delegation, Lease]:
+        """A delegation that ``delegate`` could redeem now, and the live lease it is a part of."""
+        ...
+
+    async def task_delegations(self, tenant: str, task_id: str, agent: str) -> Sequence[Delegation]:
+        """The delegations of a task that ``agent`` gave, or was given, oldest first."""
+        ...
+
+
+class Ledger(LeaseStore, PipelineStore, Protocol):
+    """Both in one: what the whole of issuing works on."""
 
 
 class AuditSink(Protocol):

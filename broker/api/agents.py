@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from broker.api import convert, convert_requests
+from broker.api.agents_pipelines import PipelineRpcs
 from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_pb2, task_pb2
 from broker.errors import InvalidInput, Reason
 from broker.issuance.caller import Caller
+from broker.issuance.delegations import DelegationDesk
 from broker.issuance.issue import Grant, Issuer
 from broker.issuance.leases import LeaseDesk
+from broker.issuance.plans import PlanDesk
 from broker.issuance.requests import RequestDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
 from broker.lease.sealing import SealedTo
@@ -21,7 +24,7 @@ from broker.ports import Connector
 DEFAULT_PAGE = 100
 
 
-class AgentService:
+class AgentService(PipelineRpcs):
     """One method per RPC, named as in the proto; the door has established the caller before."""
 
     def __init__(
@@ -30,8 +33,11 @@ class AgentService:
         tasks: TaskDesk,
         leases: LeaseDesk,
         requests: RequestDesk,
+        plans: PlanDesk,
+        delegations: DelegationDesk,
         connectors: Callable[[str], Connector | None],
     ) -> None:
+        super().__init__(plans, delegations)
         self._issuer = issuer
         self._tasks = tasks
         self._leases = leases

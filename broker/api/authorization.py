@@ -36,6 +36,10 @@ class Relation(StrEnum):
     REQUEST_HOLDER = "who filed the access request"
     ASKED = "in a group that the access request asks, or the agent's owner"
     ASKED_AND_APART = "in a group that the access request asks, without a part in it"
+    LEASE_CHAIN = "the lease's holder, or who handed on what it is a part of"
+    DELEGATOR = "in the chain of the delegation"
+    PLANNER = "the task's creator or a participant, with the role planner"
+    VALIDATOR = "the task's creator or a participant, with the role validator"
     OWN_ONLY = "sees only its own"
 
 
@@ -57,10 +61,17 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_AGENTS}/WithdrawAccessRequest": (Allowed.REGISTERED_AGENT, Relation.REQUEST_HOLDER),
         f"/{_AGENTS}/RedeemAccessRequest": (Allowed.REGISTERED_AGENT, Relation.REQUEST_HOLDER),
         f"/{_AGENTS}/ConfirmDelivery": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
-        f"/{_AGENTS}/GetLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
+        f"/{_AGENTS}/GetLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_CHAIN),
         f"/{_AGENTS}/ListLeases": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
         f"/{_AGENTS}/WatchLeases": (Allowed.REGISTERED_AGENT, Relation.OWN_ONLY),
-        f"/{_AGENTS}/RevokeLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
+        f"/{_AGENTS}/RevokeLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_CHAIN),
+        f"/{_AGENTS}/RegisterPlan": (Allowed.REGISTERED_AGENT, Relation.PLANNER),
+        f"/{_AGENTS}/ValidatePlan": (Allowed.REGISTERED_AGENT, Relation.VALIDATOR),
+        f"/{_AGENTS}/GetPlan": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
+        f"/{_AGENTS}/ListPlans": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
+        f"/{_AGENTS}/DelegateLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
+        f"/{_AGENTS}/RevokeDelegation": (Allowed.REGISTERED_AGENT, Relation.DELEGATOR),
+        f"/{_AGENTS}/ListDelegations": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
         f"/{_PEOPLE}/GetOperator": (Allowed.OPERATOR, Relation.OWN_ONLY),
         f"/{_PEOPLE}/Suspend": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/Resume": (Allowed.OPERATOR, Relation.NONE),
@@ -103,6 +114,10 @@ CHANGES: Final = frozenset(
         "RedeemAccessRequest",
         "ConfirmDelivery",
         "RevokeLease",
+        "RegisterPlan",
+        "ValidatePlan",
+        "DelegateLease",
+        "RevokeDelegation",
     )
 )
 

@@ -66,6 +66,8 @@ def access_request(message: service.RequestCredentialRequest) -> AccessRequest:
         tool_call=message.tool_call,
         plan=message.plan,
         recipient_public_key=_recipient(message.recipient_public_key),
+        plan_id=message.plan_id,
+        delegation_id=message.delegation_id,
     )
 
 
@@ -84,14 +86,14 @@ def timestamp(value: datetime) -> Timestamp:
     return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
 
 
-def duration_message(value: timedelta) -> Duration:
+def to_duration(value: timedelta) -> Duration:
     """A timedelta as a Duration."""
     micros = value // _MICROSECOND
     return Duration(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
 
 
-def optional_timestamp(value: datetime | None) -> Timestamp | None:
-    """Like :func:`timestamp`; None stays None."""
+def optional(value: datetime | None) -> Timestamp | None:
+    """A time as a Timestamp; None stays None."""
     return None if value is None else timestamp(value)
 
 
@@ -108,8 +110,8 @@ def task(value: Task) -> task_pb2.Task:
         deadline=timestamp(value.deadline),
         state=f"STATE_{value.state}",
         end_cause=value.cause or "",
-        end_time=optional_timestamp(value.ended_at),
-        hold_grace=duration_message(value.hold_grace) if value.hold_grace else None,
+        end_time=optional(value.ended_at),
+        hold_grace=to_duration(value.hold_grace) if value.hold_grace else None,
         task_type=value.task_type,
     )
 
@@ -137,12 +139,15 @@ def lease(value: Lease) -> lease_pb2.Lease:
         end_cause=value.cause or "",
         create_time=timestamp(value.created_at),
         expire_time=timestamp(value.expires_at),
-        confirm_by=optional_timestamp(value.confirm_by),
-        end_time=optional_timestamp(value.ended_at),
+        confirm_by=optional(value.confirm_by),
+        end_time=optional(value.ended_at),
         attempt_id=value.attempt_id,
         attempt_count=value.attempts,
         revoke_failures=value.failures,
-        next_due_time=optional_timestamp(value.next_due),
+        next_due_time=optional(value.next_due),
+        plan_id=value.plan_id,
+        parent_lease_id=value.parent_lease_id,
+        delegation_id=value.delegation_id,
     )
 
 
@@ -206,10 +211,10 @@ def contract(value: Contract) -> contract_pb2.RevocationContract:
     return contract_pb2.RevocationContract(
         contract_class=f"CONTRACT_CLASS_{value.cls}",
         binding=f"BINDING_{value.binding}",
-        ttl_floor=duration_message(value.ttl_floor),
-        ttl_ceiling=duration_message(value.ttl_ceiling),
-        bound_on_expiry=duration_message(value.on_expiry),
-        bound_on_revoke=None if value.on_revoke is None else duration_message(value.on_revoke),
+        ttl_floor=to_duration(value.ttl_floor),
+        ttl_ceiling=to_duration(value.ttl_ceiling),
+        bound_on_expiry=to_duration(value.on_expiry),
+        bound_on_revoke=None if value.on_revoke is None else to_duration(value.on_revoke),
         if_broker_dead=value.broker_dead,
         if_upstream_dead=value.upstream_dead,
     )
@@ -226,7 +231,7 @@ def template(value: ScopeTemplate, promised: Contract | None) -> template_pb2.Sc
         resource=_parameter(value.resource),
         access=value.access,
         actions=value.actions,
-        max_ttl=duration_message(value.max_ttl),
+        max_ttl=to_duration(value.max_ttl),
         required_fields=sorted(value.mandatory),
         parameters=[
             *(_parameter(each) for each in value.parameters.values()),

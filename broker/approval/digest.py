@@ -24,7 +24,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """One request with everything that decided about it. ``plan_id`` and ``delegation_id`` are empty without one."""
+    """One request with everything that decided about it."""
 
     tenant: str
     holder: str  # SPIFFE ID
@@ -35,8 +35,6 @@ class Terms:
     policy_digest: str
     gates: tuple[str, ...]  # ids of the policies that made it need approval
     approvals: tuple[str, ...]  # the approvals needed, by name
-    plan_id: str = ""
-    delegation_id: str = ""
 
     def canonical(self) -> bytes:
         """The canonical bytes."""
@@ -63,8 +61,8 @@ class Terms:
                 "tool_call": text_digest(request.tool_call),
                 "plan": text_digest(request.plan),
                 "recipient_public_key": request.recipient_public_key.hex(),
-                "plan_id": self.plan_id,
-                "delegation_id": self.delegation_id,
+                "plan_id": request.plan_id,
+                "delegation_id": request.delegation_id,
             }
         )
 
@@ -85,7 +83,7 @@ class Terms:
             **_effect(self.scope),
             "ticket": self.request.ticket,
             "plan": text_digest(self.request.plan),
-            "plan_id": self.plan_id,
+            "plan_id": self.request.plan_id,
         }
         return hashlib.sha256(canonical_json(asked)).hexdigest()
 

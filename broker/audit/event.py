@@ -30,6 +30,13 @@ class EventType(StrEnum):
     LEASE_REVOKED = "lease.revoked"
     LEASE_EXPIRED = "lease.expired"
     LEASE_STUCK = "lease.stuck"
+    PLAN_REGISTERED = "plan.registered"
+    PLAN_CONFIRMED = "plan.confirmed"
+    PLAN_REJECTED = "plan.rejected"
+    PLAN_STEP_USED = "plan.step_used"
+    DELEGATION_GIVEN = "delegation.given"
+    DELEGATION_USED = "delegation.used"
+    DELEGATION_REVOKED = "delegation.revoked"
     DELIVERY_CONFIRMED = "delivery.confirmed"
     ACCESS_REQUESTED = "access.requested"
     ACCESS_VOTED = "access.voted"  # one person's yes or no

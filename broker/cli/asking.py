@@ -33,7 +33,9 @@ _OPTIONS = (
     click.option("--ticket", default="", type=Text(), metavar=_TEXT, help="The ticket."),
     click.option("--prompt", default="", type=Text(), metavar=_TEXT, help="The prompt that led here."),
     click.option("--tool-call", default="", type=Text(), metavar=_TEXT, help="The tool call that needs it."),
-    click.option("--plan", default="", type=Text(), metavar=_TEXT, help="The plan."),
+    click.option("--plan", default="", type=Text(), metavar=_TEXT, help="The plan, in words."),
+    click.option("--plan-id", default="", metavar="PLAN", help="The registered plan that --step is a step of."),
+    click.option("--delegation", "delegation_id", default="", metavar="DELEGATION", help="The delegation to redeem."),
     click.option("--request-id", default="", help="The same id and content again replaces the credential."),
 )
 
@@ -55,6 +57,8 @@ class Asking:
     prompt: str
     tool_call: str
     plan: str
+    plan_id: str
+    delegation_id: str
     request_id: str
 
     def under(self, task_id: str, new_id: Callable[[], str]) -> AccessRequest:
@@ -75,6 +79,8 @@ class Asking:
             prompt=self.prompt,
             tool_call=self.tool_call,
             plan=self.plan,
+            plan_id=self.plan_id,
+            delegation_id=self.delegation_id,
         )
 
 

@@ -43,6 +43,9 @@ AGENTS: Mapping[str, Entry] = {
     "exec": Entry("broker.cli.exec:execute", "Run a command with a credential in its environment."),
     "leases": Entry("broker.cli.leases:leases", "List and follow your leases."),
     "revoke": Entry("broker.cli.leases:revoke", "End a lease now."),
+    "plan": Entry("broker.cli.plan:plan", "Register, look at, confirm and reject plans."),
+    "delegate": Entry("broker.cli.delegate:delegate", "Hand on a part of a lease to another agent."),
+    "delegations": Entry("broker.cli.delegate:delegations", "List what was handed on, and take it back."),
     "doctor": Entry("broker.cli.doctor:doctor", "Find out, step by step, why it does not work."),
 }
 OPERATORS: Mapping[str, Entry] = {

@@ -20,6 +20,8 @@ from broker.client.explain import explain
 from broker.errors import BrokerError, InvalidInput, Reason
 
 MAX_REQUEST_BYTES = 64 * 1024
+# The deadline of a call that waits for nothing but the broker.
+READ_SECONDS = 10.0
 
 # Waits before the second, third and fourth try, in seconds, each spread over [half, one and a half).
 RETRY_WAITS = (0.1, 0.3, 0.9)

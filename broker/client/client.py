@@ -16,7 +16,7 @@ from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.client import read
 from broker.client.approval import ApprovalNeeded, approved, look, refuse_sealed
-from broker.client.calls import Calls
+from broker.client.calls import READ_SECONDS, Calls
 from broker.client.channel import Connection
 from broker.client.hold import Hold
 from broker.client.model import (
@@ -31,6 +31,7 @@ from broker.client.model import (
     ScopeTemplate,
     TaskFacts,
 )
+from broker.client.pipelines import PipelineCalls
 from broker.client.spans import to_duration
 from broker.client.task import Task
 from broker.client.unseal import unsealed
@@ -40,14 +41,13 @@ from broker.lease.sealing import Recipient
 from broker.scope.request import AccessRequest as Asked
 
 # Deadlines in seconds. Issuing waits for an upstream; ending waits as long as it was asked to, and this.
-READ_SECONDS = 10.0
 ISSUE_SECONDS = 30.0
 PAGE_SIZE = 500
 DEFAULT_WAIT = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(seconds=60)
 
 
-class AsyncClient:
+class AsyncClient(PipelineCalls):
     """A connection to the broker as the workload this process is.
 
     Made by :func:`broker.client.connect`; belongs to the event loop it is first used in. Every method
@@ -331,6 +331,8 @@ def _access_request(asked: Asked, recipient: Recipient | None) -> pb.RequestCred
         tool_call=asked.tool_call,
         plan=asked.plan,
         recipient_public_key=b"" if recipient is None else recipient.public_key,
+        plan_id=asked.plan_id,
+        delegation_id=asked.delegation_id,
     )
 
 

@@ -9,7 +9,7 @@ but :attr:`Grant.credential`, whose sensitive fields are :class:`broker.secret.S
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -142,6 +142,9 @@ class Lease:
     attempt_count: int
     revoke_failures: int
     next_due_time: datetime | None
+    plan_id: str = ""  # the plan that it, or the lease it is a part of, was granted by
+    parent_lease_id: str = ""  # the lease that it is a part of, and ends with
+    delegation_id: str = ""  # by which it is
 
     @property
     def may_be_alive(self) -> bool:
@@ -152,6 +155,59 @@ class Lease:
     def only_time_ends_it(self) -> bool:
         """Whether asking the upstream to end it early would be in vain."""
         return self.contract_class == ContractClass.EXPIRY_ONLY
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAction:
+    """What one step of a plan is to get at most. The last three are the broker's."""
+
+    step: str
+    template: str
+    account: str
+    environment: str
+    resource: str
+    ttl: timedelta | None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    template_digest: str = ""
+    access: str = ""
+    permitted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan as the broker knows it. ``digest`` names its text and its actions; neither ever changes."""
+
+    id: str
+    task_id: str
+    planner: str
+    planner_principal: str
+    text: str
+    actions: tuple[PlannedAction, ...]
+    digest: str
+    state: str
+    create_time: datetime | None
+    deadline: datetime | None
+    validator: str
+    validator_principal: str
+    reason: str
+    decide_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """A part of a lease that was handed on. ``chain``: who held it before, the first holder at the front."""
+
+    id: str
+    task_id: str
+    lease_id: str
+    chain: tuple[str, ...]
+    delegate: str
+    resource: str
+    parameters: Mapping[str, str]
+    further: int
+    create_time: datetime | None
+    expire_time: datetime | None
+    revoke_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

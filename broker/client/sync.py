@@ -123,6 +123,9 @@ class Task(Bridge[AsyncTask]):
 
     request = blocking(AsyncTask.request)
     validate = blocking(AsyncTask.validate)
+    register_plan = blocking(AsyncTask.register_plan)
+    plans = blocking(AsyncTask.plans)
+    delegations = blocking(AsyncTask.delegations)
 
     def __enter__(self) -> Self:
         self._loop.run(self._inner.__aenter__())
@@ -170,6 +173,13 @@ class Client(Bridge[AsyncClient]):
     leases = blocking(AsyncClient.leases)
     watch = iterating(AsyncClient.watch)
     revoke = blocking(AsyncClient.revoke)
+    register_plan = blocking(AsyncClient.register_plan)
+    validate_plan = blocking(AsyncClient.validate_plan)
+    plan = blocking(AsyncClient.plan)
+    plans = blocking(AsyncClient.plans)
+    delegate = blocking(AsyncClient.delegate)
+    revoke_delegation = blocking(AsyncClient.revoke_delegation)
+    delegations = blocking(AsyncClient.delegations)
 
     def close(self) -> None:
         """Close the connection and end its thread. Nothing is revoked by it."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Required, Self, TypedDict, TypeVar, Unpack
 
 from broker.api.v1.broker_service_pb2 import StartTaskRequest
 from broker.client.hold import Hold
-from broker.client.model import Completion, Decision, Grant, TaskFacts
+from broker.client.model import Completion, Decision, Delegation, Grant, Plan, PlannedAction, TaskFacts
 from broker.client.spans import parse_span
 from broker.errors import BrokerError, Reason, WrongState
 from broker.scope.request import AccessRequest
@@ -43,6 +43,9 @@ class Ask(TypedDict, total=False):
     prompt: str
     tool_call: str
     plan: str
+    # The registered plan that `step` is a step of, or the delegation that this redeems; not both.
+    plan_id: str
+    delegation_id: str
     # Made if absent. The same one again replaces the credential; with another content it is refused.
     request_id: str
 
@@ -117,7 +120,28 @@ class Task:
             prompt=ask.get("prompt", ""),
             tool_call=ask.get("tool_call", ""),
             plan=ask.get("plan", ""),
+            plan_id=ask.get("plan_id", ""),
+            delegation_id=ask.get("delegation_id", ""),
         )
+
+    async def register_plan(
+        self,
+        text: str,
+        actions: Sequence[PlannedAction],
+        *,
+        valid_for: timedelta | str | None = None,
+        request_id: str = "",
+    ) -> Plan:
+        """Register what is to be done under this task; see :meth:`AsyncClient.register_plan`."""
+        return await self._client.register_plan(self.id, text, actions, valid_for=valid_for, request_id=request_id)
+
+    async def plans(self) -> tuple[Plan, ...]:
+        """The plans of this task, oldest first."""
+        return await self._client.plans(self.id)
+
+    async def delegations(self) -> tuple[Delegation, ...]:
+        """What we gave and were given on this task, oldest first."""
+        return await self._client.delegations(self.id)
 
     async def __aenter__(self) -> Self:
         self._facts = await self._client.start(self._request)

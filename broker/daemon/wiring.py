@@ -42,9 +42,11 @@ from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
 from broker.issuance.approvals import ApprovalDesk
+from broker.issuance.delegations import DelegationDesk
 from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
+from broker.issuance.plans import PlanDesk
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
@@ -195,7 +197,7 @@ class Brokerd:
         And, where it is switched on, the people's.
         """
         config = self._config
-        limits = config.limits
+        limits, bounds = config.limits, config.limits.of_tasks
         kick = self._revoker.kick
         self._issuer = Issuer(
             store,
@@ -207,6 +209,7 @@ class Brokerd:
             issue_timeout=limits.issue_timeout,
             confirm_within=limits.confirm_within,
             denied_cool_down=limits.denied_cool_down,
+            limits=bounds,
         )
         tasks = TaskDesk(
             store,
@@ -226,7 +229,9 @@ class Brokerd:
         def agents(identify: Identify) -> AgentsEntrance:
             return AgentsEntrance(identify, self._files, self._clock, config.tenant)
 
-        service = AgentService(self._issuer, tasks, leases, requests, self._pool.find)
+        plans = PlanDesk(store, self._clock, self._rng, limits=bounds, default_life=limits.default_plan_duration)
+        delegations = DelegationDesk(store, kick, self._clock, self._rng, limits=bounds)
+        service = AgentService(self._issuer, tasks, leases, requests, plans, delegations, self._pool.find)
         rpcs = limits.max_concurrent_rpcs
         servers = [AgentServer(door(agents(self._identify)), service, max_concurrent_rpcs=rpcs)]
         if self._proxies is not None:

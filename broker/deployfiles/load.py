@@ -50,8 +50,9 @@ def build(
     Where signatures are needed they are judged first, over the bytes that the set is then made of: no parser sees
     what nobody has signed.
 
-    ``to_serve``: by a broker, which does not read the tests beside the policies. No decision does, and an agent
-    must be gone when its file is, although a test still names it.
+    ``to_serve``: by a broker, which does not read the tests beside the policies, nor count whether each approval can
+    still be reached. No decision does, and an agent must be gone when its file is, although a test still names it; so
+    must a person who is disabled, although an approval cannot be had without them any more.
     """
     signed = _signed(files, signers)
     problems = list(files.problems)
@@ -66,7 +67,7 @@ def build(
     denials = deny_list(denied, assembly.people, problems, known=people is not None) if denied else DenyList()
     approvals = _one(files, listing.APPROVALS, ApprovalsFile, problems)
     rules_of_approval = approval_rules(approvals) if approvals else {}
-    if approvals is not None and people is not None:
+    if approvals is not None and people is not None and not to_serve:
         problems.extend(unreachable(approvals, assembly.people.values()))
     template_files = _each(files, listing.TEMPLATES, TemplateFile, problems)
     templates = {template.name: template for template in assembly.templates(template_files)}

@@ -28,6 +28,7 @@ from broker.errors import (
 )
 from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
+from broker.issuance.citations import cite
 from broker.issuance.filing import DENIED_COOL_DOWN, filing_of
 from broker.issuance.gate import Gate
 from broker.issuance.redemption import LEASE_PREFIX, approvals_held, funded, not_held
@@ -41,6 +42,7 @@ from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts, Situation
 from broker.policy.recorded import known
 from broker.ports import (
+    DEFAULT_LIMITS,
     Attempt,
     Clock,
     Connector,
@@ -50,9 +52,10 @@ from broker.ports import (
     Intent,
     Issued,
     Lease,
-    LeaseStore,
+    Ledger,
     Opened,
     Rng,
+    TaskLimits,
 )
 from broker.scope.bind import bind
 from broker.scope.canonical import JsonValue
@@ -93,7 +96,7 @@ class Issuer:
 
     def __init__(
         self,
-        store: LeaseStore,
+        store: Ledger,
         connectors: Callable[[str], Connector | None],
         kick: Callable[[str], None],
         gate: Gate,
@@ -103,6 +106,7 @@ class Issuer:
         issue_timeout: timedelta,
         confirm_within: timedelta = CONFIRM_WITHIN,
         denied_cool_down: timedelta = DENIED_COOL_DOWN,
+        limits: TaskLimits = DEFAULT_LIMITS,
     ) -> None:
         self._store = store
         self._situations = Situations(store)
@@ -114,6 +118,7 @@ class Issuer:
         self._issue_timeout = issue_timeout
         self._confirm_within = confirm_within
         self._denied_cool_down = denied_cool_down
+        self._limits = limits
         self._in_flight: set[asyncio.Task[Grant]] = set()
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
@@ -253,6 +258,8 @@ class Issuer:
         name = self._rng.id()
         attempt_id = ATTEMPT_PREFIX + name
         expires_at = caller.now + admitted.scope.ttl
+        if admitted.situation.latest_end is not None:
+            expires_at = min(expires_at, admitted.situation.latest_end)
         handle = admitted.connector.prepare(admitted.scope, attempt_id, caller.id, expires_at)
         return Intent(
             tenant=caller.tenant,
@@ -279,6 +286,8 @@ class Issuer:
                 "principal": caller.agent.principal,
                 "decided_on": _decided_on(caller, admitted.scope, admitted.situation),
             },
+            citation=cite(caller, request, admitted.scope),
+            limits=self._limits,
         )
 
     async def _validated(self, caller: Caller, request: AccessRequest) -> Grant:
@@ -475,6 +484,8 @@ def _told_by_agent(request: AccessRequest) -> Mapping[str, JsonValue]:
     """What the agent claims about its reasons; long texts by digest only (R7)."""
     told: dict[str, JsonValue] = {
         "step": request.step,
+        "plan_id": request.plan_id,
+        "delegation_id": request.delegation_id,
         "intent": request.intent,
         "reason": request.reason,
         "ticket": request.ticket,

@@ -15,7 +15,7 @@ from broker.ports import Clock, EndCause, Lease, LeaseEvent, LeaseFilter, LeaseS
 
 
 class LeaseDesk:
-    """Everything agents do with leases they hold. Somebody else's lease is not found."""
+    """Everything agents do with leases they hold, or handed on a part of. Somebody else's lease is not found."""
 
     def __init__(self, store: LeaseStore, kick: Callable[[str], None], clock: Clock) -> None:
         self._store = store
@@ -23,7 +23,7 @@ class LeaseDesk:
         self._clock = clock
 
     async def get(self, caller: Caller, lease_id: str) -> Lease:
-        """One lease of the caller's."""
+        """One lease of the caller's, or a part of one that it handed on."""
         return await self._store.get_lease(caller.tenant, lease_id, caller.id)
 
     async def list(
@@ -45,8 +45,10 @@ class LeaseDesk:
         lease = await self.get(caller, lease_id)
         if lease.state in TERMINAL:
             return lease
-        selector = Selector(caller.tenant, lease_id=lease_id, holder=caller.id)
-        await self._store.end_leases(selector, EndCause.RELEASED, caller.id, self._clock.now())
+        # Whoever may see it may end it: its holder, and who handed on what it is a part of.
+        selector = Selector(caller.tenant, lease_id=lease_id, holder=lease.holder)
+        cause = EndCause.RELEASED if lease.holder == caller.id else EndCause.DELEGATION_REVOKED
+        await self._store.end_leases(selector, cause, caller.id, self._clock.now())
         self._kick(lease.connector)
 
         async def ended() -> bool:

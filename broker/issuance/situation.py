@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from broker.errors import NotFound
 from broker.issuance.caller import Caller
-from broker.policy.facts import NOTHING_KNOWN, Situation
-from broker.ports import LeaseStore, Seen
+from broker.issuance.citations import Citations
+from broker.policy.facts import Situation
+from broker.ports import Ledger, Seen
 from broker.scope.request import AccessRequest
 
 _HOLDINGS = frozenset({"active_grants", "active_count"})
@@ -20,13 +21,18 @@ _HOLDINGS = frozenset({"active_grants", "active_count"})
 class Situations:
     """Reads situations from the ledger."""
 
-    def __init__(self, store: LeaseStore) -> None:
+    def __init__(self, store: Ledger) -> None:
         self._store = store
+        self._citations = Citations(store)
 
     async def read(self, caller: Caller, request: AccessRequest) -> Situation:
-        """The situation of ``request`` at ``caller.now``. Raises Tampered where the ledger is not to be believed."""
+        """The situation of ``request`` at ``caller.now``.
+
+        Raises what a citation that does not cover it is refused with, and Tampered where the ledger is not to be
+        believed.
+        """
         looked_at = _looked_at(caller, request)
-        situation = NOTHING_KNOWN
+        situation = await self._citations.situation(caller, request)
         if "task_type" in looked_at:
             situation = replace(situation, task_type=await self._task_type(caller, request))
         if _HOLDINGS & looked_at:

@@ -24,6 +24,7 @@ class Situation:
     )  # what the caller holds alive: "TEMPLATE" and "ACCESS:ENVIRONMENT" of each
     active_count: int = 0  # living leases of the caller
     pending_count: int = 0  # requests of the caller that wait for people
+    latest_end: datetime | None = None  # when what it is a part of ends at the latest; nothing granted lives longer
 
 
 NOTHING_KNOWN = Situation()

@@ -34,12 +34,17 @@ class AccessRequest:
     tool_call: str = ""
     plan: str = ""
     recipient_public_key: bytes = b""  # X25519; empty: the credential is delivered in clear
+    plan_id: str = ""  # the registered plan whose step it is
+    delegation_id: str = ""  # the delegation that it redeems
 
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical bytes of everything asked, the request id included."""
+        # Only where it cites something: what was asked before there were plans keeps its digest.
+        cited = {name: value for name in ("plan_id", "delegation_id") if (value := getattr(self, name))}
         return hashlib.sha256(
             canonical_json(
                 {
+                    **cited,
                     "request_id": self.request_id,
                     "template": self.template,
                     "task_id": self.task_id,

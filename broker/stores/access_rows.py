@@ -237,6 +237,8 @@ def packed_request(request: AccessRequest) -> str:
         "tool_call": text_digest(request.tool_call),
         "plan": text_digest(request.plan),
         "recipient_public_key": request.recipient_public_key.hex(),
+        "plan_id": request.plan_id,
+        "delegation_id": request.delegation_id,
     }
     return canonical_json(kept).decode()
 
@@ -251,4 +253,6 @@ def unpacked_request(kept: Mapping[str, Any]) -> AccessRequest:
         **{name: kept[name] for name in ("step", "intent", "reason", "ticket")},
         **{name: Digested(digest) if digest else "" for name, digest in digests.items()},
         recipient_public_key=bytes.fromhex(kept["recipient_public_key"]),
+        plan_id=kept["plan_id"],
+        delegation_id=kept["delegation_id"],
     )

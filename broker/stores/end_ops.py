@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 
-from broker.errors import Defect, NotFound, Reason
+from broker.errors import Defect, NotFound, Reason, WrongState
 from broker.lease.machine import Event, State, can
 from broker.ports import EndCause, Selector
 from broker.scope.canonical import JsonValue
@@ -48,6 +48,16 @@ def lease_not_found(what: str) -> NotFound:
         f"there is no lease {what} of yours.",
         hint="List your leases (broker leases).",
         metadata={"leaseId": what},
+    )
+
+
+def lease_ended(lease_id: str) -> WrongState:
+    """The lease, or the attempt in question, is over or being ended."""
+    return WrongState(
+        Reason.LEASE_ENDED,
+        f"lease {lease_id} has ended or is being ended.",
+        hint="Ask again under a fresh request id.",
+        metadata={"leaseId": lease_id},
     )
 
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker.audit.event import EventType, Vouch
-from broker.errors import BrokerError, Conflict, Denied, Exhausted, Reason, Tampered, WrongState
+from broker.errors import BrokerError, Conflict, Denied, Exhausted, Reason, Tampered
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
 from broker.ports import EndCause, Handle, Intent, Lease, Opened
 from broker.scope.canonical import JsonValue, canonical_json
+from broker.stores import citation_ops, task_limits
 from broker.stores.access_redeem import redeem, redeemable
 from broker.stores.access_rows import RequestRow
-from broker.stores.end_ops import find_attempt, lease_not_found
+from broker.stores.end_ops import find_attempt, lease_ended, lease_not_found
 from broker.stores.holding_ops import check_unmoved
 from broker.stores.moves import attempts_of, due_ms, move, settle, tell
+from broker.stores.origins import with_origin
 from broker.stores.rows import (
     AttemptRow,
     LeaseRow,
@@ -34,6 +36,7 @@ from broker.stores.suspension_ops import refuse_suspended
 from broker.stores.task_ops import admit_participant, is_over, over_cause, task_ended, task_not_found
 from broker.stores.times import to_ms
 from broker.stores.transaction import CommitAndRaise, Transaction, View
+from broker.stores.undelivered import UNDELIVERED
 from broker.suspension.suspension import Subject
 
 
@@ -71,6 +74,7 @@ def decide(view: View, intent: Intent) -> Decided:
         refuse_suspended(view, intent.tenant, _subject(intent), intent.now)
     check_unmoved(view, intent)
     lease = read_optional_lease(unpacked(packed_lease), view.seal)
+    citation_ops.check(view, intent, lease)
     retry = None if lease is None else _admit_retry(view, trust_lease(lease), intent)
     redeemed = redeemable(view, intent, retry.lease if retry else None)
     if retry is not None:
@@ -82,6 +86,7 @@ def decide(view: View, intent: Intent) -> Decided:
             hint="Complete a task or revoke a lease; an operator sets the quota in the agent's file.",
             metadata={"quota": str(intent.max_live_leases)},
         )
+    task_limits.check_leases(view, intent)
     return Decided(None, (), redeemed)
 
 
@@ -138,20 +143,8 @@ def _first(tx: Transaction, intent: Intent) -> Opened:
     tx.insert_lease(lease)
     tx.insert_attempt(attempt)
     _tell_intent(tx, attempt, lease, intent, now_ms)
+    citation_ops.record(tx, intent, lease)
     return Opened(lease.id, attempt_of(attempt), ())
-
-
-# Ends by which the agent never had, or never kept, what was issued: asking again is what a retry is for.
-_UNDELIVERED = frozenset(
-    {
-        EndCause.NEVER_ISSUED,
-        EndCause.OUTCOME_UNKNOWN,
-        EndCause.GRANT_MISMATCH,
-        EndCause.ABANDONED,
-        EndCause.UNCONFIRMED,
-        EndCause.REPLACED,
-    }
-)
 
 
 def _admit_retry(view: View, lease: LeaseRow, intent: Intent) -> Decided | None:
@@ -167,12 +160,13 @@ def _admit_retry(view: View, lease: LeaseRow, intent: Intent) -> Decided | None:
             hint="Use a fresh request id for a new request.",
             metadata={"requestId": lease.request_id, "leaseId": lease.id},
         )
-    undelivered = lease.cause in _UNDELIVERED
+    undelivered = lease.cause in UNDELIVERED
     if State(lease.state) in TERMINAL and undelivered:
         return None
     living = lease.state in (State.ISSUING, State.ACTIVE) or (lease.state == State.REVOKING and undelivered)
     if not living or now_ms >= lease.expires_at:
         raise lease_ended(lease.id)
+    task_limits.check_attempts(lease, intent)
     attempts = tuple(attempts_of(view, lease))
     for attempt in attempts:
         if not attempt.trusted:
@@ -265,16 +259,6 @@ def _tell_intent(tx: Transaction, attempt: AttemptRow, lease: LeaseRow, intent: 
     )
 
 
-def lease_ended(lease_id: str) -> WrongState:
-    """The lease, or the attempt in question, is over or being ended."""
-    return WrongState(
-        Reason.LEASE_ENDED,
-        f"lease {lease_id} has ended or is being ended.",
-        hint="Ask again under a fresh request id.",
-        metadata={"leaseId": lease_id},
-    )
-
-
 def _attempt_ended(attempt: AttemptRow) -> BrokerError:
     """Why an attempt that was being issued is not any more."""
     if attempt.cause != EndCause.SUSPENDED:
@@ -341,7 +325,7 @@ def activate(
     }
     if not move(tx, attempt, lease, Event.ISSUED, None, now_ms, data=about):
         raise lease_ended(lease.id)
-    return lease_of(lease)
+    return with_origin(tx, lease_of(lease))
 
 
 def _untrusted(attempt: AttemptRow, lease: LeaseRow | None, task: TaskRow | None) -> Tampered:
@@ -364,10 +348,10 @@ def confirm_delivery(tx: Transaction, tenant: str, lease_id: str, holder: str, a
     if attempt.state != State.ACTIVE or attempt.due_at is None or now_ms >= attempt.due_at:
         raise lease_ended(lease.id)
     if lease.confirmed_at is not None:
-        return lease_of(lease)
+        return with_origin(tx, lease_of(lease))
     lease.confirmed_at, lease.confirm_by = now_ms, None
     attempt.due_at = due_ms(attempt, None, None)
     tx.update_attempt(attempt)
     settle(tx, lease, attempt, now_ms)
     tell(tx, EventType.DELIVERY_CONFIRMED, attempt, lease, holder, now_ms, {"attempt": attempt.number}, Vouch.AGENT)
-    return lease_of(lease)
+    return with_origin(tx, lease_of(lease))

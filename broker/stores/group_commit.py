@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from broker.errors import BrokerError, Defect, NotReady, Reason
+from broker.stores.subtree_ops import carried_out
 from broker.stores.trail import Trail
 from broker.stores.transaction import CommitAndRaise, Transaction
 
@@ -138,7 +139,7 @@ class GroupCommit:
     def _bare(self, job: _Job) -> None:
         mark, changes = self._trail.mark(), self._connection.total_changes
         try:
-            job.value = job.operation(self._transaction)
+            job.value = carried_out(self._transaction, job.operation)
         except Exception as error:
             wrote = self._connection.total_changes != changes or not self._connection.in_transaction
             if wrote or isinstance(error, sqlite3.DatabaseError):
@@ -150,7 +151,7 @@ class GroupCommit:
         mark = self._trail.mark()
         self._connection.execute("SAVEPOINT operation")
         try:
-            job.value = job.operation(self._transaction)
+            job.value = carried_out(self._transaction, job.operation)
         except Exception as error:
             # A full disk can end the whole transaction (SQLite rolls back by itself): then all must fail.
             if not self._connection.in_transaction:

@@ -75,6 +75,8 @@ def move(
         return False
     if lease is not None:
         settle(tx, lease, attempt, now_ms)
+        if event is Event.END:
+            tx.ended[lease.tenant, lease.id] = now_ms
     about: dict[str, JsonValue] = {"attempt": attempt.number, "cause": attempt.cause, **(data or {})}
     tell(tx, _EVENTS[state], attempt, lease, actor, now_ms, about)
     return True
@@ -154,6 +156,7 @@ def quarantine(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, due
     # Which lease an untrusted row belongs to is known only where the trusted lease names it.
     if lease is not None and lease.trusted and lease.attempt_id == attempt.id:
         settle(tx, lease, attempt, now_ms)
+        tx.ended[lease.tenant, lease.id] = now_ms
     if not alarmed:
         tell(tx, EventType.LEASE_STUCK, attempt, lease, BROKER, now_ms, {"why": QUARANTINED})
 

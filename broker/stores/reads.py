@@ -12,6 +12,7 @@ from broker.lease.machine import MAYBE_ALIVE, State
 from broker.ports import Attempt, Lease, LeaseEvent, LeaseFilter, LedgerFigures, Task
 from broker.scope.canonical import canonical_json
 from broker.stores.end_ops import lease_not_found
+from broker.stores.origins import handed_on_by, with_origin
 from broker.stores.rows import (
     Raw,
     attempt_of,
@@ -39,6 +40,8 @@ def get_task(view: View, tenant: str, task_id: str) -> Task:
 def get_lease(view: View, tenant: str, lease_id: str, holder: str) -> Lease:
     """See LeaseStore.get_lease."""
     raw = view.one("lease_of_holder", {"tenant": tenant, "lease_id": lease_id, "holder": holder})
+    if raw is None and handed_on_by(view, tenant, lease_id, holder):
+        raw = view.one("lease_by_id", {"tenant": tenant, "lease_id": lease_id})
     if raw is None:
         raise lease_not_found(lease_id)
     return _lease(view, raw)
@@ -143,7 +146,7 @@ def figures(view: View, now: datetime) -> LedgerFigures:
 def _lease(view: View, raw: Raw) -> Lease:
     if raw[0] is None:
         raise Tampered(Reason.ROW_MAC_MISMATCH, "an audit event names a lease that is not in the ledger.")
-    return lease_of(trust_lease(read_lease(raw, view.seal)))
+    return with_origin(view, lease_of(trust_lease(read_lease(raw, view.seal))))
 
 
 def _written_at(body: bytes, now: datetime) -> datetime:

@@ -2,7 +2,8 @@
 
 Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`broker.stores.group_commit`)
 and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
-:mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`.
+:mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
+:mod:`broker.stores.sqlite_pipelines`.
 """
 
 from __future__ import annotations
@@ -63,14 +64,15 @@ from broker.stores.migrate import migrate
 from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
+from broker.stores.sqlite_pipelines import SqlitePipelines
 from broker.stores.times import to_ms
 from broker.stores.trail import Head, Trail
 from broker.stores.transaction import Transaction
 from broker.suspension.suspension import Subject, Suspension
 
 
-class SqliteStore:
-    """A :class:`broker.ports.LeaseStore`. Made by :meth:`open`, ended by :meth:`close`."""
+class SqliteStore(SqlitePipelines):
+    """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
         self, lock: ProcessLock, connection: sqlite3.Connection, path: Path, keys: KeyRing, writer: str

@@ -120,10 +120,15 @@ def is_over(row: TaskRow, now_ms: int) -> bool:
     return row.state != TaskState.OPEN or row.ends_at is None or now_ms >= row.ends_at
 
 
+def takes_part(row: TaskRow, agent: str) -> bool:
+    """Whether ``agent`` is the task's creator or a participant."""
+    return agent in orjson.loads(row.participants)
+
+
 def admit_participant(task: TaskRow, holder: str, now: datetime, expires_at: datetime) -> None:
     """A task's own conditions: its participant asks, it is open, and open for as long as the credential would live."""
     now_ms, expires_ms = to_ms(now), to_ms(expires_at)
-    if holder not in orjson.loads(task.participants):
+    if not takes_part(task, holder):
         raise task_not_found(task.id)
     if is_over(task, now_ms):
         raise task_ended(task.id)

@@ -98,6 +98,8 @@ class Transaction(View):
         self.resting: dict[tuple[str, str], int] = {}
         # Who was the first of two people to lift a suspension (tenant, id) whose row fails its MAC.
         self.first_lifts: dict[tuple[str, str], Lifting] = {}
+        # (tenant, id) of leases whose credentials this operation has ended, with the time (ms); see subtree_ops.py.
+        self.ended: dict[tuple[str, str], int] = {}
 
     def shielded(self, act: Callable[[], bool]) -> bool:
         """Do ``act`` for one row of many; False, and undone, where that one row cannot be written.

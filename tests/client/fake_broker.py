@@ -23,7 +23,15 @@ import grpc
 from broker.api.errors import to_status
 from broker.api.tls import SERVER_OPTIONS
 from broker.api.v1 import broker_service_pb2 as pb
-from broker.api.v1 import broker_service_pb2_grpc, contract_pb2, lease_pb2, task_pb2, template_pb2
+from broker.api.v1 import (
+    broker_service_pb2_grpc,
+    contract_pb2,
+    delegation_pb2,
+    lease_pb2,
+    plan_pb2,
+    task_pb2,
+    template_pb2,
+)
 from broker.errors import BrokerError, NotFound, Reason
 from tests.forge import Authority, Forged, authority
 from tests.patience import PATIENCE
@@ -82,6 +90,8 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
     serials: list[bytes] = field(default_factory=list)
     tasks: dict[str, task_pb2.Task] = field(default_factory=dict)
     leases: dict[str, lease_pb2.Lease] = field(default_factory=dict)
+    plans: dict[str, plan_pb2.Plan] = field(default_factory=dict)
+    delegations: dict[str, delegation_pb2.Delegation] = field(default_factory=dict)
     events: list[lease_pb2.LeaseEvent] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
     address: str = ""
@@ -287,6 +297,64 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
             )
             session.region = "eu-central-1"
         return answer
+
+    def RegisterPlan(self, request: Any, context: Any) -> plan_pb2.Plan:
+        self._begin("RegisterPlan", request, context)
+        number = next(self._numbers)
+        plan = plan_pb2.Plan(
+            id=f"plan-{number}",
+            task_id=request.task_id,
+            planner=AGENT,
+            planner_principal="analyst",
+            text=request.text,
+            actions=request.actions,
+            digest=f"{number:064x}",
+            state=plan_pb2.Plan.STATE_REGISTERED,
+        )
+        plan.deadline.FromDatetime(datetime(2031, 5, 1, 12, 3, 10, tzinfo=UTC))
+        self.plans[plan.id] = plan
+        return plan
+
+    def GetPlan(self, request: Any, context: Any) -> plan_pb2.Plan:
+        self._begin("GetPlan", request, context)
+        return self.plans[request.plan_id]
+
+    def ListPlans(self, request: Any, context: Any) -> plan_pb2.ListPlansResponse:
+        self._begin("ListPlans", request, context)
+        return plan_pb2.ListPlansResponse(plans=self.plans.values())
+
+    def ValidatePlan(self, request: Any, context: Any) -> plan_pb2.Plan:
+        self._begin("ValidatePlan", request, context)
+        plan = self.plans[request.plan_id]
+        confirmed = request.verdict == plan_pb2.ValidatePlanRequest.VERDICT_CONFIRM
+        plan.state = plan_pb2.Plan.STATE_CONFIRMED if confirmed else plan_pb2.Plan.STATE_REJECTED
+        plan.validator, plan.reason = f"{AGENT}-2", request.reason
+        return plan
+
+    def DelegateLease(self, request: Any, context: Any) -> delegation_pb2.Delegation:
+        self._begin("DelegateLease", request, context)
+        made = delegation_pb2.Delegation(
+            id=f"delegation-{next(self._numbers)}",
+            task_id="task-0",
+            lease_id=request.lease_id,
+            chain=[AGENT],
+            delegate=request.delegate,
+            resource=request.resource or "orders",
+            parameters=request.parameters,
+        )
+        made.expire_time.FromDatetime(datetime(2031, 5, 1, 12, 3, 10, tzinfo=UTC))
+        self.delegations[made.id] = made
+        return made
+
+    def RevokeDelegation(self, request: Any, context: Any) -> delegation_pb2.Delegation:
+        self._begin("RevokeDelegation", request, context)
+        made = self.delegations[request.delegation_id]
+        made.revoke_time.FromDatetime(datetime(2031, 5, 1, 12, 0, 0, tzinfo=UTC))
+        return made
+
+    def ListDelegations(self, request: Any, context: Any) -> delegation_pb2.ListDelegationsResponse:
+        self._begin("ListDelegations", request, context)
+        return delegation_pb2.ListDelegationsResponse(delegations=self.delegations.values())
 
     def ConfirmDelivery(self, request: Any, context: Any) -> lease_pb2.Lease:
         self._begin("ConfirmDelivery", request, context)

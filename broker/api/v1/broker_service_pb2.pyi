@@ -3,8 +3,10 @@ import datetime
 
 from broker.api.v1 import access_request_pb2 as _access_request_pb2
 from broker.api.v1 import credential_pb2 as _credential_pb2
+from broker.api.v1 import delegation_pb2 as _delegation_pb2
 from broker.api.v1 import lease_pb2 as _lease_pb2
 from broker.api.v1 import options_pb2 as _options_pb2
+from broker.api.v1 import plan_pb2 as _plan_pb2
 from broker.api.v1 import task_pb2 as _task_pb2
 from broker.api.v1 import template_pb2 as _template_pb2
 from broker.api.vendored.buf.validate import validate_pb2 as _validate_pb2
@@ -125,7 +127,7 @@ class HoldTaskResponse(_message.Message):
     def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., held_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class RequestCredentialRequest(_message.Message):
-    __slots__ = ("request_id", "validate_only", "task_id", "template", "parameters", "account", "environment", "resource", "ttl", "step", "intent", "reason", "ticket", "prompt", "tool_call", "plan", "recipient_public_key")
+    __slots__ = ("request_id", "validate_only", "task_id", "template", "parameters", "account", "environment", "resource", "ttl", "step", "intent", "reason", "ticket", "prompt", "tool_call", "plan", "recipient_public_key", "plan_id", "delegation_id")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +152,8 @@ class RequestCredentialRequest(_message.Message):
     TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     RECIPIENT_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    PLAN_ID_FIELD_NUMBER: _ClassVar[int]
+    DELEGATION_ID_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     validate_only: bool
     task_id: str
@@ -167,7 +171,9 @@ class RequestCredentialRequest(_message.Message):
     tool_call: str
     plan: str
     recipient_public_key: bytes
-    def __init__(self, request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., task_id: _Optional[str] = ..., template: _Optional[str] = ..., parameters: _Optional[_Mapping[str, str]] = ..., account: _Optional[str] = ..., environment: _Optional[str] = ..., resource: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., step: _Optional[str] = ..., intent: _Optional[str] = ..., reason: _Optional[str] = ..., ticket: _Optional[str] = ..., prompt: _Optional[str] = ..., tool_call: _Optional[str] = ..., plan: _Optional[str] = ..., recipient_public_key: _Optional[bytes] = ...) -> None: ...
+    plan_id: str
+    delegation_id: str
+    def __init__(self, request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., task_id: _Optional[str] = ..., template: _Optional[str] = ..., parameters: _Optional[_Mapping[str, str]] = ..., account: _Optional[str] = ..., environment: _Optional[str] = ..., resource: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., step: _Optional[str] = ..., intent: _Optional[str] = ..., reason: _Optional[str] = ..., ticket: _Optional[str] = ..., prompt: _Optional[str] = ..., tool_call: _Optional[str] = ..., plan: _Optional[str] = ..., recipient_public_key: _Optional[bytes] = ..., plan_id: _Optional[str] = ..., delegation_id: _Optional[str] = ...) -> None: ...
 
 class RequestCredentialResponse(_message.Message):
     __slots__ = ("decision", "lease", "credential", "access_request", "sealed_credential")

@@ -6,7 +6,9 @@ import warnings
 
 from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access__request__pb2
 from broker.api.v1 import broker_service_pb2 as broker_dot_api_dot_v1_dot_broker__service__pb2
+from broker.api.v1 import delegation_pb2 as broker_dot_api_dot_v1_dot_delegation__pb2
 from broker.api.v1 import lease_pb2 as broker_dot_api_dot_v1_dot_lease__pb2
+from broker.api.v1 import plan_pb2 as broker_dot_api_dot_v1_dot_plan__pb2
 from broker.api.v1 import task_pb2 as broker_dot_api_dot_v1_dot_task__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -127,6 +129,41 @@ class BrokerServiceStub:
                 request_serializer=broker_dot_api_dot_v1_dot_broker__service__pb2.RevokeLeaseRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_lease__pb2.Lease.FromString,
                 _registered_method=True)
+        self.RegisterPlan = channel.unary_unary(
+                '/broker.api.v1.BrokerService/RegisterPlan',
+                request_serializer=broker_dot_api_dot_v1_dot_plan__pb2.RegisterPlanRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_plan__pb2.Plan.FromString,
+                _registered_method=True)
+        self.ValidatePlan = channel.unary_unary(
+                '/broker.api.v1.BrokerService/ValidatePlan',
+                request_serializer=broker_dot_api_dot_v1_dot_plan__pb2.ValidatePlanRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_plan__pb2.Plan.FromString,
+                _registered_method=True)
+        self.GetPlan = channel.unary_unary(
+                '/broker.api.v1.BrokerService/GetPlan',
+                request_serializer=broker_dot_api_dot_v1_dot_plan__pb2.GetPlanRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_plan__pb2.Plan.FromString,
+                _registered_method=True)
+        self.ListPlans = channel.unary_unary(
+                '/broker.api.v1.BrokerService/ListPlans',
+                request_serializer=broker_dot_api_dot_v1_dot_plan__pb2.ListPlansRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_plan__pb2.ListPlansResponse.FromString,
+                _registered_method=True)
+        self.DelegateLease = channel.unary_unary(
+                '/broker.api.v1.BrokerService/DelegateLease',
+                request_serializer=broker_dot_api_dot_v1_dot_delegation__pb2.DelegateLeaseRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_delegation__pb2.Delegation.FromString,
+                _registered_method=True)
+        self.RevokeDelegation = channel.unary_unary(
+                '/broker.api.v1.BrokerService/RevokeDelegation',
+                request_serializer=broker_dot_api_dot_v1_dot_delegation__pb2.RevokeDelegationRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_delegation__pb2.Delegation.FromString,
+                _registered_method=True)
+        self.ListDelegations = channel.unary_unary(
+                '/broker.api.v1.BrokerService/ListDelegations',
+                request_serializer=broker_dot_api_dot_v1_dot_delegation__pb2.ListDelegationsRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_delegation__pb2.ListDelegationsResponse.FromString,
+                _registered_method=True)
 
 
 class BrokerServiceServicer:
@@ -228,7 +265,7 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLease(self, request, context):
-        """Read a lease. Its holder.
+        """Read a lease. Its holder, and who handed on what it is a part of.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,7 +286,56 @@ class BrokerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeLease(self, request, context):
-        """End a lease now. Its holder.
+        """End a lease now. Its holder, and who handed on what it is a part of.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterPlan(self, request, context):
+        """Register what a task means to do. A participant of the task with the role planner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ValidatePlan(self, request, context):
+        """Confirm or reject a plan. A participant of its task with the role validator, of another registry entry than its planner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPlan(self, request, context):
+        """Read a plan. Its task's creator and participants.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPlans(self, request, context):
+        """The plans of a task. Its creator and participants.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DelegateLease(self, request, context):
+        """Hand a part of a live lease to another participant of its task. The lease's holder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeDelegation(self, request, context):
+        """Take a delegation back, and end what was issued by it. Whoever is in its chain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDelegations(self, request, context):
+        """The delegations of a task. Its creator and participants; each sees what it gave and was given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -342,6 +428,41 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.RevokeLease,
                     request_deserializer=broker_dot_api_dot_v1_dot_broker__service__pb2.RevokeLeaseRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_lease__pb2.Lease.SerializeToString,
+            ),
+            'RegisterPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterPlan,
+                    request_deserializer=broker_dot_api_dot_v1_dot_plan__pb2.RegisterPlanRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_plan__pb2.Plan.SerializeToString,
+            ),
+            'ValidatePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidatePlan,
+                    request_deserializer=broker_dot_api_dot_v1_dot_plan__pb2.ValidatePlanRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_plan__pb2.Plan.SerializeToString,
+            ),
+            'GetPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPlan,
+                    request_deserializer=broker_dot_api_dot_v1_dot_plan__pb2.GetPlanRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_plan__pb2.Plan.SerializeToString,
+            ),
+            'ListPlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPlans,
+                    request_deserializer=broker_dot_api_dot_v1_dot_plan__pb2.ListPlansRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_plan__pb2.ListPlansResponse.SerializeToString,
+            ),
+            'DelegateLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.DelegateLease,
+                    request_deserializer=broker_dot_api_dot_v1_dot_delegation__pb2.DelegateLeaseRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_delegation__pb2.Delegation.SerializeToString,
+            ),
+            'RevokeDelegation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeDelegation,
+                    request_deserializer=broker_dot_api_dot_v1_dot_delegation__pb2.RevokeDelegationRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_delegation__pb2.Delegation.SerializeToString,
+            ),
+            'ListDelegations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDelegations,
+                    request_deserializer=broker_dot_api_dot_v1_dot_delegation__pb2.ListDelegationsRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_delegation__pb2.ListDelegationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -807,6 +928,195 @@ class BrokerService:
             '/broker.api.v1.BrokerService/RevokeLease',
             broker_dot_api_dot_v1_dot_broker__service__pb2.RevokeLeaseRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_lease__pb2.Lease.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/RegisterPlan',
+            broker_dot_api_dot_v1_dot_plan__pb2.RegisterPlanRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_plan__pb2.Plan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidatePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/ValidatePlan',
+            broker_dot_api_dot_v1_dot_plan__pb2.ValidatePlanRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_plan__pb2.Plan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/GetPlan',
+            broker_dot_api_dot_v1_dot_plan__pb2.GetPlanRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_plan__pb2.Plan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/ListPlans',
+            broker_dot_api_dot_v1_dot_plan__pb2.ListPlansRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_plan__pb2.ListPlansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DelegateLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/DelegateLease',
+            broker_dot_api_dot_v1_dot_delegation__pb2.DelegateLeaseRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_delegation__pb2.Delegation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeDelegation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/RevokeDelegation',
+            broker_dot_api_dot_v1_dot_delegation__pb2.RevokeDelegationRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_delegation__pb2.Delegation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDelegations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.BrokerService/ListDelegations',
+            broker_dot_api_dot_v1_dot_delegation__pb2.ListDelegationsRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_delegation__pb2.ListDelegationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,1 @@
+"""Handing on a part of what one holds: who may hand what to whom, and what that comes to. Pure."""
