@@ -48,9 +48,7 @@ SCOPE = Scope(
     ttl=timedelta(minutes=5),
     grant={"role": "x"},
 )
-TERMS = Terms(
-    "default", "spiffe://x/a", "a", REQUEST, SCOPE, "IMMEDIATE", "p" * 64, ("g1", "g2"), ("one", "two"), "", ""
-)
+TERMS = Terms("default", "spiffe://x/a", "a", REQUEST, SCOPE, "IMMEDIATE", "p" * 64, ("g1", "g2"), ("one", "two"))
 
 
 def of_request(**changes: Any) -> Terms:
@@ -83,8 +81,8 @@ CHANGED = [
     replace(TERMS, policy_digest="q" * 64),
     replace(TERMS, gates=("g1",)),
     replace(TERMS, approvals=("one",)),
-    replace(TERMS, plan_id="plan-1"),
-    replace(TERMS, delegation_id="del-1"),
+    of_request(plan_id="plan-1"),
+    of_request(delegation_id="del-1"),
     *(
         of_request(**{name: "other"})
         for name in ("task_id", "step", "intent", "reason", "ticket", "prompt", "tool_call")
@@ -117,7 +115,7 @@ def test_every_field_is_in_the_digest_or_named_here() -> None:
     bound = {"template", "account", "environment", "resource", "ttl", "parameters"}  # as they were bound, in the scope
     assert {each.name for each in fields(AccessRequest)} - bound == {
         *("request_id", "task_id", "step", "intent", "reason", "ticket", "prompt", "tool_call", "plan"),
-        "recipient_public_key",
+        *("recipient_public_key", "plan_id", "delegation_id"),
     }
     assert {each.name for each in fields(Scope)} == {
         *("template", "template_digest", "connector", "account", "environment", "resource", "access", "actions"),
