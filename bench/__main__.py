@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-from bench import login
+from bench import decisions, login
 from bench.broker_side import BrokerSide
 from bench.figures import TARGETS, Measurement, middle, saturated, verdicts
 from bench.openbao_side import OpenBaoSide
@@ -32,6 +32,8 @@ def main() -> int:
     """Run, tell, write."""
     with tempfile.TemporaryDirectory(prefix="jit-broker-bench-") as scratch:
         grants, tokens, confirmed, identity, suspensions = _grants(Path(scratch))
+        print(f"measuring decisions by {decisions.POLICIES} policies ...", flush=True)
+        decided = decisions.measure()
         print("measuring logins ...", flush=True)
         logins = asyncio.run(login.measure(Path(scratch) / "login", PAIRS))
     ratios = {
@@ -45,6 +47,7 @@ def main() -> int:
         "identity_share": median(identity * m.rate / m.server_share for m in grants[32]),
         # Seconds, not a ratio: what is promised to an operator is a time.
         "suspend_s": max(suspensions),
+        "decision_p99_ms_500": decided.p99_ms,
     }
     void = saturated([*grants[32], *tokens[32], *grants[1], *tokens[1]])
     judged = verdicts(ratios)
@@ -56,6 +59,7 @@ def main() -> int:
         "suspensions_s": suspensions,
         "openbao_tokens": {n: [asdict(m) for m in tokens[n]] for n in CALLERS},
         "logins": asdict(logins),
+        "decisions": asdict(decided),
         "ratios": ratios,
         "targets": {name: f"{sign} {bound}" for name, (sign, bound) in TARGETS.items()},
         "verdicts": judged,

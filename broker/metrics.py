@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from broker.policy.shadow import ShadowVerdict
 from broker.ports import LedgerFigures
 from broker.revocation.revoker import Tally
 from broker.suspension.suspension import Kind
@@ -32,6 +33,12 @@ class Metrics:
         self._seconds = Histogram(
             "broker_rpc_seconds", "Time to answer an RPC.", ("method",), buckets=_BUCKETS, registry=self._registry
         )
+        self._shadow = Counter(
+            "broker_shadow_verdicts",
+            "What shadow policies would have decided. Nothing is decided by them.",
+            ("shadow_policy", "would", "changes"),
+            registry=self._registry,
+        )
         self._state = _State()
         self._registry.register(self._state)
         # Labelled children are looked up once; prometheus_client's own lookup costs microseconds per RPC.
@@ -46,6 +53,12 @@ class Metrics:
             self._children[method, outcome] = pair
         pair[0].inc()
         pair[1].observe(seconds)
+
+    def shadow(self, verdict: ShadowVerdict) -> None:
+        """One request, and what shadow policies would have made of it; the label is empty where none would decide."""
+        changes = "yes" if verdict.changes else "no"
+        for policy in verdict.shadow_policies or ("",):
+            self._shadow.labels(policy, verdict.would.value, changes).inc()
 
     def render(self, snapshot: Snapshot) -> bytes:
         """The text exposition of everything at this moment."""

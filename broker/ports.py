@@ -28,6 +28,7 @@ from broker.plan.machine import PlanEvent
 from broker.plan.plan import Action, Plan
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Decision
+from broker.policy.shadow import ShadowPolicies
 from broker.scope.canonical import JsonValue
 from broker.scope.containment import Reach
 from broker.scope.model import Scope, ScopeTemplate
@@ -225,6 +226,7 @@ class DeploySet:
     denied: DenyList = field(default_factory=DenyList)
     approvals: Mapping[str, ApprovalRule] = field(default_factory=dict)  # by name, as gates name them
     signed: Signed | None = None  # where signatures are needed
+    shadow: ShadowPolicies | None = None  # what is tried out beside the policies, and decides nothing
 
 
 class DeploySource(Protocol):

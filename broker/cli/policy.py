@@ -25,7 +25,7 @@ from broker.deployfiles.load import build
 from broker.files import Problems
 from broker.keys import FileKeyRing
 from broker.policy.remedies import remedies
-from broker.policy.trial import Outcome, Trial, tried
+from broker.policy.trial import Outcome, Trial, shadowed, tried
 from broker.stores.audit_reader import AuditReader
 
 P = ParamSpec("P")
@@ -68,8 +68,8 @@ def check(directory: Path, form: str) -> None:
     try:
         build(files)
     except Problems as found:
-        below = files.name(listing.POLICIES)
-        problems = [problem for problem in found.problems if Path(problem.file).is_relative_to(below)]
+        below = [files.name(folder) for folder in (listing.POLICIES, listing.SHADOW)]
+        problems = [each for each in found.problems if any(Path(each.file).is_relative_to(name) for name in below)]
         elsewhere = len(problems) < len(found.problems)
     if form == "json":
         told = [asdict(problem) for problem in problems]
@@ -139,10 +139,12 @@ def explain(directory: Path, file: Path | None, form: str, **options: Any) -> No
         raise click.UsageError("Say the request: --request FILE, or --agent, --template and so on.")
     trials = trial_set(directory)
     outcome = tried(trial, trials.rules)
+    shadow = shadowed(trial, trials.rules)
     changes = () if outcome.allowed else remedies(trial, trials.rules)
     if form == "json":
         places = {name: trials.place(name) for name in outcome.policies}
         told = {"time": trial.now.isoformat(), **_outcome_json(outcome), "places": places}
+        told |= {} if shadow is None else {"shadow": {**shadow.told(), "changes": shadow.changes}}
         _print_json({**told, "wouldBeAllowed": [list(each) for each in changes]})
         return
     click.echo(_told(outcome))
@@ -151,6 +153,9 @@ def explain(directory: Path, file: Path | None, form: str, **options: Any) -> No
         click.echo(f"  {trials.place(name)}: {name}")
     for text in (*outcome.explanations, *outcome.errors):
         click.echo(f"  {text}")
+    if shadow is not None:
+        named = ", ".join(shadow.shadow_policies) or "no shadow policy"
+        click.echo(f"shadow (decides nothing): {shadow.would.value} by {named}")
     if changes:
         click.echo("It would be allowed, if any of these changed:")
         for each in changes:

@@ -57,7 +57,9 @@ def trial_set(directory: Path) -> TrialSet:
     files = listing.read_set(directory)
     deploy = build(files)
     classes = {name: CONTRACT_CLASSES[spec.kind].value for name, spec in deploy.connectors.items()}
-    rules = Rules(deploy.registry, deploy.templates, deploy.policies, classes, deploy.denied, deploy.people)
+    rules = Rules(
+        deploy.registry, deploy.templates, deploy.policies, classes, deploy.denied, deploy.people, deploy.shadow
+    )
     return TrialSet(directory, rules, tuple(policy_tests(files)))
 
 

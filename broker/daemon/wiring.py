@@ -210,6 +210,7 @@ class Brokerd:
             confirm_within=limits.confirm_within,
             denied_cool_down=limits.denied_cool_down,
             limits=bounds,
+            shadow_seen=self._metrics.shadow,
         )
         tasks = TaskDesk(
             store,

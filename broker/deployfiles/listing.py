@@ -18,7 +18,11 @@ PEOPLE, CONNECTORS = "people.yaml", "connectors.yaml"
 # A set may do without these.
 DENIED, TRUST_DOMAINS, APPROVALS = "denied.yaml", "trust_domains.yaml", "approvals.yaml"
 AGENTS, TEMPLATES, POLICIES = "agents", "templates", "policies"
-_FOLDERS = {AGENTS: ".yaml", TEMPLATES: ".yaml", POLICIES: ".cedar"}
+_CEDAR = ".cedar"
+_FOLDERS = {AGENTS: ".yaml", TEMPLATES: ".yaml", POLICIES: _CEDAR}
+# Policies that are tried out and decide nothing; a set may do without. Not below policies/, so that nothing which
+# reads those can take them in.
+SHADOW = "shadow_policies"
 # A set may do without these, too: tests of its policies, beside them.
 POLICY_TESTS = ".test.yaml"
 _BESIDE = {POLICIES: POLICY_TESTS}
@@ -57,7 +61,7 @@ class Listing:
 
     def folder(self, name: str) -> list[str]:
         """The files that a folder is for, sorted."""
-        return self._ending(name, _FOLDERS[name])
+        return self._ending(name, _FOLDERS.get(name, _CEDAR))
 
     def policy_tests(self) -> list[str]:
         """The tests that lie beside the policies, sorted."""
@@ -108,14 +112,14 @@ class _Reader:
         present = self._names(self._root)
         files = (PEOPLE, CONNECTORS, APPROVALS, DENIED, TRUST_DOMAINS)
         for name in present:
-            if name in _FOLDERS:
-                self._folder(name, _FOLDERS[name])
+            if name in _FOLDERS or name == SHADOW:
+                self._folder(name, _FOLDERS.get(name, _CEDAR))
             elif name == SIGNATURES:
                 self._signatures()
             elif name in files:
                 self._file(name)
             elif name not in _IGNORED:
-                self._refuse(name, _STRAY, f"A set holds {', '.join([*_FOLDERS, *files, SIGNATURES])}.")
+                self._refuse(name, _STRAY, f"A set holds {', '.join([*_FOLDERS, SHADOW, *files, SIGNATURES])}.")
         for name in sorted({*_FOLDERS, PEOPLE, CONNECTORS} - set(present)):
             self._refuse(name, "is missing")
 

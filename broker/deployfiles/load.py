@@ -28,6 +28,7 @@ from broker.files import Model, Problem, Problems, parse_yaml, validated
 from broker.identity.agent import Registry
 from broker.identity.denied import DenyList
 from broker.policy.cedar import PolicyProblems, PolicySet
+from broker.policy.shadow import ShadowPolicies
 from broker.ports import DeploySet, Signed
 
 _T = TypeVar("_T")
@@ -72,6 +73,7 @@ def build(
     template_files = _each(files, listing.TEMPLATES, TemplateFile, problems)
     templates = {template.name: template for template in assembly.templates(template_files)}
     policies = _policies(files, problems)
+    shadow = _shadow(files, problems) if policies is not None else None
     tests = [] if to_serve else _tests(files, problems)
     # What refers to agents is only looked at where every agent is known.
     if people is None or not _whole(files, problems, listing.AGENTS):
@@ -82,9 +84,10 @@ def build(
     problems.extend(unknown_segments(template_files, registry))
     problems.extend(each for file in tests for each in unknown_names(file, registry, policies, known, assembly.people))
     if policies is not None and connectors is not None and _whole(files, problems, listing.TEMPLATES):
+        named = (*policies.mentions, *(shadow.mentions if shadow else ()))
         problems.extend(
             Problem(files.name(each.file), each.line, each.policy, message, hint)
-            for each, message, hint in unknown_mentions(policies.mentions, registry, templates, assembly.people, known)
+            for each, message, hint in unknown_mentions(named, registry, templates, assembly.people, known)
         )
     if problems or policies is None:
         raise Problems(problems)
@@ -98,6 +101,7 @@ def build(
         denied=denials,
         approvals=rules_of_approval,
         signed=signed,
+        shadow=shadow,
     )
 
 
@@ -149,10 +153,24 @@ def _whole(files: Listing, problems: list[Problem], folder: str) -> bool:
 
 
 def _policies(files: Listing, problems: list[Problem]) -> PolicySet | None:
+    return _parsed(files, problems, lambda: PolicySet.parse(_texts(files, listing.POLICIES), policy_schema()))
+
+
+def _shadow(files: Listing, problems: list[Problem]) -> ShadowPolicies | None:
+    shadow, enforced = _texts(files, listing.SHADOW), _texts(files, listing.POLICIES)
+    if not shadow:
+        return None
+    return _parsed(files, problems, lambda: ShadowPolicies.parse(shadow, enforced, policy_schema()))
+
+
+def _texts(files: Listing, folder: str) -> dict[str, str]:
     # By the names inside the set: its digest must not tell where the set lies.
-    texts = {name: files.texts[name] for name in files.folder(listing.POLICIES)}
+    return {name: files.texts[name] for name in files.folder(folder)}
+
+
+def _parsed(files: Listing, problems: list[Problem], parse: Callable[[], _T]) -> _T | None:
     try:
-        return PolicySet.parse(texts, policy_schema())
+        return parse()
     except PolicyProblems as found:
         problems.extend(
             Problem(files.name(each.file), each.line, each.policy, each.message, each.hint) for each in found.problems

@@ -41,6 +41,7 @@ from broker.lease.machine import Event
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts, Situation
 from broker.policy.recorded import known
+from broker.policy.shadow import ShadowVerdict
 from broker.ports import (
     DEFAULT_LIMITS,
     Attempt,
@@ -89,10 +90,14 @@ class _Admitted:
     decision: Decision
     connector: Connector
     situation: Situation
+    shadow: ShadowVerdict | None
 
 
 class Issuer:
-    """Carries requests. ``connectors`` finds a connector by name; ``kick`` wakes its revoker."""
+    """Carries requests. ``connectors`` finds a connector by name; ``kick`` wakes its revoker.
+
+    ``shadow_seen`` is told what shadow policies would have made of each request, where there are any.
+    """
 
     def __init__(
         self,
@@ -107,6 +112,7 @@ class Issuer:
         confirm_within: timedelta = CONFIRM_WITHIN,
         denied_cool_down: timedelta = DENIED_COOL_DOWN,
         limits: TaskLimits = DEFAULT_LIMITS,
+        shadow_seen: Callable[[ShadowVerdict], None] = lambda verdict: None,
     ) -> None:
         self._store = store
         self._situations = Situations(store)
@@ -119,6 +125,7 @@ class Issuer:
         self._confirm_within = confirm_within
         self._denied_cool_down = denied_cool_down
         self._limits = limits
+        self._shadow_seen = shadow_seen
         self._in_flight: set[asyncio.Task[Grant]] = set()
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
@@ -217,11 +224,15 @@ class Issuer:
         contract_class = connector.contract.cls
         facts = RequestFacts(caller.agent, request, scope, contract_class, caller.now, caller.peer.delivery, situation)
         decision = caller.deploy.policies.decide(facts)
+        shadow = None if caller.deploy.shadow is None else caller.deploy.shadow.verdict(facts, decision)
+        if shadow is not None:
+            self._shadow_seen(shadow)
         if not decision.allowed and (decision.effect is not Effect.NEEDS_APPROVAL or decision.errors):
             denial = _denial(decision)
-            denial.evidence = {"decided_on": {**_asked(facts), **_decided_on(caller, scope, situation)}}
+            asked = {**_asked(facts), **_decided_on(caller, scope, situation)}
+            denial.evidence = {"decided_on": asked, **_shadow_told(shadow)}
             raise denial
-        return _Admitted(scope, decision, connector, situation)
+        return _Admitted(scope, decision, connector, situation, shadow)
 
     async def _ask_people(
         self, caller: Caller, request: AccessRequest, admitted: _Admitted, *, validate_only: bool = False
@@ -246,6 +257,7 @@ class Issuer:
                 **_told_by_agent(request),
                 **_delivered(caller.peer, request),
                 "decided_on": _decided_on(caller, scope, admitted.situation),
+                **_shadow_told(admitted.shadow),
             },
         )
         if validate_only:
@@ -285,6 +297,7 @@ class Issuer:
                 **_delivered(caller.peer, request),
                 "principal": caller.agent.principal,
                 "decided_on": _decided_on(caller, admitted.scope, admitted.situation),
+                **_shadow_told(admitted.shadow),
             },
             citation=cite(caller, request, admitted.scope),
             limits=self._limits,
@@ -448,6 +461,11 @@ def _too_late(*, outcome_known: bool) -> UpstreamFailed:
         outcome_known=outcome_known,
         hint="Retry with the same request_id.",
     )
+
+
+def _shadow_told(shadow: ShadowVerdict | None) -> dict[str, JsonValue]:
+    """For the audit trail, where shadow policies would have answered otherwise."""
+    return {} if shadow is None or not shadow.changes else {"shadow": shadow.told()}
 
 
 def _decided_on(caller: Caller, scope: Scope, situation: Situation) -> dict[str, JsonValue]:

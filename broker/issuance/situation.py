@@ -6,9 +6,10 @@ policy of the set in force looks at it, because a read that nobody needs is paid
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
-from broker.errors import NotFound
+from broker.errors import BrokerError, NotFound
 from broker.issuance.caller import Caller
 from broker.issuance.citations import Citations
 from broker.policy.facts import Situation
@@ -32,16 +33,27 @@ class Situations:
         believed.
         """
         looked_at = _looked_at(caller, request)
-        situation = await self._citations.situation(caller, request)
+        cited = await self._citations.situation(caller, request)
+        situation = await self._look(caller, request, looked_at, cited)
+        if caller.deploy.shadow is not None and request.template in caller.deploy.templates:
+            more = caller.deploy.shadow.reads(caller.deploy.templates[request.template].access) - looked_at
+            # What only shadow policies look at must not refuse anything, not even by being unreadable.
+            with contextlib.suppress(BrokerError):
+                situation = await self._look(caller, request, more, situation)
+        return situation
+
+    async def _look(
+        self, caller: Caller, request: AccessRequest, looked_at: frozenset[str], known: Situation
+    ) -> Situation:
         if "task_type" in looked_at:
-            situation = replace(situation, task_type=await self._task_type(caller, request))
+            known = replace(known, task_type=await self._task_type(caller, request))
         if _HOLDINGS & looked_at:
             held = await self._store.holdings(caller.tenant, caller.id, request.request_id)
-            situation = replace(situation, active_grants=held.grants, active_count=held.count)
+            known = replace(known, active_grants=held.grants, active_count=held.count)
         if "pending_count" in looked_at:
             pending = await self._store.pending_access_requests(caller.tenant, caller.id)
-            situation = replace(situation, pending_count=pending)
-        return situation
+            known = replace(known, pending_count=pending)
+        return known
 
     async def _task_type(self, caller: Caller, request: AccessRequest) -> str:
         """Empty, too, for a task that is not there or not the caller's: the intent refuses both in the same words."""

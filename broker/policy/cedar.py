@@ -27,8 +27,9 @@ from broker.policy.facts import RequestFacts
 from broker.policy.gates import gate_problem, opening, through_gates
 from broker.policy.mentions import Mention, mentions
 from broker.policy.question import CIRCUMSTANCES, Parties, Told, entities, parties, question
-from broker.policy.reads import attributes_read, reads_by_access, without_circumstances
+from broker.policy.reads import attributes_read, policies_about, reads_by_access, without_circumstances
 from broker.policy.statements import Statement, named_line, statements, syntax_line
+from broker.scope.model import AccessClass
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
 # Who-asks-for-what pairs kept ready parsed, a few kilobytes each.
@@ -92,9 +93,8 @@ class PolicySet:
         # By id of the gate: the approval that opens it.
         self._gates = {name: approval for name, policy in policies.items() if (approval := opening(policy))}
         self._size = len(policies)
-        self._policies = cedarpy.PolicySet.from_json_str(
-            json.dumps({"templates": {}, "staticPolicies": dict(policies), "templateLinks": []})
-        )
+        # By access class, so that a read pays nothing for the policies about changes.
+        self._policies = {access.value: _parsed(policies_about(policies, access)) for access in AccessClass}
         self._entities = lru_cache(maxsize=_KEPT)(self._parse_entities)
         self._answer = lru_cache(maxsize=_ANSWERS)(self._ask)
 
@@ -151,7 +151,7 @@ class PolicySet:
     def _ask(self, who: Parties, circumstances: tuple[Told, ...]) -> Decision:
         asked = question(who, dict(zip(self._names, circumstances, strict=True)))
         try:
-            answer = cedarpy.is_authorized(asked, self._policies, self._entities(who), schema=self._schema)
+            answer = cedarpy.is_authorized(asked, self._policies[who.access], self._entities(who), schema=self._schema)
         except ValueError as error:  # entities that are not of the schema
             return self._denied((), (str(error),))
         policies = tuple(sorted(answer.diagnostics.reasons))
@@ -235,6 +235,11 @@ def _syntax_error(text: str) -> str | None:
 def _annotation(policy: Mapping[str, Any], name: str) -> str:
     # A bare @name is @name(""), which the JSON format writes as null.
     return str(policy.get("annotations", {}).get(name) or "").strip()
+
+
+def _parsed(policies: Mapping[str, Mapping[str, Any]]) -> cedarpy.PolicySet:
+    written = {"templates": {}, "staticPolicies": dict(policies), "templateLinks": []}
+    return cedarpy.PolicySet.from_json_str(json.dumps(written))
 
 
 def _digest(files: Mapping[str, str], schema: str) -> str:

@@ -99,7 +99,7 @@ def _texts(node: Any) -> Iterator[str]:
 def _line(statement: Statement, name: str) -> int:
     """The first line that quotes ``name`` outside an annotation; the statement's own where none does."""
     quoted = json.dumps(name, ensure_ascii=False)
-    for number, line in enumerate(statement.text.splitlines()):
+    for number, line in enumerate(statement.text.split("\n")):
         if quoted in line and not line.lstrip().startswith("@"):
             return statement.line + number
     return statement.line

@@ -36,12 +36,17 @@ def reads_by_access(
     For whoever has to find a circumstance out first: what only changes are judged by need not be known of a read.
     """
     return {
-        access: attributes_read(
-            {name: policy for name, policy in policies.items() if _is_about(policy["action"], access)}, circumstances
-        )
-        & frozenset(circumstances)
+        access: attributes_read(policies_about(policies, access), circumstances) & frozenset(circumstances)
         for access in AccessClass
     }
+
+
+def policies_about(policies: Mapping[str, Mapping[str, Any]], access: AccessClass) -> Mapping[str, Mapping[str, Any]]:
+    """Of ``policies`` those whose head lets a request of this access class through.
+
+    The others neither hold nor fail: Cedar evaluates no condition of a policy whose head does not match.
+    """
+    return {name: policy for name, policy in policies.items() if _is_about(policy["action"], access)}
 
 
 def _is_about(head: Mapping[str, Any], access: AccessClass) -> bool:

@@ -51,9 +51,10 @@ def syntax_line(statement: Statement, message: str, complaint: Callable[[str], s
     """
     if not _GRAMMAR.match(message):
         return named_line(statement, message)
-    lines = statement.text.splitlines(keepends=True)
+    # At line feeds alone, as editors count and Cedar does: str.splitlines() knows more ends of lines.
+    lines = statement.text.split("\n")
     for count in range(1, len(lines)):
-        early = complaint("".join(lines[:count]))
+        early = complaint("\n".join([*lines[:count], ""]))
         if early is not None and _GRAMMAR.match(early) and _TOO_SHORT not in early:
             return statement.line + count - 1
     return statement.line + max(len(lines) - 1, 0)
@@ -64,7 +65,7 @@ def named_line(statement: Statement, message: str) -> int:
     if match := _NAMED.search(message):
         name = next(group for group in match.groups() if group)
         whole = re.compile(rf"(?<![\w=!<>]){re.escape(name)}(?![\w=])")
-        for number, line in enumerate(statement.text.splitlines()):
+        for number, line in enumerate(statement.text.split("\n")):
             if whole.search(line):
                 return statement.line + number
     return statement.line

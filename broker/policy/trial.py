@@ -19,6 +19,7 @@ from broker.identity.spiffe_id import SpiffeId
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Effect
 from broker.policy.facts import NOTHING_KNOWN, RequestFacts, Situation
+from broker.policy.shadow import ShadowPolicies, ShadowVerdict
 from broker.scope.bind import bind
 from broker.scope.model import AccessClass, ScopeTemplate
 from broker.scope.request import AccessRequest
@@ -37,6 +38,7 @@ class Rules:
     contract_classes: Mapping[str, str]
     denied: DenyList = field(default_factory=DenyList)
     people: Mapping[str, Person] = field(default_factory=dict)
+    shadow: ShadowPolicies | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,17 @@ def tried(trial: Trial, rules: Rules) -> Outcome:
         return Outcome(decision.effect, None, decision.policies, decision.explanations, approvals=decision.approvals)
     reason = Reason.POLICY_ERROR if decision.errors else Reason.POLICY_DENIED
     return Outcome(Effect.DENY, reason, decision.policies, decision.explanations, decision.errors)
+
+
+def shadowed(trial: Trial, rules: Rules) -> ShadowVerdict | None:
+    """What shadow policies would make of ``trial``; None where there are none, or policy is not reached."""
+    if rules.shadow is None:
+        return None
+    try:
+        facts = _facts(trial, rules)
+    except BrokerError:
+        return None
+    return rules.shadow.verdict(facts, rules.policies.decide(facts))
 
 
 def found(agent: str, registry: Registry) -> Agent:

@@ -44,7 +44,13 @@ def test_a_saturated_generator_voids_the_run(share: float, void: int) -> None:
 )
 def test_the_verdicts(grant: float, login: float, expected: tuple[str, str]) -> None:
     judged = verdicts(
-        {"grant_vs_openbao_c32": grant, "login_vs_direct": login, "identity_share": 0.05, "suspend_s": 1.0}
+        {
+            "grant_vs_openbao_c32": grant,
+            "login_vs_direct": login,
+            "identity_share": 0.05,
+            "suspend_s": 1.0,
+            "decision_p99_ms_500": 1.0,
+        }
     )
     assert (judged["grant_vs_openbao_c32"], judged["login_vs_direct"]) == expected
-    assert judged["identity_share"] == judged["suspend_s"] == "PASS"
+    assert judged["identity_share"] == judged["suspend_s"] == judged["decision_p99_ms_500"] == "PASS"

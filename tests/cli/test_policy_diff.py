@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from broker.approval.rules import ApprovalRule, Quorum
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.audit.record import Record, decode
 from broker.cli.main import cli as command
@@ -139,6 +140,22 @@ async def test_approvals_are_none_where_nobody_looked_at_them(world: World) -> N
     await world.grant(await world.task())
     result = await against(world, READS, GATE.replace('"secret"', '"orders"'))
     assert [each.outcome.approvals for each in result.changes] == [("owners",)]
+
+
+async def test_what_waits_for_people_is_a_decision_too(world: World) -> None:
+    under(world, READS, GATE)
+    rule = ApprovalRule("owners", "Asked.", (Quorum("g", 1),), timedelta(minutes=15), timedelta(minutes=10))
+    world.deploy = replace(world.deploy, approvals={"owners": rule})
+    asked = await world.grant(await world.task(), resource="secret")
+    assert asked.decision.effect is Effect.NEEDS_APPROVAL
+    same = await against(world, READS, GATE)
+    assert (same.compared, same.changes, dict(same.unknown)) == (1, [], {})
+    (change,) = (await against(world, READS)).changes
+    assert (change.decision.effect, change.decision.policies, change.outcome.effect) == (
+        Effect.NEEDS_APPROVAL,
+        ("gate",),
+        Effect.ALLOW,
+    )
 
 
 async def test_who_has_left_is_refused(world: World) -> None:

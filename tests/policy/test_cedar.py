@@ -1,7 +1,7 @@
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broker.policy.cedar import PolicyProblem, PolicyProblems, PolicySet
@@ -199,6 +199,7 @@ _ANYTHING = st.lists(
 ).map(" ".join)
 
 
+@example("@\x850")  # a line for str.splitlines(), and for nobody else
 @settings(deadline=None)
 @given(_ANYTHING | st.text(max_size=30))
 def test_any_text_is_a_set_or_a_list_of_problems(text: str) -> None:

@@ -2,7 +2,8 @@
 
 Policies are small trees, made by chance with a seed. ``written`` renders one as Cedar, ``value`` evaluates it in
 Python, by what Cedar's specification says of ``&&``, ``||``, ``if`` and of errors. A set keeps answers in
-memory, so each request is asked twice, the second time in another order and as another object.
+memory, so each request is asked twice, the second time in another order and as another object. Two rules in
+eight are gates, requests hold some of the approvals, and any rule may look at them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 
 from broker.identity.agent import Delivery, Tier
 from broker.identity.spiffe_id import SpiffeId
-from broker.policy.facts import RequestFacts
+from broker.policy.facts import RequestFacts, Situation
 from broker.scope.model import AccessClass
 from tests.policy.world import facts, policies
 
@@ -26,6 +27,7 @@ SETS, REQUESTS, SLICES = 250, 200, 5
 PARTIES = 12
 ENVIRONMENTS, ROLES, TEMPLATES = ["dev", "staging", "production"], ["reader", "writer"], ["t1", "t2"]
 TEAMS, TTLS, HOURS = ["red", "blue"], [1, 59, 60, 61, 300, 301], [0, 7, 8, 17, 18, 23]
+APPROVALS = ["a", "b", "c"]
 AGENTS = [f"spiffe://example.org/agent/a{number}" for number in range(8)]
 # 60 seconds times this fits into 64 bits, 61 do not.
 FACTOR = (2**63 - 1) // 60
@@ -46,6 +48,7 @@ class Rule:
     principal: str  # an id, or empty for any
     action: str
     template: str
+    approval: str  # what opens it, of a gate
     conditions: tuple[tuple[str, Tree], ...]  # ("when" or "unless", tree)
 
 
@@ -67,17 +70,23 @@ def tree(chance: random.Random, depth: int) -> Tree:
             ("tag", chance.choice(TEAMS)),
             ("change",),
             ("product",),
+            ("contains", "context.approvals", chance.choice(APPROVALS)),
         ]
     )
 
 
 def rule(chance: random.Random) -> Rule:
+    effect = chance.choice(["permit", "permit", "permit", "permit", "permit", "forbid", "gate", "gate"])
     return Rule(
-        chance.choice(["permit", "permit", "permit", "forbid"]),
+        "forbid" if effect == "gate" else effect,
         chance.choice(["", "", "", *AGENTS[:2]]),
         chance.choice(["", "", "change", *[each.value for each in AccessClass][:3]]),
         chance.choice(["", "", *TEMPLATES]),
-        tuple((chance.choice(["when", "when", "unless"]), tree(chance, 3)) for _ in range(chance.randrange(3))),
+        chance.choice(APPROVALS) if effect == "gate" else "",
+        tuple(
+            (chance.choice(["when", "when", "unless"]), tree(chance, 3))
+            for _ in range(chance.randrange(2 if effect == "gate" else 3))
+        ),
     )
 
 
@@ -118,7 +127,11 @@ def policy(number: int, each: Rule) -> str:
         action = f'action {"in" if each.action == "change" else "=="} Action::"{each.action}"'
     resource = f'resource in Template::"{each.template}"' if each.template else "resource"
     body = " ".join(f"{kind} {{ {written(condition)} }}" for kind, condition in each.conditions)
-    return f'@id("p{number}") @reason("r{number}") {each.effect} ({principal}, {action}, {resource}) {body};'
+    head = f'@id("p{number}") @reason("r{number}")'
+    if each.approval:
+        head += f' @approval("{each.approval}")'
+        body += f' unless {{ context.approvals.contains("{each.approval}") }}'
+    return f"{head} {each.effect} ({principal}, {action}, {resource}) {body};"
 
 
 # ------------------------------------------------------------------ the naive evaluator
@@ -133,6 +146,7 @@ def looked_up(path: str, asked: RequestFacts) -> Any:
         "context.delivery": str(asked.delivery),
         "context.ttl_seconds": int(asked.scope.ttl.total_seconds()),
         "context.hour": asked.now.hour,
+        "context.approvals": asked.situation.approvals,
     }[path]
 
 
@@ -183,7 +197,11 @@ def holds(each: Rule, asked: RequestFacts) -> bool:
         return False
     if each.action not in ("", "change", asked.scope.access.value):
         return False
-    return all(value(condition, asked) is (kind == "when") for kind, condition in each.conditions)
+    # In the order in which they stand: what is not reached cannot fail.
+    for kind, condition in each.conditions:
+        if value(condition, asked) is not (kind == "when"):
+            return False
+    return not each.approval or each.approval not in asked.situation.approvals
 
 
 def naive(rules: list[Rule], asked: RequestFacts) -> tuple[bool, tuple[str, ...], int]:
@@ -199,6 +217,37 @@ def naive(rules: list[Rule], asked: RequestFacts) -> tuple[bool, tuple[str, ...]
     allowed = bool(hold["permit"]) and not hold["forbid"] and not failed
     decided = hold["forbid"] or ([] if failed else hold["permit"])
     return allowed, tuple(sorted(decided)), failed
+
+
+@dataclass(frozen=True)
+class Answer:
+    kind: str
+    policies: tuple[str, ...]
+    failed: int
+    approvals: tuple[str, ...] = ()
+
+
+def answer(rules: list[Rule], asked: RequestFacts) -> Answer:
+    """By what docs/policy.md says of gates."""
+    allowed, decided, failed = naive(rules, asked)
+    if allowed:
+        return Answer("ALLOW", decided, 0)
+    final = Answer("DENY", decided, failed)
+    if failed or not decided:
+        return final
+    held, fired = set(asked.situation.approvals), set(decided)
+    while True:
+        gates = [rules[int(name[1:])].approval for name in decided]
+        if not gates or not all(gates) or any(name in held for name in gates):
+            return final
+        held, fired = held | set(gates), fired | set(decided)
+        with_them = replace(asked, situation=replace(asked.situation, approvals=frozenset(held)))
+        allowed, decided, failed = naive(rules, with_them)
+        if failed:
+            return Answer("DENY", final.policies, failed)
+        if allowed:
+            missing = tuple(sorted(held - asked.situation.approvals))
+            return Answer("NEEDS_APPROVAL", tuple(sorted(fired)), 0, missing)
 
 
 # ------------------------------------------------------------------ requests by chance
@@ -230,6 +279,7 @@ def request(chance: random.Random, who: RequestFacts) -> RequestFacts:
         request=replace(who.request, ticket=chance.choice(["", "T-1"])),
         now=datetime(2026, 3, 2, chance.choice(HOURS), 59, 59, tzinfo=UTC),
         delivery=chance.choice(list(Delivery)),
+        situation=Situation(approvals=frozenset(each for each in APPROVALS if chance.random() < 0.2)),
     )
 
 
@@ -240,23 +290,21 @@ def test_the_engine_decides_as_the_naive_evaluator_does(part: int) -> None:
     asked = [request(chance, chance.choice(whos)) for _ in range(REQUESTS)]
     seen: Counter[str] = Counter()
     for number in range(SETS // SLICES):
-        rules = [rule(chance) for _ in range(chance.randrange(1, 9))]
+        rules = [rule(chance) for _ in range(chance.randrange(2, 12))]
         decided = policies("\n".join(policy(index, each) for index, each in enumerate(rules)))
-        expected = [naive(rules, each) for each in asked]
+        expected = [answer(rules, each) for each in asked]
         for again in (False, True):
             for index in chance.sample(range(REQUESTS), REQUESTS):
                 each = asked[index]
                 decision = decided.decide(replace(each, agent=replace(each.agent)) if again else each)
-                allowed, named, failed = expected[index]
-                told = (decision.allowed, decision.policies, len(decision.errors))
-                assert told == (allowed, named, failed), (
-                    part,
-                    number,
-                    [policy(*one) for one in enumerate(rules)],
-                    each,
-                )
+                told = Answer(decision.effect, decision.policies, len(decision.errors), decision.approvals)
+                assert told == expected[index], (part, number, [policy(*one) for one in enumerate(rules)], each)
+                assert decision.allowed is (told.kind == "ALLOW")
                 seen["again" if again else "once"] += 1
-                seen["failed" if failed else "allowed" if allowed else "forbidden" if named else "by default"] += 1
+                seen["failed" if told.failed else f"{told.kind}{' by default' * (not told.policies)}"] += 1
+                seen["several"] += len(told.approvals) > 1
     assert seen["once"] == seen["again"] == SETS * REQUESTS // SLICES
     # Chance did make every kind of answer, and often.
-    assert min(seen[kind] for kind in ("failed", "allowed", "forbidden", "by default")) > seen["once"] // 20, seen
+    kinds = ("failed", "ALLOW", "DENY", "DENY by default", "NEEDS_APPROVAL")
+    assert min(seen[kind] for kind in kinds) > seen["once"] // 20, seen
+    assert seen["several"] > 0, seen

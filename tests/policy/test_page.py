@@ -23,11 +23,29 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     private_copy(ROOT / "deploy/dev", tmp_path / "deploy/dev")
     new = private_copy(ROOT / "deploy/dev", tmp_path / "deploy/new")
     for language, name in (("cedar", "reports.cedar"), ("yaml", "reports.test.yaml")):
-        (content,) = [content for each, content in blocks(PAGE) if each == language]
+        content = next(content for each, content in blocks(PAGE) if each == language)
         (new / "policies" / name).write_text(content)
         (new / "policies" / name).chmod(0o600)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_the_gate_and_its_tests_are_as_the_page_says(place: Path) -> None:
+    _, gate = [content for language, content in blocks(PAGE) if language == "cedar"]
+    _, approvals, tests = [content for language, content in blocks(PAGE) if language == "yaml"]
+    dev = place / "deploy/dev"
+    (dev / "policies/owners.cedar").write_text(gate)
+    shipped = (dev / "approvals.yaml").read_text()
+    start, end = shipped.index("  restricted-data:"), shipped.index("  security:")
+    (dev / "approvals.yaml").write_text(shipped[:start] + approvals.removeprefix("approvals:\n") + shipped[end:])
+    given = (
+        'given: {agent: releaser, account: "123456789012", resource: orders-reports, ttl: 1m, intent: look,'
+        " parameters: {day: daily/2026-11-20}}\n"
+    )
+    promoted = tests.replace("suppose: {", "suppose: {template_promoted: true, ")
+    (dev / "policies/owners.test.yaml").write_text(given + promoted)
+    done = run("broker policy test deploy/dev --strict")
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
 
 
 def run(line: str) -> Result:
