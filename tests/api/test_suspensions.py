@@ -165,6 +165,18 @@ async def test_a_suspended_task_stops_alone(served: Served) -> None:
     hold.cancel()
 
 
+async def test_others_hear_nothing_of_a_suspended_task(served: Served) -> None:
+    """Not even that there is such a task: what is not theirs is not found, suspended or not."""
+    task = await start_task(served.stub())
+    await person(served, "sam").Suspend(stop("TASK", task))
+    theirs = served.stub(OTHER)
+    not_found = (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
+    assert await refused(theirs.RequestCredential(ask(task))) == not_found
+    assert await refused(theirs.HoldTask(pb.HoldTaskRequest(task_id=task)).read()) == not_found
+    denied = ask(task, template="orders-readwrite", reason="r", ticket="T-1")
+    assert (await refused(theirs.RequestCredential(denied)))[1] in ("POLICY_DENIED", "TASK_NOT_FOUND")
+
+
 async def test_its_streams_are_cut_at_once_and_others_are_not(served: Served) -> None:
     agent, other = served.stub(), served.stub(OTHER)
     watch = agent.WatchLeases(pb.WatchLeasesRequest())
