@@ -77,7 +77,7 @@ def review_of(
     base, before = last if last[0] != filed.id else ("", "")
     return Review(
         filed=filed,
-        effect=tuple(_effect(filed, contract)),
+        effect=(*_effect(filed, contract), *_risk(filed, deploy)),
         contract=contract,
         agent=filed.principal,
         description=inert(agent.description) if agent else "",
@@ -117,6 +117,17 @@ def _effect(filed: FiledRequest, contract: Contract | None) -> Iterator[str]:
     early = "cannot be ended before it expires" if contract.on_revoke is None else f"ends within {contract.on_revoke}"
     yield f"Ending it: {contract.cls.value}; revoked, it {early}. Bound to: {contract.binding.value}."
     yield f"If the broker is dead: {inert(contract.broker_dead)}"
+
+
+def _risk(filed: FiledRequest, deploy: DeploySet) -> Iterator[str]:
+    """What operators declared of the template; nothing where it is another one by now, which is an obstacle."""
+    template = deploy.templates.get(filed.scope.template)
+    if template is not None and template.digest == filed.scope.template_digest:
+        risk = template.risk
+        yield (
+            f"Declared of the template: {risk.sensitivity.value} data, blast radius {risk.blast_radius.value},"
+            f" {risk.reversibility.value}; it changes: {inert(risk.change_type)}."
+        )
 
 
 def _claims(filed: FiledRequest, task: Task, deploy: DeploySet) -> Iterator[Claim]:

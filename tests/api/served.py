@@ -196,12 +196,9 @@ def ask(task: str, request: str = "r1", **changes: Any) -> pb.RequestCredentialR
 
 # ------------------------------------------------------------------ people
 
-ROLES = {
-    "viewer": ["data-platform"],
-    "approver": ["operations", "data-platform"],
-    "operator": ["operations"],
-    "security": ["security"],
-}
+ROLES = {"viewer": ["data-platform"], "operator": ["operations"], "security": ["security"]}
+# Where people decide, too.
+DECIDING = {**ROLES, "approver": ["operations", "data-platform"]}
 
 
 def people_changes(root: Path, *people: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from broker.errors import Reason, WrongState
 from tests.api.served import (
     ANALYST,
     CA,
+    DECIDING,
     Served,
     ask,
     error_info,
@@ -45,7 +46,7 @@ DENIED, WRONG = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECON
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serve(tmp_path, **people_changes(tmp_path)) as running:
+    async with serve(tmp_path, **{**people_changes(tmp_path), "roles": DECIDING}) as running:
         gate(running, staging=("sre",))
         yield running
 

@@ -17,7 +17,20 @@ from click.testing import CliRunner, Result
 from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import access_review_pb2 as review_pb
 from broker.cli.main import cli as command
-from tests.api.served import ANALYST, CA, Served, ask, gate, people_changes, person, private, serve, start_task, svid
+from tests.api.served import (
+    ANALYST,
+    CA,
+    DECIDING,
+    Served,
+    ask,
+    gate,
+    people_changes,
+    person,
+    private,
+    serve,
+    start_task,
+    svid,
+)
 from tests.client.fake_broker import svid_files
 
 Run = Callable[..., Awaitable[Result]]
@@ -28,7 +41,7 @@ PAINT = "\x1b[2J\x1b[1A\rStill missing\n  | nothing\u202e\u2028\x9b"
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    async with serve(tmp_path, **people_changes(tmp_path)) as running:
+    async with serve(tmp_path, **{**people_changes(tmp_path), "roles": DECIDING}) as running:
         gate(running, staging=("sre",))
         yield running
     structlog.reset_defaults()

@@ -447,3 +447,51 @@ ENDS = {"access.denied", "access.withdrawn", "access.redeemed", "access.lapsed"}
 async def events_of(world: World, access_request_id: str) -> list[str]:
     records = [decode(body) for body in await world.store.audit_since(0, 10_000)]
     return [record.type for record in records if record.data.get("access_request") == access_request_id]
+
+
+# ------------------------------------------------------------------ what approvers see
+
+
+async def test_the_review_says_the_effect_and_marks_what_is_claimed(world: World) -> None:
+    task = await world.task(sponsor="cyd", purpose="help \x1b[2Jme")
+    filed = await world.file(task, reason="it\u202es urgent", plan="1. look\n\x1b[1A2. leave", tool_call="psql")
+    review = await world.approvals.review(world.person("bea"), filed.id)
+    told = "\n".join(review.effect)
+    for each in ("orders-read (read access)", "It can SELECT on orders.", "account prod, environment dev", "0:05:00"):
+        assert each in told
+    assert "Declared of the template: restricted data, blast radius organization, irreversible" in told
+    claims = {each.name: each.text for each in review.claims}
+    assert claims["reason"] == "it<U+202E>s urgent"
+    assert claims["task purpose"] == "help <U+001B>[2Jme"
+    assert (review.plan, review.plan_diff, review.plan_diff_base) == ("1. look\n<U+001B>[1A2. leave", "", "")
+    assert review.missing == ("one-sre: 1 of sre",)
+    assert [each.rpartition(") ")[2] for each in review.barred] == ["owns the agent", "sponsors the task"]
+    assert review.contract is not None
+    assert review.obstacle == ""
+    # Nothing that the agent says stands among the effects.
+    assert "urgent" not in told
+
+
+async def test_the_plan_is_shown_against_the_one_approved_last(world: World) -> None:
+    task = await world.task()
+    first = await world.file(task, plan="1. look\n2. leave\n")
+    await world.approve(first)
+    await world.redeem(first)
+    second = await world.file(task, name="r2", plan="1. look\n2. drop it\x0b\n")
+    review = await world.approvals.review(world.person("bea"), second.id)
+    assert review.plan_diff_base == first.id
+    changed = [line for line in review.plan_diff.split("\n") if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    assert changed == ["-2. leave", "+2. drop it<U+000B>"]
+
+
+async def test_the_review_says_why_it_can_be_approved_no_more_and_whose_vote_counts_no_more(world: World) -> None:
+    filed = await world.file(await world.task(), account="bank")
+    await world.approve(filed, "bea")
+    people = {**PEOPLE, "bea": replace(PEOPLE["bea"], groups=frozenset())}
+    world.deploy = replace(world.deploy, people=people)
+    review = await world.approvals.review(world.person("cyd"), filed.id)
+    assert [(each.person, each.counts) for each in review.votes] == [("https://idp.test#bea", False)]
+    assert review.missing == ("two: 2 of sre or 1 of dba",)
+    world.deploy = replace(world.deploy, templates={})
+    review = await world.approvals.review(world.person("cyd"), filed.id)
+    assert "the template orders-read has changed" in review.obstacle
