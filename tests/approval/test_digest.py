@@ -207,7 +207,7 @@ def test_other_words_do_not_make_it_another_request(changes: dict[str, Any]) -> 
         of_scope(resource="users"),
         of_scope(parameters={}),
         replace(TERMS, principal="b"),
-        replace(TERMS, plan_id="plan-1"),
+        of_request(plan_id="plan-1"),
     ],
 )
 def test_what_people_would_judge_differently_is_another_request(other: Terms) -> None:
