@@ -16,7 +16,6 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Self, TypeVar
 
-import psutil
 import yaml
 
 from bench.deploy import TRUST_DOMAIN, agent_id, write_deploy_set
@@ -119,8 +118,6 @@ class BrokerSide:
     def measure(self, callers: int, *, warm_up: float, duration: float, confirm: bool = False) -> Measurement:
         """Full grants by ``callers`` agents."""
         job = self._job(callers, warm_up=warm_up, duration=duration, confirm=confirm)
-        server = psutil.Process(self.pid)
-        before = server.cpu_times()
         ended = subprocess.run(
             _GENERATOR,
             check=False,
@@ -130,7 +127,6 @@ class BrokerSide:
             cwd=_ROOT,
             timeout=duration + 60,
         )
-        after = server.cpu_times()
         if ended.returncode:
             raise RuntimeError(f"the load generator failed: {ended.stderr[-2000:]}")
         measured = Measured(**json.loads(ended.stdout))
@@ -138,7 +134,7 @@ class BrokerSide:
             measured.latencies,
             elapsed=measured.elapsed,
             generator_cpu=measured.cpu_seconds,
-            server_cpu=after.user + after.system - before.user - before.system,
+            server_cpu=measured.server_cpu_seconds,
         )
 
     def suspend(self, callers: int, *, warm_up: float) -> float:
@@ -181,6 +177,7 @@ class BrokerSide:
             server_name=SERVER_NAME,
             bundle=str(self._svid.bundle),
             svids=[self._mint(next(self._agents)) for _ in range(callers)],
+            server_pid=self.pid,
             name=f"job-{next(self._jobs)}",
             warm_up=warm_up,
             duration=duration,

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import grpc
+import psutil
 from google.protobuf.duration_pb2 import Duration
 
 from bench.deploy import ACCOUNT, ENVIRONMENT, TEMPLATES, template_name
@@ -40,6 +41,7 @@ class Job:
     server_name: str
     bundle: str
     svids: list[tuple[str, str]]
+    server_pid: int  # whose processor time is read when counting begins and ends
     name: str  # makes request ids of different jobs different
     warm_up: float
     duration: float
@@ -53,6 +55,7 @@ class Measured:
 
     elapsed: float = 0.0
     cpu_seconds: float = 0.0  # of this process, user and system, in that time
+    server_cpu_seconds: float = 0.0  # of the server
     latencies: list[float] = field(default_factory=list)  # seconds, of every full grant
     refused_at: list[float] = field(default_factory=list)  # of each caller, by the machine's monotonic clock
 
@@ -70,10 +73,12 @@ async def run(job: Job) -> Measured:
         print(BUSY, end="", flush=True)
         measured.refused_at = await asyncio.gather(*(caller.request_until_suspended() for caller in callers))
         return measured
-    began, cpu = time.perf_counter(), _cpu_seconds()
+    server = psutil.Process(job.server_pid)
+    began, cpu, server_cpu = time.perf_counter(), _cpu_seconds(), _cpu_seconds_of(server)
     counted = await _until(callers, began + job.duration)
     measured.elapsed = time.perf_counter() - began
     measured.cpu_seconds = _cpu_seconds() - cpu
+    measured.server_cpu_seconds = _cpu_seconds_of(server) - server_cpu
     measured.latencies = [latency for each in counted for latency in each]
     for caller in callers:
         await caller.close()
@@ -161,6 +166,11 @@ class _Caller:
 def _cpu_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def _cpu_seconds_of(process: psutil.Process) -> float:
+    used = process.cpu_times()
+    return float(used.user + used.system)
 
 
 if __name__ == "__main__":

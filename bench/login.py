@@ -109,7 +109,7 @@ def _direct(facts: DevFacts, ours: hvac.Client) -> float:
     lease = theirs.secrets.database.generate_credentials(ROLE, mount_point=facts.openbao.mount)["lease_id"]
     ours.sys.renew_lease(lease, increment=int(TTL.total_seconds()))
     took = time.perf_counter() - began
-    ours.sys.revoke_lease(lease)
+    _end(ours, lease)
     ours.auth.token.revoke_accessor(made["accessor"])
     return took
 
@@ -119,5 +119,10 @@ def _bare(facts: DevFacts, reader: hvac.Client, ours: hvac.Client) -> float:
     began = time.perf_counter()
     lease = reader.secrets.database.generate_credentials(ROLE, mount_point=facts.openbao.mount)["lease_id"]
     took = time.perf_counter() - began
-    ours.sys.revoke_lease(lease)
+    _end(ours, lease)
     return took
+
+
+def _end(ours: hvac.Client, lease: str) -> None:
+    """Ended when this returns. hvac's own call only queues it, and the upstream would do it in the next one's time."""
+    ours.adapter.put("/v1/sys/leases/revoke", json={"lease_id": lease, "sync": True})

@@ -2,7 +2,8 @@
 --
 -- Rules that hold in every table: tenant first in every key; times are INTEGER milliseconds since the
 -- epoch, UTC; no life without a finite end; a MAC (keyed BLAKE2b, 32 bytes) and the id of its key beside every row
--- that a grant may rest on. Ids are random texts; JSON columns hold canonical JSON.
+-- that a grant may rest on. Ids are random texts; JSON columns hold canonical JSON. States in CHECKs are compared one
+-- by one: for IN with three values or more SQLite builds a temporary index, anew for every row that is written.
 -- The audit chain belongs to the broker that writes it and not to a tenant, so its key is its sequence.
 
 CREATE TABLE tasks (
@@ -19,7 +20,7 @@ CREATE TABLE tasks (
     deadline       INTEGER NOT NULL,
     hold_grace     INTEGER NOT NULL CHECK (hold_grace >= 0),
     hold_until     INTEGER,                        -- while held: the task ends when this passes
-    state          TEXT    NOT NULL CHECK (state IN ('OPEN', 'COMPLETED', 'ENDED')),
+    state          TEXT    NOT NULL CHECK (state = 'OPEN' OR state = 'COMPLETED' OR state = 'ENDED'),
     cause          TEXT,
     ended_at       INTEGER,
     ends_at        INTEGER,                        -- the earlier of deadline and hold_until; NULL once closed
@@ -59,7 +60,8 @@ CREATE TABLE leases (
     policies        TEXT    NOT NULL,              -- JSON list
     policy_digest   TEXT    NOT NULL,
     created_at      INTEGER NOT NULL,
-    state           TEXT    NOT NULL CHECK (state IN ('ISSUING', 'ACTIVE', 'REVOKING', 'REVOKED', 'EXPIRED', 'VOID')),
+    state           TEXT    NOT NULL CHECK (state = 'ISSUING' OR state = 'ACTIVE' OR state = 'REVOKING'
+                                                  OR state = 'REVOKED' OR state = 'EXPIRED' OR state = 'VOID'),
     cause           TEXT,
     expires_at      INTEGER NOT NULL,
     confirm_by      INTEGER,
@@ -75,8 +77,8 @@ CREATE TABLE leases (
     PRIMARY KEY (tenant, id),
     FOREIGN KEY (tenant, task_id) REFERENCES tasks (tenant, id),
     CHECK (expires_at > created_at),
-    CHECK ((state IN ('REVOKED', 'EXPIRED', 'VOID')) = (ended_at IS NOT NULL)),
-    CHECK ((state IN ('REVOKED', 'EXPIRED', 'VOID')) = (next_due IS NULL)),
+    CHECK ((state = 'REVOKED' OR state = 'EXPIRED' OR state = 'VOID') = (ended_at IS NOT NULL)),
+    CHECK ((state = 'REVOKED' OR state = 'EXPIRED' OR state = 'VOID') = (next_due IS NULL)),
     CHECK ((state IN ('ISSUING', 'ACTIVE')) = (cause IS NULL)),
     CHECK (confirm_by IS NULL OR state = 'ACTIVE')
 ) STRICT;
@@ -100,7 +102,8 @@ CREATE TABLE attempts (
     issue_deadline INTEGER NOT NULL,
     handle         TEXT    NOT NULL,               -- JSON object: what ending it will need, nothing that opens a door
     upstream       TEXT,                           -- the upstream's own name of what was made
-    state          TEXT    NOT NULL CHECK (state IN ('ISSUING', 'ACTIVE', 'REVOKING', 'REVOKED', 'EXPIRED', 'VOID')),
+    state          TEXT    NOT NULL CHECK (state = 'ISSUING' OR state = 'ACTIVE' OR state = 'REVOKING'
+                                                  OR state = 'REVOKED' OR state = 'EXPIRED' OR state = 'VOID'),
     cause          TEXT,
     activated_at   INTEGER,
     expires_at     INTEGER NOT NULL,
@@ -118,7 +121,7 @@ CREATE TABLE attempts (
     CHECK (expires_at > created_at),
     CHECK (issue_deadline > created_at),
     -- The central property: what may be alive has a due time, and nothing else has one.
-    CHECK ((state IN ('REVOKED', 'EXPIRED', 'VOID')) = (due_at IS NULL)),
+    CHECK ((state = 'REVOKED' OR state = 'EXPIRED' OR state = 'VOID') = (due_at IS NULL)),
     CHECK ((state = 'REVOKING') = (owed_since IS NOT NULL)),
     CHECK ((state IN ('ISSUING', 'ACTIVE')) = (cause IS NULL)),
     CHECK (state <> 'ACTIVE' OR activated_at IS NOT NULL)
