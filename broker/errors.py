@@ -70,6 +70,7 @@ class Reason(StrEnum):
     SUSPENSION_VALUE_INVALID = "SUSPENSION_VALUE_INVALID"
     REQUEST_ID_REQUIRED = "REQUEST_ID_REQUIRED"
     RECIPIENT_KEY_INVALID = "RECIPIENT_KEY_INVALID"
+    TOOL_CALL_MALFORMED = "TOOL_CALL_MALFORMED"
     CONFIG_INVALID = "CONFIG_INVALID"
     # What the caller may not do (family Denied).
     AGENT_NOT_REGISTERED = "AGENT_NOT_REGISTERED"
@@ -87,6 +88,7 @@ class Reason(StrEnum):
     NOT_AN_APPROVER = "NOT_AN_APPROVER"
     APPROVAL_NOT_HELD = "APPROVAL_NOT_HELD"
     DENIED_BEFORE = "DENIED_BEFORE"
+    TOOL_NOT_ALLOWED = "TOOL_NOT_ALLOWED"
     # What is not there, or not the caller's: told alike, so that ids cannot be probed (family NotFound).
     TEMPLATE_NOT_FOUND = "TEMPLATE_NOT_FOUND"
     TASK_NOT_FOUND = "TASK_NOT_FOUND"
@@ -116,6 +118,7 @@ class Reason(StrEnum):
     QUOTA_LIVE_LEASES = "QUOTA_LIVE_LEASES"
     QUOTA_OPEN_TASKS = "QUOTA_OPEN_TASKS"
     QUOTA_PENDING_REQUESTS = "QUOTA_PENDING_REQUESTS"
+    QUOTA_REQUESTS = "QUOTA_REQUESTS"
     TOO_MANY_CONCURRENT_REQUESTS = "TOO_MANY_CONCURRENT_REQUESTS"
     TOO_MANY_PROXIED_TOKENS = "TOO_MANY_PROXIED_TOKENS"
     # The world outside (family UpstreamFailed).
@@ -155,13 +158,21 @@ class BrokerError(Exception):
 
     ``message`` says what was wrong and where; ``hint`` says what the caller can do next; every
     variable part of either also stands in ``metadata`` (lowerCamelCase keys), so that programs
-    never parse prose. None of the three may ever carry a secret.
+    never parse prose. None of the three may ever carry a secret. ``retry_after`` is when asking again makes
+    sense, in seconds, where that is known.
     """
 
     def __init__(
-        self, reason: Reason, message: str, *, hint: str = "", metadata: Mapping[str, str] | None = None
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        hint: str = "",
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
+        self.retry_after = retry_after
         self.reason = reason
         self.message = message
         self.hint = hint
@@ -218,9 +229,8 @@ class UpstreamFailed(BrokerError):
         hint: str = "",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(reason, message, hint=hint, metadata=metadata)
+        super().__init__(reason, message, hint=hint, metadata=metadata, retry_after=retry_after)
         self.outcome_known = outcome_known
-        self.retry_after = retry_after
 
 
 class NotReady(BrokerError):

@@ -24,6 +24,7 @@ from broker.lease.credential import Contract, Credential
 from broker.lease.machine import Event, State
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Decision
+from broker.policy.quotas import Per, Quota
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope, ScopeTemplate
 from broker.scope.request import AccessRequest
@@ -219,6 +220,7 @@ class DeploySet:
     denied: DenyList = field(default_factory=DenyList)
     approvals: Mapping[str, ApprovalRule] = field(default_factory=dict)  # by name, as gates name them
     signed: Signed | None = None  # where signatures are needed
+    quotas: tuple[Quota, ...] = ()
 
 
 class DeploySource(Protocol):
@@ -384,6 +386,21 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveQuota:
+    """How many leases of ``subject`` may be alive. ``members``: a subject of several holders, and whether one is of it.
+
+    ``shown`` is how people call the subject. ``members`` is pure, and is called in the writer's thread.
+    """
+
+    name: str
+    per: Per
+    subject: str
+    limit: int
+    shown: str
+    members: Callable[[str], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """Everything the intent transaction writes, decided before it is opened.
 
@@ -413,6 +430,7 @@ class Intent:
     audit: Mapping[str, JsonValue]  # what the LEASE_INTENT event shall say beyond what the rows say
     seen: Seen | None = None  # None: the decision was made on nothing that other requests could move
     redeems: Redemption | None = None  # the approved access request that funds it
+    quotas: tuple[LiveQuota, ...] = ()  # further limits on what is alive, counted where a lease is new
 
 
 @dataclass(frozen=True, slots=True)
@@ -667,6 +685,13 @@ class LeaseStore(Protocol):
         is still ISSUING and before its issue_deadline: Conflict (REQUEST_IN_FLIGHT). So does a lease that is
         REVOKING because its delivery failed; if such a lease has ended, a retry opens a new one. A lease that
         ran its course (completed, released, expired, ...) is not asked for again: WrongState (LEASE_ENDED).
+        """
+        ...
+
+    async def index_quotas(self, kinds: frozenset[Per]) -> None:
+        """Make ready for quotas of living leases of these kinds, and of no others. Idempotent.
+
+        Only how fast :meth:`open_intent` counts depends on it: a ledger that has no such quota keeps no index for it.
         """
         ...
 

@@ -55,6 +55,7 @@ class AgentService:
             principal=agent.principal,
             segments=[f"{name}={value}" for name, value in agent.segments],
             promoted=agent.promoted,
+            tools=sorted(agent.tools),
         )
 
     async def ListTemplates(

@@ -21,6 +21,7 @@ from broker.deployfiles.listing import Listing
 from broker.deployfiles.mentions import unknown_mentions, unknown_segments
 from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, TemplateFile
 from broker.deployfiles.policy_tests import PolicyTest, PolicyTestsFile, incomplete, tests_of, unknown_names
+from broker.deployfiles.quotas import QuotasFile, quotas_of, unknown_subjects
 from broker.deployfiles.read import Read
 from broker.deployfiles.signed import verified
 from broker.deployfiles.signers import Signers
@@ -70,6 +71,7 @@ def build(
         problems.extend(unreachable(approvals, assembly.people.values()))
     template_files = _each(files, listing.TEMPLATES, TemplateFile, problems)
     templates = {template.name: template for template in assembly.templates(template_files)}
+    quotas = _one(files, listing.QUOTAS, QuotasFile, problems)
     policies = _policies(files, problems)
     tests = [] if to_serve else _tests(files, problems)
     # What refers to agents is only looked at where every agent is known.
@@ -85,6 +87,8 @@ def build(
             Problem(files.name(each.file), each.line, each.policy, message, hint)
             for each, message, hint in unknown_mentions(policies.mentions, registry, templates, assembly.people, known)
         )
+    if quotas is not None and connectors is not None and _whole(files, problems, listing.TEMPLATES):
+        problems.extend(unknown_subjects(quotas, registry, assembly.people, templates, connectors=assembly.connectors))
     if problems or policies is None:
         raise Problems(problems)
     return DeploySet(
@@ -97,6 +101,7 @@ def build(
         denied=denials,
         approvals=rules_of_approval,
         signed=signed,
+        quotas=quotas_of(quotas, assembly.people) if quotas else (),
     )
 
 

@@ -20,6 +20,7 @@ from broker.deployfiles.kinds import GRANTS
 from broker.deployfiles.load import policy_schema
 from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, TemplateFile
 from broker.deployfiles.policy_tests import PolicyTestsFile
+from broker.deployfiles.quotas import QuotasFile
 from broker.files import Model
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -31,6 +32,7 @@ _MODELS: Mapping[str, type[Model]] = {
     "denied": DeniedFile,
     "people": PeopleFile,
     "policy_tests": PolicyTestsFile,
+    "quotas": QuotasFile,
     "template": TemplateFile,
     "trust_domains": TrustDomainsFile,
 }

@@ -30,6 +30,7 @@ from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
 from broker.issuance.filing import DENIED_COOL_DOWN, filing_of
 from broker.issuance.gate import Gate
+from broker.issuance.quotas import Rates, live_quotas
 from broker.issuance.redemption import LEASE_PREFIX, approvals_held, funded, not_held
 from broker.issuance.situation import Situations, seen
 from broker.issuance.stopped import check_suspended
@@ -40,6 +41,7 @@ from broker.lease.machine import Event
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts, Situation
 from broker.policy.recorded import known
+from broker.policy.tools import check_tool
 from broker.ports import (
     Attempt,
     Clock,
@@ -86,6 +88,7 @@ class _Admitted:
     decision: Decision
     connector: Connector
     situation: Situation
+    tool: str = ""  # that its tool call names, where the agent has an allow list
 
 
 class Issuer:
@@ -106,6 +109,7 @@ class Issuer:
     ) -> None:
         self._store = store
         self._situations = Situations(store)
+        self._rates = Rates(store)
         self._connectors = connectors
         self._kick = kick
         self._gate = gate
@@ -118,6 +122,8 @@ class Issuer:
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
         """Grant ``request``, ask people about it, or say why not. Cancelling this call takes back what it issued."""
+        if caller.deploy.quotas:
+            await self._rates.admit(caller, request)
         if validate_only:
             return await self._validated(caller, request)
         opened = await self._open(caller, request)
@@ -204,6 +210,7 @@ class Issuer:
                 hint="ListTemplates (`broker templates`) shows what can be asked for.",
                 metadata={"template": request.template},
             )
+        tool = check_tool(caller.agent, request)
         scope = bind(template, request, dict(caller.agent.segments))
         connector = self._connectors(template.connector)
         if connector is None:
@@ -216,7 +223,7 @@ class Issuer:
             denial = _denial(decision)
             denial.evidence = {"decided_on": {**_asked(facts), **_decided_on(caller, scope, situation)}}
             raise denial
-        return _Admitted(scope, decision, connector, situation)
+        return _Admitted(scope, decision, connector, situation, tool)
 
     async def _ask_people(
         self, caller: Caller, request: AccessRequest, admitted: _Admitted, *, validate_only: bool = False
@@ -278,7 +285,9 @@ class Issuer:
                 **_delivered(caller.peer, request),
                 "principal": caller.agent.principal,
                 "decided_on": _decided_on(caller, admitted.scope, admitted.situation),
+                **({"tool": admitted.tool} if admitted.tool else {}),
             },
+            quotas=live_quotas(caller, request),
         )
 
     async def _validated(self, caller: Caller, request: AccessRequest) -> Grant:

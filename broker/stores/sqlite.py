@@ -18,6 +18,7 @@ from broker.audit.chain import GENESIS, head_mac
 from broker.audit.event import AuditEvent
 from broker.errors import Reason, Tampered
 from broker.lease.machine import Event, State
+from broker.policy.quotas import Per
 from broker.ports import (
     AcceptedDeploy,
     Attempt,
@@ -52,6 +53,7 @@ from broker.stores import (
     end_ops,
     grant_ops,
     holding_ops,
+    quota_ops,
     reads,
     revoke_ops,
     suspension_ops,
@@ -216,6 +218,10 @@ class SqliteStore:
     async def open_intent(self, intent: Intent) -> Opened:
         """See LeaseStore.open_intent."""
         return await self._writer.submit(lambda tx: grant_ops.open_intent(tx, intent))
+
+    async def index_quotas(self, kinds: frozenset[Per]) -> None:
+        """See LeaseStore.index_quotas."""
+        await self._writer.submit(lambda tx: quota_ops.index(tx, kinds))
 
     async def check_intent(self, intent: Intent) -> None:
         """See LeaseStore.check_intent."""
