@@ -32,6 +32,17 @@ class Metrics:
         self._seconds = Histogram(
             "broker_rpc_seconds", "Time to answer an RPC.", ("method",), buckets=_BUCKETS, registry=self._registry
         )
+        self._escalations = Counter(
+            "broker_escalations",
+            "Rules of escalation.yaml that fired, by rule, mode and what was done.",
+            ("rule", "mode", "took"),
+            registry=self._registry,
+        )
+        self._unquestioned = Counter(
+            "broker_escalation_unquestioned",
+            "Ids that were not found and, being too many, were not looked into.",
+            registry=self._registry,
+        )
         self._state = _State()
         self._registry.register(self._state)
         # Labelled children are looked up once; prometheus_client's own lookup costs microseconds per RPC.
@@ -46,6 +57,14 @@ class Metrics:
             self._children[method, outcome] = pair
         pair[0].inc()
         pair[1].observe(seconds)
+
+    def escalation(self, rule: str, mode: str, took: str) -> None:
+        """One firing of an escalation rule."""
+        self._escalations.labels(rule, mode, took).inc()
+
+    def unquestioned(self) -> None:
+        """One id that was not found was not looked into."""
+        self._unquestioned.inc()
 
     def render(self, snapshot: Snapshot) -> bytes:
         """The text exposition of everything at this moment."""

@@ -18,6 +18,7 @@ from broker.approval.machine import RequestState
 from broker.approval.rules import ApprovalRule
 from broker.approval.separation import Interest
 from broker.audit.event import AuditEvent
+from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
 from broker.identity.denied import DenyList
 from broker.lease.credential import Contract, Credential
@@ -221,6 +222,7 @@ class DeploySet:
     approvals: Mapping[str, ApprovalRule] = field(default_factory=dict)  # by name, as gates name them
     signed: Signed | None = None  # where signatures are needed
     quotas: tuple[Quota, ...] = ()
+    escalation: tuple[Rule, ...] = ()
 
 
 class DeploySource(Protocol):
@@ -876,6 +878,13 @@ class LeaseStore(Protocol):
     # -- reading
     async def get_lease(self, tenant: str, lease_id: str, holder: str) -> Lease:
         """Raises NotFound (LEASE_NOT_FOUND) also where ``holder`` is somebody else."""
+        ...
+
+    async def is_someone_elses(self, tenant: str, who: str, task_id: str, lease_id: str) -> bool:
+        """Whether the task exists and ``who`` has no part in it, or the lease exists and is another's.
+
+        An empty id is nobody's. For counting what agents must not be told: its time depends on the answer.
+        """
         ...
 
     async def list_leases(self, filter_: LeaseFilter, after: str, limit: int) -> Sequence[Lease]:

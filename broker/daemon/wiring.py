@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -42,6 +42,7 @@ from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
 from broker.issuance.approvals import ApprovalDesk
+from broker.issuance.escalation import Watch
 from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
@@ -131,6 +132,8 @@ class Brokerd:
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
         self._undo.push_async_callback(self._last_words)
         self._undo.push_async_callback(self._revoker.close)
+        self._watch = Watch(store, self._files, self._metrics, self._clock, config.tenant)
+        self._background("escalation", self._watch.run())
         await self._upkeep.tick()
         self._servers = self._doors(store)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
@@ -178,6 +181,22 @@ class Brokerd:
         await self._undo.aclose()
         log.info("stopped")
 
+    def _background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``, which has no end of its own, beside the serving, until the stop comes to it."""
+        task = asyncio.create_task(work, name=name)
+
+        def ended(_: object) -> None:
+            if not task.cancelled():
+                log.error("background work has ended by itself", work=name, exc_info=task.exception())
+
+        task.add_done_callback(ended)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        self._undo.push_async_callback(end)
+
     async def _last_words(self) -> None:
         """What the ledger and its export shall still hold, once nothing changes any more."""
         await self._finish(self._upkeep.summarise_refusals(every=True))
@@ -224,7 +243,7 @@ class Brokerd:
             return Door(entrance, store, self._budget, self._metrics, self._clock, self._rng, config.tenant)
 
         def agents(identify: Identify) -> AgentsEntrance:
-            return AgentsEntrance(identify, self._files, self._clock, config.tenant)
+            return AgentsEntrance(identify, self._files, self._watch, self._clock, config.tenant)
 
         service = AgentService(self._issuer, tasks, leases, requests, self._pool.find)
         rpcs = limits.max_concurrent_rpcs
@@ -259,6 +278,7 @@ class Brokerd:
             ("figures", self._upkeep.figures, 1.0),
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
+            ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),
             ("suspensions", self._tend_suspensions, 1.0),

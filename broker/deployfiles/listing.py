@@ -17,7 +17,7 @@ from broker.files import Problem, Problems, check_directory, read_text
 PEOPLE, CONNECTORS = "people.yaml", "connectors.yaml"
 # A set may do without these.
 DENIED, TRUST_DOMAINS, APPROVALS = "denied.yaml", "trust_domains.yaml", "approvals.yaml"
-QUOTAS = "quotas.yaml"
+QUOTAS, ESCALATION = "quotas.yaml", "escalation.yaml"
 AGENTS, TEMPLATES, POLICIES = "agents", "templates", "policies"
 _FOLDERS = {AGENTS: ".yaml", TEMPLATES: ".yaml", POLICIES: ".cedar"}
 # A set may do without these, too: tests of its policies, beside them.
@@ -107,7 +107,7 @@ class _Reader:
 
     def root(self) -> None:
         present = self._names(self._root)
-        files = (PEOPLE, CONNECTORS, APPROVALS, DENIED, TRUST_DOMAINS, QUOTAS)
+        files = (PEOPLE, CONNECTORS, APPROVALS, DENIED, TRUST_DOMAINS, QUOTAS, ESCALATION)
         for name in present:
             if name in _FOLDERS:
                 self._folder(name, _FOLDERS[name])

@@ -16,6 +16,7 @@ from broker.deployfiles import listing
 from broker.deployfiles.approvals import ApprovalsFile, approval_rules, unreachable
 from broker.deployfiles.assemble import Assembly
 from broker.deployfiles.denied import DeniedFile, deny_list
+from broker.deployfiles.escalation import EscalationFile, rules_of
 from broker.deployfiles.federation import TrustDomainsFile, federation_problems
 from broker.deployfiles.listing import Listing
 from broker.deployfiles.mentions import unknown_mentions, unknown_segments
@@ -72,6 +73,7 @@ def build(
     template_files = _each(files, listing.TEMPLATES, TemplateFile, problems)
     templates = {template.name: template for template in assembly.templates(template_files)}
     quotas = _one(files, listing.QUOTAS, QuotasFile, problems)
+    escalation = _one(files, listing.ESCALATION, EscalationFile, problems)
     policies = _policies(files, problems)
     tests = [] if to_serve else _tests(files, problems)
     # What refers to agents is only looked at where every agent is known.
@@ -102,6 +104,7 @@ def build(
         approvals=rules_of_approval,
         signed=signed,
         quotas=quotas_of(quotas, assembly.people) if quotas else (),
+        escalation=rules_of(escalation) if escalation else (),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from broker.config import Config
 from broker.deployfiles.approvals import ApprovalsFile
 from broker.deployfiles.denied import DeniedFile
+from broker.deployfiles.escalation import EscalationFile
 from broker.deployfiles.federation import TrustDomainsFile
 from broker.deployfiles.kinds import GRANTS
 from broker.deployfiles.load import policy_schema
@@ -30,6 +31,7 @@ _MODELS: Mapping[str, type[Model]] = {
     "brokerd": Config,
     "connectors": ConnectorsFile,
     "denied": DeniedFile,
+    "escalation": EscalationFile,
     "people": PeopleFile,
     "policy_tests": PolicyTestsFile,
     "quotas": QuotasFile,

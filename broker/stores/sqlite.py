@@ -51,6 +51,7 @@ from broker.stores import (
     access_ops,
     deploy_ops,
     end_ops,
+    foreign,
     grant_ops,
     holding_ops,
     quota_ops,
@@ -347,6 +348,10 @@ class SqliteStore:
     async def get_lease(self, tenant: str, lease_id: str, holder: str) -> Lease:
         """See LeaseStore.get_lease."""
         return self._readers.point(lambda view: reads.get_lease(view, tenant, lease_id, holder))
+
+    async def is_someone_elses(self, tenant: str, who: str, task_id: str, lease_id: str) -> bool:
+        """See LeaseStore.is_someone_elses."""
+        return await self._readers.scan(lambda view: foreign.is_someone_elses(view, tenant, who, task_id, lease_id))
 
     async def list_leases(self, filter_: LeaseFilter, after: str, limit: int) -> Sequence[Lease]:
         """See LeaseStore.list_leases."""
