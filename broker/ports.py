@@ -941,6 +941,15 @@ class LeaseStore(Protocol):
         """The sink has durably taken everything up to this sequence."""
         ...
 
+    # -- webhooks
+    async def webhook_position(self, tenant: str, destination: str) -> int | None:
+        """The sequence up to which ``destination`` has been told; None for one that is new."""
+        ...
+
+    async def webhook_delivered(self, tenant: str, destination: str, upto: int) -> None:
+        """``destination`` has been told everything up to ``upto``. Never goes back."""
+        ...
+
     async def close(self) -> None:
         """Commit what is queued and close."""
         ...

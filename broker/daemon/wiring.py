@@ -33,6 +33,7 @@ from broker.clock import SystemRng
 from broker.config import Config, HostPort
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
+from broker.daemon.notifying import Notifier
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
@@ -134,6 +135,10 @@ class Brokerd:
         self._undo.push_async_callback(self._revoker.close)
         self._watch = Watch(store, self._files, self._metrics, self._clock, config.tenant)
         self._background("escalation", self._watch.run())
+        self._notifier = Notifier(config, store, self._clock, self._rng)
+        if config.notify:
+            await self._notifier.start()
+            self._background("webhooks", self._notifier.run())
         await self._upkeep.tick()
         self._servers = self._doors(store)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
@@ -337,8 +342,9 @@ class Brokerd:
         assert self._store is not None  # noqa: S101 - the port opens after the store
         now = self._clock.now()
         deploy, tls = self._files.current, self._identity.tls
+        figures = await self._store.figures(now)
         snapshot = Snapshot(
-            await self._store.figures(now),
+            figures,
             self._revoker.tallies(),
             ready=self.gate.why_closed(now) is None,
             agents=len(deploy.registry),
@@ -348,6 +354,7 @@ class Brokerd:
             own_svid_overdue=tls.identity.overdue(now),
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
+            webhooks=self._notifier.tallies(figures.audit_head, now),
         )
         return self._metrics.render(snapshot)
 

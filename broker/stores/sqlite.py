@@ -412,6 +412,19 @@ class SqliteStore:
         """See LeaseStore.audit_exported."""
         await self._writer.submit(lambda tx: tx.run("set_exported", {"upto": upto}))
 
+    # -- webhooks
+
+    async def webhook_position(self, tenant: str, destination: str) -> int | None:
+        """See LeaseStore.webhook_position."""
+        key = {"tenant": tenant, "destination": destination}
+        found = await self._readers.scan(lambda view: view.one("webhook_position", key))
+        return None if found is None else int(found[0])
+
+    async def webhook_delivered(self, tenant: str, destination: str, upto: int) -> None:
+        """See LeaseStore.webhook_delivered."""
+        row = {"tenant": tenant, "destination": destination, "upto": upto}
+        await self._writer.submit(lambda tx: tx.run("webhook_delivered", row))
+
 
 def _read_head(connection: sqlite3.Connection, keys: KeyRing) -> Head:
     """Where the chain goes on. A head that is not ours is not continued: that would hide what was done to it."""
