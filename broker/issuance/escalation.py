@@ -133,8 +133,11 @@ class Watch:
     async def run(self) -> None:
         """Look into what was not found, one after the other, for ever."""
         while True:
-            await self._look_into(await self._questions.get())
-            self._questions.task_done()
+            question = await self._questions.get()
+            try:
+                await self._look_into(question)
+            finally:
+                self._questions.task_done()
 
     async def settle(self) -> None:
         """Wait until every question so far is answered; :meth:`run` must be under way."""

@@ -17,6 +17,7 @@ from broker.daemon.wiring import Brokerd
 from broker.errors import InvalidInput
 from tests.api.served import ask, private, serve, start_task
 from tests.connectors.fake import FakeConnector
+from tests.patience import PATIENCE
 from tests.webhooks.receiver import HANG, SECRET, Receiver
 
 
@@ -35,7 +36,7 @@ def notify(root: Path, receiver: Receiver, *events: str) -> dict[str, Any]:
 
 async def test_what_happens_is_told_through_failures_and_restarts(receiver: Receiver, tmp_path: Path) -> None:
     settings = notify(tmp_path, receiver, "task.*")
-    receiver.answer(500, HANG, 302)
+    receiver.answer(500)
     async with serve(tmp_path, notify=settings) as served:
         stub = served.stub()
         task = await start_task(stub)
@@ -44,7 +45,7 @@ async def test_what_happens_is_told_through_failures_and_restarts(receiver: Rece
         assert [each["type"] for each in (first, second)] == ["broker.jit.task.started", "broker.jit.task.completed"]
         assert first["subject"] == task
         metrics = (await served.daemon._scrape()).decode()
-        assert 'broker_webhooks_total{destination="soc",result="failed"} 3.0' in metrics
+        assert 'broker_webhooks_total{destination="soc",result="failed"} 1.0' in metrics
         assert 'broker_webhooks_total{destination="soc",result="delivered"} 2.0' in metrics
         await receiver.stop()
         await start_task(stub, "while-nobody-listens")
@@ -64,7 +65,7 @@ async def test_a_receiver_that_hangs_holds_up_no_grant_and_no_revocation(receive
     async with serve(tmp_path, notify={**notify(tmp_path, receiver, "*")}) as served:
         stub = served.stub()
         task = await start_task(stub)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             granted = await stub.RequestCredential(ask(task))
             ended = await stub.CompleteTask(pb.CompleteTaskRequest(task_id=task, wait={"seconds": 10}))
         assert granted.lease.id

@@ -11,6 +11,8 @@ from typing import Any
 from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
+from tests.patience import PATIENCE
+
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"  # 27 bytes
 HANG = -1
 
@@ -52,7 +54,7 @@ class Receiver:
 
     async def until(self, count: int) -> list[dict[str, Any]]:
         """The events taken, once there are so many."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while len(self.seen) < count:
                 self.changed.clear()
                 await self.changed.wait()
