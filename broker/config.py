@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, WithJsonSchema
 
+from broker.audit.event import EventType
 from broker.errors import Unauthenticated
 from broker.files import Document, Duration, Model, Problem, Problems, Reference, parse_yaml, read_text, validated
 from broker.files.public_keys import ed25519_public_key
@@ -26,6 +28,7 @@ from broker.identity.spiffe_id import SpiffeId, is_trust_domain
 from broker.ports import TaskLimits
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,253}\Z", re.ASCII)
+_PLAIN_URL = re.compile(r"https?://[!-~]+\Z", re.ASCII)
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z", re.ASCII)
 
 
@@ -106,6 +109,27 @@ def _public_key(value: str) -> str:
     return value
 
 
+def _webhook_url(value: str) -> str:
+    parts = urlsplit(value)
+    port = parts.port  # raises ValueError where it is none
+    host = parts.hostname or ""
+    if not _PLAIN_URL.match(value) or not host or port == 0:
+        raise ValueError("must be a URL like https://hooks.example.org/jit-broker, without spaces")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ValueError("has a user, a password or a fragment: the signature is what proves who sends")
+    loopback = HostPort(host, port or 80).loopback
+    if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
+        raise ValueError("must be https; http only to loopback")
+    return value
+
+
+def _event_pattern(value: str) -> str:
+    known = [each.value for each in EventType]
+    if not any(each == value or (value.endswith("*") and each.startswith(value[:-1])) for each in known):
+        raise ValueError(f"means no audit event; there is: {', '.join(known)}")
+    return value
+
+
 Address = Annotated[
     HostPort,
     BeforeValidator(_host_port),
@@ -123,6 +147,15 @@ Endpoint = Annotated[
     AfterValidator(_endpoint),
     WithJsonSchema({"type": "string", "pattern": "^unix:///.+", "examples": ["unix:///run/spire/agent.sock"]}),
 ]
+WebhookUrl = Annotated[
+    str, Field(max_length=2048), AfterValidator(_webhook_url), WithJsonSchema({"type": "string", "format": "uri"})
+]
+EventPattern = Annotated[
+    str,
+    AfterValidator(_event_pattern),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z_.]*[*]?$", "examples": ["escalation.*", "lease.issued"]}),
+]
+DestinationName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 OwnId = Annotated[str, AfterValidator(_own_id), WithJsonSchema({"type": "string", "pattern": "^spiffe://[^/]+/.+"})]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 PersonKey = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", examples=["dana"])]
@@ -258,6 +291,20 @@ class Revocation(Model):
     tick: Duration = timedelta(milliseconds=500)
 
 
+class Webhook(Model):
+    """One destination of signed webhooks: audit events as CloudEvents."""
+
+    url: WebhookUrl = Field(description="https, or http on loopback.")
+    secrets: tuple[KeyReference, ...] = Field(
+        min_length=1, max_length=4, strict=False, description="Signing secrets (whsec_...); each signs."
+    )
+    events: tuple[EventPattern, ...] = Field(
+        min_length=1, strict=False, description="Types of audit events; * at the end stands for any ending."
+    )
+    timeout: Duration = Field(timedelta(seconds=10), description="Of one try.")
+    ca_file: FilePath | None = Field(None, description="CA certificates (PEM) to believe instead of the system's.")
+
+
 class Log(Model):
     """Diagnostics, on standard error."""
 
@@ -285,6 +332,7 @@ class Config(Model):
     audit: Audit = Audit()
     limits: Limits = Limits()
     revocation: Revocation = Revocation()
+    notify: dict[DestinationName, Webhook] = Field(default_factory=dict, description="Webhooks, by destination.")
     log: Log = Log()
     _document: Document = PrivateAttr()
 

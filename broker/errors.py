@@ -73,6 +73,7 @@ class Reason(StrEnum):
     PLAN_DIGEST_MISMATCH = "PLAN_DIGEST_MISMATCH"
     PLAN_STEP_UNKNOWN = "PLAN_STEP_UNKNOWN"
     DELEGATION_CIRCULAR = "DELEGATION_CIRCULAR"
+    TOOL_CALL_MALFORMED = "TOOL_CALL_MALFORMED"
     CONFIG_INVALID = "CONFIG_INVALID"
     # What the caller may not do (family Denied).
     AGENT_NOT_REGISTERED = "AGENT_NOT_REGISTERED"
@@ -96,6 +97,7 @@ class Reason(StrEnum):
     DELEGATE_NOT_PARTICIPANT = "DELEGATE_NOT_PARTICIPANT"
     DELEGATION_EXCEEDED = "DELEGATION_EXCEEDED"
     DELEGATION_TOO_DEEP = "DELEGATION_TOO_DEEP"
+    TOOL_NOT_ALLOWED = "TOOL_NOT_ALLOWED"
     # What is not there, or not the caller's: told alike, so that ids cannot be probed (family NotFound).
     TEMPLATE_NOT_FOUND = "TEMPLATE_NOT_FOUND"
     TASK_NOT_FOUND = "TASK_NOT_FOUND"
@@ -138,6 +140,8 @@ class Reason(StrEnum):
     LIMIT_LEASES_PER_TASK = "LIMIT_LEASES_PER_TASK"
     LIMIT_PLANS_PER_TASK = "LIMIT_PLANS_PER_TASK"
     LIMIT_DELEGATIONS = "LIMIT_DELEGATIONS"
+    QUOTA_REQUESTS = "QUOTA_REQUESTS"
+    COOLING_DOWN = "COOLING_DOWN"
     TOO_MANY_CONCURRENT_REQUESTS = "TOO_MANY_CONCURRENT_REQUESTS"
     TOO_MANY_PROXIED_TOKENS = "TOO_MANY_PROXIED_TOKENS"
     # The world outside (family UpstreamFailed).
@@ -177,13 +181,21 @@ class BrokerError(Exception):
 
     ``message`` says what was wrong and where; ``hint`` says what the caller can do next; every
     variable part of either also stands in ``metadata`` (lowerCamelCase keys), so that programs
-    never parse prose. None of the three may ever carry a secret.
+    never parse prose. None of the three may ever carry a secret. ``retry_after`` is when asking again makes
+    sense, in seconds, where that is known.
     """
 
     def __init__(
-        self, reason: Reason, message: str, *, hint: str = "", metadata: Mapping[str, str] | None = None
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        hint: str = "",
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
+        self.retry_after = retry_after
         self.reason = reason
         self.message = message
         self.hint = hint
@@ -240,9 +252,8 @@ class UpstreamFailed(BrokerError):
         hint: str = "",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(reason, message, hint=hint, metadata=metadata)
+        super().__init__(reason, message, hint=hint, metadata=metadata, retry_after=retry_after)
         self.outcome_known = outcome_known
-        self.retry_after = retry_after
 
 
 class NotReady(BrokerError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -39,6 +40,17 @@ class Metrics:
             ("shadow_policy", "would", "changes"),
             registry=self._registry,
         )
+        self._escalations = Counter(
+            "broker_escalations",
+            "Rules of escalation.yaml that fired, by rule, mode and what was done.",
+            ("rule", "mode", "took"),
+            registry=self._registry,
+        )
+        self._unquestioned = Counter(
+            "broker_escalation_unquestioned",
+            "Ids that were not found and, being too many, were not looked into.",
+            registry=self._registry,
+        )
         self._state = _State()
         self._registry.register(self._state)
         # Labelled children are looked up once; prometheus_client's own lookup costs microseconds per RPC.
@@ -59,6 +71,14 @@ class Metrics:
         changes = "yes" if verdict.changes else "no"
         for policy in verdict.shadow_policies or ("",):
             self._shadow.labels(policy, verdict.would.value, changes).inc()
+
+    def escalation(self, rule: str, mode: str, took: str) -> None:
+        """One firing of an escalation rule."""
+        self._escalations.labels(rule, mode, took).inc()
+
+    def unquestioned(self) -> None:
+        """One id that was not found was not looked into."""
+        self._unquestioned.inc()
 
     def render(self, snapshot: Snapshot) -> bytes:
         """The text exposition of everything at this moment."""
@@ -82,6 +102,7 @@ class Snapshot:
         own_svid_overdue: bool,
         roots: Mapping[str, int],
         tls_problems: int,
+        webhooks: Mapping[str, WebhookTally],
     ) -> None:
         self.figures = figures
         self.tallies = tallies
@@ -93,6 +114,17 @@ class Snapshot:
         self.own_svid_overdue = own_svid_overdue
         self.roots = roots
         self.tls_problems = tls_problems
+        self.webhooks = webhooks
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookTally:
+    """One webhook destination: how far behind the audit trail it is, and how its deliveries went."""
+
+    delivered: int
+    failed: int
+    behind: int
+    waiting: timedelta
 
 
 class _State(Collector):
@@ -107,6 +139,7 @@ class _State(Collector):
             return
         yield from _ledger(self.snapshot.figures)
         yield from _connectors(self.snapshot.tallies)
+        yield from _webhooks(self.snapshot.webhooks)
         yield from _house(self.snapshot)
 
 
@@ -165,6 +198,23 @@ def _connectors(tallies: Mapping[str, Tally]) -> Iterator[Metric]:
         refused.add_metric([name], float(tally.root_refused))
     yield done
     yield refused
+
+
+def _webhooks(tallies: Mapping[str, WebhookTally]) -> Iterator[Metric]:
+    label = ["destination"]
+    done = CounterMetricFamily("broker_webhooks", "Webhook tries, by result.", labels=[*label, "result"])
+    behind = GaugeMetricFamily("broker_webhook_lag_records", "Audit records not looked at for it yet.", labels=label)
+    waiting = GaugeMetricFamily(
+        "broker_webhook_lag_seconds", "Age of the event whose delivery fails; 0 while none does.", labels=label
+    )
+    for name, tally in sorted(tallies.items()):
+        done.add_metric([name, "delivered"], tally.delivered)
+        done.add_metric([name, "failed"], tally.failed)
+        behind.add_metric([name], tally.behind)
+        waiting.add_metric([name], tally.waiting.total_seconds())
+    yield done
+    yield behind
+    yield waiting
 
 
 def _house(snapshot: Snapshot) -> Iterator[Metric]:

@@ -19,6 +19,7 @@ from broker.approval.rules import ApprovalRule
 from broker.approval.separation import Interest
 from broker.audit.event import AuditEvent
 from broker.delegation.delegation import Delegation
+from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
 from broker.identity.denied import DenyList
 from broker.identity.party import Party
@@ -28,6 +29,7 @@ from broker.plan.machine import PlanEvent
 from broker.plan.plan import Action, Plan
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Decision
+from broker.policy.quotas import Per, Quota
 from broker.policy.shadow import ShadowPolicies
 from broker.scope.canonical import JsonValue
 from broker.scope.containment import Reach
@@ -227,6 +229,8 @@ class DeploySet:
     approvals: Mapping[str, ApprovalRule] = field(default_factory=dict)  # by name, as gates name them
     signed: Signed | None = None  # where signatures are needed
     shadow: ShadowPolicies | None = None  # what is tried out beside the policies, and decides nothing
+    quotas: tuple[Quota, ...] = ()
+    escalation: tuple[Rule, ...] = ()
 
 
 class DeploySource(Protocol):
@@ -426,6 +430,21 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveQuota:
+    """How many leases of ``subject`` may be alive. ``members``: a subject of several holders, and whether one is of it.
+
+    ``shown`` is how people call the subject. ``members`` is pure, and is called in the writer's thread.
+    """
+
+    name: str
+    per: Per
+    subject: str
+    limit: int
+    shown: str
+    members: Callable[[str], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """Everything the intent transaction writes, decided before it is opened.
 
@@ -458,6 +477,7 @@ class Intent:
     redeems: Redemption | None = None  # the approved access request that funds it
     citation: Citation | None = None
     limits: TaskLimits = DEFAULT_LIMITS
+    quotas: tuple[LiveQuota, ...] = ()  # further limits on what is alive, counted where a lease is new
 
 
 @dataclass(frozen=True, slots=True)
@@ -715,6 +735,13 @@ class LeaseStore(Protocol):
         """
         ...
 
+    async def index_quotas(self, kinds: frozenset[Per]) -> None:
+        """Make ready for quotas of living leases of these kinds, and of no others. Idempotent.
+
+        Only how fast :meth:`open_intent` counts depends on it: a ledger that has no such quota keeps no index for it.
+        """
+        ...
+
     async def check_intent(self, intent: Intent) -> None:
         """Refuse what :meth:`open_intent` would refuse now, and write nothing (AIP-163)."""
         ...
@@ -901,6 +928,13 @@ class LeaseStore(Protocol):
         """
         ...
 
+    async def is_someone_elses(self, tenant: str, who: str, task_id: str, lease_id: str) -> bool:
+        """Whether the task exists and ``who`` has no part in it, or the lease exists and is another's.
+
+        An empty id is nobody's. For counting what agents must not be told: its time depends on the answer.
+        """
+        ...
+
     async def list_leases(self, filter_: LeaseFilter, after: str, limit: int) -> Sequence[Lease]:
         """Newest first; ``after`` is the id of the last lease of the page before, or empty."""
         ...
@@ -953,6 +987,15 @@ class LeaseStore(Protocol):
 
     async def audit_exported(self, upto: int) -> None:
         """The sink has durably taken everything up to this sequence."""
+        ...
+
+    # -- webhooks
+    async def webhook_position(self, tenant: str, destination: str) -> int | None:
+        """The sequence up to which ``destination`` has been told; None for one that is new."""
+        ...
+
+    async def webhook_delivered(self, tenant: str, destination: str, upto: int) -> None:
+        """``destination`` has been told everything up to ``upto``. Never goes back."""
         ...
 
     async def close(self) -> None:

@@ -61,6 +61,7 @@ class AgentService(PipelineRpcs):
             principal=agent.principal,
             segments=[f"{name}={value}" for name, value in agent.segments],
             promoted=agent.promoted,
+            tools=sorted(agent.tools),
         )
 
     async def ListTemplates(

@@ -121,6 +121,9 @@ CHANGES: Final = frozenset(
     )
 )
 
+# What gets its caller something. An agent that cools down may do everything else, giving back above all.
+GRANTS: Final = frozenset(f"/{_AGENTS}/{name}" for name in ("StartTask", "RequestCredential"))
+
 
 def allowed(method: str) -> Allowed:
     """Who may call ``method``. Raises :class:`Denied` for one that nobody has decided about."""

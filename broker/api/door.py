@@ -108,6 +108,8 @@ class Door(Generic[Who, Guest]):
         async def unary(raw: bytes, context: aio.ServicerContext[Any, Any]) -> Message:
             started = time.perf_counter()
             principal, counted = ANONYMOUS, self._entrance.anonymous
+            guest: Guest | None = None
+            request: Message | None = None
             try:
                 who = self.identify(context)
                 principal = self._entrance.name(who)
@@ -121,7 +123,7 @@ class Door(Generic[Who, Guest]):
                 # Denied while it was under way: what was issued is not delivered, and is ended (daemon/reloading.py).
                 self._entrance.check_welcome(who)
             except BaseException as failure:
-                await self._refuse(failure, path, principal, counted, started, context)
+                await self._refuse(failure, path, principal, counted, started, context, guest, request)
                 raise
             self._done(path, principal, "OK", started)
             return response
@@ -129,6 +131,8 @@ class Door(Generic[Who, Guest]):
         async def stream(raw: bytes, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Message]:
             started = time.perf_counter()
             principal, counted = ANONYMOUS, self._entrance.anonymous
+            guest: Guest | None = None
+            request: Message | None = None
             try:
                 who = self.identify(context)
                 principal = self._entrance.name(who)
@@ -141,7 +145,7 @@ class Door(Generic[Who, Guest]):
                 ):
                     yield response
             except BaseException as failure:
-                await self._refuse(failure, path, principal, counted, started, context)
+                await self._refuse(failure, path, principal, counted, started, context, guest, request)
                 raise
             self._done(path, principal, "OK", started)
 
@@ -157,11 +161,13 @@ class Door(Generic[Who, Guest]):
         counted: str,
         started: float,
         context: aio.ServicerContext[Any, Any],
+        guest: Guest | None,
+        request: Message | None,
     ) -> None:
         """Answer a failure; returns only for what is not an answer (cancellation, an abort under way).
 
         ``principal`` is who asked; ``counted`` is in whose budget the refusal is: all workloads of one registry
-        entry share one, and so do all that were not let in.
+        entry share one, and so do all that were not let in. ``guest`` and ``request`` are as far as it came.
         """
         if isinstance(failure, aio.AbortError) or not isinstance(failure, Exception):
             self._done(path, principal, "CANCELLED", started)
@@ -171,6 +177,8 @@ class Door(Generic[Who, Guest]):
             log.error("unexpected failure", method=path, request_id=request_id, exc_info=failure)
             failure = unexpected(request_id)
         await self._record(failure, path, principal, counted)
+        if guest is not None:
+            await self._entrance.refused(guest, path, request, failure)
         self._done(path, principal, failure.reason, started)
         await context.abort_with_status(to_status(failure))
 

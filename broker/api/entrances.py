@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from google.protobuf.message import Message
+
 from broker.api import authorization
 from broker.api.authorization import Allowed
 from broker.api.bearer import Metadata
+from broker.api.sightings import named_by
+from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
+from broker.issuance.escalation import Watch
 from broker.ports import Clock, DeploySource
 
 # Of gRPC's auth context and the call's metadata.
@@ -73,6 +78,10 @@ class Entrance(Protocol[Who, Guest_co]):
         """Asked once more before an answer goes out. Raises :class:`Denied`."""
         ...
 
+    async def refused(self, guest: Any, method: str, request: Message | None, failure: BrokerError) -> None:
+        """One who was let in is being refused; ``request`` is None where it could not be read. Changes no answer."""
+        ...
+
 
 class AgentsEntrance:
     """Agents, by whichever proof ``identify`` takes; registered, and not denied."""
@@ -80,9 +89,10 @@ class AgentsEntrance:
     serves = Allowed.REGISTERED_AGENT
     anonymous = "anonymous"
 
-    def __init__(self, identify: Identify, deploy: DeploySource, clock: Clock, tenant: str) -> None:
+    def __init__(self, identify: Identify, deploy: DeploySource, watch: Watch, clock: Clock, tenant: str) -> None:
         self.identify = identify
         self._deploy = deploy
+        self._watch = watch
         self._clock = clock
         self._tenant = tenant
 
@@ -97,9 +107,18 @@ class AgentsEntrance:
         return Caller(self._tenant, deploy.registry.find(who.spiffe_id), who, deploy, now)
 
     def check_request(self, who: Peer, method: str, request: Any) -> None:
-        """Through a proxy, each change has a request_id. Raises :class:`InvalidInput` (REQUEST_ID_REQUIRED)."""
+        """Through a proxy, each change has a request_id; who cools down asks for nothing.
+
+        Raises :class:`InvalidInput` (REQUEST_ID_REQUIRED) or :class:`Exhausted` (COOLING_DOWN).
+        """
         authorization.check_request_id(method, request, who.delivery)
+        if method in authorization.GRANTS:
+            self._watch.check(str(who.spiffe_id), self._clock.now())
 
     def check_welcome(self, who: Peer) -> None:
         """Raises :class:`Denied` (AGENT_DENIED)."""
         self._deploy.current.denied.check(who, self._clock.now())
+
+    async def refused(self, guest: Caller, method: str, request: Message | None, failure: BrokerError) -> None:
+        """For whoever watches for escalation attempts."""
+        await self._watch.refused(failure, method, guest, named_by(request))

@@ -47,7 +47,7 @@ def to_status(error: errors.BrokerError) -> Any:
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=errors.ERROR_DOMAIN, metadata=metadata)
     ]
-    if isinstance(error, errors.UpstreamFailed) and error.retry_after is not None:
+    if error.retry_after is not None:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_after * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))

@@ -12,10 +12,12 @@ import hmac
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from google.protobuf.message import Message
+
 from broker.api import authorization
 from broker.api.authorization import Allowed
 from broker.api.bearer import Metadata, bearer_token
-from broker.errors import Denied, Reason, Unauthenticated
+from broker.errors import BrokerError, Denied, Reason, Unauthenticated
 from broker.identity.operator import LOCAL_CREDENTIAL, Operator, RoleGrants
 from broker.issuance.caller import OperatorCaller
 from broker.ports import Clock, DeploySource
@@ -101,6 +103,9 @@ class PeopleEntrance:
 
     def check_welcome(self, who: Operator) -> None:
         """What an operator did has happened, and the answer says so."""
+
+    async def refused(self, guest: Operator, method: str, request: Message | None, failure: BrokerError) -> None:
+        """Escalation is what agents are watched for."""
 
 
 def _disabled(key: str, why: str) -> Denied:

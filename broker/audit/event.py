@@ -53,6 +53,7 @@ class EventType(StrEnum):
     RESUMED = "suspension.resumed"
     SUSPENSION_EXPIRED = "suspension.expired"
     SUSPENSION_TAMPERED = "suspension.tampered"  # its row fails its MAC: it counts as in force, for everybody
+    ESCALATION_DETECTED = "escalation.detected"  # a rule of escalation.yaml fired
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"
     DAEMON_STARTED = "daemon.started"

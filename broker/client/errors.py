@@ -80,8 +80,7 @@ def from_rpc_error(failure: grpc.aio.AioRpcError) -> BrokerError:
     message = (failure.details() or "").removesuffix(hint).rstrip()
     family = UpstreamFailed if info.reason in _UPSTREAM else _BY_CODE.get(failure.code(), Defect)
     error = family(_reason(info.reason), message, hint=hint, metadata=metadata)
-    if isinstance(error, UpstreamFailed):
-        error.retry_after = _retry_after(failure)
+    error.retry_after = _retry_after(failure)
     return error
 
 

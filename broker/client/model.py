@@ -38,6 +38,7 @@ class Identity:
     principal: str  # the registry entry
     segments: tuple[str, ...]  # name=value, as the entry's pattern names them
     promoted: bool  # whether operators have promoted the entry into production
+    tools: tuple[str, ...] = ()  # whose calls it may ask for; none: it has no such list
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ class Reloader:
                 "denied_count": len(denied),
             },
         )
+        await self._ready_for_quotas(deploy)
         await self.end_unregistered()
         await self.end_denied()
         self._tell(ok=True, digest=deploy.digest, problems=[])
@@ -133,6 +134,14 @@ class Reloader:
             templates=len(deploy.templates),
             **signed,
         )
+
+    async def _ready_for_quotas(self, deploy: DeploySet) -> None:
+        kinds = frozenset(quota.per for quota in deploy.quotas if quota.live_leases is not None)
+        try:
+            await self._store.index_quotas(kinds)
+        except BrokerError as failure:
+            # They are counted all the same, only slower.
+            log.error("quotas are counted without their index", reason=failure.reason)
 
     async def _refused(self, refused: BrokerError) -> None:
         problems = [str(each) for each in refused.problems] if isinstance(refused, Problems) else [str(refused)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -33,6 +33,7 @@ from broker.clock import SystemRng
 from broker.config import Config, HostPort
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
+from broker.daemon.notifying import Notifier
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
@@ -43,6 +44,7 @@ from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.delegations import DelegationDesk
+from broker.issuance.escalation import Watch
 from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
@@ -133,6 +135,12 @@ class Brokerd:
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
         self._undo.push_async_callback(self._last_words)
         self._undo.push_async_callback(self._revoker.close)
+        self._watch = Watch(store, self._files, self._metrics, self._clock, config.tenant)
+        self._background("escalation", self._watch.run())
+        self._notifier = Notifier(config, store, self._clock, self._rng)
+        if config.notify:
+            await self._notifier.start()
+            self._background("webhooks", self._notifier.run())
         await self._upkeep.tick()
         self._servers = self._doors(store)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
@@ -179,6 +187,22 @@ class Brokerd:
             log.warning("grants were still under way; their outcome is swept at the next start")
         await self._undo.aclose()
         log.info("stopped")
+
+    def _background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``, which has no end of its own, beside the serving, until the stop comes to it."""
+        task = asyncio.create_task(work, name=name)
+
+        def ended(_: object) -> None:
+            if not task.cancelled():
+                log.error("background work has ended by itself", work=name, exc_info=task.exception())
+
+        task.add_done_callback(ended)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.wait([task])
+
+        self._undo.push_async_callback(end)
 
     async def _last_words(self) -> None:
         """What the ledger and its export shall still hold, once nothing changes any more."""
@@ -228,7 +252,7 @@ class Brokerd:
             return Door(entrance, store, self._budget, self._metrics, self._clock, self._rng, config.tenant)
 
         def agents(identify: Identify) -> AgentsEntrance:
-            return AgentsEntrance(identify, self._files, self._clock, config.tenant)
+            return AgentsEntrance(identify, self._files, self._watch, self._clock, config.tenant)
 
         plans = PlanDesk(store, self._clock, self._rng, limits=bounds, default_life=limits.default_plan_duration)
         delegations = DelegationDesk(store, kick, self._clock, self._rng, limits=bounds)
@@ -265,6 +289,7 @@ class Brokerd:
             ("figures", self._upkeep.figures, 1.0),
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
+            ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),
             ("suspensions", self._tend_suspensions, 1.0),
@@ -323,8 +348,9 @@ class Brokerd:
         assert self._store is not None  # noqa: S101 - the port opens after the store
         now = self._clock.now()
         deploy, tls = self._files.current, self._identity.tls
+        figures = await self._store.figures(now)
         snapshot = Snapshot(
-            await self._store.figures(now),
+            figures,
             self._revoker.tallies(),
             ready=self.gate.why_closed(now) is None,
             agents=len(deploy.registry),
@@ -334,6 +360,7 @@ class Brokerd:
             own_svid_overdue=tls.identity.overdue(now),
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
+            webhooks=self._notifier.tallies(figures.audit_head, now),
         )
         return self._metrics.render(snapshot)
 

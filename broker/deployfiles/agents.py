@@ -153,8 +153,8 @@ def _agent(each: _Exact, owner: Person) -> Agent:
         quotas=_quotas(entry),
         description=entry.description,
         promoted=entry.promoted,
-        tools=frozenset(entry.tools),
         principal=each.file.stem,
+        tools=frozenset(entry.tools or ()),
     )
 
 
@@ -170,5 +170,5 @@ def _agents(each: _Patterned, owner: Person) -> AgentPattern:
         quotas=_quotas(entry),
         description=entry.description,
         promoted=entry.promoted,
-        tools=frozenset(entry.tools),
+        tools=frozenset(entry.tools or ()),
     )

@@ -17,6 +17,7 @@ from broker.files import Problem, Problems, check_directory, read_text
 PEOPLE, CONNECTORS = "people.yaml", "connectors.yaml"
 # A set may do without these.
 DENIED, TRUST_DOMAINS, APPROVALS = "denied.yaml", "trust_domains.yaml", "approvals.yaml"
+QUOTAS, ESCALATION = "quotas.yaml", "escalation.yaml"
 AGENTS, TEMPLATES, POLICIES = "agents", "templates", "policies"
 _CEDAR = ".cedar"
 _FOLDERS = {AGENTS: ".yaml", TEMPLATES: ".yaml", POLICIES: _CEDAR}
@@ -110,7 +111,7 @@ class _Reader:
 
     def root(self) -> None:
         present = self._names(self._root)
-        files = (PEOPLE, CONNECTORS, APPROVALS, DENIED, TRUST_DOMAINS)
+        files = (PEOPLE, CONNECTORS, APPROVALS, DENIED, TRUST_DOMAINS, QUOTAS, ESCALATION)
         for name in present:
             if name in _FOLDERS or name == SHADOW:
                 self._folder(name, _FOLDERS.get(name, _CEDAR))

@@ -16,11 +16,13 @@ from broker.deployfiles import listing
 from broker.deployfiles.approvals import ApprovalsFile, approval_rules, unreachable
 from broker.deployfiles.assemble import Assembly
 from broker.deployfiles.denied import DeniedFile, deny_list
+from broker.deployfiles.escalation import EscalationFile, rules_of
 from broker.deployfiles.federation import TrustDomainsFile, federation_problems
 from broker.deployfiles.listing import Listing
 from broker.deployfiles.mentions import unknown_mentions, unknown_segments
 from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, TemplateFile
 from broker.deployfiles.policy_tests import PolicyTest, PolicyTestsFile, incomplete, tests_of, unknown_names
+from broker.deployfiles.quotas import QuotasFile, quotas_of, unknown_subjects
 from broker.deployfiles.read import Read
 from broker.deployfiles.signed import verified
 from broker.deployfiles.signers import Signers
@@ -72,6 +74,8 @@ def build(
         problems.extend(unreachable(approvals, assembly.people.values()))
     template_files = _each(files, listing.TEMPLATES, TemplateFile, problems)
     templates = {template.name: template for template in assembly.templates(template_files)}
+    quotas = _one(files, listing.QUOTAS, QuotasFile, problems)
+    escalation = _one(files, listing.ESCALATION, EscalationFile, problems)
     policies = _policies(files, problems)
     shadow = _shadow(files, problems) if policies is not None else None
     tests = [] if to_serve else _tests(files, problems)
@@ -89,6 +93,8 @@ def build(
             Problem(files.name(each.file), each.line, each.policy, message, hint)
             for each, message, hint in unknown_mentions(named, registry, templates, assembly.people, known)
         )
+    if quotas is not None and connectors is not None and _whole(files, problems, listing.TEMPLATES):
+        problems.extend(unknown_subjects(quotas, registry, assembly.people, templates, connectors=assembly.connectors))
     if problems or policies is None:
         raise Problems(problems)
     return DeploySet(
@@ -102,6 +108,8 @@ def build(
         approvals=rules_of_approval,
         signed=signed,
         shadow=shadow,
+        quotas=quotas_of(quotas, assembly.people) if quotas else (),
+        escalation=rules_of(escalation) if escalation else (),
     )
 
 

@@ -71,6 +71,9 @@ ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 # Accounts, environments, roles, actions: names, without anything that could be read as a pattern.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 Words = Annotated[list[Word], AfterValidator(unique)]
+# A tool as its own server names it: printable, without a space.
+Tool = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
+Tools = Annotated[list[Tool], Field(min_length=1, max_length=1000), AfterValidator(unique)]
 Sentence = Annotated[str, Field(min_length=1, max_length=500)]
 Network = Annotated[str, AfterValidator(_network)]
 MandatoryField = Annotated[
@@ -136,7 +139,9 @@ class AgentFile(Model):
     roles: Words = Field(default_factory=list)
     quotas: QuotasEntry = QuotasEntry()
     promoted: bool = Field(False, description="Whether it has been promoted into production. Policies decide on it.")
-    tools: Words = Field(default_factory=list, description="The tools it may call, by name.")
+    tools: Tools | None = Field(
+        None, description="The only tools whose calls it may ask for; each request then names one. Left out: any."
+    )
 
 
 class PersonEntry(Model):

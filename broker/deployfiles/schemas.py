@@ -15,11 +15,13 @@ from typing import Any
 from broker.config import Config
 from broker.deployfiles.approvals import ApprovalsFile
 from broker.deployfiles.denied import DeniedFile
+from broker.deployfiles.escalation import EscalationFile
 from broker.deployfiles.federation import TrustDomainsFile
 from broker.deployfiles.kinds import GRANTS
 from broker.deployfiles.load import policy_schema
 from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, TemplateFile
 from broker.deployfiles.policy_tests import PolicyTestsFile
+from broker.deployfiles.quotas import QuotasFile
 from broker.files import Model
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -29,8 +31,10 @@ _MODELS: Mapping[str, type[Model]] = {
     "brokerd": Config,
     "connectors": ConnectorsFile,
     "denied": DeniedFile,
+    "escalation": EscalationFile,
     "people": PeopleFile,
     "policy_tests": PolicyTestsFile,
+    "quotas": QuotasFile,
     "template": TemplateFile,
     "trust_domains": TrustDomainsFile,
 }

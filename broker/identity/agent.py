@@ -70,7 +70,7 @@ class Agent:
     principal: str = field(kw_only=True)
     segments: Segments = field(default=(), kw_only=True)  # what the pattern names of its id; none for an exact entry
     promoted: bool = field(default=False, kw_only=True)  # whether operators have promoted it into production
-    tools: frozenset[str] = field(default=frozenset(), kw_only=True)  # names of the tools it may call
+    tools: frozenset[str] = field(default=frozenset(), kw_only=True)  # what it may call; empty: there is no list
 
     def __hash__(self) -> int:
         # Every decision looks its agent up, and few fields tell agents apart; equality still reads them all.

@@ -31,6 +31,7 @@ from broker.issuance.caller import Caller
 from broker.issuance.citations import cite
 from broker.issuance.filing import DENIED_COOL_DOWN, filing_of
 from broker.issuance.gate import Gate
+from broker.issuance.quotas import Rates, live_quotas
 from broker.issuance.redemption import LEASE_PREFIX, approvals_held, funded, not_held
 from broker.issuance.situation import Situations, seen
 from broker.issuance.stopped import check_suspended
@@ -42,6 +43,7 @@ from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts, Situation
 from broker.policy.recorded import known
 from broker.policy.shadow import ShadowVerdict
+from broker.policy.tools import check_tool
 from broker.ports import (
     DEFAULT_LIMITS,
     Attempt,
@@ -91,6 +93,7 @@ class _Admitted:
     connector: Connector
     situation: Situation
     shadow: ShadowVerdict | None
+    tool: str = ""  # that its tool call names, where the agent has an allow list
 
 
 class Issuer:
@@ -116,6 +119,7 @@ class Issuer:
     ) -> None:
         self._store = store
         self._situations = Situations(store)
+        self._rates = Rates(store)
         self._connectors = connectors
         self._kick = kick
         self._gate = gate
@@ -130,6 +134,8 @@ class Issuer:
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
         """Grant ``request``, ask people about it, or say why not. Cancelling this call takes back what it issued."""
+        if caller.deploy.quotas:
+            await self._rates.admit(caller, request)
         if validate_only:
             return await self._validated(caller, request)
         opened = await self._open(caller, request)
@@ -216,6 +222,7 @@ class Issuer:
                 hint="ListTemplates (`broker templates`) shows what can be asked for.",
                 metadata={"template": request.template},
             )
+        tool = check_tool(caller.agent, request)
         scope = bind(template, request, dict(caller.agent.segments))
         connector = self._connectors(template.connector)
         if connector is None:
@@ -232,7 +239,7 @@ class Issuer:
             asked = {**_asked(facts), **_decided_on(caller, scope, situation)}
             denial.evidence = {"decided_on": asked, **_shadow_told(shadow)}
             raise denial
-        return _Admitted(scope, decision, connector, situation, shadow)
+        return _Admitted(scope, decision, connector, situation, shadow, tool)
 
     async def _ask_people(
         self, caller: Caller, request: AccessRequest, admitted: _Admitted, *, validate_only: bool = False
@@ -298,9 +305,11 @@ class Issuer:
                 "principal": caller.agent.principal,
                 "decided_on": _decided_on(caller, admitted.scope, admitted.situation),
                 **_shadow_told(admitted.shadow),
+                **({"tool": admitted.tool} if admitted.tool else {}),
             },
             citation=cite(caller, request, admitted.scope),
             limits=self._limits,
+            quotas=live_quotas(caller, request),
         )
 
     async def _validated(self, caller: Caller, request: AccessRequest) -> Grant:

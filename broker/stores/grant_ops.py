@@ -11,7 +11,7 @@ from broker.errors import BrokerError, Conflict, Denied, Exhausted, Reason, Tamp
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
 from broker.ports import EndCause, Handle, Intent, Lease, Opened
 from broker.scope.canonical import JsonValue, canonical_json
-from broker.stores import citation_ops, task_limits
+from broker.stores import citation_ops, quota_ops, task_limits
 from broker.stores.access_redeem import redeem, redeemable
 from broker.stores.access_rows import RequestRow
 from broker.stores.end_ops import find_attempt, lease_ended, lease_not_found
@@ -85,9 +85,18 @@ def decide(view: View, intent: Intent) -> Decided:
             f"{intent.holder} already holds {intent.max_live_leases} living leases.",
             hint="Complete a task or revoke a lease; an operator sets the quota in the agent's file.",
             metadata={"quota": str(intent.max_live_leases)},
+            retry_after=_first_end(view, intent),
         )
     task_limits.check_leases(view, intent)
+    if intent.quotas:
+        quota_ops.check(view, intent)
     return Decided(None, (), redeemed)
+
+
+def _first_end(view: View, intent: Intent) -> float:
+    """Seconds until the first of what its holder has alive ends by itself."""
+    key = {"tenant": intent.tenant, "subject": intent.holder, "quota": intent.max_live_leases}
+    return quota_ops.retry_after(view.row("quota_by_agent", key)[1], intent.now)
 
 
 def _subject(intent: Intent) -> Subject:

@@ -19,6 +19,7 @@ from broker.audit.chain import GENESIS, head_mac
 from broker.audit.event import AuditEvent
 from broker.errors import Reason, Tampered
 from broker.lease.machine import Event, State
+from broker.policy.quotas import Per
 from broker.ports import (
     AcceptedDeploy,
     Attempt,
@@ -51,8 +52,10 @@ from broker.stores import (
     access_ops,
     deploy_ops,
     end_ops,
+    foreign,
     grant_ops,
     holding_ops,
+    quota_ops,
     reads,
     revoke_ops,
     suspension_ops,
@@ -219,6 +222,10 @@ class SqliteStore(SqlitePipelines):
         """See LeaseStore.open_intent."""
         return await self._writer.submit(lambda tx: grant_ops.open_intent(tx, intent))
 
+    async def index_quotas(self, kinds: frozenset[Per]) -> None:
+        """See LeaseStore.index_quotas."""
+        await self._writer.submit(lambda tx: quota_ops.index(tx, kinds))
+
     async def check_intent(self, intent: Intent) -> None:
         """See LeaseStore.check_intent."""
         self._readers.point(lambda view: grant_ops.decide(view, intent))
@@ -344,6 +351,10 @@ class SqliteStore(SqlitePipelines):
         """See LeaseStore.get_lease."""
         return self._readers.point(lambda view: reads.get_lease(view, tenant, lease_id, holder))
 
+    async def is_someone_elses(self, tenant: str, who: str, task_id: str, lease_id: str) -> bool:
+        """See LeaseStore.is_someone_elses."""
+        return await self._readers.scan(lambda view: foreign.is_someone_elses(view, tenant, who, task_id, lease_id))
+
     async def list_leases(self, filter_: LeaseFilter, after: str, limit: int) -> Sequence[Lease]:
         """See LeaseStore.list_leases."""
         return await self._readers.scan(lambda view: reads.list_leases(view, filter_, after, limit))
@@ -402,6 +413,19 @@ class SqliteStore(SqlitePipelines):
     async def audit_exported(self, upto: int) -> None:
         """See LeaseStore.audit_exported."""
         await self._writer.submit(lambda tx: tx.run("set_exported", {"upto": upto}))
+
+    # -- webhooks
+
+    async def webhook_position(self, tenant: str, destination: str) -> int | None:
+        """See LeaseStore.webhook_position."""
+        key = {"tenant": tenant, "destination": destination}
+        found = await self._readers.scan(lambda view: view.one("webhook_position", key))
+        return None if found is None else int(found[0])
+
+    async def webhook_delivered(self, tenant: str, destination: str, upto: int) -> None:
+        """See LeaseStore.webhook_delivered."""
+        row = {"tenant": tenant, "destination": destination, "upto": upto}
+        await self._writer.submit(lambda tx: tx.run("webhook_delivered", row))
 
 
 def _read_head(connection: sqlite3.Connection, keys: KeyRing) -> Head:

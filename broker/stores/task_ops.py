@@ -11,6 +11,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
 from broker.ports import EndCause, NewTask, Task, TaskState
 from broker.scope.canonical import canonical_json
+from broker.stores import quota_ops
 from broker.stores.access_moves import lapse_with_task
 from broker.stores.end_ops import end_selected
 from broker.stores.moves import BROKER
@@ -27,13 +28,16 @@ def start_task(tx: Transaction, new: NewTask) -> Task:
         return _repeated(read_task(raw, tx.seal), new)
     if new.deadline <= new.created_at:
         raise InvalidInput(Reason.TTL_INVALID, "a task's deadline must lie in the future.")
-    (count,) = tx.row("count_open_tasks", {"tenant": new.tenant, "creator": new.creator, "quota": new.max_open})
+    count, first_ends = tx.row(
+        "count_open_tasks", {"tenant": new.tenant, "creator": new.creator, "quota": new.max_open}
+    )
     if count >= new.max_open:
         raise Exhausted(
             Reason.QUOTA_OPEN_TASKS,
             f"{new.creator} already has {new.max_open} open tasks.",
             hint="Complete a task first; an operator sets the quota in the agent's file.",
             metadata={"quota": str(new.max_open)},
+            retry_after=quota_ops.retry_after(first_ends, new.created_at),
         )
     row = TaskRow(
         tenant=new.tenant,

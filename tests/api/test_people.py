@@ -214,7 +214,7 @@ def test_a_role_is_needed_where_the_table_names_one(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_service_is_not_served_behind_the_other_door() -> None:
-    agents: Any = AgentsEntrance(lambda *_: None, None, None, "t")  # type: ignore[arg-type, return-value]
+    agents: Any = AgentsEntrance(lambda *_: None, None, None, None, "t")  # type: ignore[arg-type, return-value]
     door = Door(agents, *(None,) * 5, "t")  # type: ignore[arg-type]
     with pytest.raises(Defect, match="behind its own door"):
         door.handlers(ADMIN_SERVICE, *(type("Part", (), {m.name: None for m in ADMIN_SERVICE.methods}),))

@@ -57,6 +57,10 @@ def test_every_query_fits_the_schema(connection: sqlite3.Connection, name: str) 
         ("living_holders", "leases_living (tenant=?)"),
         ("unended_by_holder", "leases_living (tenant=? AND holder=?)"),
         ("unended_by_task", "leases_by_task (tenant=? AND task_id=?)"),
+        ("quota_by_agent", "leases_living (tenant=? AND holder=?)"),
+        ("quota_by_task", "leases_by_task (tenant=? AND task_id=?)"),
+        ("quota_by_template", "leases_living_template (tenant=? AND template=?)"),
+        ("quota_by_connector", "attempts_due (connector=? AND due_at>?)"),
         ("stuck_figure", "attempts_stuck (stuck=?)"),
         ("access_requests_due", "access_requests_due (due_at>? AND due_at<?)"),
         ("any_access_request_due", "access_requests_due (due_at>? AND due_at<?)"),
@@ -72,6 +76,7 @@ def test_every_query_fits_the_schema(connection: sqlite3.Connection, name: str) 
     ],
 )
 def test_the_index_that_is_used(connection: sqlite3.Connection, name: str, index: str) -> None:
+    connection.execute(SQL["index_living_templates"])
     assert f"INDEX {index}" in plan(connection, name)
 
 

@@ -27,7 +27,7 @@ class WhoAmIRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class WhoAmIResponse(_message.Message):
-    __slots__ = ("spiffe_id", "owner", "tier", "roles", "environments", "svid_expire_time", "tenant", "deploy_digest", "delivery", "proxy", "principal", "segments", "promoted")
+    __slots__ = ("spiffe_id", "owner", "tier", "roles", "environments", "svid_expire_time", "tenant", "deploy_digest", "delivery", "proxy", "principal", "segments", "promoted", "tools")
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class WhoAmIResponse(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     PROMOTED_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
     spiffe_id: str
     owner: str
     tier: str
@@ -54,7 +55,8 @@ class WhoAmIResponse(_message.Message):
     principal: str
     segments: _containers.RepeatedScalarFieldContainer[str]
     promoted: bool
-    def __init__(self, spiffe_id: _Optional[str] = ..., owner: _Optional[str] = ..., tier: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., environments: _Optional[_Iterable[str]] = ..., svid_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., deploy_digest: _Optional[str] = ..., delivery: _Optional[str] = ..., proxy: _Optional[str] = ..., principal: _Optional[str] = ..., segments: _Optional[_Iterable[str]] = ..., promoted: _Optional[bool] = ...) -> None: ...
+    tools: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, spiffe_id: _Optional[str] = ..., owner: _Optional[str] = ..., tier: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., environments: _Optional[_Iterable[str]] = ..., svid_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., deploy_digest: _Optional[str] = ..., delivery: _Optional[str] = ..., proxy: _Optional[str] = ..., principal: _Optional[str] = ..., segments: _Optional[_Iterable[str]] = ..., promoted: _Optional[bool] = ..., tools: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListTemplatesRequest(_message.Message):
     __slots__ = ()

@@ -21,9 +21,9 @@ SELECT {task_columns} FROM tasks AS t
 WHERE t.tenant = :tenant AND t.creator = :creator AND t.request_id = :request_id;
 
 -- count_open_tasks --
--- Never counts beyond the quota, so that its cost is bounded by it.
-SELECT count(*) FROM (
-    SELECT 1 FROM tasks
+-- Never counts beyond the quota, so that its cost is bounded by it; and when the first of them ends by itself.
+SELECT count(*), min(ends_at) FROM (
+    SELECT ends_at FROM tasks
     WHERE tenant = :tenant AND creator = :creator AND ends_at IS NOT NULL
     LIMIT :quota
 );

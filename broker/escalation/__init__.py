@@ -1,0 +1,1 @@
+"""Escalation attempts: what an agent was refused, counted against rules (R11)."""

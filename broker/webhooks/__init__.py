@@ -1,0 +1,1 @@
+"""Audit events on their way out: signed webhooks, as CloudEvents (adapters)."""
