@@ -8,7 +8,12 @@ from broker.dev.stack import DevFacts
 
 TENANT = "dev"
 # As the groups of deploy/dev/people.yaml are meant.
-ROLES = {"viewer": ["data-platform"], "operator": ["operations"], "security": ["security"]}
+ROLES = {
+    "viewer": ["data-platform"],
+    "approver": ["data-platform", "release", "security"],
+    "operator": ["operations"],
+    "security": ["security"],
+}
 
 
 def render(facts: DevFacts) -> str:
