@@ -89,7 +89,7 @@ class FakeBroker:
             timer.start()
         given = Secret("no such password") if self.cheat is Cheat.LOGIN_STILLBORN else password
         credential = DatabaseLogin("postgresql", self.server.host, self.server.port, "orders", login, given)
-        return Grant(lease, credential, Decision(("read",), (), ""))
+        return Grant(lease, credential, Decision(("read",), (), "", "ALLOW", ()))
 
     def end(self, lease_id: str, cause: str) -> None:
         lease = self.leases[lease_id]

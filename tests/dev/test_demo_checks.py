@@ -122,7 +122,8 @@ async def _comes_true(step: Play, postgres_server: PostgresFacts, no_broker: Any
         before = await world.database.logins()
         await step(world)
         assert world.tell.checks >= 2
-        assert await world.database.logins() == before
+        # None of its own is left; what other tests left of theirs may have ended meanwhile.
+        assert await world.database.logins() <= before
 
 
 @pytest.mark.usefixtures("brisk")

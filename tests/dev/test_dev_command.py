@@ -77,10 +77,14 @@ def test_a_session_at_the_terminal(start: Start, place: Path) -> None:
     template = place / "deploy" / "templates" / "orders-readonly.yaml"
     original = template.read_text()
     template.write_text(original.replace("max_ttl: 15m", "max_ttl: 14m"))
-    dev.until("new deploy set in force: 4 agents, 3 templates, 6 policies")
+    agents, templates = (len(list((place / "deploy" / kind).glob("*.yaml"))) for kind in ("agents", "templates"))
+    policies = sum(each.read_text().count("\n@id(") for each in (place / "deploy" / "policies").glob("*.cedar"))
+    told = dev.until("new deploy set in force: ")
+    assert told[-1] == f"new deploy set in force: {agents} agents, {templates} templates, {policies} policies"
     template.write_text(original.replace("max_ttl: 15m", "max_ttl: soon"))
     told = dev.until("the last good set stays in force")
-    assert any(line.startswith("deploy/templates/orders-readonly.yaml:10: max_ttl: ") for line in told)
+    line = 1 + original.splitlines().index("max_ttl: 15m")
+    assert any(each.startswith(f"deploy/templates/orders-readonly.yaml:{line}: max_ttl: ") for each in told)
     template.write_text(original.replace("max_ttl: 15m", "max_ttl: 14m"))
     dev.until("the deploy set is again the one in force")
 

@@ -21,7 +21,7 @@ from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 # Whole stacks are started meanwhile, and the demo is told from its beginning to its end.
-WHOLE_STORY_SECONDS = 10 * PATIENCE
+WHOLE_STORY_SECONDS = 5 * PATIENCE
 NOWHERE = "http://127.0.0.1:9"
 # A person's shell may say all of this, about servers that are none of ours.
 SOMEBODYS = {
