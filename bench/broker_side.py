@@ -111,7 +111,8 @@ class BrokerSide:
             "keys": {"ledger": [f"file:{self._directory / 'ledger.key'}"]},
             "audit": {"export_file": str(self._directory / "audit.jsonl"), "max_backlog_records": 10_000_000},
             # Leases outlive the run, as OpenBao's tokens do: neither side ends anything while the other is measured.
-            "limits": {"confirm_within": "1h"},
+            # A task of the measurement has more leases than an agent's usually has.
+            "limits": {"confirm_within": "1h", "max_leases_per_task": 100_000},
             "log": {"level": "info", "format": "json"},
         }
 

@@ -67,7 +67,7 @@ def _person(number: int) -> str:
 
 def _person_entry(number: int) -> dict[str, object]:
     name = _person(number)
-    return {"issuer": "https://id.bench.broker.internal", "subject": name, "display_name": name, "groups": _GROUPS}
+    return {"issuer": "https://id.bench.broker.internal", "subject": name, "display_name": name, "groups": list(_GROUPS)}
 
 
 def _agent(number: int) -> dict[str, object]:
