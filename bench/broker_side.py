@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 
 import yaml
 
-from bench.deploy import TRUST_DOMAIN, agent_id, write_deploy_set
+from bench.deploy import GROUPS, TRUST_DOMAIN, agent_id, write_deploy_set
 from bench.figures import Measurement
 from bench.generator import BUSY, Job, Measured
 from broker.api.v1 import admin_service_pb2 as admin
@@ -100,7 +100,7 @@ class BrokerSide:
                 "operations": f"{LOOPBACK}:{self._ops}",
             },
             "operators": {name: f"file:{self._directory / name}.credential" for name in OPERATORS},
-            "roles": {"operator": ["bench"]},
+            "roles": {"operator": [GROUPS[0]]},
             "identity": {
                 "certificate": str(self._svid.chain),
                 "private_key": str(self._svid.key),
@@ -149,7 +149,11 @@ class BrokerSide:
             if generator.stdout.readline() != BUSY:
                 raise RuntimeError("the load generator failed")
             began = time.perf_counter()
-            suspension = asyncio.run(self._as(OPERATORS[0], self._stop))
+            try:
+                suspension = asyncio.run(self._as(OPERATORS[0], self._stop))
+            except BaseException:
+                generator.kill()  # nothing will suspend it any more
+                raise
             output = generator.stdout.read()
         for name in OPERATORS:
             asyncio.run(self._as(name, partial(self._resume, suspension)))
