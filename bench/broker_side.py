@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 
 import yaml
 
-from bench.deploy import TRUST_DOMAIN, agent_id, write_deploy_set
+from bench.deploy import GROUPS, TRUST_DOMAIN, agent_id, write_deploy_set
 from bench.figures import Measurement
 from bench.generator import BUSY, Job, Measured
 from broker.api.v1 import admin_service_pb2 as admin
@@ -100,7 +100,7 @@ class BrokerSide:
                 "operations": f"{LOOPBACK}:{self._ops}",
             },
             "operators": {name: f"file:{self._directory / name}.credential" for name in OPERATORS},
-            "roles": {"operator": ["bench"]},
+            "roles": {"operator": [GROUPS[0]]},
             "identity": {
                 "certificate": str(self._svid.chain),
                 "private_key": str(self._svid.key),
@@ -111,7 +111,8 @@ class BrokerSide:
             "keys": {"ledger": [f"file:{self._directory / 'ledger.key'}"]},
             "audit": {"export_file": str(self._directory / "audit.jsonl"), "max_backlog_records": 10_000_000},
             # Leases outlive the run, as OpenBao's tokens do: neither side ends anything while the other is measured.
-            "limits": {"confirm_within": "1h"},
+            # A task of the measurement has more leases than an agent's usually has.
+            "limits": {"confirm_within": "1h", "max_leases_per_task": 100_000},
             "log": {"level": "info", "format": "json"},
         }
 
@@ -148,7 +149,11 @@ class BrokerSide:
             if generator.stdout.readline() != BUSY:
                 raise RuntimeError("the load generator failed")
             began = time.perf_counter()
-            suspension = asyncio.run(self._as(OPERATORS[0], self._stop))
+            try:
+                suspension = asyncio.run(self._as(OPERATORS[0], self._stop))
+            except BaseException:
+                generator.kill()  # nothing will suspend it any more
+                raise
             output = generator.stdout.read()
         for name in OPERATORS:
             asyncio.run(self._as(name, partial(self._resume, suspension)))
