@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 
 from broker.errors import Denied
 from broker.issuance.caller import Caller
 from broker.issuance.counting import standing
 from broker.issuance.following import follow
+from broker.issuance.stopped import check_suspended
 from broker.ports import Clock, DeploySet, FiledRequest, LeaseStore, RequestEventRecord, RequestFilter
 
 
@@ -55,8 +56,9 @@ class RequestDesk:
     async def watch(self, caller: Caller, after: int) -> AsyncIterator[RequestEventRecord | int]:
         """The events of the caller's requests, for ever; see :func:`broker.issuance.following.follow`."""
 
-        def page(position: int, limit: int) -> Awaitable[Sequence[RequestEventRecord]]:
-            return self._store.access_request_events(caller.tenant, caller.id, position, limit)
+        async def page(position: int, limit: int) -> Sequence[RequestEventRecord]:
+            await check_suspended(self._store, replace(caller, now=self._clock.now()))
+            return await self._store.access_request_events(caller.tenant, caller.id, position, limit)
 
         async for event in follow(self._store, page, after):
             yield event

@@ -119,14 +119,16 @@ async def test_wrong_credentials_beyond_the_budget_are_counted(served: Served) -
     assert ("anonymous", "SVID_IS_CA") in await served.refusals()
 
 
-async def test_a_disabled_person_and_one_who_left_are_out_at_the_next_call(served: Served) -> None:
-    kim, sam = person(served, "kim"), person(served, "sam")
-    await kim.GetOperator(pb.GetOperatorRequest())
-    await edit_people(served, "kim", disabled=True)
-    assert await refused(kim.GetOperator(pb.GetOperatorRequest())) == (DENIED, "OPERATOR_DISABLED")
-    await edit_people(served, "kim")
-    assert await refused(kim.GetOperator(pb.GetOperatorRequest())) == (DENIED, "OPERATOR_DISABLED")
-    assert (await sam.GetOperator(pb.GetOperatorRequest())).key == "sam"
+async def test_a_disabled_person_and_one_who_left_are_out_at_the_next_call(tmp_path: Path) -> None:
+    """Lee, whom no approval needs."""
+    async with serve(tmp_path, **people_changes(tmp_path, "lee", "sam")) as served:
+        lee, sam = person(served, "lee"), person(served, "sam")
+        await lee.GetOperator(pb.GetOperatorRequest())
+        await edit_people(served, "lee", disabled=True)
+        assert await refused(lee.GetOperator(pb.GetOperatorRequest())) == (DENIED, "OPERATOR_DISABLED")
+        await edit_people(served, "lee")
+        assert await refused(lee.GetOperator(pb.GetOperatorRequest())) == (DENIED, "OPERATOR_DISABLED")
+        assert (await sam.GetOperator(pb.GetOperatorRequest())).key == "sam"
 
 
 async def test_a_credential_is_replaced_by_a_reload(served: Served) -> None:
