@@ -72,7 +72,7 @@ async def test_each_person_is_known_by_their_own_credential(served: Served) -> N
     assert (list(kim.groups), list(kim.roles)) == (["release", "security"], ["security"])
     assert (kim.authenticated_by, kim.tenant) == ("local-credential", "test")
     sam = await person(served, "sam").GetOperator(pb.GetOperatorRequest())
-    assert (sam.key, list(sam.roles)) == ("sam", ["approver", "operator"])
+    assert (sam.key, list(sam.roles)) == ("sam", ["operator"])
 
 
 @pytest.mark.parametrize(
