@@ -122,7 +122,7 @@ CHANGES: Final = frozenset(
 )
 
 # What gets its caller something. An agent that cools down may do everything else, giving back above all.
-GRANTS: Final = frozenset(f"/{_AGENTS}/{name}" for name in ("StartTask", "RequestCredential"))
+GRANTS: Final = frozenset(f"/{_AGENTS}/{name}" for name in ("StartTask", "RequestCredential", "RedeemAccessRequest"))
 
 
 def allowed(method: str) -> Allowed:

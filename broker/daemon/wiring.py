@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -135,7 +135,7 @@ class Brokerd:
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
         self._undo.push_async_callback(self._last_words)
         self._undo.push_async_callback(self._revoker.close)
-        self._watch = Watch(store, self._files, self._metrics, self._clock, config.tenant)
+        self._watch = Watch(store, self._files, self._metrics, self._clock, config.tenant, self._suspend)
         self._background("escalation", self._watch.run())
         self._notifier = Notifier(config, store, self._clock, self._rng)
         if config.notify:
@@ -187,6 +187,10 @@ class Brokerd:
             log.warning("grants were still under way; their outcome is swept at the next start")
         await self._undo.aclose()
         log.info("stopped")
+
+    async def _suspend(self, tenant: str, agent: str, why: str, now: datetime) -> None:
+        """What an escalation rule that is answered by suspension does."""
+        await self._suspensions.stop_agent(tenant, self._files.current, agent, why)
 
     def _background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work``, which has no end of its own, beside the serving, until the stop comes to it."""

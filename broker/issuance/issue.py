@@ -150,6 +150,8 @@ class Issuer:
         again is a retry of this redemption, another one a second use of the approval, which is refused.
         """
         filed = await self._store.get_access_request(caller.tenant, access_request_id, caller.id)
+        if caller.deploy.quotas:
+            await self._rates.admit(caller, filed.request)
         task = await self._store.get_task(caller.tenant, filed.request.task_id)
         held = approvals_held(filed, request_id, caller, task.sponsor)
         request = replace(filed.request, request_id=request_id)
@@ -222,7 +224,9 @@ class Issuer:
                 hint="ListTemplates (`broker templates`) shows what can be asked for.",
                 metadata={"template": request.template},
             )
-        tool = check_tool(caller.agent, request)
+        # Of an approved request the tool call was checked when it was filed, and is erased once it is redeemed.
+        erased = bool(situation.approvals) and not request.tool_call
+        tool = "" if erased else check_tool(caller.agent, request)
         scope = bind(template, request, dict(caller.agent.segments))
         connector = self._connectors(template.connector)
         if connector is None:

@@ -74,6 +74,27 @@ class SuspensionDesk:
         self._kick_all(ended)
         return Stopped(suspension, ended, known)
 
+    async def stop_agent(self, tenant: str, deploy: DeploySet, agent: str, reason: str) -> Suspension:
+        """Suspend one SPIFFE ID by the broker's own decision (a rule of escalation.yaml), until a person lifts it."""
+        name = self._rng.id()
+        order = SuspensionOrder(name, Kind.AGENT, agent, reason, None)
+        new = NewSuspension(
+            tenant=tenant,
+            id=SUSPENSION_PREFIX + name,
+            request_id=order.request_id,
+            request_digest=order.digest(),
+            kind=order.kind,
+            value=agent,
+            reason=reason,
+            author="broker",
+            author_name="the broker itself (an escalation rule)",
+            now=self._clock.now(),
+            until=None,
+        )
+        suspension, ended = await self._store.suspend(new, members_of(deploy.registry))
+        self._kick_all(ended)
+        return suspension
+
     async def resume(self, caller: OperatorCaller, suspension_id: str, request_id: str, reason: str) -> Suspension:
         """Lift it, or be the first of two where two must."""
         lifting = Lifting(

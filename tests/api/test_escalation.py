@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from broker.api.v1 import broker_service_pb2 as pb
+from broker.api.v1 import lease_pb2
 from tests.api.served import (
     ANALYST,
     DOMAIN,
@@ -107,6 +108,30 @@ async def test_nobody_is_locked_out_by_whom_nobody_knows(served: Served) -> None
     assert await firings(served) == []
     assert len(served.daemon._watch._detector) == 0
     await start_task(served.stub())
+
+
+async def test_a_rule_that_suspends_stops_the_one_agent_and_ends_what_it_holds(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    rule = "{counts: refusals, threshold: 2, within: 10m, mode: enforce, answer: suspend}"
+    private(tmp_path / "deploy" / "escalation.yaml", f"rules:\n  stop: {rule}\n")
+    async with serve(tmp_path) as served:
+        stub = served.stub()
+        task = await start_task(stub)
+        granted = await stub.RequestCredential(ask(task))
+        for number in range(2):
+            changes = {"template": "orders-readwrite", "reason": "r", "ticket": "T-1"}
+            await refused(stub.RequestCredential(ask(task, f"no-{number}", **changes)))
+        error = await refused(stub.RequestCredential(ask(task, "more")))
+        assert reason(error) == (grpc.StatusCode.PERMISSION_DENIED, "SUSPENDED")
+        (found,) = await firings(served)
+        assert (found["agent"], found["took"]) == (ANALYST, "suspend")
+
+        async def ended() -> bool:
+            lease = await stub.GetLease(pb.GetLeaseRequest(lease_id=granted.lease.id))
+            return bool(lease.state == lease_pb2.Lease.STATE_REVOKED)
+
+        await eventually(ended)
+        await start_task(served.stub(MIGRATOR))
 
 
 async def test_another_agents_task_is_not_found_and_noticed(served: Served) -> None:
