@@ -55,10 +55,13 @@ def test_the_set_is_what_the_demo_needs(dev: DeploySet) -> None:
     tiers = {agent.spiffe_id.path.removeprefix("/agent/"): agent.tier for agent in dev.registry}
     assert tiers == {
         "analyst": Tier.ADVISORY,
+        "executor": Tier.AUTONOMOUS,
         "migrator": Tier.AUTONOMOUS,
         "other": Tier.ADVISORY,
+        "planner": Tier.ADVISORY,
         "releaser": Tier.SEMI_AUTONOMOUS,
         "reporter": Tier.AUTONOMOUS,
+        "validator": Tier.ADVISORY,
     }
     assert dev.templates.keys() == {"orders-production", "orders-readonly", "orders-readwrite", "reports-read"}
     assert {name: spec.kind for name, spec in dev.connectors.items()} == {

@@ -75,8 +75,10 @@ def _stack(state: StateDirectory) -> DevStack:
     state.acquire()
     copy = DeployCopy(shipped_set(), state.path / "deploy", load)
     copy.refresh()
-    agents = [agent.spiffe_id for agent in load(copy.current).registry]
-    return DevStack(state, copy.current, agents=agents, clock=SystemClock(), render_config=render)
+    deploy = load(copy.current)
+    agents = [agent.spiffe_id for agent in deploy.registry]
+    people = [*deploy.people]
+    return DevStack(state, copy.current, agents=agents, people=people, clock=SystemClock(), render_config=render)
 
 
 async def _tell(stack: DevStack, tell: Narrator) -> None:

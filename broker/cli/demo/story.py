@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from broker.cli.demo.approval import people_approve_it
 from broker.cli.demo.aws import aws_session
 from broker.cli.demo.completion import (
     completion_defeats_a_reconnect_loop,
@@ -18,8 +19,10 @@ from broker.cli.demo.completion import (
 from broker.cli.demo.crash import orphan_is_swept
 from broker.cli.demo.deadlines import time_ends_it, time_ends_it_without_the_broker
 from broker.cli.demo.narrator import StepFailed
+from broker.cli.demo.pipeline import only_what_was_planned
 from broker.cli.demo.reading import reads_but_cannot_write
 from broker.cli.demo.refusals import hides_from_others, refuses_with_reasons
+from broker.cli.demo.suspension import suspension_kills_it
 from broker.cli.demo.trail import audit_verifies
 from broker.cli.demo.world import World
 from broker.errors import BrokerError
@@ -45,6 +48,9 @@ STORY: Sequence[Step] = (
     Step("Nor does an agent that made a table", completion_takes_what_it_made),
     Step("A 3-second TTL that nobody completes is over after 3 seconds", time_ends_it),
     Step("The same with brokerd killed right after issuing", time_ends_it_without_the_broker),
+    Step("A write in production waits for a person, and their yes is good for one credential", people_approve_it),
+    Step("A planner, a validator and an executor: what was not planned is not given", only_what_was_planned),
+    Step("An operator suspends an agent: its login is dead, and it gets no other", suspension_kills_it),
     Step("An AWS STS session, which only time ends, and it says so", aws_session),
     Step("brokerd is killed while OpenBao's answer is on its way: the orphan is swept", orphan_is_swept),
     Step("The audit trail verifies, and a flipped byte is located", audit_verifies),

@@ -12,6 +12,8 @@ from typing import Self
 from broker.cli.demo.database import Database
 from broker.cli.demo.narrator import Narrator
 from broker.client import AsyncClient, Grant, connect
+from broker.client.admin import AdminClient, believed_by_file, read_credential
+from broker.client.connect import connect_admin
 from broker.clock import SystemClock
 from broker.dev.stack import TRUST_DOMAIN, DevFacts, DevStack
 from broker.identity.spiffe_id import SpiffeId
@@ -36,6 +38,12 @@ CHANGE_ORDERS = replace(
     reason="customers wait for their refunds",
     ticket="OPS-1207",
     plan="set status to 'refunded' where returned_at is not null and status = 'returned'",
+)
+CHANGE_PRODUCTION = replace(
+    CHANGE_ORDERS,
+    template="orders-production",
+    environment="production",
+    plan="Mark the returned orders of OPS-1207 in one transaction; roll back if another number of rows changes.",
 )
 READ_REPORT = replace(
     READ_ORDERS,
@@ -67,6 +75,7 @@ class World:
         self.database = Database(stack.facts().postgres)
         self._dial = self._connect if dial is None else dial
         self._clients: dict[str, AsyncClient] = {}
+        self._people: dict[str, AdminClient] = {}
 
     @property
     def facts(self) -> DevFacts:
@@ -89,12 +98,25 @@ class World:
             self._clients[name] = self._dial(agent_id(name))
         return self._clients[name]
 
+    def person(self, key: str) -> AdminClient:
+        """One of the people of deploy/dev at the people's door, with the credential made for this person."""
+        if key not in self._people:
+            facts = self.facts
+            believed = believed_by_file(facts.bundle)
+            credential = read_credential(facts.operators[key])
+            self.tell.hide(credential)
+            self._people[key] = connect_admin(facts.admin_address, credential, believed, facts.broker_dns_name)
+        return self._people[key]
+
     async def ask(
         self, client: AsyncClient, request: AccessRequest, task_id: str, ttl: timedelta | None = None
     ) -> Grant:
         """Request a credential under a task; its secrets are kept out of what is told."""
         asked = replace(request, request_id=client.new_id(), task_id=task_id, ttl=request.ttl if ttl is None else ttl)
-        grant = await client.request(asked)
+        return self.keep_secret(await client.request(asked))
+
+    def keep_secret(self, grant: Grant) -> Grant:
+        """The grant, of which no secret is told from now on."""
         match grant.credential:
             case DatabaseLogin() as login:
                 self.tell.hide(login.password)
@@ -112,8 +134,10 @@ class World:
         await self.stack.start_brokerd(environment)
 
     async def _hang_up(self) -> None:
-        clients = [self._clients.pop(name) for name in tuple(self._clients)]
-        await asyncio.gather(*(client.close() for client in clients))
+        agents, people = [*self._clients.values()], [*self._people.values()]
+        self._clients.clear()
+        self._people.clear()
+        await asyncio.gather(*(client.close() for client in agents), *(client.close() for client in people))
 
     def _connect(self, agent: SpiffeId) -> AsyncClient:
         facts = self.facts

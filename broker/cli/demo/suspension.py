@@ -1,0 +1,61 @@
+"""Step: the kill switch. What lives is dead, what is asked for is refused, until people lift it."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+
+from broker.api.v1 import admin_service_pb2 as pb
+from broker.cli.demo.database import enter, seconds_until, turned_away
+from broker.cli.demo.narrator import refusal
+from broker.cli.demo.world import READ_ORDERS, World, agent_id
+from broker.errors import Reason
+
+_SECONDS = 20.0
+
+
+async def suspension_kills_it(world: World) -> None:
+    """A live login and its open session end; the agent is refused by name, its neighbour is not."""
+    tell, analyst, sam = world.tell, world.agent("analyst"), world.person("sam")
+    async with analyst.task("count the open orders") as task:
+        grant = await world.ask(analyst, READ_ORDERS, task.id)
+        session = await enter(grant.conninfo())
+        tell.checked(await turned_away(grant.conninfo()) is None, "The agent is logged in to PostgreSQL.")
+        begun = time.perf_counter()
+        request = pb.SuspendRequest(
+            request_id=sam.new_id(),
+            kind="KIND_AGENT",
+            value=str(agent_id("analyst")),
+            reason="It reads what nobody asked it to read.",
+        )
+        suspension = (await sam.call("Suspend", request)).suspension
+        told = time.perf_counter() - begun
+
+        async def out() -> bool:
+            return await turned_away(grant.conninfo()) is not None
+
+        await seconds_until(out, _SECONDS, "the login of the suspended agent is refused")
+        dead = time.perf_counter() - begun
+        tell.checked(
+            await turned_away(grant.conninfo()) is not None,
+            f"Sam suspends it ({told * 1000:.0f} ms). {dead * 1000:.0f} ms later PostgreSQL refuses the login:"
+            f" {await turned_away(grant.conninfo())}.",
+        )
+        try:
+            await session.execute("SELECT 1")
+            lives = True
+        except psycopg.OperationalError:
+            lives = False
+        tell.checked(not lives, "Its open session is ended.", "its open session still answers.")
+        await session.close()
+        error = await refusal(world.ask(analyst, READ_ORDERS, task.id), Reason.SUSPENDED, "asking while suspended")
+        tell.checked(bool(error.message), f"It asks again: {error.reason}: {error.message}")
+        other = world.agent("other")
+        async with other.task("count the open orders") as neighbours:
+            granted = await world.ask(other, READ_ORDERS, neighbours.id)
+            tell.checked(await turned_away(granted.conninfo()) is None, "Its neighbour works on.")
+        resume = pb.ResumeRequest(request_id=sam.new_id(), suspension_id=suspension.id, reason="It was mended.")
+        await sam.call("Resume", resume)
+        again = await world.ask(analyst, READ_ORDERS, task.id)
+        tell.checked(await turned_away(again.conninfo()) is None, "Sam lifts it: the agent is served again.")
