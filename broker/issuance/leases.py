@@ -66,5 +66,6 @@ class LeaseDesk:
             await check_suspended(self._store, replace(caller, now=self._clock.now()))
             return await self._store.lease_events(caller.tenant, caller.id, position, limit)
 
+        await check_suspended(self._store, caller)  # follow() speaks before it reads
         async for event in follow(self._store, page, after):
             yield event

@@ -191,6 +191,8 @@ async def test_its_streams_are_cut_at_once_and_others_are_not(served: Served) ->
     assert not reading.done()
     reading.cancel()
     assert await refused(agent.WatchLeases(pb.WatchLeasesRequest()).read()) == (DENIED, "SUSPENDED")
+    again = agent.WatchAccessRequests(access_request_pb2.WatchAccessRequestsRequest())
+    assert await refused(again.read()) == (DENIED, "SUSPENDED")
 
 
 async def _drained(call: Any) -> None:
