@@ -63,7 +63,7 @@ from broker.ports import (
 from broker.scope.bind import bind
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
-from broker.scope.request import AccessRequest, text_digest
+from broker.scope.request import AccessRequest, Digested, text_digest
 
 log = structlog.get_logger("broker.issuance")
 
@@ -155,6 +155,8 @@ class Issuer:
         task = await self._store.get_task(caller.tenant, filed.request.task_id)
         held = approvals_held(filed, request_id, caller, task.sponsor)
         request = replace(filed.request, request_id=request_id)
+        if filed.tool_call:  # kept until it is redeemed, to be looked at; of prompt and plan only the digests count
+            request = replace(request, tool_call=filed.tool_call)
         opened = await self._open(caller, request, held, partial(funded, filed, caller, held))
         if isinstance(opened, _Admitted):
             raise not_held(filed, opened.decision.approvals)
@@ -224,9 +226,8 @@ class Issuer:
                 hint="ListTemplates (`broker templates`) shows what can be asked for.",
                 metadata={"template": request.template},
             )
-        # Of an approved request the tool call was checked when it was filed, and is erased once it is redeemed.
-        erased = bool(situation.approvals) and not request.tool_call
-        tool = "" if erased else check_tool(caller.agent, request)
+        # Once a request is redeemed its tool call is erased: of a retry it was checked before.
+        tool = "" if isinstance(request.tool_call, Digested) else check_tool(caller.agent, request)
         scope = bind(template, request, dict(caller.agent.segments))
         connector = self._connectors(template.connector)
         if connector is None:

@@ -119,6 +119,26 @@ async def test_a_retry_of_the_redemption_replaces_the_credential_of_the_one_leas
     assert (await events(world)).count("access.redeemed") == 1
 
 
+async def test_the_tool_of_what_was_approved_is_checked_when_it_is_redeemed(world: World) -> None:
+    """By the list of that moment; a retry, whose tool call is erased, needs no second look."""
+    reader = replace(ALICE, tools=frozenset({"sql.read"}))
+    filed = await world.file(await world.task(), reader, tool_call='{"tool": "sql.read"}')
+    await world.approve(filed)
+    writer = replace(ALICE, tools=frozenset({"sql.write"}))
+    await refused(world, world.redeem(filed, writer), Denied, Reason.TOOL_NOT_ALLOWED)
+    assert (await world.redeem(filed, reader)).lease is not None
+    again = await world.redeem(filed, reader)
+    assert again.lease is not None
+    assert again.lease.attempts == 2
+
+
+async def test_what_was_approved_before_there_was_a_list_needs_a_tool_now(world: World) -> None:
+    filed = await world.file(await world.task(), ALICE)
+    await world.approve(filed)
+    reader = replace(ALICE, tools=frozenset({"sql.read"}))
+    await refused(world, world.redeem(filed, reader), InvalidInput, Reason.TOOL_CALL_MALFORMED)
+
+
 async def test_a_lease_that_has_ended_is_not_redeemed_again(world: World) -> None:
     filed = await world.file(await world.task())
     await world.approve(filed)
