@@ -117,10 +117,10 @@ class AdminClient:
         self._target = target
         self._believed = believed
         self._fraction = fraction
-        credentials = grpc.composite_channel_credentials(
-            grpc.ssl_channel_credentials(believed.roots_pem),
-            grpc.access_token_call_credentials(credential.reveal()),
-        )
+        # With each call, and not as gRPC's call credentials: those are a callback, for which a thread of gRPC's takes the
+        # interpreter's lock, and whoever closes the channel may hold that lock while waiting for the thread.
+        self._credential = credential
+        credentials = grpc.ssl_channel_credentials(believed.roots_pem)
         options = [*OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
         self._channel = grpc.aio.secure_channel(str(target), credentials, options=options)
         self._stub = admin_service_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
@@ -146,13 +146,18 @@ class AdminClient:
         for wait in (*RETRY_WAITS, None):
             remaining = deadline - asyncio.get_running_loop().time()
             try:
-                return await getattr(self._stub, rpc)(request, timeout=max(remaining, 0.001))
+                call = getattr(self._stub, rpc)
+                return await call(request, timeout=max(remaining, 0.001), metadata=self._metadata())
             except grpc.aio.AioRpcError as error:
                 failure = error
             if wait is None or failure.code() is not grpc.StatusCode.UNAVAILABLE:
                 break
             await asyncio.sleep(wait * (0.5 + self._fraction()))
         raise await self._explained(failure)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """Sent inside TLS alone: the channel has no other way."""
+        return (("authorization", f"Bearer {self._credential.reveal()}"),)
 
     async def _explained(self, failure: grpc.aio.AioRpcError) -> BrokerError:
         if not is_transport(failure):

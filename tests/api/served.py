@@ -215,13 +215,25 @@ def credential(served: Served, key: str) -> str:
     return (served.root / "operators" / key).read_text().strip()
 
 
+class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
+    """Not gRPC's call credentials: as this process closes its servers and channels, these can deadlock."""
+
+    def __init__(self, token: str) -> None:
+        self._authorization = ("authorization", f"Bearer {token}")
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), self._authorization)
+        return await continuation(details._replace(metadata=metadata), request)
+
+
 def admin_stub(served: Served, token: str | None) -> AdminServiceStub:
     """Of somebody at the people's door with this bearer token; None: with none."""
     credentials = grpc.ssl_channel_credentials(CA.pem)
-    if token is not None:
-        credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
-    channel = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.admin_port}", credentials, options=options)
+    bearer = [] if token is None else [_Bearer(token)]
+    channel = grpc.aio.secure_channel(
+        f"127.0.0.1:{served.daemon.admin_port}", credentials, options=options, interceptors=bearer
+    )
     served.channels.append(channel)
     return AdminServiceStub(channel)
 

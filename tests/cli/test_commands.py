@@ -45,6 +45,7 @@ def test_whoami_in_each_format(cli: Cli) -> None:
         "principal": "analyst",
         "segments": [],
         "promoted": False,
+        "tools": [],
     }
     assert f"BROKER_SPIFFE_ID={AGENT}\nBROKER_OWNER=Ada\n" in variables
 

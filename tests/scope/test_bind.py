@@ -154,7 +154,10 @@ def test_no_request_gets_more_than_the_template(request: AccessRequest) -> None:
 @settings(deadline=None)
 @given(
     st.fixed_dictionaries(
-        dict.fromkeys(("request_id", "task_id", "step", "reason", "prompt", "tool_call", "plan"), _TEXT),
+        dict.fromkeys(
+            ("request_id", "task_id", "step", "reason", "prompt", "tool_call", "plan", "plan_id", "delegation_id"),
+            _TEXT,
+        ),
         optional={
             **{name: st.text(min_size=1).filter(str.strip) for name in ("intent", "ticket")},
             "recipient_public_key": st.binary(max_size=32),
@@ -166,6 +169,7 @@ def test_what_an_agent_tells_about_itself_changes_nothing(claims: dict[str, str]
     checked = {"template", "account", "environment", "resource", "ttl", "parameters"}
     assert {f.name for f in fields(AccessRequest)} - checked == {
         *("request_id", "task_id", "step", "reason", "prompt", "tool_call", "plan", "intent", "ticket"),
-        "recipient_public_key",
+        # What is cited is held against the scope that was bound, and only ever refuses.
+        *("recipient_public_key", "plan_id", "delegation_id"),
     }
     assert bind(TEMPLATE, replace(REQUEST, **claims)) == bind(TEMPLATE, REQUEST)
