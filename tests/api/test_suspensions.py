@@ -34,7 +34,7 @@ from tests.api.served import (
     svid,
 )
 from tests.connectors.fake import IssueMishap
-from tests.patience import eventually
+from tests.patience import becomes_true, eventually
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -200,22 +200,20 @@ async def _drained(call: Any) -> None:
         pass
 
 
-async def test_a_grant_in_flight_is_never_delivered(served: Served) -> None:
-    agent = served.stub()
-    task = await start_task(agent)
-    served.upstream.issue_mishaps.append(IssueMishap.HANG)
-    asking = asyncio.ensure_future(agent.RequestCredential(ask(task)))
-    await eventually(lambda: _true(bool(served.upstream.alive)))
-    await person(served, "kim").Suspend(stop("ACCOUNT", "dev"))
-    with pytest.raises(grpc.aio.AioRpcError):
-        await asking
-    await eventually(lambda: _true(not served.upstream.alive))
-    types = [r["type"] for r in await served.audit()]
-    assert "lease.issued" not in types
-
-
-async def _true(value: bool) -> bool:
-    return value
+async def test_a_grant_in_flight_is_never_delivered(tmp_path: Path) -> None:
+    limits = {"issue_timeout": "1s", "drain_timeout": "2s"}  # how long the upstream's silence is borne
+    async with serve(tmp_path, limits=limits, **people_changes(tmp_path)) as served:
+        agent = served.stub()
+        task = await start_task(agent)
+        served.upstream.issue_mishaps.append(IssueMishap.HANG)
+        asking = asyncio.ensure_future(agent.RequestCredential(ask(task)))
+        await served.upstream.hanging.wait()
+        await person(served, "kim").Suspend(stop("ACCOUNT", "dev"))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await asking
+        await becomes_true(lambda: not served.upstream.alive)
+        types = [r["type"] for r in await served.audit()]
+        assert "lease.issued" not in types
 
 
 async def test_only_what_it_covers(served: Served) -> None:
