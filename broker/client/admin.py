@@ -117,8 +117,8 @@ class AdminClient:
         self._target = target
         self._believed = believed
         self._fraction = fraction
-        # With each call, and not as gRPC's call credentials: those are a callback, for which a thread of gRPC's takes the
-        # interpreter's lock, and whoever closes the channel may hold that lock while waiting for the thread.
+        # With each call, and not as gRPC's call credentials: those are a callback, for which a thread of gRPC's takes
+        # the interpreter's lock, and whoever closes the channel may hold that lock while waiting for the thread.
         self._credential = credential
         credentials = grpc.ssl_channel_credentials(believed.roots_pem)
         options = [*OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
