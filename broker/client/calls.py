@@ -17,7 +17,8 @@ from google.protobuf.message import Message
 from broker.client.channel import Connection, Generation
 from broker.client.errors import from_rpc_error, is_transport
 from broker.client.explain import explain
-from broker.errors import BrokerError, InvalidInput, Reason
+from broker.client.tokens import bearer
+from broker.errors import BrokerError, InvalidInput, Reason, Unauthenticated
 
 MAX_REQUEST_BYTES = 64 * 1024
 # The deadline of a call that waits for nothing but the broker.
@@ -43,37 +44,41 @@ class Calls:
         deadline = asyncio.get_running_loop().time() + seconds
         for wait in (*RETRY_WAITS, None):
             async with self.connection.use() as generation:
-                remaining = deadline - asyncio.get_running_loop().time()
                 try:
-                    return await getattr(generation.stub, rpc)(request, timeout=max(remaining, 0.001))
-                except grpc.aio.AioRpcError as error:
+                    metadata = await bearer(self.connection.tokens)
+                    remaining = deadline - asyncio.get_running_loop().time()
+                    call = getattr(generation.stub, rpc)
+                    return await call(request, timeout=max(remaining, 0.001), metadata=metadata)
+                except (grpc.aio.AioRpcError, Unauthenticated) as error:
                     failure = error
             if wait is not None and await self._refused_as_older(failure, generation):
                 continue
-            if wait is None or failure.code() is not grpc.StatusCode.UNAVAILABLE:
+            if wait is None or not _passing(failure):
                 break
             pause = wait * (0.5 + self._fraction())
             if asyncio.get_running_loop().time() + pause >= deadline:
                 break
             await asyncio.sleep(pause)
-        raise await self.error_of(failure, generation)
+        raise failure if isinstance(failure, Unauthenticated) else await self.error_of(failure, generation)
 
-    async def _refused_as_older(self, failure: grpc.aio.AioRpcError, generation: Generation) -> bool:
+    async def _refused_as_older(self, failure: Exception, generation: Generation) -> bool:
         """Whether it was our SVID that was refused, and a newer one is there: the call has had no effect."""
-        if failure.code() is not grpc.StatusCode.UNAUTHENTICATED:
+        if not isinstance(failure, grpc.aio.AioRpcError) or failure.code() is not grpc.StatusCode.UNAUTHENTICATED:
             return False
         return await self.connection.renewed(generation) is not generation
 
     async def error_of(self, failure: grpc.aio.AioRpcError, generation: Generation) -> BrokerError:
         """What to tell the caller about ``failure``."""
-        missing, generation.token_error = generation.token_error, None
-        if missing is not None and is_transport(failure):
-            return missing
         if is_transport(failure) and not (timed_out(failure) and generation.connected):
             now = self.connection.now()
             renewal = self.connection.renewal_error
             return await explain(self.connection.target, generation.material, now, failure, renewal)
         return from_rpc_error(failure)
+
+
+def _passing(failure: grpc.aio.AioRpcError | Unauthenticated) -> bool:
+    """Whether another try may go through: the broker is away for a moment, or whoever gives us tokens is."""
+    return isinstance(failure, Unauthenticated) or failure.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def timed_out(failure: grpc.aio.AioRpcError) -> bool:

@@ -20,7 +20,7 @@ import grpc
 from broker.api.v1 import broker_service_pb2_grpc
 from broker.client.svid import Material, SvidSource
 from broker.client.target import Target
-from broker.client.tokens import TokenPlugin, TokenSource
+from broker.client.tokens import TokenSource
 from broker.errors import BrokerError, Reason, Unauthenticated
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -53,12 +53,8 @@ _log = logging.getLogger("broker.client")
 class Generation:
     """One channel with the SVID it was made with. ``retired`` is set once a newer one is in use."""
 
-    def __init__(self, material: Material, target: Target, tokens: TokenSource | None = None) -> None:
+    def __init__(self, material: Material, target: Target) -> None:
         credentials = grpc.ssl_channel_credentials(material.bundle.pem, material.key_pem, material.chain_pem)
-        self.token_error: BrokerError | None = None
-        if tokens is not None:
-            plugin = grpc.metadata_call_credentials(TokenPlugin(tokens, self._no_token))
-            credentials = grpc.composite_channel_credentials(credentials, plugin)
         options = [*OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
         self.material = material
         self.channel = grpc.aio.secure_channel(str(target), credentials, options=options)
@@ -70,9 +66,6 @@ class Generation:
     def connected(self) -> bool:
         """Whether a connection is up at this moment."""
         return self.channel.get_state() is grpc.ChannelConnectivity.READY
-
-    def _no_token(self, error: BrokerError) -> None:
-        self.token_error = error
 
     async def ready(self) -> bool:
         """Whether the handshake succeeded within ``READY_SECONDS``."""
@@ -138,7 +131,7 @@ class Connection:
                 self._renewed_at = asyncio.get_running_loop().time()
                 material = await self._look()
                 if material is not None and material.digest != generation.material.digest and not self._closed:
-                    await self._swap(generation, Generation(material, self.target, self.tokens))
+                    await self._swap(generation, Generation(material, self.target))
             return self._current or generation
 
     def _lapsed(self, generation: Generation) -> bool:
@@ -174,7 +167,7 @@ class Connection:
                     self._subscribed = True
                 material = await asyncio.to_thread(self.source.current)
                 self._check_open()
-                self._current = Generation(material, self.target, self.tokens)
+                self._current = Generation(material, self.target)
                 if self._follower is None:
                     self._follower = asyncio.create_task(self._follow(), name="broker.client: follow the SVID")
             return self._current
@@ -220,7 +213,7 @@ class Connection:
         old = self._current
         if old is None or old.material.digest == material.digest:
             return
-        new = Generation(material, self.target, self.tokens)
+        new = Generation(material, self.target)
         if not _roots(old.material) <= _roots(material):
             # Whoever shows a root that was taken out is not the broker, whether or not the broker answers now.
             await self._swap(old, new)

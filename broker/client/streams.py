@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from broker.client.calls import Calls
 from broker.client.channel import Generation
+from broker.client.tokens import bearer
 from broker.errors import BrokerError, NotReady, Reason, Unauthenticated
 
 # Waits before a broken stream is opened again, in seconds: doubled from the first to the last, spread
@@ -60,7 +61,7 @@ async def messages(
 
 async def _one(calls: Calls, generation: Generation, rpc: str, request: Message) -> AsyncGenerator[Any, None]:
     """One stream; ends quietly when its channel is retired."""
-    call = getattr(generation.stub, rpc)(request)
+    call = getattr(generation.stub, rpc)(request, metadata=await bearer(calls.connection.tokens))
     retired = asyncio.ensure_future(generation.retired.wait())
     try:
         while True:

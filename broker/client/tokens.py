@@ -1,20 +1,18 @@
 """The JWT-SVID that goes with each call when a proxy stands between this program and the broker.
 
-Belongs here: where the token comes from, and handing it to gRPC, which sends such a thing over TLS only. A
+Belongs here: where the token comes from, and the metadata it goes in; our channels have TLS and nothing else. A
 token is fetched for one audience, the broker's, and used again until half of its life is over (the Workload
 API gives the same one until then, too). Does not belong here: py-spiffe (``workload_api.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import grpc
-
-from broker.errors import BrokerError, Reason, Unauthenticated
+from broker.errors import Reason, Unauthenticated
 
 MAX_TOKEN_BYTES = 8 * 1024
 
@@ -53,22 +51,16 @@ class TokenFile:
         """Nothing is held open."""
 
 
-class TokenPlugin(grpc.AuthMetadataPlugin):
-    """Puts ``authorization: Bearer TOKEN`` on each call. gRPC calls it in a thread of its own."""
+async def bearer(source: TokenSource | None) -> tuple[tuple[str, str], ...]:
+    """The metadata of one call: ``authorization: Bearer TOKEN``, or nothing without a source.
 
-    def __init__(self, source: TokenSource, failed: Callable[[BrokerError], None]) -> None:
-        self._source = source
-        self._failed = failed
-
-    def __call__(self, context: object, callback: grpc.AuthMetadataPluginCallback) -> None:
-        """Never raises: a failure fails the call, and ``failed`` is told why."""
-        try:
-            metadata = (("authorization", f"Bearer {self._source.token()}"),)
-        except BrokerError as error:
-            self._failed(error)
-            callback((), error)
-            return
-        callback(metadata, None)
+    Not gRPC's call credentials: those are a callback, for which a thread of gRPC's takes the interpreter's lock, and
+    whoever closes the channel may hold that lock while waiting for the thread. Raises :class:`Unauthenticated`
+    (JWT_SVID_MISSING).
+    """
+    if source is None:
+        return ()
+    return (("authorization", f"Bearer {await asyncio.to_thread(source.token)}"),)
 
 
 def no_token(why: str) -> Unauthenticated:

@@ -13,7 +13,7 @@ import pytest
 from spiffe._proto import workload_pb2, workload_pb2_grpc
 
 from broker.client.connect import token_source
-from broker.client.tokens import TokenFile, TokenPlugin
+from broker.client.tokens import TokenFile, bearer
 from broker.client.workload_api import WorkloadApiTokens
 from broker.errors import BrokerError
 from tests.clock import ManualClock
@@ -105,15 +105,13 @@ def test_a_file_holds_one_token_or_none(tmp_path: Path, content: bytes, expected
         assert TokenFile(path).token() == expected
 
 
-def test_the_plugin_tells_grpc_and_us_that_there_is_none(tmp_path: Path) -> None:
-    failures: list[BrokerError] = []
-    answers: list[Any] = []
-    plugin = TokenPlugin(TokenFile(tmp_path / "nothing"), failures.append)
-    plugin(None, lambda *answer: answers.append(answer))
-    assert answers == [((), failures[0])]
+async def test_a_token_goes_with_each_call_and_that_there_is_none_is_told(tmp_path: Path) -> None:
+    assert await bearer(None) == ()
+    with pytest.raises(BrokerError) as refused:
+        await bearer(TokenFile(tmp_path / "nothing"))
+    assert refused.value.reason == "JWT_SVID_MISSING"
     (tmp_path / "nothing").write_text("a.b.c")
-    plugin(None, lambda *answer: answers.append(answer))
-    assert answers[1] == ((("authorization", "Bearer a.b.c"),), None)
+    assert await bearer(TokenFile(tmp_path / "nothing")) == (("authorization", "Bearer a.b.c"),)
 
 
 def test_what_decides_whether_a_proxy_is_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
