@@ -1,7 +1,7 @@
 """Files that operators write: read safely, parsed strictly, and explained line by line when wrong.
 
 Belongs here: what every such file has in common (permissions, the YAML subset, durations, problems
-with file and line). Does not belong here: what any one of them says (``broker/config.py``,
+with file and line). Does not belong here: what any one of them says (``broker/config``,
 ``broker/deployfiles``).
 """
 

@@ -1,0 +1,37 @@
+"""brokerd's own file: where it listens, who it is, where things lie, and its limits.
+
+Belongs here: the shape of ``--config FILE``. Does not belong here: what operators deploy (``broker/deployfiles``), and
+reading keys or certificates, which happens when the daemon is wired.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from broker.config.contradictions import contradictions
+from broker.config.fields import PERSON_NAME, HostPort, KeyName, TrustDomain
+from broker.config.model import Config, DeployKey, Proxies, Webhook
+from broker.files import Problems, parse_yaml, read_text, validated
+
+__all__ = [
+    "PERSON_NAME",
+    "Config",
+    "DeployKey",
+    "HostPort",
+    "KeyName",
+    "Proxies",
+    "TrustDomain",
+    "Webhook",
+    "load_config",
+]
+
+
+def load_config(path: Path) -> Config:
+    """The configuration in ``path``. Raises :class:`~broker.files.Problems` with all that is wrong."""
+    shown = str(path)
+    document = parse_yaml(shown, read_text(path, shown))
+    config = validated(Config, document, context={"base": path.parent.absolute()})
+    config._document = document
+    if problems := list(contradictions(config, document)):
+        raise Problems(problems)
+    return config

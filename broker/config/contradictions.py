@@ -1,0 +1,162 @@
+"""What each field of the configuration allows and all together do not, with the inequality in the message.
+
+Belongs here: every contradiction that can be seen without touching what the configuration names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from broker.config.model import Config, Deploy
+from broker.files import Document, Problem
+from broker.identity.spiffe_id import SpiffeId
+
+
+def contradictions(config: Config, document: Document) -> Iterator[Problem]:
+    """What each field allows and all together do not, with the inequality in the message."""
+
+    problem = config.problem
+    yield from _identity_problems(config, problem)
+    yield from _proxies_problems(config, problem)
+    yield from _admin_problems(config, problem)
+    yield from _deploy_problems(config.deploy, problem)
+    listen, limits = config.listen, config.limits
+    if not listen.operations.loopback and not listen.allow_remote_operations:
+        hint = "It has no authentication. Listen on 127.0.0.1, or set listen.allow_remote_operations: true."
+        yield problem(("listen", "operations"), f"{listen.operations} is not loopback", hint)
+    if listen.operations == listen.agents:
+        yield problem(("listen", "operations"), "is the agents' address too", "Give it a port of its own.")
+    for short, long in (
+        ("default_task_duration", "max_task_duration"),
+        ("issue_timeout", "drain_timeout"),
+        ("confirm_within", "max_task_duration"),
+    ):
+        low, high = getattr(limits, short), getattr(limits, long)
+        if low > high:
+            at = ("limits", short) if ("limits", short) in document.places else ("limits", long)
+            yield problem(at, f"{short} <= {long} must hold: {_told(low)} > {_told(high)}", "")
+    yield from _misplaced_keys(config, problem)
+
+
+def _identity_problems(config: Config, problem: Any) -> Iterator[Problem]:
+    identity, own = config.identity, config.trust_domain
+    if identity.workload_api is not None:
+        for name in ("certificate", "private_key"):
+            if getattr(identity, name) is not None:
+                yield problem(("identity", name), "is a second identity beside workload_api", "Keep one of the two.")
+    else:
+        for name in ("certificate", "private_key"):
+            if getattr(identity, name) is None:
+                hint = "Name the two files, or set identity.workload_api to the SPIFFE agent's socket."
+                yield problem(("identity", name), "is missing", hint)
+        for name in (own, *identity.federates_with):
+            if name not in identity.bundles:
+                yield problem(("identity", "bundles"), f"has no bundle for {name}", "Its agents could not call.")
+        if identity.spiffe_id is not None:
+            yield problem(("identity", "spiffe_id"), "chooses among the SVIDs of workload_api, which is not set", "")
+    if identity.spiffe_id is not None and SpiffeId.parse(identity.spiffe_id).trust_domain != own:
+        yield problem(("identity", "spiffe_id"), f"is not of the broker's own trust domain, {own}", "")
+    for name in identity.bundles:
+        if name not in (own, *identity.federates_with):
+            hint = "List it in identity.federates_with, if its agents shall call."
+            yield problem(("identity", "bundles", name), "is a trust domain that is not accepted", hint)
+    for index, name in enumerate(identity.federates_with):
+        if name == own:
+            hint = "A federated trust domain never stands for the own one."
+            yield problem(("identity", "federates_with", index), "is the broker's own trust domain", hint)
+        elif name in identity.federates_with[:index]:
+            yield problem(("identity", "federates_with", index), "is listed twice", "")
+
+
+def _proxies_problems(config: Config, problem: Any) -> Iterator[Problem]:
+    address, proxies, own = config.listen.proxies, config.proxies, config.trust_domain
+    if address is not None and address in (config.listen.agents, config.listen.operations):
+        yield problem(("listen", "proxies"), f"{address} is listened on for something else", "Give it a port.")
+    if proxies is None:
+        if address is not None:
+            yield problem(("listen", "proxies"), "needs the section proxies", "Say which proxies are allowed there.")
+        return
+    if address is None:
+        yield problem(("proxies",), "needs listen.proxies", "Say where proxies connect, or leave the section out.")
+    accepted = (own, *config.identity.federates_with)
+    for index, text in enumerate(proxies.allow):
+        at = ("proxies", "allow", index)
+        if text in proxies.allow[:index]:
+            yield problem(at, "is listed twice", "")
+        if SpiffeId.parse(text).trust_domain not in accepted:
+            yield problem(at, "is of a trust domain that is not accepted", "List that in identity.federates_with.")
+    if not proxies.jwt_bundles and config.identity.workload_api is None:
+        yield problem(("proxies", "jwt_bundles"), "is missing", "Without a Workload API, name at least one file.")
+    for name in proxies.jwt_bundles:
+        if name not in accepted:
+            hint = "List it in identity.federates_with, if its agents shall call."
+            yield problem(("proxies", "jwt_bundles", name), "is a trust domain that is not accepted", hint)
+
+
+def _admin_problems(config: Config, problem: Any) -> Iterator[Problem]:
+    address, operators, listen = config.listen.admin, config.operators, config.listen
+    if address is None:
+        if operators:
+            yield problem(("operators",), "needs listen.admin", "Say where people connect, or leave the section out.")
+    else:
+        if not operators:
+            hint = "Name at least one person of people.yaml, and the file of a credential."
+            yield problem(("listen", "admin"), "needs the section operators", hint)
+        if not address.loopback:
+            # A bearer credential in a file proves that somebody has the file. It stays on the machine it was made for.
+            hint = "Operators' credentials are for this machine alone; until people log in with OpenID Connect, "
+            hint += "listen on 127.0.0.1 and come by way of ssh."
+            yield problem(("listen", "admin"), f"{address} is not loopback", hint)
+        if address in (listen.agents, listen.proxies, listen.operations):
+            yield problem(("listen", "admin"), f"{address} is listened on for something else", "Give it a port.")
+    seen: dict[str, str] = {}
+    for key, reference in operators.items():
+        if (other := seen.setdefault(reference, key)) != key:
+            hint = "Each person has a credential of their own: broker operator new-credential FILE"
+            yield problem(("operators", key), f"is the credential of {other} too", hint)
+    for role, groups in config.roles.items():
+        for index, group in enumerate(groups):
+            if group in groups[:index]:
+                yield problem(("roles", role.value, index), "is listed twice", "")
+
+
+def _deploy_problems(deploy: Deploy, problem: Any) -> Iterator[Problem]:
+    keys, required = deploy.deploy_keys, deploy.deploy_signatures_required
+    number = ("deploy", "deploy_signatures_required")
+    if not keys and required is not None:
+        yield problem(number, "needs deploy_keys", "Name the keys of those who sign.")
+    if keys and required is None:
+        yield problem(number, "is missing", "Say how many of the people in deploy_keys must sign; two at least.")
+    people = len({entry.person for entry in keys.values()})
+    if keys and required is not None and required > people:
+        hint = "Several keys of one person count once."
+        yield problem(number, f"deploy_signatures_required <= people must hold: {required} > {people}", hint)
+    directory = deploy.directory.resolve()
+    for name, entry in keys.items():
+        at = ("deploy", "deploy_keys", name)
+        if (entry.file is None) == (entry.pem is None):
+            yield problem(at, "needs one of file and pem", "Name the file of the public key, or write it here.")
+        elif entry.file is not None and entry.file.resolve().is_relative_to(directory):
+            hint = "Whoever writes the set would choose who signs it."
+            yield problem((*at, "file"), "lies in the deploy directory", hint)
+
+
+def _misplaced_keys(config: Config, problem: Any) -> Iterator[Problem]:
+    # Whoever steals the database must not find the key to its MACs beside it.
+    state = config.state.directory.resolve()
+    keys = [(("keys", "ledger", index), ref) for index, ref in enumerate(config.keys.ledger)]
+    files = [(at, Path(ref.removeprefix("file:"))) for at, ref in keys if ref.startswith("file:")]
+    own_key = [(("identity", "private_key"), config.identity.private_key)] if config.identity.private_key else []
+    for at, file in [*files, *own_key]:
+        if file.resolve().is_relative_to(state):
+            yield problem(at, "lies in the state directory", "Keep keys away from the database.")
+    for at, ref in keys:
+        if ref in config.keys.ledger[: at[2]]:
+            yield problem(at, "is listed twice", "")
+
+
+def _told(duration: timedelta) -> str:
+    return f"{duration.total_seconds():g}s"
