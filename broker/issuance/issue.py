@@ -9,7 +9,7 @@ the attempt's due time is already in the ledger and the revoker finds it by itse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -20,28 +20,27 @@ from broker.errors import (
     BrokerError,
     Defect,
     Denied,
-    InvalidInput,
     NotFound,
     NotReady,
     Reason,
     UpstreamFailed,
 )
-from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
 from broker.issuance.citations import cite
 from broker.issuance.filing import DENIED_COOL_DOWN, filing_of
 from broker.issuance.gate import Gate
 from broker.issuance.quotas import Rates, live_quotas
+from broker.issuance.records import decided_on, delivered, shadow_told, told_by_agent, what_was_asked
 from broker.issuance.redemption import LEASE_PREFIX, approvals_held, funded, not_held
 from broker.issuance.situation import Situations, seen
 from broker.issuance.stopped import check_suspended
+from broker.issuance.verdicts import denied_by, mismatch, too_late, within_contract
 from broker.issuance.waiting import until
-from broker.lease.credential import Contract, ContractClass, Credential
+from broker.lease.credential import ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
 from broker.lease.machine import Event
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts, Situation
-from broker.policy.recorded import known
 from broker.policy.shadow import ShadowVerdict
 from broker.policy.tools import check_tool
 from broker.ports import (
@@ -61,9 +60,8 @@ from broker.ports import (
     TaskLimits,
 )
 from broker.scope.bind import bind
-from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
-from broker.scope.request import AccessRequest, Digested, text_digest
+from broker.scope.request import AccessRequest, Digested
 
 log = structlog.get_logger("broker.issuance")
 
@@ -232,7 +230,7 @@ class Issuer:
         connector = self._connectors(template.connector)
         if connector is None:
             raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
-        _within_contract(scope, connector.contract)
+        within_contract(scope, connector.contract)
         contract_class = connector.contract.cls
         facts = RequestFacts(caller.agent, request, scope, contract_class, caller.now, caller.peer.delivery, situation)
         decision = caller.deploy.policies.decide(facts)
@@ -240,9 +238,9 @@ class Issuer:
         if shadow is not None:
             self._shadow_seen(shadow)
         if not decision.allowed and (decision.effect is not Effect.NEEDS_APPROVAL or decision.errors):
-            denial = _denial(decision)
-            asked = {**_asked(facts), **_decided_on(caller, scope, situation)}
-            denial.evidence = {"decided_on": asked, **_shadow_told(shadow)}
+            denial = denied_by(decision)
+            asked = {**what_was_asked(facts), **decided_on(caller, scope, situation)}
+            denial.evidence = {"decided_on": asked, **shadow_told(shadow)}
             raise denial
         return _Admitted(scope, decision, connector, situation, shadow, tool)
 
@@ -266,10 +264,10 @@ class Issuer:
             id_=self._rng.id(),
             cool_down=self._denied_cool_down,
             audit={
-                **_told_by_agent(request),
-                **_delivered(caller.peer, request),
-                "decided_on": _decided_on(caller, scope, admitted.situation),
-                **_shadow_told(admitted.shadow),
+                **told_by_agent(request),
+                **delivered(caller.peer, request),
+                "decided_on": decided_on(caller, scope, admitted.situation),
+                **shadow_told(admitted.shadow),
             },
         )
         if validate_only:
@@ -305,11 +303,11 @@ class Issuer:
             max_live_leases=caller.agent.quotas.live_leases,
             seen=seen(caller, request, admitted.situation),
             audit={
-                **_told_by_agent(request),
-                **_delivered(caller.peer, request),
+                **told_by_agent(request),
+                **delivered(caller.peer, request),
                 "principal": caller.agent.principal,
-                "decided_on": _decided_on(caller, admitted.scope, admitted.situation),
-                **_shadow_told(admitted.shadow),
+                "decided_on": decided_on(caller, admitted.scope, admitted.situation),
+                **shadow_told(admitted.shadow),
                 **({"tool": admitted.tool} if admitted.tool else {}),
             },
             citation=cite(caller, request, admitted.scope),
@@ -343,7 +341,7 @@ class Issuer:
         except BaseException:
             await self._end(intent, Event.END, EndCause.OUTCOME_UNKNOWN, "the issue was broken off")
             raise
-        wider = _mismatch(issued, attempt, admitted.connector.contract)
+        wider = mismatch(issued, attempt, admitted.connector.contract)
         if wider is not None:
             await self._end(intent, Event.END, EndCause.GRANT_MISMATCH, wider.message)
             raise wider
@@ -355,12 +353,12 @@ class Issuer:
 
         allowance = (attempt.issue_deadline - self._clock.now()).total_seconds()
         if allowance <= 0:
-            raise _too_late(outcome_known=True)
+            raise too_late(outcome_known=True)
         try:
             async with asyncio.timeout(allowance):
                 return await admitted.connector.issue(attempt.handle, intent.scope, attempt.expires_at, checkpoint)
         except TimeoutError:
-            raise _too_late(outcome_known=False) from None
+            raise too_late(outcome_known=False) from None
 
     async def _activate(self, attempt: Attempt, issued: Issued, intent: Intent, admitted: _Admitted) -> Grant:
         now = self._clock.now()
@@ -418,111 +416,3 @@ class Issuer:
             # The attempt stays due at its issue deadline; the revoker will take it from there.
             log.error("attempt could not be ended yet", attempt=intent.attempt_id, reason=failure.reason)
         self._kick(intent.scope.connector)
-
-
-def _within_contract(scope: Scope, contract: Contract) -> None:
-    if scope.ttl < contract.ttl_floor:
-        raise InvalidInput(
-            Reason.TTL_TOO_SHORT,
-            f"a TTL of {scope.ttl.total_seconds():g} s is below what connector {scope.connector} can honour"
-            f" ({contract.ttl_floor.total_seconds():g} s).",
-            hint=f"Ask for at least {contract.ttl_floor.total_seconds():g} s.",
-            metadata={"ttlFloor": f"{contract.ttl_floor.total_seconds():g}s"},
-        )
-    if scope.ttl > contract.ttl_ceiling:
-        raise InvalidInput(
-            Reason.TTL_TOO_LONG,
-            f"a TTL of {scope.ttl.total_seconds():g} s is above the ceiling of connector {scope.connector}"
-            f" ({contract.ttl_ceiling.total_seconds():g} s).",
-            hint=f"Ask for at most {contract.ttl_ceiling.total_seconds():g} s, and again within the task.",
-            metadata={"ttlCeiling": f"{contract.ttl_ceiling.total_seconds():g}s"},
-        )
-
-
-def _denial(decision: Decision) -> Denied:
-    if decision.errors:
-        return Denied(
-            Reason.POLICY_ERROR,
-            "the policies could not be evaluated on this request, which denies it.",
-            hint="Operators: the errors stand in the audit record of this refusal.",
-            metadata={"errors": "; ".join(decision.errors)[:500], "policyDigest": decision.set_digest},
-        )
-    because = " ".join(decision.explanations)
-    named = ", ".join(decision.policies) if decision.policies else "no policy permits it (default deny)"
-    return Denied(
-        Reason.POLICY_DENIED,
-        f"denied by policy: {named}. {because}".strip(),
-        hint="Ask for less, or have an operator change the policy.",
-        metadata={"policies": ",".join(decision.policies), "policyDigest": decision.set_digest},
-    )
-
-
-def _mismatch(issued: Issued, attempt: Attempt, contract: Contract) -> UpstreamFailed | None:
-    """F9: an upstream that grants for longer than asked is not believed, and not used."""
-    if issued.expires_at <= attempt.expires_at + contract.on_expiry:
-        return None
-    return UpstreamFailed(
-        Reason.UPSTREAM_GRANT_MISMATCH,
-        f"the upstream granted until {issued.expires_at.isoformat()}, asked was {attempt.expires_at.isoformat()}.",
-        hint="Operators: the upstream's role does not honour the TTL; see the connector's page.",
-    )
-
-
-def _too_late(*, outcome_known: bool) -> UpstreamFailed:
-    return UpstreamFailed(
-        Reason.UPSTREAM_UNAVAILABLE,
-        "the upstream did not answer in time; what it may have issued is being revoked.",
-        outcome_known=outcome_known,
-        hint="Retry with the same request_id.",
-    )
-
-
-def _shadow_told(shadow: ShadowVerdict | None) -> dict[str, JsonValue]:
-    """For the audit trail, where shadow policies would have answered otherwise."""
-    return {} if shadow is None or not shadow.changes else {"shadow": shadow.told()}
-
-
-def _decided_on(caller: Caller, scope: Scope, situation: Situation) -> dict[str, JsonValue]:
-    """What policy saw beyond what was asked: with it, the decision can be made again (broker/policy/recorded.py)."""
-    looked_at = caller.deploy.policies.reads[scope.access]
-    return {"ttl_ms": scope.ttl // timedelta(milliseconds=1), "situation": known(situation, looked_at)}
-
-
-def _asked(facts: RequestFacts) -> dict[str, JsonValue]:
-    """What was asked for and refused, as an intent would record it."""
-    scope = facts.scope
-    return {
-        **_told_by_agent(facts.request),
-        "template": scope.template,
-        "account": scope.account,
-        "environment": scope.environment,
-        "resource": scope.resource,
-        "parameters": dict(scope.parameters),
-        "delivery": facts.delivery.value,
-        "sealed": bool(facts.request.recipient_public_key),
-        "principal": facts.agent.principal,
-    }
-
-
-def _delivered(peer: Peer, request: AccessRequest) -> Mapping[str, JsonValue]:
-    """Which way the credential goes to its holder, as the broker established it."""
-    told: dict[str, JsonValue] = {"delivery": peer.delivery.value, "sealed": bool(request.recipient_public_key)}
-    if peer.proxy is not None:
-        told |= {"proxy": str(peer.proxy.spiffe_id), "token": peer.fingerprint}
-    return told
-
-
-def _told_by_agent(request: AccessRequest) -> Mapping[str, JsonValue]:
-    """What the agent claims about its reasons; long texts by digest only (R7)."""
-    told: dict[str, JsonValue] = {
-        "step": request.step,
-        "plan_id": request.plan_id,
-        "delegation_id": request.delegation_id,
-        "intent": request.intent,
-        "reason": request.reason,
-        "ticket": request.ticket,
-        "prompt_sha256": text_digest(request.prompt),
-        "tool_call_sha256": text_digest(request.tool_call),
-        "plan_sha256": text_digest(request.plan),
-    }
-    return {key: value for key, value in told.items() if value}

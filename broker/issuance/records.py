@@ -1,0 +1,66 @@
+"""What the audit trail shall say of a request beyond what its rows say: claims by digest, and what was decided on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from broker.identity.agent import Peer
+from broker.issuance.caller import Caller
+from broker.policy.facts import RequestFacts, Situation
+from broker.policy.recorded import known
+from broker.policy.shadow import ShadowVerdict
+from broker.scope.canonical import JsonValue
+from broker.scope.model import Scope
+from broker.scope.request import AccessRequest, text_digest
+
+
+def shadow_told(shadow: ShadowVerdict | None) -> dict[str, JsonValue]:
+    """For the audit trail, where shadow policies would have answered otherwise."""
+    return {} if shadow is None or not shadow.changes else {"shadow": shadow.told()}
+
+
+def decided_on(caller: Caller, scope: Scope, situation: Situation) -> dict[str, JsonValue]:
+    """What policy saw beyond what was asked: with it, the decision can be made again (broker/policy/recorded.py)."""
+    looked_at = caller.deploy.policies.reads[scope.access]
+    return {"ttl_ms": scope.ttl // timedelta(milliseconds=1), "situation": known(situation, looked_at)}
+
+
+def what_was_asked(facts: RequestFacts) -> dict[str, JsonValue]:
+    """What was asked for and refused, as an intent would record it."""
+    scope = facts.scope
+    return {
+        **told_by_agent(facts.request),
+        "template": scope.template,
+        "account": scope.account,
+        "environment": scope.environment,
+        "resource": scope.resource,
+        "parameters": dict(scope.parameters),
+        "delivery": facts.delivery.value,
+        "sealed": bool(facts.request.recipient_public_key),
+        "principal": facts.agent.principal,
+    }
+
+
+def delivered(peer: Peer, request: AccessRequest) -> Mapping[str, JsonValue]:
+    """Which way the credential goes to its holder, as the broker established it."""
+    told: dict[str, JsonValue] = {"delivery": peer.delivery.value, "sealed": bool(request.recipient_public_key)}
+    if peer.proxy is not None:
+        told |= {"proxy": str(peer.proxy.spiffe_id), "token": peer.fingerprint}
+    return told
+
+
+def told_by_agent(request: AccessRequest) -> Mapping[str, JsonValue]:
+    """What the agent claims about its reasons; long texts by digest only (R7)."""
+    told: dict[str, JsonValue] = {
+        "step": request.step,
+        "plan_id": request.plan_id,
+        "delegation_id": request.delegation_id,
+        "intent": request.intent,
+        "reason": request.reason,
+        "ticket": request.ticket,
+        "prompt_sha256": text_digest(request.prompt),
+        "tool_call_sha256": text_digest(request.tool_call),
+        "plan_sha256": text_digest(request.plan),
+    }
+    return {key: value for key, value in told.items() if value}
