@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-import psycopg
-
 from broker.cli.demo.attack import ReconnectLoop
-from broker.cli.demo.database import Session, enter, seconds_until, stays, turned_away
+from broker.cli.demo.database import answers, enter, seconds_until, stays, turned_away
 from broker.cli.demo.narrator import failed
 from broker.cli.demo.world import CHANGE_ORDERS, READ_ORDERS, World
 from broker.client import Grant, Task
@@ -24,7 +22,7 @@ async def completion_ends_it(world: World) -> None:
     async with analyst.task("count the open orders") as task:
         grant = await world.ask(analyst, READ_ORDERS, task.id)
         session = await enter(grant.conninfo())
-        tell.checked(await _answers(session), "The agent is logged in, and keeps its session open.")
+        tell.checked(await answers(session), "The agent is logged in, and keeps its session open.")
         begun = time.perf_counter()
     completed = time.perf_counter()
     _is_revoked(world, task, grant, completed - begun)
@@ -35,7 +33,7 @@ async def completion_ends_it(world: World) -> None:
         f"The next login, {_ms(refused - begun)} after the agent asked for the end, is refused by PostgreSQL: {words}.",
         "PostgreSQL still lets the login in although its lease is said to be REVOKED.",
     )
-    tell.checked(not await _answers(session), "The session that was open is ended.", "the open session still answers.")
+    tell.checked(not await answers(session), "The session that was open is ended.", "the open session still answers.")
     await session.close()
     await _nothing_left(world, grant)
 
@@ -122,14 +120,6 @@ def _reaches(figure: Callable[[], int], count: int) -> Callable[[], Awaitable[bo
         return figure() >= count
 
     return reached
-
-
-async def _answers(session: Session) -> bool:
-    try:
-        await session.execute("SELECT 1")
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def _ms(seconds: float) -> str:

@@ -82,6 +82,15 @@ async def enter(conninfo: str) -> Session:
     return await AsyncConnection.connect(conninfo, autocommit=True, connect_timeout=_CONNECT_SECONDS)
 
 
+async def answers(session: Session) -> bool:
+    """Whether an open session is still served."""
+    try:
+        await session.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 async def turned_away(conninfo: str) -> str | None:
     """PostgreSQL's words when it turns this login away; None if it lets it in.
 
