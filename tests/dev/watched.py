@@ -116,7 +116,8 @@ class Watched:
     def _look(self) -> None:
         try:
             for child in psutil.Process(self._process.pid).children(recursive=True):
-                self.family.setdefault(child.pid, child.name())
+                # Again at each look: between fork and exec a process still has its parent's name.
+                self.family[child.pid] = child.name()
         except psutil.NoSuchProcess:
             return
 
