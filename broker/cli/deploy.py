@@ -7,17 +7,14 @@ Needs no broker and no network. Belongs here: the four commands and how they pri
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
 
 import click
 
 from broker.cli.deploy_keys import Passphrase, read_passphrase, read_private_key, write_pair
 from broker.cli.output import format_option
-from broker.cli.settings import EXIT_WRONG
+from broker.cli.problems import problems_told
 from broker.config import load_config
 from broker.deployfiles import listing
 from broker.deployfiles.listing import Listing
@@ -26,8 +23,6 @@ from broker.deployfiles.signers import Signers, signers_of
 from broker.deployfiles.statement import NAME
 from broker.files import Problems
 from broker.secret import Secret
-
-P = ParamSpec("P")
 
 _directory = click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
 _passphrase_fd = click.option(
@@ -38,21 +33,6 @@ _passphrase_fd = click.option(
 )
 
 
-def _problems_told(command: Callable[P, None]) -> Callable[P, None]:
-    """What is wrong in files goes to standard error, a line each, and the command exits 1."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except Problems as found:
-            for problem in found.problems:
-                click.echo(str(problem), err=True)
-            raise SystemExit(EXIT_WRONG) from None
-
-    return run
-
-
 @click.group()
 def deploy() -> None:
     """Sign deploy sets, for a brokerd whose configuration has deploy_keys."""
@@ -60,7 +40,7 @@ def deploy() -> None:
 
 @deploy.command()
 @_directory
-@_problems_told
+@problems_told
 def digest(directory: Path) -> None:
     """Print the digest of the set in DIR: of every file's name and bytes, signatures excepted.
 
@@ -91,7 +71,7 @@ def digest(directory: Path) -> None:
 )
 @_passphrase_fd
 @format_option("text", "json")
-@_problems_told
+@problems_told
 def sign(
     directory: Path, key_file: Path, name: str, author: str, serial: int | None, passphrase_fd: int | None, form: str
 ) -> None:
@@ -131,7 +111,7 @@ def sign(
     help="brokerd's configuration file, which says whose signatures are needed.",
 )
 @format_option("text", "json")
-@_problems_told
+@problems_told
 def verify(directory: Path, config_file: Path, form: str) -> None:
     """Say who signed the set in DIR; exits 1 unless everything about its signatures is right.
 

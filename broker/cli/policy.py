@@ -7,11 +7,9 @@ the broker's own functions decide (``policy_trials.py``).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import click
 
@@ -19,6 +17,7 @@ from broker.cli.output import format_option
 from broker.cli.policy_asked import asked, request_options
 from broker.cli.policy_diff import compared, print_json, print_text
 from broker.cli.policy_trials import Judged, TrialSet, judged, never_decisive, trial_set
+from broker.cli.problems import problems_told
 from broker.cli.settings import EXIT_WRONG
 from broker.deployfiles import listing
 from broker.deployfiles.load import build
@@ -28,24 +27,7 @@ from broker.policy.remedies import remedies
 from broker.policy.trial import Outcome, Trial, shadowed, tried
 from broker.stores.audit_reader import AuditReader
 
-P = ParamSpec("P")
-
 _directory = click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
-
-
-def _problems_told(command: Callable[P, None]) -> Callable[P, None]:
-    """What is wrong in files goes to standard error, a line each, and the command exits 1."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except Problems as found:
-            for problem in found.problems:
-                click.echo(str(problem), err=True)
-            raise SystemExit(EXIT_WRONG) from None
-
-    return run
 
 
 @click.group()
@@ -56,7 +38,7 @@ def policy() -> None:
 @policy.command()
 @_directory
 @format_option("text", "json")
-@_problems_told
+@problems_told
 def check(directory: Path, form: str) -> None:
     """Check the policies of a deploy set, and their tests, alone; exits 1 and tells every problem with file and line.
 
@@ -87,7 +69,7 @@ def check(directory: Path, form: str) -> None:
 @_directory
 @click.option("--strict", is_flag=True, help="Fail, too, where a policy decides in no test.")
 @format_option("text", "json")
-@_problems_told
+@problems_told
 def test(directory: Path, strict: bool, form: str) -> None:
     """Run policies/*.test.yaml: each request goes the broker's own way, and nothing is issued.
 
@@ -128,7 +110,7 @@ def test(directory: Path, strict: bool, form: str) -> None:
 @_directory
 @request_options
 @format_option("text", "json")
-@_problems_told
+@problems_told
 def explain(directory: Path, file: Path | None, form: str, **options: Any) -> None:
     """Say what would be decided on one request, and by which policies.
 
@@ -174,7 +156,7 @@ def explain(directory: Path, file: Path | None, form: str, **options: Any) -> No
     help="Another set, say the one in force: print only what DIRECTORY would decide otherwise.",
 )
 @format_option("text", "json")
-@_problems_told
+@problems_told
 def simulate(directory: Path, file: Path | None, against: Path | None, form: str, **options: Any) -> None:
     """Try requests: one that is typed, or without any option every request of the set's tests.
 
@@ -221,7 +203,7 @@ def simulate(directory: Path, file: Path | None, against: Path | None, form: str
 )
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="SEQUENCE", help="Only later records.")
 @format_option("text", "json")
-@_problems_told
+@problems_told
 def diff(directory: Path, ledger: Path, keys: tuple[str, ...], after: int, form: str) -> None:
     """Say which recorded decisions DIRECTORY would make otherwise: grants, and refusals by policy.
 
