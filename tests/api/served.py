@@ -45,11 +45,19 @@ def svid(uri: str = ANALYST, **defects: Any) -> Forged:
     return CA.svid(uri, **defects)
 
 
+# The system may give a port again that it has just had back.
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Never the same one twice."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 def private(path: Path, data: bytes | str) -> Path:
