@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from broker.approval.inert import inert
 from broker.audit.record import Record
 from broker.audit.story import sentence
 from broker.cli.audit_export import export
+from broker.cli.audit_find import find_secret
 from broker.cli.audit_wanted import Wanted
-from broker.cli.output import F, camel, format_option, moment
+from broker.cli.output import F, camel, format_option, moment_ms
 from broker.cli.settings import EXIT_WRONG
 from broker.keys import FileKeyRing
 from broker.stores.audit_reader import AuditReader
@@ -104,10 +104,6 @@ def show(database: Path, form: str, **chosen: Any) -> None:
                 click.echo(tell(record))
 
 
-def _when(record: Record) -> str:
-    return moment(datetime.fromtimestamp(record.at_ms / 1000, UTC))
-
-
 def _ids(record: Record) -> tuple[str, ...]:
     return tuple(each for each in (record.task_id, record.lease_id, record.attempt_id) if each)
 
@@ -115,19 +111,20 @@ def _ids(record: Record) -> tuple[str, ...]:
 def _story(record: Record) -> str:
     """Texts of agents cannot do anything to a terminal."""
     about = record.lease_id or record.data.get("access_request") or record.data.get("plan") or record.task_id
-    return inert(f"{_when(record)}  {sentence(record)}{f'  [{about}]' if about else ''}")
+    return inert(f"{moment_ms(record.at_ms)}  {sentence(record)}{f'  [{about}]' if about else ''}")
 
 
 def _line(record: Record) -> str:
     data = json.dumps(record.data, ensure_ascii=False) if record.data else ""
     vouched = f"({record.vouched_by})"
-    facts = (str(record.seq), _when(record), record.type, record.actor, vouched, " ".join(_ids(record)), data)
+    facts = (str(record.seq), moment_ms(record.at_ms), record.type, record.actor, vouched, " ".join(_ids(record)), data)
     return inert("  ".join(each for each in facts if each))
 
 
 def _json(record: Record) -> str:
     body = {camel(name): value for name, value in asdict(record).items() if name != "at_ms"}
-    return json.dumps({**body, "time": _when(record)}, ensure_ascii=False)
+    return json.dumps({**body, "time": moment_ms(record.at_ms)}, ensure_ascii=False)
 
 
 audit.add_command(export)
+audit.add_command(find_secret)

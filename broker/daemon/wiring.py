@@ -55,7 +55,7 @@ from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
-from broker.ports import AuditSink, Clock
+from broker.ports import AuditSink, Clock, KeyRing
 from broker.references import resolve
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
@@ -108,9 +108,8 @@ class Brokerd:
         )
         if self._proxies is not None:
             self._undo.callback(self._proxies.close)
-        store = await SqliteStore.open(
-            config.state.directory / "ledger.sqlite3", FileKeyRing(config.keys.ledger), writer=self._rng.id()
-        )
+        keys = FileKeyRing(config.keys.ledger)
+        store = await SqliteStore.open(config.state.directory / "ledger.sqlite3", keys, writer=self._rng.id())
         self._store = store
         self._undo.push_async_callback(store.close)
         self._undo.push_async_callback(self._pool.close)
@@ -142,7 +141,7 @@ class Brokerd:
             await self._notifier.start()
             self._background("webhooks", self._notifier.run())
         await self._upkeep.tick()
-        self._servers = self._doors(store)
+        self._servers = self._doors(store, keys)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
         self.agents_port, *others = (
             server.bind(str(address), self._identity.tls.credentials())
@@ -219,7 +218,7 @@ class Brokerd:
     def _every_server(self) -> list[AgentServer | AdminServer]:
         return [*self._servers, *([self._admin] if self._admin is not None else [])]
 
-    def _doors(self, store: SqliteStore) -> list[AgentServer]:
+    def _doors(self, store: SqliteStore, keys: KeyRing) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
 
         And, where it is switched on, the people's.
@@ -234,6 +233,7 @@ class Brokerd:
             self.gate,
             self._clock,
             self._rng,
+            keys=keys,
             issue_timeout=limits.issue_timeout,
             confirm_within=limits.confirm_within,
             denied_cool_down=limits.denied_cool_down,
