@@ -101,6 +101,22 @@ def _task_started(record: Record, told: _Told) -> str:
     )
 
 
+def _reported(record: Record, told: _Told) -> str:
+    made = [f"made {_quoted(each['uri'])}" for each in told["artifacts"]]
+    changed = [f"{each['action'].lower()} {_quoted(each['resource'])}{_times(each)}" for each in told["mutations"]]
+    return f"{short(record.actor)} reports: {', '.join((*made, *changed))}"
+
+
+def _times(mutation: _Told) -> str:
+    return f" ({mutation['count']} of them)" if "count" in mutation else ""
+
+
+def _erased(record: Record, told: _Told) -> str:
+    tasks = f" of {_count(told['tasks'], 'task')}" if "tasks" in told else ""
+    why = _quoted(told["reason"])
+    return f"{short(record.actor)} erased the prompts, tool calls and plans{tasks}: {why}; their digests stay"
+
+
 def _intent(record: Record, told: _Told) -> str:
     again = f" (attempt {told['attempt']})" if told["attempt"] > 1 else ""
     return (
@@ -165,6 +181,7 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.TASK_ENDED: lambda record, told: (
             f"the task ended ({_why(told)}); {_count(told['attempts_ended'], 'credential')} ended by it"
         ),
+        EventType.TASK_REPORTED: _reported,
         EventType.LEASE_INTENT: _intent,
         EventType.LEASE_ISSUED: _issued,
         EventType.LEASE_VOID: _actor("proved never issued: there is nothing to end"),
@@ -211,6 +228,7 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         ),
         EventType.RESUMED: lambda record, told: f"{short(record.actor)} resumed it{_said(told)}",
         EventType.ESCALATION_DETECTED: _escalation,
+        EventType.TEXTS_ERASED: _erased,
         EventType.DEPLOY_ACTIVATED: lambda record, told: f"the deploy set {told['digest'][:12]} is in force",
         EventType.DEPLOY_REFUSED: lambda record, told: (
             f"a deploy set was refused, the last good one stays: {'; '.join(told['problems'][:3])}"

@@ -109,7 +109,12 @@ class Brokerd:
         if self._proxies is not None:
             self._undo.callback(self._proxies.close)
         keys = FileKeyRing(config.keys.ledger)
-        store = await SqliteStore.open(config.state.directory / "ledger.sqlite3", keys, writer=self._rng.id())
+        store = await SqliteStore.open(
+            config.state.directory / "ledger.sqlite3",
+            keys,
+            writer=self._rng.id(),
+            keeps_texts=config.audit.keep_texts,
+        )
         self._store = store
         self._undo.push_async_callback(store.close)
         self._undo.push_async_callback(self._pool.close)
@@ -124,7 +129,15 @@ class Brokerd:
         )
         sink: AuditSink | None = None if config.audit.export_file is None else AuditFile(config.audit.export_file)
         self._upkeep = Upkeep(
-            store, self._revoker, self._pool.names, self.gate, self._budget, sink, self._clock, config.tenant
+            store,
+            self._revoker,
+            self._pool.names,
+            self.gate,
+            self._budget,
+            sink,
+            self._clock,
+            config.tenant,
+            keep_texts=config.audit.keep_texts_for,
         )
         await self.reloader.first()
         self._suspensions = SuspensionDesk(store, self._revoker.kick, self._clock, self._rng)
@@ -293,6 +306,7 @@ class Brokerd:
             ("figures", self._upkeep.figures, 1.0),
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
+            ("texts", self._upkeep.erase_texts, 600.0),
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),

@@ -12,6 +12,7 @@ from broker.audit.record import decode
 from broker.errors import Conflict, Denied, Exhausted, InvalidInput, NotFound, Reason
 from broker.ports import FiledRequest, Filing, RequestEventRecord, RequestFilter, Vote
 from broker.scope.canonical import JsonValue, canonical_json
+from broker.stores import text_ops
 from broker.stores.access_moves import lapse, move, tell
 from broker.stores.access_rows import (
     RequestRow,
@@ -55,6 +56,7 @@ def open_access_request(tx: Transaction, filing: Filing) -> FiledRequest:
             "expires_ms": row.expires_at,
         }
         tell(tx, EventType.ACCESS_REQUESTED, row, row.holder, row.created_at, about)
+        text_ops.keep(tx, row.tenant, request, row.id, row.created_at)
     return filed(row, votes_of(tx, row))
 
 

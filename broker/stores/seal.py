@@ -32,6 +32,11 @@ class RowSeal:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
 
+    @property
+    def keys(self) -> KeyRing:
+        """The ring."""
+        return self._keys
+
     def make(self, table: str, fields: Sequence[str | int | None]) -> tuple[bytes, str]:
         """(MAC, key id) of a row, with the current key."""
         key_id, key = self._keys.current()
