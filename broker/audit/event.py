@@ -55,6 +55,7 @@ class EventType(StrEnum):
     SUSPENSION_EXPIRED = "suspension.expired"
     SUSPENSION_TAMPERED = "suspension.tampered"  # its row fails its MAC: it counts as in force, for everybody
     ESCALATION_DETECTED = "escalation.detected"  # a rule of escalation.yaml fired
+    TEXTS_READ = "texts.read"  # what agents said in whole on a task, by a person
     TEXTS_ERASED = "texts.erased"  # the prompts, tool calls and plans of a task; their digests stay
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"

@@ -228,6 +228,7 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         ),
         EventType.RESUMED: lambda record, told: f"{short(record.actor)} resumed it{_said(told)}",
         EventType.ESCALATION_DETECTED: _escalation,
+        EventType.TEXTS_READ: _actor("{who} read the prompts, tool calls and plans"),
         EventType.TEXTS_ERASED: _erased,
         EventType.DEPLOY_ACTIVATED: lambda record, told: f"the deploy set {told['digest'][:12]} is in force",
         EventType.DEPLOY_REFUSED: lambda record, told: (

@@ -14,6 +14,7 @@ from broker.audit.record import Record
 from broker.audit.story import sentence
 from broker.cli.audit_export import export
 from broker.cli.audit_find import find_secret
+from broker.cli.audit_texts import erase_texts, texts
 from broker.cli.audit_wanted import Wanted
 from broker.cli.output import F, camel, format_option, moment_ms
 from broker.cli.settings import EXIT_WRONG
@@ -128,3 +129,5 @@ def _json(record: Record) -> str:
 
 audit.add_command(export)
 audit.add_command(find_secret)
+audit.add_command(texts)
+audit.add_command(erase_texts)

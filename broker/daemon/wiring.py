@@ -20,6 +20,7 @@ from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
+from broker.api.admin_texts import TextRpcs
 from broker.api.agents import AgentService
 from broker.api.bearer import Metadata, refuse_token
 from broker.api.door import Door
@@ -53,6 +54,7 @@ from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
+from broker.issuance.texts import TextDesk
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock, KeyRing
@@ -287,6 +289,7 @@ class Brokerd:
                 OperatorRpcs(),
                 SuspensionRpcs(self._suspensions),
                 ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
+                TextRpcs(TextDesk(store, self._clock)),
             )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
         return servers
