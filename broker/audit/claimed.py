@@ -7,6 +7,7 @@ deleting its key, while the trail stays whole. Random bytes are arguments.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +65,21 @@ def unseal(key: bytes, sealed: bytes, at_ms: int, tenant: str, task_id: str, abo
     """Raises :class:`Tampered` (ROW_MAC_MISMATCH) if it is not that request's, or not ours."""
     told = json.loads(_open(key, sealed, _bound_to(tenant, task_id, about), about))
     return Claimed(about, at_ms, told["texts"], tuple(told["cut"]))
+
+
+def conceal(wrapping: bytes, text: str, nonce: bytes, *bound_to: str) -> str:
+    """A text that a row has to hold for a while (a plan that people decide on), as base64."""
+    sealed = nonce + AESGCM(wrapping).encrypt(nonce, text.encode(), _bound_to("text", *bound_to))
+    return base64.b64encode(sealed).decode()
+
+
+def reveal(wrapping: bytes, concealed: str, *bound_to: str) -> str:
+    """Raises :class:`Tampered` (ROW_MAC_MISMATCH) if it is not that row's, or not ours."""
+    try:
+        sealed = base64.b64decode(concealed, validate=True)
+    except ValueError:
+        sealed = b""
+    return _open(wrapping, sealed, _bound_to("text", *bound_to), bound_to[-1]).decode()
 
 
 def _cut(text: str) -> str:

@@ -237,7 +237,8 @@ def _new_attempt(intent: Intent, lease_id: str, number: int, now_ms: int, expire
 
 def _tell_intent(tx: Transaction, attempt: AttemptRow, lease: LeaseRow, intent: Intent, now_ms: int) -> None:
     scope = intent.scope
-    text_ops.keep(tx, intent.tenant, intent.request, attempt.id, now_ms)
+    request = intent.request
+    text_ops.keep(tx, intent.tenant, request.task_id, text_ops.claimed_in(request), attempt.id, now_ms)
     tell(
         tx,
         EventType.LEASE_INTENT,

@@ -54,6 +54,7 @@ from broker.stores import (
     access_ops,
     deploy_ops,
     end_ops,
+    erasure,
     foreign,
     grant_ops,
     holding_ops,
@@ -178,11 +179,11 @@ class SqliteStore(SqlitePipelines):
 
     async def erase_texts(self, tenant: str, task_id: str, actor: str, reason: str, now: datetime) -> bool:
         """See LeaseStore.erase_texts."""
-        return await self._writer.submit(lambda tx: text_ops.erase(tx, tenant, task_id, actor, reason, to_ms(now)))
+        return await self._writer.submit(lambda tx: erasure.erase(tx, tenant, task_id, actor, reason, to_ms(now)))
 
     async def erase_texts_before(self, before: datetime, limit: int, now: datetime) -> int:
         """See LeaseStore.erase_texts_before."""
-        return await self._writer.submit(lambda tx: text_ops.erase_older(tx, to_ms(before), limit, to_ms(now)))
+        return await self._writer.submit(lambda tx: erasure.erase_older(tx, to_ms(before), limit, to_ms(now)))
 
     async def hold_task(self, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:
         """See LeaseStore.hold_task."""

@@ -17,24 +17,25 @@ from broker.audit.claimed import (
     wrap,
     wrapping_key,
 )
-from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.scope.request import AccessRequest, Digested
 from broker.stores.transaction import Transaction, View
 
-BROKER = "broker"
 _wrapping = lru_cache(maxsize=8)(wrapping_key)
 
 
-def keep(tx: Transaction, tenant: str, request: AccessRequest, about: str, now_ms: int) -> None:
-    """Keep the whole texts of ``request``, if it has any; a text of which only the digest is known has none."""
-    if not tx.keeps_texts:
+def claimed_in(request: AccessRequest) -> dict[str, str]:
+    """The whole texts of a request; a text of which only the digest is known is none."""
+    texts = ((name, getattr(request, name)) for name in NAMES)
+    return {name: text for name, text in texts if text and not isinstance(text, Digested)}
+
+
+def keep(tx: Transaction, tenant: str, task_id: str, texts: Mapping[str, str], about: str, now_ms: int) -> None:
+    """Keep what was said about an attempt, an access request or a plan; nothing where nothing was said."""
+    if not texts or not tx.keeps_texts:
         return
-    texts = {name: text for name in NAMES if (text := getattr(request, name)) and not isinstance(text, Digested)}
-    if not texts:
-        return
-    key = _task_key(tx, tenant, request.task_id, now_ms)
-    sealed = seal(key, texts, secrets.token_bytes(NONCE_BYTES), tenant, request.task_id, about)
-    tx.run("insert_claimed_texts", (tenant, request.task_id, about, now_ms, sealed))
+    key = _task_key(tx, tenant, task_id, now_ms)
+    sealed = seal(key, texts, secrets.token_bytes(NONCE_BYTES), tenant, task_id, about)
+    tx.run("insert_claimed_texts", (tenant, task_id, about, now_ms, sealed))
 
 
 def _task_key(tx: Transaction, tenant: str, task_id: str, now_ms: int) -> bytes:
@@ -59,36 +60,3 @@ def read(view: View, tenant: str, task_id: str) -> list[Claimed]:
     key = unwrap(_wrapping(view.seal.keys.find(key_id)), wrapped, tenant, task_id)
     rows = view.all("claimed_texts", (tenant, task_id))
     return [unseal(key, sealed, at, tenant, task_id, about) for about, at, sealed in rows]
-
-
-def erase(tx: Transaction, tenant: str, task_id: str, actor: str, reason: str, now_ms: int) -> bool:
-    """Erase one task's texts; False if there are none. The trail says who did, and why."""
-    if tx.one("text_key", (tenant, task_id)) is None:
-        return False
-    _delete(tx, tenant, task_id)
-    data = {"reason": reason}
-    tx.audit(AuditEvent(EventType.TEXTS_ERASED, actor, Vouch.BROKER, tenant=tenant, task_id=task_id, data=data), now_ms)
-    return True
-
-
-def erase_older(tx: Transaction, before_ms: int, limit: int, now_ms: int) -> int:
-    """Erase the texts of tasks that began to have some before ``before_ms``; how many tasks."""
-    due = tx.all("text_keys_due", (before_ms, limit))
-    counts: dict[str, int] = {}
-    for tenant, task_id in due:
-        _delete(tx, tenant, task_id)
-        counts[tenant] = counts.get(tenant, 0) + 1
-    for tenant, count in counts.items():
-        data: Mapping[str, str | int] = {"reason": "kept as long as configured", "tasks": count}
-        tx.audit(AuditEvent(EventType.TEXTS_ERASED, BROKER, Vouch.BROKER, tenant=tenant, data=data), now_ms)
-    return len(due)
-
-
-def _delete(tx: Transaction, tenant: str, task_id: str) -> None:
-    """Without the key the texts are noise, wherever copies of them may lie; its bytes are overwritten in the file."""
-    tx.connection.execute("PRAGMA secure_delete = ON")
-    try:
-        tx.run("delete_text_key", (tenant, task_id))
-    finally:
-        tx.connection.execute("PRAGMA secure_delete = OFF")
-    tx.run("delete_claimed_texts", (tenant, task_id))
