@@ -40,6 +40,7 @@ _ACTIVITIES: Final[Mapping[str, int]] = MappingProxyType(
         EventType.PLAN_REGISTERED: _CREATE,
         EventType.DELEGATION_GIVEN: _CREATE,
         EventType.SUSPENDED: _CREATE,
+        EventType.ACCESS_REVIEW_SIGNED_OFF: _CREATE,
         EventType.TEXTS_READ: _READ,
         EventType.TEXTS_ERASED: _DELETE,
         EventType.DELIVERY_CONFIRMED: _UPDATE,

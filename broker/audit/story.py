@@ -230,6 +230,10 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.ESCALATION_DETECTED: _escalation,
         EventType.TEXTS_READ: _actor("{who} read the prompts, tool calls and plans"),
         EventType.TEXTS_ERASED: _erased,
+        EventType.ACCESS_REVIEW_SIGNED_OFF: lambda record, told: (
+            f"{short(record.actor)} signed off the access report {told['digest'][:12]} of"
+            f" {_count(told['agents'], 'agent')}: {_quoted(told['findings'])}"
+        ),
         EventType.DEPLOY_ACTIVATED: lambda record, told: f"the deploy set {told['digest'][:12]} is in force",
         EventType.DEPLOY_REFUSED: lambda record, told: (
             f"a deploy set was refused, the last good one stays: {'; '.join(told['problems'][:3])}"

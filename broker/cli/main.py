@@ -59,6 +59,7 @@ OPERATORS: Mapping[str, Entry] = {
     "deploy": Entry("broker.cli.deploy:deploy", "Sign deploy sets, and verify signatures.", "daemon"),
     "reload": Entry("broker.cli.reload:reload", "Have brokerd take in its deploy files.", "daemon"),
     "audit": Entry("broker.cli.audit:audit", "Verify and show the audit trail.", "daemon"),
+    "access": Entry("broker.cli.access:access", "What agents could get and what they used; sign it off.", "daemon"),
     "dev": Entry("broker.cli.dev:dev", "Run everything on this machine, for development.", "dev"),
     "demo": Entry("broker.cli.demo:demo", "See the main story, each step checked.", "dev"),
 }

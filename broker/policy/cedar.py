@@ -25,7 +25,7 @@ from broker.errors import InvalidInput, Reason
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts
 from broker.policy.gates import gate_problem, opening, through_gates
-from broker.policy.mentions import Mention, mentions
+from broker.policy.mentions import Mention, compared, mentions
 from broker.policy.question import CIRCUMSTANCES, Parties, Told, entities, parties, question
 from broker.policy.reads import attributes_read, policies_about, reads_by_access, without_circumstances
 from broker.policy.statements import Statement, named_line, statements, syntax_line
@@ -79,6 +79,8 @@ class PolicySet:
         self.statements = written  # by id: each policy as somebody wrote it, and where
         self.mentions = named  # what the policies call by name, for whoever knows whether it is there
         read = attributes_read(policies, CIRCUMSTANCES)
+        self.attributes = read  # every attribute that a policy names, of whatever
+        self.compared = compared(policies.values())  # and the texts that it is compared with
         self._told = tuple((name, tell) for name, tell in CIRCUMSTANCES.items() if name in read)
         self._names = tuple(name for name, _ in self._told)
         # The circumstances that a policy looks at, by access class: nobody needs to find out about the others.
