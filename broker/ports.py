@@ -244,6 +244,35 @@ class DeploySource(Protocol):
         ...
 
 
+# --------------------------------------------------------------------------- access reviews
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccessReview:
+    """A report that a person signs off, with what the broker knows about it."""
+
+    tenant: str
+    person: str  # issuer#subject
+    request_id: str  # same (person, request_id): the same sign-off; other content: Conflict
+    request_digest: str
+    report_digest: str
+    deploy_digest: str
+    report_time: datetime
+    findings: str
+    agents: int  # entries of the registry
+    own_agents: int  # of which the person is the owner
+    now: datetime
+    due: datetime | None  # when the next one is due; None: no schedule
+
+
+class AccessReviewSigned(NamedTuple):
+    """A sign-off, as it was kept."""
+
+    at: datetime
+    due: datetime | None
+    own_agents: int
+
+
 # --------------------------------------------------------------------------- the ledger
 
 
@@ -739,6 +768,15 @@ class LeaseStore(Protocol):
 
     async def erase_texts_before(self, before: datetime, limit: int, now: datetime) -> int:
         """Erase the texts of tasks whose first ones are older than ``before``; of how many tasks."""
+        ...
+
+    # -- access reviews
+    async def sign_off_access_review(self, new: NewAccessReview) -> AccessReviewSigned:
+        """Keep that a person stands for a report; the same again is the first one's answer. Raises Conflict."""
+        ...
+
+    async def last_access_review(self, tenant: str) -> datetime | None:
+        """When a report was signed off last; None: never."""
         ...
 
     async def hold_task(self, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:

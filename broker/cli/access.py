@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from broker.cli.access_sign_off import sign_off
 from broker.cli.access_told import told
 from broker.cli.access_trail import Read, read_trail
 from broker.cli.output import format_option, note
@@ -144,3 +145,6 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
         raise click.UsageError(f"{path} is there already: a report is not written over.") from None
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+access.add_command(sign_off)

@@ -151,6 +151,12 @@ class Limits(Model):
         )
 
 
+class AccessReviews(Model):
+    """How often people look at what agents could get."""
+
+    every: Duration = Field(description="After the last sign-off, or without one at once, a review is due.")
+
+
 class Revocation(Model):
     """The revoker's beat."""
 
@@ -198,6 +204,7 @@ class Config(Model):
     audit: Audit = Audit()
     limits: Limits = Limits()
     revocation: Revocation = Revocation()
+    access_reviews: AccessReviews | None = Field(None, description="A schedule; without it none is ever overdue.")
     notify: dict[DestinationName, Webhook] = Field(default_factory=dict, description="Webhooks, by destination.")
     log: Log = Log()
     _document: Document = PrivateAttr()

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_server import AdminServer
@@ -43,6 +44,7 @@ from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
+from broker.issuance.access_reviews import AccessReviewDesk
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.escalation import Watch
@@ -142,6 +144,8 @@ class Brokerd:
             keep_texts=config.audit.keep_texts_for,
         )
         await self.reloader.first()
+        reviews = config.access_reviews
+        self._reviews = AccessReviewDesk(store, None if reviews is None else reviews.every)
         self._suspensions = SuspensionDesk(store, self._revoker.kick, self._clock, self._rng)
         await self._tend_suspensions()
         if self._people is not None:
@@ -156,6 +160,7 @@ class Brokerd:
             await self._notifier.start()
             self._background("webhooks", self._notifier.run())
         await self._upkeep.tick()
+        await self._look_at_reviews()
         self._servers = self._doors(store, keys)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
         self.agents_port, *others = (
@@ -290,6 +295,7 @@ class Brokerd:
                 SuspensionRpcs(self._suspensions),
                 ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
                 TextRpcs(TextDesk(store, self._clock)),
+                AccessReviewRpcs(self._reviews),
             )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
         return servers
@@ -310,6 +316,7 @@ class Brokerd:
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
             ("texts", self._upkeep.erase_texts, 600.0),
+            ("reviews", self._look_at_reviews, 3_600.0),
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),
@@ -357,6 +364,11 @@ class Brokerd:
             log.error("the record of a suspension was changed by something else", suspensions=news, hint=hint)
         self._tampered = ended.tampered
 
+    async def _look_at_reviews(self) -> None:
+        if await self._reviews.overdue(self._config.tenant, self._clock.now()):
+            hint = "broker access report, then broker access sign-off; docs/access-reviews.md."
+            log.warning("a review of what agents could get is overdue", hint=hint)
+
     def _problems(self) -> list[str]:
         closed = self.gate.why_closed(self._clock.now())
         return [] if closed is None else [str(closed)]
@@ -382,6 +394,7 @@ class Brokerd:
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(figures.audit_head, now),
+            access_review_overdue=await self._reviews.overdue(self._config.tenant, now),
         )
         return self._metrics.render(snapshot)
 

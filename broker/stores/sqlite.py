@@ -24,6 +24,7 @@ from broker.lease.machine import Event, State
 from broker.policy.quotas import Per
 from broker.ports import (
     AcceptedDeploy,
+    AccessReviewSigned,
     Attempt,
     EndCause,
     Ended,
@@ -39,6 +40,7 @@ from broker.ports import (
     LedgerFigures,
     Lifting,
     Members,
+    NewAccessReview,
     NewSuspension,
     NewTask,
     Opened,
@@ -52,6 +54,7 @@ from broker.ports import (
 from broker.scope.canonical import JsonValue
 from broker.stores import (
     access_ops,
+    access_review_ops,
     deploy_ops,
     end_ops,
     erasure,
@@ -184,6 +187,16 @@ class SqliteStore(SqlitePipelines):
     async def erase_texts_before(self, before: datetime, limit: int, now: datetime) -> int:
         """See LeaseStore.erase_texts_before."""
         return await self._writer.submit(lambda tx: erasure.erase_older(tx, to_ms(before), limit, to_ms(now)))
+
+    # -- access reviews
+
+    async def sign_off_access_review(self, new: NewAccessReview) -> AccessReviewSigned:
+        """See LeaseStore.sign_off_access_review."""
+        return await self._writer.submit(lambda tx: access_review_ops.sign_off(tx, new))
+
+    async def last_access_review(self, tenant: str) -> datetime | None:
+        """See LeaseStore.last_access_review."""
+        return await self._readers.scan(lambda view: access_review_ops.last(view, tenant))
 
     async def hold_task(self, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:
         """See LeaseStore.hold_task."""

@@ -6,6 +6,7 @@ import warnings
 
 from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access__request__pb2
 from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access__review__pb2
+from broker.api.v1 import access_review_signoff_pb2 as broker_dot_api_dot_v1_dot_access__review__signoff__pb2
 from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__service__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
 
@@ -92,6 +93,11 @@ class AdminServiceStub:
                 request_serializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsResponse.FromString,
                 _registered_method=True)
+        self.SignOffAccessReview = channel.unary_unary(
+                '/broker.api.v1.AdminService/SignOffAccessReview',
+                request_serializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -171,6 +177,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignOffAccessReview(self, request, context):
+        """Stand for a report of what every agent could get (`broker access report`). Roles auditor and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -223,6 +236,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.EraseTaskTexts,
                     request_deserializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsResponse.SerializeToString,
+            ),
+            'SignOffAccessReview': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignOffAccessReview,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -499,6 +517,33 @@ class AdminService:
             '/broker.api.v1.AdminService/EraseTaskTexts',
             broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignOffAccessReview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/SignOffAccessReview',
+            broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewResponse.FromString,
             options,
             channel_credentials,
             insecure,
