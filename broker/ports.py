@@ -770,6 +770,14 @@ class LeaseStore(Protocol):
         """Erase the texts of tasks whose first ones are older than ``before``; of how many tasks."""
         ...
 
+    # -- retention
+    async def delete_ended(self, before: datetime, now: datetime) -> int:
+        """Delete the tasks that have been over since ``before``, each with its leases, attempts, plans, delegations and
+        access requests; how many tasks. Never one of which anything may be alive, is younger, or fails its MAC. Their
+        request ids may be used anew. In small transactions, so that others commit in between.
+        """
+        ...
+
     # -- access reviews
     async def sign_off_access_review(self, new: NewAccessReview) -> AccessReviewSigned:
         """Keep that a person stands for a report; the same again is the first one's answer. Raises Conflict."""

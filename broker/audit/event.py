@@ -58,6 +58,7 @@ class EventType(StrEnum):
     TEXTS_READ = "texts.read"  # what agents said in whole on a task, by a person
     TEXTS_ERASED = "texts.erased"  # the prompts, tool calls and plans of a task; their digests stay
     ACCESS_REVIEW_SIGNED_OFF = "access_review.signed_off"  # a person stands for a report of what agents could get
+    RETENTION_DELETED = "retention.deleted"  # rows of what has long been over; the trail stays
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"
     DAEMON_STARTED = "daemon.started"

@@ -43,6 +43,7 @@ _ACTIVITIES: Final[Mapping[str, int]] = MappingProxyType(
         EventType.ACCESS_REVIEW_SIGNED_OFF: _CREATE,
         EventType.TEXTS_READ: _READ,
         EventType.TEXTS_ERASED: _DELETE,
+        EventType.RETENTION_DELETED: _DELETE,
         EventType.DELIVERY_CONFIRMED: _UPDATE,
         EventType.ACCESS_VOTED: _UPDATE,
         EventType.ACCESS_APPROVED: _UPDATE,

@@ -234,6 +234,10 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
             f"{short(record.actor)} signed off the access report {told['digest'][:12]} of"
             f" {_count(told['agents'], 'agent')}: {_quoted(told['findings'])}"
         ),
+        EventType.RETENTION_DELETED: lambda record, told: (
+            f"{_count(told['tasks'], 'task')}, over since before {_at(told['before_ms'])}, left the ledger with all"
+            " that belongs to them; the trail stays"
+        ),
         EventType.DEPLOY_ACTIVATED: lambda record, told: f"the deploy set {told['digest'][:12]} is in force",
         EventType.DEPLOY_REFUSED: lambda record, told: (
             f"a deploy set was refused, the last good one stays: {'; '.join(told['problems'][:3])}"

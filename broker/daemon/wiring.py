@@ -142,6 +142,7 @@ class Brokerd:
             self._clock,
             config.tenant,
             keep_texts=config.audit.keep_texts_for,
+            keep_ended=None if config.retention is None else config.retention.leases,
         )
         await self.reloader.first()
         reviews = config.access_reviews
@@ -316,6 +317,7 @@ class Brokerd:
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
             ("texts", self._upkeep.erase_texts, 600.0),
+            ("retention", self._upkeep.delete_ended, 600.0),
             ("reviews", self._look_at_reviews, 3_600.0),
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),

@@ -13,6 +13,7 @@ import hmac
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from broker.audit.chain import GENESIS, head_mac
@@ -63,6 +64,7 @@ from broker.stores import (
     holding_ops,
     quota_ops,
     reads,
+    retention_ops,
     revoke_ops,
     suspension_ops,
     task_ops,
@@ -187,6 +189,20 @@ class SqliteStore(SqlitePipelines):
     async def erase_texts_before(self, before: datetime, limit: int, now: datetime) -> int:
         """See LeaseStore.erase_texts_before."""
         return await self._writer.submit(lambda tx: erasure.erase_older(tx, to_ms(before), limit, to_ms(now)))
+
+    # -- retention
+
+    async def delete_ended(self, before: datetime, now: datetime) -> int:
+        """See LeaseStore.delete_ended."""
+        total = 0
+        after: int | None = 0
+        while after is not None:
+            found = await self._readers.scan(partial(retention_ops.find, before=before, after=after))
+            tasks, after = found
+            while tasks:
+                done = await self._writer.submit(partial(retention_ops.delete, tasks=tasks, before=before, now=now))
+                total, tasks = total + done.tasks, tasks[done.dealt_with :]
+        return total
 
     # -- access reviews
 
