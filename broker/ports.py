@@ -244,6 +244,26 @@ class DeploySource(Protocol):
         ...
 
 
+# --------------------------------------------------------------------------- forgetting
+
+
+class Forgetting(NamedTuple):
+    """One person's word that a lease which cannot be ended cannot be alive any more."""
+
+    tenant: str
+    lease_id: str
+    by: str  # issuer#subject
+    reason: str
+    now: datetime
+
+
+class Forgotten(NamedTuple):
+    """What came of it; ``done`` False: a second person has to say so, too."""
+
+    done: bool
+    first_by: str
+
+
 # --------------------------------------------------------------------------- access reviews
 
 
@@ -768,6 +788,14 @@ class LeaseStore(Protocol):
 
     async def erase_texts_before(self, before: datetime, limit: int, now: datetime) -> int:
         """Erase the texts of tasks whose first ones are older than ``before``; of how many tasks."""
+        ...
+
+    # -- forgetting
+    async def forget_lease(self, said: Forgetting) -> Forgotten:
+        """The first person's word is kept, the second's makes the lease EXPIRED. Refused: NotFound (LEASE_NOT_FOUND);
+        WrongState (LEASE_ENDED; LEASE_NOT_FORGETTABLE where an attempt is not stuck or quarantined, or until a day
+        after the upstream itself must have ended it); Denied (SECOND_PERSON_REQUIRED) for the first person again.
+        """
         ...
 
     # -- retention

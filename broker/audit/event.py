@@ -31,6 +31,8 @@ class EventType(StrEnum):
     LEASE_REVOKED = "lease.revoked"
     LEASE_EXPIRED = "lease.expired"
     LEASE_STUCK = "lease.stuck"
+    LEASE_FORGET_BEGUN = "lease.forget_begun"  # by the first of two people
+    LEASE_FORGOTTEN = "lease.forgotten"  # two people stand for its end, which nobody could prove
     PLAN_REGISTERED = "plan.registered"
     PLAN_CONFIRMED = "plan.confirmed"
     PLAN_REJECTED = "plan.rejected"

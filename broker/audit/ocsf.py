@@ -58,6 +58,8 @@ _ACTIVITIES: Final[Mapping[str, int]] = MappingProxyType(
         EventType.LEASE_REVOKED: _DELETE,
         EventType.LEASE_EXPIRED: _DELETE,
         EventType.LEASE_VOID: _DELETE,
+        EventType.LEASE_FORGET_BEGUN: _UPDATE,
+        EventType.LEASE_FORGOTTEN: _DELETE,
         EventType.DELEGATION_REVOKED: _DELETE,
         EventType.RESUMED: _DELETE,
         EventType.SUSPENSION_EXPIRED: _DELETE,
@@ -67,6 +69,8 @@ _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
     {
         EventType.REQUEST_REFUSED: _LOW,
         EventType.REFUSALS_SUMMARISED: _LOW,
+        EventType.LEASE_FORGET_BEGUN: _MEDIUM,
+        EventType.LEASE_FORGOTTEN: _HIGH,
         EventType.AGENT_DENIED: _MEDIUM,
         EventType.SUSPENDED: _MEDIUM,
         EventType.DEPLOY_REFUSED: _MEDIUM,

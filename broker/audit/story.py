@@ -194,6 +194,14 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.LEASE_STUCK: lambda record, told: (
             f"ALARM: it cannot be ended so far: {told.get('error') or told.get('why')}; tried for ever"
         ),
+        EventType.LEASE_FORGET_BEGUN: lambda record, told: (
+            f"{short(record.actor)} is the first of two people to say that it cannot be alive:"
+            f" {_quoted(told['reason'])}"
+        ),
+        EventType.LEASE_FORGOTTEN: lambda record, told: (
+            f"{short(record.actor)}, after {short(told['first_by'])}, says that it cannot be alive any more,"
+            f" which nobody could prove: {_quoted(told['reason'])}"
+        ),
         EventType.DELIVERY_CONFIRMED: _actor("{who} has the credential"),
         EventType.ACCESS_REQUESTED: _requested,
         EventType.ACCESS_VOTED: _voted,

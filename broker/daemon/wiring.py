@@ -18,6 +18,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
+from broker.api.admin_leases import LeaseRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
@@ -48,6 +49,7 @@ from broker.issuance.access_reviews import AccessReviewDesk
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.escalation import Watch
+from broker.issuance.forgetting import ForgettingDesk
 from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
@@ -297,6 +299,7 @@ class Brokerd:
                 ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
                 TextRpcs(TextDesk(store, self._clock)),
                 AccessReviewRpcs(self._reviews),
+                LeaseRpcs(ForgettingDesk(store)),
             )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
         return servers

@@ -24,6 +24,7 @@ ROWS = 1_000
 # In this order: what refers to something goes before it. A table that refers to one of these must be here, too.
 DELETES = (
     "delete_origins_of_task",
+    "delete_forgettings_of_task",
     "delete_attempts_of_task",
     "delete_delegations_of_task",
     "delete_votes_of_task",

@@ -31,6 +31,8 @@ from broker.ports import (
     Ended,
     FiledRequest,
     Filing,
+    Forgetting,
+    Forgotten,
     Handle,
     Holdings,
     Intent,
@@ -60,6 +62,7 @@ from broker.stores import (
     end_ops,
     erasure,
     foreign,
+    forget_ops,
     grant_ops,
     holding_ops,
     quota_ops,
@@ -189,6 +192,12 @@ class SqliteStore(SqlitePipelines):
     async def erase_texts_before(self, before: datetime, limit: int, now: datetime) -> int:
         """See LeaseStore.erase_texts_before."""
         return await self._writer.submit(lambda tx: erasure.erase_older(tx, to_ms(before), limit, to_ms(now)))
+
+    # -- forgetting
+
+    async def forget_lease(self, said: Forgetting) -> Forgotten:
+        """See LeaseStore.forget_lease."""
+        return await self._writer.submit(lambda tx: forget_ops.forget(tx, said))
 
     # -- retention
 

@@ -11,6 +11,7 @@ from broker.stores.sqlite import SqliteStore
 from tests.stores.contract import LeaseStoreContract
 from tests.stores.contract_access import AccessContract
 from tests.stores.contract_foreign import ForeignContract
+from tests.stores.contract_forgetting import ForgettingContract
 from tests.stores.contract_quotas import QuotaContract
 from tests.stores.contract_retention import RetentionContract
 from tests.stores.contract_suspensions import SuspensionContract
@@ -26,7 +27,7 @@ class TestSqlite(LeaseStoreContract, AccessContract, QuotaContract, ForeignContr
         await store.close()
 
 
-class TestSqliteRetention(RetentionContract):
+class TestSqliteEndings(RetentionContract, ForgettingContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
         store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")

@@ -9,6 +9,7 @@ from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access_
 from broker.api.v1 import access_review_signoff_pb2 as broker_dot_api_dot_v1_dot_access__review__signoff__pb2
 from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__service__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
+from broker.api.v1 import lease_forgetting_pb2 as broker_dot_api_dot_v1_dot_lease__forgetting__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -98,6 +99,11 @@ class AdminServiceStub:
                 request_serializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewResponse.FromString,
                 _registered_method=True)
+        self.ForgetLease = channel.unary_unary(
+                '/broker.api.v1.AdminService/ForgetLease',
+                request_serializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -184,6 +190,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetLease(self, request, context):
+        """Say that a lease which cannot be ended cannot be alive any more; two people have to. Roles operator and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -241,6 +254,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SignOffAccessReview,
                     request_deserializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewResponse.SerializeToString,
+            ),
+            'ForgetLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetLease,
+                    request_deserializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -544,6 +562,33 @@ class AdminService:
             '/broker.api.v1.AdminService/SignOffAccessReview',
             broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ForgetLease',
+            broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,
