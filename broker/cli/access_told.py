@@ -52,7 +52,8 @@ def _last(last: Mapping[str, Any] | None, now_ms: int) -> Iterator[str]:
         return
     due = last["due_ms"]
     when = f"; the next is {'OVERDUE since' if now_ms > due else 'due'} {moment_ms(due)}" if due else ""
-    yield f"  last signed off {moment_ms(last['at_ms'])} by {short(last['by'])}{when}"
+    own = f", who answers for {last['own_agents']} of its agents" if last["own_agents"] else ""
+    yield f"  last signed off {moment_ms(last['at_ms'])} by {short(last['by'])}{own}{when}"
     yield f'  it was found: "{last["findings"]}"'
 
 

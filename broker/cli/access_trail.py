@@ -77,5 +77,5 @@ def _last_review(trail: AuditReader) -> Mapping[str, Any] | None:
     if last is None:
         return None
     data: Any = last.data
-    told = {name: data.get(name) for name in ("digest", "findings", "deploy_digest", "due_ms")}
+    told = {name: data.get(name) for name in ("digest", "findings", "deploy_digest", "due_ms", "own_agents")}
     return {**told, "by": last.actor, "at_ms": last.at_ms, "sequence": last.seq}

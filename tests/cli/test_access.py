@@ -120,7 +120,13 @@ def test_whose_owner_is_gone_or_disabled(deploy: Path, ledger: Path, append: App
 def signed(append: Append, path: Path, *, due: timedelta | None = None) -> None:
     """The report in ``path`` is signed off now, as the broker would record it."""
     due_ms = None if due is None else int((datetime.now(UTC) + due).timestamp() * 1000)
-    told = {"digest": json.loads(path.read_text())["digest"], "findings": "Fine.", "agents": 8, "deploy_digest": "d"}
+    told = {
+        "digest": json.loads(path.read_text())["digest"],
+        "findings": "Fine.",
+        "agents": 8,
+        "own_agents": 2,
+        "deploy_digest": "d",
+    }
     append(EventType.ACCESS_REVIEW_SIGNED_OFF, LEE, **told, due_ms=due_ms)
 
 
@@ -139,7 +145,9 @@ def test_a_reader_that_gained_a_write_stands_out_at_the_top(
         "  ! analyst: COULD ONLY READ, and now: write orders-readwrite on dev, dev: is new, no approval"
     )
     assert any(
-        "last signed off" in line and "by lee (id.dev.broker.internal); the next is due" in line for line in lines
+        "last signed off" in line
+        and "by lee (id.dev.broker.internal), who answers for 2 of its agents; the next is due" in line
+        for line in lines
     )
     told = report(deploy, ledger, "--previous", tmp_path)  # found by its digest among whatever lies there
     assert told["changes"][0]["gravity"] == "READER_CHANGES"
