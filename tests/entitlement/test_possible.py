@@ -73,6 +73,11 @@ GATE = (
             Effect.ALLOW,
             "as a step of a confirmed plan, on Sunday at 00:00Z",
         ),
+        (
+            'context.intent == "deploy" && context.step == "last" && context.hour == 3',
+            Effect.ALLOW,
+            'with intent "deploy", with step "last", on Tuesday at 03:00Z',
+        ),
         ('principal.roles.contains("releaser")', Effect.DENY, ""),
         ("context.active_count > 0", Effect.DENY, ""),
     ],
