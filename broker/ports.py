@@ -31,6 +31,7 @@ from broker.policy.cedar import PolicySet
 from broker.policy.decision import Decision
 from broker.policy.quotas import Per, Quota
 from broker.policy.shadow import ShadowPolicies
+from broker.policy.standing import Standing
 from broker.scope.canonical import JsonValue
 from broker.scope.containment import Reach
 from broker.scope.model import Scope, ScopeTemplate
@@ -264,6 +265,7 @@ class EndCause(StrEnum):
     NEVER_ISSUED = "NEVER_ISSUED"  # proof that nothing was made
     PARENT_ENDED = "PARENT_ENDED"  # the credential of the lease that it is a part of was ended
     DELEGATION_REVOKED = "DELEGATION_REVOKED"  # who had handed it on took it back
+    POLICY_TIGHTENED = "POLICY_TIGHTENED"  # the rules in force would not grant it any more, and its template revokes
 
 
 class TaskState(StrEnum):
@@ -337,6 +339,19 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Tightened:
+    """What the rules in force make of a grant that others allowed. Never an ALLOW."""
+
+    outcome: Standing  # DENY, NEEDS_APPROVAL, or UNKNOWN where the decision cannot be made again
+    reason: str  # of a DENY that is not policy's, a Reason; else empty
+    policies: tuple[str, ...]  # that decide now
+    why: str  # in words, for operators
+    deploy_digest: str  # of the set that is in force
+    policy_digest: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The bounded life of what one granted request may use. Never carries a secret."""
 
@@ -374,6 +389,18 @@ class Lease:
     plan_id: str = ""  # the plan that it, or the lease it is a part of, was granted by
     parent_lease_id: str = ""  # the lease that it is a part of
     delegation_id: str = ""  # by which
+    access_request_id: str = ""  # the one that people approved it by; empty where nobody had to
+    policy_tightened: Tightened | None = None  # why it would not be granted any more
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """One living lease, and what its latest attempt was granted on, as the audit trail has it."""
+
+    lease: Lease
+    at: datetime  # when that was decided
+    facts: Mapping[str, JsonValue] | None  # the data of its lease.intent record; None: not there, or not ours
+    present: Mapping[str, JsonValue]  # of the situation, what can be told as it is now (broker/policy/recorded.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -687,6 +714,9 @@ class LedgerFigures:
     oldest_unexported: timedelta
     suspensions: Mapping[str, int] = field(default_factory=dict)  # in force, by kind
     suspensions_tampered: int = 0  # among them, those whose rows fail their MAC
+    tightened: Mapping[str, int] = field(
+        default_factory=dict
+    )  # living leases that would not be granted now, by outcome
 
 
 class LeaseStore(Protocol):
@@ -1107,8 +1137,37 @@ class PipelineStore(Protocol):
         ...
 
 
-class Ledger(LeaseStore, PipelineStore, Protocol):
-    """Both in one: what the whole of issuing works on."""
+class ReviewStore(Protocol):
+    """What becomes of living leases when rules change; in one database with, and by the rules of, LeaseStore."""
+
+    async def living_grants(self, tenant: str, after: str, limit: int) -> Sequence[Granted]:
+        """The leases that are being issued or ACTIVE, by holder; ``after`` is the last lease's id of the page before.
+
+        Memory holds one page, and of the trail one portion. Raises InvalidInput (PAGE_TOKEN_INVALID).
+        """
+        ...
+
+    async def record_review(
+        self,
+        tenant: str,
+        lease_id: str,
+        attempt_id: str,
+        tightened: Tightened | None,
+        end: bool,
+        actor: str,
+        now: datetime,
+    ) -> bool:
+        """Remember how a living lease stands; whether that is news. None: it stands.
+
+        News is an audit event (lease.policy_tightened, lease.policy_loosened), once per lease, attempt and deploy set.
+        With ``end`` its living attempts are REVOKING when this returns (POLICY_TIGHTENED), news or not. A lease that
+        has ended, or another attempt of which is the latest by now, is left alone.
+        """
+        ...
+
+
+class Ledger(LeaseStore, PipelineStore, ReviewStore, Protocol):
+    """All in one: what the whole of issuing works on."""
 
 
 class AuditSink(Protocol):

@@ -114,6 +114,17 @@ class TaskFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyTightened:
+    """What the rules in force make of a lease that was granted by others."""
+
+    outcome: str  # "DENY", "NEEDS_APPROVAL" or "UNKNOWN"
+    policies: tuple[str, ...]  # that decide now
+    why: str
+    policy_digest: str
+    review_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """A lease as the broker knows it. It never carries a secret."""
 
@@ -146,6 +157,8 @@ class Lease:
     plan_id: str = ""  # the plan that it, or the lease it is a part of, was granted by
     parent_lease_id: str = ""  # the lease that it is a part of, and ends with
     delegation_id: str = ""  # by which it is
+    access_request_id: str = ""  # the one that people approved it by; empty where nobody had to
+    policy_tightened: PolicyTightened | None = None  # why it would not be granted any more; None: it would
 
     @property
     def may_be_alive(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -35,6 +35,7 @@ class Reloader:
     def __init__(
         self, files: DeployFiles, pool: ConnectorPool, store: LeaseStore, clock: Clock, tenant: str, result: Path
     ) -> None:
+
         self._files = files
         self._pool = pool
         self._store = store
@@ -42,6 +43,8 @@ class Reloader:
         self._tenant = tenant
         self._result = result
         self._generation = 0
+        # Told of each set that comes into force, the first one included. It returns at once.
+        self.on_change: Callable[[], None] = lambda: None
         # One after the other: of two sets the later one stays.
         self._reloading = asyncio.Lock()
 
@@ -126,6 +129,7 @@ class Reloader:
         await self._ready_for_quotas(deploy)
         await self.end_unregistered()
         await self.end_denied()
+        self.on_change()
         self._tell(ok=True, digest=deploy.digest, problems=[])
         log.info(
             "deploy set in force",

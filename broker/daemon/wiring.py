@@ -18,6 +18,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_operator import OperatorRpcs
+from broker.api.admin_reviews import ReviewRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.agents import AgentService
@@ -53,6 +54,7 @@ from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
+from broker.issuance.tightening import TighteningDesk
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock
@@ -66,6 +68,8 @@ log = structlog.get_logger("brokerd")
 
 # A heartbeat older than this many ticks (and than 5 s) closes the gate.
 _MISSED_TICKS = 10
+# From a request's deploy set to its intent, at most: it is decided on a few times, and then waits for one commit.
+_DECIDING = timedelta(seconds=15)
 
 
 class Brokerd:
@@ -127,6 +131,17 @@ class Brokerd:
         self._upkeep = Upkeep(
             store, self._revoker, self._pool.names, self.gate, self._budget, sink, self._clock, config.tenant
         )
+        self._tightening = TighteningDesk(
+            store,
+            self._files,
+            self._pool.find,
+            self._revoker.kick,
+            self._metrics,
+            self._clock,
+            config.tenant,
+            straggling=config.limits.issue_timeout + _DECIDING,
+        )
+        self.reloader.on_change = self._tightening.changed
         await self.reloader.first()
         self._suspensions = SuspensionDesk(store, self._revoker.kick, self._clock, self._rng)
         await self._tend_suspensions()
@@ -137,6 +152,7 @@ class Brokerd:
         self._undo.push_async_callback(self._revoker.close)
         self._watch = Watch(store, self._files, self._metrics, self._clock, config.tenant, self._suspend)
         self._background("escalation", self._watch.run())
+        self._background("tightening", self._tightening.run())
         self._notifier = Notifier(config, store, self._clock, self._rng)
         if config.notify:
             await self._notifier.start()
@@ -273,6 +289,7 @@ class Brokerd:
             parts = (
                 OperatorRpcs(),
                 SuspensionRpcs(self._suspensions),
+                ReviewRpcs(self._tightening),
                 ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
             )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)

@@ -151,7 +151,9 @@ def _scope_template(
     entry: TemplateFile, grant: Model, parameters: Mapping[str, Parameter], resource: Parameter
 ) -> ScopeTemplate:
     # The grant as the kind normalised it, so that shorthand and long form have one digest.
-    written = {**entry.model_dump(mode="json"), "grant": grant.model_dump(mode="json")}
+    # Without what it says about leases that are out already: that is no part of what people agree to, or plans fix.
+    said = entry.model_dump(mode="json", exclude={"on_policy_change"})
+    written = {**said, "grant": grant.model_dump(mode="json")}
     return ScopeTemplate(
         name=entry.name,
         description=entry.description,
@@ -172,6 +174,7 @@ def _scope_template(
             if spec.from_identity
         },
         risk=Risk(entry.sensitivity, entry.blast_radius, entry.reversibility, entry.change_type, entry.promoted),
+        on_policy_change=entry.on_policy_change,
     )
 
 

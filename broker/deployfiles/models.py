@@ -14,7 +14,14 @@ from broker.files import Duration, Model
 from broker.identity.agent import Tier
 from broker.identity.pattern import MAX_LISTED, IdPattern, Matching, OneOf
 from broker.identity.spiffe_id import SpiffeId
-from broker.scope.model import MANDATORY_FIELDS, AccessClass, BlastRadius, Reversibility, Sensitivity
+from broker.scope.model import (
+    MANDATORY_FIELDS,
+    AccessClass,
+    BlastRadius,
+    OnPolicyChange,
+    Reversibility,
+    Sensitivity,
+)
 from broker.scope.parameters import (
     MAX_INTEGER,
     MAX_PATTERN,
@@ -271,6 +278,10 @@ class TemplateFile(Model):
         "undeclared", description="What is changed: none, data, schema, config, code, infrastructure, ..."
     )
     promoted: bool = Field(False, description="Whether it has been promoted into production. Policies decide on it.")
+    on_policy_change: Annotated[OnPolicyChange, Field(strict=False)] = Field(
+        OnPolicyChange.REPORT,
+        description="What becomes of live leases that a new deploy set would not grant any more: reported, or revoked.",
+    )
     requires: list[MandatoryField] = Field(default_factory=list, description="Fields agents must fill in.")
     parameters: dict[ParameterName, ParameterSpec] = Field(default_factory=dict)
     grant: dict[str, object] = Field(description="What the connector's kind needs to know.")

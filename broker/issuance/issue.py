@@ -379,6 +379,8 @@ class Issuer:
         except BaseException:
             self._kick(intent.scope.connector)
             raise
+        if intent.redeems is not None:
+            lease = replace(lease, access_request_id=intent.redeems.access_request_id)
         key = intent.request.recipient_public_key
         return Grant(admitted.decision, lease, issued.credential, recipient_public_key=key)
 

@@ -65,8 +65,11 @@ def _json(value: Any) -> JsonValue:
     return value if value is None or isinstance(value, (str, int)) else f"{value.issuer}#{value.subject}"
 
 
-def made_again(decision: Recorded, rules: Rules) -> Outcome:
-    """What ``rules`` say to the same request. Raises :class:`Unknown` where the record does not say enough."""
+def made_again(decision: Recorded, rules: Rules, present: Mapping[str, Any] | None = None) -> Outcome:
+    """What ``rules`` say to the same request. Raises :class:`Unknown` where the record does not say enough.
+
+    ``present``: fields of the situation as they are now, in the form of :func:`known`, for what nobody looked at then.
+    """
     facts = decision.facts
     try:
         template = rules.templates.get(facts["template"])
@@ -82,7 +85,7 @@ def made_again(decision: Recorded, rules: Rules) -> Outcome:
             **{name: facts.get(name, "") for name in _CLAIMS},
             **{name: _SAID for name in _PRESENT if facts.get(f"{name}_sha256")},
         )
-        supposed = _situation(facts["situation"], looked_at, rules)
+        supposed = _situation({**(present or {}), **facts["situation"]}, looked_at, rules)
         trial = Trial(decision.agent, request, decision.at, Delivery(facts["delivery"]), supposed)
     except KeyError as missing:
         raise Unknown(f"the record does not say {missing.args[0]}") from None

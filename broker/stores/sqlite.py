@@ -68,13 +68,14 @@ from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite_pipelines import SqlitePipelines
+from broker.stores.sqlite_reviews import SqliteReviews
 from broker.stores.times import to_ms
 from broker.stores.trail import Head, Trail
 from broker.stores.transaction import Transaction
 from broker.suspension.suspension import Subject, Suspension
 
 
-class SqliteStore(SqlitePipelines):
+class SqliteStore(SqlitePipelines, SqliteReviews):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(

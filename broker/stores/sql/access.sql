@@ -123,3 +123,8 @@ LIMIT :limit;
 -- access_event_before --
 SELECT coalesce(max(seq), 0) FROM access_events
 WHERE tenant = :tenant AND holder = :holder AND seq <= :upto;
+
+-- access_request_of_lease --
+-- The one whose approval a lease used up.
+SELECT id FROM access_requests INDEXED BY access_requests_by_lease
+WHERE tenant = :tenant AND lease_id = :lease_id AND lease_id <> '';

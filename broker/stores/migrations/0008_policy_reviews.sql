@@ -1,0 +1,17 @@
+-- Living leases that the deploy set in force would not grant any more: one row for each, of the latest review.
+CREATE TABLE policy_reviews (
+    tenant        TEXT    NOT NULL CHECK (tenant <> ''),
+    lease_id      TEXT    NOT NULL CHECK (lease_id <> ''),
+    attempt_id    TEXT    NOT NULL,
+    outcome       TEXT    NOT NULL CHECK (outcome IN ('DENY', 'NEEDS_APPROVAL', 'UNKNOWN')),
+    reason        TEXT    NOT NULL,
+    policies      TEXT    NOT NULL,                -- JSON list: those that decide now
+    why           TEXT    NOT NULL,
+    deploy_digest TEXT    NOT NULL CHECK (deploy_digest <> ''),
+    policy_digest TEXT    NOT NULL,
+    reviewed_at   INTEGER NOT NULL,
+    mac           BLOB    NOT NULL CHECK (length(mac) = 32),
+    mac_key_id    TEXT    NOT NULL CHECK (mac_key_id <> ''),
+    PRIMARY KEY (tenant, lease_id),
+    FOREIGN KEY (tenant, lease_id) REFERENCES leases (tenant, id)
+) STRICT;
