@@ -642,6 +642,7 @@ class Vote:
     note: str  # the person's own words
     groups: tuple[str, ...]  # as listed when it was given
     at: datetime
+    request_id: str = ""  # of its giver: the same again is this vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -825,6 +826,9 @@ class LeaseStore(Protocol):
         satisfied: Callable[[FiledRequest], bool],
     ) -> FiledRequest:
         """Record one person's vote at ``vote.at``, and what it makes of the request.
+
+        The same (person, request_id) again, with the same vote on the same digest, changes nothing and returns the
+        request as it is, whatever has become of it; with another one: Conflict (REQUEST_ID_REUSED).
 
         A no denies an open request. A yes is taken while the request waits; where ``satisfied`` is then true of the
         request with this vote in it, the request is APPROVED in the same transaction. ``satisfied`` is pure and may

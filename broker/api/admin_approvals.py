@@ -42,7 +42,12 @@ class ApprovalRpcs:
     ) -> requests_pb.AccessRequest:
         """One yes."""
         after = await self._desk.approve(
-            caller, request.access_request_id, request.digest, approval=request.approval, note=request.note
+            caller,
+            request.access_request_id,
+            request.digest,
+            approval=request.approval,
+            note=request.note,
+            request_id=request.request_id,
         )
         return convert_requests.access_request(after, caller.deploy)
 
@@ -50,5 +55,7 @@ class ApprovalRpcs:
         self, request: review_pb.DenyAccessRequestRequest, caller: OperatorCaller, context: Any
     ) -> requests_pb.AccessRequest:
         """One no."""
-        after = await self._desk.deny(caller, request.access_request_id, request.digest, note=request.note)
+        after = await self._desk.deny(
+            caller, request.access_request_id, request.digest, note=request.note, request_id=request.request_id
+        )
         return convert_requests.access_request(after, caller.deploy)

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 
 from broker.approval.machine import RequestEvent, RequestState, can, refusal
+from broker.approval.repeated import repeats
 from broker.audit.event import EventType
 from broker.audit.record import decode
 from broker.errors import Conflict, Denied, Exhausted, InvalidInput, NotFound, Reason
@@ -165,6 +166,8 @@ def vote(
     row = trusted(find(tx, tenant, access_request_id))
     earlier = votes_of(tx, row)
     check_digest(row, digest)
+    if repeats(given.issuer, given.subject, given.request_id, given.yes, earlier, row.id):
+        return filed(row, earlier)
     now_ms = to_ms(given.at)
     event = RequestEvent.APPROVE if given.yes else RequestEvent.DENY
     refuse_unless(row, event, now_ms)

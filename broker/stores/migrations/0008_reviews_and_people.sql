@@ -15,3 +15,7 @@ CREATE TABLE policy_reviews (
     PRIMARY KEY (tenant, lease_id),
     FOREIGN KEY (tenant, lease_id) REFERENCES leases (tenant, id)
 ) STRICT;
+
+-- Which request of its giver a vote was: the same again is answered, and changes nothing. NULL in older rows, whose
+-- MAC does not cover it.
+ALTER TABLE access_votes ADD COLUMN request_id TEXT;
