@@ -21,6 +21,7 @@ from broker.audit.event import AuditEvent
 from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
+from broker.identity.behalf import Human
 from broker.identity.denied import DenyList
 from broker.identity.oidc_keys import KeySet
 from broker.identity.party import Party
@@ -266,6 +267,7 @@ class EndCause(StrEnum):
     NEVER_ISSUED = "NEVER_ISSUED"  # proof that nothing was made
     PARENT_ENDED = "PARENT_ENDED"  # the credential of the lease that it is a part of was ended
     DELEGATION_REVOKED = "DELEGATION_REVOKED"  # who had handed it on took it back
+    PERSON_DISABLED = "PERSON_DISABLED"  # who its task acts for is disabled, or not in people.yaml any more
     POLICY_TIGHTENED = "POLICY_TIGHTENED"  # the rules in force would not grant it any more, and its template revokes
 
 
@@ -296,6 +298,7 @@ class Task:
     cause: EndCause | None
     ended_at: datetime | None
     task_type: str = ""  # what kind of work it is, as its creator said
+    on_behalf_of: Human | None = None  # the human it acts for, as that person's own token proved
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +318,8 @@ class NewTask:
     deadline: datetime
     max_open: int  # the creator's quota
     task_type: str = ""  # what kind of work it is, as its creator said
+    on_behalf_of: Human | None = None  # the human it acts for
+    id_token: str = ""  # digest of the token that proved it: of one task only, else Conflict (ID_TOKEN_USED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -893,6 +898,10 @@ class LeaseStore(Protocol):
 
     async def end_denied(self, tenant: str, denied: Callable[[str, str], bool], now: datetime) -> int:
         """End the living leases for whose (holder, svid_serial) ``denied`` is true; how many attempts."""
+        ...
+
+    async def end_on_behalf_of(self, tenant: str, enabled: Callable[[Human], bool], now: datetime) -> int:
+        """End the living leases of open tasks that act for whom ``enabled`` is false of; how many attempts."""
         ...
 
     # -- suspending

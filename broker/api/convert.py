@@ -113,6 +113,7 @@ def task(value: Task) -> task_pb2.Task:
         end_time=optional(value.ended_at),
         hold_grace=to_duration(value.hold_grace) if value.hold_grace else None,
         task_type=value.task_type,
+        on_behalf_of=None if value.on_behalf_of is None else task_pb2.Human(**value.on_behalf_of._asdict()),
     )
 
 

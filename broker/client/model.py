@@ -90,6 +90,15 @@ class ScopeTemplate:
 
 
 @dataclass(frozen=True, slots=True)
+class Human:
+    """A person, as their identity provider names them."""
+
+    issuer: str
+    subject: str
+    display_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskFacts:
     """A task as the broker knows it (``Task``)."""
 
@@ -106,6 +115,7 @@ class TaskFacts:
     end_time: datetime | None
     hold_grace: timedelta | None
     task_type: str  # what kind of work it is, as its creator said
+    on_behalf_of: Human | None = None  # the human it acts for, as that person's own token proved
 
     @property
     def is_open(self) -> bool:

@@ -26,6 +26,7 @@ MIRRORS: dict[str, type] = {
     "broker.api.v1.ParameterSpec": model.ParameterSpec,
     "broker.api.v1.ScopeTemplate": model.ScopeTemplate,
     "broker.api.v1.Task": model.TaskFacts,
+    "broker.api.v1.Human": model.Human,
     "broker.api.v1.Lease": model.Lease,
     "broker.api.v1.PolicyTightened": model.PolicyTightened,
     "broker.api.v1.LeaseEvent": model.LeaseEvent,

@@ -20,6 +20,7 @@ from broker.deployfiles.signed import overtaken
 from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.files import Problems
+from broker.identity.behalf import is_enabled
 from broker.ports import Clock, DeploySet, LeaseStore, Signed
 from broker.scope.canonical import JsonValue
 
@@ -105,6 +106,15 @@ class Reloader:
         if ended:
             log.warning("leases of denied agents are being revoked", attempts=ended)
 
+    async def end_for_disabled(self) -> None:
+        """End the leases of tasks that act for who is disabled, or not in people.yaml. Again and again, as above."""
+        people = self._files.current.people
+        ended = await self._store.end_on_behalf_of(
+            self._tenant, lambda human: is_enabled(human.issuer, human.subject, people), self._clock.now()
+        )
+        if ended:
+            log.warning("leases of tasks for disabled people are being revoked", attempts=ended)
+
     async def _accept(self, deploy: DeploySet) -> None:
         """Have a signed set remembered before it is in force. Raises Problems for one that a newer one overtook."""
         if deploy.signed is None:
@@ -129,6 +139,7 @@ class Reloader:
         await self._ready_for_quotas(deploy)
         await self.end_unregistered()
         await self.end_denied()
+        await self.end_for_disabled()
         self.on_change()
         self._tell(ok=True, digest=deploy.digest, problems=[])
         log.info(

@@ -313,6 +313,7 @@ class Brokerd:
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),
+            ("people", self.reloader.end_for_disabled, 2.0),
             ("suspensions", self._tend_suspensions, 1.0),
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from broker.deployfiles.agents import Entries, entries
 from broker.deployfiles.kinds import ACCOUNTS, GRANTS, ParameterSegment, references
-from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, PersonEntry, TemplateFile
+from broker.deployfiles.models import AgentFile, ConnectorsFile, MayEntry, PeopleFile, PersonEntry, TemplateFile
 from broker.deployfiles.read import Read
 from broker.files import Model, Problem, Problems, validated
 from broker.files.document import Path
-from broker.identity.agent import Person
+from broker.identity.agent import May, Person
 from broker.ports import ConnectorSpec
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.model import FromIdentity, Risk, ScopeTemplate
@@ -186,6 +186,15 @@ def _person(entry: PersonEntry) -> Person:
         email=entry.email,
         groups=frozenset(entry.groups),
         disabled=entry.disabled,
+        may=None if entry.may is None else _may(entry.may),
+    )
+
+
+def _may(entry: MayEntry) -> May:
+    return May(
+        access=frozenset(each.value for each in entry.access),
+        environments=frozenset(entry.environments),
+        templates=frozenset(entry.templates),
     )
 
 

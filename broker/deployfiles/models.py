@@ -151,6 +151,14 @@ class AgentFile(Model):
     )
 
 
+class MayEntry(Model):
+    """What agents may do on a person's behalf; the agent itself must be allowed it, too."""
+
+    access: list[Annotated[AccessClass, Field(strict=False)]] = Field(min_length=1)
+    environments: Words = Field(min_length=1)
+    templates: list[Slug] = Field(default_factory=list, description="Left out: whichever.")
+
+
 class PersonEntry(Model):
     """One human, named by (issuer, subject) as their identity provider does."""
 
@@ -160,6 +168,7 @@ class PersonEntry(Model):
     email: Annotated[str, Field(max_length=254)] = ""
     groups: Words = Field(default_factory=list)
     disabled: bool = False
+    may: MayEntry | None = Field(None, description="What agents may do on their behalf. Left out: nothing.")
 
 
 class PeopleFile(Model):

@@ -27,6 +27,8 @@ def decided_on(caller: Caller, scope: Scope, situation: Situation) -> dict[str, 
         "ttl_ms": scope.ttl // timedelta(milliseconds=1),
         "situation": known(situation, looked_at),
     }
+    if situation.on_behalf_of is not None:
+        told["on_behalf_of"] = situation.on_behalf_of.id
     on_change = caller.deploy.templates[scope.template].on_policy_change
     if on_change is not OnPolicyChange.REPORT:  # said here, too, for when the template is gone
         told["on_policy_change"] = on_change.value

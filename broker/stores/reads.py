@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import orjson
+
 from broker.audit.record import decode
 from broker.errors import InvalidInput, Reason, Tampered
+from broker.identity.behalf import Human
 from broker.lease.machine import MAYBE_ALIVE, State
 from broker.ports import Attempt, Lease, LeaseEvent, LeaseFilter, LedgerFigures, Task
 from broker.scope.canonical import canonical_json
@@ -106,6 +109,17 @@ def living_holders(view: View, tenant: str) -> list[str]:
 def living_certificates(view: View, tenant: str) -> list[tuple[str, str]]:
     """Who holds living leases, with which certificates they asked for them."""
     return view.all("living_certificates", {"tenant": tenant})
+
+
+def acted_for(view: View, tenant: str) -> dict[str, Human]:
+    """Whom open tasks act for, by how a task's row says it; nobody where it says it in no form of ours."""
+    found = {}
+    for (stored,) in view.all("acted_for", {"tenant": tenant}):
+        try:
+            found[stored] = Human(*orjson.loads(stored))
+        except (ValueError, TypeError):
+            found[stored] = Human("", "", "")
+    return found
 
 
 def any_task_due(view: View, now: datetime) -> bool:

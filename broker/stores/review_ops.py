@@ -27,7 +27,7 @@ from broker.stores.moves import BROKER
 from broker.stores.origins import origin_of, with_origin
 from broker.stores.pipeline_rows import parties
 from broker.stores.review_rows import ReviewRow, put_review, review_of
-from broker.stores.rows import LeaseRow, lease_of, read_lease
+from broker.stores.rows import LeaseRow, lease_of, read_lease, task_of
 from broker.stores.task_ops import find_task
 from broker.stores.times import from_ms, to_ms
 from broker.stores.transaction import Transaction, View
@@ -118,11 +118,12 @@ def _present(view: View, lease: Lease) -> Mapping[str, JsonValue]:
     try:
         origin = origin_of(view, lease.tenant, lease.id)
         delegators = [each.principal for each in parties(origin.chain)] if origin else []
-        told |= {"plan": "confirmed" if lease.plan_id else "", "delegators": delegators, "on_behalf_of": None}
+        told |= {"plan": "confirmed" if lease.plan_id else "", "delegators": delegators}
         told["pending_count"] = access_ops.pending(view, lease.tenant, lease.holder)
         task = find_task(view, lease.tenant, lease.task_id)
         if task.trusted:
-            told["task_type"] = task.task_type or ""
+            human = task_of(task).on_behalf_of
+            told |= {"task_type": task.task_type or "", "on_behalf_of": None if human is None else human.id}
         held = holdings(view, lease.tenant, lease.holder, lease.request_id)
         told |= {"active_grants": sorted(held.grants), "active_count": held.count}
     except BrokerError:

@@ -18,6 +18,7 @@ from pathlib import Path
 from broker.audit.chain import GENESIS, head_mac
 from broker.audit.event import AuditEvent
 from broker.errors import Reason, Tampered
+from broker.identity.behalf import Human
 from broker.lease.machine import Event, State
 from broker.policy.quotas import Per
 from broker.ports import (
@@ -291,6 +292,14 @@ class SqliteStore(SqlitePipelines, SqliteReviews):
         if not gone:
             return 0
         return await self._writer.submit(lambda tx: end_ops.end_denied(tx, tenant, gone, now))
+
+    async def end_on_behalf_of(self, tenant: str, enabled: Callable[[Human], bool], now: datetime) -> int:
+        """See LeaseStore.end_on_behalf_of. Writes only if somebody may have nothing done any more."""
+        found = await self._readers.scan(lambda view: reads.acted_for(view, tenant))
+        gone = frozenset(stored for stored, human in found.items() if not enabled(human))
+        if not gone:
+            return 0
+        return await self._writer.submit(lambda tx: end_ops.end_on_behalf_of(tx, tenant, gone, now))
 
     # -- suspending
 
