@@ -563,6 +563,7 @@ class Ended:
     attempts: int = 0
     connectors: frozenset[str] = frozenset()
     more: bool = False  # as many as one transaction takes; there may be others
+    after: tuple[str, str] = ("", "")  # then: the holder and request id of the last one
     tampered: frozenset[str] = frozenset()  # suspensions whose rows fail their MAC
 
     def plus(self, other: Ended) -> Ended:
@@ -571,6 +572,7 @@ class Ended:
             self.attempts + other.attempts,
             self.connectors | other.connectors,
             other.more,
+            other.after,
             self.tampered | other.tampered,
         )
 

@@ -13,6 +13,7 @@ import hmac
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from broker.audit.chain import GENESIS, head_mac
@@ -306,12 +307,29 @@ class SqliteStore(SqlitePipelines, SqliteReviews):
     async def suspend(self, new: NewSuspension, members: Members) -> tuple[Suspension, Ended]:
         """See LeaseStore.suspend. Portion by portion, so that others commit in between."""
         suspension, ended = await self._writer.submit(lambda tx: suspension_ops.suspend(tx, new, members))
-        while ended.more:
-            portion = await self._writer.submit(
-                lambda tx: suspension_ops.end_more(tx, new.tenant, suspension.id, members, new.author, new.now)
+        if ended.more:
+            ended = ended.plus(
+                await self._end_all(new.tenant, suspension.id, members, new.author, new.now, ended.after)
             )
-            ended = ended.plus(portion)
         return suspension, ended
+
+    async def _end_all(
+        self, tenant: str, id_: str, members: Members, actor: str, now: datetime, after: tuple[str, str]
+    ) -> Ended:
+        """What one suspension covers behind a place. Portion by portion, so that others commit in between."""
+        ended = Ended(more=True, after=after)
+        while ended.more:
+            further = partial(
+                suspension_ops.end_more,
+                tenant=tenant,
+                suspension_id=id_,
+                members=members,
+                actor=actor,
+                now=now,
+                after=ended.after,
+            )
+            ended = ended.plus(await self._writer.submit(further))
+        return ended
 
     async def resume(self, lifting: Lifting) -> Suspension:
         """See LeaseStore.resume."""
@@ -330,6 +348,9 @@ class SqliteStore(SqlitePipelines, SqliteReviews):
         if not await self._readers.scan(lambda view: suspension_ops.needs_tending(view, tenant, members, now)):
             return Ended()
         ended = await self._writer.submit(lambda tx: suspension_ops.tend(tx, tenant, members, now))
+        if ended.more:
+            for id_, author in await self._readers.scan(lambda view: suspension_ops.authors(view, tenant)):
+                ended = ended.plus(await self._end_all(tenant, id_, members, author, now, suspension_ops.BEGINNING))
         news = [suspension_ops.tampered_event(tenant, id_) for id_ in sorted(ended.tampered - self._tampered)]
         if news:
             await self.append(news, now)

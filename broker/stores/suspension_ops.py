@@ -15,7 +15,7 @@ from functools import partial
 
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, WrongState
-from broker.lease.machine import Event
+from broker.lease.machine import Event, State
 from broker.ports import EndCause, Ended, Lifting, Members, NewSuspension
 from broker.scope.canonical import JsonValue
 from broker.stores.end_ops import CHUNK, read_pair
@@ -27,9 +27,15 @@ from broker.stores.transaction import Transaction, View
 from broker.suspension.suspension import Kind, Lift, Subject, Suspension, suspended, trust_domain_of
 
 # More than the RPCs that can be in flight at once by default, so that one transaction takes all that is being issued.
-PORTION = 2_000
+BEING_ISSUED = 2_000
+# Of what is ACTIVE, in one transaction. Whoever is refused waits for the transaction that was begun before, and for the
+# one that answers it: the last of many busy agents hears of it after two of these, not after all that lives is ended.
+PORTION = 128
 # Later than every stored time: the first page starts here.
 _AFTER_ALL = 2**62
+# A place among what lives: behind this (holder, request id).
+Place = tuple[str, str]
+BEGINNING: Place = ("", "")
 
 
 def check(view: View, tenant: str, subject: Subject, now: datetime) -> None:
@@ -164,38 +170,71 @@ def _lift(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
 # --------------------------------------------------------------------------- ending what lives
 
 
-def end_portion(tx: Transaction, row: SuspensionRow, members: Members, actor: str, now: datetime) -> Ended:
-    """Move up to ``PORTION`` living attempts that ``row`` covers to REVOKING, those being issued first."""
-    now_ms, connectors, left = to_ms(now), set[str](), PORTION
+def end_portion(
+    tx: Transaction, row: SuspensionRow, members: Members, actor: str, now: datetime, after: Place = BEGINNING
+) -> Ended:
+    """End what ``row`` covers: first all that is being issued, and of what is ACTIVE the next of ``PORTION``."""
+    issuing = Ended()
+    if after == BEGINNING:  # nothing of it comes to be afterwards
+        issuing, _ = _end(tx, row, members, actor, now, State.ISSUING, BEGINNING, BEING_ISSUED)
+    active, place = _end(tx, row, members, actor, now, State.ACTIVE, after, PORTION - issuing.attempts)
+    return replace(issuing.plus(active), more=issuing.attempts + active.attempts >= PORTION, after=place)
+
+
+def _end(
+    tx: Transaction,
+    row: SuspensionRow,
+    members: Members,
+    actor: str,
+    now: datetime,
+    state: State,
+    after: Place,
+    most: int,
+) -> tuple[Ended, Place]:
+    """Move up to ``most`` attempts in ``state`` to REVOKING; where it came to."""
+    now_ms, connectors, ended = to_ms(now), set[str](), 0
 
     def end(raw: Raw) -> bool:
+        nonlocal after
         attempt, lease = read_pair(raw, tx)
+        if lease is not None:
+            after = (lease.holder, lease.request_id)
         connectors.add(attempt.connector)
         return move(tx, attempt, lease, Event.END, EndCause.SUSPENDED, now_ms, actor=actor)
 
-    for query, parameters in _selections(tx, row, members):
-        while left > 0:
-            rows = tx.all(query, {"tenant": row.tenant, **parameters, "limit": min(left, CHUNK)})
-            moved = sum(tx.shielded(partial(end, raw)) for raw in rows)
-            left -= moved
-            if not moved:
+    for query, parameters in _selections(tx, row, members, after):
+        while ended < most:
+            place = {"after_holder": after[0], "after_request": after[1], "limit": min(most - ended, CHUNK)}
+            rows = tx.all(query, {"tenant": row.tenant, "state": state.value, **parameters, **place})
+            if not rows:
                 break
-    return Ended(PORTION - left, frozenset(connectors), more=left <= 0)
+            # What could not be written is passed by, and ended when its own due time comes.
+            ended += sum(tx.shielded(partial(end, raw)) for raw in rows)
+    return Ended(ended, frozenset(connectors)), after
 
 
-def end_more(tx: Transaction, tenant: str, suspension_id: str, members: Members, actor: str, now: datetime) -> Ended:
-    """A further portion of what a suspension covers."""
+def end_more(
+    tx: Transaction, tenant: str, suspension_id: str, members: Members, actor: str, now: datetime, after: Place
+) -> Ended:
+    """A further portion of what a suspension covers, after the place where the one before came to."""
     raw = tx.one("suspension_by_id", {"tenant": tenant, "id": suspension_id})
     row = None if raw is None else read_suspension(raw, tx.seal)
-    return Ended() if row is None or not row.trusted else end_portion(tx, row, members, actor, now)
+    return Ended() if row is None or not row.trusted else end_portion(tx, row, members, actor, now, after)
+
+
+def authors(view: View, tenant: str) -> list[tuple[str, str]]:
+    """Of each suspension that was not lifted and whose row holds: its id, and who made it."""
+    return [(row.id, row.author) for row in unlifted(view, tenant) if row.trusted]
 
 
 _OF_KIND = {Kind.TEMPLATE: "template", Kind.CONNECTOR: "connector", Kind.ACCOUNT: "account"}
 _ANY = {"template": "", "connector": "", "account": ""}
 
 
-def _selections(view: View, row: SuspensionRow, members: Members) -> Iterator[tuple[str, dict[str, str]]]:
-    """The queries that together find what ``row`` covers."""
+def _selections(
+    view: View, row: SuspensionRow, members: Members, after: Place = BEGINNING
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The queries that together find what ``row`` covers, from ``after`` on."""
     kind, value = Kind(row.kind), row.value
     if kind is Kind.TASK:
         yield "suspended_of_task", {"task_id": value}
@@ -205,8 +244,8 @@ def _selections(view: View, row: SuspensionRow, members: Members) -> Iterator[tu
         yield "suspended_of_kind", {**_ANY, _OF_KIND[kind]: value}
     else:
         covers = _holds(kind, value, members)
-        for (holder,) in view.all("living_holders", {"tenant": row.tenant}):
-            if covers(holder):
+        for (holder,) in sorted(view.all("living_holders", {"tenant": row.tenant})):
+            if holder >= after[0] and covers(holder):
                 yield "suspended_of_holder", {"holder": holder}
 
 
@@ -265,8 +304,12 @@ def needs_tending(view: View, tenant: str, members: Members, now: datetime) -> b
 
 
 def _any_living(view: View, row: SuspensionRow, members: Members) -> bool:
-    selections = _selections(view, row, members)
-    return any(view.all(query, {"tenant": row.tenant, **also, "limit": 1}) for query, also in selections)
+    first = {"tenant": row.tenant, "after_holder": "", "after_request": "", "limit": 1}
+    return any(
+        view.all(query, {**first, **also, "state": state.value})
+        for query, also in _selections(view, row, members)
+        for state in (State.ISSUING, State.ACTIVE)
+    )
 
 
 def _tell(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -163,5 +164,30 @@ async def test_a_large_one_is_complete_when_it_returns(tmp_path: Path, monkeypat
         await grant(store, str(number))
     _, ended = await store.suspend(stop(Kind.OWNER, ADA), members)
     assert (ended.attempts, ended.more) == (9, False)
+    assert {lease.state for lease in await store.task_leases(TENANT, TASK)} == {State.REVOKING}
+    await store.close()
+
+
+async def test_whoever_asks_meanwhile_does_not_wait_for_all_of_a_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspension_ops, "PORTION", 2)
+    store = await opened(tmp_path)
+    await store.start_task(new_task())
+    for number in range(12):
+        await grant(store, str(number))
+    order: list[str] = []
+
+    async def suspend() -> None:
+        await store.suspend(stop(Kind.EVERYTHING), members)
+        order.append("all ended")
+
+    async def ask(name: str) -> None:
+        await refused_for(store, intent(name, now=6))
+        order.append(name)
+
+    # The writer takes them in this order.
+    await asyncio.gather(suspend(), ask("asked"), ask("asked too"))
+    assert order == ["asked", "asked too", "all ended"]
     assert {lease.state for lease in await store.task_leases(TENANT, TASK)} == {State.REVOKING}
     await store.close()
