@@ -78,6 +78,8 @@ class TokenFile(click.ParamType):  # type: ignore[type-arg]  # generic only in n
         """The token."""
         if isinstance(value, Secret):
             return value
+        if value != "-" and not Path(str(value)).exists():
+            self.fail(f"{value} does not exist.", param, ctx)
         token = Text().convert(f"@{value}", param, ctx).strip()
         if not token or any(each.isspace() for each in token):
             self.fail(f"{value} does not hold one token.", param, ctx)
