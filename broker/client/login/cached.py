@@ -64,7 +64,7 @@ class LoginCache:
         self._whose = {"issuer": issuer, "client_id": client_id}
 
     def read(self) -> Kept | None:
-        """What is kept; None if nothing is. Raises :class:`InvalidInput` for a file that others can use, or nonsense."""
+        """What is kept; None if nothing is. Raises :class:`InvalidInput`, also for a file that others can use."""
         try:
             with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
                 self._check(os.fstat(file.fileno()))
@@ -83,7 +83,7 @@ class LoginCache:
             "subject": kept.subject,
             "expires_at": kept.expires_at.astimezone(UTC).isoformat(),
             "id_token": kept.id_token.reveal(),
-            "refresh_token": kept.refresh_token.reveal() if kept.refresh_token else None,
+            "refresh_token": None if kept.refresh_token is None else kept.refresh_token.reveal(),
         }
         try:
             self._make_directory()
@@ -162,7 +162,8 @@ class CachedLogin:
     def token(self) -> str:
         """An ID token that is valid now, renewed if need be.
 
-        Raises :class:`Unauthenticated` (LOGIN_REQUIRED), :class:`InvalidInput`, :class:`NotReady` (IDENTITY_PROVIDER_*).
+        Raises :class:`Unauthenticated` (LOGIN_REQUIRED), :class:`InvalidInput`, :class:`NotReady`
+        (IDENTITY_PROVIDER_*).
         """
         kept = self._cache.read()
         if kept is None:
@@ -194,7 +195,9 @@ class CachedLogin:
         if proven.subject != kept.subject:
             # OpenID Connect Core 1.0, section 12.2: the same person, or it is no renewal.
             raise _required(f"{ended}, and what renewed it is another person's")
-        renewed = Kept.of(proven, Tokens(tokens.id_token, tokens.refresh_token or kept.refresh_token))
+        # RFC 6749, 6: without a new one, the old one goes on.
+        rotated = kept.refresh_token if tokens.refresh_token is None else tokens.refresh_token
+        renewed = Kept.of(proven, Tokens(tokens.id_token, rotated))
         self._cache.write(renewed)
         return renewed
 

@@ -55,9 +55,7 @@ def log_in(settings: LoginSettings, world: Surroundings) -> LoggedIn:
     return LoggedIn(_judged(provider, settings, world, tokens), tokens)
 
 
-def fresh_login(
-    settings: LoginSettings, world: Surroundings, action: str, fields: Mapping[str, str]
-) -> FreshLogin:
+def fresh_login(settings: LoginSettings, world: Surroundings, action: str, fields: Mapping[str, str]) -> FreshLogin:
     """A login for doing ``action`` with exactly these ``fields``, which are shown before the browser opens.
 
     ``action`` and ``fields`` are those of ``broker.approval.intent_digest``: the broker computes the same nonce from
@@ -71,9 +69,7 @@ def fresh_login(
         asked["acr_values"] = settings.acr_values
     scopes = settings.wanted_scopes(provider.scopes, lasting=False)
     tokens = _tokens(provider, settings, world, scopes, asked)
-    proven = verified(
-        world.http, provider, settings.client_id, tokens.id_token, world.now(), nonce=None, max_age=FRESH
-    )
+    proven = verified(world.http, provider, settings.client_id, tokens.id_token, world.now(), nonce=None, max_age=FRESH)
     if proven.nonce != nonce:
         raise _other_nonce(proven, settings)
     return FreshLogin(proven, tokens.id_token)

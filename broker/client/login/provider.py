@@ -46,7 +46,7 @@ def discover(issuer: str, http: ProviderHttp) -> Provider:
     said = answer.members
     if said.get("issuer") != issuer:
         # Section 4.3: identical, or another issuer's document could stand in for this one's.
-        raise misbehaved(url, f"it says that it is {ascii(said.get('issuer'))[:200]}, and not {ascii(issuer)}")
+        raise misbehaved(url, f"it says that it is {ascii(said.get('issuer'))[:200]}, and not {issuer!a}")
     return _checked(issuer, url, said, secure)
 
 
