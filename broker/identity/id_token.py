@@ -77,6 +77,12 @@ def claimed_issuer(token: str) -> str:
     return issuer
 
 
+def claimed_key(token: str) -> str:
+    """The key id in the header, with nothing verified; empty where there is none that could be published."""
+    key_id = _parsed(token).header.get("kid")
+    return key_id if isinstance(key_id, str) and len(key_id) <= MAX_KEY_ID else ""
+
+
 def verify(
     token: str,
     issuer: Issuer,
