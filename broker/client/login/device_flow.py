@@ -17,7 +17,7 @@ from broker.client.login.provider import Provider
 from broker.client.login.redirect import timed_out
 from broker.client.login.settings import LoginSettings, Surroundings
 from broker.client.login.token_endpoint import OAuthError, Tokens, exchange, oauth_error
-from broker.errors import InvalidInput, NotReady, Reason
+from broker.errors import InvalidInput, NotReady, Reason, Unauthenticated
 from broker.secret import Secret
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -69,7 +69,7 @@ def _polled(provider: Provider, settings: LoginSettings, world: Surroundings, co
             return exchange(world.http, provider, form)
         except OAuthError as error:
             if error.code == "expired_token":
-                raise timed_out("the code expired before anybody entered it", timedelta(seconds=waited)) from None
+                raise _late("the code expired before anybody entered it", timedelta(seconds=waited)) from None
             if error.code not in ("authorization_pending", "slow_down"):
                 raise
             interval += _SLOWER if error.code == "slow_down" else 0
@@ -78,7 +78,11 @@ def _polled(provider: Provider, settings: LoginSettings, world: Surroundings, co
             if error.reason is not Reason.IDENTITY_PROVIDER_UNREACHABLE:
                 raise
             interval *= 2
-    raise timed_out("nobody entered the code", within)
+    raise _late("nobody entered the code", within)
+
+
+def _late(what: str, timeout: timedelta) -> Unauthenticated:
+    return timed_out(what, timeout, "any other device's does")
 
 
 def _codes(provider: Provider, answer: Answer) -> DeviceCodes:

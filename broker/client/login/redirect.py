@@ -49,7 +49,7 @@ class Redirect:
                 hint="Name another with BROKER_OIDC_REDIRECT_PORT, or none; or use --device.",
             ) from None
         self.uri = f"http://127.0.0.1:{self._server.server_port}{PATH}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -60,13 +60,14 @@ class Redirect:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self._thread.join()
 
     def wait(self, timeout: timedelta) -> dict[str, str]:
         """The answer's parameters. Raises :class:`Unauthenticated` (LOGIN_TIMED_OUT) after ``timeout``."""
         try:
             return self._answers.get(timeout=timeout.total_seconds())
         except queue.Empty:
-            raise timed_out("no answer came from the browser", timeout) from None
+            raise timed_out("no answer came from the browser", timeout, "use --device") from None
 
 
 class _Server(ThreadingHTTPServer):
@@ -119,10 +120,10 @@ def _once_each(query: str) -> dict[str, str]:
     return found if len(found) == len(pairs) else {}
 
 
-def timed_out(what: str, timeout: timedelta) -> Unauthenticated:
-    """Nobody finished the login in time."""
+def timed_out(what: str, timeout: timedelta, otherwise: str) -> Unauthenticated:
+    """Nobody finished the login in time; ``otherwise``: what to do where it cannot be finished so."""
     return Unauthenticated(
         Reason.LOGIN_TIMED_OUT,
         f"The login was not finished within {int(timeout.total_seconds())} s: {what}.",
-        hint="Try again; where no browser can reach this machine, use --device.",
+        hint=f"Try again; where no browser can reach this machine, {otherwise}; --login-timeout gives more time.",
     )
