@@ -38,7 +38,6 @@ class ProviderHttp:
 
     def __init__(self, timeout: float = 10.0) -> None:
         self._timeout = timeout
-        self._context = ssl.create_default_context()
 
     def get(self, url: str) -> Answer:
         """The object at ``url``. Raises :class:`NotReady` (IDENTITY_PROVIDER_*)."""
@@ -74,9 +73,11 @@ class ProviderHttp:
             raise _unreachable(url, error) from None
 
     def _opener(self, parts: SplitResult) -> OpenerDirector:
-        handlers = [_NoRedirect(), HTTPSHandler(context=self._context)]
         # What is on this machine is reached without anybody in between.
-        return build_opener(*handlers, ProxyHandler({})) if is_loopback(parts) else build_opener(*handlers)
+        proxies = [ProxyHandler({})] if is_loopback(parts) else []
+        # Reading every authority's certificate takes a while, and is for nothing without TLS.
+        tls = [HTTPSHandler(context=ssl.create_default_context())] if parts.scheme == "https" else []
+        return build_opener(_NoRedirect(), *proxies, *tls)
 
 
 class _NoRedirect(HTTPRedirectHandler):

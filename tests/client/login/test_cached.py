@@ -76,7 +76,7 @@ def test_a_link_is_no_file(provider: FakeProvider, world: World, cache: LoginCac
         cache.read()
     cache.forget()
     cache.path.mkdir()
-    with pytest.raises(InvalidInput, match="not a file of yours"):
+    with pytest.raises(InvalidInput, match="Is a directory"):
         cache.read()
 
 
