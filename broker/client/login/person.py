@@ -65,8 +65,6 @@ def fresh_login(settings: LoginSettings, world: Surroundings, action: str, field
     provider = discover(settings.issuer, world.http)
     _tell_what(world, settings, action, fields)
     asked = {"prompt": "login", "max_age": "0", "nonce": nonce}
-    if settings.acr_values:
-        asked["acr_values"] = settings.acr_values
     scopes = settings.wanted_scopes(provider.scopes, lasting=False)
     tokens = _tokens(provider, settings, world, scopes, asked)
     proven = verified(world.http, provider, settings.client_id, tokens.id_token, world.now(), nonce=None, max_age=FRESH)
@@ -78,8 +76,8 @@ def fresh_login(settings: LoginSettings, world: Surroundings, action: str, field
 def _tokens(
     provider: Provider, settings: LoginSettings, world: Surroundings, scopes: tuple[str, ...], asked: Mapping[str, str]
 ) -> Tokens:
-    if settings.login_hint:
-        asked = {**asked, "login_hint": settings.login_hint}
+    told = {"acr_values": settings.acr_values, "login_hint": settings.login_hint}
+    asked = {**asked, **{name: value for name, value in told.items() if value}}
     flow = by_device if settings.device else by_code
     try:
         return flow(provider, settings, world, scopes, asked)

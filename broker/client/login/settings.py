@@ -20,7 +20,8 @@ _WHERE_THERE = ("groups", "offline_access")
 class LoginSettings:
     """At whose provider, as which application, and how.
 
-    ``scopes``: empty means the usual ones. ``acr_values``: what a fresh login asks for, separated by spaces.
+    ``scopes``: empty means the usual ones. ``acr_values``: how strongly to be authenticated, in the
+    provider's words, separated by spaces.
     ``redirect_port``: 0 means any free one (RFC 8252, 7.3); a number is for providers that insist on one.
     """
 
