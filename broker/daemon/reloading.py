@@ -108,10 +108,8 @@ class Reloader:
 
     async def end_for_disabled(self) -> None:
         """End the leases of tasks that act for who is disabled, or not in people.yaml. Again and again, as above."""
-        people = self._files.current.people
-        ended = await self._store.end_on_behalf_of(
-            self._tenant, lambda human: is_enabled(human.issuer, human.subject, people), self._clock.now()
-        )
+        people, now = self._files.current.people, self._clock.now()
+        ended = await self._store.end_on_behalf_of(self._tenant, lambda human: is_enabled(human, people, now), now)
         if ended:
             log.warning("leases of tasks for disabled people are being revoked", attempts=ended)
 

@@ -186,6 +186,7 @@ def _person(entry: PersonEntry) -> Person:
         email=entry.email,
         groups=frozenset(entry.groups),
         disabled=entry.disabled,
+        until=entry.until,
         may=None if entry.may is None else _may(entry.may),
     )
 

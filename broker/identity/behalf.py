@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from broker.errors import Denied, Reason
@@ -41,10 +41,10 @@ class Wanted:
     access: str
 
 
-def person_behind(issuer: str, subject: str, people: Mapping[str, Person]) -> Person:
-    """The person of people.yaml. Raises :class:`Denied` (ON_BEHALF_OF_NOBODY) for one who is not there, or disabled."""
+def person_behind(issuer: str, subject: str, people: Mapping[str, Person], now: datetime) -> Person:
+    """The person of people.yaml. Raises :class:`Denied` (ON_BEHALF_OF_NOBODY) for who is not there, or not enabled."""
     for person in people.values():
-        if (person.issuer, person.subject) == (issuer, subject) and not person.disabled:
+        if (person.issuer, person.subject) == (issuer, subject) and person.enabled(now):
             return person
     who = ascii(f"{issuer}#{subject}")[1:-1][:200]
     raise Denied(
@@ -55,9 +55,9 @@ def person_behind(issuer: str, subject: str, people: Mapping[str, Person]) -> Pe
     )
 
 
-def is_enabled(issuer: str, subject: str, people: Mapping[str, Person]) -> bool:
+def is_enabled(human: Human, people: Mapping[str, Person], now: datetime) -> bool:
     """Whether an agent may (still) act for this person."""
-    return any((each.issuer, each.subject) == (issuer, subject) and not each.disabled for each in people.values())
+    return any((each.issuer, each.subject) == human[:2] and each.enabled(now) for each in people.values())
 
 
 def check_within(person: Person | None, wanted: Wanted) -> None:

@@ -44,5 +44,5 @@ def behind(caller: Caller, request_id: str, token: Secret, proofs: Proofs | None
         )
     nonce = task_nonce(caller.id, request_id)
     proven = proofs.on_behalf_of(token.reveal(), caller.now, nonce=nonce)
-    person = person_behind(proven.issuer, proven.subject, caller.deploy.people)
+    person = person_behind(*proven.person_id, caller.deploy.people, caller.now)
     return Behind(Human(person.issuer, person.subject, person.display_name), proven.digest)

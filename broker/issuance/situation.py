@@ -39,7 +39,9 @@ class Situations:
         cited = await self._citations.situation(caller, request)
         human = await self._behind.human(caller, request.task_id)
         if human is not None:
-            cited = replace(cited, on_behalf_of=person_behind(human.issuer, human.subject, caller.deploy.people))
+            cited = replace(
+                cited, on_behalf_of=person_behind(human.issuer, human.subject, caller.deploy.people, caller.now)
+            )
         situation = await self._look(caller, request, looked_at, cited)
         if caller.deploy.shadow is not None and request.template in caller.deploy.templates:
             more = caller.deploy.shadow.reads(caller.deploy.templates[request.template].access) - looked_at

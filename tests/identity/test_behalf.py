@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from broker.errors import Denied, Reason
 from broker.identity.agent import May, Person
-from broker.identity.behalf import Wanted, check_within, is_enabled, person_behind
+from broker.identity.behalf import Human, Wanted, check_within, is_enabled, person_behind
+from tests.forge import NOW
 
 MAY = May(frozenset({"read", "write"}), frozenset({"dev", "staging"}), frozenset({"orders", "users"}))
 ANY = May(frozenset({"read"}), frozenset({"dev"}))
@@ -45,11 +48,20 @@ def test_a_task_for_nobody_is_bounded_by_nobody() -> None:
 
 
 def test_who_is_not_there_or_disabled_is_nobody() -> None:
-    people = {"ada": person(ANY), "bea": person(ANY, disabled=True, subject="bea")}
-    assert person_behind("https://idp.test", "ada", people) is people["ada"]
-    assert is_enabled("https://idp.test", "ada", people)
-    for issuer, subject in (("https://idp.test", "bea"), ("https://idp.test", "cyd"), ("https://other.test", "ada")):
-        assert not is_enabled(issuer, subject, people)
+    people = {
+        "ada": person(ANY),
+        "bea": person(ANY, disabled=True, subject="bea"),
+        "dee": replace(person(ANY, subject="dee"), until=NOW),
+    }
+    assert person_behind("https://idp.test", "ada", people, NOW) is people["ada"]
+    assert is_enabled(Human("https://idp.test", "ada", "whatever"), people, NOW)
+    for issuer, subject in (
+        ("https://idp.test", "bea"),
+        ("https://idp.test", "dee"),
+        ("https://idp.test", "cyd"),
+        ("https://other.test", "ada"),
+    ):
+        assert not is_enabled(Human(issuer, subject, "Ada"), people, NOW)
         with pytest.raises(Denied) as refused:
-            person_behind(issuer, subject, people)
+            person_behind(issuer, subject, people, NOW)
         assert refused.value.reason is Reason.ON_BEHALF_OF_NOBODY

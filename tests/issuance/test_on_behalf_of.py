@@ -233,7 +233,7 @@ async def test_what_acts_for_somebody_who_is_disabled_ends_and_nothing_new_is_gr
 
     async def swept() -> int:
         return await world.store.end_on_behalf_of(
-            TENANT, lambda human: is_enabled(human.issuer, human.subject, people), world.clock.now()
+            TENANT, lambda human: is_enabled(human, people, world.clock.now()), world.clock.now()
         )
 
     assert await swept() == 1
