@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from broker.audit.cloud_event import CloudEvent
 from broker.clock import SystemClock
 from broker.config import Webhook
 from broker.errors import InvalidInput, Reason
 from broker.secret import Secret
-from broker.webhooks.cloud_event import CloudEvent
 from broker.webhooks.sender import NotDelivered, Sender
 from tests.forge import authority, forge
 from tests.webhooks.receiver import HANG, SECRET, Receiver
