@@ -80,6 +80,9 @@ from broker.stores.trail import Head, Trail
 from broker.stores.transaction import Transaction
 from broker.suspension.suspension import Subject, Suspension
 
+# No limit, to SQLite.
+_ALL = -1
+
 
 class SqliteStore(SqlitePipelines, SqliteReviews):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
@@ -102,6 +105,8 @@ class SqliteStore(SqlitePipelines, SqliteReviews):
         self._moved = asyncio.Event()
         self._closed = False
         self._tampered: frozenset[str] = frozenset()  # suspensions whose alarm is in the trail
+        # What the next tick looks at of each tenant's suspensions. The first one looks at all.
+        self._looks: dict[str, suspension_ops.Look] = {}
         seal = RowSeal(keys)
         self._readers = Readers(path, seal)
         transaction = Transaction(connection, seal, trail, keeps_texts=keeps_texts)
@@ -381,9 +386,12 @@ class SqliteStore(SqlitePipelines, SqliteReviews):
 
     async def tend_suspensions(self, tenant: str, members: Members, now: datetime) -> Ended:
         """See LeaseStore.tend_suspensions."""
-        if not await self._readers.scan(lambda view: suspension_ops.needs_tending(view, tenant, members, now)):
+        look = self._looks.get(tenant, suspension_ops.Look(tenant, limit=_ALL))
+        needed, after = await self._readers.scan(lambda view: suspension_ops.needs_tending(view, look, members, now))
+        self._looks[tenant] = suspension_ops.Look(tenant, after)
+        if not needed:
             return Ended()
-        ended = await self._writer.submit(lambda tx: suspension_ops.tend(tx, tenant, members, now))
+        ended = await self._writer.submit(lambda tx: suspension_ops.tend(tx, look, members, now))
         if ended.more:
             for id_, author in await self._readers.scan(lambda view: suspension_ops.authors(view, tenant)):
                 ended = ended.plus(await self._end_all(tenant, id_, members, author, now, suspension_ops.BEGINNING))

@@ -9,7 +9,7 @@ not hold up the writer; :func:`tend` goes on where a crash broke that off.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
@@ -32,6 +32,8 @@ BEING_ISSUED = 2_000
 # Of what is ACTIVE, in one transaction. Whoever is refused waits for the transaction that was begun before, and for the
 # one that answers it: the last of many busy agents hears of it after two of these, not after all that lives is ended.
 PORTION = 128
+# Of the suspensions that are over, checked by one tick: each comes by again and again, and no tick pays for all.
+LIFTED_PAGE = 64
 # Later than every stored time: the first page starts here.
 _AFTER_ALL = 2**62
 # A place among what lives: behind this (holder, request id).
@@ -279,17 +281,32 @@ def _holds(kind: Kind, value: str, members: Members) -> Callable[[str], bool]:
 # --------------------------------------------------------------------------- by time, and after a crash
 
 
-def tend(tx: Transaction, tenant: str, members: Members, now: datetime) -> Ended:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a tick looks at: all that is in force, and of what is over, which nobody can have changed, a page."""
+
+    tenant: str
+    after: str = ""  # the id of the last one of the page before
+    limit: int = LIFTED_PAGE
+
+    def over(self, view: View) -> list[SuspensionRow]:
+        """The page, in the order of ids."""
+        page = {"tenant": self.tenant, "after": self.after, "limit": self.limit}
+        return [read_suspension(raw, view.seal) for raw in view.all("suspensions_lifted", page)]
+
+
+def tend(tx: Transaction, look: Look, members: Members, now: datetime) -> Ended:
     """See LeaseStore.tend_suspensions."""
-    now_ms, tampered = to_ms(now), set[str]()
-    for raw in tx.all("suspensions_all", {"tenant": tenant}):
-        row = read_suspension(raw, tx.seal)
+    tenant, now_ms, tampered = look.tenant, to_ms(now), set[str]()
+    for row in look.over(tx):
+        if not row.trusted:
+            # Found from now on where what is in force is looked for; if only its end was made up, its MAC then holds.
+            tampered.add(row.id)
+            tx.run("quarantine_suspension", {"tenant": row.tenant, "id": row.id})
+    for row in unlifted(tx, tenant):
         if not row.trusted:
             tampered.add(row.id)
-            if row.lifted_at is not None:
-                # Found from now on where what is in force is looked for.
-                tx.run("quarantine_suspension", {"tenant": row.tenant, "id": row.id})
-        elif row.lifted_at is None and row.until is not None and row.until <= now_ms:
+        elif row.until is not None and row.until <= now_ms:
             row.lifted_by, row.lifted_name, row.lifted_at = BROKER, "its own time", row.until
             update(tx, row)
             _tell(tx, EventType.SUSPENSION_EXPIRED, row, BROKER, now_ms, {"until_ms": row.until})
@@ -306,16 +323,16 @@ def tampered_event(tenant: str, suspension_id: str) -> AuditEvent:
     return AuditEvent(EventType.SUSPENSION_TAMPERED, BROKER, Vouch.BROKER, tenant=tenant, data=about)
 
 
-def needs_tending(view: View, tenant: str, members: Members, now: datetime) -> bool:
-    """Whether :func:`tend` would change anything; told by reading alone."""
-    now_ms = to_ms(now)
-    for raw in view.all("suspensions_all", {"tenant": tenant}):
-        row = read_suspension(raw, view.seal)
-        if not row.trusted or (row.lifted_at is None and row.until is not None and row.until <= now_ms):
-            return True
-        if row.lifted_at is None and _any_living(view, row, members):
-            return True
-    return False
+def needs_tending(view: View, look: Look, members: Members, now: datetime) -> tuple[bool, str]:
+    """Whether :func:`tend` would change anything, told by reading alone; and where the next page begins."""
+    over, now_ms = look.over(view), to_ms(now)
+    following = over[-1].id if over else ""
+    if not all(row.trusted for row in over):
+        return True, following
+    for row in unlifted(view, look.tenant):
+        if not row.trusted or (row.until is not None and row.until <= now_ms) or _any_living(view, row, members):
+            return True, following
+    return False, following
 
 
 def _any_living(view: View, row: SuspensionRow, members: Members) -> bool:

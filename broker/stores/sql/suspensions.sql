@@ -33,9 +33,12 @@ SELECT {suspension_columns} FROM suspensions AS s INDEXED BY suspensions_unlifte
 WHERE s.tenant = :tenant AND s.lifted_at IS NULL
 ORDER BY s.created_at, s.id;
 
--- suspensions_all --
+-- suspensions_lifted --
+-- A page of those that are over, or say so.
 SELECT {suspension_columns} FROM suspensions AS s
-WHERE s.tenant = :tenant;
+WHERE s.tenant = :tenant AND s.lifted_at IS NOT NULL AND s.id > :after
+ORDER BY s.id
+LIMIT :limit;
 
 -- suspensions_page --
 -- Newest first; a page starts after the suspension :after_id of :after_ms.
