@@ -153,6 +153,8 @@ def _scope_template(
     # The grant as the kind normalised it, so that shorthand and long form have one digest.
     # Without what it says about leases that are out already: that is no part of what people agree to, or plans fix.
     said = entry.model_dump(mode="json", exclude={"on_policy_change"})
+    if entry.max_delegation_depth is None:  # a template that says nothing of it keeps the digest it had
+        del said["max_delegation_depth"]
     written = {**said, "grant": grant.model_dump(mode="json")}
     return ScopeTemplate(
         name=entry.name,
@@ -175,6 +177,7 @@ def _scope_template(
         },
         risk=Risk(entry.sensitivity, entry.blast_radius, entry.reversibility, entry.change_type, entry.promoted),
         on_policy_change=entry.on_policy_change,
+        max_delegation_depth=entry.max_delegation_depth,
     )
 
 

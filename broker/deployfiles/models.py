@@ -295,6 +295,9 @@ class TemplateFile(Model):
         OnPolicyChange.REPORT,
         description="What becomes of live leases that a new deploy set would not grant any more: reported, or revoked.",
     )
+    max_delegation_depth: Annotated[int, Field(ge=0, le=16)] | None = Field(
+        None, description="How often in a row its leases are handed on, 0: never; at most what brokerd's limits say."
+    )
     requires: list[MandatoryField] = Field(default_factory=list, description="Fields agents must fill in.")
     parameters: dict[ParameterName, ParameterSpec] = Field(default_factory=dict)
     grant: dict[str, object] = Field(description="What the connector's kind needs to know.")

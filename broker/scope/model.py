@@ -106,6 +106,7 @@ class ScopeTemplate:
     from_identity: Mapping[str, FromIdentity] = field(default_factory=dict)  # the other parameters
     risk: Risk = Risk()
     on_policy_change: OnPolicyChange = OnPolicyChange.REPORT
+    max_delegation_depth: int | None = None  # hand-overs in a row, of its leases; None: what holds for all
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,3 +141,16 @@ def test_autonomous_agents_hold_less_than_others_and_ask_no_faster_than_is_allow
     assert quota.live_leases is not None
     assert quota.rate is not None
     assert quota.live_leases < QuotasEntry().live_leases  # what an agent may hold whose file says nothing
+
+
+@pytest.mark.parametrize(
+    ("more", "same"), [("", True), ("on_policy_change: revoke\n", True), ("max_delegation_depth: 0\n", False)]
+)
+def test_what_plans_and_approvals_are_bound_to_is_what_a_template_lets_its_holder_do(
+    dev: DeploySet, tmp_path: Path, more: str, same: bool
+) -> None:
+    """Not what becomes of leases that are out already; and a field that is not used changes nothing."""
+    source = private_copy(Path(__file__).parents[2] / "deploy/dev", tmp_path / "set")
+    path = source / "templates" / "orders-readonly.yaml"
+    path.write_text(path.read_text() + more)
+    assert (load(source).templates["orders-readonly"].digest == dev.templates["orders-readonly"].digest) is same
