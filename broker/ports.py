@@ -406,7 +406,7 @@ class Lease:
 class Granted:
     """One living lease, and what its latest attempt was granted on, as the audit trail has it."""
 
-    lease: Lease
+    lease: Lease  # with its policy_tightened
     at: datetime  # when that was decided
     facts: Mapping[str, JsonValue] | None  # the data of its lease.intent record; None: not there, or not ours
     present: Mapping[str, JsonValue]  # of the situation, what can be told as it is now (broker/policy/recorded.py)

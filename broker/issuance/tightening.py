@@ -134,6 +134,8 @@ class TighteningDesk:
     async def _one(self, granted: Granted, revoke_by: str) -> Finding | None:
         lease, deploy = granted.lease, self._deploy.current
         verdict = self._verdict(granted, deploy)
+        if verdict.stands and lease.policy_tightened is None:
+            return None  # nearly all of them, nearly always: then nothing is written
         end = not verdict.stands and (bool(revoke_by) or verdict.on_policy_change is OnPolicyChange.REVOKE)
         tightened = None if verdict.stands else self._tightened(verdict, deploy)
         news = await self._store.record_review(

@@ -26,7 +26,7 @@ from broker.stores.holding_ops import holdings
 from broker.stores.moves import BROKER
 from broker.stores.origins import origin_of, with_origin
 from broker.stores.pipeline_rows import parties
-from broker.stores.review_rows import ReviewRow, put_review, review_of
+from broker.stores.review_rows import ReviewRow, put_review, review_of, with_review
 from broker.stores.rows import LeaseRow, lease_of, read_lease, task_of
 from broker.stores.task_ops import find_task
 from broker.stores.times import from_ms, to_ms
@@ -73,7 +73,7 @@ def _granted(view: View, rows: Sequence[LeaseRow]) -> Iterator[Granted]:
     intents = _intents(view, rows)
     for row in rows:
         record = intents.get(row.attempt_id)
-        lease = with_origin(view, lease_of(row))
+        lease = with_review(view, with_origin(view, lease_of(row)))
         at = from_ms(row.created_at if record is None else record.at_ms)
         yield Granted(lease, at, None if record is None else record.data, _present(view, lease))
 

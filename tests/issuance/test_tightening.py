@@ -176,6 +176,19 @@ async def test_time_alone_tightens_nothing(world: World, desk: TighteningDesk) -
     assert await desk.review_all() == 0
 
 
+async def test_of_what_stands_nothing_is_written(
+    world: World, desk: TighteningDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.grant(await world.task())
+    tighten(world, "")
+
+    async def unexpected(*_: Any) -> bool:
+        raise AssertionError("somebody wrote")
+
+    monkeypatch.setattr(world.store, "record_review", unexpected)
+    assert await desk.review_all() == 0
+
+
 async def test_shadow_policies_do_not_count(world: World, desk: TighteningDesk) -> None:
     await world.grant(await world.task())
     shadow = ShadowPolicies.parse({"s.cedar": NO_ORDERS}, {"test.cedar": POLICY}, policy_schema())
