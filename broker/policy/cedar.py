@@ -136,26 +136,30 @@ class PolicySet:
         situation = facts.situation
 
         def ask(held: frozenset[str]) -> Decision:
-            return self._once(replace(facts, situation=replace(situation, approvals=held)))
+            return self._once(replace(facts, situation=replace(situation, approvals=held)), again=True)
 
         decision = through_gates(first, situation.approvals, self._gates, ask)
         return decision if decision is first else replace(decision, explanations=self._explain(decision.policies))
 
-    def _once(self, facts: RequestFacts) -> Decision:
-        """One evaluation: ALLOW or DENY, from memory where the same was asked before."""
+    def _once(self, facts: RequestFacts, *, again: bool = False) -> Decision:
+        """One evaluation: ALLOW or DENY, from memory where the same was asked before.
+
+        ``again``: the same was just asked with other approvals.
+        """
         # Parameters that no policy reads would only keep two equal questions from being seen as one.
         return self._answer(
             parties(facts, with_parameters=self._tells_parameters, with_behind=self._tells_behind),
             tuple(tell(facts) for _, tell in self._told),
+            again,
         )
 
-    def _ask(self, who: Parties, circumstances: tuple[Told, ...]) -> Decision:
+    def _ask(self, who: Parties, circumstances: tuple[Told, ...], again: bool) -> Decision:
         asked = question(who, dict(zip(self._names, circumstances, strict=True)))
         try:
             entities = self._entities(who)
             first, *others = self._policies[who.access].about(who)
-            answers = [cedarpy.is_authorized(asked, first, entities, schema=self._schema)]
-            # The question has been held against the schema, and is the same.
+            # Held against the schema once: it is the same for the others, and again but for the names of approvals.
+            answers = [cedarpy.is_authorized(asked, first, entities, schema=None if again else self._schema)]
             answers += [cedarpy.is_authorized(asked, policies, entities) for policies in others]
         except ValueError as error:  # entities that are not of the schema
             return self._denied((), (str(error),))
