@@ -15,9 +15,13 @@ from integration.oidc.browser import Person
 from integration.oidc.provider import CLIENT, Account, Provider, install, missing_programs
 
 ROOT = Path(__file__).resolve().parents[2]
+# The last three are people of deploy/dev; the provider does not confirm all that Dana has there.
 ACCOUNTS = {
     "anna": Account("correct horse", "246810", ("sre", "platform"), "Anna Okafor", "anna@example.org"),
     "ben": Account("battery staple", "135791", ("sre",), "Ben Sato", "ben@example.org"),
+    "sam": Account("sesame", "111222", ("release", "operations"), "Sam Lindqvist"),
+    "kim": Account("open up", "333444", ("release", "security"), "Kim Adeyemi"),
+    "dana": Account("let me in", "555666", (), "Dana Okafor"),
 }
 _COMMAND_SECONDS = 120
 
