@@ -33,9 +33,10 @@ def installed() -> None:
     install()
 
 
-@pytest.fixture
-def provider(installed: None, tmp_path: Path) -> Iterator[Provider]:
-    with Provider(ACCOUNTS, tmp_path / "provider.log") as running:
+@pytest.fixture(scope="session")
+def provider(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+    """One for all: each story logs in anew, and a key that changes is the next story's usual one."""
+    with Provider(ACCOUNTS, tmp_path_factory.mktemp("provider") / "log") as running:
         yield running
 
 
