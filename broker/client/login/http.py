@@ -69,7 +69,7 @@ class ProviderHttp:
         except HTTPError as error:
             with error:
                 return error.code, _bounded(url, error)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UnicodeError) as error:  # UnicodeError: a name that DNS cannot have
             raise _unreachable(url, error) from None
 
     def _opener(self, parts: SplitResult) -> OpenerDirector:
@@ -93,11 +93,11 @@ def checked_url(text: str, what: str = "The provider's address") -> SplitResult:
         parts = urlsplit(text)
         fine = bool(parts.hostname) and parts.port != 0 and parts.username is None and not parts.fragment
     except ValueError:
-        raise _unfit(what, text, "is not a URL") from None
+        raise unfit(what, text, "is not a URL") from None
     if not fine or len(text) > _MAX_URL or not text.isascii() or not text.isprintable() or " " in text:
-        raise _unfit(what, text, "is not a plain https URL")
+        raise unfit(what, text, "is not a plain https URL")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts)):
-        raise _unfit(what, text, "is not https")
+        raise unfit(what, text, "is not https")
     return parts
 
 
@@ -149,7 +149,8 @@ def _unreachable(url: str, error: Exception) -> NotReady:
     )
 
 
-def _unfit(what: str, text: str, why: str) -> InvalidInput:
+def unfit(what: str, text: str, why: str) -> InvalidInput:
+    """``text``, which is ``what``, cannot be used."""
     return InvalidInput(
         Reason.CONFIG_INVALID,
         f"{what} {ascii(text)[:200]} {why}.",
