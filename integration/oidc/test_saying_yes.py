@@ -31,7 +31,7 @@ async def served(provider: Provider, tmp_path: Path) -> AsyncIterator[Served]:
     listen = {name: f"127.0.0.1:{free_port()}" for name in ("agents", "admin", "operations")}
     people = {"issuers": {provider.issuer: issuer}}
     root = tmp_path / "brokerd"
-    async with serve(root, own_provider=False, listen=listen, people=people, roles=DECIDING) as running:
+    async with serve(root, served_provider=False, listen=listen, people=people, roles=DECIDING) as running:
         gate(running, staging=("sre",))
         yield running
 
