@@ -133,11 +133,11 @@ def test_automations_token_at_the_peoples_door(tmp_path: Path) -> None:
     with pytest.raises(Unauthenticated) as caught:
         source.token()
     assert (caught.value.reason, "BROKER_ADMIN_TOKEN_FILE" in caught.value.hint) == (Reason.ID_TOKEN_MISSING, True)
-    path.write_text("x" * 12 * 1024 + "\n")
+    path.write_text("x" * (12 * 1024 + 1) + "\n")
     with pytest.raises(Unauthenticated):
         source.token()
-    path.write_text("x" * (12 * 1024 - 1) + "\n")
-    assert len(source.token()) == 12 * 1024 - 1
+    path.write_text("x" * 12 * 1024 + "\n")
+    assert len(source.token()) == 12 * 1024
 
 
 async def test_a_token_that_is_held() -> None:
