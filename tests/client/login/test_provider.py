@@ -161,3 +161,13 @@ def test_a_provider_on_https_sends_nobody_to_http(provider: FakeProvider) -> Non
     with pytest.raises(NotReady) as caught:
         module._checked("https://id.example.org", "https://id.example.org" + DISCOVERY, said, secure=True)
     assert "is not https" in caught.value.message
+
+
+def test_an_answer_that_breaks_off(provider: FakeProvider) -> None:
+    """Whatever its status: the length it promised does not come, and it is told as no answer."""
+    for status in (200, 500):
+        provider.cut_off = True
+        provider.answers[DISCOVERY] = lambda form, status=status: (status, b"{}")  # type: ignore[misc]
+        with pytest.raises(NotReady) as caught:
+            discover(provider.url, ProviderHttp())
+        assert caught.value.reason == Reason.IDENTITY_PROVIDER_UNREACHABLE
