@@ -144,7 +144,7 @@ def vote(who: str = "bea", *, yes: bool = True, now: float = 5, **changes: Any) 
         "subject": who,
         "yes": yes,
         "rule": "sre" if yes else "",
-        "how": "local-credential",
+        "how": "fresh-id-token",
         "note": "",
         "groups": ("sre",),
         "at": at(now),
