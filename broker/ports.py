@@ -23,8 +23,12 @@ from broker.audit.report import TaskReport
 from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
+from broker.identity.automation import Automation
 from broker.identity.denied import DenyList
+from broker.identity.fresh_proof import FreshProof
+from broker.identity.oidc_keys import KeySet
 from broker.identity.party import Party
+from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import Contract, Credential
 from broker.lease.machine import Event, State
 from broker.plan.machine import PlanEvent
@@ -228,6 +232,7 @@ class DeploySet:
     policies: PolicySet
     connectors: Mapping[str, ConnectorSpec]
     denied: DenyList = field(default_factory=DenyList)
+    automation: Mapping[SpiffeId, Automation] = field(default_factory=dict)  # operators' own workloads
     approvals: Mapping[str, ApprovalRule] = field(default_factory=dict)  # by name, as gates name them
     signed: Signed | None = None  # where signatures are needed
     shadow: ShadowPolicies | None = None  # what is tried out beside the policies, and decides nothing
@@ -513,6 +518,20 @@ class NewSuspension:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofRecord:
+    """A fresh login, kept as the record of the act it was for: in the same transaction, and once."""
+
+    proof: FreshProof
+    action: str  # of broker/approval/intent_digest.py
+    about: str  # the id of what it was for
+
+    @property
+    def digest(self) -> str:
+        """Names the login: SHA-256 (hex) of what the provider signed."""
+        return self.proof.id_token.digest
+
+
+@dataclass(frozen=True, slots=True)
 class Lifting:
     """One person's word that a suspension shall end. Same (by, request_id): said once."""
 
@@ -523,6 +542,7 @@ class Lifting:
     name: str
     reason: str
     now: datetime
+    proof: ProofRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -615,8 +635,9 @@ class Vote:
     rule: str  # the approval it counts for; empty for a no
     how: str  # how the person had proven who it is
     note: str  # the person's own words
-    groups: tuple[str, ...]  # as listed when it was given
+    groups: tuple[str, ...]  # as listed, and confirmed by the provider where it is asked, when it was given
     at: datetime
+    proof: ProofRecord | None = None  # with a yes that is being given; kept beside it, not read back with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -827,7 +848,8 @@ class LeaseStore(Protocol):
         raise, which refuses the vote. Of votes, withdrawals and redemptions at once, each is decided on what those
         before it left. Refused: NotFound (ACCESS_REQUEST_NOT_FOUND), Conflict (APPROVAL_DIGEST_MISMATCH where
         ``digest`` is not the request's, VOTE_ALREADY_CAST for a second yes), WrongState (the reason of its state;
-        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC.
+        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC,
+        Denied (FRESH_LOGIN_USED) for a proof that is there already.
         """
         ...
 
@@ -886,6 +908,13 @@ class LeaseStore(Protocol):
         """End the living leases for whose (holder, svid_serial) ``denied`` is true; how many attempts."""
         ...
 
+    async def fresh_logins(self, tenant: str, about: str) -> Sequence[tuple[str, str, str]]:
+        """The fresh logins that are the record of acts about ``about``: (issuer, subject, signed token), oldest first.
+
+        Raises Tampered for one that fails its MAC.
+        """
+        ...
+
     # -- suspending
     async def suspend(self, new: NewSuspension, members: Members) -> tuple[Suspension, Ended]:
         """Stop what ``new`` says, now. What is being issued under it ends in the same transaction, so that:
@@ -900,7 +929,8 @@ class LeaseStore(Protocol):
 
         Where everything is suspended, or the row fails its MAC, two different people must say so: the first is
         recorded and the suspension stays in force; the same person again is Denied (SECOND_PERSON_REQUIRED).
-        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED).
+        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED), Denied (FRESH_LOGIN_USED) for a proof
+        that is there already.
         """
         ...
 
@@ -1154,4 +1184,16 @@ class KeyRing(Protocol):
 
     def find(self, key_id: str) -> bytes:
         """The key of this id, also an overlapping older one. Raises Tampered for an unknown id."""
+        ...
+
+
+class IssuerKeys(Protocol):
+    """The keys with which the configured OpenID providers sign. Answers at once, from memory."""
+
+    def current(self, issuer: str, key_id: str = "") -> KeySet:
+        """The keys of ``issuer`` in force.
+
+        Raises :class:`NotReady` (ISSUER_KEYS_UNAVAILABLE) where there are none, where they could not be renewed for
+        too long, and, once in a while, where ``key_id`` is not among them and may be new: asking again tells.
+        """
         ...

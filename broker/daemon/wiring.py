@@ -22,6 +22,7 @@ from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.admin_texts import TextRpcs
 from broker.api.agents import AgentService
+from broker.api.automation import AutomationEntrance
 from broker.api.bearer import Metadata, refuse_token
 from broker.api.door import Door
 from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
@@ -46,7 +47,9 @@ from broker.identity.peer_cache import PeerCache
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.escalation import Watch
+from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
+from broker.issuance.id_tokens import IdTokens
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.plans import PlanDesk
@@ -55,10 +58,10 @@ from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.issuance.texts import TextDesk
+from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock, KeyRing
-from broker.references import resolve
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
@@ -85,7 +88,6 @@ class Brokerd:
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
         self._tampered: frozenset[str] = frozenset()
-        self._people = None if config.listen.admin is None else PeopleAdmitted(config, resolve)
         # What undoes each step of the start, the last one first.
         self._undo = contextlib.AsyncExitStack()
         tick = config.revocation.tick
@@ -142,10 +144,16 @@ class Brokerd:
             keep_texts=config.audit.keep_texts_for,
         )
         await self.reloader.first()
-        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._clock, self._rng)
-        await self._tend_suspensions()
+        self._people = None if config.people is None else PeopleAdmitted(config, config.people)
         if self._people is not None:
-            self._people.check_people(self._files.current.people)
+            self._undo.push_async_callback(self._people.close)
+            await self._people.start()
+            self._background("providers' keys", self._people.run())
+        # Nobody's, where nobody logs in: then nothing that takes a fresh login is done here.
+        self._id_tokens = IdTokens({}, HttpIssuerKeys({})) if self._people is None else self._people.tokens
+        self._fresh = FreshLogins(self._id_tokens, self._clock)
+        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._fresh, self._clock, self._rng)
+        await self._tend_suspensions()
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
         self._undo.push_async_callback(self._last_words)
         self._undo.push_async_callback(self._revoker.close)
@@ -167,6 +175,11 @@ class Brokerd:
         if self._admin is not None:
             credentials = self._identity.tls.credentials(client_certificate=False)
             self.admin_port = self._admin.bind(str(config.listen.admin), credentials)
+        self.automation_port = None
+        if self._automation is not None:
+            self.automation_port = self._automation.bind(
+                str(config.listen.automation), self._identity.tls.credentials()
+            )
         self._operations = Operations(self._problems, self._warnings, self._scrape)
         self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
@@ -177,9 +190,7 @@ class Brokerd:
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
 
     async def reload(self) -> None:
-        """On SIGHUP: take in the deploy set, and the operators' credentials."""
-        if self._people is not None:
-            self._people.reload()
+        """On SIGHUP: take in the deploy set."""
         await self.reloader.reload()
 
     async def abandon(self) -> None:
@@ -231,7 +242,7 @@ class Brokerd:
     # ------------------------------------------------------------------ parts
 
     def _every_server(self) -> list[AgentServer | AdminServer]:
-        return [*self._servers, *([self._admin] if self._admin is not None else [])]
+        return [*self._servers, *(each for each in (self._admin, self._automation) if each is not None)]
 
     def _doors(self, store: SqliteStore, keys: KeyRing) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
@@ -281,17 +292,20 @@ class Brokerd:
         if self._proxies is not None:
             proxied = door(agents(self._proxies.identify))
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
-        self._admin = None
-        if self._people is not None:
+        self._admin = self._automation = None
+        rpcs = limits.max_concurrent_admin_rpcs
+        parts = (
+            OperatorRpcs(),
+            SuspensionRpcs(self._suspensions),
+            ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
+            TextRpcs(TextDesk(store, self._clock)),
+        )
+        if config.listen.admin is not None and self._people is not None:
             people = door(self._people.entrance(self._files, self._clock))
-            rpcs = limits.max_concurrent_admin_rpcs
-            parts = (
-                OperatorRpcs(),
-                SuspensionRpcs(self._suspensions),
-                ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
-                TextRpcs(TextDesk(store, self._clock)),
-            )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
+        if config.listen.automation is not None:
+            entrance = AutomationEntrance(self._certified, self._files, self._clock, config.tenant)
+            self._automation = AdminServer(door(entrance), *parts, max_concurrent_rpcs=rpcs)
         return servers
 
     def _identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Peer:
@@ -363,7 +377,8 @@ class Brokerd:
 
     def _warnings(self) -> list[str]:
         proxies = self._proxies.alarms() if self._proxies is not None else ()
-        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies)]
+        people = self._people.alarms() if self._people is not None else ()
+        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies, *people)]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
@@ -382,6 +397,7 @@ class Brokerd:
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(figures.audit_head, now),
+            issuers={} if self._people is None else self._people.tallies(),
         )
         return self._metrics.render(snapshot)
 
