@@ -36,7 +36,7 @@ from broker.scope.containment import Reach
 from broker.scope.model import Scope, ScopeTemplate
 from broker.scope.narrowing import Narrowings
 from broker.scope.request import AccessRequest
-from broker.suspension.suspension import Lift, Kind, Subject, Suspension
+from broker.suspension.suspension import Kind, Lift, Subject, Suspension
 
 # --------------------------------------------------------------------------- clock and chance
 

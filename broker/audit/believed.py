@@ -1,4 +1,4 @@
-"""From the note that somebody shows to a checkpoint that is believed: signed by a known key, under the log's own name."""
+"""From a note that somebody shows to a checkpoint, and whether to believe it: a known key signed it, under its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from broker.audit import checkpoint as checkpoints
 from broker.audit import note as notes
 from broker.audit.checkpoint import Checkpoint
-from broker.audit.note import invalid
 from broker.errors import Tampered
 
 
@@ -41,11 +40,3 @@ def _doubt(note: notes.Note, said: Checkpoint, keys: Sequence[Ed25519PublicKey])
     except Tampered as failure:
         return failure.message
     return "" if by else "no key that you gave has signed it"
-
-
-def believed(note: str, keys: Sequence[Ed25519PublicKey]) -> Checkpoint:
-    """The checkpoint in ``note``. Raises :class:`Tampered` (CHECKPOINT_INVALID) unless one of ``keys`` has signed it."""
-    shown = read(note, keys)
-    if shown.checkpoint is None or shown.doubt:
-        raise invalid(shown.doubt.removesuffix(".").removeprefix("this is no checkpoint that can be believed: "))
-    return shown.checkpoint

@@ -46,7 +46,7 @@ _FORM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The trail of ``origin`` begins with record hash ``log``, has ``count`` records, and the last has hash ``head``."""
+    """``origin``'s trail begins with record hash ``log`` and has ``count`` records, the last with hash ``head``."""
 
     origin: str
     count: int
@@ -84,12 +84,17 @@ def parse(said: str) -> Checkpoint:
         log=bytes.fromhex(fields["log"]),
         writer=fields["writer"],
         tenant=fields["tenant"],
-        at_ms=(at - _EPOCH) // timedelta(milliseconds=1),
+        at_ms=milliseconds(at),
         previous=bytes.fromhex(fields["previous"]),
     )
     if text(found) != said:
         raise invalid("it is not spelt as a checkpoint is")
     return found
+
+
+def milliseconds(at: datetime) -> int:
+    """A time as checkpoints count it, rounded down."""
+    return (at - _EPOCH) // timedelta(milliseconds=1)
 
 
 def digest(said: str) -> bytes:

@@ -100,5 +100,3 @@ class Witnessed:
 
     def _finding(self, sequence: int, why: str) -> Finding:
         return Finding(sequence, Problem.WITNESS, f"witness {self.name}: {why}")
-
-

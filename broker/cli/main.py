@@ -53,6 +53,7 @@ OPERATORS: Mapping[str, Entry] = {
     "policy": Entry("broker.cli.policy:policy", "Check, test and try policies before they are in force.", "daemon"),
     "suspend": Entry("broker.cli.suspensions:suspend", "Stop an agent, a template, ... or everything, now."),
     "resume": Entry("broker.cli.suspensions:resume", "Lift a suspension."),
+    "recovery": Entry("broker.cli.recovery:recovery", "The ledger was found behind a witness: look, and release."),
     "suspensions": Entry("broker.cli.suspensions:suspensions", "What is suspended."),
     "approvals": Entry("broker.cli.approvals:approvals", "Look at, approve and deny what agents ask for."),
     "operator": Entry("broker.cli.operator:operator", "Who you are at the people's door; make a credential."),

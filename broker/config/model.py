@@ -24,6 +24,7 @@ from broker.config.fields import (
     TrustDomain,
     WebhookUrl,
 )
+from broker.config.witnesses import Checkpoints
 from broker.files import Document, Duration, Model, Problem
 from broker.identity.operator import Role
 from broker.ports import TaskLimits
@@ -112,6 +113,7 @@ class Audit(Model):
     export_file: FilePath | None = None
     max_backlog_records: Count = 100_000
     max_backlog_age: Duration = timedelta(minutes=5)
+    checkpoints: Checkpoints | None = Field(None, description="Signed, and sent to witnesses.")
 
 
 class Limits(Model):

@@ -18,6 +18,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_operator import OperatorRpcs
+from broker.api.admin_recovery import RecoveryRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.agents import AgentService
@@ -37,6 +38,7 @@ from broker.daemon.notifying import Notifier
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
+from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
@@ -49,6 +51,7 @@ from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.plans import PlanDesk
+from broker.issuance.recovering import RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
@@ -82,6 +85,7 @@ class Brokerd:
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
+        self._witnessing: Witnessing | None = None
         self._tampered: frozenset[str] = frozenset()
         self._people = None if config.listen.admin is None else PeopleAdmitted(config, resolve)
         # What undoes each step of the start, the last one first.
@@ -108,8 +112,9 @@ class Brokerd:
         )
         if self._proxies is not None:
             self._undo.callback(self._proxies.close)
+        writer = self._rng.id()
         store = await SqliteStore.open(
-            config.state.directory / "ledger.sqlite3", FileKeyRing(config.keys.ledger), writer=self._rng.id()
+            config.state.directory / "ledger.sqlite3", FileKeyRing(config.keys.ledger), writer=writer
         )
         self._store = store
         self._undo.push_async_callback(store.close)
@@ -117,6 +122,7 @@ class Brokerd:
         recovered = await store.recover(self._clock.now())
         if recovered:
             log.warning("attempts left due or unknown by the last run are being revoked", attempts=recovered)
+        await self._hold_against_witnesses(store, writer)
         self.reloader = Reloader(
             self._files, self._pool, store, self._clock, config.tenant, config.state.directory / "reload.json"
         )
@@ -141,6 +147,8 @@ class Brokerd:
         if config.notify:
             await self._notifier.start()
             self._background("webhooks", self._notifier.run())
+        if self._witnessing is not None:
+            self._background("witnesses", self._witnessing.run())
         await self._upkeep.tick()
         self._servers = self._doors(store)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
@@ -162,8 +170,21 @@ class Brokerd:
             await server.start()
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
 
+    async def _hold_against_witnesses(self, store: SqliteStore, writer: str) -> None:
+        """Before anything is served: a ledger that is behind what a witness has seen grants nothing."""
+        config, clock = self._config, self._clock
+        self._recovery = RecoveryDesk(store, self.gate, clock, self._rng, config.tenant)
+        await self._recovery.resume()
+        if (settings := config.audit.checkpoints) is not None:
+            witnessing = Witnessing(config, settings, store, self._recovery, self.gate, clock, self._rng, writer)
+            self._undo.push_async_callback(witnessing.close)
+            await witnessing.start()
+            self._witnessing = witnessing
+
     async def reload(self) -> None:
-        """On SIGHUP: take in the deploy set, and the operators' credentials."""
+        """On SIGHUP: take in the deploy set, the operators' credentials, and the keys of checkpoints."""
+        if self._witnessing is not None:
+            self._witnessing.reload()
         if self._people is not None:
             self._people.reload()
         await self.reloader.reload()
@@ -212,6 +233,8 @@ class Brokerd:
         """What the ledger and its export shall still hold, once nothing changes any more."""
         await self._finish(self._upkeep.summarise_refusals(every=True))
         await self._append(EventType.DAEMON_STOPPED, {})
+        if self._witnessing is not None:
+            await self._witnessing.finish()
         await self._finish(self._upkeep.export())
 
     # ------------------------------------------------------------------ parts
@@ -273,6 +296,7 @@ class Brokerd:
             parts = (
                 OperatorRpcs(),
                 SuspensionRpcs(self._suspensions),
+                RecoveryRpcs(self._recovery),
                 ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
             )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
@@ -300,6 +324,7 @@ class Brokerd:
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
+            *self._witness_jobs(),
         )
         for name, job, seconds in jobs:
             self._scheduler.add_job(
@@ -312,6 +337,11 @@ class Brokerd:
                 misfire_grace_time=None,
             )
         self._scheduler.start()
+
+    def _witness_jobs(self) -> tuple[tuple[str, Callable[[], Any], float], ...]:
+        if self._witnessing is None:
+            return ()
+        return (("checkpoints", self._witnessing.tick, 1.0), ("unread", self._witnessing.ask_unread, 5.0))
 
     def _guarded(self, name: str, job: Callable[[], Any]) -> Callable[[], Any]:
         async def run() -> None:
@@ -346,7 +376,8 @@ class Brokerd:
 
     def _warnings(self) -> list[str]:
         proxies = self._proxies.alarms() if self._proxies is not None else ()
-        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies)]
+        witnesses = self._witnessing.alarms() if self._witnessing is not None else ()
+        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies, *witnesses)]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
@@ -365,6 +396,9 @@ class Brokerd:
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(figures.audit_head, now),
+            recovery=bool(self.gate.recovery),
+            witnesses=self._witnessing.tallies() if self._witnessing is not None else {},
+            unread=self.gate.unread,
         )
         return self._metrics.render(snapshot)
 
