@@ -1206,7 +1206,7 @@ class TrailStore(Protocol):
         ...
 
     async def witness_lag(self, upto: int, now: datetime) -> WitnessLag:
-        """What the checkpoint that record ``upto`` carries does not cover. Checkpoints themselves do not count."""
+        """What the checkpoint that record ``upto`` carries does not cover; nothing, if that is its own record alone."""
         ...
 
     async def recovery(self, tenant: str) -> Recovery | None:

@@ -43,8 +43,9 @@ class Following:
         """Take the next record: what it says (None where it cannot be read), and what is wrong with it."""
         try:
             fields, spelt = respelt(body)
-            whole = spelt == body and fields["prev"] == self._quoted and fields["seq"] == self.seq + 1  # type: ignore[index]
-        except (ValueError, TypeError, KeyError, RecursionError):
+            whole = spelt == body and _shaped(fields) and fields["prev"] == self._quoted  # type: ignore[index]
+            whole = whole and fields["seq"] == self.seq + 1  # type: ignore[index]
+        except (ValueError, TypeError, RecursionError):
             fields, whole = None, False
         if not whole:
             return self._closely(body)
@@ -117,12 +118,23 @@ class Following:
         self._quoted = "" if self._doubt is not None else head.hex()
 
 
+_NAMES = frozenset(Record.__dataclass_fields__)
 _NOTHING: Iterator[Finding] = iter(())
 
 
 def _either(doubt: _Doubt) -> Finding:
     return Finding(
         doubt.sequence - 1, Problem.BODY, f"it, or record {doubt.sequence}, was changed: one does not quote the other"
+    )
+
+
+def _shaped(fields: object) -> bool:
+    """Whether it has the fields of a record, of the types that matter here; the rest is the hash's to tell."""
+    return (
+        fields.__class__ is dict
+        and fields.keys() == _NAMES
+        and fields["data"].__class__ is dict
+        and fields["type"].__class__ is str
     )
 
 

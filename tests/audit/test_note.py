@@ -79,7 +79,19 @@ def test_a_note_is_checked_with_openssl_alone(tmp_path: Path) -> None:
     text.write_text(said + "\n")
     signature.write_bytes(base64.b64decode(line.split(" ")[2])[4:])
     public.write_bytes(KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    command = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", public, "-sigfile", signature, "-in", text]
+    command = [
+        "openssl",
+        "pkeyutl",
+        "-verify",
+        "-rawin",
+        "-pubin",
+        "-inkey",
+        public,
+        "-sigfile",
+        signature,
+        "-in",
+        text,
+    ]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     text.write_text(said.replace("1042", "1043") + "\n")
     assert subprocess.run(command, check=False, capture_output=True).returncode != 0

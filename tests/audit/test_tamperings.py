@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.audit import checkpoint as checkpoints
@@ -436,6 +436,7 @@ def test_a_key_is_changed_without_a_gap() -> None:
     assert {(each.sequence, each.problem) for each in found} == {(50, P.SIGNATURE), (60, P.SIGNATURE)}
 
 
+@settings(max_examples=50)
 @given(st.integers(1, 60), st.integers(0, 10_000), st.integers(1, 255))
 def test_any_byte_of_any_record(seq: int, place: int, mask: int) -> None:
     stored = bytearray(body(seq))
@@ -444,6 +445,7 @@ def test_any_byte_of_any_record(seq: int, place: int, mask: int) -> None:
     assert any(each.sequence in (seq - 1, seq, seq + 1) for each in found)
 
 
+@settings(max_examples=50)
 @given(st.integers(0, 5), st.integers(0, 10_000), st.characters(codec="utf-8"))
 def test_any_character_of_what_a_witness_shows(index: int, place: int, other: str) -> None:
     signed = WHOLE.notes[index]
