@@ -114,7 +114,7 @@ def verify(
     if form == "json":
         click.echo(json.dumps(told, indent=2))
     else:
-        _tell(told)
+        _tell(database or exports[-1], told)
     if not told["ok"]:
         raise SystemExit(EXIT_WRONG)
 
@@ -131,7 +131,7 @@ def _verified(
 ) -> dict[str, Any]:
     shown: list[Finding] = []
     count, records = 0, 0
-    told: dict[str, Any] = {"path": str(database or exports[-1])}
+    told: dict[str, Any] = {}
     if database is not None:
         find_key = FileKeyRing(keys).find if keys else None
         with AuditReader(database) as trail:
@@ -150,20 +150,23 @@ def _verified(
         shown, count, records = [*shown, *more], count + further, audit.records
         told |= {"signed": audit.signed, "checkpoints": audit.checkpoints, "witnessed": audit.witnessed}
         told |= {"witnesses": len(witnesses), "log": audit.log.hex()}
-    told |= {"ok": not count, "records": records, "macsChecked": bool(keys), "findingsInAll": count}
-    return {**told, "findings": [asdict(finding) for finding in shown]}
+    told |= {"ok": not count, "records": records, "macsChecked": bool(keys)}
+    told["findings"] = [asdict(finding) for finding in shown]
+    if count > len(shown):
+        told["findingsNotShown"] = count - len(shown)
+    return told
 
 
 def _bodies(trail: AuditReader) -> Iterator[bytes]:
     return (row.body for row in trail.rows())
 
 
-def _tell(told: dict[str, Any]) -> None:
+def _tell(path: Path, told: dict[str, Any]) -> None:
     for each in told["findings"]:
         click.echo(str(Finding(each["sequence"], Problem(each["problem"]), each["detail"])))
-    count, records = told["findingsInAll"], told["records"]
+    count, records = len(told["findings"]) + told.get("findingsNotShown", 0), told["records"]
     macs = "with their MACs" if told["macsChecked"] else "MACs not checked (no --key)"
-    said = f"{told['path']}: {f'{count} findings' if count else 'whole'}, {records} records, {macs}"
+    said = f"{path}: {f'{count} findings' if count else 'whole'}, {records} records, {macs}"
     if "signed" in told:
         said += f"\nsigned up to record {told['signed']} ({told['checkpoints']} checkpoints)"
         said += f", witnessed up to record {told['witnessed']}" if told["witnesses"] else ", no witness was asked"
