@@ -82,6 +82,8 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/DenyAccessRequest": (Allowed.OPERATOR, Relation.ASKED),
         f"/{_PEOPLE}/GetRecovery": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ReleaseRecovery": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/GetTaskTexts": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/EraseTaskTexts": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
@@ -103,6 +105,8 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/DenyAccessRequest": frozenset({Role.APPROVER}),
         f"/{_PEOPLE}/GetRecovery": EVERY_ROLE,
         f"/{_PEOPLE}/ReleaseRecovery": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{_PEOPLE}/GetTaskTexts": frozenset({Role.AUDITOR, Role.SECURITY}),
+        f"/{_PEOPLE}/EraseTaskTexts": frozenset({Role.SECURITY}),
     }
 )
 

@@ -1,26 +1,23 @@
-"""``broker audit verify|show|keygen``: the audit trail of a ledger file, beside a running broker or from a copy."""
+"""``broker audit show``, and the group it is in: the audit trail of a ledger file, beside a running broker or from a copy."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from broker.audit.offline import Audit
+from broker.approval.inert import inert
 from broker.audit.record import Record
-from broker.audit.verify import Finding, Problem
-from broker.cli.audit_offline import examine, public_keys, witness
-from broker.cli.audit_offline import records as from_exports
-from broker.cli.deploy_keys import write_pair
-from broker.cli.output import camel, format_option, moment
-from broker.cli.settings import EXIT_WRONG
-from broker.keys import FileKeyRing
+from broker.audit.story import sentence
+from broker.cli.audit_export import export
+from broker.cli.audit_find import find_secret
+from broker.cli.audit_texts import erase_texts, texts
+from broker.cli.audit_verify import keygen, verify
+from broker.cli.audit_wanted import Wanted
+from broker.cli.output import F, camel, format_option, moment_ms
 from broker.stores.audit_reader import AuditReader
 
 _database = click.option(
@@ -37,181 +34,71 @@ def audit() -> None:
     """What happened, provably: a chain of records in which each quotes the one before."""
 
 
-@audit.command()
-@click.argument("private", type=click.Path(path_type=Path))
-@click.argument("public", type=click.Path(path_type=Path))
-def keygen(private: Path, public: Path) -> None:
-    """Make a key pair for checkpoints: PRIVATE (0600, for audit.checkpoints.signing_keys) and PUBLIC, for auditors."""
-    write_pair(private, public, None)
-    click.echo(f"{private} and {public} are written; give {public} to whoever checks the trail")
-
-
-@audit.command()
-@click.option(
-    "--database",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it.",
-)
-@click.option(
-    "--export",
-    "exports",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Or else an export of it; repeatable, in order, where it was cut into several.",
-)
-@click.option(
-    "--public-key",
-    "public",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="PEM",
-    help="A key that signs checkpoints; repeatable. Needed for --export.",
-)
-@click.option(
-    "--witness",
-    "witnesses",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="What a witness has: a file of checkpoints, or a folder of such files; repeatable.",
-)
-@click.option("--origin", default="", metavar="NAME", help="Whose log it must be: the first line of its checkpoints.")
-@click.option("--closed", is_flag=True, help="Its broker has stopped: everything must be covered by a checkpoint.")
-@click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    metavar="REF",
-    help="A ledger key (file:PATH or env:NAME), the current one first; repeatable. Without it MACs are not checked.",
-)
-@click.option("--most", type=click.IntRange(1, 100_000), default=100, metavar="N", help="Findings to print at most.")
-@format_option("text", "json")
-def verify(
-    database: Path | None,
-    exports: tuple[Path, ...],
-    public: tuple[Path, ...],
-    witnesses: tuple[Path, ...],
-    origin: str,
-    closed: bool,
-    keys: tuple[str, ...],
-    most: int,
-    form: str,
-) -> None:
-    """Check every record of the trail; exits 1 and names the place of each damage.
-
-    With --public-key and --witness nothing that the broker holds has to be believed, and no secret is needed; an
-    export is enough. With --key, also the MACs of a ledger are checked.
-    """
-    if (database is None) != bool(exports):
-        raise click.UsageError("name one of --database and --export")
-    if exports and (not public or keys):
-        raise click.UsageError("an export is checked with --public-key, and has no MACs for --key")
-    if witnesses and not public:
-        raise click.UsageError("--witness needs --public-key: who has signed what it shows?")
-    told = _verified(database, exports, public, witnesses, origin, closed, keys, most)
-    if form == "json":
-        click.echo(json.dumps(told, indent=2))
-    else:
-        _tell(database or exports[-1], told)
-    if not told["ok"]:
-        raise SystemExit(EXIT_WRONG)
-
-
-def _verified(
-    database: Path | None,
-    exports: tuple[Path, ...],
-    public: tuple[Path, ...],
-    witnesses: tuple[Path, ...],
-    origin: str,
-    closed: bool,
-    keys: tuple[str, ...],
-    most: int,
-) -> dict[str, Any]:
-    shown: list[Finding] = []
-    count, records = 0, 0
-    told: dict[str, Any] = {}
-    if database is not None:
-        find_key = FileKeyRing(keys).find if keys else None
-        with AuditReader(database) as trail:
-            head = trail.head()
-            records = head.seq if head else 0
-            for finding in trail.verify(find_key):
-                count += 1
-                if len(shown) < most:
-                    shown.append(finding)
-    if public:
-        signers = public_keys(public)
-        audit = Audit(signers, [witness(each, signers) for each in witnesses], origin=origin, closed=closed)
-        with ExitStack() as opened:
-            lines = _bodies(opened.enter_context(AuditReader(database))) if database else from_exports(exports)
-            more, further = examine(audit, lines, most - len(shown))
-        shown, count, records = [*shown, *more], count + further, audit.records
-        told |= {"signed": audit.signed, "checkpoints": audit.checkpoints, "witnessed": audit.witnessed}
-        told |= {"witnesses": len(witnesses), "log": audit.log.hex()}
-    told |= {"ok": not count, "records": records, "macsChecked": bool(keys)}
-    told["findings"] = [asdict(finding) for finding in shown]
-    if count > len(shown):
-        told["findingsNotShown"] = count - len(shown)
-    return told
-
-
-def _bodies(trail: AuditReader) -> Iterator[bytes]:
-    return (row.body for row in trail.rows())
-
-
-def _tell(path: Path, told: dict[str, Any]) -> None:
-    for each in told["findings"]:
-        click.echo(str(Finding(each["sequence"], Problem(each["problem"]), each["detail"])))
-    count, records = len(told["findings"]) + told.get("findingsNotShown", 0), told["records"]
-    macs = "with their MACs" if told["macsChecked"] else "MACs not checked (no --key)"
-    said = f"{path}: {f'{count} findings' if count else 'whole'}, {records} records, {macs}"
-    if "signed" in told:
-        said += f"\nsigned up to record {told['signed']} ({told['checkpoints']} checkpoints)"
-        said += f", witnessed up to record {told['witnessed']}" if told["witnesses"] else ", no witness was asked"
-        if left := records - told["signed"]:
-            said += f"; the last {left} are covered by no checkpoint yet" if left > 1 else ""
-    click.echo(said)
+def _chosen(command: F) -> F:
+    """Which records."""
+    for option in reversed(
+        (
+            click.option("--after", type=click.IntRange(min=0), default=0, metavar="SEQUENCE", help="Only later ones."),
+            click.option("--task", "task_id", default="", metavar="TASK", help="Only of this task."),
+            click.option("--lease", "lease_id", default="", metavar="LEASE", help="Only of this lease."),
+            click.option("--agent", default="", metavar="ID", help="Only what this agent did, or what is about it."),
+            click.option("--actor", default="", metavar="ID", help="Only what this principal did or asked."),
+            click.option(
+                "--type",
+                "kind",
+                default="",
+                metavar="TYPE",
+                help="Only of this type, or of its family (lease.).",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 @audit.command()
 @_database
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="SEQUENCE", help="Only later records.")
-@click.option("--task", "task_id", default="", metavar="TASK", help="Only records of this task.")
-@click.option("--lease", "lease_id", default="", metavar="LEASE", help="Only records of this lease.")
-@click.option("--actor", default="", metavar="ID", help="Only what this principal did or asked.")
-@click.option("--type", "kind", default="", metavar="TYPE", help="Only events of this type, or of its family (lease.).")
-@format_option("text", "json")
-def show(database: Path, after: int, task_id: str, lease_id: str, actor: str, kind: str, form: str) -> None:
-    """Print records, oldest first; with json one object per line.
+@_chosen
+@format_option("story", "records", "json")
+def show(database: Path, form: str, **chosen: Any) -> None:
+    """Tell what happened, oldest first: a sentence each; with json one object per line.
 
-    Records are shown as they are stored: `broker audit verify` says whether they can be believed.
+    Records are told as they are stored: `broker audit verify` says whether they can be believed. What is in quotes
+    is an agent's or a person's word.
     """
-    wanted = {"task_id": task_id, "lease_id": lease_id, "actor": actor}
+    tell = {"story": _story, "records": _line, "json": _json}[form]
+    wanted = Wanted(**chosen)
     with AuditReader(database) as trail:
-        for record in _matching(trail.records(after), {name: value for name, value in wanted.items() if value}, kind):
-            click.echo(_line(record) if form == "text" else json.dumps(_object(record), ensure_ascii=False))
+        for record in trail.records(wanted.after):
+            if wanted.has(record):
+                click.echo(tell(record))
 
 
-def _matching(records: Iterator[Record], wanted: dict[str, str], kind: str) -> Iterator[Record]:
-    for record in records:
-        typed = record.type == kind or (kind.endswith(".") and record.type.startswith(kind)) or not kind
-        if typed and all(getattr(record, name) == value for name, value in wanted.items()):
-            yield record
+def _ids(record: Record) -> tuple[str, ...]:
+    return tuple(each for each in (record.task_id, record.lease_id, record.attempt_id) if each)
 
 
-def _when(record: Record) -> str:
-    return moment(datetime.fromtimestamp(record.at_ms / 1000, UTC))
+def _story(record: Record) -> str:
+    """Texts of agents cannot do anything to a terminal."""
+    about = record.lease_id or record.data.get("access_request") or record.data.get("plan") or record.task_id
+    return inert(f"{moment_ms(record.at_ms)}  {sentence(record)}{f'  [{about}]' if about else ''}")
 
 
 def _line(record: Record) -> str:
-    about = " ".join(each for each in (record.task_id, record.lease_id, record.attempt_id) if each)
     data = json.dumps(record.data, ensure_ascii=False) if record.data else ""
-    facts = (str(record.seq), _when(record), record.type, record.actor, f"({record.vouched_by})", about, data)
-    return "  ".join(each for each in facts if each)
+    vouched = f"({record.vouched_by})"
+    facts = (str(record.seq), moment_ms(record.at_ms), record.type, record.actor, vouched, " ".join(_ids(record)), data)
+    return inert("  ".join(each for each in facts if each))
 
 
-def _object(record: Record) -> dict[str, Any]:
+def _json(record: Record) -> str:
     body = {camel(name): value for name, value in asdict(record).items() if name != "at_ms"}
-    return {**body, "time": _when(record)}
+    return json.dumps({**body, "time": moment_ms(record.at_ms)}, ensure_ascii=False)
+
+
+audit.add_command(verify)
+audit.add_command(keygen)
+audit.add_command(export)
+audit.add_command(find_secret)
+audit.add_command(texts)
+audit.add_command(erase_texts)
