@@ -1,4 +1,4 @@
-"""``broker audit show``, and the group it is in: the audit trail of a ledger file, beside a running broker or from a copy."""
+"""``broker audit show``, and its group: the audit trail of a ledger file, beside a running broker or from a copy."""
 
 from __future__ import annotations
 
