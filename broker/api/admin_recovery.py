@@ -30,7 +30,9 @@ class RecoveryRpcs:
         self, request: pb.ReleaseRecoveryRequest, caller: OperatorCaller, context: Any
     ) -> pb.ReleaseRecoveryResponse:
         """End it, or be the first to."""
-        found = await self._desk.release(caller, request.recovery_id, request.request_id, request.reason)
+        found = await self._desk.release(
+            caller, request.recovery_id, request.request_id, request.reason, fresh_id_token=request.fresh_id_token
+        )
         return pb.ReleaseRecoveryResponse(recovery=told(found))
 
 

@@ -7,6 +7,8 @@ people have to look at before they release it is in docs/audit.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import structlog
 
 from broker.issuance.caller import OperatorCaller
@@ -16,6 +18,8 @@ from broker.ports import Clock, Evidence, Lifting, Recovery, Rng, TrailStore
 log = structlog.get_logger("broker.recovery")
 
 RECOVERY_PREFIX = "rec-"
+# The action that a person's fresh login is for, with these fields: recovery_id, reason.
+RELEASE_RECOVERY = "ReleaseRecovery"
 
 
 class RecoveryDesk:
@@ -57,11 +61,14 @@ class RecoveryDesk:
         """The one that is open, or else the last one."""
         return await self._store.recovery(caller.tenant)
 
-    async def release(self, caller: OperatorCaller, recovery_id: str, request_id: str, reason: str) -> Recovery:
+    async def release(
+        self, caller: OperatorCaller, recovery_id: str, request_id: str, reason: str, *, fresh_id_token: str
+    ) -> Recovery:
         """One person's word; the second one's opens the gate.
 
         Raises WrongState (NOT_IN_RECOVERY) or Denied (SECOND_PERSON_REQUIRED).
         """
+        _demand_fresh_login(caller, fresh_id_token, RELEASE_RECOVERY, {"recovery_id": recovery_id, "reason": reason})
         word = Lifting(
             tenant=caller.tenant,
             id=recovery_id,
@@ -75,3 +82,11 @@ class RecoveryDesk:
         if not recovery.open:
             self._gate.recovery = ""
         return recovery
+
+
+def _demand_fresh_login(caller: OperatorCaller, token: str, action: str, fields: Mapping[str, str]) -> None:
+    """Seam: where people log in, this is FreshLogins.demand, whose proof goes into ``Lifting``.
+
+    As long as the people's door takes local credentials, on loopback, whoever has authenticated there is as fresh as
+    anybody can be; a token is not looked at.
+    """
