@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -104,6 +104,7 @@ class Snapshot:
         roots: Mapping[str, int],
         tls_problems: int,
         webhooks: Mapping[str, WebhookTally],
+        issuers: Mapping[str, KeysTally],
         recovery: bool = False,
         witnesses: Mapping[str, WitnessTally] | None = None,
         unread: Sequence[str] = (),
@@ -122,6 +123,15 @@ class Snapshot:
         self.recovery = recovery
         self.witnesses = witnesses or {}
         self.unread = frozenset(unread)
+        self.issuers = issuers
+
+
+class KeysTally(NamedTuple):
+    """Of one OpenID provider: how old the keys in force are, in seconds (None: there are none), and tries."""
+
+    age: float | None
+    fetched: int
+    failed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +174,7 @@ class _State(Collector):
         yield from _connectors(self.snapshot.tallies)
         yield from _webhooks(self.snapshot.webhooks)
         yield from _witnesses(self.snapshot)
+        yield from _issuers(self.snapshot.issuers)
         yield from _house(self.snapshot)
 
 
@@ -255,6 +266,22 @@ def _witnesses(snapshot: Snapshot) -> Iterator[Metric]:
         age.add_metric([name], tally.lag.age.total_seconds())
         unread.add_metric([name], float(name in snapshot.unread))
     yield from (done, behind, age, unread)
+
+
+def _issuers(tallies: Mapping[str, KeysTally]) -> Iterator[Metric]:
+    tries = CounterMetricFamily("broker_oidc_keys", "Tries to fetch keys, by result.", labels=["issuer", "result"])
+    age = GaugeMetricFamily(
+        "broker_oidc_keys_age_seconds",
+        "Since the keys in force were fetched; absent: there are none.",
+        labels=["issuer"],
+    )
+    for issuer, tally in sorted(tallies.items()):
+        tries.add_metric([issuer, "fetched"], tally.fetched)
+        tries.add_metric([issuer, "failed"], tally.failed)
+        if tally.age is not None:
+            age.add_metric([issuer], tally.age)
+    yield tries
+    yield age
 
 
 def _house(snapshot: Snapshot) -> Iterator[Metric]:

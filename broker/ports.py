@@ -24,6 +24,8 @@ from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
 from broker.identity.denied import DenyList
+from broker.identity.fresh_proof import FreshProof
+from broker.identity.oidc_keys import KeySet
 from broker.identity.party import Party
 from broker.lease.credential import Contract, Credential
 from broker.lease.machine import Event, State
@@ -514,6 +516,20 @@ class NewSuspension:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofRecord:
+    """A fresh login, kept as the record of the act it was for: in the same transaction, and once."""
+
+    proof: FreshProof
+    action: str  # of broker/approval/intent_digest.py
+    about: str  # the id of what it was for
+
+    @property
+    def digest(self) -> str:
+        """Names the login: SHA-256 (hex) of what the provider signed."""
+        return self.proof.id_token.digest
+
+
+@dataclass(frozen=True, slots=True)
 class Lifting:
     """One person's word that a suspension shall end. Same (by, request_id): said once."""
 
@@ -524,6 +540,7 @@ class Lifting:
     name: str
     reason: str
     now: datetime
+    proof: ProofRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -616,8 +633,9 @@ class Vote:
     rule: str  # the approval it counts for; empty for a no
     how: str  # how the person had proven who it is
     note: str  # the person's own words
-    groups: tuple[str, ...]  # as listed when it was given
+    groups: tuple[str, ...]  # as listed, and confirmed by the provider where it is asked, when it was given
     at: datetime
+    proof: ProofRecord | None = None  # with a yes that is being given; kept beside it, not read back with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -828,7 +846,8 @@ class LeaseStore(Protocol):
         raise, which refuses the vote. Of votes, withdrawals and redemptions at once, each is decided on what those
         before it left. Refused: NotFound (ACCESS_REQUEST_NOT_FOUND), Conflict (APPROVAL_DIGEST_MISMATCH where
         ``digest`` is not the request's, VOTE_ALREADY_CAST for a second yes), WrongState (the reason of its state;
-        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC.
+        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC,
+        Denied (FRESH_LOGIN_USED) for a proof that is there already.
         """
         ...
 
@@ -901,7 +920,8 @@ class LeaseStore(Protocol):
 
         Where everything is suspended, or the row fails its MAC, two different people must say so: the first is
         recorded and the suspension stays in force; the same person again is Denied (SECOND_PERSON_REQUIRED).
-        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED).
+        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED), Denied (FRESH_LOGIN_USED) for a proof
+        that is there already.
         """
         ...
 
@@ -1295,4 +1315,16 @@ class KeyRing(Protocol):
 
     def find(self, key_id: str) -> bytes:
         """The key of this id, also an overlapping older one. Raises Tampered for an unknown id."""
+        ...
+
+
+class IssuerKeys(Protocol):
+    """The keys with which the configured OpenID providers sign. Answers at once, from memory."""
+
+    def current(self, issuer: str, key_id: str = "") -> KeySet:
+        """The keys of ``issuer`` in force.
+
+        Raises :class:`NotReady` (ISSUER_KEYS_UNAVAILABLE) where there are none, where they could not be renewed for
+        too long, and, once in a while, where ``key_id`` is not among them and may be new: asking again tells.
+        """
         ...

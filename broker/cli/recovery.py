@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 import click
 
 from broker.api.v1 import recovery_pb2 as pb
-from broker.cli.admin import AdminSettings, admin_options, run_admin
+from broker.approval.intent_digest import RELEASE_RECOVERY
+from broker.cli.admin import AdminSettings, admin_options, run_admin, run_fresh
 from broker.cli.output import format_option, moment, print_json
+from broker.cli.person import How, login_options
 from broker.cli.values import Text
 from broker.client.admin import AdminClient
 
@@ -89,18 +91,21 @@ def show(admin: AdminSettings, form: str) -> None:
 @click.argument("recovery_id", metavar="RECOVERY")
 @click.option("--reason", required=True, type=Text(), metavar="TEXT|@FILE", help="Why: what you have looked at.")
 @click.option("--request-id", default="", help="The same id and content again changes nothing more.")
+@login_options
 @admin_options
 @format_option("text", "json")
-def release(recovery_id: str, reason: str, request_id: str, admin: AdminSettings, form: str) -> None:
-    """Say that grants may begin again. Two different people: each runs this command."""
+def release(recovery_id: str, reason: str, request_id: str, admin: AdminSettings, how: How, form: str) -> None:
+    """Say, by a login for exactly this, that grants may begin again. Two different people: each runs this command."""
 
-    async def ask(client: AdminClient) -> pb.ReleaseRecoveryResponse:
+    fields = {"recovery_id": recovery_id, "reason": reason}
+
+    async def ask(client: AdminClient, fresh_id_token: str) -> pb.ReleaseRecoveryResponse:
         named = request_id or client.new_id()
-        asked = pb.ReleaseRecoveryRequest(request_id=named, recovery_id=recovery_id, reason=reason)
+        asked = pb.ReleaseRecoveryRequest(**fields, request_id=named, fresh_id_token=fresh_id_token)
         answer: pb.ReleaseRecoveryResponse = await client.call("ReleaseRecovery", asked)
         return answer
 
-    found = RecoveryFacts.of(run_admin(admin, ask).recovery)
+    found = RecoveryFacts.of(run_fresh(admin, how, RELEASE_RECOVERY, fields, ask).recovery)
     if form == "json":
         print_json(found)
     elif found.state == "RELEASED":

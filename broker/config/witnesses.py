@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from broker.config.fields import Address, DestinationName, FilePath, KeyReference, WebhookUrl
+from broker.config.fields import Address, DestinationName, FilePath, KeyReference, SecureUrl
 from broker.files import Duration, Model
 
 _Timeout = Field(timedelta(seconds=10), description="Of one try.")
@@ -21,7 +21,7 @@ class S3Witness(Model):
         "", description="Before each object's name; ends in /. One broker's alone."
     )
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "us-east-1"
-    endpoint_url: WebhookUrl | None = Field(None, description="Of what is not AWS. https, or http on loopback.")
+    endpoint_url: SecureUrl | None = Field(None, description="Of what is not AWS. https, or http on loopback.")
     access_key_id: KeyReference | None = Field(None, description="Absent: the SDK's own credential chain.")
     secret_access_key: KeyReference | None = None
     retention: Duration = Field(timedelta(days=400), description="For so long each checkpoint is locked.")
@@ -32,7 +32,7 @@ class S3Witness(Model):
 class HttpWitness(Model):
     """A web service that keeps what is posted to it."""
 
-    url: WebhookUrl = Field(description="https, or http on loopback.")
+    url: SecureUrl = Field(description="https, or http on loopback.")
     token: KeyReference | None = Field(None, description="Sent as a bearer token.")
     timeout: Duration = _Timeout
     ca_file: FilePath | None = Field(None, description="CA certificates (PEM) to believe instead of the system's.")

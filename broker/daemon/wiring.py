@@ -48,20 +48,22 @@ from broker.identity.peer_cache import PeerCache
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.escalation import Watch
+from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
+from broker.issuance.id_tokens import IdTokens
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.plans import PlanDesk
-from broker.issuance.recovering import RecoveryDesk
+from broker.issuance.recovering import Recovering, RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.issuance.texts import TextDesk
+from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock, KeyRing
-from broker.references import resolve
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
@@ -89,7 +91,6 @@ class Brokerd:
         self._store: SqliteStore | None = None
         self._witnessing: Witnessing | None = None
         self._tampered: frozenset[str] = frozenset()
-        self._people = None if config.listen.admin is None else PeopleAdmitted(config, resolve)
         # What undoes each step of the start, the last one first.
         self._undo = contextlib.AsyncExitStack()
         tick = config.revocation.tick
@@ -148,10 +149,16 @@ class Brokerd:
             keep_texts=config.audit.keep_texts_for,
         )
         await self.reloader.first()
-        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._clock, self._rng)
-        await self._tend_suspensions()
+        self._people = None if config.people is None else PeopleAdmitted(config, config.people)
         if self._people is not None:
-            self._people.check_people(self._files.current.people)
+            self._undo.push_async_callback(self._people.close)
+            await self._people.start()
+            self._background("providers' keys", self._people.run())
+        # Nobody's, where nobody logs in: then nothing that takes a fresh login is done here.
+        self._id_tokens = IdTokens({}, HttpIssuerKeys({})) if self._people is None else self._people.tokens
+        self._fresh = FreshLogins(self._id_tokens, self._clock)
+        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._fresh, self._clock, self._rng)
+        await self._tend_suspensions()
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
         self._undo.push_async_callback(self._last_words)
         self._undo.push_async_callback(self._revoker.close)
@@ -187,20 +194,18 @@ class Brokerd:
     async def _hold_against_witnesses(self, store: SqliteStore, writer: str) -> None:
         """Before anything is served: a ledger that is behind what a witness has seen grants nothing."""
         config, clock = self._config, self._clock
-        self._recovery = RecoveryDesk(store, self.gate, clock, self._rng, config.tenant)
-        await self._recovery.resume()
+        recovery = Recovering(store, self.gate, clock, self._rng, config.tenant)
+        await recovery.resume()
         if (settings := config.audit.checkpoints) is not None:
-            witnessing = Witnessing(config, settings, store, self._recovery, self.gate, clock, self._rng, writer)
+            witnessing = Witnessing(config, settings, store, recovery, self.gate, clock, self._rng, writer)
             self._undo.push_async_callback(witnessing.close)
             await witnessing.start()
             self._witnessing = witnessing
 
     async def reload(self) -> None:
-        """On SIGHUP: take in the deploy set, the operators' credentials, and the keys of checkpoints."""
+        """On SIGHUP: take in the deploy set, and the keys of checkpoints."""
         if self._witnessing is not None:
             self._witnessing.reload()
-        if self._people is not None:
-            self._people.reload()
         await self.reloader.reload()
 
     async def abandon(self) -> None:
@@ -305,14 +310,14 @@ class Brokerd:
             proxied = door(agents(self._proxies.identify))
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
         self._admin = None
-        if self._people is not None:
+        if config.listen.admin is not None and self._people is not None:
             people = door(self._people.entrance(self._files, self._clock))
             rpcs = limits.max_concurrent_admin_rpcs
             parts = (
                 OperatorRpcs(),
                 SuspensionRpcs(self._suspensions),
-                RecoveryRpcs(self._recovery),
-                ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
+                RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
+                ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
                 TextRpcs(TextDesk(store, self._clock)),
             )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
@@ -393,8 +398,9 @@ class Brokerd:
 
     def _warnings(self) -> list[str]:
         proxies = self._proxies.alarms() if self._proxies is not None else ()
+        people = self._people.alarms() if self._people is not None else ()
         witnesses = self._witnessing.alarms() if self._witnessing is not None else ()
-        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies, *witnesses)]
+        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
@@ -413,6 +419,7 @@ class Brokerd:
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(figures.audit_head, now),
+            issuers={} if self._people is None else self._people.tallies(),
             recovery=bool(self.gate.recovery),
             witnesses=self._witnessing.tallies() if self._witnessing is not None else {},
             unread=self.gate.unread,

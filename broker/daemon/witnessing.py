@@ -11,7 +11,7 @@ import structlog
 from broker.config import Checkpoints, Config, WitnessSettings
 from broker.errors import BrokerError
 from broker.issuance.gate import Gate
-from broker.issuance.recovering import RecoveryDesk
+from broker.issuance.recovering import Recovering
 from broker.ports import Clock, Rng, TrailStore, Witness
 from broker.references import resolve
 from broker.witnesses.checkpointer import Checkpointer
@@ -37,7 +37,7 @@ class Witnessing:
         config: Config,
         settings: Checkpoints,
         store: TrailStore,
-        recovery: RecoveryDesk,
+        recovery: Recovering,
         gate: Gate,
         clock: Clock,
         rng: Rng,

@@ -7,23 +7,21 @@ people have to look at before they release it is in docs/audit.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import structlog
 
+from broker.approval.intent_digest import RELEASE_RECOVERY
 from broker.issuance.caller import OperatorCaller
+from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
 from broker.ports import Clock, Evidence, Lifting, Recovery, Rng, TrailStore
 
 log = structlog.get_logger("broker.recovery")
 
 RECOVERY_PREFIX = "rec-"
-# The action that a person's fresh login is for, with these fields: recovery_id, reason.
-RELEASE_RECOVERY = "ReleaseRecovery"
 
 
-class RecoveryDesk:
-    """Begins recovery, and what people do about it."""
+class Recovering:
+    """Begins recovery."""
 
     def __init__(self, store: TrailStore, gate: Gate, clock: Clock, rng: Rng, tenant: str) -> None:
         self._store = store
@@ -57,6 +55,16 @@ class RecoveryDesk:
             hint="broker recovery show; docs/audit.md says what to look at first",
         )
 
+
+class RecoveryDesk:
+    """What people do about it."""
+
+    def __init__(self, store: TrailStore, gate: Gate, fresh: FreshLogins, clock: Clock) -> None:
+        self._store = store
+        self._gate = gate
+        self._fresh = fresh
+        self._clock = clock
+
     async def show(self, caller: OperatorCaller) -> Recovery | None:
         """The one that is open, or else the last one."""
         return await self._store.recovery(caller.tenant)
@@ -64,11 +72,14 @@ class RecoveryDesk:
     async def release(
         self, caller: OperatorCaller, recovery_id: str, request_id: str, reason: str, *, fresh_id_token: str
     ) -> Recovery:
-        """One person's word; the second one's opens the gate.
+        """One person's word, each by a login for exactly this; the second one's opens the gate.
 
-        Raises WrongState (NOT_IN_RECOVERY) or Denied (SECOND_PERSON_REQUIRED).
+        Raises WrongState (NOT_IN_RECOVERY), :class:`Denied` (SECOND_PERSON_REQUIRED, FRESH_LOGIN_*) or
+        :class:`Unauthenticated` (ID_TOKEN_*).
         """
-        _demand_fresh_login(caller, fresh_id_token, RELEASE_RECOVERY, {"recovery_id": recovery_id, "reason": reason})
+        fields = {"recovery_id": recovery_id, "reason": reason}
+        # Its id is random: nobody can have logged in for it before it was there.
+        proof = self._fresh.demand(caller, fresh_id_token, RELEASE_RECOVERY, fields, about=recovery_id)
         word = Lifting(
             tenant=caller.tenant,
             id=recovery_id,
@@ -77,16 +88,9 @@ class RecoveryDesk:
             name=caller.operator.person.display_name,
             reason=reason,
             now=self._clock.now(),
+            proof=proof,
         )
         recovery = await self._store.release_recovery(word)
         if not recovery.open:
             self._gate.recovery = ""
         return recovery
-
-
-def _demand_fresh_login(caller: OperatorCaller, token: str, action: str, fields: Mapping[str, str]) -> None:
-    """Seam: where people log in, this is FreshLogins.demand, whose proof goes into ``Lifting``.
-
-    As long as the people's door takes local credentials, on loopback, whoever has authenticated there is as fresh as
-    anybody can be; a token is not looked at.
-    """

@@ -16,12 +16,13 @@ import pytest
 
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import recovery_pb2 as recovery
+from broker.approval.intent_digest import RELEASE_RECOVERY
 from broker.audit.event import EventType
 from broker.audit.offline import Audit
 from broker.audit.witnessed import Witnessed
 from broker.cli.audit_offline import witness as shown_by
 from broker.keys import new_key
-from tests.api.served import Served, ask, people_changes, person, private, reason, serve, start_task
+from tests.api.served import Served, ask, fresh, people_changes, person, private, reason, serve, start_task
 from tests.audit.trail import KEY
 from tests.patience import eventually
 from tests.witnesses.fake import signing_key
@@ -40,7 +41,7 @@ def changes(root: Path) -> dict[str, Any]:
     }
     audit = {"export_file": "audit.jsonl", "checkpoints": checkpoints}
     return {
-        **people_changes(root, "dana", "sam", "kim"),
+        **people_changes(root),
         "audit": audit,
         "roles": ROLES,
         "keys": {"ledger": ["file:keys/kept.key"]},
@@ -81,7 +82,9 @@ async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
 
 
 async def release(served: Served, who: str, recovery_id: str, request_id: str = "r1") -> Any:
-    asked = recovery.ReleaseRecoveryRequest(recovery_id=recovery_id, request_id=request_id, reason="looked at it")
+    fields = {"recovery_id": recovery_id, "reason": "looked at it"}
+    proof = fresh(served, who, RELEASE_RECOVERY, **fields)
+    asked = recovery.ReleaseRecoveryRequest(**fields, request_id=request_id, fresh_id_token=proof)
     return (await person(served, who).ReleaseRecovery(asked)).recovery
 
 
@@ -117,6 +120,8 @@ async def test_a_restored_ledger_grants_nothing_until_two_people_release_it(tmp_
     async with serve(tmp_path, **how) as served:
         assert (tmp_path / "elsewhere" / "notes").read_bytes() == before
         assert (await person(served, "kim").GetRecovery(recovery.GetRecoveryRequest())).recovery.id == found.id
+        unproven = recovery.ReleaseRecoveryRequest(recovery_id=found.id, request_id="r0", reason="looked at it")
+        assert (await refusal(person(served, "dana").ReleaseRecovery(unproven)))[1] == "FRESH_LOGIN_REQUIRED"
         assert (await release(served, "dana", found.id)).state == recovery.Recovery.STATE_RELEASE_BEGUN
         again = release(served, "dana", found.id, "r2")
         assert await refusal(again) == (grpc.StatusCode.PERMISSION_DENIED, "SECOND_PERSON_REQUIRED")
