@@ -208,8 +208,10 @@ async def test_a_witness_that_takes_nothing_stops_grants_and_nothing_else(tmp_pa
             return notes.exists()
 
         await eventually(sent)
-        notes.rename(tmp_path / "elsewhere" / "before")
-        notes.symlink_to("/dev/full")
+        # At once, because a checkpoint may be on its way; what is open keeps its file.
+        (tmp_path / "elsewhere" / "before").hardlink_to(notes)
+        (tmp_path / "elsewhere" / "full").symlink_to("/dev/full")
+        (tmp_path / "elsewhere" / "full").replace(notes)
 
         async def closed() -> bool:
             await served.daemon._append(EventType.DAEMON_STARTED, {})
@@ -219,8 +221,7 @@ async def test_a_witness_that_takes_nothing_stops_grants_and_nothing_else(tmp_pa
         await eventually(closed)
         assert await refusal(start_task(served.stub(), "t2")) == (NOT_READY, "WITNESS_BACKLOG")
         await served.stub().RevokeLease(pb.RevokeLeaseRequest(lease_id=lease.id))
-        notes.unlink()
-        (tmp_path / "elsewhere" / "before").rename(notes)
+        (tmp_path / "elsewhere" / "before").replace(notes)
 
         async def opened() -> bool:
             await served.daemon._witnessing.tick()  # type: ignore[union-attr]
