@@ -40,11 +40,12 @@ class Operator:
     person: Person
     key: str
     how: str
+    workload: str = ""  # of automation: its SPIFFE ID, which it is instead of a person
 
     @property
     def id(self) -> str:
         """As stored and compared everywhere."""
-        return self.person.id
+        return self.workload or self.person.id
 
 
 class RoleGrants:
