@@ -178,7 +178,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseRecovery(self, request, context):
-        """Say that grants may begin again; the second person's word ends recovery. Roles operator and security.
+        """Say that grants may begin again, by a fresh login for it; the second person's word ends recovery. Roles operator and security.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

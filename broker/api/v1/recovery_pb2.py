@@ -29,7 +29,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62roker/api/v1/recovery.proto\x12\rbroker.api.v1\x1a\x1b\x62roker/api/v1/options.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x03\n\x08Recovery\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.broker.api.v1.Recovery.State\x12.\n\nenter_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07witness\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x10\n\x08\x65vidence\x18\x06 \x01(\t\x12\x19\n\x11witnessed_records\x18\x07 \x01(\x03\x12\x16\n\x0eledger_records\x18\x08 \x01(\x03\x12\x19\n\x11\x66irst_released_by\x18\t \x01(\t\x12\x13\n\x0breleased_by\x18\n \x01(\t\x12\x14\n\x0c\x66irst_reason\x18\x0b \x01(\t\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\x30\n\x0crelease_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x17\n\x13STATE_RELEASE_BEGUN\x10\x02\x12\x12\n\x0eSTATE_RELEASED\x10\x03\x12\x12\n\x0eSTATE_TAMPERED\x10\x04\"\x14\n\x12GetRecoveryRequest\"@\n\x13GetRecoveryResponse\x12)\n\x08recovery\x18\x01 \x01(\x0b\x32\x17.broker.api.v1.Recovery\"\xbf\x01\n\x16ReleaseRecoveryRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12\"\n\x0brecovery_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1e\n\x06reason\x18\x03 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12)\n\x0e\x66resh_id_token\x18\x0f \x01(\tB\x11\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80\x01\xa8\x9f\x19\x01\"D\n\x17ReleaseRecoveryResponse\x12)\n\x08recovery\x18\x01 \x01(\x0b\x32\x17.broker.api.v1.Recoveryb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62roker/api/v1/recovery.proto\x12\rbroker.api.v1\x1a\x1b\x62roker/api/v1/options.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x03\n\x08Recovery\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.broker.api.v1.Recovery.State\x12.\n\nenter_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07witness\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x10\n\x08\x65vidence\x18\x06 \x01(\t\x12\x19\n\x11witnessed_records\x18\x07 \x01(\x03\x12\x16\n\x0eledger_records\x18\x08 \x01(\x03\x12\x19\n\x11\x66irst_released_by\x18\t \x01(\t\x12\x13\n\x0breleased_by\x18\n \x01(\t\x12\x14\n\x0c\x66irst_reason\x18\x0b \x01(\t\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\x30\n\x0crelease_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x17\n\x13STATE_RELEASE_BEGUN\x10\x02\x12\x12\n\x0eSTATE_RELEASED\x10\x03\x12\x12\n\x0eSTATE_TAMPERED\x10\x04\"\x14\n\x12GetRecoveryRequest\"@\n\x13GetRecoveryResponse\x12)\n\x08recovery\x18\x01 \x01(\x0b\x32\x17.broker.api.v1.Recovery\"\xbe\x01\n\x16ReleaseRecoveryRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12\"\n\x0brecovery_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1e\n\x06reason\x18\x03 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12(\n\x0e\x66resh_id_token\x18\x0f \x01(\tB\x10\xe2\x41\x01\x02\xbaH\x05r\x03\x18\x80`\xa8\x9f\x19\x01\"D\n\x17ReleaseRecoveryResponse\x12)\n\x08recovery\x18\x01 \x01(\x0b\x32\x17.broker.api.v1.Recoveryb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,7 +43,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASERECOVERYREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_RELEASERECOVERYREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\010'
   _globals['_RELEASERECOVERYREQUEST'].fields_by_name['fresh_id_token']._loaded_options = None
-  _globals['_RELEASERECOVERYREQUEST'].fields_by_name['fresh_id_token']._serialized_options = b'\342A\001\001\272H\006r\004\030\200\200\001\250\237\031\001'
+  _globals['_RELEASERECOVERYREQUEST'].fields_by_name['fresh_id_token']._serialized_options = b'\342A\001\002\272H\005r\003\030\200`\250\237\031\001'
   _globals['_RECOVERY']._serialized_start=172
   _globals['_RECOVERY']._serialized_end=636
   _globals['_RECOVERY_STATE']._serialized_start=525
@@ -53,7 +53,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRECOVERYRESPONSE']._serialized_start=660
   _globals['_GETRECOVERYRESPONSE']._serialized_end=724
   _globals['_RELEASERECOVERYREQUEST']._serialized_start=727
-  _globals['_RELEASERECOVERYREQUEST']._serialized_end=918
-  _globals['_RELEASERECOVERYRESPONSE']._serialized_start=920
-  _globals['_RELEASERECOVERYRESPONSE']._serialized_end=988
+  _globals['_RELEASERECOVERYREQUEST']._serialized_end=917
+  _globals['_RELEASERECOVERYRESPONSE']._serialized_start=919
+  _globals['_RELEASERECOVERYRESPONSE']._serialized_end=987
 # @@protoc_insertion_point(module_scope)
