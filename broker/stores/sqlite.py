@@ -3,7 +3,7 @@
 Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`broker.stores.group_commit`)
 and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
 :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
-:mod:`broker.stores.sqlite_pipelines`.
+:mod:`broker.stores.sqlite_pipelines`, checkpoints and recovery in :mod:`broker.stores.sqlite_trail`.
 """
 
 from __future__ import annotations
@@ -73,13 +73,14 @@ from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite_pipelines import SqlitePipelines
+from broker.stores.sqlite_trail import SqliteTrail
 from broker.stores.times import to_ms
 from broker.stores.trail import Head, Trail
 from broker.stores.transaction import Transaction
 from broker.suspension.suspension import Subject, Suspension
 
 
-class SqliteStore(SqlitePipelines):
+class SqliteStore(SqlitePipelines, SqliteTrail):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
