@@ -81,6 +81,8 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/GetAccessRequest": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ApproveAccessRequest": (Allowed.OPERATOR, Relation.ASKED_AND_APART),
         f"/{_PEOPLE}/DenyAccessRequest": (Allowed.OPERATOR, Relation.ASKED),
+        f"/{_PEOPLE}/GetRecovery": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ReleaseRecovery": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/GetTaskTexts": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/EraseTaskTexts": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
@@ -103,6 +105,8 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/GetAccessRequest": EVERY_ROLE,
         f"/{_PEOPLE}/ApproveAccessRequest": frozenset({Role.APPROVER}),
         f"/{_PEOPLE}/DenyAccessRequest": frozenset({Role.APPROVER}),
+        f"/{_PEOPLE}/GetRecovery": EVERY_ROLE,
+        f"/{_PEOPLE}/ReleaseRecovery": frozenset({Role.OPERATOR, Role.SECURITY}),
         f"/{_PEOPLE}/GetTaskTexts": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/EraseTaskTexts": frozenset({Role.SECURITY}),
     }
@@ -111,7 +115,7 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
 # What operators' automation may call, if it has the role: looking, and what only takes away. Not who decides.
 AUTOMATION: Final = frozenset(
     f"/{_PEOPLE}/{name}"
-    for name in ("GetOperator", "Suspend", "ListSuspensions", "ListAccessRequests", "GetAccessRequest")
+    for name in ("GetOperator", "Suspend", "GetRecovery", "ListSuspensions", "ListAccessRequests", "GetAccessRequest")
 )
 
 # What changes something. Through a proxy each needs a request_id of its own.

@@ -55,3 +55,8 @@ WHERE t.tenant = :tenant AND t.id_token = :id_token AND t.id_token IS NOT NULL;
 -- Whom open tasks act for.
 SELECT DISTINCT on_behalf_of FROM tasks INDEXED BY tasks_on_behalf_of
 WHERE tenant = :tenant AND on_behalf_of IS NOT NULL AND ends_at IS NOT NULL;
+
+-- open_tasks --
+SELECT {task_columns} FROM tasks AS t
+WHERE t.tenant = :tenant AND t.ends_at IS NOT NULL
+LIMIT :limit;
