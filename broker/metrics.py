@@ -47,6 +47,12 @@ class Metrics:
             ("rule", "mode", "took"),
             registry=self._registry,
         )
+        self._reviews = Counter(
+            "broker_policy_reviews",
+            "Live leases that a review found to stand otherwise than before, by what the rules in force say.",
+            ("outcome", "revoked"),
+            registry=self._registry,
+        )
         self._unquestioned = Counter(
             "broker_escalation_unquestioned",
             "Ids that were not found and, being too many, were not looked into.",
@@ -76,6 +82,10 @@ class Metrics:
     def escalation(self, rule: str, mode: str, took: str) -> None:
         """One firing of an escalation rule."""
         self._escalations.labels(rule, mode, took).inc()
+
+    def policy_review(self, outcome: str, revoked: bool) -> None:
+        """One live lease that stands otherwise than before."""
+        self._reviews.labels(outcome, "yes" if revoked else "no").inc()
 
     def unquestioned(self) -> None:
         """One id that was not found was not looked into."""
@@ -189,6 +199,14 @@ def _ledger(figures: LedgerFigures) -> Iterator[Metric]:
     for cls, count in sorted(figures.live_by_class.items()):
         live.add_metric([cls], count)
     yield live
+    tightened = GaugeMetricFamily(
+        "broker_leases_policy_tightened",
+        "Living leases that the deploy set in force would not grant any more, by what it says instead.",
+        labels=["outcome"],
+    )
+    for outcome in ("DENY", "NEEDS_APPROVAL", "UNKNOWN"):
+        tightened.add_metric([outcome], figures.tightened.get(outcome, 0))
+    yield tightened
     suspensions = GaugeMetricFamily("broker_suspensions", "Suspensions in force, by kind.", labels=["kind"])
     for kind in Kind:
         suspensions.add_metric([kind.value.lower()], figures.suspensions.get(kind.value, 0))

@@ -24,6 +24,7 @@ from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
 from broker.identity.automation import Automation
+from broker.identity.behalf import Human
 from broker.identity.denied import DenyList
 from broker.identity.fresh_proof import FreshProof
 from broker.identity.oidc_keys import KeySet
@@ -37,6 +38,7 @@ from broker.policy.cedar import PolicySet
 from broker.policy.decision import Decision
 from broker.policy.quotas import Per, Quota
 from broker.policy.shadow import ShadowPolicies
+from broker.policy.standing import Standing
 from broker.scope.canonical import JsonValue
 from broker.scope.containment import Reach
 from broker.scope.model import Scope, ScopeTemplate
@@ -271,6 +273,8 @@ class EndCause(StrEnum):
     NEVER_ISSUED = "NEVER_ISSUED"  # proof that nothing was made
     PARENT_ENDED = "PARENT_ENDED"  # the credential of the lease that it is a part of was ended
     DELEGATION_REVOKED = "DELEGATION_REVOKED"  # who had handed it on took it back
+    PERSON_DISABLED = "PERSON_DISABLED"  # who its task acts for is disabled, or not in people.yaml any more
+    POLICY_TIGHTENED = "POLICY_TIGHTENED"  # the rules in force would not grant it any more, and its template revokes
     RECOVERY = "RECOVERY"  # the ledger was found behind a witness: nothing that it says is open can be relied on
 
 
@@ -301,6 +305,7 @@ class Task:
     cause: EndCause | None
     ended_at: datetime | None
     task_type: str = ""  # what kind of work it is, as its creator said
+    on_behalf_of: Human | None = None  # the human it acts for, as that person's own token proved
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +325,8 @@ class NewTask:
     deadline: datetime
     max_open: int  # the creator's quota
     task_type: str = ""  # what kind of work it is, as its creator said
+    on_behalf_of: Human | None = None  # the human it acts for
+    id_token: str = ""  # digest of the token that proved it: of one task only, else Conflict (ID_TOKEN_USED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +349,19 @@ class Attempt:
     epoch: int  # fencing: a write with a stale epoch changes nothing
     failures: int
     last_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tightened:
+    """What the rules in force make of a grant that others allowed. Never an ALLOW."""
+
+    outcome: Standing  # DENY, NEEDS_APPROVAL, or UNKNOWN where the decision cannot be made again
+    reason: str  # of a DENY that is not policy's, a Reason; else empty
+    policies: tuple[str, ...]  # that decide now
+    why: str  # in words, for operators
+    deploy_digest: str  # of the set that is in force
+    policy_digest: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +402,18 @@ class Lease:
     plan_id: str = ""  # the plan that it, or the lease it is a part of, was granted by
     parent_lease_id: str = ""  # the lease that it is a part of
     delegation_id: str = ""  # by which
+    access_request_id: str = ""  # the one that people approved it by; empty where nobody had to
+    policy_tightened: Tightened | None = None  # why it would not be granted any more
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """One living lease, and what its latest attempt was granted on, as the audit trail has it."""
+
+    lease: Lease  # with its policy_tightened
+    at: datetime  # when that was decided
+    facts: Mapping[str, JsonValue] | None  # the data of its lease.intent record; None: not there, or not ours
+    present: Mapping[str, JsonValue]  # of the situation, what can be told as it is now (broker/policy/recorded.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -553,6 +585,7 @@ class Ended:
     attempts: int = 0
     connectors: frozenset[str] = frozenset()
     more: bool = False  # as many as one transaction takes; there may be others
+    after: tuple[str, str] = ("", "")  # then: the holder and request id of the last one
     tampered: frozenset[str] = frozenset()  # suspensions whose rows fail their MAC
 
     def plus(self, other: Ended) -> Ended:
@@ -561,6 +594,7 @@ class Ended:
             self.attempts + other.attempts,
             self.connectors | other.connectors,
             other.more,
+            other.after,
             self.tampered | other.tampered,
         )
 
@@ -638,6 +672,7 @@ class Vote:
     note: str  # the person's own words
     groups: tuple[str, ...]  # as listed, and confirmed by the provider where it is asked, when it was given
     at: datetime
+    request_id: str = ""  # of its giver: the same again is this vote
     proof: ProofRecord | None = None  # with a yes that is being given; kept beside it, not read back with it
 
 
@@ -711,6 +746,9 @@ class LedgerFigures:
     oldest_unexported: timedelta
     suspensions: Mapping[str, int] = field(default_factory=dict)  # in force, by kind
     suspensions_tampered: int = 0  # among them, those whose rows fail their MAC
+    tightened: Mapping[str, int] = field(
+        default_factory=dict
+    )  # living leases that would not be granted now, by outcome
 
 
 class LeaseStore(Protocol):
@@ -844,6 +882,9 @@ class LeaseStore(Protocol):
     ) -> FiledRequest:
         """Record one person's vote at ``vote.at``, and what it makes of the request.
 
+        The same (person, request_id) again, with the same vote on the same digest, changes nothing and returns the
+        request as it is, whatever has become of it; with another one: Conflict (REQUEST_ID_REUSED).
+
         A no denies an open request. A yes is taken while the request waits; where ``satisfied`` is then true of the
         request with this vote in it, the request is APPROVED in the same transaction. ``satisfied`` is pure and may
         raise, which refuses the vote. Of votes, withdrawals and redemptions at once, each is decided on what those
@@ -907,6 +948,10 @@ class LeaseStore(Protocol):
 
     async def end_denied(self, tenant: str, denied: Callable[[str, str], bool], now: datetime) -> int:
         """End the living leases for whose (holder, svid_serial) ``denied`` is true; how many attempts."""
+        ...
+
+    async def end_on_behalf_of(self, tenant: str, enabled: Callable[[Human], bool], now: datetime) -> int:
+        """End the living leases of open tasks that act for whom ``enabled`` is false of; how many attempts."""
         ...
 
     async def fresh_logins(self, tenant: str, about: str) -> Sequence[tuple[str, str, str]]:
@@ -1164,6 +1209,35 @@ class PipelineStore(Protocol):
         ...
 
 
+class ReviewStore(Protocol):
+    """What becomes of living leases when rules change; in one database with, and by the rules of, LeaseStore."""
+
+    async def living_grants(self, tenant: str, after: str, limit: int) -> Sequence[Granted]:
+        """The leases that are being issued or ACTIVE, by holder; ``after`` is the last lease's id of the page before.
+
+        Memory holds one page, and of the trail one portion. Raises InvalidInput (PAGE_TOKEN_INVALID).
+        """
+        ...
+
+    async def record_review(
+        self,
+        tenant: str,
+        lease_id: str,
+        attempt_id: str,
+        tightened: Tightened | None,
+        end: bool,
+        actor: str,
+        now: datetime,
+    ) -> bool:
+        """Remember how a living lease stands; whether that is news. None: it stands.
+
+        News is an audit event (lease.policy_tightened, lease.policy_loosened), once per lease, attempt and deploy set.
+        With ``end`` its living attempts are REVOKING when this returns (POLICY_TIGHTENED), news or not. A lease that
+        has ended, or another attempt of which is the latest by now, is left alone.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TrailEnd:
     """Where the audit trail stands: what a checkpoint is made of."""
@@ -1285,7 +1359,7 @@ class TrailStore(Protocol):
         ...
 
 
-class Ledger(LeaseStore, PipelineStore, TrailStore, Protocol):
+class Ledger(LeaseStore, PipelineStore, ReviewStore, TrailStore, Protocol):
     """All in one: what the whole of issuing works on."""
 
 

@@ -48,6 +48,7 @@ class ApprovalRpcs:
             fresh_id_token=request.fresh_id_token,
             approval=request.approval,
             note=request.note,
+            request_id=request.request_id,
         )
         return convert_requests.access_request(after, caller.deploy, caller.now)
 
@@ -55,5 +56,7 @@ class ApprovalRpcs:
         self, request: review_pb.DenyAccessRequestRequest, caller: OperatorCaller, context: Any
     ) -> requests_pb.AccessRequest:
         """One no."""
-        after = await self._desk.deny(caller, request.access_request_id, request.digest, note=request.note)
+        after = await self._desk.deny(
+            caller, request.access_request_id, request.digest, note=request.note, request_id=request.request_id
+        )
         return convert_requests.access_request(after, caller.deploy, caller.now)

@@ -20,6 +20,7 @@ from broker.issuance.requests import RequestDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
 from broker.lease.sealing import SealedTo
 from broker.ports import Connector
+from broker.secret import Secret
 
 DEFAULT_PAGE = 100
 
@@ -85,6 +86,7 @@ class AgentService(PipelineRpcs):
             ticket=request.ticket,
             sponsor=request.sponsor,
             task_type=request.task_type,
+            on_behalf_of_token=Secret(request.on_behalf_of_token) if request.on_behalf_of_token else None,
         )
         return convert.task(await self._tasks.start(caller, order))
 

@@ -22,6 +22,8 @@ RESUME_SUSPENSION = "ResumeSuspension"  # suspension_id, reason
 BREAK_GLASS = "BreakGlass"
 RELEASE_RECOVERY = "ReleaseRecovery"  # recovery_id, reason
 REVIEW_BREAK_GLASS = "ReviewBreakGlass"
+# For whom an agent acts: a login of its own audience, which opens nothing at the people's door.
+ON_BEHALF_OF = "on-behalf-of"  # agent, request_id
 
 
 def nonce_of(action: str, fields: Mapping[str, str]) -> str:
@@ -34,3 +36,8 @@ def nonce_of(action: str, fields: Mapping[str, str]) -> str:
     said: dict[str, JsonValue] = {"format": FORMAT, "version": VERSION, "action": action, "fields": dict(fields)}
     digest = hashlib.sha256(canonical_json(said)).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def task_nonce(agent: str, request_id: str) -> str:
+    """What a person logs in with so that ``agent`` (SPIFFE ID) acts for them in the task of this request id."""
+    return nonce_of(ON_BEHALF_OF, {"agent": agent, "request_id": request_id})

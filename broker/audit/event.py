@@ -31,6 +31,8 @@ class EventType(StrEnum):
     LEASE_REVOKED = "lease.revoked"
     LEASE_EXPIRED = "lease.expired"
     LEASE_STUCK = "lease.stuck"
+    POLICY_TIGHTENED = "lease.policy_tightened"  # it would not be granted any more by the deploy set in force
+    POLICY_LOOSENED = "lease.policy_loosened"  # it would be, again
     PLAN_REGISTERED = "plan.registered"
     PLAN_CONFIRMED = "plan.confirmed"
     PLAN_REJECTED = "plan.rejected"

@@ -19,6 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_recovery import RecoveryRpcs
+from broker.api.admin_reviews import ReviewRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.admin_texts import TextRpcs
@@ -61,6 +62,7 @@ from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.issuance.texts import TextDesk
+from broker.issuance.tightening import TighteningDesk
 from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
@@ -74,6 +76,8 @@ log = structlog.get_logger("brokerd")
 
 # A heartbeat older than this many ticks (and than 5 s) closes the gate.
 _MISSED_TICKS = 10
+# From a request's deploy set to its intent, at most: it is decided on a few times, and then waits for one commit.
+_DECIDING = timedelta(seconds=15)
 
 
 class Brokerd:
@@ -149,6 +153,17 @@ class Brokerd:
             config.tenant,
             keep_texts=config.audit.keep_texts_for,
         )
+        self._tightening = TighteningDesk(
+            store,
+            self._files,
+            self._pool.find,
+            self._revoker.kick,
+            self._metrics,
+            self._clock,
+            config.tenant,
+            straggling=config.limits.issue_timeout + _DECIDING,
+        )
+        self.reloader.on_change = self._tightening.changed
         await self.reloader.first()
         self._people = None if config.people is None else PeopleAdmitted(config, config.people)
         if self._people is not None:
@@ -165,6 +180,7 @@ class Brokerd:
         self._undo.push_async_callback(self._revoker.close)
         self._watch = Watch(store, self._files, self._metrics, self._clock, config.tenant, self._suspend)
         self._background("escalation", self._watch.run())
+        self._background("tightening", self._tightening.run())
         self._notifier = Notifier(config, store, self._clock, self._rng)
         if config.notify:
             await self._notifier.start()
@@ -297,6 +313,7 @@ class Brokerd:
             self._rng,
             default_duration=limits.default_task_duration,
             max_duration=limits.max_task_duration,
+            proofs=None if self._people is None else self._id_tokens,
         )
         leases = LeaseDesk(store, kick, self._clock)
         requests = RequestDesk(store, self._clock)
@@ -320,6 +337,7 @@ class Brokerd:
         parts = (
             OperatorRpcs(),
             SuspensionRpcs(self._suspensions),
+            ReviewRpcs(self._tightening),
             RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
             ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
             TextRpcs(TextDesk(store, self._clock)),
@@ -351,6 +369,7 @@ class Brokerd:
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),
+            ("people", self.reloader.end_for_disabled, 2.0),
             ("suspensions", self._tend_suspensions, 1.0),
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from broker.deployfiles.agents import Entries, entries
 from broker.deployfiles.kinds import ACCOUNTS, GRANTS, ParameterSegment, references
-from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, PersonEntry, TemplateFile
+from broker.deployfiles.models import AgentFile, ConnectorsFile, MayEntry, PeopleFile, PersonEntry, TemplateFile
 from broker.deployfiles.read import Read
 from broker.files import Model, Problem, Problems, validated
 from broker.files.document import Path
-from broker.identity.agent import Person
+from broker.identity.agent import May, Person
 from broker.identity.automation import Automation
 from broker.identity.spiffe_id import SpiffeId
 from broker.ports import ConnectorSpec
@@ -167,7 +167,11 @@ def _scope_template(
     entry: TemplateFile, grant: Model, parameters: Mapping[str, Parameter], resource: Parameter
 ) -> ScopeTemplate:
     # The grant as the kind normalised it, so that shorthand and long form have one digest.
-    written = {**entry.model_dump(mode="json"), "grant": grant.model_dump(mode="json")}
+    # Without what it says about leases that are out already: that is no part of what people agree to, or plans fix.
+    said = entry.model_dump(mode="json", exclude={"on_policy_change"})
+    if entry.max_delegation_depth is None:  # a template that says nothing of it keeps the digest it had
+        del said["max_delegation_depth"]
+    written = {**said, "grant": grant.model_dump(mode="json")}
     return ScopeTemplate(
         name=entry.name,
         description=entry.description,
@@ -188,6 +192,8 @@ def _scope_template(
             if spec.from_identity
         },
         risk=Risk(entry.sensitivity, entry.blast_radius, entry.reversibility, entry.change_type, entry.promoted),
+        on_policy_change=entry.on_policy_change,
+        max_delegation_depth=entry.max_delegation_depth,
     )
 
 
@@ -200,6 +206,15 @@ def _person(entry: PersonEntry) -> Person:
         groups=frozenset(entry.groups),
         disabled=entry.disabled,
         until=entry.until,
+        may=None if entry.may is None else _may(entry.may),
+    )
+
+
+def _may(entry: MayEntry) -> May:
+    return May(
+        access=frozenset(each.value for each in entry.access),
+        environments=frozenset(entry.environments),
+        templates=frozenset(entry.templates),
     )
 
 

@@ -16,7 +16,14 @@ from broker.identity.agent import Tier
 from broker.identity.operator import Role
 from broker.identity.pattern import MAX_LISTED, IdPattern, Matching, OneOf
 from broker.identity.spiffe_id import SpiffeId
-from broker.scope.model import MANDATORY_FIELDS, AccessClass, BlastRadius, Reversibility, Sensitivity
+from broker.scope.model import (
+    MANDATORY_FIELDS,
+    AccessClass,
+    BlastRadius,
+    OnPolicyChange,
+    Reversibility,
+    Sensitivity,
+)
 from broker.scope.parameters import (
     MAX_INTEGER,
     MAX_PATTERN,
@@ -146,6 +153,14 @@ class AgentFile(Model):
     )
 
 
+class MayEntry(Model):
+    """What agents may do on a person's behalf; the agent itself must be allowed it, too."""
+
+    access: list[Annotated[AccessClass, Field(strict=False)]] = Field(min_length=1)
+    environments: Words = Field(min_length=1)
+    templates: list[Slug] = Field(default_factory=list, description="Left out: whichever.")
+
+
 class PersonEntry(Model):
     """One human, named by (issuer, subject) as their identity provider does."""
 
@@ -158,6 +173,7 @@ class PersonEntry(Model):
     )
     disabled: bool = False
     until: Instant | None = Field(None, description="From then on as if disabled.")
+    may: MayEntry | None = Field(None, description="What agents may do on their behalf. Left out: nothing.")
 
 
 class AutomationEntry(Model):
@@ -289,6 +305,13 @@ class TemplateFile(Model):
         "undeclared", description="What is changed: none, data, schema, config, code, infrastructure, ..."
     )
     promoted: bool = Field(False, description="Whether it has been promoted into production. Policies decide on it.")
+    on_policy_change: Annotated[OnPolicyChange, Field(strict=False)] = Field(
+        OnPolicyChange.REPORT,
+        description="What becomes of live leases that a new deploy set would not grant any more: reported, or revoked.",
+    )
+    max_delegation_depth: Annotated[int, Field(ge=0, le=16)] | None = Field(
+        None, description="How often in a row its leases are handed on, 0: never; at most what brokerd's limits say."
+    )
     requires: list[MandatoryField] = Field(default_factory=list, description="Fields agents must fill in.")
     parameters: dict[ParameterName, ParameterSpec] = Field(default_factory=dict)
     grant: dict[str, object] = Field(description="What the connector's kind needs to know.")

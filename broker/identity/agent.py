@@ -27,6 +27,15 @@ class Tier(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class May:
+    """What a person may have done for them by agents that act on their behalf."""
+
+    access: frozenset[str]  # classes: read, write, ...
+    environments: frozenset[str]
+    templates: frozenset[str] = frozenset()  # none: whichever
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """A human, named by (issuer, subject); e-mail is for display only."""
 
@@ -37,6 +46,7 @@ class Person:
     groups: frozenset[str] = frozenset()
     disabled: bool = False
     until: datetime | None = None  # from then on as if disabled
+    may: May | None = None  # None: nothing is done on their behalf
 
     def enabled(self, now: datetime) -> bool:
         """Whether this person counts for anything now."""

@@ -14,6 +14,7 @@ from broker.approval.digest import check_digest
 from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST
 from broker.approval.machine import RequestEvent, can, refusal
 from broker.approval.quorum import may_vote, rule_for
+from broker.approval.repeated import repeats
 from broker.approval.separation import OWNER, person_id
 from broker.errors import BrokerError, Denied, InvalidInput, Reason
 from broker.identity.spiffe_id import SpiffeId
@@ -61,9 +62,11 @@ class ApprovalDesk:
         fresh_id_token: str,
         approval: str = "",
         note: str = "",
+        request_id: str = "",
     ) -> FiledRequest:
         """One yes, for the approval named, or for the first that lacks one of the caller's. Counted at once.
 
+        The same again, under its ``request_id``, returns what the request has become and counts for nothing more.
         Nobody has to log in for what is refused anyway: the fresh login is asked for last.
 
         Raises :class:`Denied` (SELF_APPROVAL, NOT_AN_APPROVER, AGENT_NOT_REGISTERED, FRESH_LOGIN_*),
@@ -71,6 +74,8 @@ class ApprovalDesk:
         policies have changed, and what ``LeaseStore.vote`` raises.
         """
         filed = await self._store.get_access_request(caller.tenant, access_request_id)
+        if _repeats(caller, filed, digest, request_id, yes=True):
+            return filed
         if not can(filed.state, RequestEvent.APPROVE):
             raise refusal(filed.state, filed.id)
         check_terms(filed, caller.deploy)
@@ -82,20 +87,23 @@ class ApprovalDesk:
         _rule(caller, filed, stands, approval)
         proof = self._proof(caller, filed, fresh_id_token)
         caller = proven(caller, proof)
-        vote = replace(self._vote(caller, _rule(caller, filed, stands, approval), note), proof=proof)
+        vote = self._vote(caller, _rule(caller, filed, stands, approval), note, request_id)
+        vote = replace(vote, proof=proof)
         enough = partial(_satisfied, caller=caller, sponsor=task.sponsor)
         return await self._store.vote(caller.tenant, filed.id, digest, vote, enough)
 
     async def deny(
-        self, caller: OperatorCaller, access_request_id: str, digest: str, *, note: str = ""
+        self, caller: OperatorCaller, access_request_id: str, digest: str, *, note: str = "", request_id: str = ""
     ) -> FiledRequest:
         """One no, which is final. Whoever has a say in one of its approvals may give it, and the agent's owner.
 
-        Unlike a yes it needs nothing to fit any more: it only takes away.
+        Unlike a yes it needs nothing to fit any more: it only takes away. The same again is as for a yes.
         """
         filed = await self._store.get_access_request(caller.tenant, access_request_id)
+        if _repeats(caller, filed, digest, request_id, yes=False):
+            return filed
         _check_say(caller, filed)
-        vote = self._vote(caller, "", note)
+        vote = self._vote(caller, "", note, request_id)
         return await self._store.vote(caller.tenant, filed.id, digest, vote, _never)
 
     def _proof(self, caller: OperatorCaller, filed: FiledRequest, token: str) -> ProofRecord:
@@ -104,7 +112,7 @@ class ApprovalDesk:
             caller, token, APPROVE_ACCESS_REQUEST, fields, about=filed.id, not_before=filed.created_at
         )
 
-    def _vote(self, caller: OperatorCaller, rule: str, note: str) -> Vote:
+    def _vote(self, caller: OperatorCaller, rule: str, note: str, request_id: str) -> Vote:
         person = caller.operator.person
         return Vote(
             issuer=person.issuer,
@@ -115,7 +123,14 @@ class ApprovalDesk:
             note=note,
             groups=tuple(sorted(_groups(caller))),
             at=self._clock.now(),
+            request_id=request_id,
         )
+
+
+def _repeats(caller: OperatorCaller, filed: FiledRequest, digest: str, request_id: str, *, yes: bool) -> bool:
+    """Whether the caller has said exactly this before. About another digest nobody has said anything."""
+    person = caller.operator.person
+    return digest == filed.digest and repeats(person.issuer, person.subject, request_id, yes, filed.votes, filed.id)
 
 
 def _satisfied(filed: FiledRequest, *, caller: OperatorCaller, sponsor: str) -> bool:

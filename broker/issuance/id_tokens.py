@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import NoReturn
 
 from broker.errors import Reason, Unauthenticated
+from broker.identity.behalf import MAX_AGE
 from broker.identity.fresh_proof import FreshProof, prove
 from broker.identity.id_claims import shown
 from broker.identity.id_token import IdToken, Issuer, claimed_issuer, claimed_key, verify
@@ -42,8 +43,8 @@ class IdTokens:
         trusted, keys = self._found(token)
         return verify(token, trusted.issuer, keys, now, audience=trusted.audience, nonce=None, max_age=None)
 
-    def on_behalf_of(self, token: str, now: datetime) -> IdToken:
-        """Of the person an agent acts for. Raises as :meth:`identify`."""
+    def on_behalf_of(self, token: str, now: datetime, *, nonce: str) -> IdToken:
+        """Of the person an agent acts for, in the task that ``nonce`` names. Raises as :meth:`identify`."""
         trusted, keys = self._found(token)
         audience = trusted.on_behalf_of_audience
         if not audience:
@@ -53,7 +54,7 @@ class IdTokens:
                 hint="Operators set people.issuers.<url>.on_behalf_of_audience.",
                 metadata={"issuer": trusted.issuer.url},
             )
-        return verify(token, trusted.issuer, keys, now, audience=audience, nonce=None, max_age=None)
+        return verify(token, trusted.issuer, keys, now, audience=audience, nonce=nonce, max_age=MAX_AGE)
 
     def fresh(
         self, token: str, now: datetime, *, nonce: str, not_before: datetime | None, person: tuple[str, str]

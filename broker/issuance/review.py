@@ -77,7 +77,7 @@ def review_of(
     base, before = last if last[0] != filed.id else ("", "")
     return Review(
         filed=filed,
-        effect=(*_effect(filed, contract), *_risk(filed, deploy)),
+        effect=(*_effect(filed, contract), *_behind(task), *_risk(filed, deploy)),
         contract=contract,
         agent=filed.principal,
         description=inert(agent.description) if agent else "",
@@ -117,6 +117,12 @@ def _effect(filed: FiledRequest, contract: Contract | None) -> Iterator[str]:
     early = "cannot be ended before it expires" if contract.on_revoke is None else f"ends within {contract.on_revoke}"
     yield f"Ending it: {contract.cls.value}; revoked, it {early}. Bound to: {contract.binding.value}."
     yield f"If the broker is dead: {inert(contract.broker_dead)}"
+
+
+def _behind(task: Task) -> Iterator[str]:
+    human = task.on_behalf_of
+    if human is not None:
+        yield f"It acts for {inert(human.display_name)} ({inert(human.id)}), as that person's own login proved."
 
 
 def _risk(filed: FiledRequest, deploy: DeploySet) -> Iterator[str]:

@@ -8,6 +8,7 @@ from functools import partial
 
 from broker.approval.digest import check_digest
 from broker.approval.machine import RequestEvent, RequestState, can, refusal
+from broker.approval.repeated import repeats
 from broker.audit.event import EventType
 from broker.audit.record import decode
 from broker.errors import Conflict, Denied, Exhausted, InvalidInput, NotFound, Reason
@@ -169,6 +170,8 @@ def vote(
     row = trusted(find(tx, tenant, access_request_id))
     earlier = votes_of(tx, row)
     check_digest(digest, row.digest, row.id)
+    if repeats(given.issuer, given.subject, given.request_id, given.yes, earlier, row.id):
+        return filed(row, earlier, tx.seal)
     now_ms = to_ms(given.at)
     event = RequestEvent.APPROVE if given.yes else RequestEvent.DENY
     refuse_unless(row, event, now_ms)

@@ -13,11 +13,13 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
+from broker.api.v1 import broker_service_pb2 as pb
 from broker.cli.main import cli as command
 from broker.client import calls
 from tests.api.served import ANALYST, CA, Served, ask, free_port, people_changes, private, serve, start_task
 from tests.cli.logging_in import logged_in, visit
 from tests.forge import authority
+from tests.patience import eventually
 
 Run = Callable[..., Awaitable[Result]]
 
@@ -130,6 +132,39 @@ async def test_what_cannot_be_stopped_so_is_told(run: Run) -> None:
     done = await run("kim", "suspend", "template", "orders-readnoly", "--reason", "r")
     assert done.exit_code == 0
     assert "is it spelt as you mean it?" in done.stderr
+
+
+async def test_live_leases_that_would_not_be_granted_any_more(served: Served, run: Run) -> None:
+    agent = served.stub()
+    task = await start_task(agent)
+    lease = (await agent.RequestCredential(ask(task))).lease
+    done = await run("sam", "leases", "review")
+    assert (done.exit_code, done.stdout) == (0, "every live lease would be granted again\n")
+
+    closed = '@id("closed") @reason("Orders are closed.") forbid (principal, action, resource);\n'
+    (served.root / "deploy" / "policies" / "closed.cedar").write_text(closed)
+    await served.daemon.reload()
+
+    async def reported() -> bool:
+        return any(record["type"] == "lease.policy_tightened" for record in await served.audit())
+
+    await eventually(reported)
+    seen = await agent.GetLease(pb.GetLeaseRequest(lease_id=lease.id))
+    assert (seen.policy_tightened.outcome, list(seen.policy_tightened.policies)) == ("DENY", ["closed"])
+    assert lease.attempt_id in served.upstream.alive
+
+    assert (await run("dana", "leases", "review")).exit_code != 0
+    done = await run("sam", "leases", "review", "--revoke")
+    assert done.exit_code == 0, done.stderr
+    assert all(text in done.stdout for text in (lease.id, ANALYST, "DENY by closed", "revoking", "Orders are closed."))
+    assert len([record for record in await served.audit() if record["type"] == "lease.policy_tightened"]) == 1
+
+    async def dead() -> bool:
+        return lease.attempt_id not in served.upstream.alive
+
+    await eventually(dead)
+    listed = json.loads((await run("sam", "leases", "review", "--format", "json")).stdout)
+    assert listed == []
 
 
 async def test_what_agents_said_is_read_and_erased_by_whom_it_concerns(run: Run, served: Served) -> None:

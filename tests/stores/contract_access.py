@@ -152,6 +152,29 @@ class VotingContract:
         elsewhere = vote(issuer="https://other.test")
         assert len((await store.vote(TENANT, "areq-1", filing().digest, elsewhere, never)).votes) == 2
 
+    @pytest.mark.parametrize("yes", [True, False])
+    async def test_the_same_vote_again_by_its_request_id_changes_nothing(self, store: LeaseStore, yes: bool) -> None:
+        await store.start_task(new_task())
+        await store.open_access_request(filing())
+        first = await store.vote(TENANT, "areq-1", filing().digest, vote(yes=yes, request_id="v1"), enough)
+        head = len(await types(store))
+        again = await store.vote(TENANT, "areq-1", filing().digest, vote(yes=yes, request_id="v1", now=7), never)
+        assert again == first
+        assert len(await types(store)) == head
+        other = store.vote(TENANT, "areq-1", filing().digest, vote(yes=not yes, request_id="v1", now=7), enough)
+        await refused(store, other, Conflict, Reason.REQUEST_ID_REUSED)
+        elsewhere = store.vote(TENANT, "areq-1", "0" * 64, vote(yes=yes, request_id="v1", now=7), enough)
+        await refused(store, elsewhere, Conflict, Reason.APPROVAL_DIGEST_MISMATCH)
+
+    async def test_a_request_id_is_its_givers_own(self, store: LeaseStore) -> None:
+        await store.start_task(new_task())
+        await store.open_access_request(filing())
+        await store.vote(TENANT, "areq-1", filing().digest, vote(request_id="v1"), never)
+        others = await store.vote(TENANT, "areq-1", filing().digest, vote("cyd", request_id="v1", now=6), never)
+        assert [each.subject for each in others.votes] == ["bea", "cyd"]
+        nameless = store.vote(TENANT, "areq-1", filing().digest, vote(now=7), never)
+        await refused(store, nameless, Conflict, Reason.VOTE_ALREADY_CAST)
+
     async def test_a_no_takes_the_place_of_a_yes_and_ends_it(self, store: LeaseStore) -> None:
         await store.start_task(new_task())
         await approved(store, filing())

@@ -12,6 +12,7 @@ from tests.stores.contract import LeaseStoreContract
 from tests.stores.contract_access import AccessContract
 from tests.stores.contract_foreign import ForeignContract
 from tests.stores.contract_quotas import QuotaContract
+from tests.stores.contract_reviews import ReviewContract
 from tests.stores.contract_suspensions import SuspensionContract
 from tests.stores.contract_trail import TrailContract
 from tests.stores.contract_webhooks import WebhookContract
@@ -27,6 +28,14 @@ class TestSqlite(LeaseStoreContract, AccessContract, QuotaContract, ForeignContr
 
 
 class TestSqliteSuspensions(SuspensionContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
+        store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")
+        yield store
+        await store.close()
+
+
+class TestSqliteReviews(ReviewContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
         store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")

@@ -8,6 +8,7 @@ from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access
 from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access__review__pb2
 from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__service__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
+from broker.api.v1 import lease_review_pb2 as broker_dot_api_dot_v1_dot_lease__review__pb2
 from broker.api.v1 import recovery_pb2 as broker_dot_api_dot_v1_dot_recovery__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -62,6 +63,11 @@ class AdminServiceStub:
                 '/broker.api.v1.AdminService/ListSuspensions',
                 request_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsResponse.FromString,
+                _registered_method=True)
+        self.ReviewLeases = channel.unary_unary(
+                '/broker.api.v1.AdminService/ReviewLeases',
+                request_serializer=broker_dot_api_dot_v1_dot_lease__review__pb2.ReviewLeasesRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_lease__review__pb2.ReviewLeasesResponse.FromString,
                 _registered_method=True)
         self.ListAccessRequests = channel.unary_unary(
                 '/broker.api.v1.AdminService/ListAccessRequests',
@@ -136,6 +142,13 @@ class AdminServiceServicer:
 
     def ListSuspensions(self, request, context):
         """What is stopped. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewLeases(self, request, context):
+        """Decide on live leases again, by the rules in force; what would not be granted any more. Roles operator and security.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +233,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListSuspensions,
                     request_deserializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsResponse.SerializeToString,
+            ),
+            'ReviewLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewLeases,
+                    request_deserializer=broker_dot_api_dot_v1_dot_lease__review__pb2.ReviewLeasesRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_lease__review__pb2.ReviewLeasesResponse.SerializeToString,
             ),
             'ListAccessRequests': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAccessRequests,
@@ -374,6 +392,33 @@ class AdminService:
             '/broker.api.v1.AdminService/ListSuspensions',
             broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_admin__service__pb2.ListSuspensionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ReviewLeases',
+            broker_dot_api_dot_v1_dot_lease__review__pb2.ReviewLeasesRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_lease__review__pb2.ReviewLeasesResponse.FromString,
             options,
             channel_credentials,
             insecure,
