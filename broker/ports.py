@@ -23,8 +23,13 @@ from broker.audit.report import TaskReport
 from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
+from broker.identity.automation import Automation
+from broker.identity.behalf import Human
 from broker.identity.denied import DenyList
+from broker.identity.fresh_proof import FreshProof
+from broker.identity.oidc_keys import KeySet
 from broker.identity.party import Party
+from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import Contract, Credential
 from broker.lease.machine import Event, State
 from broker.plan.machine import PlanEvent
@@ -33,12 +38,13 @@ from broker.policy.cedar import PolicySet
 from broker.policy.decision import Decision
 from broker.policy.quotas import Per, Quota
 from broker.policy.shadow import ShadowPolicies
+from broker.policy.standing import Standing
 from broker.scope.canonical import JsonValue
 from broker.scope.containment import Reach
 from broker.scope.model import Scope, ScopeTemplate
 from broker.scope.narrowing import Narrowings
 from broker.scope.request import AccessRequest
-from broker.suspension.suspension import Kind, Subject, Suspension
+from broker.suspension.suspension import Kind, Lift, Subject, Suspension
 
 # --------------------------------------------------------------------------- clock and chance
 
@@ -228,6 +234,7 @@ class DeploySet:
     policies: PolicySet
     connectors: Mapping[str, ConnectorSpec]
     denied: DenyList = field(default_factory=DenyList)
+    automation: Mapping[SpiffeId, Automation] = field(default_factory=dict)  # operators' own workloads
     approvals: Mapping[str, ApprovalRule] = field(default_factory=dict)  # by name, as gates name them
     signed: Signed | None = None  # where signatures are needed
     shadow: ShadowPolicies | None = None  # what is tried out beside the policies, and decides nothing
@@ -315,6 +322,9 @@ class EndCause(StrEnum):
     NEVER_ISSUED = "NEVER_ISSUED"  # proof that nothing was made
     PARENT_ENDED = "PARENT_ENDED"  # the credential of the lease that it is a part of was ended
     DELEGATION_REVOKED = "DELEGATION_REVOKED"  # who had handed it on took it back
+    PERSON_DISABLED = "PERSON_DISABLED"  # who its task acts for is disabled, or not in people.yaml any more
+    POLICY_TIGHTENED = "POLICY_TIGHTENED"  # the rules in force would not grant it any more, and its template revokes
+    RECOVERY = "RECOVERY"  # the ledger was found behind a witness: nothing that it says is open can be relied on
 
 
 class TaskState(StrEnum):
@@ -344,6 +354,7 @@ class Task:
     cause: EndCause | None
     ended_at: datetime | None
     task_type: str = ""  # what kind of work it is, as its creator said
+    on_behalf_of: Human | None = None  # the human it acts for, as that person's own token proved
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +374,8 @@ class NewTask:
     deadline: datetime
     max_open: int  # the creator's quota
     task_type: str = ""  # what kind of work it is, as its creator said
+    on_behalf_of: Human | None = None  # the human it acts for
+    id_token: str = ""  # digest of the token that proved it: of one task only, else Conflict (ID_TOKEN_USED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +398,19 @@ class Attempt:
     epoch: int  # fencing: a write with a stale epoch changes nothing
     failures: int
     last_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tightened:
+    """What the rules in force make of a grant that others allowed. Never an ALLOW."""
+
+    outcome: Standing  # DENY, NEEDS_APPROVAL, or UNKNOWN where the decision cannot be made again
+    reason: str  # of a DENY that is not policy's, a Reason; else empty
+    policies: tuple[str, ...]  # that decide now
+    why: str  # in words, for operators
+    deploy_digest: str  # of the set that is in force
+    policy_digest: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +451,18 @@ class Lease:
     plan_id: str = ""  # the plan that it, or the lease it is a part of, was granted by
     parent_lease_id: str = ""  # the lease that it is a part of
     delegation_id: str = ""  # by which
+    access_request_id: str = ""  # the one that people approved it by; empty where nobody had to
+    policy_tightened: Tightened | None = None  # why it would not be granted any more
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """One living lease, and what its latest attempt was granted on, as the audit trail has it."""
+
+    lease: Lease  # with its policy_tightened
+    at: datetime  # when that was decided
+    facts: Mapping[str, JsonValue] | None  # the data of its lease.intent record; None: not there, or not ours
+    present: Mapping[str, JsonValue]  # of the situation, what can be told as it is now (broker/policy/recorded.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -562,6 +600,20 @@ class NewSuspension:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofRecord:
+    """A fresh login, kept as the record of the act it was for: in the same transaction, and once."""
+
+    proof: FreshProof
+    action: str  # of broker/approval/intent_digest.py
+    about: str  # the id of what it was for
+
+    @property
+    def digest(self) -> str:
+        """Names the login: SHA-256 (hex) of what the provider signed."""
+        return self.proof.id_token.digest
+
+
+@dataclass(frozen=True, slots=True)
 class Lifting:
     """One person's word that a suspension shall end. Same (by, request_id): said once."""
 
@@ -572,6 +624,7 @@ class Lifting:
     name: str
     reason: str
     now: datetime
+    proof: ProofRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -581,6 +634,7 @@ class Ended:
     attempts: int = 0
     connectors: frozenset[str] = frozenset()
     more: bool = False  # as many as one transaction takes; there may be others
+    after: tuple[str, str] = ("", "")  # then: the holder and request id of the last one
     tampered: frozenset[str] = frozenset()  # suspensions whose rows fail their MAC
 
     def plus(self, other: Ended) -> Ended:
@@ -589,6 +643,7 @@ class Ended:
             self.attempts + other.attempts,
             self.connectors | other.connectors,
             other.more,
+            other.after,
             self.tampered | other.tampered,
         )
 
@@ -664,8 +719,10 @@ class Vote:
     rule: str  # the approval it counts for; empty for a no
     how: str  # how the person had proven who it is
     note: str  # the person's own words
-    groups: tuple[str, ...]  # as listed when it was given
+    groups: tuple[str, ...]  # as listed, and confirmed by the provider where it is asked, when it was given
     at: datetime
+    request_id: str = ""  # of its giver: the same again is this vote
+    proof: ProofRecord | None = None  # with a yes that is being given; kept beside it, not read back with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -738,6 +795,9 @@ class LedgerFigures:
     oldest_unexported: timedelta
     suspensions: Mapping[str, int] = field(default_factory=dict)  # in force, by kind
     suspensions_tampered: int = 0  # among them, those whose rows fail their MAC
+    tightened: Mapping[str, int] = field(
+        default_factory=dict
+    )  # living leases that would not be granted now, by outcome
 
 
 class LeaseStore(Protocol):
@@ -896,12 +956,16 @@ class LeaseStore(Protocol):
     ) -> FiledRequest:
         """Record one person's vote at ``vote.at``, and what it makes of the request.
 
+        The same (person, request_id) again, with the same vote on the same digest, changes nothing and returns the
+        request as it is, whatever has become of it; with another one: Conflict (REQUEST_ID_REUSED).
+
         A no denies an open request. A yes is taken while the request waits; where ``satisfied`` is then true of the
         request with this vote in it, the request is APPROVED in the same transaction. ``satisfied`` is pure and may
         raise, which refuses the vote. Of votes, withdrawals and redemptions at once, each is decided on what those
         before it left. Refused: NotFound (ACCESS_REQUEST_NOT_FOUND), Conflict (APPROVAL_DIGEST_MISMATCH where
         ``digest`` is not the request's, VOTE_ALREADY_CAST for a second yes), WrongState (the reason of its state;
-        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC.
+        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC,
+        Denied (FRESH_LOGIN_USED) for a proof that is there already.
         """
         ...
 
@@ -960,6 +1024,17 @@ class LeaseStore(Protocol):
         """End the living leases for whose (holder, svid_serial) ``denied`` is true; how many attempts."""
         ...
 
+    async def end_on_behalf_of(self, tenant: str, enabled: Callable[[Human], bool], now: datetime) -> int:
+        """End the living leases of open tasks that act for whom ``enabled`` is false of; how many attempts."""
+        ...
+
+    async def fresh_logins(self, tenant: str, about: str) -> Sequence[tuple[str, str, str]]:
+        """The fresh logins that are the record of acts about ``about``: (issuer, subject, signed token), oldest first.
+
+        Raises Tampered for one that fails its MAC.
+        """
+        ...
+
     # -- suspending
     async def suspend(self, new: NewSuspension, members: Members) -> tuple[Suspension, Ended]:
         """Stop what ``new`` says, now. What is being issued under it ends in the same transaction, so that:
@@ -974,7 +1049,8 @@ class LeaseStore(Protocol):
 
         Where everything is suspended, or the row fails its MAC, two different people must say so: the first is
         recorded and the suspension stays in force; the same person again is Denied (SECOND_PERSON_REQUIRED).
-        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED).
+        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED), Denied (FRESH_LOGIN_USED) for a proof
+        that is there already.
         """
         ...
 
@@ -1207,8 +1283,177 @@ class PipelineStore(Protocol):
         ...
 
 
-class Ledger(LeaseStore, PipelineStore, Protocol):
-    """Both in one: what the whole of issuing works on."""
+class ReviewStore(Protocol):
+    """What becomes of living leases when rules change; in one database with, and by the rules of, LeaseStore."""
+
+    async def living_grants(self, tenant: str, after: str, limit: int) -> Sequence[Granted]:
+        """The leases that are being issued or ACTIVE, by holder; ``after`` is the last lease's id of the page before.
+
+        Memory holds one page, and of the trail one portion. Raises InvalidInput (PAGE_TOKEN_INVALID).
+        """
+        ...
+
+    async def record_review(
+        self,
+        tenant: str,
+        lease_id: str,
+        attempt_id: str,
+        tightened: Tightened | None,
+        end: bool,
+        actor: str,
+        now: datetime,
+    ) -> bool:
+        """Remember how a living lease stands; whether that is news. None: it stands.
+
+        News is an audit event (lease.policy_tightened, lease.policy_loosened), once per lease, attempt and deploy set.
+        With ``end`` its living attempts are REVOKING when this returns (POLICY_TIGHTENED), news or not. A lease that
+        has ended, or another attempt of which is the latest by now, is left alone.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrailEnd:
+    """Where the audit trail stands: what a checkpoint is made of."""
+
+    count: int  # records; the sequence number of the last
+    head: bytes  # hash of the last record
+    log: bytes  # hash of the first record
+    checkpoint_seq: int  # of the record that carries the last checkpoint; 0: there is none
+    checkpoint_count: int  # how many records that one is about
+    checkpoint_ms: int  # the time in it, or in what a witness had seen before a recovery
+    checkpoint_digest: bytes  # of its text
+
+
+@dataclass(frozen=True, slots=True)
+class NewCheckpoint:
+    """A signed checkpoint, to be written into the trail."""
+
+    note: str
+    count: int
+    at_ms: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingCheckpoint:
+    """A checkpoint on its way to a witness; ``seq`` is the record that carries it."""
+
+    seq: int
+    count: int
+    at_ms: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessLag:
+    """What a witness has not been sent: how many records, and how old the first of them is."""
+
+    records: int
+    age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a witness has seen and the ledger does not have."""
+
+    witness: str
+    why: str
+    note: str
+    count: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """The ledger was found behind a witness. ``trusted`` False: its row fails its MAC; it counts as open."""
+
+    tenant: str
+    id: str
+    entered_at: datetime
+    evidence: Evidence
+    ledger_count: int  # how many records the ledger had then
+    first: Lift | None  # the first of the two people who release it
+    released: Lift | None
+    trusted: bool = True
+
+    @property
+    def open(self) -> bool:
+        """Whether grants are stopped by it."""
+        return self.released is None or not self.trusted
+
+
+class TrailStore(Protocol):
+    """Checkpoints, their outbox, and recovery: in one database with, and by the same rules as, :class:`LeaseStore`."""
+
+    async def trail_end(self, tenant: str) -> TrailEnd | None:
+        """None while the trail is empty."""
+        ...
+
+    async def add_checkpoint(self, tenant: str, new: NewCheckpoint, now: datetime) -> bool:
+        """Write it as a record of the trail, and into the outbox.
+
+        False, and nothing changes, if so much has been written since it was signed that it would be out of reach.
+        """
+        ...
+
+    async def checkpoints_since(self, after: int, limit: int) -> Sequence[OutgoingCheckpoint]:
+        """Those carried by records above ``after``, in order."""
+        ...
+
+    async def witness_position(self, tenant: str, witness: str) -> int:
+        """The record that carries the last checkpoint that ``witness`` has been sent; 0 for one that is new."""
+        ...
+
+    async def witnessed(self, tenant: str, witness: str, upto: int) -> None:
+        """``witness`` durably has the checkpoints up to that of record ``upto``. Never goes back."""
+        ...
+
+    async def witness_lag(self, upto: int, now: datetime) -> WitnessLag:
+        """What the checkpoint that record ``upto`` carries does not cover; nothing, if that is its own record alone."""
+        ...
+
+    async def recovery(self, tenant: str) -> Recovery | None:
+        """The one that is open, or else the last one; None if there never was one."""
+        ...
+
+    async def enter_recovery(self, tenant: str, recovery_id: str, evidence: Evidence, now: datetime) -> Recovery:
+        """Stop granting until two people release it. The one that is open stays as it is."""
+        ...
+
+    async def burn_open(self, tenant: str, now: datetime) -> int:
+        """End every open task, and with it each request, plan, delegation and lease of it; how many tasks."""
+        ...
+
+    async def release_recovery(self, lifting: Lifting) -> Recovery:
+        """One person's word that grants may begin again; the second one's releases it.
+
+        Raises WrongState (NOT_IN_RECOVERY) and Denied (SECOND_PERSON_REQUIRED).
+        """
+        ...
+
+
+class Ledger(LeaseStore, PipelineStore, ReviewStore, TrailStore, Protocol):
+    """All in one: what the whole of issuing works on."""
+
+
+class Witness(Protocol):
+    """Somewhere else, where checkpoints are kept and cannot be taken back."""
+
+    async def add(self, checkpoint: OutgoingCheckpoint) -> None:
+        """Durably keep it; one that it has already is fine. Raises OSError, with a reason fit for a log."""
+        ...
+
+    async def newest(self, after_ms: int) -> str | None:
+        """The newest note it has, if that is of later than ``after_ms``; None also where it cannot be asked.
+
+        Raises OSError where the answer is not known.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
 
 
 class AuditSink(Protocol):
@@ -1228,4 +1473,16 @@ class KeyRing(Protocol):
 
     def find(self, key_id: str) -> bytes:
         """The key of this id, also an overlapping older one. Raises Tampered for an unknown id."""
+        ...
+
+
+class IssuerKeys(Protocol):
+    """The keys with which the configured OpenID providers sign. Answers at once, from memory."""
+
+    def current(self, issuer: str, key_id: str = "") -> KeySet:
+        """The keys of ``issuer`` in force.
+
+        Raises :class:`NotReady` (ISSUER_KEYS_UNAVAILABLE) where there are none, where they could not be renewed for
+        too long, and, once in a while, where ``key_id`` is not among them and may be new: asking again tells.
+        """
         ...

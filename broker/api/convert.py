@@ -14,7 +14,7 @@ from broker.errors import InvalidInput, Reason
 from broker.lease.credential import AwsSession, Contract, Credential, DatabaseLogin
 from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
 from broker.policy.decision import Decision
-from broker.ports import Lease, LeaseEvent, Task
+from broker.ports import Lease, LeaseEvent, Task, Tightened
 from broker.scope.model import ScopeTemplate
 from broker.scope.parameters import Parameter
 from broker.scope.request import AccessRequest
@@ -114,6 +114,7 @@ def task(value: Task) -> task_pb2.Task:
         end_time=optional(value.ended_at),
         hold_grace=to_duration(value.hold_grace) if value.hold_grace else None,
         task_type=value.task_type,
+        on_behalf_of=None if value.on_behalf_of is None else task_pb2.Human(**value.on_behalf_of._asdict()),
     )
 
 
@@ -165,6 +166,18 @@ def lease(value: Lease) -> lease_pb2.Lease:
         plan_id=value.plan_id,
         parent_lease_id=value.parent_lease_id,
         delegation_id=value.delegation_id,
+        access_request_id=value.access_request_id,
+        policy_tightened=None if value.policy_tightened is None else _tightened(value.policy_tightened),
+    )
+
+
+def _tightened(value: Tightened) -> lease_pb2.PolicyTightened:
+    return lease_pb2.PolicyTightened(
+        outcome=value.outcome,
+        policies=value.policies,
+        why=value.why,
+        policy_digest=value.policy_digest,
+        review_time=timestamp(value.at),
     )
 
 

@@ -33,6 +33,8 @@ class EventType(StrEnum):
     LEASE_STUCK = "lease.stuck"
     LEASE_FORGET_BEGUN = "lease.forget_begun"  # by the first of two people
     LEASE_FORGOTTEN = "lease.forgotten"  # two people stand for its end, which nobody could prove
+    POLICY_TIGHTENED = "lease.policy_tightened"  # it would not be granted any more by the deploy set in force
+    POLICY_LOOSENED = "lease.policy_loosened"  # it would be, again
     PLAN_REGISTERED = "plan.registered"
     PLAN_CONFIRMED = "plan.confirmed"
     PLAN_REJECTED = "plan.rejected"
@@ -63,6 +65,10 @@ class EventType(StrEnum):
     RETENTION_DELETED = "retention.deleted"  # rows of what has long been over; the trail stays
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"
+    AUDIT_CHECKPOINT = "audit.checkpoint"  # signed: what the broker vouches for so far
+    RECOVERY_ENTERED = "recovery.entered"  # a witness has seen more than the ledger has
+    RECOVERY_BEGUN = "recovery.release_begun"  # by the first of two people
+    RECOVERY_RELEASED = "recovery.released"
     DAEMON_STARTED = "daemon.started"
     DAEMON_STOPPED = "daemon.stopped"
 

@@ -41,6 +41,10 @@ _ACTIVITIES: Final[Mapping[str, int]] = MappingProxyType(
         EventType.DELEGATION_GIVEN: _CREATE,
         EventType.SUSPENDED: _CREATE,
         EventType.ACCESS_REVIEW_SIGNED_OFF: _CREATE,
+        EventType.AUDIT_CHECKPOINT: _CREATE,
+        EventType.RECOVERY_ENTERED: _CREATE,
+        EventType.RECOVERY_BEGUN: _UPDATE,
+        EventType.RECOVERY_RELEASED: _DELETE,
         EventType.TEXTS_READ: _READ,
         EventType.TEXTS_ERASED: _DELETE,
         EventType.RETENTION_DELETED: _DELETE,
@@ -77,6 +81,7 @@ _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
         EventType.ESCALATION_DETECTED: _HIGH,
         EventType.LEASE_STUCK: _CRITICAL,
         EventType.SUSPENSION_TAMPERED: _CRITICAL,
+        EventType.RECOVERY_ENTERED: _CRITICAL,
     }
 )
 _FAILED = frozenset(

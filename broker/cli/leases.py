@@ -8,6 +8,7 @@ from datetime import timedelta
 import click
 
 from broker.cli.connection import run
+from broker.cli.lease_review import review
 from broker.cli.leases_forget import forget
 from broker.cli.output import clock, format_option, lease_state, print_json, print_record, table, to_json
 from broker.cli.task import wait_option
@@ -17,7 +18,10 @@ from broker.clock import SystemClock
 
 @click.group()
 def leases() -> None:
-    """Your leases: what you hold, held, and what became of it."""
+    """Your leases: what you hold, held, and what became of it. For operators: those of all agents, reviewed."""
+
+
+leases.add_command(review)
 
 
 @leases.command("list")

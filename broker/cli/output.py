@@ -123,7 +123,10 @@ def lease_state(lease: Lease, now: datetime) -> str:
     end = clock(lease.expire_time, now)
     match lease.state:
         case "ACTIVE":
-            return f"ACTIVE until {end} at the latest"
+            tightened = (
+                "" if lease.policy_tightened is None else "; by the rules in force it would not be granted any more"
+            )
+            return f"ACTIVE until {end} at the latest{tightened}"
         case "REVOKING" if lease.only_time_ends_it:
             return f"REVOKING until {end}: only time ends this credential ({lease.contract_class})"
         case "REVOKING":

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from dataclasses import dataclass
 from datetime import timedelta
 
 import click
 
 from broker.cli.connection import run
 from broker.cli.output import format_option, lease_state, note, print_json, print_record, span
-from broker.cli.values import Span, Text
+from broker.cli.values import Span, Text, TokenFile
 from broker.client import AsyncClient, Completion
 from broker.client.report import parse_report
 from broker.clock import SystemClock
+from broker.secret import Secret
 
 wait_option = click.option(
     "--wait",
@@ -36,6 +38,13 @@ def task() -> None:
 @click.option("--ticket", default="", help="The ticket it belongs to.")
 @click.option("--sponsor", default="", help="The human on whose behalf it runs.")
 @click.option("--type", "task_type", default="", metavar="WORD", help="What kind of work it is; policies may ask.")
+@click.option(
+    "--on-behalf-of-token",
+    "token",
+    type=TokenFile(),
+    metavar="FILE",
+    help="With the ID token of the human it acts for (-: standard input), and the --request-id of `broker task nonce`.",
+)
 @click.option("--request-id", default="", help="The same id and content again: the same task.")
 @format_option("text", "json", "env")
 def start(
@@ -45,10 +54,13 @@ def start(
     ticket: str,
     sponsor: str,
     task_type: str,
+    token: Secret | None,
     request_id: str,
     form: str,
 ) -> None:
     """Start a task. It goes on until `broker task complete`, or its deadline."""
+    if token is not None and not request_id:
+        raise click.UsageError("--on-behalf-of-token needs --request-id: the token is of a login for exactly that one.")
     facts = run(
         lambda client: client.start_task(
             purpose,
@@ -57,10 +69,36 @@ def start(
             ticket=ticket,
             sponsor=sponsor,
             task_type=task_type,
+            on_behalf_of_token=token,
             request_id=request_id,
         )
     )
     print_record(facts, form, "BROKER_TASK")
+
+
+@task.command()
+@click.option("--request-id", default="", help="Of the task that will be started; default: a new one.")
+@format_option("text", "json", "env")
+def nonce(request_id: str, form: str) -> None:
+    """Tell the nonce with which a person logs in, so that you act for them in one task.
+
+    They log in at their provider with it, for the audience that the broker's operators chose for this; the ID token
+    goes to `broker task start --on-behalf-of-token FILE --request-id ID`. It is good for that one task.
+    """
+
+    async def ask(client: AsyncClient) -> TaskNonce:
+        named = request_id or client.new_id()
+        return TaskNonce(named, await client.task_nonce(named))
+
+    print_record(run(ask), form, "BROKER_TASK")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskNonce:
+    """What a person logs in with, and for which task."""
+
+    request_id: str
+    nonce: str
 
 
 @task.command()

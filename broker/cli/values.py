@@ -13,6 +13,7 @@ import click
 from broker.client.spans import parse_span
 from broker.clock import SystemClock
 from broker.errors import InvalidInput
+from broker.secret import Secret
 
 # More than a whole request may have; what is read beyond is not wanted.
 _MOST_BYTES = 64 * 1024
@@ -90,6 +91,23 @@ class Text(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
         if len(data) > _MOST_BYTES:
             self.fail(f"{value[1:]} has more than {_MOST_BYTES} bytes.", param, ctx)
         return text
+
+
+class TokenFile(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
+    """A file that holds one token, on one line; ``-`` is standard input. What it holds is never told."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Secret:
+        """The token."""
+        if isinstance(value, Secret):
+            return value
+        if value != "-" and not Path(str(value)).exists():
+            self.fail(f"{value} does not exist.", param, ctx)
+        token = Text().convert(f"@{value}", param, ctx).strip()
+        if not token or any(each.isspace() for each in token):
+            self.fail(f"{value} does not hold one token.", param, ctx)
+        return Secret(token)
 
 
 class Pair(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click

@@ -14,6 +14,7 @@ from typing import Self
 
 from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import broker_service_pb2 as pb
+from broker.approval.intent_digest import task_nonce
 from broker.audit.report import TaskReport
 from broker.client import read
 from broker.client.approval import ApprovalNeeded, approved, look, refuse_sealed
@@ -41,6 +42,7 @@ from broker.client.watch import watch, watch_requests
 from broker.errors import BrokerError, InvalidInput, NotReady, Reason
 from broker.lease.sealing import Recipient
 from broker.scope.request import AccessRequest as Asked
+from broker.secret import Secret
 
 # Deadlines in seconds. Issuing waits for an upstream; ending waits as long as it was asked to, and this.
 ISSUE_SECONDS = 30.0
@@ -105,6 +107,7 @@ class AsyncClient(PipelineCalls):
         ticket: str = "",
         sponsor: str = "",
         task_type: str = "",
+        on_behalf_of_token: Secret | None = None,
         hold: bool = False,
         grace: timedelta | str = timedelta(seconds=10),
         wait: timedelta = DEFAULT_WAIT,
@@ -113,12 +116,20 @@ class AsyncClient(PipelineCalls):
         """A task for an ``async with`` block: started on entry, completed on exit, whatever happened inside.
 
         ``participants`` are SPIFFE IDs of other agents that may request under it; ``task_type`` is a word for the kind
-        of work that policies know. With ``hold`` the
+        of work that policies know. ``on_behalf_of_token`` is the ID token of the human it acts for, who
+        logged in with the nonce of :meth:`task_nonce` for the same ``request_id``. With ``hold`` the
         task ends ``grace`` after this process has gone, however it went. On exit the broker is given
         ``wait`` to prove every lease's end; see :attr:`Task.outcome` for what it could not prove yet.
         """
         request = _start_request(
-            request_id or self.new_id(), purpose, participants, max_duration, ticket, sponsor, task_type
+            request_id or self.new_id(),
+            purpose,
+            participants,
+            max_duration,
+            ticket,
+            sponsor,
+            task_type,
+            on_behalf_of_token,
         )
         return Task(self, request, grace=grace if hold else None, wait=wait)
 
@@ -131,13 +142,25 @@ class AsyncClient(PipelineCalls):
         ticket: str = "",
         sponsor: str = "",
         task_type: str = "",
+        on_behalf_of_token: Secret | None = None,
         request_id: str = "",
     ) -> TaskFacts:
         """Start a task that somebody else will complete, or its deadline. See :meth:`task` for the usual way."""
         request = _start_request(
-            request_id or self.new_id(), purpose, participants, max_duration, ticket, sponsor, task_type
+            request_id or self.new_id(),
+            purpose,
+            participants,
+            max_duration,
+            ticket,
+            sponsor,
+            task_type,
+            on_behalf_of_token,
         )
         return await self.start(request)
+
+    async def task_nonce(self, request_id: str) -> str:
+        """The nonce with which a person logs in so that we act for them in the task of this ``request_id``."""
+        return task_nonce((await self.whoami()).spiffe_id, request_id)
 
     async def start(self, request: pb.StartTaskRequest) -> TaskFacts:
         """Send one StartTask; the same message again is the same task."""
@@ -310,6 +333,7 @@ def _start_request(
     ticket: str,
     sponsor: str,
     task_type: str,
+    on_behalf_of_token: Secret | None,
 ) -> pb.StartTaskRequest:
     return pb.StartTaskRequest(
         request_id=request_id,
@@ -319,6 +343,7 @@ def _start_request(
         ticket=ticket,
         sponsor=sponsor,
         task_type=task_type,
+        on_behalf_of_token="" if on_behalf_of_token is None else on_behalf_of_token.reveal(),
     )
 
 

@@ -90,6 +90,15 @@ class ScopeTemplate:
 
 
 @dataclass(frozen=True, slots=True)
+class Human:
+    """A person, as their identity provider names them."""
+
+    issuer: str
+    subject: str
+    display_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskFacts:
     """A task as the broker knows it (``Task``)."""
 
@@ -106,11 +115,23 @@ class TaskFacts:
     end_time: datetime | None
     hold_grace: timedelta | None
     task_type: str  # what kind of work it is, as its creator said
+    on_behalf_of: Human | None = None  # the human it acts for, as that person's own token proved
 
     @property
     def is_open(self) -> bool:
         """Whether credentials can be requested under it."""
         return self.state == "OPEN"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTightened:
+    """What the rules in force make of a lease that was granted by others."""
+
+    outcome: str  # "DENY", "NEEDS_APPROVAL" or "UNKNOWN"
+    policies: tuple[str, ...]  # that decide now
+    why: str
+    policy_digest: str
+    review_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +167,8 @@ class Lease:
     plan_id: str = ""  # the plan that it, or the lease it is a part of, was granted by
     parent_lease_id: str = ""  # the lease that it is a part of, and ends with
     delegation_id: str = ""  # by which it is
+    access_request_id: str = ""  # the one that people approved it by; empty where nobody had to
+    policy_tightened: PolicyTightened | None = None  # why it would not be granted any more; None: it would
 
     @property
     def may_be_alive(self) -> bool:

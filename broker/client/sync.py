@@ -171,6 +171,7 @@ class Client(Bridge[AsyncClient]):
     templates = blocking(AsyncClient.templates)
     task = opening(AsyncClient.task)
     start_task = blocking(AsyncClient.start_task)
+    task_nonce = blocking(AsyncClient.task_nonce)
     get_task = blocking(AsyncClient.get_task)
     complete_task = blocking(AsyncClient.complete_task)
     request = blocking(AsyncClient.request)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -20,6 +20,7 @@ from broker.deployfiles.signed import overtaken
 from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.files import Problems
+from broker.identity.behalf import is_enabled
 from broker.ports import Clock, DeploySet, LeaseStore, Signed
 from broker.scope.canonical import JsonValue
 
@@ -35,6 +36,7 @@ class Reloader:
     def __init__(
         self, files: DeployFiles, pool: ConnectorPool, store: LeaseStore, clock: Clock, tenant: str, result: Path
     ) -> None:
+
         self._files = files
         self._pool = pool
         self._store = store
@@ -42,6 +44,8 @@ class Reloader:
         self._tenant = tenant
         self._result = result
         self._generation = 0
+        # Told of each set that comes into force, the first one included. It returns at once.
+        self.on_change: Callable[[], None] = lambda: None
         # One after the other: of two sets the later one stays.
         self._reloading = asyncio.Lock()
 
@@ -102,6 +106,13 @@ class Reloader:
         if ended:
             log.warning("leases of denied agents are being revoked", attempts=ended)
 
+    async def end_for_disabled(self) -> None:
+        """End the leases of tasks that act for who is disabled, or not in people.yaml. Again and again, as above."""
+        people, now = self._files.current.people, self._clock.now()
+        ended = await self._store.end_on_behalf_of(self._tenant, lambda human: is_enabled(human, people, now), now)
+        if ended:
+            log.warning("leases of tasks for disabled people are being revoked", attempts=ended)
+
     async def _accept(self, deploy: DeploySet) -> None:
         """Have a signed set remembered before it is in force. Raises Problems for one that a newer one overtook."""
         if deploy.signed is None:
@@ -126,6 +137,8 @@ class Reloader:
         await self._ready_for_quotas(deploy)
         await self.end_unregistered()
         await self.end_denied()
+        await self.end_for_disabled()
+        self.on_change()
         self._tell(ok=True, digest=deploy.digest, problems=[])
         log.info(
             "deploy set in force",

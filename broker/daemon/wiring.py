@@ -20,10 +20,13 @@ from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_leases import LeaseRpcs
 from broker.api.admin_operator import OperatorRpcs
+from broker.api.admin_recovery import RecoveryRpcs
+from broker.api.admin_reviews import ReviewRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.admin_texts import TextRpcs
 from broker.api.agents import AgentService
+from broker.api.automation import AutomationEntrance
 from broker.api.bearer import Metadata, refuse_token
 from broker.api.door import Door
 from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
@@ -40,6 +43,7 @@ from broker.daemon.notifying import Notifier
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
+from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
@@ -50,19 +54,23 @@ from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.escalation import Watch
 from broker.issuance.forgetting import ForgettingDesk
+from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
+from broker.issuance.id_tokens import IdTokens
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.plans import PlanDesk
+from broker.issuance.recovering import Recovering, RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.issuance.texts import TextDesk
+from broker.issuance.tightening import TighteningDesk
+from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock, KeyRing
-from broker.references import resolve
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
@@ -72,6 +80,8 @@ log = structlog.get_logger("brokerd")
 
 # A heartbeat older than this many ticks (and than 5 s) closes the gate.
 _MISSED_TICKS = 10
+# From a request's deploy set to its intent, at most: it is decided on a few times, and then waits for one commit.
+_DECIDING = timedelta(seconds=15)
 
 
 class Brokerd:
@@ -88,8 +98,8 @@ class Brokerd:
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
+        self._witnessing: Witnessing | None = None
         self._tampered: frozenset[str] = frozenset()
-        self._people = None if config.listen.admin is None else PeopleAdmitted(config, resolve)
         # What undoes each step of the start, the last one first.
         self._undo = contextlib.AsyncExitStack()
         tick = config.revocation.tick
@@ -114,11 +124,12 @@ class Brokerd:
         )
         if self._proxies is not None:
             self._undo.callback(self._proxies.close)
+        writer = self._rng.id()
         keys = FileKeyRing(config.keys.ledger)
         store = await SqliteStore.open(
             config.state.directory / "ledger.sqlite3",
             keys,
-            writer=self._rng.id(),
+            writer=writer,
             keeps_texts=config.audit.keep_texts,
         )
         self._store = store
@@ -127,6 +138,7 @@ class Brokerd:
         recovered = await store.recover(self._clock.now())
         if recovered:
             log.warning("attempts left due or unknown by the last run are being revoked", attempts=recovered)
+        await self._hold_against_witnesses(store, writer)
         self.reloader = Reloader(
             self._files, self._pool, store, self._clock, config.tenant, config.state.directory / "reload.json"
         )
@@ -146,22 +158,42 @@ class Brokerd:
             keep_texts=config.audit.keep_texts_for,
             keep_ended=None if config.retention is None else config.retention.leases,
         )
+        self._tightening = TighteningDesk(
+            store,
+            self._files,
+            self._pool.find,
+            self._revoker.kick,
+            self._metrics,
+            self._clock,
+            config.tenant,
+            straggling=config.limits.issue_timeout + _DECIDING,
+        )
+        self.reloader.on_change = self._tightening.changed
         await self.reloader.first()
+        self._people = None if config.people is None else PeopleAdmitted(config, config.people)
         reviews = config.access_reviews
         self._reviews = AccessReviewDesk(store, None if reviews is None else reviews.every)
-        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._clock, self._rng)
-        await self._tend_suspensions()
         if self._people is not None:
-            self._people.check_people(self._files.current.people)
+            self._undo.push_async_callback(self._people.close)
+            await self._people.start()
+            self._background("providers' keys", self._people.run())
+        # Nobody's, where nobody logs in: then nothing that takes a fresh login is done here.
+        self._id_tokens = IdTokens({}, HttpIssuerKeys({})) if self._people is None else self._people.tokens
+        self._fresh = FreshLogins(self._id_tokens, self._clock)
+        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._fresh, self._clock, self._rng)
+        await self._tend_suspensions()
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
         self._undo.push_async_callback(self._last_words)
         self._undo.push_async_callback(self._revoker.close)
         self._watch = Watch(store, self._files, self._metrics, self._clock, config.tenant, self._suspend)
         self._background("escalation", self._watch.run())
+        self._background("tightening", self._tightening.run())
         self._notifier = Notifier(config, store, self._clock, self._rng)
         if config.notify:
             await self._notifier.start()
             self._background("webhooks", self._notifier.run())
+        if self._witnessing is not None:
+            self._background("witnesses", self._witnessing.run())
         await self._upkeep.tick()
         await self._look_at_reviews()
         self._servers = self._doors(store, keys)
@@ -175,6 +207,11 @@ class Brokerd:
         if self._admin is not None:
             credentials = self._identity.tls.credentials(client_certificate=False)
             self.admin_port = self._admin.bind(str(config.listen.admin), credentials)
+        self.automation_port = None
+        if self._automation is not None:
+            self.automation_port = self._automation.bind(
+                str(config.listen.automation), self._identity.tls.credentials()
+            )
         self._operations = Operations(self._problems, self._warnings, self._scrape)
         self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
@@ -184,10 +221,21 @@ class Brokerd:
             await server.start()
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
 
+    async def _hold_against_witnesses(self, store: SqliteStore, writer: str) -> None:
+        """Before anything is served: a ledger that is behind what a witness has seen grants nothing."""
+        config, clock = self._config, self._clock
+        recovery = Recovering(store, self.gate, clock, self._rng, config.tenant)
+        await recovery.resume()
+        if (settings := config.audit.checkpoints) is not None:
+            witnessing = Witnessing(config, settings, store, recovery, self.gate, clock, self._rng, writer)
+            self._undo.push_async_callback(witnessing.close)
+            await witnessing.start()
+            self._witnessing = witnessing
+
     async def reload(self) -> None:
-        """On SIGHUP: take in the deploy set, and the operators' credentials."""
-        if self._people is not None:
-            self._people.reload()
+        """On SIGHUP: take in the deploy set, and the keys of checkpoints."""
+        if self._witnessing is not None:
+            self._witnessing.reload()
         await self.reloader.reload()
 
     async def abandon(self) -> None:
@@ -234,12 +282,14 @@ class Brokerd:
         """What the ledger and its export shall still hold, once nothing changes any more."""
         await self._finish(self._upkeep.summarise_refusals(every=True))
         await self._append(EventType.DAEMON_STOPPED, {})
+        if self._witnessing is not None:
+            await self._witnessing.finish()
         await self._finish(self._upkeep.export())
 
     # ------------------------------------------------------------------ parts
 
     def _every_server(self) -> list[AgentServer | AdminServer]:
-        return [*self._servers, *([self._admin] if self._admin is not None else [])]
+        return [*self._servers, *(each for each in (self._admin, self._automation) if each is not None)]
 
     def _doors(self, store: SqliteStore, keys: KeyRing) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
@@ -271,6 +321,7 @@ class Brokerd:
             self._rng,
             default_duration=limits.default_task_duration,
             max_duration=limits.max_task_duration,
+            proofs=None if self._people is None else self._id_tokens,
         )
         leases = LeaseDesk(store, kick, self._clock)
         requests = RequestDesk(store, self._clock)
@@ -289,19 +340,24 @@ class Brokerd:
         if self._proxies is not None:
             proxied = door(agents(self._proxies.identify))
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
-        self._admin = None
-        if self._people is not None:
+        self._admin = self._automation = None
+        rpcs = limits.max_concurrent_admin_rpcs
+        parts = (
+            OperatorRpcs(),
+            SuspensionRpcs(self._suspensions),
+            ReviewRpcs(self._tightening),
+            RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
+            ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
+            TextRpcs(TextDesk(store, self._clock)),
+            AccessReviewRpcs(self._reviews),
+            LeaseRpcs(ForgettingDesk(store)),
+        )
+        if config.listen.admin is not None and self._people is not None:
             people = door(self._people.entrance(self._files, self._clock))
-            rpcs = limits.max_concurrent_admin_rpcs
-            parts = (
-                OperatorRpcs(),
-                SuspensionRpcs(self._suspensions),
-                ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
-                TextRpcs(TextDesk(store, self._clock)),
-                AccessReviewRpcs(self._reviews),
-                LeaseRpcs(ForgettingDesk(store)),
-            )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
+        if config.listen.automation is not None:
+            entrance = AutomationEntrance(self._certified, self._files, self._clock, config.tenant)
+            self._automation = AdminServer(door(entrance), *parts, max_concurrent_rpcs=rpcs)
         return servers
 
     def _identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Peer:
@@ -325,10 +381,12 @@ class Brokerd:
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),
+            ("people", self.reloader.end_for_disabled, 2.0),
             ("suspensions", self._tend_suspensions, 1.0),
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
+            *self._witness_jobs(),
         )
         for name, job, seconds in jobs:
             self._scheduler.add_job(
@@ -341,6 +399,11 @@ class Brokerd:
                 misfire_grace_time=None,
             )
         self._scheduler.start()
+
+    def _witness_jobs(self) -> tuple[tuple[str, Callable[[], Any], float], ...]:
+        if self._witnessing is None:
+            return ()
+        return (("checkpoints", self._witnessing.tick, 1.0), ("unread", self._witnessing.ask_unread, 5.0))
 
     def _guarded(self, name: str, job: Callable[[], Any]) -> Callable[[], Any]:
         async def run() -> None:
@@ -380,7 +443,9 @@ class Brokerd:
 
     def _warnings(self) -> list[str]:
         proxies = self._proxies.alarms() if self._proxies is not None else ()
-        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies)]
+        people = self._people.alarms() if self._people is not None else ()
+        witnesses = self._witnessing.alarms() if self._witnessing is not None else ()
+        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
@@ -400,6 +465,10 @@ class Brokerd:
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(figures.audit_head, now),
             access_review_overdue=await self._reviews.overdue(self._config.tenant, now),
+            issuers={} if self._people is None else self._people.tallies(),
+            recovery=bool(self.gate.recovery),
+            witnesses=self._witnessing.tallies() if self._witnessing is not None else {},
+            unread=self.gate.unread,
         )
         return self._metrics.render(snapshot)
 

@@ -56,7 +56,7 @@ def check_hand_over(
             Reason.DELEGATION_TOO_DEEP,
             f"lease {delegation.lease_id} may not be handed on this often.",
             hint="Have whoever held it first hand it to that agent; operators bound chains by"
-            " limits.max_delegation_depth.",
+            " max_delegation_depth, of limits and of the template.",
             metadata={"leaseId": delegation.lease_id, "maxDepth": str(allowed_depth)},
         )
     _within(delegation, whole, part, compared)

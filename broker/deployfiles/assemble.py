@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import ValidationError
 
 from broker.deployfiles.agents import Entries, entries
 from broker.deployfiles.kinds import ACCOUNTS, GRANTS, ParameterSegment, references
-from broker.deployfiles.models import AgentFile, ConnectorsFile, PeopleFile, PersonEntry, TemplateFile
+from broker.deployfiles.models import AgentFile, ConnectorsFile, MayEntry, PeopleFile, PersonEntry, TemplateFile
 from broker.deployfiles.read import Read
 from broker.files import Model, Problem, Problems, validated
 from broker.files.document import Path
-from broker.identity.agent import Person
+from broker.identity.agent import May, Person
+from broker.identity.automation import Automation
+from broker.identity.spiffe_id import SpiffeId
 from broker.ports import ConnectorSpec
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.model import FromIdentity, Risk, ScopeTemplate
@@ -42,6 +44,7 @@ class Assembly:
         self._for_review = for_review
         self._people_known, self._connectors_known = people is not None, connectors is not None
         self.people: dict[str, Person] = self._people(people) if people else {}
+        self.automation = dict(self._automation(people)) if people else {}
         self.connectors: dict[str, ConnectorSpec] = _connectors(connectors.content) if connectors else {}
 
     def agents(self, files: Iterable[Read[AgentFile]]) -> Entries:
@@ -75,6 +78,19 @@ class Assembly:
                 message = f"is the same person as {other}: one issuer and subject, one entry"
                 self._problems.append(file.problem(("people", key), message))
         return {key: _person(entry) for key, entry in file.content.people.items()}
+
+    def _automation(self, file: Read[PeopleFile]) -> Iterator[tuple[SpiffeId, Automation]]:
+        seen: dict[str, str] = {}
+        for key, entry in file.content.automation.items():
+            at, owner = ("automation", key), self.people.get(entry.owner)
+            if (other := seen.setdefault(entry.spiffe_id, key)) != key:
+                self._problems.append(file.problem((*at, "spiffe_id"), f"is the same workload as {other}"))
+            if owner is None or owner.disabled:
+                why = "is not in people.yaml" if owner is None else "is disabled in people.yaml"
+                self._problems.append(file.problem((*at, "owner"), f"{entry.owner} {why}", "Name who answers for it."))
+                continue
+            spiffe_id = SpiffeId.parse(entry.spiffe_id)
+            yield spiffe_id, Automation(spiffe_id, owner, frozenset(entry.roles), entry.description, entry.until)
 
     def _owner(self, file: Read[AgentFile]) -> Person | None:
         key = file.content.owner
@@ -160,7 +176,11 @@ def _scope_template(
     entry: TemplateFile, grant: Model, parameters: Mapping[str, Parameter], resource: Parameter
 ) -> ScopeTemplate:
     # The grant as the kind normalised it, so that shorthand and long form have one digest.
-    written = {**entry.model_dump(mode="json"), "grant": grant.model_dump(mode="json")}
+    # Without what it says about leases that are out already: that is no part of what people agree to, or plans fix.
+    said = entry.model_dump(mode="json", exclude={"on_policy_change"})
+    if entry.max_delegation_depth is None:  # a template that says nothing of it keeps the digest it had
+        del said["max_delegation_depth"]
+    written = {**said, "grant": grant.model_dump(mode="json")}
     return ScopeTemplate(
         name=entry.name,
         description=entry.description,
@@ -181,6 +201,8 @@ def _scope_template(
             if spec.from_identity
         },
         risk=Risk(entry.sensitivity, entry.blast_radius, entry.reversibility, entry.change_type, entry.promoted),
+        on_policy_change=entry.on_policy_change,
+        max_delegation_depth=entry.max_delegation_depth,
     )
 
 
@@ -192,6 +214,16 @@ def _person(entry: PersonEntry) -> Person:
         email=entry.email,
         groups=frozenset(entry.groups),
         disabled=entry.disabled,
+        until=entry.until,
+        may=None if entry.may is None else _may(entry.may),
+    )
+
+
+def _may(entry: MayEntry) -> May:
+    return May(
+        access=frozenset(each.value for each in entry.access),
+        environments=frozenset(entry.environments),
+        templates=frozenset(entry.templates),
     )
 
 

@@ -8,13 +8,22 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from broker.deployfiles.instants import Instant
 from broker.deployfiles.kinds import ConnectorEntry
 from broker.errors import Unauthenticated
 from broker.files import Duration, Model
 from broker.identity.agent import Tier
+from broker.identity.operator import Role
 from broker.identity.pattern import MAX_LISTED, IdPattern, Matching, OneOf
 from broker.identity.spiffe_id import SpiffeId
-from broker.scope.model import MANDATORY_FIELDS, AccessClass, BlastRadius, Reversibility, Sensitivity
+from broker.scope.model import (
+    MANDATORY_FIELDS,
+    AccessClass,
+    BlastRadius,
+    OnPolicyChange,
+    Reversibility,
+    Sensitivity,
+)
 from broker.scope.parameters import (
     MAX_INTEGER,
     MAX_PATTERN,
@@ -144,6 +153,14 @@ class AgentFile(Model):
     )
 
 
+class MayEntry(Model):
+    """What agents may do on a person's behalf; the agent itself must be allowed it, too."""
+
+    access: list[Annotated[AccessClass, Field(strict=False)]] = Field(min_length=1)
+    environments: Words = Field(min_length=1)
+    templates: list[Slug] = Field(default_factory=list, description="Left out: whichever.")
+
+
 class PersonEntry(Model):
     """One human, named by (issuer, subject) as their identity provider does."""
 
@@ -151,14 +168,31 @@ class PersonEntry(Model):
     subject: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
     display_name: Annotated[str, Field(min_length=1, max_length=128)]
     email: Annotated[str, Field(max_length=254)] = ""
-    groups: Words = Field(default_factory=list)
+    groups: Words = Field(
+        default_factory=list, description="That this person may hold; the provider may be asked which of them it does."
+    )
     disabled: bool = False
+    until: Instant | None = Field(None, description="From then on as if disabled.")
+    may: MayEntry | None = Field(None, description="What agents may do on their behalf. Left out: nothing.")
+
+
+class AutomationEntry(Model):
+    """One workload of operators' own, by its X.509-SVID: it looks and stops, and never decides."""
+
+    spiffe_id: Annotated[str, AfterValidator(_spiffe_id)]
+    owner: Slug = Field(description="Who answers for it: a key of people.")
+    roles: Annotated[list[Annotated[Role, Field(strict=False)]], Field(min_length=1)]
+    description: Annotated[str, Field(max_length=128)] = ""
+    until: Instant | None = Field(None, description="From then on as if it were not there.")
 
 
 class PeopleFile(Model):
     """people.yaml."""
 
     people: dict[Slug, PersonEntry] = Field(min_length=1)
+    automation: dict[Slug, AutomationEntry] = Field(
+        default_factory=dict, description="Workloads that operate the broker, with listen.automation."
+    )
 
 
 # --------------------------------------------------------------------------- parameters
@@ -271,6 +305,13 @@ class TemplateFile(Model):
         "undeclared", description="What is changed: none, data, schema, config, code, infrastructure, ..."
     )
     promoted: bool = Field(False, description="Whether it has been promoted into production. Policies decide on it.")
+    on_policy_change: Annotated[OnPolicyChange, Field(strict=False)] = Field(
+        OnPolicyChange.REPORT,
+        description="What becomes of live leases that a new deploy set would not grant any more: reported, or revoked.",
+    )
+    max_delegation_depth: Annotated[int, Field(ge=0, le=16)] | None = Field(
+        None, description="How often in a row its leases are handed on, 0: never; at most what brokerd's limits say."
+    )
     requires: list[MandatoryField] = Field(default_factory=list, description="Fields agents must fill in.")
     parameters: dict[ParameterName, ParameterSpec] = Field(default_factory=dict)
     grant: dict[str, object] = Field(description="What the connector's kind needs to know.")

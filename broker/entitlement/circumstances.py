@@ -87,7 +87,9 @@ def _more(told: str, base: Trial, rules: Rules, looked_at: Collection[str]) -> I
     """``base`` on behalf of somebody, and at other times."""
     starts = [(told, base)]
     if "on_behalf_of" in looked_at:
-        people = sorted(key for key, person in rules.people.items() if not person.disabled)[:MOST_PEOPLE]
+        # Of those alone for whom agents may do something.
+        some = (key for key, person in rules.people.items() if person.enabled(base.now) and person.may is not None)
+        people = sorted(some)[:MOST_PEOPLE]
         behind = [(_and(told, f"on behalf of {key}"), _behind(base, key)) for key in people]
         starts += behind
         yield from behind

@@ -59,7 +59,7 @@ class Evaluation:
 
     def __init__(self, rules: Rules, now: datetime, seen: Seen) -> None:
         self._rules = rules
-        self._now = now
+        self.now = now
         self._tries: dict[str, Tries] = {
             name: tries(template, rules.policies, seen.get(name, {})) for name, template in rules.templates.items()
         }
@@ -86,7 +86,7 @@ class Evaluation:
         self, agent: str, template: ScopeTemplate, account: str, environment: str, filled: Filled, whole: bool
     ) -> Possible:
         best: Possible | None = None
-        trial = asking(agent, template, account, environment, filled, self._now)
+        trial = asking(agent, template, account, environment, filled, self.now)
         for condition, way in ways(trial, self._rules, template):
             this = _possible(agent, template, account, environment, tried(way, self._rules), condition, filled, whole)
             if best is None or this.width < best.width:

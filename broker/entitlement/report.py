@@ -91,7 +91,7 @@ def _agent(entry: Agent | AgentPattern, evaluation: Evaluation, usage: Usage) ->
         "tried_as": list(ids),
         "owner": owner.id,
         "owner_name": owner.display_name,
-        "owner_disabled": owner.disabled,
+        "owner_disabled": not owner.enabled(evaluation.now),
         "tier": entry.tier.value,
         "roles": sorted(entry.roles),
         "environments": sorted(entry.environments),

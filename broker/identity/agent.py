@@ -27,6 +27,15 @@ class Tier(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class May:
+    """What a person may have done for them by agents that act on their behalf."""
+
+    access: frozenset[str]  # classes: read, write, ...
+    environments: frozenset[str]
+    templates: frozenset[str] = frozenset()  # none: whichever
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """A human, named by (issuer, subject); e-mail is for display only."""
 
@@ -36,6 +45,12 @@ class Person:
     email: str = ""
     groups: frozenset[str] = frozenset()
     disabled: bool = False
+    until: datetime | None = None  # from then on as if disabled
+    may: May | None = None  # None: nothing is done on their behalf
+
+    def enabled(self, now: datetime) -> bool:
+        """Whether this person counts for anything now."""
+        return not self.disabled and (self.until is None or now < self.until)
 
     @property
     def id(self) -> str:

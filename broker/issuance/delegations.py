@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from broker.delegation.delegation import Delegation
@@ -78,7 +78,7 @@ class DelegationDesk:
                 compared=narrowings(template),
                 created_at=caller.now,
                 expires_at=None if order.ttl is None else caller.now + order.ttl,
-                limits=self._limits,
+                limits=_within_template(self._limits, template),
             )
         )
 
@@ -106,6 +106,12 @@ def _template(caller: Caller, lease: Lease) -> ScopeTemplate:
             metadata={"template": lease.template},
         )
     return template
+
+
+def _within_template(limits: TaskLimits, template: ScopeTemplate) -> TaskLimits:
+    """A template may allow fewer hand-overs than hold for all, never more."""
+    depth = limits.delegation_depth if template.max_delegation_depth is None else template.max_delegation_depth
+    return replace(limits, delegation_depth=min(depth, limits.delegation_depth))
 
 
 def _parameters(template: ScopeTemplate, lease: Lease, narrower: Mapping[str, str]) -> Mapping[str, str]:

@@ -25,6 +25,7 @@ from broker.errors import (
     Reason,
     UpstreamFailed,
 )
+from broker.identity.behalf import check_within
 from broker.issuance.caller import Caller
 from broker.issuance.citations import cite
 from broker.issuance.filing import DENIED_COOL_DOWN, filing_of
@@ -41,7 +42,7 @@ from broker.lease.deadlines import CONFIRM_WITHIN
 from broker.lease.fingerprint import fingerprints
 from broker.lease.machine import Event
 from broker.policy.decision import Decision, Effect
-from broker.policy.facts import RequestFacts, Situation
+from broker.policy.facts import RequestFacts, Situation, wanted
 from broker.policy.shadow import ShadowVerdict
 from broker.policy.tools import check_tool
 from broker.ports import (
@@ -235,6 +236,7 @@ class Issuer:
         connector = self._connectors(template.connector)
         if connector is None:
             raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
+        check_within(situation.on_behalf_of, wanted(scope))
         within_contract(scope, connector.contract)
         contract_class = connector.contract.cls
         facts = RequestFacts(caller.agent, request, scope, contract_class, caller.now, caller.peer.delivery, situation)
@@ -384,6 +386,8 @@ class Issuer:
         except BaseException:
             self._kick(intent.scope.connector)
             raise
+        if intent.redeems is not None:
+            lease = replace(lease, access_request_id=intent.redeems.access_request_id)
         key = intent.request.recipient_public_key
         return Grant(admitted.decision, lease, issued.credential, recipient_public_key=key)
 

@@ -11,7 +11,7 @@ from broker.policy.facts import RequestFacts, Situation
 from broker.policy.recorded import known
 from broker.policy.shadow import ShadowVerdict
 from broker.scope.canonical import JsonValue
-from broker.scope.model import Scope
+from broker.scope.model import OnPolicyChange, Scope
 from broker.scope.request import AccessRequest, text_digest
 
 
@@ -23,7 +23,16 @@ def shadow_told(shadow: ShadowVerdict | None) -> dict[str, JsonValue]:
 def decided_on(caller: Caller, scope: Scope, situation: Situation) -> dict[str, JsonValue]:
     """What policy saw beyond what was asked: with it, the decision can be made again (broker/policy/recorded.py)."""
     looked_at = caller.deploy.policies.reads[scope.access]
-    return {"ttl_ms": scope.ttl // timedelta(milliseconds=1), "situation": known(situation, looked_at)}
+    told: dict[str, JsonValue] = {
+        "ttl_ms": scope.ttl // timedelta(milliseconds=1),
+        "situation": known(situation, looked_at),
+    }
+    if situation.on_behalf_of is not None:
+        told["on_behalf_of"] = situation.on_behalf_of.id
+    on_change = caller.deploy.templates[scope.template].on_policy_change
+    if on_change is not OnPolicyChange.REPORT:  # said here, too, for when the template is gone
+        told["on_policy_change"] = on_change.value
+    return told
 
 
 def what_was_asked(facts: RequestFacts) -> dict[str, JsonValue]:

@@ -10,6 +10,8 @@ import contextlib
 from dataclasses import replace
 
 from broker.errors import BrokerError, NotFound
+from broker.identity.behalf import person_behind
+from broker.issuance.behind import Humans
 from broker.issuance.caller import Caller
 from broker.issuance.citations import Citations
 from broker.policy.facts import Situation
@@ -25,15 +27,21 @@ class Situations:
     def __init__(self, store: Ledger) -> None:
         self._store = store
         self._citations = Citations(store)
+        self._behind = Humans(store)
 
     async def read(self, caller: Caller, request: AccessRequest) -> Situation:
         """The situation of ``request`` at ``caller.now``.
 
-        Raises what a citation that does not cover it is refused with, and Tampered where the ledger is not to be
-        believed.
+        Raises what a citation that does not cover it is refused with, Denied (ON_BEHALF_OF_NOBODY) where its task acts
+        for somebody who may have nothing done any more, and Tampered where the ledger is not to be believed.
         """
         looked_at = _looked_at(caller, request)
         cited = await self._citations.situation(caller, request)
+        human = await self._behind.human(caller, request.task_id)
+        if human is not None:
+            cited = replace(
+                cited, on_behalf_of=person_behind(human.issuer, human.subject, caller.deploy.people, caller.now)
+            )
         situation = await self._look(caller, request, looked_at, cited)
         if caller.deploy.shadow is not None and request.template in caller.deploy.templates:
             more = caller.deploy.shadow.reads(caller.deploy.templates[request.template].access) - looked_at

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from broker.audit.report import TaskReport
 from broker.errors import Denied, InvalidInput, NotFound, Reason, WrongState
 from broker.identity.spiffe_id import SpiffeId
+from broker.issuance.behalf import Proofs, behind
 from broker.issuance.caller import Caller
 from broker.issuance.gate import Gate
 from broker.issuance.stopped import check_suspended
@@ -17,6 +18,7 @@ from broker.issuance.waiting import only_time_ends, until
 from broker.lease.machine import TERMINAL
 from broker.ports import Clock, EndCause, Lease, LeaseStore, NewTask, Rng, Task, TaskState
 from broker.scope.canonical import canonical_json
+from broker.secret import Secret
 
 TASK_PREFIX = "task-"
 DEFAULT_GRACE = timedelta(seconds=10)
@@ -33,11 +35,13 @@ class TaskOrder:
     ticket: str
     sponsor: str
     task_type: str = ""
+    on_behalf_of_token: Secret | None = None  # the ID token of whom it acts for
 
-    def digest(self) -> str:
-        """SHA-256 (hex) of everything said, for idempotency."""
+    def digest(self, human: str = "") -> str:
+        """SHA-256 (hex) of everything said, for idempotency; ``human`` is whom the token proved."""
         # Only where it was said: an order of before there were types has the digest it had.
         typed = {"task_type": self.task_type} if self.task_type else {}
+        typed |= {"on_behalf_of": human} if human else {}
         return hashlib.sha256(
             canonical_json(
                 {
@@ -76,7 +80,9 @@ class TaskDesk:
         *,
         default_duration: timedelta,
         max_duration: timedelta,
+        proofs: Proofs | None = None,
     ) -> None:
+        """``proofs`` verifies for whom a task acts; None: that is not taken."""
         self._store = store
         self._kick = kick
         self._gate = gate
@@ -84,6 +90,7 @@ class TaskDesk:
         self._rng = rng
         self._default = default_duration
         self._max = max_duration
+        self._proofs = proofs
 
     async def start(self, caller: Caller, order: TaskOrder) -> Task:
         """A new task, or the one that this request id already started."""
@@ -97,12 +104,15 @@ class TaskDesk:
                 hint="Ask for a shorter task, or leave max_duration out.",
                 metadata={"field": "max_duration"},
             )
+        token = order.on_behalf_of_token
+        acts_for = None if token is None else behind(caller, order.request_id, token, self._proofs)
+        human = None if acts_for is None else acts_for.human
         return await self._store.start_task(
             NewTask(
                 tenant=caller.tenant,
                 id=TASK_PREFIX + self._rng.id(),
                 request_id=order.request_id,
-                request_digest=order.digest(),
+                request_digest=order.digest("" if human is None else human.id),
                 creator=caller.id,
                 participants=_participants(caller, order.participants),
                 purpose=order.purpose,
@@ -112,6 +122,8 @@ class TaskDesk:
                 deadline=caller.now + duration,
                 max_open=caller.agent.quotas.open_tasks,
                 task_type=order.task_type,
+                on_behalf_of=human,
+                id_token="" if acts_for is None else acts_for.token,
             )
         )
 

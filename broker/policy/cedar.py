@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -25,9 +25,10 @@ from broker.errors import InvalidInput, Reason
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts
 from broker.policy.gates import gate_problem, opening, through_gates
-from broker.policy.mentions import Mention, compared, mentions
-from broker.policy.question import CIRCUMSTANCES, Parties, Told, entities, parties, question
+from broker.policy.mentions import Mention, compared_texts, mentions
+from broker.policy.question import CIRCUMSTANCES, Parties, Told, compared, entities, parties, question
 from broker.policy.reads import attributes_read, policies_about, reads_by_access, without_circumstances
+from broker.policy.slicing import cut
 from broker.policy.statements import Statement, named_line, statements, syntax_line
 from broker.scope.model import AccessClass
 
@@ -80,7 +81,7 @@ class PolicySet:
         self.mentions = named  # what the policies call by name, for whoever knows whether it is there
         read = attributes_read(policies, CIRCUMSTANCES)
         self.attributes = read  # every attribute that a policy names, of whatever
-        self.compared = compared(policies.values())  # and the texts that it is compared with
+        self.compared = compared_texts(policies.values())  # and the texts that it is compared with
         self._told = tuple((name, tell) for name, tell in CIRCUMSTANCES.items() if name in read)
         self._names = tuple(name for name, _ in self._told)
         # The circumstances that a policy looks at, by access class: nobody needs to find out about the others.
@@ -96,7 +97,7 @@ class PolicySet:
         self._gates = {name: approval for name, policy in policies.items() if (approval := opening(policy))}
         self._size = len(policies)
         # By access class, so that a read pays nothing for the policies about changes.
-        self._policies = {access.value: _parsed(policies_about(policies, access)) for access in AccessClass}
+        self._policies = {access.value: _Sliced(policies_about(policies, access)) for access in AccessClass}
         self._entities = lru_cache(maxsize=_KEPT)(self._parse_entities)
         self._answer = lru_cache(maxsize=_ANSWERS)(self._ask)
 
@@ -137,32 +138,49 @@ class PolicySet:
         situation = facts.situation
 
         def ask(held: frozenset[str]) -> Decision:
-            return self._once(replace(facts, situation=replace(situation, approvals=held)))
+            return self._once(replace(facts, situation=replace(situation, approvals=held)), again=True)
 
         decision = through_gates(first, situation.approvals, self._gates, ask)
         return decision if decision is first else replace(decision, explanations=self._explain(decision.policies))
 
-    def _once(self, facts: RequestFacts) -> Decision:
-        """One evaluation: ALLOW or DENY, from memory where the same was asked before."""
+    def _once(self, facts: RequestFacts, *, again: bool = False) -> Decision:
+        """One evaluation: ALLOW or DENY, from memory where the same was asked before.
+
+        ``again``: the same was just asked with other approvals.
+        """
         # Parameters that no policy reads would only keep two equal questions from being seen as one.
         return self._answer(
             parties(facts, with_parameters=self._tells_parameters, with_behind=self._tells_behind),
             tuple(tell(facts) for _, tell in self._told),
+            again,
         )
 
-    def _ask(self, who: Parties, circumstances: tuple[Told, ...]) -> Decision:
+    def _ask(self, who: Parties, circumstances: tuple[Told, ...], again: bool) -> Decision:
         asked = question(who, dict(zip(self._names, circumstances, strict=True)))
         try:
-            answer = cedarpy.is_authorized(asked, self._policies[who.access], self._entities(who), schema=self._schema)
+            entities = self._entities(who)
+            first, *others = self._policies[who.access].about(who)
+            # Held against the schema once: it is the same for the others, and again but for the names of approvals.
+            answers = [cedarpy.is_authorized(asked, first, entities, schema=None if again else self._schema)]
+            answers += [cedarpy.is_authorized(asked, policies, entities) for policies in others]
         except ValueError as error:  # entities that are not of the schema
             return self._denied((), (str(error),))
-        policies = tuple(sorted(answer.diagnostics.reasons))
-        errors = tuple(sorted(answer.diagnostics.errors))
-        if answer.decision is cedarpy.Decision.Allow and not errors:
-            return Decision(Effect.ALLOW, policies, self._explain(policies), (), self._digest)
-        if answer.decision is cedarpy.Decision.Deny:
-            return self._denied(policies, errors)
-        return self._denied((), errors or ("the engine gave no decision",))
+        return self._decided(answers)
+
+    def _decided(self, answers: Sequence[cedarpy.AuthzResult]) -> Decision:
+        """One decision on one request of what its slices say: a forbid of any, else a permit of any, else a deny."""
+        errors = tuple(sorted({error for each in answers for error in each.diagnostics.errors}))
+        if any(each.decision not in (cedarpy.Decision.Allow, cedarpy.Decision.Deny) for each in answers):
+            return self._denied((), errors or ("the engine gave no decision",))
+        forbids, permits = (
+            tuple(sorted(name for each in answers if each.decision is said for name in each.diagnostics.reasons))
+            for said in (cedarpy.Decision.Deny, cedarpy.Decision.Allow)
+        )
+        if forbids or not permits:
+            return self._denied(forbids, errors)
+        if errors:
+            return self._denied((), errors)
+        return Decision(Effect.ALLOW, permits, self._explain(permits), (), self._digest)
 
     def _denied(self, policies: tuple[str, ...], errors: tuple[str, ...]) -> Decision:
         explanations = self._explain(policies)
@@ -175,6 +193,24 @@ class PolicySet:
 
     def _parse_entities(self, who: Parties) -> cedarpy.Entities:
         return cedarpy.Entities.from_json_str(entities(who), self._schema)
+
+
+class _Sliced:
+    """The policies about one class of access, cut (:mod:`broker.policy.slicing`), each part parsed."""
+
+    def __init__(self, policies: Mapping[str, Mapping[str, Any]]) -> None:
+        slices = cut(policies)
+        self._always = _parsed(slices.always)
+        self._by = tuple(
+            (what, {literal: _parsed(found) for literal, found in by.items()}) for what, by in slices.by.items()
+        )
+
+    def about(self, who: Parties) -> Iterator[cedarpy.PolicySet]:
+        """Those that can have a say in what ``who`` asks, in parts."""
+        yield self._always
+        for what, by in self._by:
+            if (found := by.get(compared(who, what))) is not None:
+                yield found
 
 
 class _Reader:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker.identity.agent import Agent, Delivery, Person
+from broker.identity.behalf import Wanted
 from broker.scope.model import Scope
 from broker.scope.request import AccessRequest
 
@@ -28,6 +29,11 @@ class Situation:
 
 
 NOTHING_KNOWN = Situation()
+
+
+def wanted(scope: Scope) -> Wanted:
+    """What ``scope`` is to whoever it is wanted for."""
+    return Wanted(scope.template, scope.environment, scope.access.value)
 
 
 @dataclass(frozen=True, slots=True)

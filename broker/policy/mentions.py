@@ -78,7 +78,7 @@ def _compared(node: Any) -> Iterator[tuple[Kind, str]]:
             yield from _compared(operand)
 
 
-def compared(policies: Iterable[Mapping[str, Any]]) -> Mapping[str, tuple[str, ...]]:
+def compared_texts(policies: Iterable[Mapping[str, Any]]) -> Mapping[str, tuple[str, ...]]:
     """By attribute, of whatever: the texts that policies compare it with, or begin a ``like`` with; sorted.
 
     For whoever tries out what a rule about such a text says.

@@ -104,6 +104,25 @@ def entities(who: Parties) -> str:
     )
 
 
+def compared(who: Parties, what: tuple[str, str]) -> str:
+    """The one text that ``who`` has of ``what`` (``SINGLE`` in slicing.py), as :func:`entities` tells it."""
+    return _SINGLE[what](who)
+
+
+_SINGLE: Mapping[tuple[str, str], Callable[[Parties], str]] = {
+    ("resource", "template"): lambda who: who.template,
+    ("resource", "connector"): lambda who: who.connector,
+    ("resource", "account"): lambda who: who.account,
+    ("resource", "environment"): lambda who: who.environment,
+    ("resource", "name"): lambda who: who.name,
+    ("resource", "contract_class"): lambda who: who.contract_class,
+    ("principal", ""): lambda who: str(who.agent.spiffe_id),
+    ("principal", "entry"): lambda who: who.agent.principal,
+    ("principal", "trust_domain"): lambda who: who.agent.spiffe_id.trust_domain,
+    ("principal", "path"): lambda who: who.agent.spiffe_id.path,
+    ("principal", "tier"): lambda who: who.agent.tier.value,
+}
+
 # A circumstance as it is told; None is not told at all. Hashable, because it is part of what an answer is kept by.
 Told = str | int | bool | tuple[str, ...] | Person | None
 Circumstance = Callable[[RequestFacts], Told]

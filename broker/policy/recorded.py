@@ -65,8 +65,11 @@ def _json(value: Any) -> JsonValue:
     return value if value is None or isinstance(value, (str, int)) else f"{value.issuer}#{value.subject}"
 
 
-def made_again(decision: Recorded, rules: Rules) -> Outcome:
-    """What ``rules`` say to the same request. Raises :class:`Unknown` where the record does not say enough."""
+def made_again(decision: Recorded, rules: Rules, present: Mapping[str, Any] | None = None) -> Outcome:
+    """What ``rules`` say to the same request. Raises :class:`Unknown` where the record does not say enough.
+
+    ``present``: fields of the situation as they are now, in the form of :func:`known`, for what nobody looked at then.
+    """
     facts = decision.facts
     try:
         template = rules.templates.get(facts["template"])
@@ -82,19 +85,21 @@ def made_again(decision: Recorded, rules: Rules) -> Outcome:
             **{name: facts.get(name, "") for name in _CLAIMS},
             **{name: _SAID for name in _PRESENT if facts.get(f"{name}_sha256")},
         )
-        supposed = _situation(facts["situation"], looked_at, rules)
+        situation = {**(present or {}), **facts["situation"]}
+        supposed = _situation(situation, looked_at, rules, facts.get("on_behalf_of", ""))
         trial = Trial(decision.agent, request, decision.at, Delivery(facts["delivery"]), supposed)
     except KeyError as missing:
         raise Unknown(f"the record does not say {missing.args[0]}") from None
     return tried(trial, rules)
 
 
-def _situation(recorded: Mapping[str, Any], looked_at: Collection[str], rules: Rules) -> Supposed:
+def _situation(recorded: Mapping[str, Any], looked_at: Collection[str], rules: Rules, human: str) -> Supposed:
+    """``human``: whom the task acts for, which is recorded whether or not a policy looks at it."""
     fields = {_SITUATION[name] for name in looked_at if name in _SITUATION}
     # Nobody but people adds approvals to a request, so a decision made without looking at them was made without any.
     said = {"approvals": [], **recorded}
     values = {field: said[field] for field in fields}
-    behind = values.pop("on_behalf_of", None)
+    behind = values.pop("on_behalf_of", None) or human
     for field, kind in (("approvals", frozenset), ("active_grants", frozenset), ("delegators", tuple)):
         if field in values:
             values[field] = kind(values[field])

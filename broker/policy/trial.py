@@ -14,11 +14,12 @@ from typing import Any
 
 from broker.errors import BrokerError, Denied, NotFound, Reason
 from broker.identity.agent import Agent, Delivery, Peer, Person, Registry
+from broker.identity.behalf import check_within
 from broker.identity.denied import DenyList
 from broker.identity.spiffe_id import SpiffeId
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Effect
-from broker.policy.facts import NOTHING_KNOWN, RequestFacts, Situation
+from broker.policy.facts import NOTHING_KNOWN, RequestFacts, Situation, wanted
 from broker.policy.shadow import ShadowPolicies, ShadowVerdict
 from broker.scope.bind import bind
 from broker.scope.model import AccessClass, ScopeTemplate
@@ -154,5 +155,6 @@ def _facts(trial: Trial, rules: Rules) -> RequestFacts:
     if supposed.on_behalf_of:
         situation = replace(situation, on_behalf_of=rules.people[supposed.on_behalf_of])
     scope = bind(template, trial.request, dict(agent.segments))
+    check_within(situation.on_behalf_of, wanted(scope))
     contract_class = supposed.contract_class or rules.contract_classes[template.connector]
     return RequestFacts(agent, trial.request, scope, contract_class, trial.now, trial.delivery, situation)

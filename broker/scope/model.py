@@ -64,6 +64,13 @@ class Risk:
     promoted: bool = False  # whether it has been promoted into production
 
 
+class OnPolicyChange(StrEnum):
+    """What becomes of a live lease that would not be granted any more, once rules have changed."""
+
+    REPORT = "report"
+    REVOKE = "revoke"
+
+
 # Fields of a request that a template may make mandatory.
 MANDATORY_FIELDS = frozenset({"step", "intent", "reason", "ticket", "prompt", "tool_call", "plan"})
 
@@ -98,6 +105,8 @@ class ScopeTemplate:
     digest: str  # SHA-256 (hex) of the template's canonical form
     from_identity: Mapping[str, FromIdentity] = field(default_factory=dict)  # the other parameters
     risk: Risk = Risk()
+    on_policy_change: OnPolicyChange = OnPolicyChange.REPORT
+    max_delegation_depth: int | None = None  # hand-overs in a row, of its leases; None: what holds for all
 
 
 @dataclass(frozen=True, slots=True)

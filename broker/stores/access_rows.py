@@ -7,7 +7,7 @@ it is still ended, with a MAC that stays wrong, because ending it only takes awa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from operator import attrgetter
@@ -90,6 +90,8 @@ class VoteRow:
     note: str
     groups: str
     at: int
+    # Of a later schema, NULL in rows older than it.
+    request_id: str | None = None
 
 
 _REQUEST = [field.name for field in fields(RequestRow) if field.name not in ("trusted", "seen_epoch")]
@@ -122,7 +124,7 @@ def votes_of(view: View, row: RequestRow) -> tuple[Vote, ...]:
 def _vote(raw: Raw, request: RequestRow, view: View) -> Vote:
     *values, mac, key_id = raw
     row = VoteRow(*values)
-    if not view.seal.holds(VoteRow.TABLE, tuple(values), mac, key_id) or row.digest != request.digest:
+    if not view.seal.holds(VoteRow.TABLE, _vote_sealed(values), mac, key_id) or row.digest != request.digest:
         raise tampered(row.TABLE, row.access_request_id)
     return Vote(
         issuer=row.issuer,
@@ -133,7 +135,13 @@ def _vote(raw: Raw, request: RequestRow, view: View) -> Vote:
         note=row.note,
         groups=tuple(orjson.loads(row.groups)),
         at=from_ms(row.at),
+        request_id=row.request_id or "",
     )
+
+
+def _vote_sealed(values: Sequence[Any]) -> Raw:
+    """What the MAC of a vote is over: the column of a later schema only where it is not NULL."""
+    return tuple(values if values[-1] is not None else values[:-1])
 
 
 def insert_request(tx: Transaction, row: RequestRow) -> None:
@@ -167,9 +175,10 @@ def put_vote(tx: Transaction, request: RequestRow, vote: Vote) -> None:
         note=vote.note,
         groups=canonical_json(list(vote.groups)).decode(),
         at=to_ms(vote.at),
+        request_id=vote.request_id or None,
     )
     values = vote_values(row)
-    tx.run("put_vote", (*values, *tx.seal.make(row.TABLE, values)))
+    tx.run("put_vote", (*values, *tx.seal.make(row.TABLE, _vote_sealed(values))))
 
 
 def filed(row: RequestRow, votes: tuple[Vote, ...], seal: RowSeal) -> FiledRequest:

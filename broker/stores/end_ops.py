@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from functools import partial
 
@@ -119,6 +120,21 @@ def end_denied(tx: Transaction, tenant: str, certificates: frozenset[tuple[str, 
             to_ms(now),
         )
         for holder, serial in sorted(certificates)
+    )
+
+
+def end_on_behalf_of(tx: Transaction, tenant: str, humans: Collection[str], now: datetime) -> int:
+    """End what open tasks have that act for these (``tasks.on_behalf_of``)."""
+    return sum(
+        end_selected(
+            tx,
+            "unended_by_human",
+            {"tenant": tenant, "human": human},
+            EndCause.PERSON_DISABLED,
+            BROKER,
+            to_ms(now),
+        )
+        for human in sorted(humans)
     )
 
 

@@ -37,6 +37,7 @@ from broker.stores.task_ops import admit_participant, is_over, over_cause, task_
 from broker.stores.times import to_ms
 from broker.stores.transaction import CommitAndRaise, Transaction, View
 from broker.stores.undelivered import UNDELIVERED
+from broker.stores.whole_lease import whole_lease
 from broker.suspension.suspension import Subject
 
 
@@ -359,10 +360,10 @@ def confirm_delivery(tx: Transaction, tenant: str, lease_id: str, holder: str, a
     if attempt.state != State.ACTIVE or attempt.due_at is None or now_ms >= attempt.due_at:
         raise lease_ended(lease.id)
     if lease.confirmed_at is not None:
-        return with_origin(tx, lease_of(lease))
+        return whole_lease(tx, lease)
     lease.confirmed_at, lease.confirm_by = now_ms, None
     attempt.due_at = due_ms(attempt, None, None)
     tx.update_attempt(attempt)
     settle(tx, lease, attempt, now_ms)
     tell(tx, EventType.DELIVERY_CONFIRMED, attempt, lease, holder, now_ms, {"attempt": attempt.number}, Vouch.AGENT)
-    return with_origin(tx, lease_of(lease))
+    return whole_lease(tx, lease)

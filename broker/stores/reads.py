@@ -6,17 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import orjson
+
 from broker.audit.record import decode
 from broker.errors import InvalidInput, Reason, Tampered
+from broker.identity.behalf import Human
 from broker.lease.machine import MAYBE_ALIVE, State
 from broker.ports import Attempt, Lease, LeaseEvent, LeaseFilter, LedgerFigures, Task
 from broker.scope.canonical import canonical_json
 from broker.stores.end_ops import lease_not_found
-from broker.stores.origins import handed_on_by, with_origin
+from broker.stores.origins import handed_on_by
 from broker.stores.rows import (
     Raw,
     attempt_of,
-    lease_of,
     read_attempt,
     read_lease,
     task_of,
@@ -27,6 +29,7 @@ from broker.stores.suspension_rows import every_unlifted
 from broker.stores.task_ops import find_task
 from broker.stores.times import from_ms, to_ms
 from broker.stores.transaction import View
+from broker.stores.whole_lease import whole_lease
 
 # Later than every stored time: the first page starts here.
 _AFTER_ALL = 2**62
@@ -108,6 +111,17 @@ def living_certificates(view: View, tenant: str) -> list[tuple[str, str]]:
     return view.all("living_certificates", {"tenant": tenant})
 
 
+def acted_for(view: View, tenant: str) -> dict[str, Human]:
+    """Whom open tasks act for, by how a task's row says it; nobody where it says it in no form of ours."""
+    found = {}
+    for (stored,) in view.all("acted_for", {"tenant": tenant}):
+        try:
+            found[stored] = Human(*orjson.loads(stored))
+        except (ValueError, TypeError):
+            found[stored] = Human("", "", "")
+    return found
+
+
 def any_task_due(view: View, now: datetime) -> bool:
     """Whether :func:`broker.stores.task_ops.end_due_tasks` has anything to do."""
     return bool(view.row("any_task_due", {"now": to_ms(now)})[0])
@@ -140,13 +154,14 @@ def figures(view: View, now: datetime) -> LedgerFigures:
         oldest_unexported=timedelta(0) if unexported is None else now - _written_at(unexported[0], now),
         suspensions=Counter(each.kind.value for each in suspended),
         suspensions_tampered=sum(not each.trusted for each in suspended),
+        tightened=dict(view.all("tightened_figure", {})),
     )
 
 
 def _lease(view: View, raw: Raw) -> Lease:
     if raw[0] is None:
         raise Tampered(Reason.ROW_MAC_MISMATCH, "an audit event names a lease that is not in the ledger.")
-    return with_origin(view, lease_of(trust_lease(read_lease(raw, view.seal))))
+    return whole_lease(view, trust_lease(read_lease(raw, view.seal)))
 
 
 def _written_at(body: bytes, now: datetime) -> datetime:

@@ -25,6 +25,7 @@ ROWS = 1_000
 DELETES = (
     "delete_origins_of_task",
     "delete_forgettings_of_task",
+    "delete_reviews_of_task",
     "delete_attempts_of_task",
     "delete_delegations_of_task",
     "delete_votes_of_task",

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import orjson
 
+from broker.identity.behalf import Human
 from broker.lease.machine import State
 from broker.ports import Attempt, EndCause, Lease, Task, TaskState
 from broker.stores.seal import RowSeal, tampered
@@ -47,6 +48,8 @@ class TaskRow:
     ends_at: int | None
     # Of a later schema, NULL in rows older than it.
     task_type: str | None = None
+    on_behalf_of: str | None = None
+    id_token: str | None = None
     trusted: bool = True
 
 
@@ -244,6 +247,7 @@ def task_of(row: TaskRow) -> Task:
         cause=_cause(row.cause),
         ended_at=optional_at(row.ended_at),
         task_type=row.task_type or "",
+        on_behalf_of=None if row.on_behalf_of is None else Human(*orjson.loads(row.on_behalf_of)),
     )
 
 

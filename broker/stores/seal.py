@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from broker.audit import claimed
+from broker.audit.chain import link, record_mac
 from broker.errors import Reason, Tampered
 from broker.ports import KeyRing
 from broker.scope.canonical import canonical_row
@@ -74,6 +75,16 @@ class RowSeal:
         except (Tampered, TypeError, ValueError):
             return False
         return hmac.compare_digest(_mac(key, row), mac)
+
+    def holds_record(self, prev: bytes, body: bytes, mac: object, key_id: object) -> bool:
+        """Whether the audit record ``body`` after a record with hash ``prev`` is ours."""
+        if not isinstance(mac, bytes) or not isinstance(key_id, str):
+            return False
+        try:
+            key = self._keys.find(key_id)
+        except Tampered:
+            return False
+        return hmac.compare_digest(record_mac(key, link(prev, body)), mac)
 
 
 def tampered(table: str, row_id: str) -> Tampered:

@@ -3,7 +3,7 @@
 Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`broker.stores.group_commit`)
 and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
 :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
-:mod:`broker.stores.sqlite_pipelines`.
+:mod:`broker.stores.sqlite_pipelines`, checkpoints and recovery in :mod:`broker.stores.sqlite_trail`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from broker.audit.claimed import Claimed
 from broker.audit.event import AuditEvent
 from broker.audit.report import TaskReport
 from broker.errors import Reason, Tampered
+from broker.identity.behalf import Human
 from broker.lease.machine import Event, State
 from broker.policy.quotas import Per
 from broker.ports import (
@@ -65,6 +66,7 @@ from broker.stores import (
     forget_ops,
     grant_ops,
     holding_ops,
+    proof_ops,
     quota_ops,
     reads,
     retention_ops,
@@ -80,13 +82,18 @@ from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite_pipelines import SqlitePipelines
+from broker.stores.sqlite_reviews import SqliteReviews
+from broker.stores.sqlite_trail import SqliteTrail
 from broker.stores.times import to_ms
 from broker.stores.trail import Head, Trail
 from broker.stores.transaction import Transaction
 from broker.suspension.suspension import Subject, Suspension
 
+# No limit, to SQLite.
+_ALL = -1
 
-class SqliteStore(SqlitePipelines):
+
+class SqliteStore(SqlitePipelines, SqliteReviews, SqliteTrail):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
@@ -107,6 +114,8 @@ class SqliteStore(SqlitePipelines):
         self._moved = asyncio.Event()
         self._closed = False
         self._tampered: frozenset[str] = frozenset()  # suspensions whose alarm is in the trail
+        # What the next tick looks at of each tenant's suspensions. The first one looks at all.
+        self._looks: dict[str, suspension_ops.Look] = {}
         seal = RowSeal(keys)
         self._readers = Readers(path, seal)
         transaction = Transaction(connection, seal, trail, keeps_texts=keeps_texts)
@@ -365,17 +374,46 @@ class SqliteStore(SqlitePipelines):
             return 0
         return await self._writer.submit(lambda tx: end_ops.end_denied(tx, tenant, gone, now))
 
+    async def end_on_behalf_of(self, tenant: str, enabled: Callable[[Human], bool], now: datetime) -> int:
+        """See LeaseStore.end_on_behalf_of. Writes only if somebody may have nothing done any more."""
+        found = await self._readers.scan(lambda view: reads.acted_for(view, tenant))
+        gone = frozenset(stored for stored, human in found.items() if not enabled(human))
+        if not gone:
+            return 0
+        return await self._writer.submit(lambda tx: end_ops.end_on_behalf_of(tx, tenant, gone, now))
+
     # -- suspending
 
     async def suspend(self, new: NewSuspension, members: Members) -> tuple[Suspension, Ended]:
         """See LeaseStore.suspend. Portion by portion, so that others commit in between."""
         suspension, ended = await self._writer.submit(lambda tx: suspension_ops.suspend(tx, new, members))
-        while ended.more:
-            portion = await self._writer.submit(
-                lambda tx: suspension_ops.end_more(tx, new.tenant, suspension.id, members, new.author, new.now)
+        if ended.more:
+            ended = ended.plus(
+                await self._end_all(new.tenant, suspension.id, members, new.author, new.now, ended.after)
             )
-            ended = ended.plus(portion)
         return suspension, ended
+
+    async def _end_all(
+        self, tenant: str, id_: str, members: Members, actor: str, now: datetime, after: tuple[str, str]
+    ) -> Ended:
+        """What one suspension covers behind a place. Portion by portion, so that others commit in between."""
+        ended = Ended(more=True, after=after)
+        while ended.more:
+            further = partial(
+                suspension_ops.end_more,
+                tenant=tenant,
+                suspension_id=id_,
+                members=members,
+                actor=actor,
+                now=now,
+                after=ended.after,
+            )
+            ended = ended.plus(await self._writer.submit(further))
+        return ended
+
+    async def fresh_logins(self, tenant: str, about: str) -> Sequence[tuple[str, str, str]]:
+        """See LeaseStore.fresh_logins."""
+        return await self._readers.scan(lambda view: proof_ops.kept_proofs(view, tenant, about))
 
     async def resume(self, lifting: Lifting) -> Suspension:
         """See LeaseStore.resume."""
@@ -391,9 +429,15 @@ class SqliteStore(SqlitePipelines):
 
     async def tend_suspensions(self, tenant: str, members: Members, now: datetime) -> Ended:
         """See LeaseStore.tend_suspensions."""
-        if not await self._readers.scan(lambda view: suspension_ops.needs_tending(view, tenant, members, now)):
+        look = self._looks.get(tenant, suspension_ops.Look(tenant, limit=_ALL))
+        needed, after = await self._readers.scan(lambda view: suspension_ops.needs_tending(view, look, members, now))
+        self._looks[tenant] = suspension_ops.Look(tenant, after)
+        if not needed:
             return Ended()
-        ended = await self._writer.submit(lambda tx: suspension_ops.tend(tx, tenant, members, now))
+        ended = await self._writer.submit(lambda tx: suspension_ops.tend(tx, look, members, now))
+        if ended.more:
+            for id_, author in await self._readers.scan(lambda view: suspension_ops.authors(view, tenant)):
+                ended = ended.plus(await self._end_all(tenant, id_, members, author, now, suspension_ops.BEGINNING))
         news = [suspension_ops.tampered_event(tenant, id_) for id_ in sorted(ended.tampered - self._tampered)]
         if news:
             await self.append(news, now)

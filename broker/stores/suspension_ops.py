@@ -9,17 +9,18 @@ not hold up the writer; :func:`tend` goes on where a crash broke that off.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, WrongState
-from broker.lease.machine import Event
+from broker.lease.machine import Event, State
 from broker.ports import EndCause, Ended, Lifting, Members, NewSuspension
 from broker.scope.canonical import JsonValue
 from broker.stores.end_ops import CHUNK, read_pair
 from broker.stores.moves import BROKER, move
+from broker.stores.proof_ops import keep_proof
 from broker.stores.rows import Raw
 from broker.stores.suspension_rows import SuspensionRow, insert, read_suspension, suspension_of, unlifted, update
 from broker.stores.times import to_ms
@@ -27,9 +28,17 @@ from broker.stores.transaction import Transaction, View
 from broker.suspension.suspension import Kind, Lift, Subject, Suspension, suspended, trust_domain_of
 
 # More than the RPCs that can be in flight at once by default, so that one transaction takes all that is being issued.
-PORTION = 2_000
+BEING_ISSUED = 2_000
+# Of what is ACTIVE, in one transaction. Whoever is refused waits for the transaction that was begun before, and for the
+# one that answers it: the last of many busy agents hears of it after two of these, not after all that lives is ended.
+PORTION = 128
+# Of the suspensions that are over, checked by one tick: each comes by again and again, and no tick pays for all.
+LIFTED_PAGE = 64
 # Later than every stored time: the first page starts here.
 _AFTER_ALL = 2**62
+# A place among what lives: behind this (holder, request id).
+Place = tuple[str, str]
+BEGINNING: Place = ("", "")
 
 
 def check(view: View, tenant: str, subject: Subject, now: datetime) -> None:
@@ -108,7 +117,10 @@ def resume(tx: Transaction, lifting: Lifting) -> Suspension:
 
 def _resume_untrusted(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
     """Two people, as for everything. The first is kept in memory alone: whoever changed the row could name one."""
-    first = tx.first_lifts.setdefault((row.tenant, row.id), lifting)
+    first = tx.first_lifts.get((row.tenant, row.id))
+    if first is None:
+        _keep_proof(tx, lifting)
+        first = tx.first_lifts[row.tenant, row.id] = lifting
     if (first.by, first.request_id) == (lifting.by, lifting.request_id):
         _tell_begun(tx, row, lifting)
         return replace(suspension_of(row), first=Lift(first.by, first.name, first.reason, first.now))
@@ -129,6 +141,7 @@ def _check_open(row: SuspensionRow, now: datetime) -> None:
 
 def _begin(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
     """The first of two people: noted, and everything stays as it is."""
+    _keep_proof(tx, lifting)
     _note_first(row, lifting)
     update(tx, row)
     _tell_begun(tx, row, lifting)
@@ -141,7 +154,16 @@ def _note_first(row: SuspensionRow, lifting: Lifting) -> None:
 
 
 def _tell_begun(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> None:
-    _tell(tx, EventType.RESUME_BEGUN, row, lifting.by, to_ms(lifting.now), {"reason": lifting.reason})
+    _tell(tx, EventType.RESUME_BEGUN, row, lifting.by, to_ms(lifting.now), _said(lifting))
+
+
+def _said(lifting: Lifting) -> dict[str, JsonValue]:
+    return {"reason": lifting.reason, "fresh_login": None if lifting.proof is None else lifting.proof.digest}
+
+
+def _keep_proof(tx: Transaction, lifting: Lifting) -> None:
+    if lifting.proof is not None:
+        keep_proof(tx, lifting.tenant, lifting.proof, to_ms(lifting.now))
 
 
 def _lift(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
@@ -152,9 +174,10 @@ def _lift(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
             hint=f"Have another person run: broker resume {row.id} --reason ...",
             metadata={"suspensionId": row.id, "first": row.first_name or ""},
         )
+    _keep_proof(tx, lifting)
     row.lifted_by, row.lifted_name, row.lifted_reason = lifting.by, lifting.name, lifting.reason
     row.lifted_request_id, row.lifted_at = lifting.request_id, to_ms(lifting.now)
-    about: dict[str, JsonValue] = {"reason": lifting.reason, "first": row.first_by, "untrusted_row": not row.trusted}
+    about = {**_said(lifting), "first": row.first_by, "untrusted_row": not row.trusted}
     row.trusted = True
     update(tx, row)
     _tell(tx, EventType.RESUMED, row, lifting.by, to_ms(lifting.now), about)
@@ -164,38 +187,71 @@ def _lift(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
 # --------------------------------------------------------------------------- ending what lives
 
 
-def end_portion(tx: Transaction, row: SuspensionRow, members: Members, actor: str, now: datetime) -> Ended:
-    """Move up to ``PORTION`` living attempts that ``row`` covers to REVOKING, those being issued first."""
-    now_ms, connectors, left = to_ms(now), set[str](), PORTION
+def end_portion(
+    tx: Transaction, row: SuspensionRow, members: Members, actor: str, now: datetime, after: Place = BEGINNING
+) -> Ended:
+    """End what ``row`` covers: first all that is being issued, and of what is ACTIVE the next of ``PORTION``."""
+    issuing = Ended()
+    if after == BEGINNING:  # nothing of it comes to be afterwards
+        issuing, _ = _end(tx, row, members, actor, now, State.ISSUING, BEGINNING, BEING_ISSUED)
+    active, place = _end(tx, row, members, actor, now, State.ACTIVE, after, PORTION - issuing.attempts)
+    return replace(issuing.plus(active), more=issuing.attempts + active.attempts >= PORTION, after=place)
+
+
+def _end(
+    tx: Transaction,
+    row: SuspensionRow,
+    members: Members,
+    actor: str,
+    now: datetime,
+    state: State,
+    after: Place,
+    most: int,
+) -> tuple[Ended, Place]:
+    """Move up to ``most`` attempts in ``state`` to REVOKING; where it came to."""
+    now_ms, connectors, ended = to_ms(now), set[str](), 0
 
     def end(raw: Raw) -> bool:
+        nonlocal after
         attempt, lease = read_pair(raw, tx)
+        if lease is not None:
+            after = (lease.holder, lease.request_id)
         connectors.add(attempt.connector)
         return move(tx, attempt, lease, Event.END, EndCause.SUSPENDED, now_ms, actor=actor)
 
-    for query, parameters in _selections(tx, row, members):
-        while left > 0:
-            rows = tx.all(query, {"tenant": row.tenant, **parameters, "limit": min(left, CHUNK)})
-            moved = sum(tx.shielded(partial(end, raw)) for raw in rows)
-            left -= moved
-            if not moved:
+    for query, parameters in _selections(tx, row, members, after):
+        while ended < most:
+            place = {"after_holder": after[0], "after_request": after[1], "limit": min(most - ended, CHUNK)}
+            rows = tx.all(query, {"tenant": row.tenant, "state": state.value, **parameters, **place})
+            if not rows:
                 break
-    return Ended(PORTION - left, frozenset(connectors), more=left <= 0)
+            # What could not be written is passed by, and ended when its own due time comes.
+            ended += sum(tx.shielded(partial(end, raw)) for raw in rows)
+    return Ended(ended, frozenset(connectors)), after
 
 
-def end_more(tx: Transaction, tenant: str, suspension_id: str, members: Members, actor: str, now: datetime) -> Ended:
-    """A further portion of what a suspension covers."""
+def end_more(
+    tx: Transaction, tenant: str, suspension_id: str, members: Members, actor: str, now: datetime, after: Place
+) -> Ended:
+    """A further portion of what a suspension covers, after the place where the one before came to."""
     raw = tx.one("suspension_by_id", {"tenant": tenant, "id": suspension_id})
     row = None if raw is None else read_suspension(raw, tx.seal)
-    return Ended() if row is None or not row.trusted else end_portion(tx, row, members, actor, now)
+    return Ended() if row is None or not row.trusted else end_portion(tx, row, members, actor, now, after)
+
+
+def authors(view: View, tenant: str) -> list[tuple[str, str]]:
+    """Of each suspension that was not lifted and whose row holds: its id, and who made it."""
+    return [(row.id, row.author) for row in unlifted(view, tenant) if row.trusted]
 
 
 _OF_KIND = {Kind.TEMPLATE: "template", Kind.CONNECTOR: "connector", Kind.ACCOUNT: "account"}
 _ANY = {"template": "", "connector": "", "account": ""}
 
 
-def _selections(view: View, row: SuspensionRow, members: Members) -> Iterator[tuple[str, dict[str, str]]]:
-    """The queries that together find what ``row`` covers."""
+def _selections(
+    view: View, row: SuspensionRow, members: Members, after: Place = BEGINNING
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The queries that together find what ``row`` covers, from ``after`` on."""
     kind, value = Kind(row.kind), row.value
     if kind is Kind.TASK:
         yield "suspended_of_task", {"task_id": value}
@@ -205,8 +261,8 @@ def _selections(view: View, row: SuspensionRow, members: Members) -> Iterator[tu
         yield "suspended_of_kind", {**_ANY, _OF_KIND[kind]: value}
     else:
         covers = _holds(kind, value, members)
-        for (holder,) in view.all("living_holders", {"tenant": row.tenant}):
-            if covers(holder):
+        for (holder,) in sorted(view.all("living_holders", {"tenant": row.tenant})):
+            if holder >= after[0] and covers(holder):
                 yield "suspended_of_holder", {"holder": holder}
 
 
@@ -225,17 +281,32 @@ def _holds(kind: Kind, value: str, members: Members) -> Callable[[str], bool]:
 # --------------------------------------------------------------------------- by time, and after a crash
 
 
-def tend(tx: Transaction, tenant: str, members: Members, now: datetime) -> Ended:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a tick looks at: all that is in force, and of what is over, which nobody can have changed, a page."""
+
+    tenant: str
+    after: str = ""  # the id of the last one of the page before
+    limit: int = LIFTED_PAGE
+
+    def over(self, view: View) -> list[SuspensionRow]:
+        """The page, in the order of ids."""
+        page = {"tenant": self.tenant, "after": self.after, "limit": self.limit}
+        return [read_suspension(raw, view.seal) for raw in view.all("suspensions_lifted", page)]
+
+
+def tend(tx: Transaction, look: Look, members: Members, now: datetime) -> Ended:
     """See LeaseStore.tend_suspensions."""
-    now_ms, tampered = to_ms(now), set[str]()
-    for raw in tx.all("suspensions_all", {"tenant": tenant}):
-        row = read_suspension(raw, tx.seal)
+    tenant, now_ms, tampered = look.tenant, to_ms(now), set[str]()
+    for row in look.over(tx):
+        if not row.trusted:
+            # Found from now on where what is in force is looked for; if only its end was made up, its MAC then holds.
+            tampered.add(row.id)
+            tx.run("quarantine_suspension", {"tenant": row.tenant, "id": row.id})
+    for row in unlifted(tx, tenant):
         if not row.trusted:
             tampered.add(row.id)
-            if row.lifted_at is not None:
-                # Found from now on where what is in force is looked for.
-                tx.run("quarantine_suspension", {"tenant": row.tenant, "id": row.id})
-        elif row.lifted_at is None and row.until is not None and row.until <= now_ms:
+        elif row.until is not None and row.until <= now_ms:
             row.lifted_by, row.lifted_name, row.lifted_at = BROKER, "its own time", row.until
             update(tx, row)
             _tell(tx, EventType.SUSPENSION_EXPIRED, row, BROKER, now_ms, {"until_ms": row.until})
@@ -252,21 +323,25 @@ def tampered_event(tenant: str, suspension_id: str) -> AuditEvent:
     return AuditEvent(EventType.SUSPENSION_TAMPERED, BROKER, Vouch.BROKER, tenant=tenant, data=about)
 
 
-def needs_tending(view: View, tenant: str, members: Members, now: datetime) -> bool:
-    """Whether :func:`tend` would change anything; told by reading alone."""
-    now_ms = to_ms(now)
-    for raw in view.all("suspensions_all", {"tenant": tenant}):
-        row = read_suspension(raw, view.seal)
-        if not row.trusted or (row.lifted_at is None and row.until is not None and row.until <= now_ms):
-            return True
-        if row.lifted_at is None and _any_living(view, row, members):
-            return True
-    return False
+def needs_tending(view: View, look: Look, members: Members, now: datetime) -> tuple[bool, str]:
+    """Whether :func:`tend` would change anything, told by reading alone; and where the next page begins."""
+    over, now_ms = look.over(view), to_ms(now)
+    following = over[-1].id if over else ""
+    if not all(row.trusted for row in over):
+        return True, following
+    for row in unlifted(view, look.tenant):
+        if not row.trusted or (row.until is not None and row.until <= now_ms) or _any_living(view, row, members):
+            return True, following
+    return False, following
 
 
 def _any_living(view: View, row: SuspensionRow, members: Members) -> bool:
-    selections = _selections(view, row, members)
-    return any(view.all(query, {"tenant": row.tenant, **also, "limit": 1}) for query, also in selections)
+    first = {"tenant": row.tenant, "after_holder": "", "after_request": "", "limit": 1}
+    return any(
+        view.all(query, {**first, **also, "state": state.value})
+        for query, also in _selections(view, row, members)
+        for state in (State.ISSUING, State.ACTIVE)
+    )
 
 
 def _tell(

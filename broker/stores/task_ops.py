@@ -11,7 +11,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.audit.report import TaskReport
 from broker.errors import Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
 from broker.ports import EndCause, NewTask, Task, TaskState
-from broker.scope.canonical import canonical_json
+from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores import quota_ops
 from broker.stores.access_moves import lapse_with_task
 from broker.stores.end_ops import end_selected
@@ -27,6 +27,7 @@ def start_task(tx: Transaction, new: NewTask) -> Task:
     raw = tx.one("task_by_request", key)
     if raw is not None:
         return _repeated(read_task(raw, tx.seal), new)
+    _check_unused(tx, new)
     if new.deadline <= new.created_at:
         raise InvalidInput(Reason.TTL_INVALID, "a task's deadline must lie in the future.")
     count, first_ends = tx.row(
@@ -59,6 +60,8 @@ def start_task(tx: Transaction, new: NewTask) -> Task:
         ended_at=None,
         ends_at=to_ms(new.deadline),
         task_type=new.task_type,
+        on_behalf_of=None if new.on_behalf_of is None else canonical_json(list(new.on_behalf_of)).decode(),
+        id_token=new.id_token or None,
     )
     tx.insert_task(row)
     tx.audit(
@@ -76,11 +79,31 @@ def start_task(tx: Transaction, new: NewTask) -> Task:
                 "task_type": new.task_type,
                 "deadline_ms": row.deadline,
                 "request_id": new.request_id,
+                **_acts_for(new),
             },
         ),
         row.created_at,
     )
     return task_of(row)
+
+
+def _acts_for(new: NewTask) -> dict[str, JsonValue]:
+    """For the audit trail: the human, and what proved it."""
+    return {} if new.on_behalf_of is None else {"on_behalf_of": new.on_behalf_of.id, "id_token_sha256": new.id_token}
+
+
+def _check_unused(tx: Transaction, new: NewTask) -> None:
+    """Raises Conflict (ID_TOKEN_USED) for a token that has proven another task."""
+    if not new.id_token:
+        return
+    used = tx.one("task_by_id_token", {"tenant": new.tenant, "id_token": new.id_token})
+    if used is not None:
+        raise Conflict(
+            Reason.ID_TOKEN_USED,
+            f"this ID token has proven task {used[0]} already.",
+            hint="Log in again, with the nonce of this task (`broker task nonce`).",
+            metadata={"field": "on_behalf_of_token"},
+        )
 
 
 def _repeated(row: TaskRow, new: NewTask) -> Task:

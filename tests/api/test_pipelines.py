@@ -470,6 +470,15 @@ async def test_a_part_is_used_once_by_whom_it_was_given_to(served: Served) -> No
     await refused(served, pipeline.second.DelegateLease(hand_on(parts.leases[0], POD_C)), "DELEGATION_TOO_DEEP")
 
 
+async def test_a_template_whose_leases_are_never_handed_on(served: Served) -> None:
+    template = served.root / "deploy" / "templates" / "orders-readonly.yaml"
+    template.write_text(template.read_text() + "max_delegation_depth: 0\n")
+    await served.daemon.reload()
+    pipeline = await Pipeline.start(served)
+    lease = await pipeline.execute()
+    await refused(served, pipeline.executor.DelegateLease(hand_on(lease, SECOND)), "DELEGATION_TOO_DEEP")
+
+
 async def test_own_grant_same_task(served: Served) -> None:
     """What the planner never had needs no delegation: a participant asks for it, by its own right."""
     planner, executor = served.stub(PLANNER), served.stub(EXECUTOR)

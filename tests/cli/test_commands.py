@@ -6,10 +6,12 @@ import json
 import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from broker.api.v1 import lease_pb2, task_pb2
+from broker.approval.intent_digest import task_nonce
 from broker.cli.output import clock, environment_lines, lease_state, moment, span, to_json
 from broker.client import Lease, read
 from broker.errors import NotFound, Reason
@@ -61,6 +63,26 @@ def test_templates_as_a_table_and_in_full(cli: Cli) -> None:
     missing = cli("templates", "nothing")
     assert (missing.returncode, missing.stdout) == (3, "")
     assert "TEMPLATE_NOT_FOUND" in missing.stderr
+
+
+def test_a_task_for_somebody_takes_the_nonce_of_exactly_that_one(cli: Cli, fake: FakeBroker, tmp_path: Path) -> None:
+    told = dict(line.split("=", 1) for line in cli("task", "nonce", "--format", "env").stdout.splitlines())
+    name = told["BROKER_TASK_REQUEST_ID"]
+    assert told["BROKER_TASK_NONCE"] == task_nonce(AGENT, name)
+    again = json.loads(cli("task", "nonce", "--request-id", name, "--format", "json").stdout)
+    assert again == {"requestId": name, "nonce": told["BROKER_TASK_NONCE"]}
+    (tmp_path / "token").write_text("a.b.c\n")
+    start = ("task", "start", "--purpose", "work", "--on-behalf-of-token", str(tmp_path / "token"))
+    assert cli(*start, "--request-id", name).returncode == 0
+    (asked,) = fake.asked("StartTask")
+    assert (asked.on_behalf_of_token, asked.request_id) == ("a.b.c", name)
+    for wrong in (start, (*start[:-1], str(tmp_path / "none"), "--request-id", name)):
+        done = cli(*wrong)
+        assert (done.returncode, "a.b.c" in done.stderr) == (2, False)
+    (tmp_path / "token").write_text("two tokens\n")
+    done = cli(*start, "--request-id", name)
+    assert (done.returncode, "two tokens" in done.stderr) == (2, False)
+    assert len(fake.asked("StartTask")) == 1
 
 
 def test_a_task_from_start_to_end(cli: Cli, fake: FakeBroker) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from broker.deployfiles import load
+from broker.deployfiles.models import QuotasEntry
 from broker.identity.agent import Tier
 from broker.identity.spiffe_id import SpiffeId
 from broker.policy.decision import Decision, Effect
@@ -132,3 +133,24 @@ def test_every_starter_policy_explains_itself(dev: DeploySet) -> None:
     texts = [path.read_text() for path in (Path(__file__).parents[2] / "deploy/dev/policies").glob("*.cedar")]
     count = sum(text.count("@id(") for text in texts)
     assert count == sum(text.count("@reason(") for text in texts) == len(dev.policies) == 15
+
+
+def test_autonomous_agents_hold_less_than_others_and_ask_no_faster_than_is_allowed(dev: DeploySet) -> None:
+    (quota,) = [each for each in dev.quotas if Tier.AUTONOMOUS in each.tiers]
+    assert quota.tiers == {Tier.AUTONOMOUS}
+    assert quota.live_leases is not None
+    assert quota.rate is not None
+    assert quota.live_leases < QuotasEntry().live_leases  # what an agent may hold whose file says nothing
+
+
+@pytest.mark.parametrize(
+    ("more", "same"), [("", True), ("on_policy_change: revoke\n", True), ("max_delegation_depth: 0\n", False)]
+)
+def test_what_plans_and_approvals_are_bound_to_is_what_a_template_lets_its_holder_do(
+    dev: DeploySet, tmp_path: Path, more: str, same: bool
+) -> None:
+    """Not what becomes of leases that are out already; and a field that is not used changes nothing."""
+    source = private_copy(Path(__file__).parents[2] / "deploy/dev", tmp_path / "set")
+    path = source / "templates" / "orders-readonly.yaml"
+    path.write_text(path.read_text() + more)
+    assert (load(source).templates["orders-readonly"].digest == dev.templates["orders-readonly"].digest) is same

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broker.entitlement.possible import NOT_TRIED, Evaluation, Possible
-from broker.identity.agent import Person, Registry
+from broker.identity.agent import May, Person, Registry
 from broker.identity.denied import DenyList
 from broker.policy.decision import Effect
 from broker.policy.trial import Rules
@@ -89,7 +89,9 @@ def test_the_widest_answer_counts_and_its_circumstance_is_told(condition: str, e
 
 def test_on_behalf_of_whom() -> None:
     allowed = permit('context has on_behalf_of && context.on_behalf_of.groups.contains("dba")')
-    dba = Person("https://id", "eve", "Eve", groups=frozenset({"dba"}))
+    dba = Person(
+        "https://id", "eve", "Eve", groups=frozenset({"dba"}), may=May(frozenset({"read"}), frozenset({"dev"}))
+    )
     assert could(allowed, people={"dana": OWNER, "eve": dba}).condition == "on behalf of eve"
     assert not could(allowed, people={"eve": replace(dba, disabled=True)}).reachable
 

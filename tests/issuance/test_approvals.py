@@ -171,6 +171,21 @@ async def test_two_approvals_are_two_people(world: World) -> None:
     assert (await world.approve(filed, "eli")).state is RequestState.APPROVED
 
 
+async def test_a_yes_whose_answer_was_lost_is_said_again(world: World) -> None:
+    """With what the request has become since: approved, and then redeemed."""
+    filed = await world.file(await world.task())
+    first = await world.approve(filed, "bea", request_id="say-1")
+    again = await world.approve(filed, "bea", request_id="say-1")
+    assert (again.state, again.approved_at, len(again.votes)) == (first.state, first.approved_at, 1)
+    await refused(world, world.approve(filed, "bea", request_id="say-2"), WrongState, Reason.ACCESS_REQUEST_APPROVED)
+    await world.redeem(filed)
+    again = await world.approve(filed, "bea", request_id="say-1")
+    assert (again.state, len(again.votes)) == (RequestState.REDEEMED, 1)
+    await refused(world, world.approve(filed, "cyd", request_id="say-1"), WrongState, Reason.ACCESS_REQUEST_REDEEMED)
+    no = world.approvals.deny(world.person("bea"), filed.id, filed.digest, request_id="say-1")
+    await refused(world, no, Conflict, Reason.REQUEST_ID_REUSED)
+
+
 async def test_two_of_a_group_or_one_of_another(world: World) -> None:
     task = await world.task()
     filed = await world.file(task, account="bank")
@@ -396,7 +411,7 @@ async def test_withdrawing_is_final_and_can_be_repeated(world: World) -> None:
 async def test_a_yes_to_something_else_is_refused(world: World) -> None:
     task = await world.task()
     filed, other = await world.file(task), await world.file(task, name="r2", reason="other")
-    mixed = world.approvals.approve(world.person("bea"), filed.id, other.digest)
+    mixed = world.approvals.approve(world.person("bea"), filed.id, other.digest, fresh_id_token=world.fresh(other))
     await refused(world, mixed, Conflict, Reason.APPROVAL_DIGEST_MISMATCH)
     await refused(
         world,

@@ -60,8 +60,12 @@ async def test_nothing_is_read_that_no_policy_looks_at(world: World, monkeypatch
         raise AssertionError("somebody read the ledger")
 
     monkeypatch.setattr(world.store, "holdings", unexpected)
+    situations = Situations(world.store)
+    assert await situations.read(world.caller(), world.asked(task)) is NOTHING_KNOWN
+    # For whom a task acts is read once.
     monkeypatch.setattr(world.store, "get_task", unexpected)
-    assert await Situations(world.store).read(world.caller(), world.asked(task)) is NOTHING_KNOWN
+    assert await situations.read(world.caller(), world.asked(task, "r2")) is NOTHING_KNOWN
+    monkeypatch.undo()
     assert (await world.grant(task)).lease is not None
 
 

@@ -12,13 +12,16 @@ import random
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from broker.identity.agent import Delivery, Tier
 from broker.identity.spiffe_id import SpiffeId
+from broker.policy import cedar
 from broker.policy.facts import RequestFacts, Situation
+from broker.policy.slicing import cut
 from broker.scope.model import AccessClass
 from tests.policy.world import facts, policies
 
@@ -284,12 +287,14 @@ def request(chance: random.Random, who: RequestFacts) -> RequestFacts:
 
 
 @pytest.mark.parametrize("part", range(SLICES))
-def test_the_engine_decides_as_the_naive_evaluator_does(part: int) -> None:
+def test_the_engine_decides_as_the_naive_evaluator_does(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(f"policy {part}")
     whos = [parties(chance) for _ in range(PARTIES)]
     asked = [request(chance, chance.choice(whos)) for _ in range(REQUESTS)]
     seen: Counter[str] = Counter()
     for number in range(SETS // SLICES):
+        # Every second set is cut as finely as it can be, though it is small.
+        monkeypatch.setattr(cedar, "cut", partial(cut, worth=1 if number % 2 else 64))
         rules = [rule(chance) for _ in range(chance.randrange(2, 12))]
         decided = policies("\n".join(policy(index, each) for index, each in enumerate(rules)))
         expected = [answer(rules, each) for each in asked]

@@ -16,7 +16,7 @@ from broker.errors import BrokerError, Conflict, Denied, Exhausted, InvalidInput
 from broker.lease.machine import Event, State
 from broker.ports import EndCause, FiledRequest, Filing, LeaseStore, RequestFilter, TaskState
 from tests.stores.contract import records, refused, types
-from tests.stores.make import ALICE, BOB, TASK, TENANT, at, filing, intent, new_task, redeeming, vote
+from tests.stores.make import ALICE, BOB, TASK, TENANT, at, filing, intent, new_task, proof, redeeming, vote
 
 
 def enough(filed: FiledRequest) -> bool:
@@ -31,6 +31,9 @@ def never(filed: FiledRequest) -> bool:
 async def approved(store: LeaseStore, asked: Filing, *, now: float = 5) -> FiledRequest:
     await store.open_access_request(asked)
     return await store.vote(TENANT, asked.id, asked.digest, vote(now=now), enough)
+
+
+PROOFS = [("bea", "a"), ("cyd", "b")]
 
 
 class FilingContract:
@@ -125,6 +128,21 @@ class VotingContract:
         await refused(store, call, Denied, Reason.NOT_AN_APPROVER)
         assert (await store.get_access_request(TENANT, "areq-1")).votes == ()
 
+    async def test_a_fresh_login_is_for_one_yes(self, store: LeaseStore) -> None:
+        await store.start_task(new_task())
+        await store.open_access_request(filing())
+        await store.vote(TENANT, "areq-1", filing().digest, vote(proof=proof("a")), never)
+        used = store.vote(TENANT, "areq-1", filing().digest, vote("cyd", proof=proof("a", "cyd")), enough)
+        await refused(store, used, Denied, Reason.FRESH_LOGIN_USED)
+        filed = await store.get_access_request(TENANT, "areq-1")
+        assert [each.subject for each in filed.votes] == ["bea"]
+        await store.vote(TENANT, "areq-1", filing().digest, vote("cyd", proof=proof("b", "cyd")), enough)
+        told = [each.data["fresh_login"] for each in await records(store) if each.type == "access.voted"]
+        assert told == [proof("a").digest, proof("b").digest]
+        kept = await store.fresh_logins(TENANT, "about")
+        assert sorted(kept) == [("https://idp.test", who, f"header.{name}.signature") for who, name in PROOFS]
+        assert await store.fresh_logins("other", "about") == []
+
     async def test_one_vote_for_each_person(self, store: LeaseStore) -> None:
         await store.start_task(new_task())
         await store.open_access_request(filing())
@@ -133,6 +151,29 @@ class VotingContract:
         await refused(store, again, Conflict, Reason.VOTE_ALREADY_CAST)
         elsewhere = vote(issuer="https://other.test")
         assert len((await store.vote(TENANT, "areq-1", filing().digest, elsewhere, never)).votes) == 2
+
+    @pytest.mark.parametrize("yes", [True, False])
+    async def test_the_same_vote_again_by_its_request_id_changes_nothing(self, store: LeaseStore, yes: bool) -> None:
+        await store.start_task(new_task())
+        await store.open_access_request(filing())
+        first = await store.vote(TENANT, "areq-1", filing().digest, vote(yes=yes, request_id="v1"), enough)
+        head = len(await types(store))
+        again = await store.vote(TENANT, "areq-1", filing().digest, vote(yes=yes, request_id="v1", now=7), never)
+        assert again == first
+        assert len(await types(store)) == head
+        other = store.vote(TENANT, "areq-1", filing().digest, vote(yes=not yes, request_id="v1", now=7), enough)
+        await refused(store, other, Conflict, Reason.REQUEST_ID_REUSED)
+        elsewhere = store.vote(TENANT, "areq-1", "0" * 64, vote(yes=yes, request_id="v1", now=7), enough)
+        await refused(store, elsewhere, Conflict, Reason.APPROVAL_DIGEST_MISMATCH)
+
+    async def test_a_request_id_is_its_givers_own(self, store: LeaseStore) -> None:
+        await store.start_task(new_task())
+        await store.open_access_request(filing())
+        await store.vote(TENANT, "areq-1", filing().digest, vote(request_id="v1"), never)
+        others = await store.vote(TENANT, "areq-1", filing().digest, vote("cyd", request_id="v1", now=6), never)
+        assert [each.subject for each in others.votes] == ["bea", "cyd"]
+        nameless = store.vote(TENANT, "areq-1", filing().digest, vote(now=7), never)
+        await refused(store, nameless, Conflict, Reason.VOTE_ALREADY_CAST)
 
     async def test_a_no_takes_the_place_of_a_yes_and_ends_it(self, store: LeaseStore) -> None:
         await store.start_task(new_task())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,9 @@ async def test_one_that_an_intruder_lifted_is_in_force_again(tmp_path: Path) -> 
 
 
 async def _needs_tending(store: SqliteStore) -> bool:
-    return await store._readers.scan(lambda view: suspension_ops.needs_tending(view, TENANT, members, at(12)))
+    look = suspension_ops.Look(TENANT)
+    needed, _ = await store._readers.scan(lambda view: suspension_ops.needs_tending(view, look, members, at(12)))
+    return needed
 
 
 async def test_an_intruder_cannot_be_the_first_of_two(tmp_path: Path) -> None:
@@ -165,3 +168,57 @@ async def test_a_large_one_is_complete_when_it_returns(tmp_path: Path, monkeypat
     assert (ended.attempts, ended.more) == (9, False)
     assert {lease.state for lease in await store.task_leases(TENANT, TASK)} == {State.REVOKING}
     await store.close()
+
+
+async def test_whoever_asks_meanwhile_does_not_wait_for_all_of_a_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspension_ops, "PORTION", 2)
+    store = await opened(tmp_path)
+    await store.start_task(new_task())
+    for number in range(12):
+        await grant(store, str(number))
+    order: list[str] = []
+
+    async def suspend() -> None:
+        await store.suspend(stop(Kind.EVERYTHING), members)
+        order.append("all ended")
+
+    async def ask(name: str) -> None:
+        await refused_for(store, intent(name, now=6))
+        order.append(name)
+
+    # The writer takes them in this order.
+    await asyncio.gather(suspend(), ask("asked"), ask("asked too"))
+    assert order == ["asked", "asked too", "all ended"]
+    assert {lease.state for lease in await store.task_leases(TENANT, TASK)} == {State.REVOKING}
+    await store.close()
+
+
+async def test_each_tick_looks_at_a_few_of_those_that_are_over_and_comes_by_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspension_ops.Look, "__init__", _of_two(suspension_ops.Look.__init__))
+    store = await opened(tmp_path)
+    await store.start_task(new_task())
+    for number in range(7):
+        await store.suspend(stop(Kind.AGENT, BOB, name=str(number)), members)
+        await store.resume(lift(ADA, name=str(number)))
+    await store.tend_suspensions(TENANT, members, at(10))  # the first one, of all
+    edit(tmp_path, "UPDATE suspensions SET lifted_at = 1 WHERE id = 'susp-5'")
+    ticks = 0
+    while not (await store.figures(at(11))).suspensions_tampered:
+        await store.tend_suspensions(TENANT, members, at(11))
+        ticks += 1
+    # Seven by twos, from wherever it stood; and the alarm is there with it.
+    assert 1 < ticks <= 5
+    assert (await types(store)).count("suspension.tampered") == 1
+    await refused_for(store, intent(now=12))
+    await store.close()
+
+
+def _of_two(init: Any) -> Any:
+    def made(self: Any, tenant: str, after: str = "", limit: int = 2) -> None:
+        init(self, tenant, after, limit)
+
+    return made

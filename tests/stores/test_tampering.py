@@ -14,6 +14,7 @@ import pytest
 
 from broker.audit.record import decode
 from broker.errors import BrokerError, Reason, Tampered
+from broker.identity.behalf import Human
 from broker.lease.machine import Event, State
 from broker.ports import EndCause, LeaseFilter, Selector, TaskState
 from broker.stores.audit_reader import AuditReader
@@ -82,7 +83,7 @@ async def test_any_changed_column_fails_the_mac(store: SqliteStore, table: str, 
 
 async def test_every_column_is_under_the_mac(store: SqliteStore) -> None:
     """No column can be changed alone (a new column that is left out of the MAC fails here)."""
-    await store.start_task(new_task())
+    await store.start_task(new_task(on_behalf_of=Human("https://idp.test", "bea", "Bea"), id_token="a" * 64))
     await grant(store)
     view = store._readers._own
     for table, query, parameters in (

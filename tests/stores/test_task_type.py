@@ -1,4 +1,4 @@
-"""The type of a task came with a later schema: older rows are still ours, and no row can be given or robbed of one."""
+"""What of a task came with later schemas: older rows are still ours, and no row can be given it or robbed of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import Reason, Tampered
+from broker.identity.behalf import Human
 from broker.stores import migrate as migrating
 from broker.stores.ledger_file import connect_writer, prepare_file
 from broker.stores.queries import migrations
@@ -96,3 +97,36 @@ async def refused(path: Path, task: str) -> None:
         await store.get_task(TENANT, task)
     assert caught.value.reason is Reason.ROW_MAC_MISMATCH
     await store.close()
+
+
+HUMAN = Human("https://idp.test", "bea", "Bea")
+OTHER = '["https://idp.test","cyd","Cyd"]'
+
+
+@pytest.mark.parametrize(
+    "change_to",
+    [
+        ("UPDATE tasks SET on_behalf_of = ?", OTHER),
+        ("UPDATE tasks SET on_behalf_of = ?", None),
+        ("UPDATE tasks SET id_token = ?", "0" * 64),
+        ("UPDATE tasks SET id_token = ?", None),
+        ("UPDATE tasks SET on_behalf_of = NULL, id_token = ?", None),
+    ],
+)
+async def test_no_row_can_be_given_another_human_or_robbed_of_its(
+    tmp_path: Path, change_to: tuple[str, object]
+) -> None:
+    store = await opened(tmp_path / "l")
+    await store.start_task(new_task("task-1", on_behalf_of=HUMAN, id_token="a" * 64))
+    assert (await store.get_task(TENANT, "task-1")).on_behalf_of == HUMAN
+    await store.close()
+    change(tmp_path / "l", *change_to)
+    await refused(tmp_path / "l", "task-1")
+
+
+async def test_a_task_for_nobody_cannot_be_given_somebody(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "l")
+    await store.start_task(new_task("task-1"))
+    await store.close()
+    change(tmp_path / "l", "UPDATE tasks SET on_behalf_of = ?", OTHER)
+    await refused(tmp_path / "l", "task-1")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from broker.config import Webhook
 from broker.errors import InvalidInput, Reason
 from broker.secret import Secret
 from broker.webhooks.sender import NotDelivered, Sender
+from tests.forge import authority, forge
 from tests.webhooks.receiver import HANG, SECRET, Receiver
 
 EVENT = CloudEvent("w1-1", b'{"id":"w1-1"}')
@@ -28,9 +31,11 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @asynccontextmanager
-async def sending(url: str, *, timeout: float = 30, secret: str = SECRET) -> AsyncIterator[Sender]:
+async def sending(
+    url: str, *, timeout: float = 30, secret: str = SECRET, ca_file: Path | None = None
+) -> AsyncIterator[Sender]:
     webhook = Webhook.model_construct(
-        url=url, secrets=("env:A",), events=("*",), timeout=timedelta(seconds=timeout), ca_file=None
+        url=url, secrets=("env:A",), events=("*",), timeout=timedelta(seconds=timeout), ca_file=ca_file
     )
     sender = Sender(webhook, lambda reference: Secret(secret), SystemClock())
     try:
@@ -108,3 +113,39 @@ async def test_a_secret_that_cannot_be_read_is_tried_again_later(receiver: Recei
         with pytest.raises(NotDelivered, match="file:/gone cannot be read"):
             await sender.send(EVENT)
     assert receiver.tries == 0
+
+
+@pytest.fixture
+async def behind_tls(tmp_path: Path) -> AsyncIterator[tuple[Receiver, Path, Path]]:
+    """A receiver whose certificate is a private CA's, the CA's certificate, and another CA's."""
+    at = datetime.now(UTC).replace(microsecond=0)
+    # By Mozilla's and OpenSSL's rules a CA for servers is a CA of no trust domain.
+    own, other = (authority("", at=at, name=name, uris=()) for name in ("own", "other"))
+    made = forge(issuer=own, dns=["localhost"], at=at)
+    for name, data in (("own", own.pem), ("other", other.pem), ("server", made.pem + made.key_pem)):
+        (tmp_path / name).write_bytes(data)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server")
+    receiver = Receiver(tls=context)
+    await receiver.start()
+    yield receiver, tmp_path / "own", tmp_path / "other"
+    await receiver.stop()
+
+
+async def test_a_private_ca_is_believed_where_it_is_named(behind_tls: tuple[Receiver, Path, Path]) -> None:
+    receiver, own, _ = behind_tls
+    async with sending(receiver.url, ca_file=own) as sender:
+        await sender.send(EVENT)
+    assert [each["id"] for each in receiver.seen] == ["w1-1"]
+
+
+@pytest.mark.parametrize("named", ["nothing", "another CA", "another name"])
+async def test_nobody_else_is_believed(behind_tls: tuple[Receiver, Path, Path], named: str) -> None:
+    receiver, own, other = behind_tls
+    ca_file = {"nothing": None, "another CA": other, "another name": own}[named]
+    url = receiver.url.replace("localhost", "127.0.0.1") if named == "another name" else receiver.url
+    async with sending(url, ca_file=ca_file) as sender:
+        with pytest.raises(NotDelivered, match="the connection failed") as failed:
+            await sender.send(EVENT)
+    assert "token" not in failed.value.why
+    assert (receiver.tries, receiver.seen) == (0, [])

@@ -28,13 +28,16 @@ from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access_
 from broker.api.v1 import access_review_signoff_pb2 as broker_dot_api_dot_v1_dot_access__review__signoff__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
 from broker.api.v1 import lease_forgetting_pb2 as broker_dot_api_dot_v1_dot_lease__forgetting__pb2
+from broker.api.v1 import lease_review_pb2 as broker_dot_api_dot_v1_dot_lease__review__pb2
+from broker.api.v1 import options_pb2 as broker_dot_api_dot_v1_dot_options__pb2
+from broker.api.v1 import recovery_pb2 as broker_dot_api_dot_v1_dot_recovery__pb2
 from broker.api.v1 import suspension_pb2 as broker_dot_api_dot_v1_dot_suspension__pb2
 from broker.api.vendored.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broker/api/v1/admin_service.proto\x12\rbroker.api.v1\x1a\"broker/api/v1/access_request.proto\x1a!broker/api/v1/access_review.proto\x1a)broker/api/v1/access_review_signoff.proto\x1a broker/api/v1/claimed_text.proto\x1a$broker/api/v1/lease_forgetting.proto\x1a\x1e\x62roker/api/v1/suspension.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\x14\n\x12GetOperatorRequest\"\xb9\x01\n\x13GetOperatorResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x18\n\x10\x61uthenticated_by\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\x12\x15\n\rdeploy_digest\x18\t \x01(\t\"\x87\x02\n\x0eSuspendRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12<\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.broker.api.v1.Suspension.KindB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1b\n\x05value\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x10\x12\x1e\n\x06reason\x18\x04 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x42\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\xe2\x41\x01\x01\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x8a\x8a\x0f\x32\x02\x08\x01\"o\n\x0fSuspendResponse\x12-\n\nsuspension\x18\x01 \x01(\x0b\x32\x19.broker.api.v1.Suspension\x12\x16\n\x0e\x61ttempts_ended\x18\x02 \x01(\x05\x12\x15\n\runknown_value\x18\x03 \x01(\x08\"\x8d\x01\n\rResumeRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12$\n\rsuspension_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1e\n\x06reason\x18\x03 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\"?\n\x0eResumeResponse\x12-\n\nsuspension\x18\x01 \x01(\x0b\x32\x19.broker.api.v1.Suspension\"z\n\x16ListSuspensionsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rinclude_ended\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"b\n\x17ListSuspensionsResponse\x12.\n\x0bsuspensions\x18\x01 \x03(\x0b\x32\x19.broker.api.v1.Suspension\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd5\x08\n\x0c\x41\x64minService\x12T\n\x0bGetOperator\x12!.broker.api.v1.GetOperatorRequest\x1a\".broker.api.v1.GetOperatorResponse\x12H\n\x07Suspend\x12\x1d.broker.api.v1.SuspendRequest\x1a\x1e.broker.api.v1.SuspendResponse\x12\x45\n\x06Resume\x12\x1c.broker.api.v1.ResumeRequest\x1a\x1d.broker.api.v1.ResumeResponse\x12`\n\x0fListSuspensions\x12%.broker.api.v1.ListSuspensionsRequest\x1a&.broker.api.v1.ListSuspensionsResponse\x12i\n\x12ListAccessRequests\x12(.broker.api.v1.ListAccessRequestsRequest\x1a).broker.api.v1.ListAccessRequestsResponse\x12W\n\x10GetAccessRequest\x12&.broker.api.v1.GetAccessRequestRequest\x1a\x1b.broker.api.v1.AccessReview\x12`\n\x14\x41pproveAccessRequest\x12*.broker.api.v1.ApproveAccessRequestRequest\x1a\x1c.broker.api.v1.AccessRequest\x12Z\n\x11\x44\x65nyAccessRequest\x12\'.broker.api.v1.DenyAccessRequestRequest\x1a\x1c.broker.api.v1.AccessRequest\x12W\n\x0cGetTaskTexts\x12\".broker.api.v1.GetTaskTextsRequest\x1a#.broker.api.v1.GetTaskTextsResponse\x12]\n\x0e\x45raseTaskTexts\x12$.broker.api.v1.EraseTaskTextsRequest\x1a%.broker.api.v1.EraseTaskTextsResponse\x12l\n\x13SignOffAccessReview\x12).broker.api.v1.SignOffAccessReviewRequest\x1a*.broker.api.v1.SignOffAccessReviewResponse\x12T\n\x0b\x46orgetLease\x12!.broker.api.v1.ForgetLeaseRequest\x1a\".broker.api.v1.ForgetLeaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broker/api/v1/admin_service.proto\x12\rbroker.api.v1\x1a\"broker/api/v1/access_request.proto\x1a!broker/api/v1/access_review.proto\x1a)broker/api/v1/access_review_signoff.proto\x1a broker/api/v1/claimed_text.proto\x1a$broker/api/v1/lease_forgetting.proto\x1a broker/api/v1/lease_review.proto\x1a\x1b\x62roker/api/v1/options.proto\x1a\x1c\x62roker/api/v1/recovery.proto\x1a\x1e\x62roker/api/v1/suspension.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\x14\n\x12GetOperatorRequest\"\xb9\x01\n\x13GetOperatorResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x18\n\x10\x61uthenticated_by\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\x12\x15\n\rdeploy_digest\x18\t \x01(\t\"\x87\x02\n\x0eSuspendRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12<\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.broker.api.v1.Suspension.KindB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1b\n\x05value\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x10\x12\x1e\n\x06reason\x18\x04 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x42\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\xe2\x41\x01\x01\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x8a\x8a\x0f\x32\x02\x08\x01\"o\n\x0fSuspendResponse\x12-\n\nsuspension\x18\x01 \x01(\x0b\x32\x19.broker.api.v1.Suspension\x12\x16\n\x0e\x61ttempts_ended\x18\x02 \x01(\x05\x12\x15\n\runknown_value\x18\x03 \x01(\x08\"\xb7\x01\n\rResumeRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12$\n\rsuspension_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1e\n\x06reason\x18\x03 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12(\n\x0e\x66resh_id_token\x18\x0f \x01(\tB\x10\xe2\x41\x01\x02\xbaH\x05r\x03\x18\x80`\xa8\x9f\x19\x01\"?\n\x0eResumeResponse\x12-\n\nsuspension\x18\x01 \x01(\x0b\x32\x19.broker.api.v1.Suspension\"z\n\x16ListSuspensionsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rinclude_ended\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"b\n\x17ListSuspensionsResponse\x12.\n\x0bsuspensions\x18\x01 \x03(\x0b\x32\x19.broker.api.v1.Suspension\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe6\n\n\x0c\x41\x64minService\x12T\n\x0bGetOperator\x12!.broker.api.v1.GetOperatorRequest\x1a\".broker.api.v1.GetOperatorResponse\x12H\n\x07Suspend\x12\x1d.broker.api.v1.SuspendRequest\x1a\x1e.broker.api.v1.SuspendResponse\x12\x45\n\x06Resume\x12\x1c.broker.api.v1.ResumeRequest\x1a\x1d.broker.api.v1.ResumeResponse\x12`\n\x0fListSuspensions\x12%.broker.api.v1.ListSuspensionsRequest\x1a&.broker.api.v1.ListSuspensionsResponse\x12W\n\x0cReviewLeases\x12\".broker.api.v1.ReviewLeasesRequest\x1a#.broker.api.v1.ReviewLeasesResponse\x12i\n\x12ListAccessRequests\x12(.broker.api.v1.ListAccessRequestsRequest\x1a).broker.api.v1.ListAccessRequestsResponse\x12W\n\x10GetAccessRequest\x12&.broker.api.v1.GetAccessRequestRequest\x1a\x1b.broker.api.v1.AccessReview\x12`\n\x14\x41pproveAccessRequest\x12*.broker.api.v1.ApproveAccessRequestRequest\x1a\x1c.broker.api.v1.AccessRequest\x12Z\n\x11\x44\x65nyAccessRequest\x12\'.broker.api.v1.DenyAccessRequestRequest\x1a\x1c.broker.api.v1.AccessRequest\x12T\n\x0bGetRecovery\x12!.broker.api.v1.GetRecoveryRequest\x1a\".broker.api.v1.GetRecoveryResponse\x12`\n\x0fReleaseRecovery\x12%.broker.api.v1.ReleaseRecoveryRequest\x1a&.broker.api.v1.ReleaseRecoveryResponse\x12W\n\x0cGetTaskTexts\x12\".broker.api.v1.GetTaskTextsRequest\x1a#.broker.api.v1.GetTaskTextsResponse\x12]\n\x0e\x45raseTaskTexts\x12$.broker.api.v1.EraseTaskTextsRequest\x1a%.broker.api.v1.EraseTaskTextsResponse\x12l\n\x13SignOffAccessReview\x12).broker.api.v1.SignOffAccessReviewRequest\x1a*.broker.api.v1.SignOffAccessReviewResponse\x12T\n\x0b\x46orgetLease\x12!.broker.api.v1.ForgetLeaseRequest\x1a\".broker.api.v1.ForgetLeaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,28 +60,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMEREQUEST'].fields_by_name['suspension_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_RESUMEREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_RESUMEREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\010'
+  _globals['_RESUMEREQUEST'].fields_by_name['fresh_id_token']._loaded_options = None
+  _globals['_RESUMEREQUEST'].fields_by_name['fresh_id_token']._serialized_options = b'\342A\001\002\272H\005r\003\030\200`\250\237\031\001'
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\364\003(\000'
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['include_ended']._loaded_options = None
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['include_ended']._serialized_options = b'\342A\001\001'
-  _globals['_GETOPERATORREQUEST']._serialized_start=364
-  _globals['_GETOPERATORREQUEST']._serialized_end=384
-  _globals['_GETOPERATORRESPONSE']._serialized_start=387
-  _globals['_GETOPERATORRESPONSE']._serialized_end=572
-  _globals['_SUSPENDREQUEST']._serialized_start=575
-  _globals['_SUSPENDREQUEST']._serialized_end=838
-  _globals['_SUSPENDRESPONSE']._serialized_start=840
-  _globals['_SUSPENDRESPONSE']._serialized_end=951
-  _globals['_RESUMEREQUEST']._serialized_start=954
-  _globals['_RESUMEREQUEST']._serialized_end=1095
-  _globals['_RESUMERESPONSE']._serialized_start=1097
-  _globals['_RESUMERESPONSE']._serialized_end=1160
-  _globals['_LISTSUSPENSIONSREQUEST']._serialized_start=1162
-  _globals['_LISTSUSPENSIONSREQUEST']._serialized_end=1284
-  _globals['_LISTSUSPENSIONSRESPONSE']._serialized_start=1286
-  _globals['_LISTSUSPENSIONSRESPONSE']._serialized_end=1384
-  _globals['_ADMINSERVICE']._serialized_start=1387
-  _globals['_ADMINSERVICE']._serialized_end=2496
+  _globals['_GETOPERATORREQUEST']._serialized_start=457
+  _globals['_GETOPERATORREQUEST']._serialized_end=477
+  _globals['_GETOPERATORRESPONSE']._serialized_start=480
+  _globals['_GETOPERATORRESPONSE']._serialized_end=665
+  _globals['_SUSPENDREQUEST']._serialized_start=668
+  _globals['_SUSPENDREQUEST']._serialized_end=931
+  _globals['_SUSPENDRESPONSE']._serialized_start=933
+  _globals['_SUSPENDRESPONSE']._serialized_end=1044
+  _globals['_RESUMEREQUEST']._serialized_start=1047
+  _globals['_RESUMEREQUEST']._serialized_end=1230
+  _globals['_RESUMERESPONSE']._serialized_start=1232
+  _globals['_RESUMERESPONSE']._serialized_end=1295
+  _globals['_LISTSUSPENSIONSREQUEST']._serialized_start=1297
+  _globals['_LISTSUSPENSIONSREQUEST']._serialized_end=1419
+  _globals['_LISTSUSPENSIONSRESPONSE']._serialized_start=1421
+  _globals['_LISTSUSPENSIONSRESPONSE']._serialized_end=1519
+  _globals['_ADMINSERVICE']._serialized_start=1522
+  _globals['_ADMINSERVICE']._serialized_end=2904
 # @@protoc_insertion_point(module_scope)

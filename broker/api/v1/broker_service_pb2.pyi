@@ -69,7 +69,7 @@ class ListTemplatesResponse(_message.Message):
     def __init__(self, templates: _Optional[_Iterable[_Union[_template_pb2.ScopeTemplate, _Mapping]]] = ...) -> None: ...
 
 class StartTaskRequest(_message.Message):
-    __slots__ = ("request_id", "purpose", "max_duration", "participants", "ticket", "sponsor", "task_type")
+    __slots__ = ("request_id", "purpose", "max_duration", "participants", "ticket", "sponsor", "task_type", "on_behalf_of_token")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     MAX_DURATION_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class StartTaskRequest(_message.Message):
     TICKET_FIELD_NUMBER: _ClassVar[int]
     SPONSOR_FIELD_NUMBER: _ClassVar[int]
     TASK_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ON_BEHALF_OF_TOKEN_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     purpose: str
     max_duration: _duration_pb2.Duration
@@ -84,7 +85,8 @@ class StartTaskRequest(_message.Message):
     ticket: str
     sponsor: str
     task_type: str
-    def __init__(self, request_id: _Optional[str] = ..., purpose: _Optional[str] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., participants: _Optional[_Iterable[str]] = ..., ticket: _Optional[str] = ..., sponsor: _Optional[str] = ..., task_type: _Optional[str] = ...) -> None: ...
+    on_behalf_of_token: str
+    def __init__(self, request_id: _Optional[str] = ..., purpose: _Optional[str] = ..., max_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., participants: _Optional[_Iterable[str]] = ..., ticket: _Optional[str] = ..., sponsor: _Optional[str] = ..., task_type: _Optional[str] = ..., on_behalf_of_token: _Optional[str] = ...) -> None: ...
 
 class GetTaskRequest(_message.Message):
     __slots__ = ("task_id",)

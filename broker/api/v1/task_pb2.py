@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62roker/api/v1/task.proto\x12\rbroker.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reator\x18\x02 \x01(\t\x12\x14\n\x0cparticipants\x18\x03 \x03(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\x0e\n\x06ticket\x18\x05 \x01(\t\x12\x0f\n\x07sponsor\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05state\x18\t \x01(\x0e\x32\x19.broker.api.v1.Task.State\x12\x11\n\tend_cause\x18\n \x01(\t\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nhold_grace\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttask_type\x18\r \x01(\t\"T\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x13\n\x0fSTATE_COMPLETED\x10\x02\x12\x0f\n\x0bSTATE_ENDED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62roker/api/v1/task.proto\x12\rbroker.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reator\x18\x02 \x01(\t\x12\x14\n\x0cparticipants\x18\x03 \x03(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\x0e\n\x06ticket\x18\x05 \x01(\t\x12\x0f\n\x07sponsor\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05state\x18\t \x01(\x0e\x32\x19.broker.api.v1.Task.State\x12\x11\n\tend_cause\x18\n \x01(\t\x12,\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\nhold_grace\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttask_type\x18\r \x01(\t\x12*\n\x0con_behalf_of\x18\x0e \x01(\x0b\x32\x14.broker.api.v1.Human\"T\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x13\n\x0fSTATE_COMPLETED\x10\x02\x12\x0f\n\x0bSTATE_ENDED\x10\x03\">\n\x05Human\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broker.api.v1.task_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TASK']._serialized_start=109
-  _globals['_TASK']._serialized_end=570
-  _globals['_TASK_STATE']._serialized_start=486
-  _globals['_TASK_STATE']._serialized_end=570
+  _globals['_TASK']._serialized_end=614
+  _globals['_TASK_STATE']._serialized_start=530
+  _globals['_TASK_STATE']._serialized_end=614
+  _globals['_HUMAN']._serialized_start=616
+  _globals['_HUMAN']._serialized_end=678
 # @@protoc_insertion_point(module_scope)

@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Task(_message.Message):
-    __slots__ = ("id", "creator", "participants", "purpose", "ticket", "sponsor", "create_time", "deadline", "state", "end_cause", "end_time", "hold_grace", "task_type")
+    __slots__ = ("id", "creator", "participants", "purpose", "ticket", "sponsor", "create_time", "deadline", "state", "end_cause", "end_time", "hold_grace", "task_type", "on_behalf_of")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Task.State]
@@ -37,6 +37,7 @@ class Task(_message.Message):
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     HOLD_GRACE_FIELD_NUMBER: _ClassVar[int]
     TASK_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ON_BEHALF_OF_FIELD_NUMBER: _ClassVar[int]
     id: str
     creator: str
     participants: _containers.RepeatedScalarFieldContainer[str]
@@ -50,4 +51,15 @@ class Task(_message.Message):
     end_time: _timestamp_pb2.Timestamp
     hold_grace: _duration_pb2.Duration
     task_type: str
-    def __init__(self, id: _Optional[str] = ..., creator: _Optional[str] = ..., participants: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., ticket: _Optional[str] = ..., sponsor: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state: _Optional[_Union[Task.State, str]] = ..., end_cause: _Optional[str] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hold_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., task_type: _Optional[str] = ...) -> None: ...
+    on_behalf_of: Human
+    def __init__(self, id: _Optional[str] = ..., creator: _Optional[str] = ..., participants: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., ticket: _Optional[str] = ..., sponsor: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state: _Optional[_Union[Task.State, str]] = ..., end_cause: _Optional[str] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., hold_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., task_type: _Optional[str] = ..., on_behalf_of: _Optional[_Union[Human, _Mapping]] = ...) -> None: ...
+
+class Human(_message.Message):
+    __slots__ = ("issuer", "subject", "display_name")
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    issuer: str
+    subject: str
+    display_name: str
+    def __init__(self, issuer: _Optional[str] = ..., subject: _Optional[str] = ..., display_name: _Optional[str] = ...) -> None: ...

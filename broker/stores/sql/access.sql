@@ -8,6 +8,7 @@ r.mac, r.mac_key_id
 
 -- fragment vote_columns --
 v.tenant, v.access_request_id, v.issuer, v.subject, v.yes, v.rule, v.digest, v.how, v.note, v.groups, v.at,
+v.request_id,
 v.mac, v.mac_key_id
 
 -- insert_access_request --
@@ -95,11 +96,12 @@ LIMIT 1;
 -- put_vote --
 -- A later vote of the same person takes the place of the earlier: the only one there can be is a no.
 INSERT INTO access_votes (
-    tenant, access_request_id, issuer, subject, yes, rule, digest, how, note, groups, at, mac, mac_key_id
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    tenant, access_request_id, issuer, subject, yes, rule, digest, how, note, groups, at, request_id,
+    mac, mac_key_id
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, access_request_id, issuer, subject) DO UPDATE
 SET yes = excluded.yes, rule = excluded.rule, digest = excluded.digest, how = excluded.how, note = excluded.note,
-    groups = excluded.groups, at = excluded.at, mac = excluded.mac, mac_key_id = excluded.mac_key_id;
+    groups = excluded.groups, at = excluded.at, request_id = excluded.request_id, mac = excluded.mac, mac_key_id = excluded.mac_key_id;
 
 -- votes_of_request --
 SELECT {vote_columns} FROM access_votes AS v
@@ -123,3 +125,8 @@ LIMIT :limit;
 -- access_event_before --
 SELECT coalesce(max(seq), 0) FROM access_events
 WHERE tenant = :tenant AND holder = :holder AND seq <= :upto;
+
+-- access_request_of_lease --
+-- The one whose approval a lease used up.
+SELECT id FROM access_requests INDEXED BY access_requests_by_lease
+WHERE tenant = :tenant AND lease_id = :lease_id AND lease_id <> '';

@@ -114,3 +114,12 @@ WHERE due_at IS NOT NULL AND coalesce(owed_since, due_at) < :now;
 
 -- stuck_figure --
 SELECT count(*) FROM attempts WHERE stuck = 1 AND due_at IS NOT NULL;
+
+-- unended_by_human --
+-- What open tasks that act for somebody have.
+SELECT {attempt_columns}, {lease_columns}
+FROM tasks AS t INDEXED BY tasks_on_behalf_of CROSS JOIN leases AS l CROSS JOIN attempts AS a
+WHERE t.tenant = :tenant AND t.on_behalf_of = :human AND t.ends_at IS NOT NULL
+    AND l.tenant = t.tenant AND l.task_id = t.id AND l.ended_at IS NULL
+    AND a.tenant = l.tenant AND a.lease_id = l.id AND a.state IN ('ISSUING', 'ACTIVE')
+LIMIT :limit;

@@ -28,6 +28,10 @@ WHERE l.tenant = :tenant AND l.task_id = :task_id;
 DELETE FROM lease_origins
 WHERE tenant = ?1 AND lease_id IN (SELECT id FROM leases WHERE tenant = ?1 AND task_id = ?2);
 
+-- delete_reviews_of_task --
+DELETE FROM policy_reviews
+WHERE tenant = ?1 AND lease_id IN (SELECT id FROM leases WHERE tenant = ?1 AND task_id = ?2);
+
 -- delete_attempts_of_task --
 DELETE FROM attempts
 WHERE tenant = ?1 AND lease_id IN (SELECT id FROM leases WHERE tenant = ?1 AND task_id = ?2);

@@ -33,9 +33,12 @@ SELECT {suspension_columns} FROM suspensions AS s INDEXED BY suspensions_unlifte
 WHERE s.tenant = :tenant AND s.lifted_at IS NULL
 ORDER BY s.created_at, s.id;
 
--- suspensions_all --
+-- suspensions_lifted --
+-- A page of those that are over, or say so.
 SELECT {suspension_columns} FROM suspensions AS s
-WHERE s.tenant = :tenant;
+WHERE s.tenant = :tenant AND s.lifted_at IS NOT NULL AND s.id > :after
+ORDER BY s.id
+LIMIT :limit;
 
 -- suspensions_page --
 -- Newest first; a page starts after the suspension :after_id of :after_ms.
@@ -54,29 +57,35 @@ SELECT {suspension_columns} FROM suspensions AS s
 WHERE s.tenant = :tenant AND s.author = :author AND s.request_id = :request_id;
 
 -- suspended_of_holder --
--- This and the next two: living attempts that a suspension ends, the ones that are being issued first.
+-- This and the next two: living attempts in one state that a suspension ends, in the order of the index of the living
+-- and after a place in it, so that a portion costs what is in it and not what was ended before. A lease has at most one
+-- attempt in either state.
 SELECT {attempt_columns}, {lease_columns}
-FROM leases AS l CROSS JOIN attempts AS a
+FROM leases AS l INDEXED BY leases_living CROSS JOIN attempts AS a
 WHERE a.tenant = l.tenant AND a.lease_id = l.id
-    AND l.tenant = :tenant AND l.holder = :holder AND l.ended_at IS NULL AND a.state IN ('ISSUING', 'ACTIVE')
-ORDER BY a.state DESC
+    AND l.tenant = :tenant AND l.holder = :holder AND l.ended_at IS NULL AND a.state = :state
+    AND l.request_id > iif(:holder = :after_holder, :after_request, '')
+ORDER BY l.request_id
 LIMIT :limit;
 
 -- suspended_of_task --
+-- Sorted, because what one task has is bounded.
 SELECT {attempt_columns}, {lease_columns}
 FROM leases AS l CROSS JOIN attempts AS a
 WHERE a.tenant = l.tenant AND a.lease_id = l.id
-    AND l.tenant = :tenant AND l.task_id = :task_id AND l.ended_at IS NULL AND a.state IN ('ISSUING', 'ACTIVE')
-ORDER BY a.state DESC
+    AND l.tenant = :tenant AND l.task_id = :task_id AND l.ended_at IS NULL AND a.state = :state
+    AND (l.holder, l.request_id) > (:after_holder, :after_request)
+ORDER BY l.holder, l.request_id
 LIMIT :limit;
 
 -- suspended_of_kind --
 SELECT {attempt_columns}, {lease_columns}
 FROM leases AS l INDEXED BY leases_living CROSS JOIN attempts AS a
 WHERE a.tenant = l.tenant AND a.lease_id = l.id
-    AND l.tenant = :tenant AND l.ended_at IS NULL AND a.state IN ('ISSUING', 'ACTIVE')
+    AND l.tenant = :tenant AND l.ended_at IS NULL AND a.state = :state
+    AND (l.holder, l.request_id) > (:after_holder, :after_request)
     AND :template IN ('', l.template) AND :connector IN ('', l.connector) AND :account IN ('', l.account)
-ORDER BY a.state DESC
+ORDER BY l.holder, l.request_id
 LIMIT :limit;
 
 -- suspensions_unlifted_everywhere --

@@ -2,14 +2,15 @@
 t.tenant, t.id, t.creator, t.request_id, t.request_digest, t.participants, t.purpose, t.ticket, t.sponsor,
 t.created_at, t.deadline,
 t.hold_grace, t.hold_until, t.state, t.cause, t.ended_at, t.ends_at, t.task_type,
+t.on_behalf_of, t.id_token,
 t.mac, t.mac_key_id
 
 -- insert_task --
 INSERT INTO tasks (
     tenant, id, creator, request_id, request_digest, participants, purpose, ticket, sponsor, created_at, deadline,
     hold_grace, hold_until, state, cause, ended_at, ends_at, task_type,
-    mac, mac_key_id
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    on_behalf_of, id_token, mac, mac_key_id
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- task_by_id --
 SELECT {task_columns} FROM tasks AS t
@@ -45,3 +46,17 @@ LIMIT :limit;
 
 -- open_task_figure --
 SELECT count(*) FROM tasks WHERE ends_at IS NOT NULL;
+
+-- task_by_id_token --
+SELECT id FROM tasks AS t INDEXED BY tasks_by_id_token
+WHERE t.tenant = :tenant AND t.id_token = :id_token AND t.id_token IS NOT NULL;
+
+-- acted_for --
+-- Whom open tasks act for.
+SELECT DISTINCT on_behalf_of FROM tasks INDEXED BY tasks_on_behalf_of
+WHERE tenant = :tenant AND on_behalf_of IS NOT NULL AND ends_at IS NOT NULL;
+
+-- open_tasks --
+SELECT {task_columns} FROM tasks AS t
+WHERE t.tenant = :tenant AND t.ends_at IS NOT NULL
+LIMIT :limit;

@@ -1,0 +1,37 @@
+"""The half of the ledger in SQLite that reviews living leases. The contract is :class:`broker.ports.ReviewStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from broker.ports import Granted, Tightened
+from broker.stores import review_ops
+from broker.stores.group_commit import GroupCommit
+from broker.stores.readers import Readers
+
+
+class SqliteReviews:
+    """What :class:`broker.stores.sqlite.SqliteStore` does for reviews."""
+
+    _writer: GroupCommit
+    _readers: Readers
+
+    async def living_grants(self, tenant: str, after: str, limit: int) -> Sequence[Granted]:
+        """See ReviewStore.living_grants."""
+        return await self._readers.scan(lambda view: review_ops.living_grants(view, tenant, after, limit))
+
+    async def record_review(
+        self,
+        tenant: str,
+        lease_id: str,
+        attempt_id: str,
+        tightened: Tightened | None,
+        end: bool,
+        actor: str,
+        now: datetime,
+    ) -> bool:
+        """See ReviewStore.record_review."""
+        return await self._writer.submit(
+            lambda tx: review_ops.record_review(tx, tenant, lease_id, attempt_id, tightened, end, actor, now)
+        )

@@ -1,0 +1,166 @@
+"""Reviews of living leases: what every store does about them, as tests; see ``contract.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broker.errors import InvalidInput, Reason
+from broker.lease.machine import State
+from broker.policy.standing import Standing
+from broker.ports import EndCause, Lease, LeaseFilter, Ledger, Selector, Tightened
+from tests.stores.contract import grant, records, refused, types
+from tests.stores.make import ALICE, BOB, TENANT, at, filing, intent, new_task, redeeming, vote
+
+ADA = "https://idp.test#ada"
+
+
+def tightened(**changes: Any) -> Tightened:
+    """At 5, the set ``d2`` denies it by ``night``."""
+    values: dict[str, Any] = {
+        "outcome": Standing.DENY,
+        "reason": "POLICY_DENIED",
+        "policies": ("night",),
+        "why": "Not at night.",
+        "deploy_digest": "d2",
+        "policy_digest": "p2",
+        "at": at(5),
+    }
+    return Tightened(**{**values, **changes})
+
+
+async def review(
+    store: Ledger, lease: Lease, found: Tightened | None, *, end: bool = False, by: str = "broker"
+) -> bool:
+    return await store.record_review(TENANT, lease.id, lease.attempt_id, found, end, by, at(6))
+
+
+class ReviewContract:
+    """How living leases are found, with what they were granted on; and how what is found out is kept."""
+
+    async def test_living_leases_come_page_by_page_with_what_they_were_granted_on(self, store: Ledger) -> None:
+        await store.start_task(new_task(task_type="report"))
+        made = [await grant(store, f"{number}", audit={"reason": f"why {number}"}) for number in range(5)]
+        made.append(await grant(store, "b", holder=BOB, now=2))
+        await store.end_leases(Selector(TENANT, lease_id=made[1].id), EndCause.RELEASED, ALICE, at(4))
+        found, after = [], ""
+        while page := await store.living_grants(TENANT, after, 2):
+            assert len(page) <= 2
+            found, after = [*found, *page], page[-1].lease.id
+        living = [lease for lease in made if lease.id != made[1].id]
+        assert {each.lease.id for each in found} == {lease.id for lease in living}
+        assert len(found) == len(living)
+        for each in found:
+            assert each.facts is not None
+            assert each.facts["template"] == "orders-readonly"
+            if each.lease.holder == ALICE:
+                assert each.facts["reason"] == f"why {each.lease.id[-1]}"
+        bobs = next(each for each in found if each.lease.holder == BOB)
+        assert (bobs.at, bobs.present["task_type"], bobs.present["active_count"]) == (at(2), "report", 0)
+        alices = next(each for each in found if each.lease.id == made[0].id)
+        assert alices.present["active_count"] == 4  # the others that are not ended yet, the released one included
+
+    async def test_what_was_granted_on_is_found_below_many_other_events(self, store: Ledger) -> None:
+        await store.start_task(new_task())
+        kept = await grant(store, "kept")
+        for number in range(80):
+            other = await grant(store, f"{number}", now=2)
+            await store.end_leases(Selector(TENANT, lease_id=other.id), EndCause.RELEASED, ALICE, at(3))
+        (found,) = await store.living_grants(TENANT, "", 10)
+        assert (found.lease.id, found.facts is not None) == (kept.id, True)
+
+    async def test_of_a_retried_lease_the_latest_intent_counts(self, store: Ledger) -> None:
+        await store.start_task(new_task())
+        await grant(store)
+        again = await store.open_intent(intent("1", now=9, attempt_id="attempt-again", audit={"reason": "again"}))
+        (found,) = await store.living_grants(TENANT, "", 10)
+        assert found.facts is not None
+        assert (found.lease.attempt_id, found.facts["reason"], found.at) == (again.attempt.id, "again", at(9))
+
+    async def test_a_page_token_that_is_none_is_refused(self, store: Ledger) -> None:
+        await refused(store, store.living_grants(TENANT, "lease-none", 1), InvalidInput, Reason.PAGE_TOKEN_INVALID)
+
+    async def test_another_tenants_leases_are_not_reviewed(self, store: Ledger) -> None:
+        await store.start_task(new_task())
+        await grant(store)
+        assert await store.living_grants("other", "", 10) == []
+
+    async def test_it_is_told_once_for_each_deploy_set_and_shown_with_the_lease(self, store: Ledger) -> None:
+        await store.start_task(new_task())
+        lease = await grant(store)
+        assert await review(store, lease, tightened())
+        shown = await store.get_lease(TENANT, lease.id, ALICE)
+        assert (shown.policy_tightened, shown.state) == (tightened(), State.ACTIVE)
+        event = (await records(store))[-1]
+        assert (event.type, event.actor, event.holder, event.lease_id) == (
+            "lease.policy_tightened",
+            "broker",
+            ALICE,
+            lease.id,
+        )
+        assert {name: event.data[name] for name in ("policies", "policies_now", "deploy_digest", "revoked")} == {
+            "policies": ["dev-read"],
+            "policies_now": ["night"],
+            "deploy_digest": "d2",
+            "revoked": False,
+        }
+        head = len(await records(store))
+        assert not await review(store, lease, tightened())
+        assert len(await records(store)) == head
+        assert (await store.figures(at(6))).tightened == {"DENY": 1}
+        assert await review(store, lease, tightened(deploy_digest="d3"))
+        assert (await types(store))[head:] == ["lease.policy_tightened"]
+
+    async def test_what_stands_again_is_told_once_and_shown_no_more(self, store: Ledger) -> None:
+        await store.start_task(new_task())
+        lease = await grant(store)
+        head = len(await records(store))
+        assert not await review(store, lease, None)
+        assert len(await records(store)) == head
+        await review(store, lease, tightened())
+        assert await review(store, lease, None)
+        assert not await review(store, lease, None)
+        assert (await types(store))[head:] == ["lease.policy_tightened", "lease.policy_loosened"]
+        assert (await store.get_lease(TENANT, lease.id, ALICE)).policy_tightened is None
+        assert (await store.figures(at(6))).tightened == {}
+
+    @pytest.mark.parametrize("issuing", [False, True])
+    async def test_it_ends_what_it_is_told_to_end_also_where_that_is_no_news(
+        self, store: Ledger, issuing: bool
+    ) -> None:
+        await store.start_task(new_task())
+        lease = await grant(store)
+        if issuing:
+            opened = await store.open_intent(intent("1", now=4, attempt_id="attempt-again"))
+            lease = await store.get_lease(TENANT, opened.lease_id, ALICE)
+        await review(store, lease, tightened())
+        assert not await review(store, lease, tightened(), end=True, by=ADA)
+        ended = await store.get_lease(TENANT, lease.id, ALICE)
+        assert (ended.state, ended.cause) == (State.REVOKING, EndCause.POLICY_TIGHTENED)
+        event = (await records(store))[-1]
+        assert (event.type, event.actor, event.data["cause"]) == ("lease.revoking", ADA, "POLICY_TIGHTENED")
+
+    async def test_a_lease_that_moved_on_meanwhile_is_left_alone(self, store: Ledger) -> None:
+        await store.start_task(new_task())
+        lease, other = await grant(store), await grant(store, "2")
+        await store.open_intent(intent("1", now=4, attempt_id="attempt-again"))
+        await store.end_leases(Selector(TENANT, lease_id=other.id), EndCause.RELEASED, ALICE, at(4))
+        head = len(await records(store))
+        assert not await review(store, lease, tightened(), end=True)
+        assert not await review(store, other, tightened(), end=True)
+        assert not await store.record_review(TENANT, "lease-none", "attempt-none", tightened(), True, "broker", at(6))
+        assert len(await records(store)) == head
+        assert (await store.get_lease(TENANT, lease.id, ALICE)).state is State.ISSUING
+
+    async def test_the_access_request_that_approved_it_is_shown_with_the_lease(self, store: Ledger) -> None:
+        await store.start_task(new_task())
+        filed = filing()
+        await store.open_access_request(filed)
+        await store.vote(TENANT, filed.id, filed.digest, vote(), lambda request: True)
+        opened = await store.open_intent(redeeming(filed))
+        plain = await grant(store, "plain")
+        assert (await store.get_lease(TENANT, opened.lease_id, ALICE)).access_request_id == filed.id
+        assert (await store.get_lease(TENANT, plain.id, ALICE)).access_request_id == ""
+        listed = await store.list_leases(LeaseFilter(TENANT, ALICE), "", 10)
+        assert {lease.id: lease.access_request_id for lease in listed} == {opened.lease_id: filed.id, plain.id: ""}
