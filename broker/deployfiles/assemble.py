@@ -152,6 +152,8 @@ def _scope_template(
 ) -> ScopeTemplate:
     # The grant as the kind normalised it, so that shorthand and long form have one digest.
     written = {**entry.model_dump(mode="json"), "grant": grant.model_dump(mode="json")}
+    if entry.break_glass is None:
+        del written["break_glass"]  # a template that says nothing of it has the digest it always had
     return ScopeTemplate(
         name=entry.name,
         description=entry.description,

@@ -18,9 +18,10 @@ from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, Wron
 from broker.lease.machine import Event
 from broker.ports import EndCause, Ended, Lifting, Members, NewSuspension
 from broker.scope.canonical import JsonValue
+from broker.stores.break_glass_ops import passes_over
 from broker.stores.end_ops import CHUNK, read_pair
-from broker.stores.moves import BROKER, move
-from broker.stores.rows import Raw
+from broker.stores.moves import BROKER, by_break_glass, move
+from broker.stores.rows import LeaseRow, Raw
 from broker.stores.suspension_rows import SuspensionRow, insert, read_suspension, suspension_of, unlifted, update
 from broker.stores.times import to_ms
 from broker.stores.transaction import Transaction, View
@@ -170,6 +171,8 @@ def end_portion(tx: Transaction, row: SuspensionRow, members: Members, actor: st
 
     def end(raw: Raw) -> bool:
         attempt, lease = read_pair(raw, tx)
+        if _passed_over(tx, row, lease):
+            return False
         connectors.add(attempt.connector)
         return move(tx, attempt, lease, Event.END, EndCause.SUSPENDED, now_ms, actor=actor)
 
@@ -266,7 +269,18 @@ def needs_tending(view: View, tenant: str, members: Members, now: datetime) -> b
 
 def _any_living(view: View, row: SuspensionRow, members: Members) -> bool:
     selections = _selections(view, row, members)
-    return any(view.all(query, {"tenant": row.tenant, **also, "limit": 1}) for query, also in selections)
+    return any(
+        not _passed_over(view, row, read_pair(raw, view)[1])
+        for query, also in selections
+        for raw in view.all(query, {"tenant": row.tenant, **also, "limit": CHUNK})
+    )
+
+
+def _passed_over(view: View, row: SuspensionRow, lease: LeaseRow | None) -> bool:
+    """Whether people let the lease be granted although this was suspended (break-glass)."""
+    if lease is None or not by_break_glass(lease.request_id):
+        return False
+    return passes_over(view, lease.tenant, lease.id, row.id)
 
 
 def _tell(
