@@ -25,6 +25,7 @@ from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
 from broker.identity.denied import DenyList
+from broker.identity.oidc_keys import KeySet
 from broker.identity.party import Party
 from broker.lease.credential import Contract, Credential
 from broker.lease.machine import Event, State
@@ -1311,4 +1312,16 @@ class KeyRing(Protocol):
 
     def find(self, key_id: str) -> bytes:
         """The key of this id, also an overlapping older one. Raises Tampered for an unknown id."""
+        ...
+
+
+class IssuerKeys(Protocol):
+    """The keys with which the configured OpenID providers sign. Answers at once, from memory."""
+
+    def current(self, issuer: str, key_id: str = "") -> KeySet:
+        """The keys of ``issuer`` in force.
+
+        Raises :class:`NotReady` (ISSUER_KEYS_UNAVAILABLE) where there are none, where they could not be renewed for
+        too long, and, once in a while, where ``key_id`` is not among them and may be new: asking again tells.
+        """
         ...

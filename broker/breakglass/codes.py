@@ -109,7 +109,7 @@ def of_random(number: int, length: int) -> str:
 
 
 def read_code(text: Secret) -> Code:
-    """The code in ``text``; case, spaces and hyphens do not matter. Raises Unauthenticated (BREAK_GLASS_CODE_INVALID)."""
+    """The code in ``text``; case, spaces and hyphens are nothing. Raises Unauthenticated (BREAK_GLASS_CODE_INVALID)."""
     plain = re.sub(r"[\s-]", "", text.reveal()).upper()
     # Of the letters that are in no code, those that were meant for digits; the form's own name has none of them.
     found = _CODE.match(plain.translate(_LOOKS_LIKE)) if len(plain) < 100 and plain.isascii() else None

@@ -92,13 +92,13 @@ def check_ttl(rule: BreakGlassRule, template: str, ttl: timedelta) -> None:
 
 
 def check_strength(rule: BreakGlassRule, acr: str, amr: Collection[str]) -> None:
-    """Raises :class:`Denied` (LOGIN_TOO_WEAK) where the login is not as strong as the template demands."""
+    """Raises :class:`Denied` (FRESH_LOGIN_TOO_WEAK) where the login is not as strong as the template demands."""
     lacking = [f"acr {' or '.join(sorted(rule.acr))}"] if rule.acr and acr not in rule.acr else []
     lacking += [f"amr {each}" for each in sorted(rule.amr - frozenset(amr))]
     if lacking:
         told = ", ".join(lacking)
         raise Denied(
-            Reason.LOGIN_TOO_WEAK,
+            Reason.FRESH_LOGIN_TOO_WEAK,
             f"this template's break-glass takes a stronger login: it lacks {told}.",
             hint="Log in again with the second factor that your identity provider asks for.",
             metadata={"lacking": told},
