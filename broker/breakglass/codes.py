@@ -30,7 +30,8 @@ CONFIRM_WITHIN = timedelta(hours=24)
 # So many wrong secrets for one code's id, and that code is dead.
 MOST_FAILURES = 5
 # RFC 7914, section 2; 32 MiB and about 0.1 s.
-_N, _R, _P, _LENGTH = 2**15, 8, 1, 32
+COST = 2**15
+_R, _P, _LENGTH = 8, 1, 32
 _LOOKS_LIKE = str.maketrans("OIL", "011")
 _CODE = re.compile(rf"JBG1-?([{ALPHABET}]{{{ID_LENGTH}}})-?([{ALPHABET}]{{{SECRET_LENGTH}}})\Z")
 
@@ -118,14 +119,14 @@ def read_code(text: Secret) -> Code:
     return Code(found[1], Secret(found[2]))
 
 
-def hashed(secret: Secret, salt: bytes) -> bytes:
+def hashed(secret: Secret, salt: bytes, cost: int = COST) -> bytes:
     """The scrypt hash. Slow by design: not for the event loop."""
-    return Scrypt(salt=salt, length=_LENGTH, n=_N, r=_R, p=_P).derive(secret.reveal().encode())
+    return Scrypt(salt=salt, length=_LENGTH, n=cost, r=_R, p=_P).derive(secret.reveal().encode())
 
 
-def matches(code: Code, kept: KeptCode) -> bool:
+def matches(code: Code, kept: KeptCode, cost: int = COST) -> bool:
     """Whether ``code`` is the one that is kept. Slow by design, and the same time for any secret."""
-    return hmac.compare_digest(hashed(code.secret, kept.salt), kept.hash)
+    return hmac.compare_digest(hashed(code.secret, kept.salt, cost), kept.hash)
 
 
 def code_invalid() -> Unauthenticated:

@@ -33,8 +33,11 @@ class MadeCodes:
 class CodeDesk:
     """Everything that is done with sealed codes but using one."""
 
-    def __init__(self, store: BreakGlassStore, clock: Clock, rng: Rng, random_bytes: RandomBytes) -> None:
+    def __init__(
+        self, store: BreakGlassStore, clock: Clock, rng: Rng, random_bytes: RandomBytes, cost: int = idea.COST
+    ) -> None:
         self._store = store
+        self._cost = cost
         self._clock = clock
         self._rng = rng
         self._random = random_bytes
@@ -53,7 +56,7 @@ class CodeDesk:
         except NotFound:
             raise idea.code_invalid() from None
         async with self._hashing:
-            right = await asyncio.to_thread(idea.matches, code, kept)
+            right = await asyncio.to_thread(idea.matches, code, kept, self._cost)
         if not right:
             await self._store.code_failed(tenant, code.id, self._clock.now())
             raise idea.code_invalid()
@@ -137,7 +140,7 @@ class CodeDesk:
         secret = Secret(idea.of_random(number >> 5 * idea.ID_LENGTH, idea.SECRET_LENGTH))
         salt = self._random(idea.SALT_BYTES)
         async with self._hashing:
-            digest = await asyncio.to_thread(idea.hashed, secret, salt)
+            digest = await asyncio.to_thread(idea.hashed, secret, salt, self._cost)
         return NewCode(id_, salt, digest, idea.written(id_, secret.reveal()))
 
 
