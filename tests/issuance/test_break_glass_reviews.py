@@ -1,4 +1,4 @@
-"""What break-glass owes: reviews in time, blocks, overrides; and sealed codes for when the identity provider is down."""
+"""What break-glass owes: reviews in time, blocks, overrides; and sealed codes for when nobody can log in."""
 
 from __future__ import annotations
 
