@@ -41,10 +41,13 @@ class Relation(StrEnum):
     PLANNER = "the task's creator or a participant, with the role planner"
     VALIDATOR = "the task's creator or a participant, with the role validator"
     OWN_ONLY = "sees only its own"
+    PRE_AUTHORISED = "in a group that the template's break_glass section names"
+    OWN_OR_ROLE = "who broke the glass, or somebody with the role approver, operator or security"
+    APART = "without a part in what it is about"
 
 
 _AGENTS = "broker.api.v1.BrokerService"
-_PEOPLE = "broker.api.v1.AdminService"
+PEOPLE = "broker.api.v1.AdminService"
 
 TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
     {
@@ -72,14 +75,24 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_AGENTS}/DelegateLease": (Allowed.REGISTERED_AGENT, Relation.LEASE_HOLDER),
         f"/{_AGENTS}/RevokeDelegation": (Allowed.REGISTERED_AGENT, Relation.DELEGATOR),
         f"/{_AGENTS}/ListDelegations": (Allowed.REGISTERED_AGENT, Relation.TASK_PARTICIPANT),
-        f"/{_PEOPLE}/GetOperator": (Allowed.OPERATOR, Relation.OWN_ONLY),
-        f"/{_PEOPLE}/Suspend": (Allowed.OPERATOR, Relation.NONE),
-        f"/{_PEOPLE}/Resume": (Allowed.OPERATOR, Relation.NONE),
-        f"/{_PEOPLE}/ListSuspensions": (Allowed.OPERATOR, Relation.NONE),
-        f"/{_PEOPLE}/ListAccessRequests": (Allowed.OPERATOR, Relation.NONE),
-        f"/{_PEOPLE}/GetAccessRequest": (Allowed.OPERATOR, Relation.NONE),
-        f"/{_PEOPLE}/ApproveAccessRequest": (Allowed.OPERATOR, Relation.ASKED_AND_APART),
-        f"/{_PEOPLE}/DenyAccessRequest": (Allowed.OPERATOR, Relation.ASKED),
+        f"/{PEOPLE}/GetOperator": (Allowed.OPERATOR, Relation.OWN_ONLY),
+        f"/{PEOPLE}/Suspend": (Allowed.OPERATOR, Relation.NONE),
+        f"/{PEOPLE}/Resume": (Allowed.OPERATOR, Relation.NONE),
+        f"/{PEOPLE}/ListSuspensions": (Allowed.OPERATOR, Relation.NONE),
+        f"/{PEOPLE}/ListAccessRequests": (Allowed.OPERATOR, Relation.NONE),
+        f"/{PEOPLE}/GetAccessRequest": (Allowed.OPERATOR, Relation.NONE),
+        f"/{PEOPLE}/ApproveAccessRequest": (Allowed.OPERATOR, Relation.ASKED_AND_APART),
+        f"/{PEOPLE}/DenyAccessRequest": (Allowed.OPERATOR, Relation.ASKED),
+        f"/{PEOPLE}/BreakGlass": (Allowed.OPERATOR, Relation.PRE_AUTHORISED),
+        f"/{PEOPLE}/ConfirmBreakGlass": (Allowed.OPERATOR, Relation.OWN_ONLY),
+        f"/{PEOPLE}/EndBreakGlass": (Allowed.OPERATOR, Relation.OWN_OR_ROLE),
+        f"/{PEOPLE}/GetBreakGlass": (Allowed.OPERATOR, Relation.NONE),
+        f"/{PEOPLE}/ListBreakGlass": (Allowed.OPERATOR, Relation.NONE),
+        f"/{PEOPLE}/ReviewBreakGlass": (Allowed.OPERATOR, Relation.APART),
+        f"/{PEOPLE}/OverrideBreakGlass": (Allowed.OPERATOR, Relation.APART),
+        f"/{PEOPLE}/CreateBreakGlassCodes": (Allowed.OPERATOR, Relation.NONE),
+        f"/{PEOPLE}/ListBreakGlassCodes": (Allowed.OPERATOR, Relation.NONE),
+        f"/{PEOPLE}/RevokeBreakGlassCodes": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
@@ -91,14 +104,24 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
 # Which roles each of the people's RPCs takes; one of them is enough. None of them: any operator will do.
 ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
     {
-        f"/{_PEOPLE}/GetOperator": frozenset(),
-        f"/{_PEOPLE}/Suspend": frozenset({Role.OPERATOR, Role.SECURITY}),
-        f"/{_PEOPLE}/Resume": frozenset({Role.OPERATOR, Role.SECURITY}),
-        f"/{_PEOPLE}/ListSuspensions": EVERY_ROLE,
-        f"/{_PEOPLE}/ListAccessRequests": EVERY_ROLE,
-        f"/{_PEOPLE}/GetAccessRequest": EVERY_ROLE,
-        f"/{_PEOPLE}/ApproveAccessRequest": frozenset({Role.APPROVER}),
-        f"/{_PEOPLE}/DenyAccessRequest": frozenset({Role.APPROVER}),
+        f"/{PEOPLE}/GetOperator": frozenset(),
+        f"/{PEOPLE}/Suspend": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{PEOPLE}/Resume": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{PEOPLE}/ListSuspensions": EVERY_ROLE,
+        f"/{PEOPLE}/ListAccessRequests": EVERY_ROLE,
+        f"/{PEOPLE}/GetAccessRequest": EVERY_ROLE,
+        f"/{PEOPLE}/ApproveAccessRequest": frozenset({Role.APPROVER}),
+        f"/{PEOPLE}/DenyAccessRequest": frozenset({Role.APPROVER}),
+        f"/{PEOPLE}/BreakGlass": frozenset(),
+        f"/{PEOPLE}/ConfirmBreakGlass": frozenset(),
+        f"/{PEOPLE}/EndBreakGlass": frozenset(),
+        f"/{PEOPLE}/GetBreakGlass": frozenset(),
+        f"/{PEOPLE}/ListBreakGlass": frozenset(),
+        f"/{PEOPLE}/ReviewBreakGlass": frozenset({Role.APPROVER, Role.SECURITY}),
+        f"/{PEOPLE}/OverrideBreakGlass": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{PEOPLE}/CreateBreakGlassCodes": frozenset({Role.SECURITY}),
+        f"/{PEOPLE}/ListBreakGlassCodes": frozenset({Role.SECURITY, Role.AUDITOR}),
+        f"/{PEOPLE}/RevokeBreakGlassCodes": frozenset({Role.OPERATOR, Role.SECURITY}),
     }
 )
 

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import contract_pb2, credential_pb2, lease_pb2, task_pb2, template_pb2
+from broker.breakglass.reviews import Use
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import AwsSession, Contract, Credential, DatabaseLogin
 from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
@@ -116,7 +117,7 @@ def task(value: Task) -> task_pb2.Task:
     )
 
 
-def lease(value: Lease) -> lease_pb2.Lease:
+def lease(value: Lease, now: datetime | None = None) -> lease_pb2.Lease:
     """A lease as a message."""
     return lease_pb2.Lease(
         id=value.id,
@@ -148,6 +149,21 @@ def lease(value: Lease) -> lease_pb2.Lease:
         plan_id=value.plan_id,
         parent_lease_id=value.parent_lease_id,
         delegation_id=value.delegation_id,
+        break_glass=None if value.break_glass is None else _badge(value.break_glass, now),
+    )
+
+
+def _badge(value: Use, now: datetime | None) -> lease_pb2.BreakGlass:
+    """What a lease of break-glass wears. Without ``now``, its review is taken to be in time."""
+    state = value.review_state(value.created_at if now is None else now)
+    return lease_pb2.BreakGlass(
+        person=value.person,
+        person_name=value.person_name,
+        reason=value.reason,
+        incident=value.incident,
+        authenticated_by=value.how,
+        review_due_time=timestamp(value.review_due),
+        review_state=f"REVIEW_STATE_{state}",
     )
 
 

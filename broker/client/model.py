@@ -114,6 +114,19 @@ class TaskFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakGlass:
+    """The badge of a lease that was got in an emergency, without approval."""
+
+    person: str  # issuer#subject
+    person_name: str
+    reason: str
+    incident: str
+    authenticated_by: str  # "login", or "code"
+    review_due_time: datetime | None
+    review_state: str  # AHEAD, DUE, OVERDUE, REVIEWED, NOT_NEEDED
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """A lease as the broker knows it. It never carries a secret."""
 
@@ -146,6 +159,7 @@ class Lease:
     plan_id: str = ""  # the plan that it, or the lease it is a part of, was granted by
     parent_lease_id: str = ""  # the lease that it is a part of, and ends with
     delegation_id: str = ""  # by which it is
+    break_glass: BreakGlass | None = None  # the emergency it was got in; None: none
 
     @property
     def may_be_alive(self) -> bool:

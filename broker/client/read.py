@@ -27,6 +27,7 @@ MIRRORS: dict[str, type] = {
     "broker.api.v1.ScopeTemplate": model.ScopeTemplate,
     "broker.api.v1.Task": model.TaskFacts,
     "broker.api.v1.Lease": model.Lease,
+    "broker.api.v1.BreakGlass": model.BreakGlass,
     "broker.api.v1.LeaseEvent": model.LeaseEvent,
     "broker.api.v1.PlannedAction": model.PlannedAction,
     "broker.api.v1.Plan": model.Plan,

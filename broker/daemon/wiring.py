@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,13 +18,16 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.api.admin_approvals import ApprovalRpcs
+from broker.api.admin_break_glass import BreakGlassRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.agents import AgentService
 from broker.api.bearer import Metadata, refuse_token
+from broker.api.code_entrance import CodeEntrance
 from broker.api.door import Door
 from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
+from broker.api.fresh_logins import SeamUntilPeopleLogIn
 from broker.api.operations import Operations
 from broker.api.proxied import PROXY_OPTIONS
 from broker.api.server import AgentServer
@@ -33,7 +37,7 @@ from broker.clock import SystemRng
 from broker.config import Config, HostPort
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
-from broker.daemon.notifying import Notifier
+from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
@@ -43,6 +47,9 @@ from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
 from broker.issuance.approvals import ApprovalDesk
+from broker.issuance.break_glass import BreakGlassDesk
+from broker.issuance.break_glass_codes import CodeDesk
+from broker.issuance.break_glass_reviews import ReviewDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.escalation import Watch
 from broker.issuance.gate import Gate
@@ -83,6 +90,7 @@ class Brokerd:
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
         self._tampered: frozenset[str] = frozenset()
+        self._blocked: Mapping[str, str] = {}
         self._people = None if config.listen.admin is None else PeopleAdmitted(config, resolve)
         # What undoes each step of the start, the last one first.
         self._undo = contextlib.AsyncExitStack()
@@ -188,6 +196,9 @@ class Brokerd:
         await self._undo.aclose()
         log.info("stopped")
 
+    async def _tend_break_glass(self) -> None:
+        self._blocked = await self._break_glass.tend(self._config.tenant, self._files.current)
+
     async def _suspend(self, tenant: str, agent: str, why: str, now: datetime) -> None:
         """What an escalation rule that is answered by suspension does."""
         await self._suspensions.stop_agent(tenant, self._files.current, agent, why)
@@ -240,6 +251,17 @@ class Brokerd:
             limits=bounds,
             shadow_seen=self._metrics.shadow,
         )
+        self._break_glass = BreakGlassDesk(
+            store,
+            self._issuer,
+            self._pool.find,
+            kick,
+            self.gate,
+            self._clock,
+            self._rng,
+            issue_timeout=limits.issue_timeout,
+            limits=bounds,
+        )
         tasks = TaskDesk(
             store,
             kick,
@@ -268,12 +290,19 @@ class Brokerd:
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
         self._admin = None
         if self._people is not None:
-            people = door(self._people.entrance(self._files, self._clock))
+            entrance = self._people.entrance(self._files, self._clock)
+            people = door(CodeEntrance(entrance, self._files, self._clock, config.tenant))
             rpcs = limits.max_concurrent_admin_rpcs
             parts = (
                 OperatorRpcs(),
                 SuspensionRpcs(self._suspensions),
                 ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
+                BreakGlassRpcs(
+                    self._break_glass,
+                    ReviewDesk(store, self._clock, self._rng),
+                    CodeDesk(store, self._clock, self._rng, secrets.token_bytes),
+                    SeamUntilPeopleLogIn(),
+                ),
             )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
         return servers
@@ -297,6 +326,7 @@ class Brokerd:
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),
             ("suspensions", self._tend_suspensions, 1.0),
+            ("break-glass", self._tend_break_glass, 1.0),
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
@@ -346,7 +376,9 @@ class Brokerd:
 
     def _warnings(self) -> list[str]:
         proxies = self._proxies.alarms() if self._proxies is not None else ()
-        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies)]
+        untold = untold_break_glass(self._files.current, self._config.notify)
+        overdue = [f"the review of {lease} is overdue: {group} is blocked" for group, lease in self._blocked.items()]
+        return [*(str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies)), *untold, *overdue]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from broker.identity.agent import Person
+from broker.secret import Secret
 
 # Before people log in with OIDC: a bearer credential from a file, on loopback.
 LOCAL_CREDENTIAL = "local-credential"
@@ -36,6 +37,7 @@ class Operator:
     person: Person
     key: str
     how: str
+    code: Secret | None = None  # a sealed code of break-glass, that nobody has looked at yet
 
     @property
     def id(self) -> str:

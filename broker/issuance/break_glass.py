@@ -22,6 +22,7 @@ from broker.breakglass.rules import BY_LOGIN, BreakGlassRule, check_strength, ch
 from broker.errors import BrokerError, Defect, Denied, InvalidInput, NotFound, Reason
 from broker.identity.agent import Agent, Peer, Person
 from broker.identity.fresh_proof import FreshProof
+from broker.identity.operator import Role
 from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.caller import Caller, OperatorCaller
 from broker.issuance.gate import Gate
@@ -58,6 +59,8 @@ from broker.scope.request import AccessRequest
 
 log = structlog.get_logger("broker.issuance")
 
+# Who ends another's use.
+MAY_END = frozenset({Role.APPROVER, Role.OPERATOR, Role.SECURITY})
 # How much longer than its credential a person's own task is open, so that a retry fits in.
 _TASK_SLACK = timedelta(minutes=10)
 # Of people, how many are named in the event that tells them; all of them are counted.
@@ -99,6 +102,7 @@ class BreakGlassOrder:
     parameters: Mapping[str, str] = field(default_factory=dict)
     task_id: str = ""  # of an agent
     agent: str = ""  # its SPIFFE ID; empty with a task: who started that
+    plan: str = ""  # where policy demands one of the agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +202,9 @@ class BreakGlassDesk:
 
     async def _agent(self, caller: OperatorCaller, order: BreakGlassOrder) -> Agent | None:
         if not order.task_id:
-            if order.agent:
-                raise _unfit("agent", "an agent without a task", "Name the agent's task too: --task.")
+            if order.agent or order.plan:
+                name = "agent" if order.agent else "plan"
+                raise _unfit(name, f"there is no task that the {name} is of", "Name the agent's task too: --task.")
             return None
         named = order.agent or (await self._store.get_task(caller.tenant, order.task_id)).creator
         agent = caller.deploy.registry.find(SpiffeId.parse(named))
@@ -314,8 +319,15 @@ class BreakGlassDesk:
         return await self._store.confirm_delivery(caller.tenant, lease_id, lease.holder, attempt_id, now, caller.id)
 
     async def end(self, caller: OperatorCaller, lease_id: str, wait: timedelta) -> tuple[Use, Lease]:
-        """End it now, whoever's it is: taking away needs nobody's leave. Its state after at most ``wait``."""
+        """End it now. Its state after at most ``wait``. Raises Denied (ROLE_REQUIRED) for who only looks."""
         use, lease = await self._store.get_use(caller.tenant, lease_id)
+        if use.person != caller.id and not MAY_END & caller.roles:
+            raise Denied(
+                Reason.ROLE_REQUIRED,
+                f"{lease_id} is ended by who broke the glass, or with one of the roles {', '.join(sorted(MAY_END))}.",
+                hint="Ask somebody who has one; or suspend what it touches.",
+                metadata={"needed": ",".join(sorted(MAY_END)), "roles": ",".join(sorted(caller.roles))},
+            )
         if lease.state not in TERMINAL:
             selector = Selector(caller.tenant, lease_id=lease_id)
             await self._store.end_leases(selector, EndCause.RELEASED, caller.id, self._clock.now())
@@ -328,6 +340,12 @@ class BreakGlassDesk:
 
         await until(ended, self._store, wait.total_seconds())
         return use, lease
+
+    async def check_code(self, caller: OperatorCaller, lease_id: str, proven: Proven) -> None:
+        """Raises NotFound unless the lease is the one that this code got."""
+        use, _ = await self._store.get_use(caller.tenant, lease_id)
+        if (use.person, use.code_id) != (caller.id, proven.code_id):
+            raise _not_found(lease_id)
 
     async def get(self, caller: OperatorCaller, lease_id: str) -> tuple[Use, Lease]:
         """One use."""
@@ -351,13 +369,18 @@ class BreakGlassDesk:
             if rule.groups & groups and name in caller.deploy.templates
         ]
 
-    async def tend(self, tenant: str, deploy: DeploySet) -> None:
-        """Once a second: tell ends and overdue reviews, end what people got who are gone."""
+    async def tend(self, tenant: str, deploy: DeploySet) -> Mapping[str, str]:
+        """Once a second: tell ends and overdue reviews, end what people got who are gone.
+
+        The groups that are blocked now, each with the lease that is to be reviewed.
+        """
         tended = await self._store.tend_uses(tenant, enabled_people(deploy), self._clock.now())
         for lease_id in tended.overdue:
             log.error("the review of a break-glass is overdue; its groups are blocked", lease=lease_id)
         for connector in tended.connectors:
             self._kick(connector)
+        groups = frozenset(group for rule in deploy.break_glass.values() for group in rule.groups)
+        return await self._store.blocked(tenant, groups, self._clock.now()) if groups else {}
 
 
 def would_have_approved(deploy: DeploySet, decision: Decision, scope: Scope, agent: Agent | None) -> list[Person]:
@@ -405,7 +428,9 @@ def _request(caller: OperatorCaller, order: BreakGlassOrder, agent: Agent | None
         resource=order.resource,
         ttl=order.ttl,
         parameters=order.parameters,
+        intent=order.reason,
         reason=order.reason,
+        plan=order.plan,
         ticket=order.incident,
     )
 

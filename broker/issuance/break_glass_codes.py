@@ -55,6 +55,8 @@ class CodeDesk:
             kept = await self._store.get_code(tenant, code.id)
         except NotFound:
             raise idea.code_invalid() from None
+        if kept.failures >= idea.MOST_FAILURES:
+            raise idea.code_invalid()  # dead, and not worth a hash
         async with self._hashing:
             right = await asyncio.to_thread(idea.matches, code, kept, self._cost)
         if not right:

@@ -205,8 +205,10 @@ async def test_an_agent_cannot_get_it_by_asking_for_the_same(glass: Emergency) -
     task = await glass.world.task()
     lease = await glass.used(task_id=task.id)
     assert lease.request_id == BREAK_GLASS_REQUEST + "g1"
-    asked = glass.world.asked(
-        task, lease.request_id, account="prod", plan="p", ticket="INC-1", reason="orders are locked"
+    asked = replace(
+        glass.world.asked(task, lease.request_id, account="prod", plan="p", ticket="INC-1"),
+        intent="orders are locked",
+        reason="orders are locked",
     )
     grant = await glass.world.issuer.request(glass.world.caller(), asked)
     assert grant.lease is None and grant.access_request is not None
