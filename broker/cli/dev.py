@@ -218,7 +218,7 @@ def _people(facts: DevFacts, first: DeploySet) -> Iterator[str]:
     yield f"  export BROKER_SERVER_NAME={facts.broker_dns_name}"
     for key, file in facts.operators.items():
         groups = ", ".join(sorted(first.people[key].groups)) or "no group"
-        yield f"  export BROKER_OPERATOR_CREDENTIAL={shlex.quote(str(file))}  # {key}: {groups}"
+        yield f"  export BROKER_ADMIN_TOKEN_FILE={shlex.quote(str(file))}  # {key}: {groups}"
     yield ""
 
 

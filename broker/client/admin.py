@@ -1,15 +1,13 @@
 """People's way to the broker, for the command line and for operators' scripts; ``connect.py`` makes its client.
 
-Belongs here: the credential a person was given, the bundle the broker is believed by, and unary calls with both.
-The credential is a bearer secret: it goes into the call's metadata, inside TLS with a verified broker, and nowhere
-else. Does not belong here: what agents do (``client.py``).
+Belongs here: the bundle the broker is believed by, and unary calls with the token that says who calls. The token is a
+bearer secret: it goes into the call's metadata, inside TLS with a verified broker, and nowhere else. Does not belong
+here: where the token comes from (``login/`` for people, ``tokens.py`` for automation), what agents do (``client.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,18 +25,16 @@ from broker.client.explain import server_problem
 from broker.client.probe import Stage, probe_server
 from broker.client.svid import read_pem
 from broker.client.target import Target
-from broker.errors import BrokerError, InvalidInput, NotReady, Reason
+from broker.client.tokens import TokenSource, bearer
+from broker.errors import BrokerError, NotReady, Reason
 from broker.identity.bundle import MAX_ROOTS, TrustBundle
 from broker.identity.certificate import CertificateUnreadable, read_certificates
-from broker.secret import Secret
 
 ADMIN_ADDRESS = "BROKER_ADMIN_ADDRESS"
-CREDENTIAL = "BROKER_OPERATOR_CREDENTIAL"
+ADMIN_TOKEN_FILE = "BROKER_ADMIN_TOKEN_FILE"  # noqa: S105 - names a file
 ADMIN_BUNDLE = "BROKER_ADMIN_BUNDLE"
 
 _CALL_SECONDS = 30.0
-# Of a credential's file: a line of base64 is far below.
-_MOST_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +77,13 @@ def believed_by_workload_api(endpoint: str, trust_domain: str = "") -> Believed:
     return Believed(bundle.pem, bundle.trust_domain)
 
 
-def read_credential(path: Path) -> Secret:
-    """The credential in ``path``, which must be a file that nobody but its owner can read.
-
-    Raises :class:`InvalidInput` (CONFIG_INVALID); what the file holds is never told.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise _unfit(path, f"cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(mode) or stat.S_IMODE(mode) & 0o077:
-        raise _unfit(
-            path, f"may be used by others than its owner (mode {stat.S_IMODE(mode):04o}); run: chmod 0600 {path}"
-        )
-    text = data.decode("ascii", "replace").removesuffix("\n")
-    if not text or len(data) > _MOST_BYTES or not text.isprintable() or " " in text or not text.isascii():
-        raise _unfit(path, "does not hold one credential on one line")
-    return Secret(text)
-
-
 class AdminClient:
     """Unary calls of ``AdminService``. An asynchronous context manager; belongs to one event loop."""
 
     def __init__(
         self,
         target: Target,
-        credential: Secret,
+        tokens: TokenSource,
         believed: Believed,
         new_id: Callable[[], str],
         fraction: Callable[[], float],
@@ -117,9 +92,7 @@ class AdminClient:
         self._target = target
         self._believed = believed
         self._fraction = fraction
-        # With each call, and not as gRPC's call credentials: those are a callback, for which a thread of gRPC's takes
-        # the interpreter's lock, and whoever closes the channel may hold that lock while waiting for the thread.
-        self._credential = credential
+        self._tokens = tokens
         credentials = grpc.ssl_channel_credentials(believed.roots_pem)
         options = [*OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
         self._channel = grpc.aio.secure_channel(str(target), credentials, options=options)
@@ -134,8 +107,9 @@ class AdminClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and let go of where tokens come from."""
         await self._channel.close()
+        self._tokens.close()
 
     async def call(self, rpc: str, request: Message, seconds: float = _CALL_SECONDS) -> Any:
         """The answer to ``request``. Repeated while UNAVAILABLE: each change has a request_id, and is made once.
@@ -147,17 +121,14 @@ class AdminClient:
             remaining = deadline - asyncio.get_running_loop().time()
             try:
                 call = getattr(self._stub, rpc)
-                return await call(request, timeout=max(remaining, 0.001), metadata=self._metadata())
+                metadata = await bearer(self._tokens)
+                return await call(request, timeout=max(remaining, 0.001), metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 failure = error
             if wait is None or failure.code() is not grpc.StatusCode.UNAVAILABLE:
                 break
             await asyncio.sleep(wait * (0.5 + self._fraction()))
         raise await self._explained(failure)
-
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        """Sent inside TLS alone: the channel has no other way."""
-        return (("authorization", f"Bearer {self._credential.reveal()}"),)
 
     async def _explained(self, failure: grpc.aio.AioRpcError) -> BrokerError:
         if not is_transport(failure):
@@ -175,12 +146,3 @@ class AdminClient:
             f"The connection to the broker at {self._target} broke: {(failure.details() or '')[:200]}.",
             hint="Try again; the broker is reachable now.",
         )
-
-
-def _unfit(path: Path, why: str) -> InvalidInput:
-    return InvalidInput(
-        Reason.CONFIG_INVALID,
-        f"The operator's credential {path} {why}.",
-        hint=f"{CREDENTIAL} (or --credential) names the file that `broker operator new-credential` wrote.",
-        metadata={"file": str(path)},
-    )

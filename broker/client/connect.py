@@ -19,7 +19,6 @@ from broker.client.target import DEFAULT_SERVER_NAME, Target, broker_trust_domai
 from broker.client.tokens import TokenFile, TokenSource, no_token
 from broker.clock import SystemClock, SystemRng
 from broker.errors import InvalidInput, Reason, Unauthenticated
-from broker.secret import Secret
 
 ADDRESS = "BROKER_ADDRESS"
 SERVER_NAME = "BROKER_SERVER_NAME"
@@ -78,11 +77,14 @@ def connect(
 
 def connect_admin(
     address: str,
-    credential: Secret,
+    tokens: TokenSource,
     believed: Believed,
     server_name: str = DEFAULT_SERVER_NAME,
 ) -> AdminClient:
-    """A client of the people's door at ``address`` (``host:port``). Nothing is contacted before the first call."""
+    """A client of the people's door at ``address`` (``host:port``), as whoever ``tokens`` name.
+
+    Nothing is contacted before the first call.
+    """
     if not address:
         raise InvalidInput(
             Reason.CONFIG_INVALID,
@@ -90,7 +92,7 @@ def connect_admin(
             hint=f"Set {ADMIN_ADDRESS} (or --admin-address) to host:port of brokerd's listen.admin.",
         )
     rng = SystemRng()
-    return AdminClient(Target.parse(address, server_name), credential, believed, rng.id, rng.fraction)
+    return AdminClient(Target.parse(address, server_name), tokens, believed, rng.id, rng.fraction)
 
 
 def token_source(

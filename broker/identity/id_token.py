@@ -42,13 +42,19 @@ class Issuer:
     groups_claim: str = ""  # the claim that lists a person's groups; empty: the provider says nothing about groups
     acr: frozenset[str] = frozenset()  # a fresh login has one of these; empty: any
     amr: frozenset[str] = frozenset()  # a fresh login has all of these; empty: any
+    known_as: str = ""  # how people.yaml names it, where that is not its URL
+
+    @property
+    def name(self) -> str:
+        """As in people.yaml, and in everything that is told of people."""
+        return self.known_as or self.url
 
 
 @dataclass(frozen=True, slots=True)
 class IdToken:
     """A verified ID token: what it proves, without the token."""
 
-    issuer: str
+    issuer: str  # as people.yaml names it
     subject: str
     audience: str
     issued_at: datetime
@@ -119,7 +125,7 @@ def verify(
     if max_age is not None:
         _check_age(auth_time, issued_at, now, max_age)
     return IdToken(
-        issuer=issuer.url,
+        issuer=issuer.name,
         subject=subject(claims),
         audience=audience,
         issued_at=issued_at,

@@ -1,8 +1,8 @@
-"""Who a person is, by the ID token of a configured provider: the one way for the people's door, for fresh logins, and
-for agents that act on somebody's behalf.
+"""Who a person is, by the ID token of a configured provider.
 
-Belongs here: choosing provider, keys and audience. The rules of a token are ``broker/identity/id_token.py``; who the
-subject is to the broker is the caller's question.
+The one way for the people's door, for fresh logins, and for agents that act on somebody's behalf. Belongs here:
+choosing provider, keys and audience. The rules of a token are ``broker/identity/id_token.py``; who the subject is to
+the broker is the caller's question.
 """
 
 from __future__ import annotations

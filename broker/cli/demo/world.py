@@ -12,13 +12,15 @@ from typing import Self
 from broker.cli.demo.database import Database
 from broker.cli.demo.narrator import Narrator
 from broker.client import AsyncClient, Grant, connect
-from broker.client.admin import AdminClient, believed_by_file, read_credential
+from broker.client.admin import AdminClient, believed_by_file
 from broker.client.connect import connect_admin
+from broker.client.tokens import TokenFile
 from broker.clock import SystemClock
 from broker.dev.stack import TRUST_DOMAIN, DevFacts, DevStack
 from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import DatabaseLogin
 from broker.scope.request import AccessRequest
+from broker.secret import Secret
 
 # What the agents of deploy/dev ask for, but for task and time.
 READ_ORDERS = AccessRequest(
@@ -103,9 +105,9 @@ class World:
         if key not in self._people:
             facts = self.facts
             believed = believed_by_file(facts.bundle)
-            credential = read_credential(facts.operators[key])
-            self.tell.hide(credential)
-            self._people[key] = connect_admin(facts.admin_address, credential, believed, facts.broker_dns_name)
+            tokens = TokenFile(facts.operators[key])
+            self.tell.hide(Secret(tokens.token()))
+            self._people[key] = connect_admin(facts.admin_address, tokens, believed, facts.broker_dns_name)
         return self._people[key]
 
     async def ask(
