@@ -2,7 +2,7 @@
 
 Who comes with a code has proven nothing yet: the entrance only reads whom they say they are, lets them call the three
 RPCs that break-glass itself takes, and hands the code on to be proven where it is used up. It is sent as
-``authorization: BreakGlassCode KEY CODE``, KEY of people.yaml.
+``authorization: Bearer break-glass-code:KEY:CODE``, KEY of people.yaml; no other token has a colon.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from broker.issuance.caller import OperatorCaller
 from broker.ports import Clock, DeploySource
 from broker.secret import Secret
 
-SCHEME: Final = "BreakGlassCode"
+SCHEME: Final = "break-glass-code:"
+_BEARER = "Bearer "
 TAKEN: Final = frozenset(f"/{PEOPLE}/{name}" for name in ("BreakGlass", "ConfirmBreakGlass", "EndBreakGlass"))
 _LONGEST = 256
 
@@ -93,9 +94,9 @@ class CodeEntrance:
 def _claimed(metadata: Metadata) -> tuple[str, Secret] | None:
     """The key and the code; None where this is not how the call authenticates."""
     values = [value for name, value in metadata if name == "authorization"]
-    if len(values) != 1 or not isinstance(values[0], str) or not values[0].startswith(f"{SCHEME} "):
+    if len(values) != 1 or not isinstance(values[0], str) or not values[0].startswith(_BEARER + SCHEME):
         return None
-    parts = values[0].split(" ")
-    if len(parts) != 3 or not all(parts) or len(values[0]) > _LONGEST:
+    key, _, code = values[0].removeprefix(_BEARER + SCHEME).partition(":")
+    if not key or not code or len(values[0]) > _LONGEST:
         raise code_invalid()
-    return parts[1], Secret(parts[2])
+    return key, Secret(code)

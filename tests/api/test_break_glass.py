@@ -215,7 +215,7 @@ def by_code(served: Served, key: str, code: str) -> Any:
 
     class Code(grpc.aio.UnaryUnaryClientInterceptor):
         async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-            metadata = grpc.aio.Metadata(*(details.metadata or ()), ("authorization", f"{SCHEME} {key} {code}"))
+            metadata = grpc.aio.Metadata(*(details.metadata or ()), ("authorization", f"Bearer {SCHEME}{key}:{code}"))
             return await continuation(details._replace(metadata=metadata), request)
 
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
