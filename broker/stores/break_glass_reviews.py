@@ -20,7 +20,7 @@ from broker.lease.machine import MAYBE_ALIVE, State
 from broker.ports import EndCause, Lease, NewFindings, NewOverride, OverrideGiven, Tended
 from broker.scope.canonical import JsonValue
 from broker.stores import break_glass_rows as rows
-from broker.stores.break_glass_ops import find_row, tell, unreviewed, unused_words
+from broker.stores.break_glass_ops import find_row, tell, unused_words
 from broker.stores.break_glass_rows import OverrideRow, UseRow, sound, trusted, use_of
 from broker.stores.end_ops import end_selected
 from broker.stores.moves import BROKER
@@ -60,8 +60,12 @@ def page(view: View, tenant: str, unsettled: bool, after: str, limit: int) -> li
 
 
 def blocked(view: View, tenant: str, groups: frozenset[str], now: datetime) -> dict[str, str]:
-    """See BreakGlassStore.blocked."""
-    return blocked_groups(unreviewed(view, tenant, to_ms(now)), groups, now)
+    """See BreakGlassStore.blocked. A row that fails its MAC may be of anybody's group, and blocks them all."""
+    raws = view.all("uses_unreviewed", {"tenant": tenant, "due": to_ms(now)})
+    found = [(str(raw[1]), sound(UseRow, raw, view.seal)) for raw in raws]
+    blocking = blocked_groups([use_of(row) for _, row in found if row is not None], groups, now)
+    damaged = next((lease_id for lease_id, row in found if row is None), "")
+    return {**{group: damaged for group in groups if damaged}, **blocking}
 
 
 def _found(view: View, tenant: str, lease_id: str) -> UseRow:
@@ -91,9 +95,12 @@ def review(tx: Transaction, new: NewFindings) -> Use:
         if row.findings != new.findings:
             raise _reused(new.request_id, f"the review of {row.lease_id}")
         return use_of(row)
+    lease = _lease(tx, row)
+    if row.ended_at is None and State(lease.state) not in MAYBE_ALIVE:
+        _tell_ended(tx, row, lease, to_ms(new.now))  # no tick has, yet
     use = use_of(row)
     check_reviewer(use, new.reviewer)
-    check_reviewable(use, living=_lease(tx, row).state in (State.ISSUING, State.ACTIVE))
+    check_reviewable(use, living=lease.state in (State.ISSUING, State.ACTIVE))
     overdue = new.now >= use.review_due
     row.reviewer, row.reviewer_name, row.review_request_id = new.reviewer, new.reviewer_name, new.request_id
     row.findings, row.review_proof, row.reviewed_at = new.findings, new.proof, to_ms(new.now)
