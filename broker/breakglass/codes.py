@@ -99,7 +99,7 @@ class Batch:
 
 
 def written(id_: str, secret: str) -> Secret:
-    """How a code is printed: JBG1-ID-XXXXX-XXXXX-..."""
+    """How a code is printed: JBG1, the id, and the secret in groups of five"""
     groups = [secret[start : start + GROUP] for start in range(0, len(secret), GROUP)]
     return Secret("-".join((FORM.upper(), id_, *groups)))
 

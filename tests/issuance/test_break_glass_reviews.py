@@ -270,7 +270,9 @@ async def test_five_wrong_secrets_and_a_code_is_dead(glass: Emergency) -> None:
     for _ in range(5):
         assert await refused(glass.codes.prove(TENANT, PEOPLE["bea"].id, wrong)) is Reason.BREAK_GLASS_CODE_INVALID
     assert (await glass.types()).count("code_failed") == 5
-    assert await refused(by_code(glass, text)) is Reason.BREAK_GLASS_CODE_SPENT
+    assert await refused(by_code(glass, text)) is Reason.BREAK_GLASS_CODE_INVALID
+    (dead,) = (await glass.codes.list(glass.person("eli")))[1]
+    assert (dead.state(glass.world.clock.now()), dead.revoked_by) == ("REVOKED", "broker")
 
 
 async def test_two_people_make_codes(glass: Emergency) -> None:
