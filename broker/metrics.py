@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -104,6 +105,7 @@ class Snapshot:
         roots: Mapping[str, int],
         tls_problems: int,
         webhooks: Mapping[str, WebhookTally],
+        issuers: Mapping[str, KeysTally],
     ) -> None:
         self.figures = figures
         self.tallies = tallies
@@ -116,6 +118,15 @@ class Snapshot:
         self.roots = roots
         self.tls_problems = tls_problems
         self.webhooks = webhooks
+        self.issuers = issuers
+
+
+class KeysTally(NamedTuple):
+    """Of one OpenID provider: how old the keys in force are, in seconds (None: there are none), and tries."""
+
+    age: float | None
+    fetched: int
+    failed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +152,7 @@ class _State(Collector):
         yield from _ledger(self.snapshot.figures)
         yield from _connectors(self.snapshot.tallies)
         yield from _webhooks(self.snapshot.webhooks)
+        yield from _issuers(self.snapshot.issuers)
         yield from _house(self.snapshot)
 
 
@@ -225,6 +237,22 @@ def _webhooks(tallies: Mapping[str, WebhookTally]) -> Iterator[Metric]:
     yield done
     yield behind
     yield waiting
+
+
+def _issuers(tallies: Mapping[str, KeysTally]) -> Iterator[Metric]:
+    tries = CounterMetricFamily("broker_oidc_keys", "Tries to fetch keys, by result.", labels=["issuer", "result"])
+    age = GaugeMetricFamily(
+        "broker_oidc_keys_age_seconds",
+        "Since the keys in force were fetched; absent: there are none.",
+        labels=["issuer"],
+    )
+    for issuer, tally in sorted(tallies.items()):
+        tries.add_metric([issuer, "fetched"], tally.fetched)
+        tries.add_metric([issuer, "failed"], tally.failed)
+        if tally.age is not None:
+            age.add_metric([issuer], tally.age)
+    yield tries
+    yield age
 
 
 def _house(snapshot: Snapshot) -> Iterator[Metric]:

@@ -25,6 +25,7 @@ from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
 from broker.identity.denied import DenyList
+from broker.identity.fresh_proof import FreshProof
 from broker.identity.oidc_keys import KeySet
 from broker.identity.party import Party
 from broker.lease.credential import Contract, Credential
@@ -518,6 +519,20 @@ class NewSuspension:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofRecord:
+    """A fresh login, kept as the record of the act it was for: in the same transaction, and once."""
+
+    proof: FreshProof
+    action: str  # of broker/approval/intent_digest.py
+    about: str  # the id of what it was for
+
+    @property
+    def digest(self) -> str:
+        """Names the login: SHA-256 (hex) of what the provider signed."""
+        return self.proof.id_token.digest
+
+
+@dataclass(frozen=True, slots=True)
 class Lifting:
     """One person's word that a suspension shall end. Same (by, request_id): said once."""
 
@@ -528,6 +543,7 @@ class Lifting:
     name: str
     reason: str
     now: datetime
+    proof: ProofRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -620,8 +636,9 @@ class Vote:
     rule: str  # the approval it counts for; empty for a no
     how: str  # how the person had proven who it is
     note: str  # the person's own words
-    groups: tuple[str, ...]  # as listed when it was given
+    groups: tuple[str, ...]  # as listed, and confirmed by the provider where it is asked, when it was given
     at: datetime
+    proof: ProofRecord | None = None  # with a yes that is being given; kept beside it, not read back with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -815,7 +832,8 @@ class LeaseStore(Protocol):
         raise, which refuses the vote. Of votes, withdrawals and redemptions at once, each is decided on what those
         before it left. Refused: NotFound (ACCESS_REQUEST_NOT_FOUND), Conflict (APPROVAL_DIGEST_MISMATCH where
         ``digest`` is not the request's, VOTE_ALREADY_CAST for a second yes), WrongState (the reason of its state;
-        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC.
+        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC,
+        Denied (FRESH_LOGIN_USED) for a proof that is there already.
         """
         ...
 
@@ -888,7 +906,8 @@ class LeaseStore(Protocol):
 
         Where everything is suspended, or the row fails its MAC, two different people must say so: the first is
         recorded and the suspension stays in force; the same person again is Denied (SECOND_PERSON_REQUIRED).
-        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED).
+        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED), Denied (FRESH_LOGIN_USED) for a proof
+        that is there already.
         """
         ...
 
@@ -1140,7 +1159,7 @@ class NewUse:
     reason: str
     incident: str
     how: str  # BY_LOGIN, BY_CODE
-    proof: str  # SHA-256 (hex) of the signed token; empty with a code
+    proof: ProofRecord | None  # of the login; None with a code
     code_id: str
     review_due: datetime
     max_uses: int
@@ -1162,7 +1181,7 @@ class NewFindings:
     reviewer: str  # issuer#subject
     reviewer_name: str
     findings: str
-    proof: str
+    proof: ProofRecord
     now: datetime
 
 
@@ -1183,7 +1202,7 @@ class NewOverride:
     by: str
     by_name: str
     reason: str
-    proof: str
+    proof: ProofRecord
     now: datetime
     expires_at: datetime
 
@@ -1214,7 +1233,7 @@ class NewBatch:
     tenant: str
     request_id: str
     batch: Batch
-    proof: str
+    proof: ProofRecord
 
 
 class BreakGlassStore(Protocol):
@@ -1263,7 +1282,14 @@ class BreakGlassStore(Protocol):
         ...
 
     async def make_codes(
-        self, tenant: str, batch_id: str, by: str, by_name: str, proof: str, codes: Sequence[KeptCode], now: datetime
+        self,
+        tenant: str,
+        batch_id: str,
+        by: str,
+        by_name: str,
+        proof: ProofRecord,
+        codes: Sequence[KeptCode],
+        now: datetime,
     ) -> Batch:
         """Keep the codes of a batch, by a second person. Raises NotFound (BREAK_GLASS_CODE_NOT_FOUND), Denied
         (SECOND_PERSON_REQUIRED), WrongState (BREAK_GLASS_CODE_SPENT) for one that is made, or has waited too long.

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from broker.api import convert, convert_break_glass
-from broker.api.fresh_logins import FreshLogins
 from broker.api.v1 import break_glass_pb2 as pb
 from broker.api.v1 import lease_pb2
-from broker.approval import intent_digest
-from broker.breakglass import intent
 from broker.breakglass.reviews import OverrideKind
 from broker.errors import InvalidInput, Reason
-from broker.issuance.break_glass import BreakGlassDesk, BreakGlassOrder, Proven
+from broker.issuance.break_glass import BreakGlassDesk, BreakGlassOrder
 from broker.issuance.break_glass_codes import CodeDesk
 from broker.issuance.break_glass_reviews import OverrideOrder, ReviewDesk
 from broker.issuance.caller import OperatorCaller
@@ -23,11 +20,10 @@ DEFAULT_PAGE = 100
 class BreakGlassRpcs:
     """One method per RPC, named as in the proto; the door has established the caller before."""
 
-    def __init__(self, desk: BreakGlassDesk, reviews: ReviewDesk, codes: CodeDesk, fresh: FreshLogins) -> None:
+    def __init__(self, desk: BreakGlassDesk, reviews: ReviewDesk, codes: CodeDesk) -> None:
         self._desk = desk
         self._reviews = reviews
         self._codes = codes
-        self._fresh = fresh
 
     # ------------------------------------------------------------------ use
 
@@ -35,8 +31,9 @@ class BreakGlassRpcs:
         self, request: pb.BreakGlassRequest, caller: OperatorCaller, context: Any
     ) -> pb.BreakGlassResponse:
         """A credential, once, for whoever passes over approvals."""
-        order = _order(request)
-        grant = await self._desk.use(caller, order, await self._proven(caller, request.fresh_id_token, order))
+        order, code = _order(request), caller.operator.code
+        proven = None if code is None else await self._codes.prove(caller.tenant, caller.id, code)
+        grant = await self._desk.use(caller, order, fresh_id_token=request.fresh_id_token, proven=proven)
         return pb.BreakGlassResponse(
             decision=convert.decision(grant.decision),
             lease=None if grant.lease is None else convert.lease(grant.lease, caller.now),
@@ -84,9 +81,13 @@ class BreakGlassRpcs:
         self, request: pb.ReviewBreakGlassRequest, caller: OperatorCaller, context: Any
     ) -> pb.BreakGlassUse:
         """Record a review."""
-        fields = intent.review_fields(request.lease_id, request.findings)
-        proven = await self._fresh.prove(caller, request.fresh_id_token, intent_digest.REVIEW_BREAK_GLASS, fields)
-        await self._reviews.review(caller, request.lease_id, request.request_id, request.findings, proven)
+        await self._reviews.review(
+            caller,
+            request.lease_id,
+            request.request_id,
+            request.findings,
+            fresh_id_token=request.fresh_id_token,
+        )
         use, lease = await self._desk.get(caller, request.lease_id)
         return convert_break_glass.use(use, lease, caller.now)
 
@@ -95,10 +96,8 @@ class BreakGlassRpcs:
     ) -> pb.OverrideBreakGlassResponse:
         """One person's word for somebody else's next use."""
         kind = pb.OverrideBreakGlassRequest.Kind.Name(request.kind).removeprefix("KIND_")
-        fields = intent.override_fields(kind, request.subject, request.person, request.reason)
-        proven = await self._fresh.prove(caller, request.fresh_id_token, intent.OVERRIDE_BREAK_GLASS, fields)
         order = OverrideOrder(request.request_id, OverrideKind[kind], request.subject, request.person, request.reason)
-        given = await self._reviews.override(caller, order, proven)
+        given = await self._reviews.override(caller, order, fresh_id_token=request.fresh_id_token)
         return pb.OverrideBreakGlassResponse(
             override_id=given.id, by=given.by, needed=given.needed, expire_time=convert.timestamp(given.expires_at)
         )
@@ -109,11 +108,10 @@ class BreakGlassRpcs:
         self, request: pb.CreateBreakGlassCodesRequest, caller: OperatorCaller, context: Any
     ) -> pb.CreateBreakGlassCodesResponse:
         """Ask for a batch; or make one that somebody else has asked for."""
-        fields = intent.codes_fields(request.batch_id, request.person, request.count, request.reason)
-        proven = await self._fresh.prove(caller, request.fresh_id_token, intent.CREATE_BREAK_GLASS_CODES, fields)
+        token = request.fresh_id_token
         if not request.batch_id:
             batch = await self._codes.request(
-                caller, request.request_id, request.person, request.count, request.reason, proven
+                caller, request.request_id, request.person, request.count, request.reason, fresh_id_token=token
             )
             return pb.CreateBreakGlassCodesResponse(batch=convert_break_glass.batch(batch))
         if request.person or request.count or request.reason:
@@ -123,7 +121,7 @@ class BreakGlassRpcs:
                 hint="Leave them out.",
                 metadata={"field": "batch_id"},
             )
-        made = await self._codes.make(caller, request.batch_id, proven)
+        made = await self._codes.make(caller, request.batch_id, fresh_id_token=token)
         return pb.CreateBreakGlassCodesResponse(
             batch=convert_break_glass.batch(made.batch),
             codes=[
@@ -149,25 +147,6 @@ class BreakGlassRpcs:
         return pb.RevokeBreakGlassCodesResponse(revoked=await self._codes.revoke(caller, request.named))
 
     # ------------------------------------------------------------------ who it is
-
-    async def _proven(self, caller: OperatorCaller, token: str, order: BreakGlassOrder) -> Proven:
-        code = caller.operator.code
-        if code is not None:
-            return await self._codes.prove(caller.tenant, caller.id, code)
-        fields = intent.use_fields(
-            template=order.template,
-            parameters=order.parameters,
-            account=order.account,
-            environment=order.environment,
-            resource=order.resource,
-            ttl=order.ttl,
-            reason=order.reason,
-            incident=order.incident,
-            task_id=order.task_id,
-            agent=order.agent,
-            plan=order.plan,
-        )
-        return await self._fresh.prove(caller, token, intent_digest.BREAK_GLASS, fields)
 
     async def _by_the_same_code(self, caller: OperatorCaller, lease_id: str) -> None:
         """Who comes with a code comes for the one lease that it got."""

@@ -18,7 +18,9 @@ from broker.api.entrances import Entrance
 from broker.breakglass.codes import code_invalid
 from broker.breakglass.rules import BY_CODE
 from broker.errors import BrokerError, Denied, Reason
+from broker.identity.id_token import IdToken
 from broker.identity.operator import Operator
+from broker.identity.people import check_enabled
 from broker.issuance.caller import OperatorCaller
 from broker.ports import Clock, DeploySource
 from broker.secret import Secret
@@ -33,17 +35,17 @@ class CodeEntrance:
     """Lets in who comes with a code, and sends everybody else to ``people``."""
 
     serves = Allowed.OPERATOR
-    anonymous = "anonymous operators"
+    anonymous = "anonymous people"
 
     def __init__(
-        self, people: Entrance[Operator, OperatorCaller], deploy: DeploySource, clock: Clock, tenant: str
+        self, people: Entrance[IdToken, OperatorCaller], deploy: DeploySource, clock: Clock, tenant: str
     ) -> None:
         self._people = people
         self._deploy = deploy
         self._clock = clock
         self._tenant = tenant
 
-    def identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Operator:
+    def identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> IdToken | Operator:
         """Whom they say they are. Raises Unauthenticated (BREAK_GLASS_CODE_INVALID), and what ``people`` raises."""
         claimed = _claimed(metadata)
         if claimed is None:
@@ -54,21 +56,16 @@ class CodeEntrance:
             raise code_invalid()
         return Operator(person, key, BY_CODE, code)
 
-    def name(self, who: Operator) -> str:
+    def name(self, who: IdToken | Operator) -> str:
         """The person's (issuer, subject); with a code, whom they say they are."""
-        return who.id
+        return who.id if isinstance(who, Operator) else self._people.name(who)
 
-    def admit(self, who: Operator, method: str) -> OperatorCaller:
+    def admit(self, who: IdToken | Operator, method: str) -> OperatorCaller:
         """Raises Denied (OPERATOR_DISABLED, ROLE_REQUIRED)."""
-        if who.code is None:
+        if not isinstance(who, Operator):
             return self._people.admit(who, method)
-        if who.person.disabled:
-            raise Denied(
-                Reason.OPERATOR_DISABLED,
-                f"The person {who.key!a} is disabled in people.yaml.",
-                hint="Who keeps people.yaml says who may operate this broker.",
-                metadata={"person": who.key},
-            )
+        now = self._clock.now()
+        check_enabled(who.key, who.person, now)
         if method not in TAKEN:
             raise Denied(
                 Reason.ROLE_REQUIRED,
@@ -76,15 +73,17 @@ class CodeEntrance:
                 hint="A code breaks glass, confirms the delivery and ends it; for everything else log in.",
                 metadata={"needed": "a login", "roles": ""},
             )
-        return OperatorCaller(self._tenant, who, frozenset(), self._deploy.current, self._clock.now())
+        return OperatorCaller(self._tenant, who, frozenset(), self._deploy.current, now)
 
-    def check_request(self, who: Operator, method: str, request: Any) -> None:
+    def check_request(self, who: IdToken | Operator, method: str, request: Any) -> None:
         """As for everybody."""
-        self._people.check_request(who, method, request)
+        if not isinstance(who, Operator):
+            self._people.check_request(who, method, request)
 
-    def check_welcome(self, who: Operator) -> None:
+    def check_welcome(self, who: IdToken | Operator) -> None:
         """As for everybody."""
-        self._people.check_welcome(who)
+        if not isinstance(who, Operator):
+            self._people.check_welcome(who)
 
     async def refused(self, guest: OperatorCaller, method: str, request: Message | None, failure: BrokerError) -> None:
         """As for everybody."""

@@ -12,8 +12,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from broker.api.v1 import admin_service_pb2 as pb
 from broker.api.v1 import suspension_pb2
-from broker.cli.admin import AdminSettings, admin_options, run_admin
+from broker.approval.intent_digest import RESUME_SUSPENSION
+from broker.cli.admin import AdminSettings, admin_options, run_admin, run_fresh
 from broker.cli.output import clock, format_option, note, print_json, table
+from broker.cli.person import How, login_options
 from broker.cli.values import Span, Text
 from broker.client.admin import AdminClient
 from broker.clock import SystemClock
@@ -129,21 +131,24 @@ def suspend(
 @click.argument("suspension_id", metavar="SUSPENSION")
 @_reason
 @_request_id
+@login_options
 @admin_options
 @format_option("text", "json")
-def resume(suspension_id: str, reason: str, request_id: str, admin: AdminSettings, form: str) -> None:
-    """Lift a suspension. What it ended does not come back: agents ask again.
+def resume(suspension_id: str, reason: str, request_id: str, admin: AdminSettings, how: How, form: str) -> None:
+    """Lift a suspension, by a login for exactly this. What it ended does not come back: agents ask again.
 
     "everything" is lifted by two different people: each runs this command.
     """
 
-    async def ask(client: AdminClient) -> pb.ResumeResponse:
+    fields = {"suspension_id": suspension_id, "reason": reason}
+
+    async def ask(client: AdminClient, fresh_id_token: str) -> pb.ResumeResponse:
         named = request_id or client.new_id()
-        asked = pb.ResumeRequest(request_id=named, suspension_id=suspension_id, reason=reason)
+        asked = pb.ResumeRequest(**fields, request_id=named, fresh_id_token=fresh_id_token)
         answer: pb.ResumeResponse = await client.call("Resume", asked)
         return answer
 
-    suspension = SuspensionFacts.of(run_admin(admin, ask).suspension)
+    suspension = SuspensionFacts.of(run_fresh(admin, how, RESUME_SUSPENSION, fields, ask).suspension)
     if form == "json":
         print_json(suspension)
     elif suspension.state == "LIFTED":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from broker.config.contradictions import contradictions
 from broker.config.fields import PERSON_NAME, HostPort, KeyName, TrustDomain
-from broker.config.model import Config, DeployKey, Proxies, Webhook
+from broker.config.model import Config, DeployKey, People, Proxies, Webhook
 from broker.files import Problems, parse_yaml, read_text, validated
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "DeployKey",
     "HostPort",
     "KeyName",
+    "People",
     "Proxies",
     "TrustDomain",
     "Webhook",

@@ -22,6 +22,7 @@ def contradictions(config: Config, document: Document) -> Iterator[Problem]:
     yield from _identity_problems(config, problem)
     yield from _proxies_problems(config, problem)
     yield from _admin_problems(config, problem)
+    yield from _people_problems(config, problem)
     yield from _deploy_problems(config.deploy, problem)
     listen, limits = config.listen, config.limits
     if not listen.operations.loopback and not listen.allow_remote_operations:
@@ -97,30 +98,30 @@ def _proxies_problems(config: Config, problem: Any) -> Iterator[Problem]:
 
 
 def _admin_problems(config: Config, problem: Any) -> Iterator[Problem]:
-    address, operators, listen = config.listen.admin, config.operators, config.listen
-    if address is None:
-        if operators:
-            yield problem(("operators",), "needs listen.admin", "Say where people connect, or leave the section out.")
-    else:
-        if not operators:
-            hint = "Name at least one person of people.yaml, and the file of a credential."
-            yield problem(("listen", "admin"), "needs the section operators", hint)
-        if not address.loopback:
-            # A bearer credential in a file proves that somebody has the file. It stays on the machine it was made for.
-            hint = "Operators' credentials are for this machine alone; until people log in with OpenID Connect, "
-            hint += "listen on 127.0.0.1 and come by way of ssh."
-            yield problem(("listen", "admin"), f"{address} is not loopback", hint)
-        if address in (listen.agents, listen.proxies, listen.operations):
-            yield problem(("listen", "admin"), f"{address} is listened on for something else", "Give it a port.")
-    seen: dict[str, str] = {}
-    for key, reference in operators.items():
-        if (other := seen.setdefault(reference, key)) != key:
-            hint = "Each person has a credential of their own: broker operator new-credential FILE"
-            yield problem(("operators", key), f"is the credential of {other} too", hint)
+    address, listen = config.listen.admin, config.listen
+    if address is not None and config.people is None:
+        yield problem(("listen", "admin"), "needs the section people", "Say where people log in (docs/people.md).")
+    if address is not None and address in (listen.agents, listen.proxies, listen.operations):
+        yield problem(("listen", "admin"), f"{address} is listened on for something else", "Give it a port.")
     for role, groups in config.roles.items():
         for index, group in enumerate(groups):
             if group in groups[:index]:
                 yield problem(("roles", role.value, index), "is listed twice", "")
+
+
+def _people_problems(config: Config, problem: Any) -> Iterator[Problem]:
+    named: dict[str, str] = {}
+    for url, issuer in (config.people.issuers if config.people else {}).items():
+        at = ("people", "issuers", url)
+        if issuer.on_behalf_of_audience == issuer.audience:
+            # Whoever an agent acts for would have given it the key to the people's door.
+            hint = "Make the broker two clients at the provider."
+            yield problem((*at, "on_behalf_of_audience"), "is the audience too", hint)
+        if (other := named.setdefault(issuer.known_as or url, url)) != url:
+            hint = "Two providers could each have a subject of the same name, who are two people."
+            yield problem(at, f"is known by the same name as {other}", hint)
+        if url.startswith("http:") and issuer.ca_file is not None:
+            yield problem((*at, "ca_file"), "is for https, and this issuer is http", "")
 
 
 def _deploy_problems(deploy: Deploy, problem: Any) -> Iterator[Problem]:

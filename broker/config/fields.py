@@ -140,9 +140,13 @@ Endpoint = Annotated[
     AfterValidator(_endpoint),
     WithJsonSchema({"type": "string", "pattern": "^unix:///.+", "examples": ["unix:///run/spire/agent.sock"]}),
 ]
-WebhookUrl = Annotated[
+SecureUrl = Annotated[
     str, Field(max_length=2048), AfterValidator(secure_url), WithJsonSchema({"type": "string", "format": "uri"})
 ]
+Audience = Annotated[str, Field(pattern=r"^[!-~]{1,255}$", examples=["jit-broker"])]
+ClaimName = Annotated[str, Field(pattern=r"^[!-~]{1,255}$", examples=["groups"])]
+Word = Annotated[str, Field(pattern=r"^[!-~]{1,255}$", examples=["mfa"])]
+PersonIssuer = Annotated[str, Field(pattern=r"^https://[^\s#?]+$", max_length=512)]
 EventPattern = Annotated[
     str,
     AfterValidator(_event_pattern),

@@ -86,7 +86,7 @@ class Reloader:
 
     async def end_unregistered(self) -> None:
         """End the leases of agents that are not registered (any more), and of people who are not there."""
-        registered = may_hold(self._files.current)
+        registered = may_hold(self._files.current, self._clock.now())
         ended = await self._store.end_unregistered(self._tenant, registered, self._clock.now())
         if ended:
             log.warning("leases of unregistered agents are being revoked", attempts=ended)

@@ -27,7 +27,6 @@ from broker.api.bearer import Metadata, refuse_token
 from broker.api.code_entrance import CodeEntrance
 from broker.api.door import Door
 from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
-from broker.api.fresh_logins import SeamUntilPeopleLogIn
 from broker.api.operations import Operations
 from broker.api.proxied import PROXY_OPTIONS
 from broker.api.server import AgentServer
@@ -52,7 +51,9 @@ from broker.issuance.break_glass_codes import CodeDesk
 from broker.issuance.break_glass_reviews import ReviewDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.escalation import Watch
+from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
+from broker.issuance.id_tokens import IdTokens
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.plans import PlanDesk
@@ -60,10 +61,10 @@ from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
+from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock
-from broker.references import resolve
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
@@ -91,7 +92,6 @@ class Brokerd:
         self._store: SqliteStore | None = None
         self._tampered: frozenset[str] = frozenset()
         self._blocked: Mapping[str, str] = {}
-        self._people = None if config.listen.admin is None else PeopleAdmitted(config, resolve)
         # What undoes each step of the start, the last one first.
         self._undo = contextlib.AsyncExitStack()
         tick = config.revocation.tick
@@ -136,10 +136,16 @@ class Brokerd:
             store, self._revoker, self._pool.names, self.gate, self._budget, sink, self._clock, config.tenant
         )
         await self.reloader.first()
-        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._clock, self._rng)
-        await self._tend_suspensions()
+        self._people = None if config.people is None else PeopleAdmitted(config, config.people)
         if self._people is not None:
-            self._people.check_people(self._files.current.people)
+            self._undo.push_async_callback(self._people.close)
+            await self._people.start()
+            self._background("providers' keys", self._people.run())
+        # Nobody's, where nobody logs in: then nothing that takes a fresh login is done here.
+        self._id_tokens = IdTokens({}, HttpIssuerKeys({})) if self._people is None else self._people.tokens
+        self._fresh = FreshLogins(self._id_tokens, self._clock)
+        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._fresh, self._clock, self._rng)
+        await self._tend_suspensions()
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
         self._undo.push_async_callback(self._last_words)
         self._undo.push_async_callback(self._revoker.close)
@@ -171,9 +177,7 @@ class Brokerd:
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
 
     async def reload(self) -> None:
-        """On SIGHUP: take in the deploy set, and the operators' credentials."""
-        if self._people is not None:
-            self._people.reload()
+        """On SIGHUP: take in the deploy set."""
         await self.reloader.reload()
 
     async def abandon(self) -> None:
@@ -259,6 +263,7 @@ class Brokerd:
             self.gate,
             self._clock,
             self._rng,
+            fresh=self._fresh,
             issue_timeout=limits.issue_timeout,
             limits=bounds,
         )
@@ -289,19 +294,18 @@ class Brokerd:
             proxied = door(agents(self._proxies.identify))
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
         self._admin = None
-        if self._people is not None:
+        if config.listen.admin is not None and self._people is not None:
             entrance = self._people.entrance(self._files, self._clock)
             people = door(CodeEntrance(entrance, self._files, self._clock, config.tenant))
             rpcs = limits.max_concurrent_admin_rpcs
             parts = (
                 OperatorRpcs(),
                 SuspensionRpcs(self._suspensions),
-                ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
+                ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
                 BreakGlassRpcs(
                     self._break_glass,
-                    ReviewDesk(store, self._clock, self._rng),
-                    CodeDesk(store, self._clock, self._rng, secrets.token_bytes),
-                    SeamUntilPeopleLogIn(),
+                    ReviewDesk(store, self._fresh, self._clock, self._rng),
+                    CodeDesk(store, self._fresh, self._clock, self._rng, secrets.token_bytes),
                 ),
             )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
@@ -376,9 +380,11 @@ class Brokerd:
 
     def _warnings(self) -> list[str]:
         proxies = self._proxies.alarms() if self._proxies is not None else ()
+        people = self._people.alarms() if self._people is not None else ()
         untold = untold_break_glass(self._files.current, self._config.notify)
         overdue = [f"the review of {lease} is overdue: {group} is blocked" for group, lease in self._blocked.items()]
-        return [*(str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies)), *untold, *overdue]
+        alarms = (*self._identity.alarms(self._clock.now()), *proxies, *people)
+        return [*(str(alarm) for alarm in alarms), *untold, *overdue]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
@@ -397,6 +403,7 @@ class Brokerd:
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(figures.audit_head, now),
+            issuers={} if self._people is None else self._people.tallies(),
         )
         return self._metrics.render(snapshot)
 

@@ -185,6 +185,7 @@ def _person(entry: PersonEntry) -> Person:
         email=entry.email,
         groups=frozenset(entry.groups),
         disabled=entry.disabled,
+        until=entry.until,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from broker.deployfiles.instants import Instant
 from broker.deployfiles.kinds import ConnectorEntry
 from broker.errors import Unauthenticated
 from broker.files import Duration, Model
@@ -171,8 +172,11 @@ class PersonEntry(Model):
     subject: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
     display_name: Annotated[str, Field(min_length=1, max_length=128)]
     email: Annotated[str, Field(max_length=254)] = ""
-    groups: Words = Field(default_factory=list)
+    groups: Words = Field(
+        default_factory=list, description="That this person may hold; the provider may be asked which of them it does."
+    )
     disabled: bool = False
+    until: Instant | None = Field(None, description="From then on as if disabled.")
 
 
 class PeopleFile(Model):

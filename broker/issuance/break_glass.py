@@ -16,15 +16,26 @@ from datetime import timedelta
 
 import structlog
 
+from broker.approval.intent_digest import BREAK_GLASS
 from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.breakglass.intent import use_fields
 from broker.breakglass.reviews import Use
-from broker.breakglass.rules import BY_LOGIN, BreakGlassRule, check_strength, check_ttl, check_words, groups_for
+from broker.breakglass.rules import (
+    BY_CODE,
+    BY_LOGIN,
+    BreakGlassRule,
+    check_strength,
+    check_ttl,
+    check_words,
+    groups_for,
+)
 from broker.errors import BrokerError, Defect, Denied, InvalidInput, NotFound, Reason
 from broker.identity.agent import Agent, Peer, Person
-from broker.identity.fresh_proof import FreshProof
 from broker.identity.operator import Role
 from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.caller import Caller, OperatorCaller
+from broker.issuance.fresh_logins import FreshLogins
+from broker.issuance.fresh_logins import proven as as_proven
 from broker.issuance.gate import Gate
 from broker.issuance.holders import enabled_people
 from broker.issuance.issue import ATTEMPT_PREFIX, Grant, Issuer
@@ -48,6 +59,7 @@ from broker.ports import (
     Ledger,
     NewTask,
     NewUse,
+    ProofRecord,
     Rng,
     Selector,
     TaskLimits,
@@ -74,17 +86,13 @@ _NO_QUOTA = 10_000
 class Proven:
     """How a person has proven, just now, who they are: a fresh login, or a sealed code whose secret was compared."""
 
-    how: str  # BY_LOGIN, BY_CODE
-    digest: str = ""  # of the signed token
-    acr: str = ""
-    amr: frozenset[str] = frozenset()
-    code_id: str = ""
+    record: ProofRecord | None = None  # of the login
+    code_id: str = ""  # of the code
 
-    @classmethod
-    def by_login(cls, proof: FreshProof) -> Proven:
-        """By a fresh login for exactly this."""
-        token = proof.id_token
-        return cls(BY_LOGIN, token.digest, token.acr, token.amr)
+    @property
+    def how(self) -> str:
+        """BY_LOGIN, BY_CODE."""
+        return BY_CODE if self.record is None else BY_LOGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +151,11 @@ class BreakGlassDesk:
         clock: Clock,
         rng: Rng,
         *,
+        fresh: FreshLogins,
         issue_timeout: timedelta,
         limits: TaskLimits = DEFAULT_LIMITS,
     ) -> None:
+        self._fresh = fresh
         self._store = store
         self._issuer = issuer
         self._situations = Situations(store)
@@ -159,14 +169,22 @@ class BreakGlassDesk:
 
     # ------------------------------------------------------------------ use
 
-    async def use(self, caller: OperatorCaller, order: BreakGlassOrder, proven: Proven) -> Grant:
-        """The credential, once. The same request id again is a retry of the same use.
+    async def use(
+        self, caller: OperatorCaller, order: BreakGlassOrder, *, fresh_id_token: str = "", proven: Proven | None = None
+    ) -> Grant:
+        """The credential, once: by a login for exactly this, or (``proven``) by a sealed code.
+
+        The same request id again is a retry of the same use.
 
         Raises InvalidInput (BREAK_GLASS_REASON_MISSING, BREAK_GLASS_INCIDENT_MISSING, TTL_*, what binding refuses),
         Denied (BREAK_GLASS_NOT_ALLOWED, FRESH_LOGIN_TOO_WEAK, BREAK_GLASS_BLOCKED, POLICY_DENIED, SUSPENDED),
         Exhausted (BREAK_GLASS_RATE), and what the Issuer raises. Nothing is issued then.
         """
         caller = replace(caller, now=self._clock.now())
+        check_words(order.reason, order.incident)
+        if proven is None:
+            record = self._fresh.demand(caller, fresh_id_token, BREAK_GLASS, _fields(order), about=order.request_id)
+            caller, proven = as_proven(caller, record), Proven(record)
         asked = await self._admit(caller, order, proven)
         gates = self._gate.passed_over(caller.now)
         intent = self._intent(caller, order, proven, asked, gates)
@@ -178,15 +196,15 @@ class BreakGlassDesk:
             raise
 
     async def _admit(self, caller: OperatorCaller, order: BreakGlassOrder, proven: Proven) -> _Asked:
-        check_words(order.reason, order.incident)
         person = person_in_force(caller)
         template = _template(caller.deploy, order.template)
         rule = caller.deploy.break_glass.get(template.name)
         groups = groups_for(rule, template.name, caller.id, person.groups)
         assert rule is not None  # noqa: S101 - groups_for refuses where there is none
         check_ttl(rule, template.name, order.ttl)
-        if proven.how == BY_LOGIN:
-            check_strength(rule, proven.acr, proven.amr)
+        if proven.record is not None:
+            token = proven.record.proof.id_token
+            check_strength(rule, token.acr, token.amr)
         connector = self._connectors(template.connector)
         if connector is None:
             raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
@@ -244,7 +262,7 @@ class BreakGlassDesk:
     ) -> Intent:
         name, now, agent = self._rng.id(), caller.now, asked.agent
         attempt_id, expires_at = ATTEMPT_PREFIX + name, now + asked.scope.ttl
-        told = would_have_approved(caller.deploy, asked.decision, asked.scope, agent)
+        told = would_have_approved(caller, asked.decision, asked.scope, agent)
         new = NewUse(
             person=caller.id,
             person_name=caller.operator.person.display_name,
@@ -253,7 +271,7 @@ class BreakGlassDesk:
             reason=order.reason,
             incident=order.incident,
             how=proven.how,
-            proof=proven.digest,
+            proof=None if proven.record is None else replace(proven.record, about=LEASE_PREFIX + name),
             code_id=proven.code_id,
             review_due=now + asked.rule.review_within,
             max_uses=asked.rule.max_uses,
@@ -262,7 +280,7 @@ class BreakGlassDesk:
             told=tuple((person.id, person.display_name) for person in told if person.id != caller.id)[:_MOST_TOLD],
             gates=gates,
             task=None if agent is not None else _own_task(caller, order, asked.request),
-            enabled=enabled_people(caller.deploy),
+            enabled=enabled_people(caller.deploy, now),
         )
         audit: dict[str, JsonValue] = {
             "reason": order.reason,
@@ -374,7 +392,8 @@ class BreakGlassDesk:
 
         The groups that are blocked now, each with the lease that is to be reviewed.
         """
-        tended = await self._store.tend_uses(tenant, enabled_people(deploy), self._clock.now())
+        now = self._clock.now()
+        tended = await self._store.tend_uses(tenant, enabled_people(deploy, now), now)
         for lease_id in tended.overdue:
             log.error("the review of a break-glass is overdue; its groups are blocked", lease=lease_id)
         for connector in tended.connectors:
@@ -383,20 +402,26 @@ class BreakGlassDesk:
         return await self._store.blocked(tenant, groups, self._clock.now()) if groups else {}
 
 
-def would_have_approved(deploy: DeploySet, decision: Decision, scope: Scope, agent: Agent | None) -> list[Person]:
+def would_have_approved(caller: OperatorCaller, decision: Decision, scope: Scope, agent: Agent | None) -> list[Person]:
     """Everybody whose yes was passed over, by key: of the gates that fired; for a person, for whom none was asked, of
     all that there are for such an access.
     """
+    deploy = caller.deploy
     names = decision.approvals if agent is not None else deploy.policies.approvals_about[scope.access.value]
-    groups = {quorum.group for name in names if name in deploy.approvals for quorum in deploy.approvals[name].any_of}
-    return [person for _, person in sorted(deploy.people.items()) if not person.disabled and person.groups & groups]
+    rules = [deploy.approvals[name] for name in names if name in deploy.approvals]
+    groups = {quorum.group for rule in rules for quorum in rule.any_of}
+    people = [person for _, person in sorted(deploy.people.items())]
+    return [person for person in people if person.enabled(caller.now) and person.groups & groups]
 
 
 def person_in_force(caller: OperatorCaller) -> Person:
-    """The caller as people.yaml has them now. Raises Denied (OPERATOR_DISABLED)."""
+    """The caller as people.yaml has them now, with the groups that the login confirms, too.
+
+    Raises Denied (OPERATOR_DISABLED).
+    """
     for person in caller.deploy.people.values():
-        if person.id == caller.id and not person.disabled:
-            return person
+        if person.id == caller.id and person.enabled(caller.now):
+            return replace(person, groups=person.groups & caller.operator.person.groups)
     raise Denied(
         Reason.OPERATOR_DISABLED,
         f"{caller.id} is not in people.yaml, or disabled there.",
@@ -415,6 +440,23 @@ def _template(deploy: DeploySet, name: str) -> ScopeTemplate:
             metadata={"template": name},
         )
     return template
+
+
+def _fields(order: BreakGlassOrder) -> dict[str, str]:
+    """What a login for this order is for."""
+    return use_fields(
+        template=order.template,
+        parameters=order.parameters,
+        account=order.account,
+        environment=order.environment,
+        resource=order.resource,
+        ttl=order.ttl,
+        reason=order.reason,
+        incident=order.incident,
+        task_id=order.task_id,
+        agent=order.agent,
+        plan=order.plan,
+    )
 
 
 def _request(caller: OperatorCaller, order: BreakGlassOrder, agent: Agent | None) -> AccessRequest:

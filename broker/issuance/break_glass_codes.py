@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from broker.breakglass import codes as idea
 from broker.breakglass.codes import Batch, KeptCode, NewCode
-from broker.breakglass.rules import BY_CODE
+from broker.breakglass.intent import CREATE_BREAK_GLASS_CODES, codes_fields
 from broker.errors import Denied, InvalidInput, NotFound, Reason
 from broker.issuance.break_glass import Proven, person_in_force
 from broker.issuance.break_glass_reviews import whose
 from broker.issuance.caller import OperatorCaller
+from broker.issuance.fresh_logins import FreshLogins
 from broker.ports import BreakGlassStore, Clock, NewBatch, Rng
 from broker.secret import Secret
 
@@ -34,8 +35,15 @@ class CodeDesk:
     """Everything that is done with sealed codes but using one."""
 
     def __init__(
-        self, store: BreakGlassStore, clock: Clock, rng: Rng, random_bytes: RandomBytes, cost: int = idea.COST
+        self,
+        store: BreakGlassStore,
+        fresh: FreshLogins,
+        clock: Clock,
+        rng: Rng,
+        random_bytes: RandomBytes,
+        cost: int = idea.COST,
     ) -> None:
+        self._fresh = fresh
         self._store = store
         self._cost = cost
         self._clock = clock
@@ -69,10 +77,17 @@ class CodeDesk:
                 hint=f"Use your own; if this one was opened by mistake: broker break-glass codes revoke {kept.id}",
                 metadata={"codeId": kept.id},
             )
-        return Proven(BY_CODE, code_id=kept.id)
+        return Proven(code_id=kept.id)
 
     async def request(
-        self, caller: OperatorCaller, request_id: str, person: str, count: int, reason: str, proven: Proven
+        self,
+        caller: OperatorCaller,
+        request_id: str,
+        person: str,
+        count: int,
+        reason: str,
+        *,
+        fresh_id_token: str,
     ) -> Batch:
         """Ask for codes that name ``person``; a second person makes them."""
         person_in_force(caller)
@@ -80,7 +95,9 @@ class CodeDesk:
             raise _unfit("reason", "say where the codes will lie")
         if not 1 <= count <= idea.MOST_IN_BATCH:
             raise _unfit("count", f"is {count}; a batch has 1 to {idea.MOST_IN_BATCH} codes")
-        named = whose(caller.deploy, person)
+        named = whose(caller, person)
+        fields = codes_fields("", person, count, reason)
+        proof = self._fresh.demand(caller, fresh_id_token, CREATE_BREAK_GLASS_CODES, fields, about=named)
         batch = Batch(
             id=BATCH_PREFIX + self._rng.id(),
             person=named,
@@ -94,15 +111,19 @@ class CodeDesk:
             confirmed_name="",
             confirmed_at=None,
         )
-        return await self._store.request_codes(NewBatch(caller.tenant, request_id, batch, proven.digest))
+        return await self._store.request_codes(NewBatch(caller.tenant, request_id, batch, proof))
 
-    async def make(self, caller: OperatorCaller, batch_id: str, proven: Proven) -> MadeCodes:
+    async def make(self, caller: OperatorCaller, batch_id: str, *, fresh_id_token: str) -> MadeCodes:
         """Make the codes of a batch that somebody else has asked for. There is no second look at them.
 
         Not idempotent: a batch whose answer was lost is revoked, and asked for again.
         """
         person = person_in_force(caller)
         batch = await self._store.get_batch(caller.tenant, batch_id)
+        fields = codes_fields(batch_id, "", 0, "")
+        proof = self._fresh.demand(
+            caller, fresh_id_token, CREATE_BREAK_GLASS_CODES, fields, about=batch_id, not_before=batch.requested_at
+        )
         made = [await self._new_code() for _ in range(batch.count)]
         now = self._clock.now()
         kept = [
@@ -123,9 +144,7 @@ class CodeDesk:
             )
             for each in made
         ]
-        after = await self._store.make_codes(
-            caller.tenant, batch_id, caller.id, person.display_name, proven.digest, kept, now
-        )
+        after = await self._store.make_codes(caller.tenant, batch_id, caller.id, person.display_name, proof, kept, now)
         return MadeCodes(after, [(code, new.printed) for code, new in zip(kept, made, strict=True)])
 
     async def list(self, caller: OperatorCaller) -> tuple[Sequence[Batch], Sequence[KeptCode]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from broker.ports import DeploySet
 
@@ -14,12 +15,12 @@ def is_person(holder: str) -> bool:
     return not holder.startswith(_AGENT)
 
 
-def enabled_people(deploy: DeploySet) -> Callable[[str], bool]:
+def enabled_people(deploy: DeploySet, now: datetime) -> Callable[[str], bool]:
     """Whether a person, by issuer#subject, is in people.yaml and enabled."""
-    return frozenset(person.id for person in deploy.people.values() if not person.disabled).__contains__
+    return frozenset(person.id for person in deploy.people.values() if person.enabled(now)).__contains__
 
 
-def may_hold(deploy: DeploySet) -> Callable[[str], bool]:
+def may_hold(deploy: DeploySet, now: datetime) -> Callable[[str], bool]:
     """Whether a holder may still hold what it has: registered, or a person who is enabled."""
-    enabled = enabled_people(deploy)
+    enabled = enabled_people(deploy, now)
     return lambda holder: enabled(holder) if is_person(holder) else deploy.registry.registers(holder)

@@ -10,6 +10,7 @@ withdrew must not live on because its withdrawal cannot be heard.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ class Place:
     jwks_uri: str = ""
 
 
-class KeysTally(NamedTuple):
-    """For the metrics: how old the keys in force are, in seconds (None: there are none), and tries by outcome."""
+class KeysFigures(NamedTuple):
+    """How old the keys in force are, in seconds (None: there are none), and tries by outcome."""
 
     age: float | None
     fetched: int
@@ -60,10 +61,10 @@ class FetchedKeys:
         self.error: BrokerError | None = None
 
     @property
-    def tally(self) -> KeysTally:
+    def tally(self) -> KeysFigures:
         """What the metrics tell of it."""
         age = None if self._keys is None else self._monotonic() - self._fetched_at
-        return KeysTally(age, self._fetched, self._failed)
+        return KeysFigures(age, self._fetched, self._failed)
 
     def current(self, key_id: str) -> KeySet:
         """As :meth:`broker.ports.IssuerKeys.current`."""
@@ -90,15 +91,15 @@ class FetchedKeys:
         self._fetched += 1
 
     async def follow(self) -> None:
-        """Fetch now, when it is time, and when somebody wants it; until cancelled."""
-        while True:
+        """Fetch now if there are none, then when it is time, and when somebody wants it; until cancelled."""
+        if self._keys is None:
             await self.refresh()
-            try:
-                # After a failure sooner: whoever logs in waits for it.
-                wait = RENEW if self.error is None else AGAIN
+        while True:
+            # After a failure sooner: whoever logs in waits for it.
+            wait = RENEW if self.error is None else AGAIN
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), wait.total_seconds())
-            except TimeoutError:
-                continue
+            await self.refresh()
 
     def _want(self) -> bool:
         """Have them fetched, unless they were just now; whether they are (being) fetched."""
@@ -157,6 +158,6 @@ class HttpIssuerKeys:
         """What is wrong while the last good keys stay in force."""
         return tuple(each.error for each in self._of.values() if each.error is not None)
 
-    def tallies(self) -> Mapping[str, KeysTally]:
+    def tallies(self) -> Mapping[str, KeysFigures]:
         """For the metrics, by issuer."""
         return {issuer: each.tally for issuer, each in self._of.items()}

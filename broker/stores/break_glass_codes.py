@@ -8,12 +8,13 @@ from datetime import datetime
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.breakglass.codes import CONFIRM_WITHIN, MOST_FAILURES, Batch, KeptCode
 from broker.errors import Conflict, Denied, NotFound, Reason, WrongState
-from broker.ports import NewBatch
+from broker.ports import NewBatch, ProofRecord
 from broker.scope.canonical import JsonValue
 from broker.stores import break_glass_rows as rows
 from broker.stores.break_glass_ops import find_code
 from broker.stores.break_glass_rows import BatchRow, CodeRow, batch_of, code_of, trusted
 from broker.stores.moves import BROKER
+from broker.stores.proof_ops import keep_proof
 from broker.stores.times import from_ms, to_ms
 from broker.stores.transaction import Transaction, View
 
@@ -43,11 +44,12 @@ def request(tx: Transaction, new: NewBatch) -> Batch:
         requested_by=asked.requested_by,
         requested_name=asked.requested_name,
         request_id=new.request_id,
-        request_proof=new.proof,
+        request_proof=new.proof.digest,
         requested_at=to_ms(asked.requested_at),
     )
+    keep_proof(tx, new.tenant, new.proof, row.requested_at)
     rows.insert(tx, row)
-    _tell(tx, EventType.BREAK_GLASS_CODES_REQUESTED, row, row.requested_by, row.requested_at, new.proof)
+    _tell(tx, EventType.BREAK_GLASS_CODES_REQUESTED, row, row.requested_by, row.requested_at, new.proof.digest)
     return batch_of(row)
 
 
@@ -57,18 +59,19 @@ def make(
     batch_id: str,
     by: str,
     by_name: str,
-    proof: str,
+    proof: ProofRecord,
     made: Sequence[KeptCode],
     now: datetime,
 ) -> Batch:
     """See BreakGlassStore.make_codes."""
     row = _find_batch(tx, tenant, batch_id)
     _check_makeable(row, by, now)
-    row.confirmed_by, row.confirmed_name, row.confirm_proof, row.confirmed_at = by, by_name, proof, to_ms(now)
+    keep_proof(tx, tenant, proof, to_ms(now))
+    row.confirmed_by, row.confirmed_name, row.confirm_proof, row.confirmed_at = by, by_name, proof.digest, to_ms(now)
     rows.update(tx, row)
     for code in made:
         rows.insert(tx, _row_of(tenant, code))
-    _tell(tx, EventType.BREAK_GLASS_CODES_MADE, row, by, to_ms(now), proof, codes=[code.id for code in made])
+    _tell(tx, EventType.BREAK_GLASS_CODES_MADE, row, by, to_ms(now), proof.digest, codes=[code.id for code in made])
     return batch_of(row)
 
 
@@ -199,7 +202,7 @@ def _tell(
         "count": row.count,
         "reason": row.reason,
         "requested_by": row.requested_by,
-        "proof_sha256": proof,
+        "fresh_login": proof,
         **data,
     }
     tx.audit(AuditEvent(event, actor, Vouch.BROKER, tenant=row.tenant, data=about), now_ms)

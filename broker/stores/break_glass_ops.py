@@ -20,10 +20,11 @@ from broker.breakglass.reviews import (
 )
 from broker.breakglass.rules import BY_CODE
 from broker.errors import Conflict, Denied, Exhausted, Reason, WrongState
-from broker.ports import Intent, NewUse
+from broker.ports import Intent, NewUse, ProofRecord
 from broker.scope.canonical import JsonValue
 from broker.stores import break_glass_rows as rows
 from broker.stores.break_glass_rows import CodeRow, OverrideRow, UseRow, listed, trusted, use_of
+from broker.stores.proof_ops import keep_proof
 from broker.stores.rows import LeaseRow
 from broker.stores.seal import tampered
 from broker.stores.suspension_rows import suspension_of, unlifted
@@ -41,6 +42,7 @@ class Admitted:
 
     overrides: tuple[OverrideRow, ...] = ()
     code: CodeRow | None = None
+    proof: ProofRecord | None = None  # of a login that no earlier try of the same use has used up
 
 
 def passed_suspensions(
@@ -86,7 +88,7 @@ def check(view: View, intent: Intent, new: NewUse, retried: LeaseRow | None) -> 
                 hint="Use a fresh request id.",
                 metadata={"requestId": intent.request.request_id, "leaseId": retried.id},
             )
-        return Admitted()
+        return Admitted(proof=None if new.proof is None or new.proof.digest == row.proof else new.proof)
     since = to_ms(intent.now - max(_LOOKED_AT, new.per))
     young = [
         trusted(UseRow, raw, view.seal) for raw in view.all("uses_since", {"tenant": intent.tenant, "since": since})
@@ -95,12 +97,16 @@ def check(view: View, intent: Intent, new: NewUse, retried: LeaseRow | None) -> 
     overdue = unreviewed(view, intent.tenant, to_ms(intent.now))
     blocked = blocked_groups([*map(use_of, young), *overdue], new.groups, intent.now)
     words = [word for group, lease in blocked.items() for word in _passed(view, intent, new, group, lease)]
-    return Admitted(tuple(words), _code(view, intent, new))
+    mine = (new.person, intent.request.request_id)
+    tried = {row.proof for row in young if (row.person, row.request_id) == mine}
+    proof = None if new.proof is None or new.proof.digest in tried else new.proof
+    return Admitted(tuple(words), _code(view, intent, new), proof)
 
 
 def record(tx: Transaction, intent: Intent, new: NewUse, admitted: Admitted) -> None:
     """Write the use beside its lease, and use up what it rests on."""
     lease_id, now_ms = intent.lease_id, to_ms(intent.now)
+    use_proof(tx, intent, admitted)
     for word in admitted.overrides:
         word.used_by = lease_id
         rows.update(tx, word)
@@ -121,7 +127,7 @@ def record(tx: Transaction, intent: Intent, new: NewUse, admitted: Admitted) -> 
         reason=new.reason,
         incident=new.incident,
         how=new.how,
-        proof=new.proof,
+        proof="" if new.proof is None else new.proof.digest,
         code_id=new.code_id,
         request_id=intent.request.request_id,
         told=listed(person for person, _ in new.told),
@@ -146,6 +152,12 @@ def record(tx: Transaction, intent: Intent, new: NewUse, admitted: Admitted) -> 
         tell(tx, EventType.BREAK_GLASS_CODE_USED, row, new.person, now_ms, {"code": new.code_id})
 
 
+def use_proof(tx: Transaction, intent: Intent, admitted: Admitted) -> None:
+    """Use the login up. Raises Denied (FRESH_LOGIN_USED) for one that was for another use."""
+    if admitted.proof is not None:
+        keep_proof(tx, intent.tenant, admitted.proof, to_ms(intent.now))
+
+
 def tell(tx: Transaction, event: EventType, row: UseRow, actor: str, now_ms: int, data: dict[str, JsonValue]) -> None:
     """Record what happened to a use; every such event says whose it is and why, so that it can be read by itself."""
     about: dict[str, JsonValue] = {
@@ -157,7 +169,7 @@ def tell(tx: Transaction, event: EventType, row: UseRow, actor: str, now_ms: int
         "reason": row.reason,
         "incident": row.incident,
         "authenticated_by": row.how,
-        "proof_sha256": row.proof,
+        "fresh_login": row.proof,
         "review_due_ms": row.review_due,
         **data,
     }

@@ -25,6 +25,7 @@ from broker.stores.break_glass_rows import OverrideRow, UseRow, sound, trusted, 
 from broker.stores.end_ops import end_selected
 from broker.stores.moves import BROKER
 from broker.stores.origins import with_origin
+from broker.stores.proof_ops import keep_proof
 from broker.stores.rows import LeaseRow, lease_of, read_lease, trust_lease
 from broker.stores.suspension_rows import read_suspension, suspension_of
 from broker.stores.times import from_ms, to_ms
@@ -103,9 +104,14 @@ def review(tx: Transaction, new: NewFindings) -> Use:
     check_reviewable(use, living=lease.state in (State.ISSUING, State.ACTIVE))
     overdue = new.now >= use.review_due
     row.reviewer, row.reviewer_name, row.review_request_id = new.reviewer, new.reviewer_name, new.request_id
-    row.findings, row.review_proof, row.reviewed_at = new.findings, new.proof, to_ms(new.now)
+    row.findings, row.review_proof, row.reviewed_at = new.findings, new.proof.digest, to_ms(new.now)
+    keep_proof(tx, new.tenant, new.proof, row.reviewed_at)
     rows.update(tx, row)
-    about: dict[str, JsonValue] = {"findings": new.findings, "overdue": overdue, "review_proof_sha256": new.proof}
+    about: dict[str, JsonValue] = {
+        "findings": new.findings,
+        "overdue": overdue,
+        "review_fresh_login": new.proof.digest,
+    }
     tell(tx, EventType.BREAK_GLASS_REVIEWED, row, new.reviewer, row.reviewed_at, about)
     return use_of(row)
 
@@ -138,12 +144,13 @@ def override(tx: Transaction, new: NewOverride) -> OverrideGiven:
         by=new.by,
         by_name=new.by_name,
         reason=new.reason,
-        proof=new.proof,
+        proof=new.proof.digest,
         request_id=new.request_id,
         request_digest=new.request_digest,
         created_at=to_ms(new.now),
         expires_at=to_ms(new.expires_at),
     )
+    keep_proof(tx, new.tenant, new.proof, row.created_at)
     rows.insert(tx, row)
     about: dict[str, JsonValue] = {
         "override": row.id,
@@ -152,7 +159,7 @@ def override(tx: Transaction, new: NewOverride) -> OverrideGiven:
         "person": row.person,
         "reason": row.reason,
         "expires_ms": row.expires_at,
-        "proof_sha256": row.proof,
+        "fresh_login": row.proof,
     }
     event = AuditEvent(EventType.BREAK_GLASS_OVERRIDE, new.by, Vouch.BROKER, tenant=new.tenant, data=about)
     tx.audit(event, row.created_at)

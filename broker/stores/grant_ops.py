@@ -66,6 +66,8 @@ def open_intent(tx: Transaction, intent: Intent) -> Opened:
         if new is not None and decided.emergency is not None:
             break_glass_ops.record(tx, intent, new, decided.emergency)
         return opened
+    if decided.emergency is not None:
+        break_glass_ops.use_proof(tx, intent, decided.emergency)
     return _retry(tx, decided.lease, decided.attempts, intent)
 
 
@@ -96,7 +98,7 @@ def decide(view: View, intent: Intent) -> Decided:
         emergency = break_glass_ops.check(view, intent, intent.break_glass, retry.lease if retry else None)
         emergency = replace(emergency, overrides=(*passed, *emergency.overrides))
     if retry is not None:
-        return retry
+        return replace(retry, emergency=emergency)
     if count >= intent.max_live_leases:
         raise Exhausted(
             Reason.QUOTA_LIVE_LEASES,

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from broker.breakglass.codes import Batch, KeptCode
 from broker.breakglass.reviews import Use
-from broker.ports import Lease, NewBatch, NewFindings, NewOverride, OverrideGiven, Tended
+from broker.ports import Lease, NewBatch, NewFindings, NewOverride, OverrideGiven, ProofRecord, Tended
 from broker.stores import break_glass_codes as codes_ops
 from broker.stores import break_glass_reviews as reviews
 from broker.stores.group_commit import GroupCommit
@@ -51,7 +51,14 @@ class SqliteBreakGlass:
         return await self._writer.submit(lambda tx: codes_ops.request(tx, new))
 
     async def make_codes(
-        self, tenant: str, batch_id: str, by: str, by_name: str, proof: str, codes: Sequence[KeptCode], now: datetime
+        self,
+        tenant: str,
+        batch_id: str,
+        by: str,
+        by_name: str,
+        proof: ProofRecord,
+        codes: Sequence[KeptCode],
+        now: datetime,
     ) -> Batch:
         """See BreakGlassStore.make_codes."""
         return await self._writer.submit(

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
+from broker.approval.intent_digest import BREAK_GLASS
 from broker.breakglass.reviews import OverrideKind, ReviewState
-from broker.breakglass.rules import BY_LOGIN
 from broker.errors import BrokerError, Reason
-from broker.issuance.break_glass import Proven
+from broker.issuance.break_glass import _fields
 from broker.issuance.holders import may_hold
 from broker.lease.machine import State
 from broker.ports import BREAK_GLASS_REQUEST, EndCause
 from broker.suspension.suspension import Kind
 from tests.connectors.fake import IssueMishap
-from tests.issuance.emergency import LOGIN, Emergency
+from tests.issuance.emergency import Emergency
 from tests.issuance.world import ALICE, BOB, PEOPLE, TENANT, WAIT
 
 
@@ -68,7 +68,7 @@ async def test_everyone_who_would_have_approved_is_told_with_it(glass: Emergency
         PEOPLE[key].id for key in ("ada", "cyd", "eli", "fay")
     }
     assert event["actor"] == PEOPLE["bea"].id
-    assert event["data"]["proof_sha256"] == LOGIN.digest
+    assert len(event["data"]["fresh_login"]) == 64
     assert event["data"]["incident"] == "INC-1"
 
 
@@ -153,27 +153,48 @@ async def test_who_is_disabled_may_not(glass: Emergency) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "proven", "good"),
+    ("rule", "how", "good"),
     [
-        ({"acr": frozenset({"phr", "phrh"})}, LOGIN, True),
-        ({"acr": frozenset({"phrh"})}, LOGIN, False),
-        ({"amr": frozenset({"mfa"})}, LOGIN, True),
-        ({"amr": frozenset({"mfa", "hwk"})}, LOGIN, False),
-        ({"amr": frozenset({"mfa"})}, Proven(BY_LOGIN, "b" * 64), False),
+        ({"acr": frozenset({"phr", "phrh"})}, {"acr": "phr"}, True),
+        ({"acr": frozenset({"phrh"})}, {"acr": "phr"}, False),
+        ({"amr": frozenset({"mfa"})}, {"amr": ("mfa", "pwd")}, True),
+        ({"amr": frozenset({"mfa", "hwk"})}, {"amr": ("mfa", "pwd")}, False),
     ],
 )
 async def test_the_login_is_as_strong_as_the_template_says(
-    tmp_path: Path, rule: dict[str, Any], proven: Proven, good: bool
+    tmp_path: Path, rule: dict[str, Any], how: dict[str, Any], good: bool
 ) -> None:
     glass = await Emergency.open(tmp_path, **rule)
     try:
+        token = glass.login("bea", BREAK_GLASS, _fields(glass.order()), **how)
         if good:
-            assert (await glass.use(proven=proven)).lease is not None
+            assert (await glass.use(token=token)).lease is not None
         else:
-            assert await refused(glass.use(proven=proven)) is Reason.FRESH_LOGIN_TOO_WEAK
+            assert await refused(glass.use(token=token)) is Reason.FRESH_LOGIN_TOO_WEAK
             await nothing_issued(glass)
     finally:
         await glass.world.close()
+
+
+async def test_a_login_is_for_exactly_this_once(glass: Emergency) -> None:
+    token = glass.login("bea", BREAK_GLASS, _fields(glass.order()))
+    assert await refused(glass.desk.use(glass.person("bea"), glass.order())) is Reason.FRESH_LOGIN_REQUIRED
+    assert await refused(glass.use(token=token, resource="secret")) is Reason.ID_TOKEN_NONCE
+    others = glass.login("cyd", BREAK_GLASS, _fields(glass.order()))
+    assert await refused(glass.use(token=others)) is Reason.FRESH_LOGIN_OF_ANOTHER
+    await nothing_issued(glass)
+    first, again = await glass.use(token=token), await glass.use(token=token)
+    assert first.lease is not None and again.lease is not None and first.lease.id == again.lease.id
+    # The same login for another use is not: neither as a retry of something else, nor as its first try.
+    assert await refused(glass.use(name="g2", token=token)) is Reason.FRESH_LOGIN_USED
+    assert (await glass.types()) == ["used"]
+
+
+async def test_what_the_upstream_did_not_do_is_tried_again_with_the_same_login(glass: Emergency) -> None:
+    token = glass.login("bea", BREAK_GLASS, _fields(glass.order()))
+    glass.world.upstream.issue_mishaps.append(IssueMishap.BUSY)
+    assert await refused(glass.use(token=token)) is Reason.UPSTREAM_UNAVAILABLE
+    assert (await glass.use(token=token)).lease is not None
 
 
 # ------------------------------------------------------------------ for an agent's task
@@ -326,15 +347,15 @@ async def test_what_a_person_got_ends_when_the_person_is_gone(glass: Emergency) 
     glass.world.deploy = replace(glass.world.deploy, people=gone)
     now = glass.world.clock.now()
     await glass.tend()
-    await glass.world.store.end_unregistered(TENANT, may_hold(glass.world.deploy), now)
+    await glass.world.store.end_unregistered(TENANT, may_hold(glass.world.deploy, now), now)
     for lease in (own, agents):
         _, after = await glass.desk.get(glass.person("cyd"), lease.id)
         assert (after.state in (State.REVOKING, State.REVOKED), after.cause) == (True, EndCause.HOLDER_UNREGISTERED)
 
 
 async def test_a_person_who_stays_keeps_it(glass: Emergency) -> None:
-    lease = await glass.used()
-    assert await glass.world.store.end_unregistered(TENANT, may_hold(glass.world.deploy), glass.world.clock.now()) == 0
+    lease, now = await glass.used(), glass.world.clock.now()
+    assert await glass.world.store.end_unregistered(TENANT, may_hold(glass.world.deploy, now), now) == 0
     await glass.tend()
     assert lease.attempt_id in glass.world.upstream.alive
 

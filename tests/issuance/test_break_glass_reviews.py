@@ -16,11 +16,12 @@ from broker.breakglass.reviews import OverrideKind, ReviewState
 from broker.breakglass.rules import BY_CODE
 from broker.errors import BrokerError, Reason, WrongState
 from broker.issuance.break_glass_codes import CodeDesk, MadeCodes
+from broker.issuance.fresh_logins import FreshLogins
 from broker.secret import Secret
 from tests.clock import CountingRng
-from tests.issuance.emergency import LOGIN, Emergency
+from tests.issuance.emergency import Emergency
 from tests.issuance.test_break_glass import nothing_issued, refused
-from tests.issuance.world import PEOPLE, TENANT
+from tests.issuance.world import PEOPLE, TENANT, id_tokens
 
 DAY = timedelta(hours=24)
 
@@ -201,8 +202,8 @@ async def test_pages_are_newest_first_and_settled_ones_are_left_out(glass: Emerg
 
 
 async def made(glass: Emergency, count: int = 1, person: str = "bea") -> MadeCodes:
-    batch = await glass.codes.request(glass.person("eli"), f"b-{person}", person, count, "safe 3", LOGIN)
-    return await glass.codes.make(glass.person("fay"), batch.id, LOGIN)
+    batch = await glass.request_codes("eli", f"b-{person}", person, count, "safe 3")
+    return await glass.make_codes("fay", batch.id)
 
 
 async def by_code(glass: Emergency, text: Secret, key: str = "bea", name: str = "g1") -> str:
@@ -276,19 +277,19 @@ async def test_five_wrong_secrets_and_a_code_is_dead(glass: Emergency) -> None:
 
 
 async def test_two_people_make_codes(glass: Emergency) -> None:
-    batch = await glass.codes.request(glass.person("eli"), "b1", "bea", 2, "safe 3", LOGIN)
-    assert await refused(glass.codes.make(glass.person("eli"), batch.id, LOGIN)) is Reason.SECOND_PERSON_REQUIRED
+    batch = await glass.request_codes("eli", "b1", "bea", 2, "safe 3")
+    assert await refused(glass.make_codes("eli", batch.id)) is Reason.SECOND_PERSON_REQUIRED
     assert not (await glass.codes.list(glass.person("eli")))[1]
-    made = await glass.codes.make(glass.person("fay"), batch.id, LOGIN)
+    made = await glass.make_codes("fay", batch.id)
     assert (made.batch.confirmed_by, len(made.codes)) == (PEOPLE["fay"].id, 2)
-    assert await refused(glass.codes.make(glass.person("cyd"), batch.id, LOGIN)) is Reason.BREAK_GLASS_CODE_SPENT
-    assert await refused(glass.codes.make(glass.person("fay"), "batch-x", LOGIN)) is Reason.BREAK_GLASS_CODE_NOT_FOUND
+    assert await refused(glass.make_codes("cyd", batch.id)) is Reason.BREAK_GLASS_CODE_SPENT
+    assert await refused(glass.make_codes("fay", "batch-x")) is Reason.BREAK_GLASS_CODE_NOT_FOUND
 
 
 async def test_a_batch_does_not_wait_for_ever(glass: Emergency) -> None:
-    batch = await glass.codes.request(glass.person("eli"), "b1", "bea", 1, "safe 3", LOGIN)
+    batch = await glass.request_codes("eli", "b1", "bea", 1, "safe 3")
     glass.world.clock.advance(CONFIRM_WITHIN)
-    assert await refused(glass.codes.make(glass.person("fay"), batch.id, LOGIN)) is Reason.BREAK_GLASS_CODE_SPENT
+    assert await refused(glass.make_codes("fay", batch.id)) is Reason.BREAK_GLASS_CODE_SPENT
 
 
 @pytest.mark.parametrize("what", ["code", "batch"])
@@ -309,13 +310,13 @@ async def test_revoked_and_expired_codes_get_nothing(glass: Emergency, what: str
     [("nobody", 1, "safe"), ("dee", 1, "safe"), ("bea", 0, "safe"), ("bea", 21, "s"), ("bea", 1, " ")],
 )
 async def test_codes_are_for_somebody_and_few(glass: Emergency, person: str, count: int, reason: str) -> None:
-    asked = glass.codes.request(glass.person("eli"), "b1", person, count, reason, LOGIN)
+    asked = glass.request_codes("eli", "b1", person, count, reason)
     assert await refused(asked) is Reason.BREAK_GLASS_VALUE_INVALID
     assert await glass.codes.list(glass.person("eli")) == ([], [])
 
 
 async def test_the_hash_of_the_real_cost(glass: Emergency) -> None:
-    desk = CodeDesk(glass.world.store, glass.world.clock, CountingRng(), secrets.token_bytes)
-    batch = await desk.request(glass.person("eli"), "b1", "bea", 1, "safe 3", LOGIN)
-    ((_, text),) = (await desk.make(glass.person("fay"), batch.id, LOGIN)).codes
-    assert (await desk.prove(TENANT, PEOPLE["bea"].id, text)).how == BY_CODE
+    fresh = FreshLogins(id_tokens(glass.world.provider), glass.world.clock)
+    glass.codes = CodeDesk(glass.world.store, fresh, glass.world.clock, CountingRng(), secrets.token_bytes)
+    ((_, text),) = (await made(glass)).codes
+    assert (await glass.codes.prove(TENANT, PEOPLE["bea"].id, text)).how == BY_CODE
