@@ -19,8 +19,7 @@ from broker.api.v1 import lease_pb2
 from broker.approval.inert import inert
 from broker.approval.intent_digest import BREAK_GLASS
 from broker.breakglass.intent import use_fields
-from broker.cli.acting import acting
-from broker.cli.admin import AdminSettings, admin_options, run_admin
+from broker.cli.admin import AdminSettings, admin_options, run_admin, run_fresh
 from broker.cli.break_glass_codes import CodeToken, codes
 from broker.cli.break_glass_reviews import override, review
 from broker.cli.delivery import Delivery, choose, written
@@ -139,7 +138,7 @@ def use(
         if code is not None:
             grant = run_admin(admin, lambda client: work(client, ""), code)
         else:
-            grant = acting(admin, how, BREAK_GLASS, fields, work)
+            grant = run_fresh(admin, how, BREAK_GLASS, fields, work)
     except BaseException:
         delivery.discard()
         raise

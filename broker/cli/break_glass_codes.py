@@ -9,8 +9,7 @@ import click
 from broker.api.v1 import break_glass_pb2 as pb
 from broker.approval.inert import inert
 from broker.breakglass.intent import CREATE_BREAK_GLASS_CODES, codes_fields
-from broker.cli.acting import acting
-from broker.cli.admin import AdminSettings, admin_options, run_admin
+from broker.cli.admin import AdminSettings, admin_options, run_admin, run_fresh
 from broker.cli.output import format_option, moment, note, print_json, table
 from broker.cli.person import How, login_options
 from broker.cli.values import Text
@@ -73,7 +72,7 @@ def create(whom: str, count: int, reason: str, batch_id: str, request_id: str, h
         return answer
 
     fields = codes_fields(batch_id, whom, count, reason)
-    answer = acting(admin, how, CREATE_BREAK_GLASS_CODES, fields, work)
+    answer = run_fresh(admin, how, CREATE_BREAK_GLASS_CODES, fields, work)
     if not answer.codes:
         note(f"another person makes them, within a day: broker break-glass codes create --confirm {answer.batch.id}")
         click.echo(answer.batch.id)

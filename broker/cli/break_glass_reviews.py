@@ -8,8 +8,7 @@ from broker.api.v1 import break_glass_pb2 as pb
 from broker.approval.inert import inert
 from broker.approval.intent_digest import REVIEW_BREAK_GLASS
 from broker.breakglass.intent import OVERRIDE_BREAK_GLASS, override_fields, review_fields
-from broker.cli.acting import acting
-from broker.cli.admin import AdminSettings, admin_options
+from broker.cli.admin import AdminSettings, admin_options, run_fresh
 from broker.cli.output import clock, format_option, print_json
 from broker.cli.person import How, login_options
 from broker.cli.values import Text
@@ -37,7 +36,7 @@ def review(lease_id: str, findings: str, request_id: str, how: How, admin: Admin
         answer: pb.BreakGlassUse = await client.call("ReviewBreakGlass", request)
         return answer
 
-    use = acting(admin, how, REVIEW_BREAK_GLASS, review_fields(lease_id, findings), work)
+    use = run_fresh(admin, how, REVIEW_BREAK_GLASS, review_fields(lease_id, findings), work)
     click.echo(f"{lease_id}  reviewed by {inert(use.reviewer_name)}")
 
 
@@ -70,7 +69,7 @@ def override(
         return answer
 
     fields = override_fields(kind.upper(), subject, whom, reason)
-    given = acting(admin, how, OVERRIDE_BREAK_GLASS, fields, work)
+    given = run_fresh(admin, how, OVERRIDE_BREAK_GLASS, fields, work)
     if form == "json":
         print_json(
             {

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from broker.cli.main import cli as command
 from broker.client import calls
 from tests.api.served import CA, DECIDING, Served, people_changes, private, serve
+from tests.cli.logging_in import logged_in, visit
 
 Run = Callable[..., Awaitable[Result]]
 WHAT = ("--account", "dev", "--environment", "production", "--resource", "orders", "--ttl", "10m")
@@ -25,7 +26,7 @@ WHY = ("--reason", "orders are locked", "--incident", "INC-1")
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    people = {**people_changes(tmp_path, "dana", "sam", "kim", "ravi"), "roles": DECIDING}
+    people = {**people_changes(tmp_path), "roles": DECIDING}
     async with serve(tmp_path, **people) as running:
         yield running
     structlog.reset_defaults()
@@ -36,6 +37,7 @@ def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A command as ``who``, in a thread: brokerd runs on this loop."""
     for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr("broker.cli.person.open_browser", visit)
     monkeypatch.setattr("broker.client.admin.RETRY_WAITS", tuple(wait / 100 for wait in calls.RETRY_WAITS))
     bundle = private(served.root / "client" / "bundle.pem", CA.pem)
 
@@ -44,7 +46,7 @@ def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
             "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
             "BROKER_SERVER_NAME": "localhost",
             "BROKER_ADMIN_BUNDLE": str(bundle),
-            "BROKER_ADMIN_TOKEN_FILE": str(served.root / "operators" / who) if who else None,
+            **(logged_in(served, who) if who else {}),
         }
         asked = ("break-glass", *arguments)
         done = await asyncio.to_thread(CliRunner().invoke, command, asked, env=given, prog_name="broker")
@@ -136,7 +138,7 @@ async def test_two_people_pass_over_a_suspension(run: Run, served: Served, tmp_p
         "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
         "BROKER_SERVER_NAME": "localhost",
         "BROKER_ADMIN_BUNDLE": str(served.root / "client" / "bundle.pem"),
-        "BROKER_ADMIN_TOKEN_FILE": str(served.root / "operators" / "kim"),
+        **logged_in(served, "kim"),
     }
     stop = ("suspend", "template", "orders-production", "--reason", "odd", "--format", "json")
     stopped = await asyncio.to_thread(CliRunner().invoke, command, stop, env=environment)

@@ -50,6 +50,7 @@ class Emergency:
     reviews: ReviewDesk
     codes: CodeDesk
     suspensions: SuspensionDesk
+    logins: int = 0
 
     @classmethod
     async def open(cls, directory: Path, **rule: Any) -> Emergency:
@@ -90,7 +91,9 @@ class Emergency:
 
     def login(self, key: str, action: str, fields: dict[str, str], **how: Any) -> str:
         """The ID token of a login for exactly this."""
-        return self.world.provider.id_token(key, CLIENT_ID, nonce_of(action, fields), **how)
+        self.logins += 1  # as a provider does, that two logins of one moment are two
+        claims = {"jti": f"login-{self.logins}"}
+        return self.world.provider.id_token(key, CLIENT_ID, nonce_of(action, fields), claims=claims, **how)
 
     async def use(
         self, key: str = "bea", name: str = "g1", proven: Proven | None = None, token: str = "", **changes: Any
