@@ -97,10 +97,9 @@ class AgentService(PipelineRpcs):
     ) -> pb.CompleteTaskResponse:
         """End a task, and tell what became of its leases."""
         wait = convert.duration(request.wait, "wait")
-        task, leases = await self._tasks.complete(caller, request.task_id, wait)
-        return pb.CompleteTaskResponse(
-            task=convert.task(task), leases=[convert.lease(each, caller.now) for each in leases]
-        )
+        task, leases = await self._tasks.complete(caller, request.task_id, wait, convert.report(request))
+        told = [convert.lease(each, caller.now) for each in leases]
+        return pb.CompleteTaskResponse(task=convert.task(task), leases=told)
 
     async def HoldTask(
         self, request: pb.HoldTaskRequest, caller: Caller, context: Any

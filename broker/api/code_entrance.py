@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from broker.api.authorization import PEOPLE, Allowed
+from broker.api.authorization import Allowed
 from broker.api.bearer import Metadata
 from broker.api.entrances import Entrance
 from broker.breakglass.codes import code_invalid
@@ -27,7 +27,9 @@ from broker.secret import Secret
 
 SCHEME: Final = "break-glass-code:"
 _BEARER = "Bearer "
-TAKEN: Final = frozenset(f"/{PEOPLE}/{name}" for name in ("BreakGlass", "ConfirmBreakGlass", "EndBreakGlass"))
+TAKEN: Final = frozenset(
+    f"/broker.api.v1.AdminService/{name}" for name in ("BreakGlass", "ConfirmBreakGlass", "EndBreakGlass")
+)
 _LONGEST = 256
 
 

@@ -22,6 +22,7 @@ class EventType(StrEnum):
 
     TASK_STARTED = "task.started"
     TASK_COMPLETED = "task.completed"
+    TASK_REPORTED = "task.reported"  # what the agent says that it made and changed
     TASK_ENDED = "task.ended"  # by its deadline, or because its holder let go
     LEASE_INTENT = "lease.intent"
     LEASE_ISSUED = "lease.issued"
@@ -66,6 +67,8 @@ class EventType(StrEnum):
     BREAK_GLASS_CODE_FAILED = "break_glass.code_failed"  # a wrong secret for a code that exists
     BREAK_GLASS_CODES_REVOKED = "break_glass.codes_revoked"
     ESCALATION_DETECTED = "escalation.detected"  # a rule of escalation.yaml fired
+    TEXTS_READ = "texts.read"  # what agents said in whole on a task, by a person
+    TEXTS_ERASED = "texts.erased"  # the prompts, tool calls and plans of a task; their digests stay
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"
     DAEMON_STARTED = "daemon.started"

@@ -13,6 +13,7 @@ Scripts without asyncio use :mod:`broker.client.sync` the same way. Failures are
 :mod:`broker.errors`.
 """
 
+from broker.audit.report import Artifact, Mutation, TaskReport
 from broker.client.approval import ApprovalNeeded
 from broker.client.client import AsyncClient
 from broker.client.connect import connect
@@ -42,6 +43,7 @@ __all__ = [
     "AccessRequestEvent",
     "ApprovalNeeded",
     "ApprovalStatus",
+    "Artifact",
     "Ask",
     "AsyncClient",
     "BreakGlass",
@@ -52,6 +54,7 @@ __all__ = [
     "Identity",
     "Lease",
     "LeaseEvent",
+    "Mutation",
     "ParameterSpec",
     "Plan",
     "PlannedAction",
@@ -59,5 +62,6 @@ __all__ = [
     "ScopeTemplate",
     "Task",
     "TaskFacts",
+    "TaskReport",
     "connect",
 ]

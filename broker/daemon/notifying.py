@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from broker.audit.cloud_event import source, wanted
 from broker.audit.event import EventType
 from broker.config import Config, Webhook
 from broker.metrics import WebhookTally
 from broker.ports import Clock, DeploySet, LeaseStore, Rng
 from broker.references import resolve
-from broker.webhooks.cloud_event import source, wanted
 from broker.webhooks.pump import Pump
 from broker.webhooks.sender import Sender
 from broker.webhooks.signing import check_secret

@@ -90,14 +90,15 @@ class LaterInstance:
         ledger.parent.mkdir(mode=0o700)
         await asyncio.to_thread(_copy, self._facts.ledger, ledger)
         rng = SystemRng()
-        self._store = await SqliteStore.open(ledger, FileKeyRing([f"file:{self._facts.mac_key}"]), writer=rng.id())
+        keys = FileKeyRing([f"file:{self._facts.mac_key}"])
+        self._store = await SqliteStore.open(ledger, keys, writer=rng.id())
         self._revoker = Revoker(self._store, self._connectors.get, self._clock, rng, workers=2)
         trusted = TrustedIssuer(Provider(self._provider.url), CLIENT_ID, ON_BEHALF_OF)
         tokens = IdTokens({self._provider.url: trusted}, _ProvidersKeys(self._provider))
         fresh, kick = FreshLogins(tokens, self._clock), self._revoker.kick
         gate = Gate(timedelta(minutes=1), 1000, timedelta(minutes=1), heartbeat=self._clock.now())
         parts = (self._connectors.get, kick, gate, self._clock, rng)
-        issuer = Issuer(self._store, *parts, issue_timeout=_ISSUE_TIMEOUT)
+        issuer = Issuer(self._store, *parts, keys=keys, issue_timeout=_ISSUE_TIMEOUT)
         self._desk = BreakGlassDesk(self._store, issuer, *parts, fresh=fresh, issue_timeout=_ISSUE_TIMEOUT)
         self._reviews = ReviewDesk(self._store, fresh, self._clock, rng)
         return self
