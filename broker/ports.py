@@ -26,10 +26,12 @@ from broker.breakglass.rules import BreakGlassRule
 from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
+from broker.identity.automation import Automation
 from broker.identity.denied import DenyList
 from broker.identity.fresh_proof import FreshProof
 from broker.identity.oidc_keys import KeySet
 from broker.identity.party import Party
+from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import Contract, Credential
 from broker.lease.machine import Event, State
 from broker.plan.machine import PlanEvent
@@ -233,6 +235,7 @@ class DeploySet:
     policies: PolicySet
     connectors: Mapping[str, ConnectorSpec]
     denied: DenyList = field(default_factory=DenyList)
+    automation: Mapping[SpiffeId, Automation] = field(default_factory=dict)  # operators' own workloads
     approvals: Mapping[str, ApprovalRule] = field(default_factory=dict)  # by name, as gates name them
     signed: Signed | None = None  # where signatures are needed
     shadow: ShadowPolicies | None = None  # what is tried out beside the policies, and decides nothing

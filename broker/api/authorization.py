@@ -129,6 +129,12 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
     }
 )
 
+# What operators' automation may call, if it has the role: looking, and what only takes away. Not who decides.
+AUTOMATION: Final = frozenset(
+    f"/{_PEOPLE}/{name}"
+    for name in ("GetOperator", "Suspend", "ListSuspensions", "ListAccessRequests", "GetAccessRequest")
+)
+
 # What changes something. Through a proxy each needs a request_id of its own.
 CHANGES: Final = frozenset(
     f"/{_AGENTS}/{name}"
@@ -170,6 +176,16 @@ def check_roles(method: str, roles: frozenset[Role]) -> None:
             f"{method.rpartition('/')[2]} takes one of the roles {', '.join(names)}; you have {_told(roles)}.",
             hint="Ask somebody who has one. brokerd's configuration (roles) gives roles to groups of people.yaml.",
             metadata={"needed": ",".join(names), "roles": ",".join(sorted(roles))},
+        )
+
+
+def check_automation(method: str) -> None:
+    """Raises :class:`Denied` (PERSON_REQUIRED) for what automation never does."""
+    if method not in AUTOMATION:
+        raise Denied(
+            Reason.PERSON_REQUIRED,
+            f"{method.rpartition('/')[2]} takes a person.",
+            hint="Automation looks and stops. Have a person log in (`broker login`) and do it.",
         )
 
 

@@ -161,7 +161,8 @@ def open_browser(url: str) -> bool:
     """Whether a browser was opened (RFC 8252: the person's own, with its address bar)."""
     try:
         return webbrowser.open(url)
-    except webbrowser.Error:
+    except (webbrowser.Error, ValueError):
+        # ValueError: a BROWSER that cannot be taken apart into words.
         return False
 
 

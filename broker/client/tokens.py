@@ -1,5 +1,4 @@
-"""The token that goes with each call: a JWT-SVID where a proxy stands between this program and the broker; at the
-people's door, what says who calls.
+"""The token that goes with a call: a JWT-SVID through a proxy; at the people's door, what says who calls.
 
 Belongs here: where a token comes from, and the metadata it goes in; our channels have TLS and nothing else. A JWT-SVID
 is fetched for one audience, the broker's, and used again until half of its life is over (the Workload API gives the

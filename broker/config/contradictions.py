@@ -103,6 +103,10 @@ def _admin_problems(config: Config, problem: Any) -> Iterator[Problem]:
         yield problem(("listen", "admin"), "needs the section people", "Say where people log in (docs/people.md).")
     if address is not None and address in (listen.agents, listen.proxies, listen.operations):
         yield problem(("listen", "admin"), f"{address} is listened on for something else", "Give it a port.")
+    others = (listen.agents, listen.proxies, listen.admin, listen.operations)
+    if listen.automation is not None and listen.automation in others:
+        message = f"{listen.automation} is listened on for something else"
+        yield problem(("listen", "automation"), message, "Give it a port.")
     for role, groups in config.roles.items():
         for index, group in enumerate(groups):
             if group in groups[:index]:

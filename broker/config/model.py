@@ -39,6 +39,7 @@ class Listen(Model):
     agents: Address = Field(description="mTLS gRPC, for agents.")
     proxies: Address | None = Field(None, description="mTLS gRPC, for proxies that end agents' TLS; with `proxies`.")
     admin: Address | None = Field(None, description="TLS gRPC, for people; with `people`.")
+    automation: Address | None = Field(None, description="mTLS gRPC, for operators' automation (people.yaml).")
     operations: Address = Field(description="/metrics, /livez, /readyz, without authentication.")
     allow_remote_operations: bool = Field(False, description="Lets operations listen beyond loopback.")
 

@@ -24,6 +24,7 @@ from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.admin_texts import TextRpcs
 from broker.api.agents import AgentService
+from broker.api.automation import AutomationEntrance
 from broker.api.bearer import Metadata, refuse_token
 from broker.api.code_entrance import CodeEntrance
 from broker.api.door import Door
@@ -181,6 +182,11 @@ class Brokerd:
         if self._admin is not None:
             credentials = self._identity.tls.credentials(client_certificate=False)
             self.admin_port = self._admin.bind(str(config.listen.admin), credentials)
+        self.automation_port = None
+        if self._automation is not None:
+            self.automation_port = self._automation.bind(
+                str(config.listen.automation), self._identity.tls.credentials()
+            )
         self._operations = Operations(self._problems, self._warnings, self._scrape)
         self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
@@ -246,7 +252,7 @@ class Brokerd:
     # ------------------------------------------------------------------ parts
 
     def _every_server(self) -> list[AgentServer | AdminServer]:
-        return [*self._servers, *([self._admin] if self._admin is not None else [])]
+        return [*self._servers, *(each for each in (self._admin, self._automation) if each is not None)]
 
     def _doors(self, store: SqliteStore, keys: KeyRing) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
@@ -308,23 +314,26 @@ class Brokerd:
         if self._proxies is not None:
             proxied = door(agents(self._proxies.identify))
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
-        self._admin = None
+        self._admin = self._automation = None
+        rpcs = limits.max_concurrent_admin_rpcs
+        parts = (
+            OperatorRpcs(),
+            SuspensionRpcs(self._suspensions),
+            ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
+            TextRpcs(TextDesk(store, self._clock)),
+            BreakGlassRpcs(
+                self._break_glass,
+                ReviewDesk(store, self._fresh, self._clock, self._rng),
+                CodeDesk(store, self._fresh, self._clock, self._rng, secrets.token_bytes),
+            ),
+        )
         if config.listen.admin is not None and self._people is not None:
-            entrance = self._people.entrance(self._files, self._clock)
-            people = door(CodeEntrance(entrance, self._files, self._clock, config.tenant))
-            rpcs = limits.max_concurrent_admin_rpcs
-            parts = (
-                OperatorRpcs(),
-                SuspensionRpcs(self._suspensions),
-                ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
-                BreakGlassRpcs(
-                    self._break_glass,
-                    ReviewDesk(store, self._fresh, self._clock, self._rng),
-                    CodeDesk(store, self._fresh, self._clock, self._rng, secrets.token_bytes),
-                ),
-                TextRpcs(TextDesk(store, self._clock)),
-            )
+            way_in = self._people.entrance(self._files, self._clock)
+            people = door(CodeEntrance(way_in, self._files, self._clock, config.tenant))
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
+        if config.listen.automation is not None:
+            entrance = AutomationEntrance(self._certified, self._files, self._clock, config.tenant)
+            self._automation = AdminServer(door(entrance), *parts, max_concurrent_rpcs=rpcs)
         return servers
 
     def _identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Peer:

@@ -42,11 +42,12 @@ class Operator:
     key: str
     how: str
     code: Secret | None = None  # a sealed code of break-glass, that nobody has looked at yet
+    workload: str = ""  # of automation: its SPIFFE ID, which it is instead of a person
 
     @property
     def id(self) -> str:
         """As stored and compared everywhere."""
-        return self.person.id
+        return self.workload or self.person.id
 
 
 class RoleGrants:

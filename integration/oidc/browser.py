@@ -12,6 +12,7 @@ from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
 
 _FORM = re.compile(r"<form[^>]*?action=\"(?P<action>[^\"]+)\"[^>]*>(?P<body>.*?)</form>", re.DOTALL)
 _INPUT = re.compile(r"<input[^>]*>", re.DOTALL)
+_MOST_PAGES = 8
 _ATTRIBUTE = re.compile(r"(name|value)=\"([^\"]*)\"")
 
 
@@ -49,21 +50,26 @@ class Person:
 
     def visit(self, url: str) -> bool:
         """Opens ``url`` and does what each page asks, to the last; whether there was anything to open."""
-        page = self._get(url)
-        while (form := page.form) is not None and page.status == 200:
-            action, fields = form
-            page = self._get(action, self._filled(fields))
+        self._through(self._get(url))
         return True
 
     def enter(self, verification_uri: str, user_code: str) -> Page:
         """Types the code of a device, agrees that it is this device's, and logs in."""
-        page = self._get(verification_uri)
-        while (form := page.form) is not None and page.status == 200:
-            action, fields = form
-            if "user_code" in fields and not fields["user_code"]:
-                fields["user_code"] = user_code
+        return self._through(self._get(verification_uri), user_code)
+
+    def _through(self, page: Page, user_code: str = "") -> Page:
+        """From page to page while there is something new to fill in."""
+        for _ in range(_MOST_PAGES):
+            if page.form is None or page.status != 200:
+                return page
+            action, fields = page.form
+            if fields.get("user_code") == "":
+                if not user_code:
+                    # Asked again: the code was not taken, or somebody said no.
+                    return page
+                fields["user_code"], user_code = user_code, ""
             page = self._get(action, self._filled(fields))
-        return page
+        raise AssertionError(f"a login of more than {_MOST_PAGES} pages: {self.seen}")
 
     def _filled(self, fields: Mapping[str, str]) -> dict[str, str]:
         known = {"login": self.login, "password": self.password, "otp": self.otp, "consent": "yes"}

@@ -111,6 +111,10 @@ async function interact(provider, request, response) {
   await provider.interactionFinished(request, response, { consent }, { mergeWithLastSubmission: true });
 }
 
+// The library's notices are for the log: standard output is for answers.
+console.log = console.error;
+console.info = console.error;
+
 function say(message) {
   process.stdout.write(`${JSON.stringify(message)}\n`);
 }

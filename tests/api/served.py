@@ -153,9 +153,13 @@ async def serve(
     *,
     clock: Clock | None = None,
     build: Callable[[ConnectorSpec], Connector] | None = None,
+    served_provider: bool = True,
     **changes: Any,
 ) -> AsyncIterator[Served]:
-    """brokerd on a configuration under ``root``; ``build`` makes other connectors than the fake one."""
+    """brokerd on a configuration under ``root``; ``build`` makes other connectors than the fake one.
+
+    The issuer of ``people``, where there is one, is the development provider, unless the test has one of its own.
+    """
     config = load_config(write_config(root, **changes))
     upstreams: dict[str, FakeConnector] = {}
     time = clock or SystemClock()
@@ -165,7 +169,7 @@ async def serve(
 
     daemon = Brokerd(config, time, build or fake)
     provider = server = None
-    if config.people is not None:
+    if config.people is not None and served_provider:
         people = load(config.deploy.directory).people.values()
         provider = IdentityProvider(next(iter(config.people.issuers)), people, time)
         server = IdentityProviderServer(provider, time)

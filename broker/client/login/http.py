@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import IO, Any
-from urllib.error import HTTPError, URLError
+from urllib.error import URLError
 from urllib.parse import SplitResult, urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
+from urllib.request import HTTPErrorProcessor, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 from broker.errors import InvalidInput, NotReady, Reason
 from broker.identity.strict_json import NotStrictJson, parse_object
@@ -66,10 +66,7 @@ class ProviderHttp:
         try:
             with self._opener(checked_url(url)).open(request, timeout=self._timeout) as response:
                 return response.status, _bounded(url, response)
-        except HTTPError as error:
-            with error:
-                return error.code, _bounded(url, error)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UnicodeError) as error:  # UnicodeError: a name that DNS cannot have
             raise _unreachable(url, error) from None
 
     def _opener(self, parts: SplitResult) -> OpenerDirector:
@@ -77,14 +74,17 @@ class ProviderHttp:
         proxies = [ProxyHandler({})] if is_loopback(parts) else []
         # Reading every authority's certificate takes a while, and is for nothing without TLS.
         tls = [HTTPSHandler(context=ssl.create_default_context())] if parts.scheme == "https" else []
-        return build_opener(_NoRedirect(), *proxies, *tls)
+        return build_opener(_AsItIs(), *proxies, *tls)
 
 
-class _NoRedirect(HTTPRedirectHandler):
-    """A redirect is told as the answer it is."""
+class _AsItIs(HTTPErrorProcessor):
+    """Any status is an answer. A redirect is told as the one it is, and not followed."""
 
-    def redirect_request(self, *_: Any) -> None:
-        """Never."""
+    def http_response(self, request: Request, response: Any) -> Any:
+        """As it came."""
+        return response
+
+    https_response = http_response
 
 
 def checked_url(text: str, what: str = "The provider's address") -> SplitResult:
@@ -93,11 +93,11 @@ def checked_url(text: str, what: str = "The provider's address") -> SplitResult:
         parts = urlsplit(text)
         fine = bool(parts.hostname) and parts.port != 0 and parts.username is None and not parts.fragment
     except ValueError:
-        raise _unfit(what, text, "is not a URL") from None
+        raise unfit(what, text, "is not a URL") from None
     if not fine or len(text) > _MAX_URL or not text.isascii() or not text.isprintable() or " " in text:
-        raise _unfit(what, text, "is not a plain https URL")
+        raise unfit(what, text, "is not a plain https URL")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts)):
-        raise _unfit(what, text, "is not https")
+        raise unfit(what, text, "is not https")
     return parts
 
 
@@ -149,7 +149,8 @@ def _unreachable(url: str, error: Exception) -> NotReady:
     )
 
 
-def _unfit(what: str, text: str, why: str) -> InvalidInput:
+def unfit(what: str, text: str, why: str) -> InvalidInput:
+    """``text``, which is ``what``, cannot be used."""
     return InvalidInput(
         Reason.CONFIG_INVALID,
         f"{what} {ascii(text)[:200]} {why}.",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from broker.client.login.http import ProviderHttp, checked_url, misbehaved
+from broker.client.login.http import ProviderHttp, checked_url, misbehaved, unfit
 from broker.errors import InvalidInput
 
 _WELL_KNOWN = "/.well-known/openid-configuration"
@@ -38,7 +38,10 @@ def discover(issuer: str, http: ProviderHttp) -> Provider:
     Raises :class:`InvalidInput` (CONFIG_INVALID) for what cannot be an issuer, :class:`NotReady` (IDENTITY_PROVIDER_*)
     for one that does not answer, is somebody else, or names endpoints that no secret may be sent to.
     """
-    secure = checked_url(issuer, "BROKER_OIDC_ISSUER").scheme == "https"
+    parts = checked_url(issuer, "BROKER_OIDC_ISSUER")
+    if "?" in issuer:
+        raise unfit("BROKER_OIDC_ISSUER", issuer, "has a query, which no issuer has")
+    secure = parts.scheme == "https"
     url = issuer.removesuffix("/") + _WELL_KNOWN
     answer = http.get(url)
     if answer.status != 200:

@@ -49,6 +49,7 @@ class FakeProvider:
         self.claims: dict[str, Any] = {}
         self.refresh_token: str | None = "refresh-1"
         self.kids: tuple[str, ...] = ()
+        self.cut_off = False  # answers end before they are whole
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.forged = Forger(self.url)
@@ -126,7 +127,7 @@ def _handler(provider: FakeProvider) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             if status == 302:
                 self.send_header("location", data.decode())
-            self.send_header("content-length", str(len(data)))
+            self.send_header("content-length", str(len(data) + provider.cut_off))
             self.end_headers()
             self.wfile.write(data)
 

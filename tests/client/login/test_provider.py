@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.client.login.http import MAX_ANSWER_BYTES, ProviderHttp, checked_url
 from broker.client.login.provider import discover
@@ -78,6 +80,39 @@ def test_an_answer_that_is_none(provider: FakeProvider, status: int, body: bytes
     assert told in caught.value.message
 
 
+def test_an_issuer_has_no_query(provider: FakeProvider) -> None:
+    with pytest.raises(InvalidInput, match="has a query"):
+        discover(f"{provider.url}/?tenant=t", ProviderHttp())
+
+
+def test_a_name_that_no_host_has() -> None:
+    with pytest.raises(NotReady) as caught:
+        discover(f"https://{'a' * 64}.example.org", ProviderHttp())
+    assert caught.value.reason == Reason.IDENTITY_PROVIDER_UNREACHABLE
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=5), each, max_size=3),
+    max_leaves=6,
+)
+MEMBERS = ("authorization_endpoint", "token_endpoint", "jwks_uri", "scopes_supported", "device_authorization_endpoint")
+
+
+@given(st.fixed_dictionaries({}, optional={name: JSON | st.just("https://id.example.org/x") for name in MEMBERS}))
+def test_whatever_it_says_is_taken_or_refused(said: dict[str, Any]) -> None:
+    """No document breaks the reader, and none gets an address in that no secret may go to."""
+    from broker.client.login import provider as module
+
+    try:
+        found = module._checked("https://id.example.org", "https://id.example.org" + DISCOVERY, said, secure=True)
+    except NotReady as error:
+        assert error.reason == Reason.IDENTITY_PROVIDER_INVALID
+    else:
+        for url in (found.authorization_endpoint, found.token_endpoint, found.jwks_uri):
+            assert url.startswith("https://")
+
+
 def test_nobody_there() -> None:
     with pytest.raises(NotReady) as caught:
         discover(f"http://127.0.0.1:{free_port()}", ProviderHttp())
@@ -126,3 +161,13 @@ def test_a_provider_on_https_sends_nobody_to_http(provider: FakeProvider) -> Non
     with pytest.raises(NotReady) as caught:
         module._checked("https://id.example.org", "https://id.example.org" + DISCOVERY, said, secure=True)
     assert "is not https" in caught.value.message
+
+
+def test_an_answer_that_breaks_off(provider: FakeProvider) -> None:
+    """Whatever its status: the length it promised does not come, and it is told as no answer."""
+    for status in (200, 500):
+        provider.cut_off = True
+        provider.answers[DISCOVERY] = lambda form, status=status: (status, b"{}")  # type: ignore[misc]
+        with pytest.raises(NotReady) as caught:
+            discover(provider.url, ProviderHttp())
+        assert caught.value.reason == Reason.IDENTITY_PROVIDER_UNREACHABLE
