@@ -68,7 +68,7 @@ class BreakGlassRpcs:
         """A page of uses, and with the first one what the caller may break glass on."""
         after, limit = request.page_token, request.page_size or DEFAULT_PAGE
         found, token = await self._desk.list(caller, unsettled=not request.include_settled, after=after, limit=limit)
-        options = () if after else await self._desk.options(caller)
+        options = () if after or caller.operator.workload else await self._desk.options(caller)
         return pb.ListBreakGlassResponse(
             uses=[convert_break_glass.use(use, lease, caller.now) for use, lease in found],
             next_page_token=token,

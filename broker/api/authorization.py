@@ -132,7 +132,18 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
 # What operators' automation may call, if it has the role: looking, and what only takes away. Not who decides.
 AUTOMATION: Final = frozenset(
     f"/{_PEOPLE}/{name}"
-    for name in ("GetOperator", "Suspend", "ListSuspensions", "ListAccessRequests", "GetAccessRequest")
+    for name in (
+        "GetOperator",
+        "Suspend",
+        "ListSuspensions",
+        "ListAccessRequests",
+        "GetAccessRequest",
+        "EndBreakGlass",
+        "GetBreakGlass",
+        "ListBreakGlass",
+        "ListBreakGlassCodes",
+        "RevokeBreakGlassCodes",
+    )
 )
 
 # What changes something. Through a proxy each needs a request_id of its own.
