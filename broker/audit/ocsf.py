@@ -69,6 +69,12 @@ _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
         EventType.SUSPENDED: _MEDIUM,
         EventType.DEPLOY_REFUSED: _MEDIUM,
         EventType.ESCALATION_DETECTED: _HIGH,
+        EventType.BREAK_GLASS_USED: _HIGH,
+        EventType.BREAK_GLASS_CODE_USED: _HIGH,
+        EventType.BREAK_GLASS_REVIEW_OVERDUE: _HIGH,
+        EventType.BREAK_GLASS_OVERRIDE: _HIGH,
+        EventType.BREAK_GLASS_BLOCKED: _MEDIUM,
+        EventType.BREAK_GLASS_CODE_FAILED: _MEDIUM,
         EventType.LEASE_STUCK: _CRITICAL,
         EventType.SUSPENSION_TAMPERED: _CRITICAL,
     }
