@@ -921,6 +921,13 @@ class LeaseStore(Protocol):
         """End the living leases for whose (holder, svid_serial) ``denied`` is true; how many attempts."""
         ...
 
+    async def fresh_logins(self, tenant: str, about: str) -> Sequence[tuple[str, str, str]]:
+        """The fresh logins that are the record of acts about ``about``: (issuer, subject, signed token), oldest first.
+
+        Raises Tampered for one that fails its MAC.
+        """
+        ...
+
     # -- suspending
     async def suspend(self, new: NewSuspension, members: Members) -> tuple[Suspension, Ended]:
         """Stop what ``new`` says, now. What is being issued under it ends in the same transaction, so that:

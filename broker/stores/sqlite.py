@@ -58,6 +58,7 @@ from broker.stores import (
     foreign,
     grant_ops,
     holding_ops,
+    proof_ops,
     quota_ops,
     reads,
     revoke_ops,
@@ -341,6 +342,10 @@ class SqliteStore(SqlitePipelines, SqliteBreakGlass):
             )
             ended = ended.plus(portion)
         return suspension, ended
+
+    async def fresh_logins(self, tenant: str, about: str) -> Sequence[tuple[str, str, str]]:
+        """See LeaseStore.fresh_logins."""
+        return await self._readers.scan(lambda view: proof_ops.kept_proofs(view, tenant, about))
 
     async def resume(self, lifting: Lifting) -> Suspension:
         """See LeaseStore.resume."""

@@ -17,6 +17,7 @@ from broker.api.v1 import admin_service_pb2 as admin
 from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST, RESUME_SUSPENSION, nonce_of
 from broker.clock import SystemClock
 from broker.dev.identity_provider import ON_BEHALF_OF
+from broker.errors import Tampered
 from tests.api.served import (
     ANALYST,
     DECIDING,
@@ -90,15 +91,15 @@ NO_PROOF: list[tuple[str, str, Proof]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "expected", "proof"), NO_PROOF, ids=[name for name, _, _ in NO_PROOF])
-async def test_what_is_no_fresh_login_approves_nothing(served: Served, name: str, expected: str, proof: Proof) -> None:
+async def test_what_is_no_fresh_login_approves_nothing(served: Served) -> None:
     request, sam = await filed(served), person(served, "sam")
     nonce = nonce_of(APPROVE_ACCESS_REQUEST, {"access_request_id": request.id, "digest": request.digest})
-    call = sam.ApproveAccessRequest(approval(served, "sam", request, fresh_id_token=proof(served, nonce)))
-    assert (await refused(call))[1] == expected
+    for name, expected, proof in NO_PROOF:
+        call = sam.ApproveAccessRequest(approval(served, "sam", request, fresh_id_token=proof(served, nonce)))
+        assert (await refused(call))[1] == expected, name
+        assert ("https://id.dev.broker.internal#sam", expected) in await served.refusals()
     now = await sam.GetAccessRequest(requests_pb.GetAccessRequestRequest(access_request_id=request.id))
     assert not now.votes and now.access_request.state == request.STATE_AWAITING_APPROVAL
-    assert ("https://id.dev.broker.internal#sam", expected) in await served.refusals()
 
 
 async def test_the_refusal_tells_the_nonce_to_log_in_with(served: Served) -> None:
@@ -118,7 +119,14 @@ async def test_the_signed_token_is_the_record_and_is_used_once(served: Served, t
     await sam.ApproveAccessRequest(approval(served, "sam", request, fresh_id_token=proof))
     with sqlite3.connect(tmp_path / "state" / "ledger.sqlite3") as ledger:
         ((kept, about, who),) = ledger.execute("SELECT token, about, subject FROM fresh_logins").fetchall()
-    assert (kept, about, who) == (proof, request.id, "sam")
+    assert (about, who) == (request.id, "sam") and proof.split(".")[1] not in kept
+    store = served.daemon._store
+    assert store is not None
+    assert await store.fresh_logins("test", request.id) == [("https://id.dev.broker.internal", "sam", proof)]
+    with sqlite3.connect(tmp_path / "state" / "ledger.sqlite3") as ledger:
+        ledger.execute("UPDATE fresh_logins SET subject = 'kim'")
+    with pytest.raises(Tampered):
+        await store.fresh_logins("test", request.id)
     trail = await served.audit()
     (voted,) = [each for each in trail if each["type"] == "access.voted"]
     assert len(voted["data"]["fresh_login"]) == 64 and voted["data"]["how"] == "fresh-id-token"

@@ -289,3 +289,43 @@ async def test_no_token_is_in_a_log_an_error_or_the_trail(tmp_path: Path) -> Non
         assert canary not in said.getvalue()
         assert canary not in trail
         assert canary.encode() not in ledger
+
+
+# ------------------------------------------------------------------ principals and RPCs
+
+# Of deploy/dev, with the roles that ROLES gives their groups; and people who are nobody here.
+PRINCIPALS: dict[str, set[str]] = {"dana": {"viewer"}, "sam": {"operator"}, "kim": {"security"}, "ravi": {"security"}}
+
+
+async def test_who_may_call_what(served: Served) -> None:
+    """Every principal, every RPC, with an empty request: who is let in hears about its fields, others about itself."""
+    stranger = Person("x", "mallory", "Mallory")
+    served.identity_provider.know([*served.identity_provider.people.values(), stranger])
+    await edit_people(served, "lee", disabled=True)
+    before = await changes_of(served)
+    admin_stub(served, None)
+    channel = served.channels[-1]
+    for method in methods_of(ADMIN_SERVICE):
+        rpc, needed = channel.unary_unary(method), METHOD_ROLES[method]
+        for who, roles in PRINCIPALS.items():
+            try:
+                await rpc(b"", metadata=bearer(served, who))
+                answer = (grpc.StatusCode.OK, "")
+            except grpc.aio.AioRpcError as error:
+                answer = reason(error)
+            allowed = not needed or bool(needed & roles)
+            expected = {(grpc.StatusCode.OK, ""), (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")}
+            assert answer in expected if allowed else answer == (DENIED, "ROLE_REQUIRED"), (method, who)
+        for who, told in (("mallory", "PERSON_UNKNOWN"), ("lee", "OPERATOR_DISABLED")):
+            assert await refused(rpc(b"", metadata=bearer(served, who))) == (DENIED, told)
+        assert await refused(rpc(b"")) == (UNAUTHENTICATED, "ID_TOKEN_MISSING")
+    assert await changes_of(served) == before
+
+
+async def changes_of(served: Served) -> int:
+    """How many events of the trail are about something that was changed."""
+    return len([each for each in await served.audit() if each["type"] != "request.refused"])
+
+
+def bearer(served: Served, who: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token(served, who)}"),)

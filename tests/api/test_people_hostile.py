@@ -14,10 +14,6 @@ from broker.clock import SystemClock
 from tests.api.served import ISSUER, Served, admin_stub, free_port, people_changes, reason, serve
 from tests.hostile_id_tokens import HOSTILE, TWINS, World
 
-# An anonymous caller's refusals have a budget of 20 a minute in the trail.
-BATCH = 18
-BATCHES = [HOSTILE[start : start + BATCH] for start in range(0, len(HOSTILE), BATCH)]
-
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[tuple[Served, World]]:
@@ -40,11 +36,11 @@ async def world(tmp_path: Path) -> AsyncIterator[tuple[Served, World]]:
     await runner.cleanup()
 
 
-@pytest.mark.parametrize("batch", range(len(BATCHES)))
-async def test_each_is_refused_by_name_with_an_audit_event(world: tuple[Served, World], batch: int) -> None:
+async def test_each_is_refused_by_name_with_an_audit_event(world: tuple[Served, World]) -> None:
     served, forged = world
+    served.daemon._budget._per_window = 1_000_000  # every refusal has an event of its own
     expected = []
-    for case in BATCHES[batch]:
+    for case in HOSTILE:
         token = case.make(forged)
         if not token.isascii() or not token.isprintable():
             continue  # no metadata can carry it

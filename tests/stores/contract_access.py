@@ -33,6 +33,9 @@ async def approved(store: LeaseStore, asked: Filing, *, now: float = 5) -> Filed
     return await store.vote(TENANT, asked.id, asked.digest, vote(now=now), enough)
 
 
+PROOFS = [("bea", "a"), ("cyd", "b")]
+
+
 class FilingContract:
     """Asking people."""
 
@@ -136,6 +139,9 @@ class VotingContract:
         await store.vote(TENANT, "areq-1", filing().digest, vote("cyd", proof=proof("b", "cyd")), enough)
         told = [each.data["fresh_login"] for each in await records(store) if each.type == "access.voted"]
         assert told == [proof("a").digest, proof("b").digest]
+        kept = await store.fresh_logins(TENANT, "about")
+        assert sorted(kept) == [("https://idp.test", who, f"header.{name}.signature") for who, name in PROOFS]
+        assert await store.fresh_logins("other", "about") == []
 
     async def test_one_vote_for_each_person(self, store: LeaseStore) -> None:
         await store.start_task(new_task())

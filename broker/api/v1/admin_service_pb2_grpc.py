@@ -32,8 +32,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """What people can ask for, on a port of its own. Callers authenticate with a bearer credential
-    (`authorization: Bearer ...`) that names a person of people.yaml; each RPC's comment says which role it takes.
+    """What people can ask for, on a port of its own. Callers authenticate with the ID token of a login at an OpenID provider
+    (`authorization: Bearer ...`), whose subject is in people.yaml; each RPC's comment says which role it takes.
 
     Every error carries exactly one google.rpc.ErrorInfo with a stable reason (AIP-193).
     """
@@ -147,8 +147,8 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """What people can ask for, on a port of its own. Callers authenticate with a bearer credential
-    (`authorization: Bearer ...`) that names a person of people.yaml; each RPC's comment says which role it takes.
+    """What people can ask for, on a port of its own. Callers authenticate with the ID token of a login at an OpenID provider
+    (`authorization: Bearer ...`), whose subject is in people.yaml; each RPC's comment says which role it takes.
 
     Every error carries exactly one google.rpc.ErrorInfo with a stable reason (AIP-193).
     """
@@ -168,7 +168,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Lift a suspension, or be the first of the two people that "everything" takes. Roles operator and security.
+        """Lift a suspension, or be the first of the two people that "everything" takes. Roles operator and security, and a
+        fresh login for exactly this.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,7 +197,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveAccessRequest(self, request, context):
-        """Say yes to exactly what was seen. Approvers of a group that is asked, without a part in the request.
+        """Say yes to exactly what was seen, by a fresh login for it. Approvers of a group that is asked, without a part in the
+        request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -406,8 +408,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """What people can ask for, on a port of its own. Callers authenticate with a bearer credential
-    (`authorization: Bearer ...`) that names a person of people.yaml; each RPC's comment says which role it takes.
+    """What people can ask for, on a port of its own. Callers authenticate with the ID token of a login at an OpenID provider
+    (`authorization: Bearer ...`), whose subject is in people.yaml; each RPC's comment says which role it takes.
 
     Every error carries exactly one google.rpc.ErrorInfo with a stable reason (AIP-193).
     """

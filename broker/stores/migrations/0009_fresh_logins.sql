@@ -10,7 +10,7 @@ CREATE TABLE fresh_logins (
     nonce      TEXT    NOT NULL CHECK (nonce <> ''),         -- the digest of what was agreed to
     auth_time  INTEGER,
     at         INTEGER NOT NULL,
-    token      TEXT    NOT NULL CHECK (token <> ''),
+    token      TEXT    NOT NULL CHECK (token <> ''),         -- concealed
     mac        BLOB    NOT NULL CHECK (length(mac) = 32),
     mac_key_id TEXT    NOT NULL CHECK (mac_key_id <> ''),
     -- Single use.
