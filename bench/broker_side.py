@@ -24,6 +24,7 @@ from bench.generator import BUSY, Job, Measured
 from bench.people import People
 from broker.api.v1 import admin_service_pb2 as admin
 from broker.approval.intent_digest import RESUME_SUSPENSION
+from broker.cli.deploy_keys import write_pair
 from broker.client.admin import AdminClient, believed_by_file
 from broker.client.connect import connect_admin
 from broker.client.tokens import HeldToken
@@ -73,6 +74,7 @@ class BrokerSide:
         self._svid.write()
         write_deploy_set(self._directory / "deploy")
         write_private(self._directory / "ledger.key", new_key())
+        write_pair(self._directory / "checkpoint.key", self._directory / "checkpoint.pem", None)
         private_directory(self._directory / "state")
         write_private(self._directory / "brokerd.yaml", yaml.safe_dump(self._config()))
         self._people.__enter__()
@@ -87,6 +89,11 @@ class BrokerSide:
         """Processor time of telling who asks, per RPC; known once brokerd has ended."""
         read = json.loads(self._stopwatch.read_text())
         return float(read["seconds"] / read["calls"])
+
+    def audit_seconds(self) -> float:
+        """Processor time of the audit trail, per grant; known once brokerd has ended."""
+        read = json.loads(self._stopwatch.read_text())
+        return float(read["audit_seconds"] / read["grants"])
 
     @property
     def pid(self) -> int:
@@ -113,7 +120,14 @@ class BrokerSide:
             "deploy": {"directory": str(self._directory / "deploy")},
             "state": {"directory": str(self._directory / "state")},
             "keys": {"ledger": [f"file:{self._directory / 'ledger.key'}"]},
-            "audit": {"export_file": str(self._directory / "audit.jsonl"), "max_backlog_records": 10_000_000},
+            "audit": {
+                "export_file": str(self._directory / "audit.jsonl"),
+                "max_backlog_records": 10_000_000,
+                "checkpoints": {
+                    "signing_keys": [f"file:{self._directory / 'checkpoint.key'}"],
+                    "witnesses": {"disk": {"file": str(self._directory / "witness")}},
+                },
+            },
             # Leases outlive the run, as OpenBao's tokens do: neither side ends anything while the other is measured.
             # A task of the measurement has more leases than an agent's usually has.
             "limits": {"confirm_within": "1h", "max_leases_per_task": 100_000},

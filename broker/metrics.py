@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from broker.breakglass.reviews import OWED
 from broker.policy.shadow import ShadowVerdict
-from broker.ports import LedgerFigures
+from broker.ports import LedgerFigures, WitnessLag
 from broker.revocation.revoker import Tally
 from broker.suspension.suspension import Kind
 
@@ -106,6 +106,9 @@ class Snapshot:
         tls_problems: int,
         webhooks: Mapping[str, WebhookTally],
         issuers: Mapping[str, KeysTally],
+        recovery: bool = False,
+        witnesses: Mapping[str, WitnessTally] | None = None,
+        unread: Sequence[str] = (),
     ) -> None:
         self.figures = figures
         self.tallies = tallies
@@ -118,6 +121,9 @@ class Snapshot:
         self.roots = roots
         self.tls_problems = tls_problems
         self.webhooks = webhooks
+        self.recovery = recovery
+        self.witnesses = witnesses or {}
+        self.unread = frozenset(unread)
         self.issuers = issuers
 
 
@@ -139,6 +145,22 @@ class WebhookTally:
     waiting: timedelta
 
 
+class WitnessTally(Protocol):
+    """One witness: how its deliveries went, and what it has not been sent."""
+
+    @property
+    def delivered(self) -> int:
+        """Checkpoints it has taken."""
+
+    @property
+    def failed(self) -> int:
+        """Tries that failed."""
+
+    @property
+    def lag(self) -> WitnessLag:
+        """What no checkpoint there covers."""
+
+
 class _State(Collector):
     def __init__(self) -> None:
         self.snapshot: Snapshot | None = None
@@ -152,6 +174,7 @@ class _State(Collector):
         yield from _ledger(self.snapshot.figures)
         yield from _connectors(self.snapshot.tallies)
         yield from _webhooks(self.snapshot.webhooks)
+        yield from _witnesses(self.snapshot)
         yield from _issuers(self.snapshot.issuers)
         yield from _house(self.snapshot)
 
@@ -237,6 +260,22 @@ def _webhooks(tallies: Mapping[str, WebhookTally]) -> Iterator[Metric]:
     yield done
     yield behind
     yield waiting
+
+
+def _witnesses(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _gauge("broker_recovery", "1 while the ledger is behind a witness: nothing is granted.", snapshot.recovery)
+    label = ["witness"]
+    done = CounterMetricFamily("broker_checkpoints", "Tries to send a checkpoint.", labels=[*label, "result"])
+    behind = GaugeMetricFamily("broker_witness_lag_records", "Audit records no checkpoint there covers.", labels=label)
+    age = GaugeMetricFamily("broker_witness_lag_seconds", "Age of the oldest of them.", labels=label)
+    unread = GaugeMetricFamily("broker_witness_unread", "1 until the ledger was held against it.", labels=label)
+    for name, tally in sorted(snapshot.witnesses.items()):
+        done.add_metric([name, "delivered"], tally.delivered)
+        done.add_metric([name, "failed"], tally.failed)
+        behind.add_metric([name], tally.lag.records)
+        age.add_metric([name], tally.lag.age.total_seconds())
+        unread.add_metric([name], float(name in snapshot.unread))
+    yield from (done, behind, age, unread)
 
 
 def _issuers(tallies: Mapping[str, KeysTally]) -> Iterator[Metric]:

@@ -93,6 +93,8 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/CreateBreakGlassCodes": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ListBreakGlassCodes": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/RevokeBreakGlassCodes": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/GetRecovery": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ReleaseRecovery": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/GetTaskTexts": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/EraseTaskTexts": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
@@ -124,6 +126,8 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/CreateBreakGlassCodes": frozenset({Role.SECURITY}),
         f"/{_PEOPLE}/ListBreakGlassCodes": frozenset({Role.SECURITY, Role.AUDITOR}),
         f"/{_PEOPLE}/RevokeBreakGlassCodes": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{_PEOPLE}/GetRecovery": EVERY_ROLE,
+        f"/{_PEOPLE}/ReleaseRecovery": frozenset({Role.OPERATOR, Role.SECURITY}),
         f"/{_PEOPLE}/GetTaskTexts": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/EraseTaskTexts": frozenset({Role.SECURITY}),
     }
@@ -135,6 +139,7 @@ AUTOMATION: Final = frozenset(
     for name in (
         "GetOperator",
         "Suspend",
+        "GetRecovery",
         "ListSuspensions",
         "ListAccessRequests",
         "GetAccessRequest",

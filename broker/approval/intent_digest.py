@@ -20,6 +20,7 @@ VERSION = 1
 APPROVE_ACCESS_REQUEST = "ApproveAccessRequest"  # access_request_id, digest
 RESUME_SUSPENSION = "ResumeSuspension"  # suspension_id, reason
 BREAK_GLASS = "BreakGlass"
+RELEASE_RECOVERY = "ReleaseRecovery"  # recovery_id, reason
 REVIEW_BREAK_GLASS = "ReviewBreakGlass"
 
 

@@ -22,7 +22,8 @@ from broker.client.admin import (
     believed_by_file,
     believed_by_workload_api,
 )
-from broker.client.connect import connect_admin
+from broker.client.connect import connect_admin, svid_source
+from broker.client.svid import Material
 from broker.client.tokens import HeldToken, TokenFile, TokenSource, no_admin_token
 from broker.errors import InvalidInput, Reason
 from broker.identity.id_token import MAX_TOKEN_BYTES
@@ -54,7 +55,14 @@ _OPTIONS = (
         envvar=ADMIN_TOKEN_FILE,
         show_envvar=True,
         metavar="FILE",
-        help="A token that somebody keeps fresh, instead of a person's login (automation).",
+        help="A token that somebody keeps fresh, instead of a login on this machine.",
+    ),
+    click.option(
+        "--svid",
+        is_flag=True,
+        envvar="BROKER_ADMIN_SVID",
+        show_envvar=True,
+        help="Operators' automation: be this workload, by its SVID, at brokerd's listen.automation.",
     ),
 )
 
@@ -66,6 +74,7 @@ class AdminSettings:
     address: str
     bundle: Path | None
     token_file: Path | None
+    svid: bool
     person: Person
 
 
@@ -73,9 +82,9 @@ def admin_options(command: F) -> F:
     """Adds the options, and those of a person; ``command`` gets one argument ``admin`` for all of them."""
 
     @wraps(command)
-    def collected(person: Person, **given: Any) -> Any:
+    def collected(person: Person, svid: bool, **given: Any) -> Any:
         address, bundle, token_file = (given.pop(f"admin_{name}") for name in ("address", "bundle", "token_file"))
-        return command(admin=AdminSettings(address, bundle, token_file, person), **given)
+        return command(admin=AdminSettings(address, bundle, token_file, svid, person), **given)
 
     for option in reversed(_OPTIONS):
         collected = option(collected)
@@ -87,13 +96,13 @@ def run_admin(
 ) -> R:
     """The result of ``work`` with a client of the people's door, which is closed again.
 
-    ``tokens``: of who calls; None: the cached login, or what automation is given. Those read, and stop things.
+    ``tokens``: of who calls; None: the cached login, or what automation has. Those read, and stop things.
     """
-    source = _tokens(admin) if tokens is None else tokens
+    caller = _caller(admin) if tokens is None else tokens
     believed = _believed(admin)
 
     async def working() -> R:
-        async with connect_admin(admin.address, source, believed, settings().server_name) as client:
+        async with connect_admin(admin.address, caller, believed, settings().server_name) as client:
             return await work(client)
 
     return asyncio.run(working())
@@ -114,10 +123,28 @@ def run_fresh(
     return run_admin(admin, lambda client: work(client, fresh.raw.reveal()), HeldToken(fresh.raw))
 
 
-def _tokens(admin: AdminSettings) -> TokenSource:
+def _caller(admin: AdminSettings) -> TokenSource | Material:
+    if admin.svid:
+        return _own_svid()
     if admin.token_file is not None:
         return TokenFile(admin.token_file, no_admin_token, MAX_TOKEN_BYTES)
     return cached_login(admin.person)
+
+
+def _own_svid() -> Material:
+    """As it is now: no command lives as long as an SVID."""
+    chosen = settings()
+    source = svid_source(
+        chosen.workload_api,
+        trust_domain=chosen.trust_domain,
+        certificate=chosen.certificate,
+        key=chosen.key,
+        bundle=chosen.bundle,
+    )
+    try:
+        return source.current()
+    finally:
+        source.close()
 
 
 def _believed(admin: AdminSettings) -> Believed:

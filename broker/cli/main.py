@@ -55,6 +55,7 @@ OPERATORS: Mapping[str, Entry] = {
     "logout": Entry("broker.cli.login:logout", "Forget the login that is kept on this machine."),
     "suspend": Entry("broker.cli.suspensions:suspend", "Stop an agent, a template, ... or everything, now."),
     "resume": Entry("broker.cli.suspensions:resume", "Lift a suspension."),
+    "recovery": Entry("broker.cli.recovery:recovery", "The ledger was found behind a witness: look, and release."),
     "suspensions": Entry("broker.cli.suspensions:suspensions", "What is suspended."),
     "approvals": Entry("broker.cli.approvals:approvals", "Look at, approve and deny what agents ask for."),
     "break-glass": Entry("broker.cli.break_glass:break_glass", "A credential now, reviewed afterwards."),
@@ -62,6 +63,8 @@ OPERATORS: Mapping[str, Entry] = {
     "deploy": Entry("broker.cli.deploy:deploy", "Sign deploy sets, and verify signatures.", "daemon"),
     "reload": Entry("broker.cli.reload:reload", "Have brokerd take in its deploy files.", "daemon"),
     "audit": Entry("broker.cli.audit:audit", "Verify and show the audit trail.", "daemon"),
+    "verify": Entry("broker.cli.ledger:verify", "Check the ledger's invariants, beside a running broker.", "daemon"),
+    "backup": Entry("broker.cli.ledger:backup", "Copy the ledger of a running broker.", "daemon"),
     "dev": Entry("broker.cli.dev:dev", "Run everything on this machine, for development.", "dev"),
     "demo": Entry("broker.cli.demo:demo", "See the main story, each step checked.", "dev"),
 }

@@ -1,8 +1,9 @@
 """People's way to the broker, for the command line and for operators' scripts; ``connect.py`` makes its client.
 
-Belongs here: the bundle the broker is believed by, and unary calls with the token that says who calls. The token is a
-bearer secret: it goes into the call's metadata, inside TLS with a verified broker, and nowhere else. Does not belong
-here: where the token comes from (``login/`` for people, ``tokens.py`` for automation), what agents do (``client.py``).
+Belongs here: the bundle the broker is believed by, and unary calls of whoever calls: a person, by a token with each
+call, or operators' automation, by the SVID of the connection. A token is a bearer secret: it goes into the call's
+metadata, inside TLS with a verified broker, and nowhere else. Does not belong here: where a token comes from
+(``login/`` for people, ``tokens.py`` for files), what agents do (``client.py``).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from broker.api.v1 import admin_service_pb2_grpc
 from broker.client.calls import RETRY_WAITS
 from broker.client.channel import OPTIONS
 from broker.client.errors import from_rpc_error, is_transport
-from broker.client.explain import server_problem
-from broker.client.probe import Stage, probe_server
-from broker.client.svid import read_pem
+from broker.client.explain import probe_problem, server_problem
+from broker.client.probe import Probe, Stage, probe, probe_server
+from broker.client.svid import Material, read_pem
 from broker.client.target import Target
 from broker.client.tokens import TokenSource, bearer
 from broker.errors import BrokerError, NotReady, Reason
@@ -83,7 +84,7 @@ class AdminClient:
     def __init__(
         self,
         target: Target,
-        tokens: TokenSource,
+        caller: TokenSource | Material,
         believed: Believed,
         new_id: Callable[[], str],
         fraction: Callable[[], float],
@@ -92,8 +93,10 @@ class AdminClient:
         self._target = target
         self._believed = believed
         self._fraction = fraction
-        self._tokens = tokens
-        credentials = grpc.ssl_channel_credentials(believed.roots_pem)
+        self._svid = caller if isinstance(caller, Material) else None
+        self._tokens = None if isinstance(caller, Material) else caller
+        certified = () if self._svid is None else (self._svid.key_pem, self._svid.chain_pem)
+        credentials = grpc.ssl_channel_credentials(believed.roots_pem, *certified)
         options = [*OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
         self._channel = grpc.aio.secure_channel(str(target), credentials, options=options)
         self._stub = admin_service_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
@@ -109,7 +112,8 @@ class AdminClient:
     async def close(self) -> None:
         """Close the connection, and let go of where tokens come from."""
         await self._channel.close()
-        self._tokens.close()
+        if self._tokens is not None:
+            self._tokens.close()
 
     async def call(self, rpc: str, request: Message, seconds: float = _CALL_SECONDS) -> Any:
         """The answer to ``request``. Repeated while UNAVAILABLE: each change has a request_id, and is made once.
@@ -130,16 +134,24 @@ class AdminClient:
             await asyncio.sleep(wait * (0.5 + self._fraction()))
         raise await self._explained(failure)
 
+    def _probed(self) -> Probe:
+        if self._svid is None:
+            return probe_server(self._target, self._believed.roots_pem)
+        return probe(self._target, self._svid)
+
     async def _explained(self, failure: grpc.aio.AioRpcError) -> BrokerError:
         if not is_transport(failure):
             return from_rpc_error(failure)
-        seen = await asyncio.to_thread(probe_server, self._target, self._believed.roots_pem)
+        seen = await asyncio.to_thread(self._probed)
         error = server_problem(self._target, self._believed.trust_domain, "the", seen, ADMIN_ADDRESS)
-        if error is None and seen.stage is Stage.CLIENT_REFUSED:
+        if error is None and self._svid is not None:
+            error = probe_problem(self._target, self._svid, seen)
+        elif error is None and seen.stage is Stage.CLIENT_REFUSED:
             error = NotReady(
                 Reason.BROKER_UNREACHABLE,
                 f"The broker at {self._target} wants a client certificate, as it does of agents.",
-                hint=f"Is {ADMIN_ADDRESS} the broker's people's port (listen.admin), and not the agents' port?",
+                hint=f"Is {ADMIN_ADDRESS} the broker's people's port (listen.admin), and not the agents' port? "
+                "Operators' automation has an SVID (--svid).",
             )
         return error or NotReady(
             Reason.BROKER_UNREACHABLE,

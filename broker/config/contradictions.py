@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.config.model import Config, Deploy
+from broker.config.witnesses import WitnessSettings
 from broker.files import Document, Problem
 from broker.identity.spiffe_id import SpiffeId
 
@@ -24,6 +25,7 @@ def contradictions(config: Config, document: Document) -> Iterator[Problem]:
     yield from _admin_problems(config, problem)
     yield from _people_problems(config, problem)
     yield from _deploy_problems(config.deploy, problem)
+    yield from _checkpoint_problems(config, problem)
     listen, limits = config.listen, config.limits
     if not listen.operations.loopback and not listen.allow_remote_operations:
         hint = "It has no authentication. Listen on 127.0.0.1, or set listen.allow_remote_operations: true."
@@ -149,18 +151,63 @@ def _deploy_problems(deploy: Deploy, problem: Any) -> Iterator[Problem]:
             yield problem((*at, "file"), "lies in the deploy directory", hint)
 
 
+def _checkpoint_problems(config: Config, problem: Any) -> Iterator[Problem]:
+    audit, at = config.audit, ("audit", "checkpoints")
+    checkpoints = audit.checkpoints
+    if checkpoints is None:
+        return
+    if checkpoints.witnesses:
+        for name, inside, bound in (
+            ("every", checkpoints.every, audit.max_backlog_age),
+            ("every_records", checkpoints.every_records, audit.max_backlog_records),
+        ):
+            if inside >= bound:  # type: ignore[operator]
+                hint = "Or grants would stop before a checkpoint is due."
+                told = f"{_told(inside)} >= {_told(bound)}" if isinstance(inside, timedelta) else f"{inside} >= {bound}"  # type: ignore[arg-type]
+                limit = "max_backlog_age" if name == "every" else "max_backlog_records"
+                yield problem((*at, name), f"{name} < audit.{limit} must hold: {told}", hint)
+    for index, reference in enumerate(checkpoints.signing_keys):
+        if reference in checkpoints.signing_keys[:index]:
+            yield problem((*at, "signing_keys", index), "is listed twice", "")
+    for name, witness in checkpoints.witnesses.items():
+        yield from _witness_problems(config, witness, (*at, "witnesses", name), problem)
+
+
+def _witness_problems(config: Config, witness: WitnessSettings, at: tuple[str, ...], problem: Any) -> Iterator[Problem]:
+    if len(witness.kinds) != 1:
+        yield problem(at, f"needs exactly one of file, s3, http and syslog, and has {len(witness.kinds)}", "")
+    if witness.file is not None and witness.file.resolve().is_relative_to(config.state.directory.resolve()):
+        hint = "Whoever changes or restores the ledger would change or restore it, too."
+        yield problem((*at, "file"), "lies in the state directory", hint)
+    if witness.syslog is not None and not witness.syslog.tls and not witness.syslog.address.loopback:
+        yield problem((*at, "syslog", "tls"), "is off, and the address is not loopback", "")
+    s3 = witness.s3
+    if s3 is not None and (s3.access_key_id is None) != (s3.secret_access_key is None):
+        yield problem((*at, "s3"), "has one half of a key", "Name access_key_id and secret_access_key, or neither.")
+
+
 def _misplaced_keys(config: Config, problem: Any) -> Iterator[Problem]:
     # Whoever steals the database must not find the key to its MACs beside it.
     state = config.state.directory.resolve()
-    keys = [(("keys", "ledger", index), ref) for index, ref in enumerate(config.keys.ledger)]
-    files = [(at, Path(ref.removeprefix("file:"))) for at, ref in keys if ref.startswith("file:")]
+    keys: list[tuple[tuple[str | int, ...], str]] = [
+        (("keys", "ledger", index), ref) for index, ref in enumerate(config.keys.ledger)
+    ]
+    files: list[tuple[tuple[str | int, ...], Path]] = [
+        (at, Path(ref.removeprefix("file:"))) for at, ref in keys if ref.startswith("file:")
+    ]
+    signing = config.audit.checkpoints.signing_keys if config.audit.checkpoints is not None else ()
+    files += [
+        (("audit", "checkpoints", "signing_keys", index), Path(ref.removeprefix("file:")))
+        for index, ref in enumerate(signing)
+        if ref.startswith("file:")
+    ]
     own_key = [(("identity", "private_key"), config.identity.private_key)] if config.identity.private_key else []
     for at, file in [*files, *own_key]:
         if file.resolve().is_relative_to(state):
             yield problem(at, "lies in the state directory", "Keep keys away from the database.")
-    for at, ref in keys:
-        if ref in config.keys.ledger[: at[2]]:
-            yield problem(at, "is listed twice", "")
+    for index, ref in enumerate(config.keys.ledger):
+        if ref in config.keys.ledger[:index]:
+            yield problem(("keys", "ledger", index), "is listed twice", "")
 
 
 def _told(duration: timedelta) -> str:

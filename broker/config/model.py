@@ -28,6 +28,7 @@ from broker.config.fields import (
     TrustDomain,
     Word,
 )
+from broker.config.witnesses import Checkpoints
 from broker.files import Document, Duration, Model, Problem
 from broker.identity.operator import Role
 from broker.ports import TaskLimits
@@ -141,6 +142,7 @@ class Audit(Model):
     export_file: FilePath | None = None
     max_backlog_records: Count = 100_000
     max_backlog_age: Duration = timedelta(minutes=5)
+    checkpoints: Checkpoints | None = Field(None, description="Signed, and sent to witnesses.")
     keep_texts: bool = Field(True, description="Prompts, tool calls and plans in whole, encrypted; else digests only.")
     keep_texts_for: Duration = Field(timedelta(days=30), description="After it a task's texts are erased.")
 

@@ -20,6 +20,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_break_glass import BreakGlassRpcs
 from broker.api.admin_operator import OperatorRpcs
+from broker.api.admin_recovery import RecoveryRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.admin_texts import TextRpcs
@@ -42,6 +43,7 @@ from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
+from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
@@ -59,6 +61,7 @@ from broker.issuance.id_tokens import IdTokens
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.plans import PlanDesk
+from broker.issuance.recovering import Recovering, RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
@@ -93,6 +96,7 @@ class Brokerd:
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
+        self._witnessing: Witnessing | None = None
         self._tampered: frozenset[str] = frozenset()
         self._blocked: Mapping[str, str] = {}
         # What undoes each step of the start, the last one first.
@@ -119,11 +123,12 @@ class Brokerd:
         )
         if self._proxies is not None:
             self._undo.callback(self._proxies.close)
+        writer = self._rng.id()
         keys = FileKeyRing(config.keys.ledger)
         store = await SqliteStore.open(
             config.state.directory / "ledger.sqlite3",
             keys,
-            writer=self._rng.id(),
+            writer=writer,
             keeps_texts=config.audit.keep_texts,
         )
         self._store = store
@@ -132,6 +137,7 @@ class Brokerd:
         recovered = await store.recover(self._clock.now())
         if recovered:
             log.warning("attempts left due or unknown by the last run are being revoked", attempts=recovered)
+        await self._hold_against_witnesses(store, writer)
         self.reloader = Reloader(
             self._files, self._pool, store, self._clock, config.tenant, config.state.directory / "reload.json"
         )
@@ -170,6 +176,8 @@ class Brokerd:
         if config.notify:
             await self._notifier.start()
             self._background("webhooks", self._notifier.run())
+        if self._witnessing is not None:
+            self._background("witnesses", self._witnessing.run())
         await self._upkeep.tick()
         self._servers = self._doors(store, keys)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
@@ -196,8 +204,21 @@ class Brokerd:
             await server.start()
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
 
+    async def _hold_against_witnesses(self, store: SqliteStore, writer: str) -> None:
+        """Before anything is served: a ledger that is behind what a witness has seen grants nothing."""
+        config, clock = self._config, self._clock
+        recovery = Recovering(store, self.gate, clock, self._rng, config.tenant)
+        await recovery.resume()
+        if (settings := config.audit.checkpoints) is not None:
+            witnessing = Witnessing(config, settings, store, recovery, self.gate, clock, self._rng, writer)
+            self._undo.push_async_callback(witnessing.close)
+            await witnessing.start()
+            self._witnessing = witnessing
+
     async def reload(self) -> None:
-        """On SIGHUP: take in the deploy set."""
+        """On SIGHUP: take in the deploy set, and the keys of checkpoints."""
+        if self._witnessing is not None:
+            self._witnessing.reload()
         await self.reloader.reload()
 
     async def abandon(self) -> None:
@@ -247,6 +268,8 @@ class Brokerd:
         """What the ledger and its export shall still hold, once nothing changes any more."""
         await self._finish(self._upkeep.summarise_refusals(every=True))
         await self._append(EventType.DAEMON_STOPPED, {})
+        if self._witnessing is not None:
+            await self._witnessing.finish()
         await self._finish(self._upkeep.export())
 
     # ------------------------------------------------------------------ parts
@@ -319,6 +342,7 @@ class Brokerd:
         parts = (
             OperatorRpcs(),
             SuspensionRpcs(self._suspensions),
+            RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
             ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
             TextRpcs(TextDesk(store, self._clock)),
             BreakGlassRpcs(
@@ -360,6 +384,7 @@ class Brokerd:
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
+            *self._witness_jobs(),
         )
         for name, job, seconds in jobs:
             self._scheduler.add_job(
@@ -372,6 +397,11 @@ class Brokerd:
                 misfire_grace_time=None,
             )
         self._scheduler.start()
+
+    def _witness_jobs(self) -> tuple[tuple[str, Callable[[], Any], float], ...]:
+        if self._witnessing is None:
+            return ()
+        return (("checkpoints", self._witnessing.tick, 1.0), ("unread", self._witnessing.ask_unread, 5.0))
 
     def _guarded(self, name: str, job: Callable[[], Any]) -> Callable[[], Any]:
         async def run() -> None:
@@ -407,9 +437,10 @@ class Brokerd:
     def _warnings(self) -> list[str]:
         proxies = self._proxies.alarms() if self._proxies is not None else ()
         people = self._people.alarms() if self._people is not None else ()
+        witnesses = self._witnessing.alarms() if self._witnessing is not None else ()
         untold = untold_break_glass(self._files.current, self._config.notify)
         overdue = [f"the review of {lease} is overdue: {group} is blocked" for group, lease in self._blocked.items()]
-        alarms = (*self._identity.alarms(self._clock.now()), *proxies, *people)
+        alarms = (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)
         return [*(str(alarm) for alarm in alarms), *untold, *overdue]
 
     async def _scrape(self) -> bytes:
@@ -430,6 +461,9 @@ class Brokerd:
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(figures.audit_head, now),
             issuers={} if self._people is None else self._people.tallies(),
+            recovery=bool(self.gate.recovery),
+            witnesses=self._witnessing.tallies() if self._witnessing is not None else {},
+            unread=self.gate.unread,
         )
         return self._metrics.render(snapshot)
 

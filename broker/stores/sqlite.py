@@ -3,7 +3,8 @@
 Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`broker.stores.group_commit`)
 and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
 :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
-:mod:`broker.stores.sqlite_pipelines`, break-glass is in :mod:`broker.stores.sqlite_break_glass`.
+:mod:`broker.stores.sqlite_pipelines`, break-glass in :mod:`broker.stores.sqlite_break_glass`, checkpoints and recovery
+in :mod:`broker.stores.sqlite_trail`.
 """
 
 from __future__ import annotations
@@ -74,13 +75,14 @@ from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite_break_glass import SqliteBreakGlass
 from broker.stores.sqlite_pipelines import SqlitePipelines
+from broker.stores.sqlite_trail import SqliteTrail
 from broker.stores.times import to_ms
 from broker.stores.trail import Head, Trail
 from broker.stores.transaction import Transaction
 from broker.suspension.suspension import Subject, Suspension
 
 
-class SqliteStore(SqlitePipelines, SqliteBreakGlass):
+class SqliteStore(SqlitePipelines, SqliteBreakGlass, SqliteTrail):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(

@@ -161,6 +161,22 @@ async def test_a_yes_of_somebody_else_than_who_looked(run: Run, served: Served) 
     assert done.stderr.index(request.digest) < done.stderr.index("Your browser opens")
 
 
+async def test_what_is_lifted_is_told_before_it_is_signed(run: Run, served: Served) -> None:
+    await run("kim", "login")
+    done = await run("kim", "suspend", "template", "orders-readonly", "--reason", "it leaks\x1b[2J")
+    lift = ("resume", done.stdout.partition("  ")[0], "--reason", "mended")
+    done = await run("kim", *lift)
+    assert done.exit_code == 0, done.stderr
+    told = done.stderr
+    assert told.index("suspends template orders-readonly, by Kim Adeyemi: it leaks<U+001B>") < told.index(
+        "Your browser"
+    )
+    # Who has no login to look with can lift it all the same, and is told that nothing was looked up.
+    await run("kim", "logout")
+    done = await run("kim", *lift)
+    assert (done.exit_code, "SUSPENSION_ENDED" in done.stderr, "is not shown" in done.stderr) == (3, True, True)
+
+
 @pytest.mark.parametrize(
     ("environment", "platform", "can"),
     [

@@ -259,7 +259,9 @@ async def test_stopped_grants_do_not_stop_it_but_going_away_does(glass: Emergenc
     await glass.used()
     (event,) = await glass.events("break_glass.used")
     assert event["data"]["gates_passed_over"] == ["REVOKER_STALLED"]
-    gate.draining = True
+    gate.recovery = "recovery-1"
+    assert await refused(glass.use(name="g2")) is Reason.RECOVERY_MODE
+    gate.recovery, gate.draining = "", True
     assert await refused(glass.use(name="g2")) is Reason.SHUTTING_DOWN
 
 

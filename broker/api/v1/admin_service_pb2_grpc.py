@@ -10,6 +10,7 @@ from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__
 from broker.api.v1 import break_glass_pb2 as broker_dot_api_dot_v1_dot_break__glass__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
 from broker.api.v1 import lease_pb2 as broker_dot_api_dot_v1_dot_lease__pb2
+from broker.api.v1 import recovery_pb2 as broker_dot_api_dot_v1_dot_recovery__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -133,6 +134,16 @@ class AdminServiceStub:
                 '/broker.api.v1.AdminService/RevokeBreakGlassCodes',
                 request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesResponse.FromString,
+                _registered_method=True)
+        self.GetRecovery = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetRecovery',
+                request_serializer=broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryResponse.FromString,
+                _registered_method=True)
+        self.ReleaseRecovery = channel.unary_unary(
+                '/broker.api.v1.AdminService/ReleaseRecovery',
+                request_serializer=broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryResponse.FromString,
                 _registered_method=True)
         self.GetTaskTexts = channel.unary_unary(
                 '/broker.api.v1.AdminService/GetTaskTexts',
@@ -282,6 +293,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRecovery(self, request, context):
+        """Whether the ledger was found behind a witness of its audit trail, and who has released it. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseRecovery(self, request, context):
+        """Say that grants may begin again, by a fresh login for it; the second person's word ends recovery. Roles operator and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTaskTexts(self, request, context):
         """Read what agents said in whole on a task; that it was read is told in the audit trail. Roles auditor and security.
         """
@@ -388,6 +413,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeBreakGlassCodes,
                     request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesResponse.SerializeToString,
+            ),
+            'GetRecovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecovery,
+                    request_deserializer=broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryResponse.SerializeToString,
+            ),
+            'ReleaseRecovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseRecovery,
+                    request_deserializer=broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryResponse.SerializeToString,
             ),
             'GetTaskTexts': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTaskTexts,
@@ -890,6 +925,60 @@ class AdminService:
             '/broker.api.v1.AdminService/RevokeBreakGlassCodes',
             broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetRecovery',
+            broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseRecovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ReleaseRecovery',
+            broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,10 +105,13 @@ class LoginCache:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Alone among the commands of this person."""
-        self._make_directory()
+        """Alone among the commands of this person. Raises :class:`InvalidInput`."""
         lock = self.path.with_suffix(".lock")
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            self._make_directory()
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unfit(f"cannot be written: {error.strerror}") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

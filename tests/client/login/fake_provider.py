@@ -127,7 +127,11 @@ def _handler(provider: FakeProvider) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             if status == 302:
                 self.send_header("location", data.decode())
-            self.send_header("content-length", str(len(data) + provider.cut_off))
+            if provider.cut_off:
+                self.send_header("transfer-encoding", "chunked")
+                data = b"ff\r\n" + data
+            else:
+                self.send_header("content-length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 

@@ -249,6 +249,8 @@ def test_a_place_that_cannot_be_written(provider: FakeProvider, world: World, tm
     done = log_in(provider.settings, world.surroundings)
     with pytest.raises(InvalidInput, match="cannot be written"):
         cache.write(Kept.of(done.id_token, done.tokens))
+    with pytest.raises(InvalidInput, match="cannot be written"), cache.locked():
+        pass
 
 
 def test_a_write_that_fails_leaves_what_was(

@@ -164,7 +164,7 @@ def test_a_provider_on_https_sends_nobody_to_http(provider: FakeProvider) -> Non
 
 
 def test_an_answer_that_breaks_off(provider: FakeProvider) -> None:
-    """Whatever its status: the length it promised does not come, and it is told as no answer."""
+    """Whatever its status: what it promised does not come, and it is told as no answer."""
     for status in (200, 500):
         provider.cut_off = True
         provider.answers[DISCOVERY] = lambda form, status=status: (status, b"{}")  # type: ignore[misc]
