@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from broker.audit.event import EventType, Vouch
@@ -11,12 +11,13 @@ from broker.errors import BrokerError, Conflict, Denied, Exhausted, Reason, Tamp
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
 from broker.ports import EndCause, Handle, Intent, Lease, Opened
 from broker.scope.canonical import JsonValue, canonical_json
-from broker.stores import citation_ops, quota_ops, task_limits, text_ops
+from broker.stores import break_glass_ops, citation_ops, quota_ops, task_limits, text_ops
 from broker.stores.access_redeem import redeem, redeemable
 from broker.stores.access_rows import RequestRow
+from broker.stores.break_glass_rows import OverrideRow
 from broker.stores.end_ops import find_attempt, lease_ended, lease_not_found
 from broker.stores.holding_ops import check_unmoved
-from broker.stores.moves import attempts_of, due_ms, move, settle, tell
+from broker.stores.moves import attempts_of, by_break_glass, due_ms, move, settle, tell
 from broker.stores.origins import with_origin
 from broker.stores.rows import (
     AttemptRow,
@@ -33,7 +34,7 @@ from broker.stores.rows import (
 )
 from broker.stores.seal import tampered
 from broker.stores.suspension_ops import refuse_suspended
-from broker.stores.task_ops import admit_participant, is_over, over_cause, task_ended, task_not_found
+from broker.stores.task_ops import admit_participant, is_over, over_cause, start_task, task_ended, task_not_found
 from broker.stores.times import to_ms
 from broker.stores.transaction import CommitAndRaise, Transaction, View
 from broker.stores.undelivered import UNDELIVERED
@@ -48,15 +49,26 @@ class Decided:
     lease: LeaseRow | None
     attempts: tuple[AttemptRow, ...]
     redeems: RequestRow | None = None  # the approved request that a first lease uses up
+    emergency: break_glass_ops.Admitted | None = None  # what a first lease of break-glass rests on
 
 
 def open_intent(tx: Transaction, intent: Intent) -> Opened:
-    """See LeaseStore.open_intent. Everything is decided before anything is written."""
+    """See LeaseStore.open_intent. Everything is decided before anything is written, but for a person's own task,
+    which goes with the rest where the rest is refused.
+    """
+    new = intent.break_glass
+    if new is not None and new.task is not None:
+        start_task(tx, new.task)
     decided = decide(tx, intent)
     if decided.lease is None:
         if decided.redeems is not None:
             redeem(tx, decided.redeems, intent)
-        return _first(tx, intent)
+        opened = _first(tx, intent)
+        if new is not None and decided.emergency is not None:
+            break_glass_ops.record(tx, intent, new, decided.emergency)
+        return opened
+    if decided.emergency is not None:
+        break_glass_ops.use_proof(tx, intent, decided.emergency)
     return _retry(tx, decided.lease, decided.attempts, intent)
 
 
@@ -71,15 +83,23 @@ def decide(view: View, intent: Intent) -> Decided:
     packed_task, packed_lease, count, any_suspended = raw
     task = trust_task(read_task(unpacked(packed_task), view.seal))
     admit_participant(task, intent.holder, intent.now, intent.expires_at)
-    if any_suspended:  # after the task's participants: others hear nothing of it, not even that it is stopped
-        refuse_suspended(view, intent.tenant, _subject(intent), intent.now)
-    check_unmoved(view, intent)
     lease = read_optional_lease(unpacked(packed_lease), view.seal)
+    passed: tuple[OverrideRow, ...] = ()
+    if any_suspended:  # after the task's participants: others hear nothing of it, not even that it is stopped
+        if intent.break_glass is None:
+            refuse_suspended(view, intent.tenant, _subject(intent), intent.now)
+        else:
+            passed = break_glass_ops.passed_suspensions(view, intent, intent.break_glass, _subject(intent), lease)
+    check_unmoved(view, intent)
     citation_ops.check(view, intent, lease)
     retry = None if lease is None else _admit_retry(view, trust_lease(lease), intent)
     redeemed = redeemable(view, intent, retry.lease if retry else None)
+    emergency = None
+    if intent.break_glass is not None:
+        emergency = break_glass_ops.check(view, intent, intent.break_glass, retry.lease if retry else None)
+        emergency = replace(emergency, overrides=(*passed, *emergency.overrides))
     if retry is not None:
-        return retry
+        return replace(retry, emergency=emergency)
     if count >= intent.max_live_leases:
         raise Exhausted(
             Reason.QUOTA_LIVE_LEASES,
@@ -91,7 +111,7 @@ def decide(view: View, intent: Intent) -> Decided:
     task_limits.check_leases(view, intent)
     if intent.quotas:
         quota_ops.check(view, intent)
-    return Decided(None, (), redeemed)
+    return Decided(None, (), redeemed, emergency)
 
 
 def _first_end(view: View, intent: Intent) -> float:
@@ -245,7 +265,7 @@ def _tell_intent(tx: Transaction, attempt: AttemptRow, lease: LeaseRow, intent: 
         EventType.LEASE_INTENT,
         attempt,
         lease,
-        intent.holder,
+        intent.break_glass.person if intent.break_glass else intent.holder,
         now_ms,
         {
             **intent.audit,
@@ -348,12 +368,18 @@ def _untrusted(attempt: AttemptRow, lease: LeaseRow | None, task: TaskRow | None
     return tampered(TaskRow.TABLE, task.id if task else lease.task_id)
 
 
-def confirm_delivery(tx: Transaction, tenant: str, lease_id: str, holder: str, attempt_id: str, now: datetime) -> Lease:
+def confirm_delivery(
+    tx: Transaction, tenant: str, lease_id: str, holder: str, attempt_id: str, now: datetime, person: str
+) -> Lease:
     """See LeaseStore.confirm_delivery. Too late is too late, also where nobody has swept it yet."""
     attempt, lease = find_attempt(tx, tenant, attempt_id)
     if lease is None or lease.holder != holder or lease.id != lease_id:
         raise lease_not_found(lease_id)
     trust_lease(lease)
+    if by_break_glass(lease.request_id):
+        use = break_glass_ops.find_row(tx, tenant, lease_id)
+        if use is None or use.person != person:
+            raise lease_not_found(lease_id)  # it went to a person, who alone can say that it arrived
     if not attempt.trusted:
         raise tampered(attempt.TABLE, attempt.id)
     now_ms = to_ms(now)
@@ -365,5 +391,6 @@ def confirm_delivery(tx: Transaction, tenant: str, lease_id: str, holder: str, a
     attempt.due_at = due_ms(attempt, None, None)
     tx.update_attempt(attempt)
     settle(tx, lease, attempt, now_ms)
-    tell(tx, EventType.DELIVERY_CONFIRMED, attempt, lease, holder, now_ms, {"attempt": attempt.number}, Vouch.AGENT)
+    who, vouch = (person, Vouch.BROKER) if person else (holder, Vouch.AGENT)
+    tell(tx, EventType.DELIVERY_CONFIRMED, attempt, lease, who, now_ms, {"attempt": attempt.number}, vouch)
     return whole_lease(tx, lease)

@@ -16,7 +16,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.lease.backoff import CAP
 from broker.lease.deadlines import due_at
 from broker.lease.machine import Event, State, lease_state, next_state
-from broker.ports import EndCause
+from broker.ports import BREAK_GLASS_REQUEST, EndCause
 from broker.scope.canonical import JsonValue
 from broker.stores.rows import AttemptRow, LeaseRow, read_attempt
 from broker.stores.times import span_ms
@@ -118,6 +118,8 @@ def tell(
     """Record an event of one attempt."""
     if not attempt.trusted or (lease is not None and not lease.trusted):
         data = {**data, "untrusted_row": True}
+    if lease is not None and by_break_glass(lease.request_id):
+        data = {**data, "break_glass": True}
     tx.audit(
         AuditEvent(
             event,
@@ -132,6 +134,11 @@ def tell(
         ),
         now_ms,
     )
+
+
+def by_break_glass(request_id: str) -> bool:
+    """Whether a lease with this request id was got by break-glass: what every event of it says."""
+    return request_id.startswith(BREAK_GLASS_REQUEST)
 
 
 def quarantine(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, due: int, now_ms: int) -> None:
