@@ -118,7 +118,7 @@ def task(value: Task) -> task_pb2.Task:
 
 def lease(value: Lease) -> lease_pb2.Lease:
     """A lease as a message."""
-    return lease_pb2.Lease(
+    message = lease_pb2.Lease(
         id=value.id,
         task_id=value.task_id,
         holder=value.holder,
@@ -130,7 +130,6 @@ def lease(value: Lease) -> lease_pb2.Lease:
         resource=value.resource,
         access=value.access,
         actions=value.actions,
-        parameters=value.parameters,
         step=value.step,
         contract_class=f"CONTRACT_CLASS_{value.contract_class}",
         policies=value.policies,
@@ -149,6 +148,10 @@ def lease(value: Lease) -> lease_pb2.Lease:
         parent_lease_id=value.parent_lease_id,
         delegation_id=value.delegation_id,
     )
+    # One by one: handed a mapping, protobuf goes through it in Python, with three times the work.
+    for name, text in value.parameters.items():
+        message.parameters[name] = text
+    return message
 
 
 def lease_event(value: LeaseEvent) -> lease_pb2.LeaseEvent:
