@@ -58,8 +58,9 @@ def _repair(descriptor: int) -> int:
     complete = tail.rfind(b"\n") + 1
     if complete < len(tail):
         os.ftruncate(descriptor, size - (len(tail) - complete))
-    lines = tail[:complete].splitlines()
-    return _sequence(lines[-1]) if lines else 0
+    if not complete:
+        return 0
+    return _sequence(tail[tail.rfind(b"\n", 0, complete - 1) + 1 : complete - 1])
 
 
 def _sequence(record: bytes) -> int:
