@@ -17,7 +17,9 @@ from typing import NamedTuple, Protocol
 from broker.approval.machine import RequestState
 from broker.approval.rules import ApprovalRule
 from broker.approval.separation import Interest
+from broker.audit.claimed import Claimed
 from broker.audit.event import AuditEvent
+from broker.audit.report import TaskReport
 from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
@@ -710,9 +712,33 @@ class LeaseStore(Protocol):
         ...
 
     async def end_task(
-        self, tenant: str, task_id: str, state: TaskState, cause: EndCause, actor: str, now: datetime
+        self,
+        tenant: str,
+        task_id: str,
+        state: TaskState,
+        cause: EndCause,
+        actor: str,
+        now: datetime,
+        report: TaskReport | None = None,
     ) -> Task:
-        """Close an open task and move all its living attempts to REVOKING, due now; no-op if closed."""
+        """Close an open task and move all its living attempts to REVOKING, due now; no-op if closed.
+
+        A task is reported on once, with its end or later: the same report again changes nothing, another one is
+        refused and the task closed all the same (Conflict TASK_REPORTED).
+        """
+        ...
+
+    # -- agents' whole texts
+    async def claimed_texts(self, tenant: str, task_id: str) -> Sequence[Claimed]:
+        """What agents said in whole on a task, oldest first; nothing where it was erased. Raises Tampered."""
+        ...
+
+    async def erase_texts(self, tenant: str, task_id: str, actor: str, reason: str, now: datetime) -> bool:
+        """Erase one task's texts, by erasing their key; False if there are none."""
+        ...
+
+    async def erase_texts_before(self, before: datetime, limit: int, now: datetime) -> int:
+        """Erase the texts of tasks whose first ones are older than ``before``; of how many tasks."""
         ...
 
     async def hold_task(self, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:

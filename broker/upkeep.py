@@ -6,6 +6,7 @@ Each is safe to run late, twice, or after a crash: the truth is in the ledger, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 
 import structlog
 
@@ -33,6 +34,7 @@ class Upkeep:
         sink: AuditSink | None,
         clock: Clock,
         tenant: str,
+        keep_texts: timedelta = timedelta(days=30),
     ) -> None:
         self._store = store
         self._revoker = revoker
@@ -42,6 +44,7 @@ class Upkeep:
         self._sink = sink
         self._clock = clock
         self._tenant = tenant
+        self._keep_texts = keep_texts
 
     async def tick(self) -> None:
         """Close what is due: tasks first (that makes leases due), then every lane looks.
@@ -83,6 +86,12 @@ class Upkeep:
                 await self._store.audit_exported(after)
         except OSError as failure:
             log.error("the audit export cannot be written", error=str(failure))
+
+    async def erase_texts(self) -> None:
+        """Erase agents' whole texts that have been kept for long enough."""
+        now = self._clock.now()
+        while await self._store.erase_texts_before(now - self._keep_texts, BATCH, now) == BATCH:
+            pass
 
     async def summarise_refusals(self, *, every: bool = False) -> None:
         """Write what the refusal budget has folded."""

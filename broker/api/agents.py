@@ -97,7 +97,7 @@ class AgentService(PipelineRpcs):
     ) -> pb.CompleteTaskResponse:
         """End a task, and tell what became of its leases."""
         wait = convert.duration(request.wait, "wait")
-        task, leases = await self._tasks.complete(caller, request.task_id, wait)
+        task, leases = await self._tasks.complete(caller, request.task_id, wait, convert.report(request))
         return pb.CompleteTaskResponse(task=convert.task(task), leases=[convert.lease(each) for each in leases])
 
     async def HoldTask(

@@ -80,6 +80,8 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/GetAccessRequest": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ApproveAccessRequest": (Allowed.OPERATOR, Relation.ASKED_AND_APART),
         f"/{_PEOPLE}/DenyAccessRequest": (Allowed.OPERATOR, Relation.ASKED),
+        f"/{_PEOPLE}/GetTaskTexts": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/EraseTaskTexts": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
@@ -99,6 +101,8 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/GetAccessRequest": EVERY_ROLE,
         f"/{_PEOPLE}/ApproveAccessRequest": frozenset({Role.APPROVER}),
         f"/{_PEOPLE}/DenyAccessRequest": frozenset({Role.APPROVER}),
+        f"/{_PEOPLE}/GetTaskTexts": frozenset({Role.AUDITOR, Role.SECURITY}),
+        f"/{_PEOPLE}/EraseTaskTexts": frozenset({Role.SECURITY}),
     }
 )
 

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import contract_pb2, credential_pb2, lease_pb2, task_pb2, template_pb2
+from broker.audit.report import Artifact, Mutation, TaskReport
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import AwsSession, Contract, Credential, DatabaseLogin
 from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
@@ -114,6 +115,22 @@ def task(value: Task) -> task_pb2.Task:
         hold_grace=to_duration(value.hold_grace) if value.hold_grace else None,
         task_type=value.task_type,
     )
+
+
+def report(request: service.CompleteTaskRequest) -> TaskReport | None:
+    """What the agent tells of its task's outcome; None where it tells nothing."""
+    made = tuple(Artifact(each.uri, each.sha256, each.media_type, each.description) for each in request.artifacts)
+    changed = tuple(
+        Mutation(
+            each.resource,
+            service.Mutation.Action.Name(each.action).removeprefix("ACTION_"),
+            each.description,
+            each.count,
+            each.lease_id,
+        )
+        for each in request.mutations
+    )
+    return TaskReport(made, changed) or None
 
 
 def lease(value: Lease) -> lease_pb2.Lease:

@@ -27,6 +27,7 @@ from grpc import aio
 from broker.api import authorization
 from broker.api.entrances import Entrance, Guest, Who
 from broker.api.errors import status_code, to_status, unexpected
+from broker.api.leaks import check_no_secrets
 from broker.api.redaction import redacted
 from broker.api.streams import rechecked
 from broker.api.tls import MAX_MESSAGE_BYTES
@@ -224,6 +225,7 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
                 f"the request is not a {method.input_type.full_name}.",
                 hint="Use the client generated from the published protos.",
             ) from None
+        check_no_secrets(message)
         violations = protovalidate.collect_violations(message)
         if violations:
             raise _violated(violations)

@@ -22,6 +22,7 @@ class EventType(StrEnum):
 
     TASK_STARTED = "task.started"
     TASK_COMPLETED = "task.completed"
+    TASK_REPORTED = "task.reported"  # what the agent says that it made and changed
     TASK_ENDED = "task.ended"  # by its deadline, or because its holder let go
     LEASE_INTENT = "lease.intent"
     LEASE_ISSUED = "lease.issued"
@@ -54,6 +55,8 @@ class EventType(StrEnum):
     SUSPENSION_EXPIRED = "suspension.expired"
     SUSPENSION_TAMPERED = "suspension.tampered"  # its row fails its MAC: it counts as in force, for everybody
     ESCALATION_DETECTED = "escalation.detected"  # a rule of escalation.yaml fired
+    TEXTS_READ = "texts.read"  # what agents said in whole on a task, by a person
+    TEXTS_ERASED = "texts.erased"  # the prompts, tool calls and plans of a task; their digests stay
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"
     DAEMON_STARTED = "daemon.started"

@@ -1,18 +1,22 @@
-"""``broker audit verify|show``: the audit trail of a ledger file, beside a running broker or from a copy."""
+"""``broker audit verify|show|export``: the audit trail of a ledger file, beside a running broker or from a copy."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from broker.approval.inert import inert
 from broker.audit.record import Record
-from broker.cli.output import camel, format_option, moment
+from broker.audit.story import sentence
+from broker.cli.audit_export import export
+from broker.cli.audit_find import find_secret
+from broker.cli.audit_texts import erase_texts, texts
+from broker.cli.audit_wanted import Wanted
+from broker.cli.output import F, camel, format_option, moment_ms
 from broker.cli.settings import EXIT_WRONG
 from broker.keys import FileKeyRing
 from broker.stores.audit_reader import AuditReader
@@ -61,43 +65,69 @@ def verify(database: Path, keys: tuple[str, ...], form: str) -> None:
         raise SystemExit(EXIT_WRONG)
 
 
+def _chosen(command: F) -> F:
+    """Which records."""
+    for option in reversed(
+        (
+            click.option("--after", type=click.IntRange(min=0), default=0, metavar="SEQUENCE", help="Only later ones."),
+            click.option("--task", "task_id", default="", metavar="TASK", help="Only of this task."),
+            click.option("--lease", "lease_id", default="", metavar="LEASE", help="Only of this lease."),
+            click.option("--agent", default="", metavar="ID", help="Only what this agent did, or what is about it."),
+            click.option("--actor", default="", metavar="ID", help="Only what this principal did or asked."),
+            click.option(
+                "--type",
+                "kind",
+                default="",
+                metavar="TYPE",
+                help="Only of this type, or of its family (lease.).",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @audit.command()
 @_database
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="SEQUENCE", help="Only later records.")
-@click.option("--task", "task_id", default="", metavar="TASK", help="Only records of this task.")
-@click.option("--lease", "lease_id", default="", metavar="LEASE", help="Only records of this lease.")
-@click.option("--actor", default="", metavar="ID", help="Only what this principal did or asked.")
-@click.option("--type", "kind", default="", metavar="TYPE", help="Only events of this type, or of its family (lease.).")
-@format_option("text", "json")
-def show(database: Path, after: int, task_id: str, lease_id: str, actor: str, kind: str, form: str) -> None:
-    """Print records, oldest first; with json one object per line.
+@_chosen
+@format_option("story", "records", "json")
+def show(database: Path, form: str, **chosen: Any) -> None:
+    """Tell what happened, oldest first: a sentence each; with json one object per line.
 
-    Records are shown as they are stored: `broker audit verify` says whether they can be believed.
+    Records are told as they are stored: `broker audit verify` says whether they can be believed. What is in quotes
+    is an agent's or a person's word.
     """
-    wanted = {"task_id": task_id, "lease_id": lease_id, "actor": actor}
+    tell = {"story": _story, "records": _line, "json": _json}[form]
+    wanted = Wanted(**chosen)
     with AuditReader(database) as trail:
-        for record in _matching(trail.records(after), {name: value for name, value in wanted.items() if value}, kind):
-            click.echo(_line(record) if form == "text" else json.dumps(_object(record), ensure_ascii=False))
+        for record in trail.records(wanted.after):
+            if wanted.has(record):
+                click.echo(tell(record))
 
 
-def _matching(records: Iterator[Record], wanted: dict[str, str], kind: str) -> Iterator[Record]:
-    for record in records:
-        typed = record.type == kind or (kind.endswith(".") and record.type.startswith(kind)) or not kind
-        if typed and all(getattr(record, name) == value for name, value in wanted.items()):
-            yield record
+def _ids(record: Record) -> tuple[str, ...]:
+    return tuple(each for each in (record.task_id, record.lease_id, record.attempt_id) if each)
 
 
-def _when(record: Record) -> str:
-    return moment(datetime.fromtimestamp(record.at_ms / 1000, UTC))
+def _story(record: Record) -> str:
+    """Texts of agents cannot do anything to a terminal."""
+    about = record.lease_id or record.data.get("access_request") or record.data.get("plan") or record.task_id
+    return inert(f"{moment_ms(record.at_ms)}  {sentence(record)}{f'  [{about}]' if about else ''}")
 
 
 def _line(record: Record) -> str:
-    about = " ".join(each for each in (record.task_id, record.lease_id, record.attempt_id) if each)
     data = json.dumps(record.data, ensure_ascii=False) if record.data else ""
-    facts = (str(record.seq), _when(record), record.type, record.actor, f"({record.vouched_by})", about, data)
-    return "  ".join(each for each in facts if each)
+    vouched = f"({record.vouched_by})"
+    facts = (str(record.seq), moment_ms(record.at_ms), record.type, record.actor, vouched, " ".join(_ids(record)), data)
+    return inert("  ".join(each for each in facts if each))
 
 
-def _object(record: Record) -> dict[str, Any]:
+def _json(record: Record) -> str:
     body = {camel(name): value for name, value in asdict(record).items() if name != "at_ms"}
-    return {**body, "time": _when(record)}
+    return json.dumps({**body, "time": moment_ms(record.at_ms)}, ensure_ascii=False)
+
+
+audit.add_command(export)
+audit.add_command(find_secret)
+audit.add_command(texts)
+audit.add_command(erase_texts)

@@ -60,6 +60,11 @@ def moment(value: datetime) -> str:
     return text.replace(".000", "").replace("+00:00", "Z")
 
 
+def moment_ms(value: int) -> str:
+    """The same, of milliseconds since the epoch."""
+    return moment(datetime.fromtimestamp(value / 1000, UTC))
+
+
 def clock(value: datetime | None, now: datetime) -> str:
     """The time of day of ``value``, with its date only where that is not today's."""
     if value is None:

@@ -69,7 +69,7 @@ def _decisions(record: Record, result: Comparison) -> Iterator[Recorded]:
     effect: Effect | None = None
     if record.type == EventType.LEASE_INTENT:
         effect = Effect.ALLOW
-    elif record.type == EventType.ACCESS_REQUESTED or record.type == EventType.ACCESS_REQUESTED:
+    elif record.type == EventType.ACCESS_REQUESTED:
         effect = Effect.NEEDS_APPROVAL
     elif record.type == EventType.REQUEST_REFUSED:
         effect = _REFUSED.get(data.get("reason"))

@@ -12,6 +12,7 @@ from broker.cli.connection import run
 from broker.cli.output import format_option, lease_state, note, print_json, print_record, span
 from broker.cli.values import Span, Text
 from broker.client import AsyncClient, Completion
+from broker.client.report import parse_report
 from broker.clock import SystemClock
 
 wait_option = click.option(
@@ -73,10 +74,18 @@ def get(task_id: str, form: str) -> None:
 @task.command()
 @click.argument("task_id", metavar="TASK")
 @wait_option
+@click.option(
+    "--report",
+    default="",
+    type=Text(),
+    metavar="JSON|@FILE",
+    help='What it made and changed, for the audit trail: {"artifacts": [...], "mutations": [...]}. No secrets.',
+)
 @format_option("text", "json")
-def complete(task_id: str, wait: timedelta, form: str) -> None:
+def complete(task_id: str, wait: timedelta, report: str, form: str) -> None:
     """Complete a task you started: all its leases end, and no new one can start."""
-    completion = run(lambda client: client.complete_task(task_id, wait=wait))
+    told = parse_report(report) if report else None
+    completion = run(lambda client: client.complete_task(task_id, wait=wait, report=told))
     if form == "json":
         print_json(completion)
     else:

@@ -13,6 +13,7 @@ Scripts without asyncio use :mod:`broker.client.sync` the same way. Failures are
 :mod:`broker.errors`.
 """
 
+from broker.audit.report import Artifact, Mutation, TaskReport
 from broker.client.approval import ApprovalNeeded
 from broker.client.client import AsyncClient
 from broker.client.connect import connect
@@ -41,6 +42,7 @@ __all__ = [
     "AccessRequestEvent",
     "ApprovalNeeded",
     "ApprovalStatus",
+    "Artifact",
     "Ask",
     "AsyncClient",
     "Completion",
@@ -50,6 +52,7 @@ __all__ = [
     "Identity",
     "Lease",
     "LeaseEvent",
+    "Mutation",
     "ParameterSpec",
     "Plan",
     "PlannedAction",
@@ -57,5 +60,6 @@ __all__ = [
     "ScopeTemplate",
     "Task",
     "TaskFacts",
+    "TaskReport",
     "connect",
 ]

@@ -14,6 +14,7 @@ from typing import Self
 
 from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import broker_service_pb2 as pb
+from broker.audit.report import TaskReport
 from broker.client import read
 from broker.client.approval import ApprovalNeeded, approved, look, refuse_sealed
 from broker.client.calls import READ_SECONDS, Calls
@@ -32,6 +33,7 @@ from broker.client.model import (
     TaskFacts,
 )
 from broker.client.pipelines import PipelineCalls
+from broker.client.report import put
 from broker.client.spans import to_duration
 from broker.client.task import Task
 from broker.client.unseal import unsealed
@@ -146,9 +148,16 @@ class AsyncClient(PipelineCalls):
         request = pb.GetTaskRequest(task_id=task_id)
         return read.read(TaskFacts, await self.calls.unary("GetTask", request, READ_SECONDS))
 
-    async def complete_task(self, task_id: str, *, wait: timedelta = DEFAULT_WAIT) -> Completion:
-        """Complete a task we started: all its leases end. Waits for the proof, ``wait`` (60 s) at most."""
+    async def complete_task(
+        self, task_id: str, *, wait: timedelta = DEFAULT_WAIT, report: TaskReport | None = None
+    ) -> Completion:
+        """Complete a task we started: all its leases end. Waits for the proof, ``wait`` (60 s) at most.
+
+        ``report`` tells the audit trail what the task made and changed, once; no secrets belong in it.
+        """
         request = pb.CompleteTaskRequest(task_id=task_id, request_id=self.new_id())
+        if report is not None:
+            put(report, request)
         request.wait.FromTimedelta(_checked_wait(wait))
         answer = await self.calls.unary("CompleteTask", request, READ_SECONDS + wait.total_seconds())
         return read.read(Completion, answer)

@@ -83,6 +83,16 @@ def blocking(method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]]) -> Cal
     return call
 
 
+def at_once(method: Callable[Concatenate[A, P], R]) -> Callable[Concatenate[Bridge[A], P], R]:
+    """``method``, which waits for nothing."""
+
+    @functools.wraps(method)
+    def call(self: Bridge[A], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return method(self._inner, *args, **kwargs)
+
+    return call
+
+
 def iterating(
     method: Callable[Concatenate[A, P], AsyncGenerator[R, None]],
 ) -> Callable[Concatenate[Bridge[A], P], Iterator[R]]:
@@ -123,6 +133,8 @@ class Task(Bridge[AsyncTask]):
 
     request = blocking(AsyncTask.request)
     validate = blocking(AsyncTask.validate)
+    made = at_once(AsyncTask.made)
+    changed = at_once(AsyncTask.changed)
     register_plan = blocking(AsyncTask.register_plan)
     plans = blocking(AsyncTask.plans)
     delegations = blocking(AsyncTask.delegations)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Required, Self, TypedDict, TypeVar, Unpack
 
 from broker.api.v1.broker_service_pb2 import StartTaskRequest
+from broker.audit.report import Artifact, Mutation, TaskReport
 from broker.client.hold import Hold
 from broker.client.model import Completion, Decision, Delegation, Grant, Plan, PlannedAction, TaskFacts
 from broker.client.spans import parse_span
@@ -67,6 +68,8 @@ class Task:
         self._hold: Hold | None = None
         self._facts: TaskFacts | None = None
         self.outcome: Completion | None = None
+        self._made: list[Artifact] = []
+        self._changed: list[Mutation] = []
 
     @property
     def facts(self) -> TaskFacts:
@@ -84,6 +87,14 @@ class Task:
     def hold(self) -> Hold | None:
         """The hold on it, if it was asked to be held; ``hold.ended`` tells when it ended under us."""
         return self._hold
+
+    def made(self, uri: str, *, sha256: str = "", media_type: str = "", description: str = "") -> None:
+        """Tell the audit trail, with the task's end, of something that it made. No secrets."""
+        self._made.append(Artifact(uri, sha256, media_type, description))
+
+    def changed(self, resource: str, action: str, *, description: str = "", count: int = 0, lease_id: str = "") -> None:
+        """Likewise of something that it changed. ``action``: CREATED, UPDATED, DELETED or OTHER."""
+        self._changed.append(Mutation(resource, action, description, count, lease_id))
 
     async def request(
         self, template: str, *, confirm: bool = True, wait_for_approval: timedelta | None = None, **ask: Unpack[Ask]
@@ -176,7 +187,8 @@ class Task:
 
     async def _completion(self) -> Completion:
         try:
-            return await self._client.complete_task(self.id, wait=self._wait)
+            report = TaskReport(tuple(self._made), tuple(self._changed))
+            return await self._client.complete_task(self.id, wait=self._wait, report=report or None)
         except WrongState as error:
             if error.reason is not Reason.TASK_ENDED:
                 raise

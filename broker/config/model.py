@@ -112,6 +112,8 @@ class Audit(Model):
     export_file: FilePath | None = None
     max_backlog_records: Count = 100_000
     max_backlog_age: Duration = timedelta(minutes=5)
+    keep_texts: bool = Field(True, description="Prompts, tool calls and plans in whole, encrypted; else digests only.")
+    keep_texts_for: Duration = Field(timedelta(days=30), description="After it a task's texts are erased.")
 
 
 class Limits(Model):

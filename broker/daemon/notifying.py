@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from broker.audit.cloud_event import source
 from broker.config import Config
 from broker.metrics import WebhookTally
 from broker.ports import Clock, LeaseStore, Rng
 from broker.references import resolve
-from broker.webhooks.cloud_event import source
 from broker.webhooks.pump import Pump
 from broker.webhooks.sender import Sender
 from broker.webhooks.signing import check_secret

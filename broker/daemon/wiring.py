@@ -20,6 +20,7 @@ from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
+from broker.api.admin_texts import TextRpcs
 from broker.api.agents import AgentService
 from broker.api.bearer import Metadata, refuse_token
 from broker.api.door import Door
@@ -53,9 +54,10 @@ from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
+from broker.issuance.texts import TextDesk
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
-from broker.ports import AuditSink, Clock
+from broker.ports import AuditSink, Clock, KeyRing
 from broker.references import resolve
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
@@ -108,8 +110,12 @@ class Brokerd:
         )
         if self._proxies is not None:
             self._undo.callback(self._proxies.close)
+        keys = FileKeyRing(config.keys.ledger)
         store = await SqliteStore.open(
-            config.state.directory / "ledger.sqlite3", FileKeyRing(config.keys.ledger), writer=self._rng.id()
+            config.state.directory / "ledger.sqlite3",
+            keys,
+            writer=self._rng.id(),
+            keeps_texts=config.audit.keep_texts,
         )
         self._store = store
         self._undo.push_async_callback(store.close)
@@ -125,7 +131,15 @@ class Brokerd:
         )
         sink: AuditSink | None = None if config.audit.export_file is None else AuditFile(config.audit.export_file)
         self._upkeep = Upkeep(
-            store, self._revoker, self._pool.names, self.gate, self._budget, sink, self._clock, config.tenant
+            store,
+            self._revoker,
+            self._pool.names,
+            self.gate,
+            self._budget,
+            sink,
+            self._clock,
+            config.tenant,
+            keep_texts=config.audit.keep_texts_for,
         )
         await self.reloader.first()
         self._suspensions = SuspensionDesk(store, self._revoker.kick, self._clock, self._rng)
@@ -142,7 +156,7 @@ class Brokerd:
             await self._notifier.start()
             self._background("webhooks", self._notifier.run())
         await self._upkeep.tick()
-        self._servers = self._doors(store)
+        self._servers = self._doors(store, keys)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
         self.agents_port, *others = (
             server.bind(str(address), self._identity.tls.credentials())
@@ -219,7 +233,7 @@ class Brokerd:
     def _every_server(self) -> list[AgentServer | AdminServer]:
         return [*self._servers, *([self._admin] if self._admin is not None else [])]
 
-    def _doors(self, store: SqliteStore) -> list[AgentServer]:
+    def _doors(self, store: SqliteStore, keys: KeyRing) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
 
         And, where it is switched on, the people's.
@@ -234,6 +248,7 @@ class Brokerd:
             self.gate,
             self._clock,
             self._rng,
+            keys=keys,
             issue_timeout=limits.issue_timeout,
             confirm_within=limits.confirm_within,
             denied_cool_down=limits.denied_cool_down,
@@ -274,6 +289,7 @@ class Brokerd:
                 OperatorRpcs(),
                 SuspensionRpcs(self._suspensions),
                 ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
+                TextRpcs(TextDesk(store, self._clock)),
             )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
         return servers
@@ -293,6 +309,7 @@ class Brokerd:
             ("figures", self._upkeep.figures, 1.0),
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
+            ("texts", self._upkeep.erase_texts, 600.0),
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),

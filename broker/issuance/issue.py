@@ -38,6 +38,7 @@ from broker.issuance.verdicts import denied_by, mismatch, too_late, within_contr
 from broker.issuance.waiting import until
 from broker.lease.credential import ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
+from broker.lease.fingerprint import fingerprints
 from broker.lease.machine import Event
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts, Situation
@@ -53,6 +54,7 @@ from broker.ports import (
     Handle,
     Intent,
     Issued,
+    KeyRing,
     Lease,
     Ledger,
     Opened,
@@ -97,7 +99,8 @@ class _Admitted:
 class Issuer:
     """Carries requests. ``connectors`` finds a connector by name; ``kick`` wakes its revoker.
 
-    ``shadow_seen`` is told what shadow policies would have made of each request, where there are any.
+    ``keys`` make the digests by which the trail knows issued secrets again. ``shadow_seen`` is told what shadow
+    policies would have made of each request, where there are any.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Issuer:
         clock: Clock,
         rng: Rng,
         *,
+        keys: KeyRing,
         issue_timeout: timedelta,
         confirm_within: timedelta = CONFIRM_WITHIN,
         denied_cool_down: timedelta = DENIED_COOL_DOWN,
@@ -123,6 +127,7 @@ class Issuer:
         self._gate = gate
         self._clock = clock
         self._rng = rng
+        self._keys = keys
         self._issue_timeout = issue_timeout
         self._confirm_within = confirm_within
         self._denied_cool_down = denied_cool_down
@@ -369,7 +374,7 @@ class Issuer:
                 attempt.epoch,
                 min(issued.expires_at, attempt.expires_at),
                 now + self._confirm_within,
-                issued.observed,
+                {**issued.observed, "secrets": fingerprints(*self._keys.current(), issued.credential)},
                 now,
             )
         except NotReady:

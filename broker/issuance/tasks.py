@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from broker.audit.report import TaskReport
 from broker.errors import Denied, InvalidInput, NotFound, Reason, WrongState
 from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.caller import Caller
@@ -125,15 +126,22 @@ class TaskDesk:
             raise _not_found(task_id)
         return task
 
-    async def complete(self, caller: Caller, task_id: str, wait: timedelta) -> tuple[Task, Sequence[Lease]]:
-        """End the task and its leases; their states after at most ``wait``. Repeating it is harmless."""
+    async def complete(
+        self, caller: Caller, task_id: str, wait: timedelta, report: TaskReport | None = None
+    ) -> tuple[Task, Sequence[Lease]]:
+        """End the task and its leases; their states after at most ``wait``. Repeating it is harmless.
+
+        A second ``report``, with other content, is refused (Conflict TASK_REPORTED); the task ends all the same.
+        """
         await self._own(caller, task_id)
-        task = await self._store.end_task(
-            caller.tenant, task_id, TaskState.COMPLETED, EndCause.COMPLETED, caller.id, self._clock.now()
-        )
-        leases = await self._store.task_leases(caller.tenant, task_id)
-        for connector in {lease.connector for lease in leases if lease.state not in TERMINAL}:
-            self._kick(connector)
+        try:
+            task = await self._store.end_task(
+                caller.tenant, task_id, TaskState.COMPLETED, EndCause.COMPLETED, caller.id, self._clock.now(), report
+            )
+        finally:  # also where only the report is refused
+            leases = await self._store.task_leases(caller.tenant, task_id)
+            for connector in {lease.connector for lease in leases if lease.state not in TERMINAL}:
+                self._kick(connector)
 
         async def all_ended() -> bool:
             nonlocal leases

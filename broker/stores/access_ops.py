@@ -12,6 +12,7 @@ from broker.audit.record import decode
 from broker.errors import Conflict, Denied, Exhausted, InvalidInput, NotFound, Reason
 from broker.ports import FiledRequest, Filing, RequestEventRecord, RequestFilter, Vote
 from broker.scope.canonical import JsonValue, canonical_json
+from broker.stores import text_ops
 from broker.stores.access_moves import lapse, move, tell
 from broker.stores.access_rows import (
     RequestRow,
@@ -55,7 +56,8 @@ def open_access_request(tx: Transaction, filing: Filing) -> FiledRequest:
             "expires_ms": row.expires_at,
         }
         tell(tx, EventType.ACCESS_REQUESTED, row, row.holder, row.created_at, about)
-    return filed(row, votes_of(tx, row))
+        text_ops.keep(tx, row.tenant, row.task_id, text_ops.claimed_in(request), row.id, row.created_at)
+    return filed(row, votes_of(tx, row), tx.seal)
 
 
 def decide(view: View, filing: Filing) -> RequestRow | None:
@@ -147,8 +149,8 @@ def _row(tx: Transaction, filing: Filing) -> RequestRow:
         note="",
         lease_id="",
         redemption_id="",
-        tool_call=request.tool_call,
-        plan=request.plan,
+        tool_call=tx.seal.conceal(request.tool_call, RequestRow.TABLE, "tool_call", filing.id),
+        plan=tx.seal.conceal(request.plan, RequestRow.TABLE, "plan", filing.id),
         epoch=1,
     )
 
@@ -178,7 +180,7 @@ def vote(
             metadata={"accessRequestId": row.id},
         )
     votes = (*others, given)
-    enough = given.yes and satisfied(filed(row, votes))
+    enough = given.yes and satisfied(filed(row, votes, tx.seal))
     put_vote(tx, row, given)
     actor = f"{given.issuer}#{given.subject}"
     about: dict[str, JsonValue] = {
@@ -196,7 +198,7 @@ def vote(
     elif not given.yes:
         row.note = given.note
         move(tx, row, RequestEvent.DENY, actor, now_ms, {"note": given.note})
-    return filed(row, votes)
+    return filed(row, votes, tx.seal)
 
 
 def withdraw(
@@ -208,7 +210,7 @@ def withdraw(
         move(tx, row, RequestEvent.WITHDRAW, holder, to_ms(now))
     if not row.trusted:
         return CommitAndRaise(tampered(row.TABLE, row.id))
-    return filed(row, votes_of(tx, row))
+    return filed(row, votes_of(tx, row), tx.seal)
 
 
 def lapse_due(tx: Transaction, now: datetime, limit: int) -> int:
@@ -258,7 +260,7 @@ def find(view: View, tenant: str, access_request_id: str, holder: str = "") -> R
 def get(view: View, tenant: str, access_request_id: str, holder: str) -> FiledRequest:
     """See LeaseStore.get_access_request."""
     row = trusted(find(view, tenant, access_request_id, holder))
-    return filed(row, votes_of(view, row))
+    return filed(row, votes_of(view, row), view.seal)
 
 
 def any_due(view: View, now: datetime) -> bool:
@@ -278,7 +280,7 @@ def last_approved_plan(view: View, tenant: str, principal: str, template: str) -
     if raw is None:
         return "", ""
     row = trusted(read_request(raw, view))
-    return row.id, row.plan
+    return row.id, view.seal.reveal(row.plan, row.TABLE, "plan", row.id)
 
 
 def events(view: View, tenant: str, holder: str, after: int, limit: int) -> list[RequestEventRecord]:
@@ -289,7 +291,7 @@ def events(view: View, tenant: str, holder: str, after: int, limit: int) -> list
     found = []
     for seq, body, *raw in raws:
         record, row = decode(body), trusted(read_request(tuple(raw), view))
-        told = filed(row, votes_of(view, row))
+        told = filed(row, votes_of(view, row), view.seal)
         found.append(RequestEventRecord(seq, previous, from_ms(record.at_ms), record.type, told))
         previous = seq
     return found
@@ -313,4 +315,4 @@ def page(view: View, filter_: RequestFilter, after: str, limit: int) -> list[Fil
     raws = view.all(query, {**key, **of, "after_ms": after_ms, "after_id": after, "limit": limit})
     rows = [read_request(raw, view) for raw in raws]
     shown = [trusted(row) for row in rows if row.trusted or filter_.holder]
-    return [filed(row, votes_of(view, row)) for row in shown]
+    return [filed(row, votes_of(view, row), view.seal) for row in shown]

@@ -22,7 +22,7 @@ from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.model import AccessClass, Scope
 from broker.scope.request import AccessRequest, Digested, text_digest
 from broker.stores.rows import Raw
-from broker.stores.seal import tampered
+from broker.stores.seal import RowSeal, tampered
 from broker.stores.times import from_ms, optional_at, to_ms
 from broker.stores.transaction import Transaction, View
 
@@ -66,7 +66,7 @@ class RequestRow:
     note: str
     lease_id: str
     redemption_id: str
-    tool_call: str
+    tool_call: str  # concealed, as is the plan
     plan: str
     epoch: int
     trusted: bool = True
@@ -172,7 +172,7 @@ def put_vote(tx: Transaction, request: RequestRow, vote: Vote) -> None:
     tx.run("put_vote", (*values, *tx.seal.make(row.TABLE, values)))
 
 
-def filed(row: RequestRow, votes: tuple[Vote, ...]) -> FiledRequest:
+def filed(row: RequestRow, votes: tuple[Vote, ...], seal: RowSeal) -> FiledRequest:
     """The port's view of a trusted request."""
     scope: Mapping[str, Any] = orjson.loads(row.scope)
     request = unpacked_request(orjson.loads(row.request))
@@ -212,8 +212,8 @@ def filed(row: RequestRow, votes: tuple[Vote, ...]) -> FiledRequest:
         note=row.note,
         lease_id=row.lease_id,
         redemption_id=row.redemption_id,
-        tool_call=row.tool_call,
-        plan=row.plan,
+        tool_call=seal.reveal(row.tool_call, row.TABLE, "tool_call", row.id),
+        plan=seal.reveal(row.plan, row.TABLE, "plan", row.id),
         votes=votes,
     )
 

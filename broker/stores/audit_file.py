@@ -36,7 +36,8 @@ class AuditFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o600)
         try:
-            last = _repair(descriptor)
+            line = last_line(descriptor)
+            last = _sequence(line) if line else 0
             fresh = b"".join(record + b"\n" for record in records if _sequence(record) > last)
             written = 0
             while written < len(fresh):
@@ -47,8 +48,8 @@ class AuditFile:
         sync_directory(self._path.parent)
 
 
-def _repair(descriptor: int) -> int:
-    """Cut off an incomplete last line; the sequence number of the last complete one, 0 in an empty file."""
+def last_line(descriptor: int) -> bytes:
+    """Cut off an incomplete last line; the last complete one, empty in an empty file. Raises OSError."""
     size = os.fstat(descriptor).st_size
     tail, start = b"", size
     while start > 0 and tail.count(b"\n") < 2:
@@ -59,8 +60,8 @@ def _repair(descriptor: int) -> int:
     if complete < len(tail):
         os.ftruncate(descriptor, size - (len(tail) - complete))
     if not complete:
-        return 0
-    return _sequence(tail[tail.rfind(b"\n", 0, complete - 1) + 1 : complete - 1])
+        return b""
+    return tail[tail.rfind(b"\n", 0, complete - 1) + 1 : complete - 1]
 
 
 def _sequence(record: bytes) -> int:

@@ -11,7 +11,7 @@ from broker.errors import BrokerError, Conflict, Denied, Exhausted, Reason, Tamp
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
 from broker.ports import EndCause, Handle, Intent, Lease, Opened
 from broker.scope.canonical import JsonValue, canonical_json
-from broker.stores import citation_ops, quota_ops, task_limits
+from broker.stores import citation_ops, quota_ops, task_limits, text_ops
 from broker.stores.access_redeem import redeem, redeemable
 from broker.stores.access_rows import RequestRow
 from broker.stores.end_ops import find_attempt, lease_ended, lease_not_found
@@ -262,6 +262,8 @@ def _new_attempt(intent: Intent, lease_id: str, number: int, now_ms: int, expire
 
 def _tell_intent(tx: Transaction, attempt: AttemptRow, lease: LeaseRow, intent: Intent, now_ms: int) -> None:
     scope = intent.scope
+    request = intent.request
+    text_ops.keep(tx, intent.tenant, request.task_id, text_ops.claimed_in(request), attempt.id, now_ms)
     tell(
         tx,
         EventType.LEASE_INTENT,

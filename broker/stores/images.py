@@ -13,8 +13,9 @@ again with their MACs. After a start there are none.
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Raw = tuple[Any, ...]
 Key = tuple[str, str]  # tenant, id
 
@@ -33,6 +34,8 @@ class Images:
         self.attempts: dict[Key, Raw] = {}
         # Leases that were opened on nothing but their own request: no row of lease_origins is theirs.
         self.plain: dict[Key, Raw] = {}
+        # Unwrapped keys of tasks whose texts are kept; erasing a task's texts forgets its key here, too.
+        self.text_keys: dict[Key, bytes] = {}
         # At least as many as there are: living leases of a holder, leases of a task.
         self.living: dict[Key, int] = {}
         self.of_task: dict[Key, int] = {}
@@ -47,7 +50,7 @@ class Images:
 
     def forget(self) -> None:
         """Everything: the database is asked again."""
-        for kept in (self.tasks, self.leases, self.attempts, self.plain, self.living, self.of_task):
+        for kept in (self.tasks, self.leases, self.attempts, self.plain, self.text_keys, self.living, self.of_task):
             kept.clear()
 
     def opened(self, tenant: str, holder: str, task_id: str) -> None:
@@ -57,7 +60,7 @@ class Images:
                 counts[key] += 1
 
 
-def keep(images: dict[Key, Raw], key: Key, values: Raw) -> None:
+def keep(images: dict[Key, T], key: Key, values: T) -> None:
     """The newest image of a row; where there are too many, the oldest goes."""
     if key not in images and len(images) >= MOST:
         del images[next(iter(images))]

@@ -33,7 +33,7 @@ class PlanRow:
     planner_principal: str
     request_id: str
     request_digest: str
-    text: str
+    text: str  # concealed
     actions: str
     digest: str
     created_at: int
@@ -112,6 +112,12 @@ def update_decision(tx: Transaction, row: PlanRow) -> bool:
     return tx.connection.execute(SQL["decide_plan"], sealed).rowcount == 1
 
 
+def update_text(tx: Transaction, row: PlanRow) -> None:
+    """Store a plan's text, which is only ever erased."""
+    values: tuple[Any, ...] = _VALUES[PlanRow](row)
+    tx.run("erase_plan_text", (row.text, *tx.seal.make(row.TABLE, values), row.tenant, row.id))
+
+
 def update_revoked(tx: Transaction, row: DelegationRow) -> bool:
     """Store the end of a delegation; False if it had one."""
     values: tuple[Any, ...] = _VALUES[DelegationRow](row)
@@ -119,7 +125,7 @@ def update_revoked(tx: Transaction, row: DelegationRow) -> bool:
     return tx.connection.execute(SQL["revoke_delegation"], sealed).rowcount == 1
 
 
-def plan_of(row: PlanRow) -> Plan:
+def plan_of(row: PlanRow, seal: RowSeal) -> Plan:
     """The port's view of a plan."""
     decided = row.validator is not None and row.validator_principal is not None
     return Plan(
@@ -127,7 +133,7 @@ def plan_of(row: PlanRow) -> Plan:
         id=row.id,
         task_id=row.task_id,
         planner=Party(row.planner, row.planner_principal),
-        text=row.text,
+        text=seal.reveal(row.text, row.TABLE, row.id),
         actions=tuple(action_of(each) for each in orjson.loads(row.actions)),
         digest=row.digest,
         created_at=from_ms(row.created_at),

@@ -14,8 +14,10 @@ from broker.plan.plan import Plan
 from broker.plan.roles import VALIDATOR, require_other
 from broker.ports import NewPlan
 from broker.scope.canonical import JsonValue, canonical_json
-from broker.stores.pipeline_rows import PlanRow, insert, plan_of, trusted, update_decision
+from broker.stores import text_ops
+from broker.stores.pipeline_rows import PlanRow, insert, plan_of, trusted, update_decision, update_text
 from broker.stores.rows import TaskRow, trust_task
+from broker.stores.seal import RowSeal
 from broker.stores.task_limits import limit_reached
 from broker.stores.task_ops import find_task, is_over, takes_part, task_ended, task_not_found
 from broker.stores.times import to_ms
@@ -27,7 +29,7 @@ def register(tx: Transaction, new: NewPlan) -> Plan:
     key = {"tenant": new.tenant, "planner": new.planner.id, "request_id": new.request_id}
     raw = tx.one("plan_by_request", key)
     if raw is not None:
-        return _repeated(trusted(PlanRow, raw, tx.seal), new)
+        return _repeated(trusted(PlanRow, raw, tx.seal), new, tx.seal)
     task = open_task(tx, new.tenant, new.task_id, new.planner, new.created_at)
     count = {"tenant": new.tenant, "task_id": new.task_id, "most": new.max_plans}
     if tx.row("count_plans", count)[0] >= new.max_plans:
@@ -35,7 +37,7 @@ def register(tx: Transaction, new: NewPlan) -> Plan:
         raise limit_reached(
             Reason.LIMIT_PLANS_PER_TASK, f"task {task.id} has {new.max_plans} plans", hint, new.max_plans
         )
-    row = _row(new, min(to_ms(new.deadline), task.deadline))
+    row = _row(new, min(to_ms(new.deadline), task.deadline), tx.seal)
     insert(tx, "insert_plan", row)
     about: dict[str, JsonValue] = {
         "steps": [action.step for action in new.actions],
@@ -44,7 +46,8 @@ def register(tx: Transaction, new: NewPlan) -> Plan:
         "request_id": new.request_id,
     }
     tell_plan(tx, EventType.PLAN_REGISTERED, row, new.planner, row.created_at, about)
-    return plan_of(row)
+    text_ops.keep(tx, row.tenant, row.task_id, {"plan": new.text}, row.id, row.created_at)
+    return plan_of(row, tx.seal)
 
 
 def open_task(view: View, tenant: str, task_id: str, party: Party, now: datetime) -> TaskRow:
@@ -57,7 +60,7 @@ def open_task(view: View, tenant: str, task_id: str, party: Party, now: datetime
     return task
 
 
-def _row(new: NewPlan, deadline: int) -> PlanRow:
+def _row(new: NewPlan, deadline: int, seal: RowSeal) -> PlanRow:
     return PlanRow(
         tenant=new.tenant,
         id=new.id,
@@ -66,7 +69,7 @@ def _row(new: NewPlan, deadline: int) -> PlanRow:
         planner_principal=new.planner.principal,
         request_id=new.request_id,
         request_digest=new.request_digest,
-        text=new.text,
+        text=seal.conceal(new.text, PlanRow.TABLE, new.id),
         actions=canonical_json([action.canonical() for action in new.actions]).decode(),
         digest=new.digest,
         created_at=to_ms(new.created_at),
@@ -79,7 +82,7 @@ def _row(new: NewPlan, deadline: int) -> PlanRow:
     )
 
 
-def _repeated(row: PlanRow, new: NewPlan) -> Plan:
+def _repeated(row: PlanRow, new: NewPlan, seal: RowSeal) -> Plan:
     if row.request_digest != new.request_digest:
         raise Conflict(
             Reason.REQUEST_ID_REUSED,
@@ -87,12 +90,20 @@ def _repeated(row: PlanRow, new: NewPlan) -> Plan:
             hint="A plan never changes: register the new version under a fresh request id.",
             metadata={"requestId": new.request_id, "planId": row.id},
         )
-    return plan_of(row)
+    return plan_of(row, seal)
 
 
 def find(view: View, tenant: str, plan_id: str) -> Plan:
     """See PipelineStore.get_plan."""
-    return plan_of(_find(view, tenant, plan_id))
+    return plan_of(_find(view, tenant, plan_id), view.seal)
+
+
+def erase_texts(tx: Transaction, tenant: str, task_id: str) -> None:
+    """Erase what the plans of a task say; what they allow stays, and so do their digests."""
+    for raw in tx.all("plans_of_task", {"tenant": tenant, "task_id": task_id}):
+        row = trusted(PlanRow, raw, tx.seal)
+        row.text = ""
+        update_text(tx, row)
 
 
 def _find(view: View, tenant: str, plan_id: str) -> PlanRow:
@@ -105,7 +116,7 @@ def _find(view: View, tenant: str, plan_id: str) -> PlanRow:
 def of_task(view: View, tenant: str, task_id: str) -> list[Plan]:
     """See PipelineStore.task_plans."""
     rows = view.all("plans_of_task", {"tenant": tenant, "task_id": task_id})
-    return [plan_of(trusted(PlanRow, raw, view.seal)) for raw in rows]
+    return [plan_of(trusted(PlanRow, raw, view.seal), view.seal) for raw in rows]
 
 
 def decide(
@@ -125,7 +136,7 @@ def decide(
         raise plan_not_found(plan_id)
     if digest != row.digest:
         raise _other_digest(row)
-    plan = plan_of(row)
+    plan = plan_of(row, tx.seal)
     require_other(replace(plan, validator=None), validator, VALIDATOR)
     state = next_state(PlanState.REGISTERED, event)
     if plan.validator == validator and plan.state is state:
@@ -142,7 +153,7 @@ def decide(
     confirmed = following is PlanState.CONFIRMED
     event_type = EventType.PLAN_CONFIRMED if confirmed else EventType.PLAN_REJECTED
     tell_plan(tx, event_type, row, validator, to_ms(now), {"reason": reason})
-    return plan_of(row)
+    return plan_of(row, tx.seal)
 
 
 def _other_digest(row: PlanRow) -> InvalidInput:

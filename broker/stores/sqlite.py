@@ -16,7 +16,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from broker.audit.chain import GENESIS, head_mac
+from broker.audit.claimed import Claimed
 from broker.audit.event import AuditEvent
+from broker.audit.report import TaskReport
 from broker.errors import Reason, Tampered
 from broker.lease.machine import Event, State
 from broker.policy.quotas import Per
@@ -52,6 +54,7 @@ from broker.stores import (
     access_ops,
     deploy_ops,
     end_ops,
+    erasure,
     foreign,
     grant_ops,
     holding_ops,
@@ -60,6 +63,7 @@ from broker.stores import (
     revoke_ops,
     suspension_ops,
     task_ops,
+    text_ops,
 )
 from broker.stores.group_commit import GroupCommit, unavailable
 from broker.stores.ledger_file import ProcessLock, connect_writer, prepare_file
@@ -78,7 +82,14 @@ class SqliteStore(SqlitePipelines):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
-        self, lock: ProcessLock, connection: sqlite3.Connection, path: Path, keys: KeyRing, writer: str
+        self,
+        lock: ProcessLock,
+        connection: sqlite3.Connection,
+        path: Path,
+        keys: KeyRing,
+        writer: str,
+        *,
+        keeps_texts: bool,
     ) -> None:
         """Use :meth:`open`."""
         self._lock = lock
@@ -90,13 +101,15 @@ class SqliteStore(SqlitePipelines):
         self._tampered: frozenset[str] = frozenset()  # suspensions whose alarm is in the trail
         seal = RowSeal(keys)
         self._readers = Readers(path, seal)
-        self._writer = GroupCommit(connection, Transaction(connection, seal, trail), trail, self._committed)
+        transaction = Transaction(connection, seal, trail, keeps_texts=keeps_texts)
+        self._writer = GroupCommit(connection, transaction, trail, self._committed)
 
     @classmethod
-    async def open(cls, path: Path, keys: KeyRing, writer: str) -> SqliteStore:
+    async def open(cls, path: Path, keys: KeyRing, writer: str, *, keeps_texts: bool = True) -> SqliteStore:
         """Open the ledger at ``path``, made if absent, in the schema of this release.
 
-        ``writer`` names this broker in the audit records. Raises InvalidInput (CONFIG_INVALID) for a file
+        ``writer`` names this broker in the audit records; ``keeps_texts``: agents' prompts, tool calls and plans are
+        kept, encrypted, beside their digests. Raises InvalidInput (CONFIG_INVALID) for a file
         or directory that others can reach, NotReady (STORE_UNAVAILABLE) if another broker has it, Tampered
         (SCHEMA_VERSION, AUDIT_CHAIN_BROKEN) for a ledger that is newer, or whose audit head is not ours.
         """
@@ -106,7 +119,7 @@ class SqliteStore(SqlitePipelines):
         try:
             connection = connect_writer(path)
             migrate(connection)
-            return cls(lock, connection, path, keys, writer)
+            return cls(lock, connection, path, keys, writer, keeps_texts=keeps_texts)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -144,10 +157,33 @@ class SqliteStore(SqlitePipelines):
         return self._readers.point(lambda view: reads.get_task(view, tenant, task_id))
 
     async def end_task(
-        self, tenant: str, task_id: str, state: TaskState, cause: EndCause, actor: str, now: datetime
+        self,
+        tenant: str,
+        task_id: str,
+        state: TaskState,
+        cause: EndCause,
+        actor: str,
+        now: datetime,
+        report: TaskReport | None = None,
     ) -> Task:
         """See LeaseStore.end_task."""
-        return await self._writer.submit(lambda tx: task_ops.end_task(tx, tenant, task_id, state, cause, actor, now))
+        return await self._writer.submit(
+            lambda tx: task_ops.end_task(tx, tenant, task_id, state, cause, actor, now, report)
+        )
+
+    # -- agents' whole texts
+
+    async def claimed_texts(self, tenant: str, task_id: str) -> Sequence[Claimed]:
+        """See LeaseStore.claimed_texts."""
+        return await self._readers.scan(lambda view: text_ops.read(view, tenant, task_id))
+
+    async def erase_texts(self, tenant: str, task_id: str, actor: str, reason: str, now: datetime) -> bool:
+        """See LeaseStore.erase_texts."""
+        return await self._writer.submit(lambda tx: erasure.erase(tx, tenant, task_id, actor, reason, to_ms(now)))
+
+    async def erase_texts_before(self, before: datetime, limit: int, now: datetime) -> int:
+        """See LeaseStore.erase_texts_before."""
+        return await self._writer.submit(lambda tx: erasure.erase_older(tx, to_ms(before), limit, to_ms(now)))
 
     async def hold_task(self, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:
         """See LeaseStore.hold_task."""

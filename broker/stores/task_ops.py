@@ -8,6 +8,7 @@ from functools import partial
 import orjson
 
 from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.report import TaskReport
 from broker.errors import Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
 from broker.ports import EndCause, NewTask, Task, TaskState
 from broker.scope.canonical import canonical_json
@@ -17,7 +18,7 @@ from broker.stores.end_ops import end_selected
 from broker.stores.moves import BROKER
 from broker.stores.rows import Raw, TaskRow, read_task, task_of, trust_task
 from broker.stores.times import from_ms, span_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import CommitAndRaise, Transaction, View
 
 
 def start_task(tx: Transaction, new: NewTask) -> Task:
@@ -157,15 +158,47 @@ def over_cause(row: TaskRow) -> EndCause:
 
 
 def end_task(
-    tx: Transaction, tenant: str, task_id: str, state: TaskState, cause: EndCause, actor: str, now: datetime
-) -> Task:
+    tx: Transaction,
+    tenant: str,
+    task_id: str,
+    state: TaskState,
+    cause: EndCause,
+    actor: str,
+    now: datetime,
+    report: TaskReport | None = None,
+) -> Task | CommitAndRaise:
     """See LeaseStore.end_task. A task whose row fails its MAC is closed too: that only ever takes away."""
     if state is TaskState.OPEN:
         raise Defect(Reason.INTERNAL, "a task cannot be ended into OPEN.")
     row = find_task(tx, tenant, task_id)
     if row.state == TaskState.OPEN:
         close(tx, row, state, cause, actor, to_ms(now))
+    if report and not _record(tx, row, report, actor, to_ms(now)):
+        return CommitAndRaise(_reported(task_id))
     return task_of(row)
+
+
+def _record(tx: Transaction, row: TaskRow, report: TaskReport, actor: str, now_ms: int) -> bool:
+    """Write what the agent reports; False if it has reported something else before."""
+    digest = report.digest()
+    known = tx.one("task_report", (row.tenant, row.id))
+    if known is not None:
+        return bool(known[0] == digest)
+    tx.run("insert_task_report", (row.tenant, row.id, digest, now_ms))
+    data = report.canonical()
+    tx.audit(
+        AuditEvent(EventType.TASK_REPORTED, actor, Vouch.AGENT, tenant=row.tenant, task_id=row.id, data=data), now_ms
+    )
+    return True
+
+
+def _reported(task_id: str) -> Conflict:
+    return Conflict(
+        Reason.TASK_REPORTED,
+        f"task {task_id} is complete, and has been reported on already, with other content.",
+        hint="A task is reported on once, when it is complete; a repeat of the same report changes nothing.",
+        metadata={"taskId": task_id},
+    )
 
 
 def close(tx: Transaction, row: TaskRow, state: TaskState, cause: EndCause, actor: str, now_ms: int) -> None:

@@ -94,10 +94,12 @@ class View:
 class Transaction(View):
     """A view that can write: the statements and the audit trail of one write transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, seal: RowSeal, trail: Trail) -> None:
+    def __init__(self, connection: sqlite3.Connection, seal: RowSeal, trail: Trail, *, keeps_texts: bool) -> None:
         super().__init__(connection, seal)
         self.images: Images = Images()
         self._trail = trail
+        # Whether agents' whole texts are kept beside their digests; see text_ops.py.
+        self.keeps_texts = keeps_texts
         # Set for the second run of a batch in which something failed; see shielded().
         self.careful = False
         # Attempts whose postponement could not be written, with the time (ms) until which they rest.

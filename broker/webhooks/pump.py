@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from broker.audit.cloud_event import CloudEvent, cloud_event, wanted
 from broker.audit.record import Record, decode
 from broker.errors import BrokerError, Tampered
 from broker.lease import backoff
 from broker.ports import Clock, LeaseStore, Rng
-from broker.webhooks.cloud_event import CloudEvent, cloud_event, wanted
 from broker.webhooks.sender import NotDelivered
 
 log = structlog.get_logger("broker.webhooks")

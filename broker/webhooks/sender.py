@@ -12,11 +12,11 @@ from datetime import timedelta
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
+from broker.audit.cloud_event import CONTENT_TYPE, CloudEvent
 from broker.config import Webhook
 from broker.errors import BrokerError
 from broker.ports import Clock
 from broker.secret import Secret
-from broker.webhooks.cloud_event import CONTENT_TYPE, CloudEvent
 from broker.webhooks.signing import headers
 
 # 410: the receiver says that it is gone for good. That is for operators to believe; until then it is asked seldom.

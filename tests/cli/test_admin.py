@@ -157,3 +157,26 @@ async def test_what_cannot_be_stopped_so_is_told(run: Run) -> None:
     done = await run("kim", "suspend", "template", "orders-readnoly", "--reason", "r")
     assert done.exit_code == 0
     assert "is it spelt as you mean it?" in done.stderr
+
+
+async def test_what_agents_said_is_read_and_erased_by_whom_it_concerns(run: Run, served: Served) -> None:
+    stub = served.stub(ANALYST)
+    task = await start_task(stub)
+    await stub.RequestCredential(ask(task, prompt="count\x1b[2J them", plan="one\ntwo"))
+    refused = await run("sam", "audit", "texts", task)
+    assert (refused.exit_code, "ROLE_REQUIRED" in refused.stderr) == (3, True)
+    told = await run("kim", "audit", "texts", task)
+    assert told.stdout.splitlines()[1:] == [
+        "  prompt:",
+        "    count<U+001B>[2J them",
+        "  plan:",
+        "    one",
+        "    two",
+    ]
+    (text,) = json.loads((await run("kim", "audit", "texts", task, "--format", "json")).stdout)
+    assert (text["prompt"], text["cut"]) == ("count\x1b[2J them", [])
+    assert "Erased." in (await run("kim", "audit", "erase-texts", task, "--reason", "asked for by the client")).stderr
+    assert "Nothing is kept" in (await run("kim", "audit", "texts", task)).stderr
+    kinds = [each["type"] for each in await served.audit() if each["type"].startswith("texts.")]
+    assert kinds == ["texts.read", "texts.read", "texts.erased", "texts.read"]
+    assert "TASK_NOT_FOUND" in (await run("kim", "audit", "texts", "task-none")).stderr

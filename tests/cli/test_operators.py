@@ -90,7 +90,7 @@ def test_a_flipped_byte_is_located(run: Run, ledger: Path, key: Path) -> None:
 
 
 def test_records_are_shown_and_chosen(run: Run, ledger: Path) -> None:
-    lines = run("audit", "show", "--database", ledger).stdout.splitlines()
+    lines = run("audit", "show", "--database", ledger, "--format", "records").stdout.splitlines()
     assert lines[0] == '1  2031-05-01T12:00:00Z  lease.issued  agent-1  (broker)  task-1  {"n": 1}'
     assert len(lines) == 4
     for options, numbers in (

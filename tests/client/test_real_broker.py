@@ -189,3 +189,15 @@ async def test_an_unconfirmed_credential_is_taken_back(tmp_path: Path) -> None:
         with pytest.raises(WrongState) as refused:
             await client.confirm(grant)
     assert refused.value.reason is Reason.LEASE_ENDED
+
+
+async def test_what_a_task_made_and_changed_is_told_with_its_end(analyst: AsyncClient, served: Served) -> None:
+    async with analyst.task("count orders") as task:
+        task.made("s3://reports/orders.csv", sha256="ab" * 32, media_type="text/csv")
+        task.changed("table orders_daily", "UPDATED", count=3)
+    (told,) = [each for each in await served.audit() if each["type"] == "task.reported"]
+    assert (told["actor"], told["vouched_by"], told["task_id"]) == (ANALYST, "agent", task.id)
+    assert told["data"] == {
+        "artifacts": [{"uri": "s3://reports/orders.csv", "sha256": "ab" * 32, "media_type": "text/csv"}],
+        "mutations": [{"resource": "table orders_daily", "action": "UPDATED", "count": 3}],
+    }

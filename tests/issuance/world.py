@@ -160,7 +160,7 @@ class World:
             connectors={},
             approvals=RULES,
         )
-        options = {"issue_timeout": ISSUE_TIMEOUT, **issuer_options}
+        options = {"keys": StaticKeys(), "issue_timeout": ISSUE_TIMEOUT, **issuer_options}
         issuer = Issuer(store, connectors.get, revoker.kick, gate, clock, rng, **options)
         tasks = TaskDesk(
             store,

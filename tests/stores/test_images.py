@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -17,6 +18,7 @@ from broker.lease.machine import Event
 from broker.ports import EndCause, Selector, TaskState
 from broker.stores import images
 from broker.stores.images import Images
+from broker.stores.queries import SQL
 from broker.stores.sqlite import SqliteStore
 from broker.stores.task_ops import find_task
 from tests.stores.contract import activate, grant
@@ -152,3 +154,16 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         images.counted(counts, ("t", str(number)), number)
     assert list(kept) == [("t", "7"), ("t", "8"), ("t", "9")]
     assert len(counts) <= 3
+
+
+def test_rows_with_images_are_written_in_one_place_alone() -> None:
+    """A statement that wrote such a row elsewhere would leave an image older than the row."""
+    written = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|REPLACE INTO) (tasks|leases|attempts)\b")
+    writing = {name for name, sql in SQL.items() if written.search(sql)}
+    assert writing == {
+        *("insert_task", "update_task", "insert_lease", "update_lease", "end_lease"),
+        *("insert_attempt", "update_attempt", "quarantine_attempt"),
+    }
+    stores = Path(images.__file__).parent
+    quoted = re.compile("|".join(f'"{name}"' for name in sorted(writing)))
+    assert [each.name for each in stores.glob("*.py") if quoted.search(each.read_text())] == ["transaction.py"]

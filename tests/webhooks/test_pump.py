@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from broker.audit.cloud_event import CloudEvent
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.stores.sqlite import SqliteStore
-from broker.webhooks.cloud_event import CloudEvent
 from broker.webhooks.pump import Pump
 from broker.webhooks.sender import NotDelivered
 from tests.clock import START, CountingRng, ManualClock

@@ -8,11 +8,11 @@ from datetime import timedelta
 
 import pytest
 
+from broker.audit.cloud_event import CloudEvent
 from broker.clock import SystemClock
 from broker.config import Webhook
 from broker.errors import InvalidInput, Reason
 from broker.secret import Secret
-from broker.webhooks.cloud_event import CloudEvent
 from broker.webhooks.sender import NotDelivered, Sender
 from tests.webhooks.receiver import HANG, SECRET, Receiver
 

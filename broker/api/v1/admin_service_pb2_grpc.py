@@ -7,6 +7,7 @@ import warnings
 from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access__request__pb2
 from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access__review__pb2
 from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__service__pb2
+from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -81,6 +82,16 @@ class AdminServiceStub:
                 request_serializer=broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
                 _registered_method=True)
+        self.GetTaskTexts = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetTaskTexts',
+                request_serializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.GetTaskTextsRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.GetTaskTextsResponse.FromString,
+                _registered_method=True)
+        self.EraseTaskTexts = channel.unary_unary(
+                '/broker.api.v1.AdminService/EraseTaskTexts',
+                request_serializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -146,6 +157,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTaskTexts(self, request, context):
+        """Read what agents said in whole on a task; that it was read is told in the audit trail. Roles auditor and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseTaskTexts(self, request, context):
+        """Erase it, for good; the digests stay in the audit trail. Role security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -188,6 +213,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DenyAccessRequest,
                     request_deserializer=broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.SerializeToString,
+            ),
+            'GetTaskTexts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTaskTexts,
+                    request_deserializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.GetTaskTextsRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.GetTaskTextsResponse.SerializeToString,
+            ),
+            'EraseTaskTexts': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseTaskTexts,
+                    request_deserializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -410,6 +445,60 @@ class AdminService:
             '/broker.api.v1.AdminService/DenyAccessRequest',
             broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTaskTexts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetTaskTexts',
+            broker_dot_api_dot_v1_dot_claimed__text__pb2.GetTaskTextsRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_claimed__text__pb2.GetTaskTextsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseTaskTexts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/EraseTaskTexts',
+            broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -93,14 +93,56 @@ class GetTaskRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
 class CompleteTaskRequest(_message.Message):
-    __slots__ = ("task_id", "wait", "request_id")
+    __slots__ = ("task_id", "wait", "request_id", "artifacts", "mutations")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
+    MUTATIONS_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     wait: _duration_pb2.Duration
     request_id: str
-    def __init__(self, task_id: _Optional[str] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    artifacts: _containers.RepeatedCompositeFieldContainer[Artifact]
+    mutations: _containers.RepeatedCompositeFieldContainer[Mutation]
+    def __init__(self, task_id: _Optional[str] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_id: _Optional[str] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., mutations: _Optional[_Iterable[_Union[Mutation, _Mapping]]] = ...) -> None: ...
+
+class Artifact(_message.Message):
+    __slots__ = ("uri", "sha256", "media_type", "description")
+    URI_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    uri: str
+    sha256: str
+    media_type: str
+    description: str
+    def __init__(self, uri: _Optional[str] = ..., sha256: _Optional[str] = ..., media_type: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+
+class Mutation(_message.Message):
+    __slots__ = ("resource", "action", "description", "count", "lease_id")
+    class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ACTION_UNSPECIFIED: _ClassVar[Mutation.Action]
+        ACTION_CREATED: _ClassVar[Mutation.Action]
+        ACTION_UPDATED: _ClassVar[Mutation.Action]
+        ACTION_DELETED: _ClassVar[Mutation.Action]
+        ACTION_OTHER: _ClassVar[Mutation.Action]
+    ACTION_UNSPECIFIED: Mutation.Action
+    ACTION_CREATED: Mutation.Action
+    ACTION_UPDATED: Mutation.Action
+    ACTION_DELETED: Mutation.Action
+    ACTION_OTHER: Mutation.Action
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    resource: str
+    action: Mutation.Action
+    description: str
+    count: int
+    lease_id: str
+    def __init__(self, resource: _Optional[str] = ..., action: _Optional[_Union[Mutation.Action, str]] = ..., description: _Optional[str] = ..., count: _Optional[int] = ..., lease_id: _Optional[str] = ...) -> None: ...
 
 class CompleteTaskResponse(_message.Message):
     __slots__ = ("task", "leases")

@@ -27,6 +27,9 @@ UPDATE plans
 SET state = ?, validator = ?, validator_principal = ?, reason = ?, decided_at = ?, mac = ?, mac_key_id = ?
 WHERE tenant = ? AND id = ? AND state = 'REGISTERED';
 
+-- erase_plan_text --
+UPDATE plans SET text = ?1, mac = ?2, mac_key_id = ?3 WHERE tenant = ?4 AND id = ?5;
+
 -- plan_by_id --
 SELECT {plan_columns} FROM plans AS p
 WHERE p.tenant = :tenant AND p.id = :plan_id;

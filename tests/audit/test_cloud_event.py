@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook as Verifier
 
+from broker.audit.cloud_event import cloud_event, source, wanted
 from broker.audit.record import Record
 from broker.errors import InvalidInput
 from broker.secret import Secret
-from broker.webhooks.cloud_event import cloud_event, source, wanted
 from broker.webhooks.signing import check_secret, headers
 
 RECORD = Record(

@@ -1,0 +1,246 @@
+"""The trail in words: one audit record as a sentence for a person.
+
+Says what the record says and nothing else; what an agent claims is put in quotes and marked as its word. A record of
+a kind that has no sentence here, or that lacks what its sentence tells, is told plainly, with all its data: nothing
+of the trail is left out because it is in a form that was not expected. The texts are as they came: whoever shows
+them makes them inert first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Final
+
+from broker.audit.event import EventType, Vouch
+from broker.audit.record import Record
+
+_Told = Mapping[str, Any]
+_Sentence = Callable[[Record, _Told], str]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What an agent says about its reasons, in the order in which it is told.
+_CLAIMS = ("intent", "reason", "ticket", "step")
+_DIGESTS = {"prompt_sha256": "prompt", "tool_call_sha256": "tool call", "plan_sha256": "plan"}
+
+
+def sentence(record: Record) -> str:
+    """What happened, in one line; the ids that it is about are the reader's to add."""
+    tell = _SENTENCES.get(record.type)
+    if tell is None:
+        return _plainly(record)
+    try:
+        told = tell(record, record.data)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return _plainly(record)
+    return told if record.vouched_by == Vouch.BROKER else f"{told} ({_WORD.get(record.vouched_by, record.vouched_by)})"
+
+
+_WORD = {Vouch.AGENT.value: "the agent's word", Vouch.UPSTREAM.value: "seen upstream"}
+
+
+def short(principal: str) -> str:
+    """Whom people mean: a SPIFFE ID without its scheme, a person's subject with its issuer's host."""
+    if principal.startswith("spiffe://"):
+        return principal.removeprefix("spiffe://")
+    issuer, hash_, subject = principal.rpartition("#")
+    return f"{subject} ({issuer.removeprefix('https://')})" if hash_ else principal
+
+
+def _plainly(record: Record) -> str:
+    return f"{record.type} by {short(record.actor)}: {json.dumps(record.data, ensure_ascii=False, sort_keys=True)}"
+
+
+def _at(ms: int) -> str:
+    return (_EPOCH + timedelta(milliseconds=ms)).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _span(ms: int) -> str:
+    seconds = timedelta(milliseconds=ms).total_seconds()
+    return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:g} min"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _claims(told: _Told) -> str:
+    said = [f"{name} {_quoted(told[name])}" for name in _CLAIMS if told.get(name)]
+    said += [f"{name} sha256:{told[key][:12]}" for key, name in _DIGESTS.items() if told.get(key)]
+    return f"; it says: {', '.join(said)}" if said else ""
+
+
+def _scope(told: _Told) -> str:
+    parameters = ", ".join(f"{name}={value}" for name, value in sorted(told["parameters"].items()))
+    what = f"{told['template']} on {told['resource']} of account {told['account']}, {told['environment']}"
+    return f"{what} ({parameters})" if parameters else what
+
+
+def _by(told: _Told) -> str:
+    return f"by policy {', '.join(told['policies'])}" if told["policies"] else "by no policy"
+
+
+def _count(number: int, one: str) -> str:
+    if not isinstance(number, int):
+        raise TypeError(number)
+    return f"{number} {one}{'' if number == 1 else 's'}"
+
+
+def _why(told: _Told) -> str:
+    return str(told["cause"]).lower().replace("_", " ") if told.get("cause") else "no cause recorded"
+
+
+def _task_started(record: Record, told: _Told) -> str:
+    others = [short(each) for each in told["participants"] if each != record.actor]
+    joined = f", with {', '.join(others)}" if others else ""
+    ticket = f", ticket {_quoted(told['ticket'])}" if told.get("ticket") else ""
+    return (
+        f"{short(record.actor)} started the task {_quoted(told['purpose'])}{joined}{ticket}"
+        f"; it ends at {_at(told['deadline_ms'])} at the latest"
+    )
+
+
+def _reported(record: Record, told: _Told) -> str:
+    made = [f"made {_quoted(each['uri'])}" for each in told["artifacts"]]
+    changed = [f"{each['action'].lower()} {_quoted(each['resource'])}{_times(each)}" for each in told["mutations"]]
+    return f"{short(record.actor)} reports: {', '.join((*made, *changed))}"
+
+
+def _times(mutation: _Told) -> str:
+    return f" ({mutation['count']} of them)" if "count" in mutation else ""
+
+
+def _erased(record: Record, told: _Told) -> str:
+    tasks = f" of {_count(told['tasks'], 'task')}" if "tasks" in told else ""
+    why = _quoted(told["reason"])
+    return f"{short(record.actor)} erased the prompts, tool calls and plans{tasks}: {why}; their digests stay"
+
+
+def _intent(record: Record, told: _Told) -> str:
+    again = f" (attempt {told['attempt']})" if told["attempt"] > 1 else ""
+    return (
+        f"{short(record.actor)} is allowed {told['access']} access, {_scope(told)}, until {_at(told['expires_ms'])},"
+        f" {_by(told)}{again}{_claims(told)}"
+    )
+
+
+def _issued(record: Record, told: _Told) -> str:
+    known = f", known there as {told['upstream']}" if told.get("upstream") else ""
+    return f"the upstream issued the credential{known}; it ends by itself at {_at(told['expires_ms'])}"
+
+
+def _refused(record: Record, told: _Told) -> str:
+    call = str(told["method"]).rpartition("/")[2]
+    return f"{short(record.actor)} was refused {call}: {told['reason']}: {told['message']}"
+
+
+def _requested(record: Record, told: _Told) -> str:
+    return (
+        f"{short(record.actor)} asks people for {told['access']} access, {_scope(told)}, for {_span(told['ttl_ms'])};"
+        f" it takes {', '.join(told['approvals'])}{_claims(told)}"
+    )
+
+
+def _voted(record: Record, told: _Told) -> str:
+    note = f", noting {_quoted(told['note'])}" if told.get("note") else ""
+    groups = ", ".join(told["groups"])
+    return f"{short(record.actor)} said {told['vote']} for {told['approval']} (of {groups}; by {told['how']}){note}"
+
+
+def _suspended(record: Record, told: _Told) -> str:
+    until = f" until {_at(told['until_ms'])}" if told.get("until_ms") else ""
+    what = f"{told.get('kind', '')} {told['value']}".strip() or "everything"
+    ended = _count(told["attempts_ended"], "credential")
+    return f"{short(record.actor)} suspended {what}{until}: {_quoted(told['reason'])}; {ended} ended"
+
+
+def _escalation(record: Record, told: _Told) -> str:
+    return (
+        f"rule {told['rule']} fired for {short(told['agent'])}: {told['count']} {told['counts']} between"
+        f" {told['first']} and {told['last']}; answer {told['answer']} ({told['mode']}, took {told['took']})"
+    )
+
+
+def _summarised(record: Record, told: _Told) -> str:
+    counts = ", ".join(f"{count} x {reason}" for reason, count in sorted(told["counts"].items()))
+    return f"further refusals of {short(record.actor)} were only counted: {counts}"
+
+
+def _actor(text: str) -> _Sentence:
+    """``text`` with {who} for the actor and the record's data by name."""
+    return lambda record, told: text.format(who=short(record.actor), why=_why(told), **told)
+
+
+_SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
+    {
+        EventType.TASK_STARTED: _task_started,
+        EventType.TASK_COMPLETED: lambda record, told: (
+            f"{short(record.actor)} completed the task; {_count(told['attempts_ended'], 'credential')} ended by it"
+        ),
+        EventType.TASK_ENDED: lambda record, told: (
+            f"the task ended ({_why(told)}); {_count(told['attempts_ended'], 'credential')} ended by it"
+        ),
+        EventType.TASK_REPORTED: _reported,
+        EventType.LEASE_INTENT: _intent,
+        EventType.LEASE_ISSUED: _issued,
+        EventType.LEASE_VOID: _actor("proved never issued: there is nothing to end"),
+        EventType.LEASE_REVOKING: _actor("{who} ends it ({why}); the upstream is asked until it confirms"),
+        EventType.LEASE_REVOKED: lambda record, told: (
+            f"the upstream confirmed: the credential is dead ({_why(told)})"
+            + (f", after {_count(told['failures'], 'failed try').replace('trys', 'tries')}" if told["failures"] else "")
+        ),
+        EventType.LEASE_EXPIRED: _actor("its time is over: the credential is dead ({why})"),
+        EventType.LEASE_STUCK: lambda record, told: (
+            f"ALARM: it cannot be ended so far: {told.get('error') or told.get('why')}; tried for ever"
+        ),
+        EventType.DELIVERY_CONFIRMED: _actor("{who} has the credential"),
+        EventType.ACCESS_REQUESTED: _requested,
+        EventType.ACCESS_VOTED: _voted,
+        EventType.ACCESS_APPROVED: lambda record, told: (
+            f"the request is approved by {', '.join(short(each) for each in told['people'])};"
+            f" it can be redeemed until {_at(told['redeem_by_ms'])}"
+        ),
+        EventType.ACCESS_DENIED: _actor("{who} denied the request"),
+        EventType.ACCESS_WITHDRAWN: _actor("{who} withdrew the request"),
+        EventType.ACCESS_LAPSED: _actor("nobody decided, or redeemed it, in time: the request lapsed"),
+        EventType.ACCESS_REDEEMED: _actor("{who} redeemed the approval, which is used up by it"),
+        EventType.PLAN_REGISTERED: lambda record, told: (
+            f"{short(record.actor)} registered a plan with the steps {', '.join(told['steps'])}"
+        ),
+        EventType.PLAN_CONFIRMED: lambda record, told: f"{short(record.actor)} confirmed the plan{_said(told)}",
+        EventType.PLAN_REJECTED: lambda record, told: f"{short(record.actor)} rejected the plan{_said(told)}",
+        EventType.PLAN_STEP_USED: _actor("step {step} of plan {plan_id} is used, for {used_for}"),
+        EventType.DELEGATION_GIVEN: lambda record, told: (
+            f"{short(record.actor)} hands on {told['resource']} to {short(told['delegate'])}"
+            f" until {_at(told['expires_ms'])}"
+        ),
+        EventType.DELEGATION_USED: _actor("delegation {delegation_id} is used, for {used_for}"),
+        EventType.DELEGATION_REVOKED: lambda record, told: (
+            f"{short(record.actor)} took the delegation back; {_count(told['attempts_ended'], 'credential')} ended"
+        ),
+        EventType.REQUEST_REFUSED: _refused,
+        EventType.AGENT_DENIED: _refused,
+        EventType.REFUSALS_SUMMARISED: _summarised,
+        EventType.SUSPENDED: _suspended,
+        EventType.RESUME_BEGUN: lambda record, told: (
+            f"{short(record.actor)} is the first of two people to resume: {_quoted(told['reason'])}"
+        ),
+        EventType.RESUMED: lambda record, told: f"{short(record.actor)} resumed it{_said(told)}",
+        EventType.ESCALATION_DETECTED: _escalation,
+        EventType.TEXTS_READ: _actor("{who} read the prompts, tool calls and plans"),
+        EventType.TEXTS_ERASED: _erased,
+        EventType.DEPLOY_ACTIVATED: lambda record, told: f"the deploy set {told['digest'][:12]} is in force",
+        EventType.DEPLOY_REFUSED: lambda record, told: (
+            f"a deploy set was refused, the last good one stays: {'; '.join(told['problems'][:3])}"
+        ),
+        EventType.DAEMON_STARTED: lambda record, told: (
+            f"the broker started; {_count(told['recovered'], 'credential')} found due or unknown"
+        ),
+        EventType.DAEMON_STOPPED: _actor("the broker stopped"),
+    }
+)
+
+
+def _said(told: _Told) -> str:
+    return f": {_quoted(told['reason'])}" if told.get("reason") else ""

@@ -1,0 +1,33 @@
+"""Which secret it was, for somebody who has the secret: a keyed digest that tells nobody else anything.
+
+The audit trail bears one of each secret that was issued, so that a secret found in a paste, a log or a repository can
+be asked after (``broker audit find-secret``). Without the key, which is never beside the trail, it cannot even be tried
+whether a guess is right. The key is the ledger's; a prefix keeps this use of it apart from the others.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator
+from dataclasses import fields
+
+from broker.lease.credential import Credential
+from broker.secret import Secret
+
+
+def fingerprint(key: bytes, secret: Secret) -> str:
+    """HMAC-SHA256 of the secret, in hex."""
+    return hmac.digest(key, b"secret\0" + secret.reveal().encode(), "sha256").hex()
+
+
+def secrets_in(credential: Credential) -> Iterator[tuple[str, Secret]]:
+    """Every field of ``credential`` that opens a door, by name."""
+    for each in fields(credential):
+        value = getattr(credential, each.name)
+        if isinstance(value, Secret):
+            yield each.name, value
+
+
+def fingerprints(key_id: str, key: bytes, credential: Credential) -> dict[str, str]:
+    """What the trail says of the secrets in ``credential``: one digest each, and which key made them."""
+    return {"key_id": key_id, **{name: fingerprint(key, secret) for name, secret in secrets_in(credential)}}

@@ -1,0 +1,45 @@
+"""Kept texts: nobody reads or moves them without the key, and they are never longer than they may be."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.audit.claimed import KEY_BYTES, LONGEST, NONCE_BYTES, seal, unseal, unwrap, wrap, wrapping_key
+from broker.errors import Tampered
+
+WRAPPING, KEY, NONCE = wrapping_key(b"l" * 32), b"k" * KEY_BYTES, b"n" * NONCE_BYTES
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_what_is_sealed_comes_back(text: str) -> None:
+    kept = unseal(KEY, seal(KEY, {"prompt": text}, NONCE, "t", "task", "jb-1"), 7, "t", "task", "jb-1")
+    assert (kept.about, kept.at_ms, kept.texts, kept.cut) == ("jb-1", 7, {"prompt": text}, ())
+
+
+def test_a_long_text_is_cut_between_characters_and_said_to_be() -> None:
+    texts = {"plan": "p", "prompt": "x" + "\N{SNOWMAN}" * LONGEST}
+    kept = unseal(KEY, seal(KEY, texts, NONCE, "t", "task", "a"), 0, "t", "task", "a")
+    assert kept.cut == ("prompt",)
+    assert len(kept.texts["prompt"].encode()) in range(LONGEST - 3, LONGEST + 1)
+    assert texts["prompt"].startswith(kept.texts["prompt"])
+
+
+@pytest.mark.parametrize("where", [("u", "task", "a"), ("t", "other", "a"), ("t", "task", "b")])
+def test_texts_put_elsewhere_do_not_open(where: tuple[str, str, str]) -> None:
+    sealed = seal(KEY, {"prompt": "p"}, NONCE, "t", "task", "a")
+    with pytest.raises(Tampered):
+        unseal(KEY, sealed, 0, *where)
+
+
+def test_neither_with_another_key_nor_changed() -> None:
+    sealed = seal(KEY, {"prompt": "p"}, NONCE, "t", "task", "a")
+    for key, text in ((b"x" * 32, sealed), (KEY, sealed[:-1] + bytes([sealed[-1] ^ 1])), (KEY, b"short")):
+        with pytest.raises(Tampered):
+            unseal(key, text, 0, "t", "task", "a")
+    wrapped = wrap(WRAPPING, KEY, NONCE, "t", "task")
+    assert unwrap(WRAPPING, wrapped, "t", "task") == KEY
+    for wrapping, task in ((WRAPPING, "other"), (wrapping_key(b"m" * 32), "task")):
+        with pytest.raises(Tampered):
+            unwrap(wrapping, wrapped, "t", task)

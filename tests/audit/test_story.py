@@ -1,0 +1,112 @@
+"""The trail in words: nothing invented, nothing left out, an agent's words in quotes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from broker.audit.event import EventType
+from broker.audit.record import Record
+from broker.audit.story import sentence, short
+
+AGENT = "spiffe://example.org/agent/a"
+PERSON = "https://id.example.org#dana"
+RECORD = Record(7, 1_767_225_600_042, "w", "t", "", AGENT, "broker", "task-1", "lease-1", "jb-1", AGENT, {}, "0" * 64)
+LATER = 1_767_225_900_000  # five minutes, less 42 ms
+
+
+def told(kind: str, data: dict[str, Any], actor: str = AGENT, vouched_by: str = "broker") -> str:
+    return sentence(replace(RECORD, type=kind, data=data, actor=actor, vouched_by=vouched_by))
+
+
+def test_what_an_agent_was_allowed() -> None:
+    data = {
+        "access": "read",
+        "template": "orders",
+        "resource": "orders-db",
+        "account": "dev",
+        "environment": "prod",
+        "parameters": {"day": "2026-01-01", "a": "b"},
+        "expires_ms": LATER,
+        "policies": ["p1", "p2"],
+        "attempt": 2,
+        "intent": 'say "hi"\n',
+        "prompt_sha256": "ab" * 32,
+    }
+    assert told("lease.intent", data) == (
+        "example.org/agent/a is allowed read access, orders on orders-db of account dev, prod (a=b, day=2026-01-01),"
+        " until 2026-01-01 00:05:00Z, by policy p1, p2 (attempt 2); it says: intent"
+        ' "say \\"hi\\"\\n", prompt sha256:abababababab'
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "actor", "expected"),
+    [
+        (
+            "lease.revoked",
+            {"cause": "EXPIRED", "failures": 0},
+            "broker",
+            "the upstream confirmed: the credential is dead (expired)",
+        ),
+        (
+            "lease.revoked",
+            {"cause": "HOLDER_LEFT", "failures": 2},
+            "broker",
+            "the upstream confirmed: the credential is dead (holder left), after 2 failed tries",
+        ),
+        (
+            "lease.stuck",
+            {"error": "403", "failures": 3, "attempt": 1},
+            "broker",
+            "ALARM: it cannot be ended so far: 403; tried for ever",
+        ),
+        (
+            "request.refused",
+            {"method": "/x.Y/Do", "reason": "TTL_TOO_LONG", "message": "too long", "metadata": {}},
+            AGENT,
+            "example.org/agent/a was refused Do: TTL_TOO_LONG: too long",
+        ),
+        (
+            "access.voted",
+            {"vote": "yes", "approval": "production", "how": "oidc", "groups": ["release"], "note": "ok"},
+            PERSON,
+            'dana (id.example.org) said yes for production (of release; by oidc), noting "ok"',
+        ),
+        (
+            "suspension.suspended",
+            {"kind": "everything", "value": "", "until_ms": None, "attempts_ended": 1, "reason": "odd"},
+            PERSON,
+            'dana (id.example.org) suspended everything: "odd"; 1 credential ended',
+        ),
+        ("daemon.started", {"recovered": 2}, "broker", "the broker started; 2 credentials found due or unknown"),
+    ],
+)
+def test_sentences(kind: str, data: dict[str, Any], actor: str, expected: str) -> None:
+    assert told(kind, data, actor) == expected
+
+
+def test_who_vouches_is_said_where_it_is_not_the_broker() -> None:
+    assert told("delivery.confirmed", {"attempt": 1}, vouched_by="agent").endswith("(the agent's word)")
+
+
+@pytest.mark.parametrize("kind", [each.value for each in EventType] + ["some.thing"])
+def test_a_record_of_a_form_that_was_not_expected_is_told_plainly_and_whole(kind: str) -> None:
+    data = {"policies": 3, "participants": None, "odd": "x" * 50, "until_ms": "soon", "people": 1, "attempts_ended": []}
+    said = told(kind, data)
+    assert said
+    # Sentences that need nothing of the data stand; every other one tells all that is there.
+    assert sentence(replace(RECORD, type=kind, data={})) == said or said == (
+        f'{kind} by example.org/agent/a: {{"attempts_ended": [], "odd": "{"x" * 50}", "participants": null,'
+        ' "people": 1, "policies": 3, "until_ms": "soon"}'
+    )
+
+
+def test_names_for_people() -> None:
+    assert [short(each) for each in (AGENT, PERSON, "broker")] == [
+        "example.org/agent/a",
+        "dana (id.example.org)",
+        "broker",
+    ]
