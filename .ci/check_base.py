@@ -48,6 +48,9 @@ def main(venv: str) -> int:
     expect(
         "`broker doctor` says what is missing where nothing is set up, exit code 1", explained, f"exit {code}: {text}"
     )
+    code, text = run(broker_command, "login")
+    explained = code == 2 and "Traceback" not in text and "BROKER_OIDC_ISSUER" in text
+    expect("`broker login` says what to set, exit code 2", explained, f"exit {code}: {text}")
     code, text = run(str(Path(venv) / "bin" / "brokerd"), "--config", "brokerd.yaml")
     explained = code != 0 and "Traceback" not in text and "jit-broker[daemon]" in text
     expect("`brokerd` names the extra it needs", explained, f"exit {code}: {text}")

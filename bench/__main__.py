@@ -16,10 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-from bench import decisions, login
+from bench import audit_trail, decisions, login
 from bench.broker_side import BrokerSide
 from bench.figures import TARGETS, Measurement, middle, saturated, verdicts
 from bench.openbao_side import OpenBaoSide
+from broker.dev.files import private_directory
 
 LATEST = Path(__file__).parent / "latest.json"
 CALLERS = (1, 32)
@@ -31,9 +32,11 @@ PAIRS = 60
 def main() -> int:
     """Run, tell, write."""
     with tempfile.TemporaryDirectory(prefix="jit-broker-bench-") as scratch:
-        grants, tokens, confirmed, identity, suspensions = _grants(Path(scratch))
+        grants, tokens, confirmed, (identity, audited), suspensions = _grants(Path(scratch))
         print(f"measuring decisions by {decisions.POLICIES} policies ...", flush=True)
         decided = decisions.measure()
+        print(f"measuring the verification of {audit_trail.RECORDS} audit records ...", flush=True)
+        verified = audit_trail.measure(private_directory(Path(scratch) / "audit"))
         print("measuring logins ...", flush=True)
         logins = asyncio.run(login.measure(Path(scratch) / "login", PAIRS))
     ratios = {
@@ -45,11 +48,16 @@ def main() -> int:
         "login_vs_bare_read": logins.broker_ms / logins.bare_ms,
         # Of the processor time of one grant: both are seconds of the same process in the same run.
         "identity_share": median(identity * m.rate / m.server_share for m in grants[32]),
+        "audit_share": median(audited * m.rate / m.server_share for m in grants[32]),
+        "audit_verify_per_s": verified.per_second,
+        "audit_verify_growth_mib": verified.growth_mib,
         # Seconds, not a ratio: what is promised to an operator is a time.
         "suspend_s": max(suspensions),
         "decision_p99_ms_500": decided.p99_ms,
     }
     void = saturated([*grants[32], *tokens[32], *grants[1], *tokens[1]])
+    if verified.findings:
+        void.append(f"the verification of a whole audit trail had {verified.findings} findings")
     judged = verdicts(ratios)
     _tell(grants, tokens, confirmed, logins, ratios, judged, void)
     report = {
@@ -60,6 +68,7 @@ def main() -> int:
         "openbao_tokens": {n: [asdict(m) for m in tokens[n]] for n in CALLERS},
         "logins": asdict(logins),
         "decisions": asdict(decided),
+        "audit_verification": asdict(verified),
         "ratios": ratios,
         "targets": {name: f"{sign} {bound}" for name, (sign, bound) in TARGETS.items()},
         "verdicts": judged,
@@ -72,7 +81,7 @@ def main() -> int:
 _Rounds = dict[int, list[Measurement]]
 
 
-def _grants(scratch: Path) -> tuple[_Rounds, _Rounds, Measurement, float, list[float]]:
+def _grants(scratch: Path) -> tuple[_Rounds, _Rounds, Measurement, tuple[float, float], list[float]]:
     """Grants and tokens in turn: A B A B, at each number of callers."""
     grants: _Rounds = {n: [] for n in CALLERS}
     tokens: _Rounds = {n: [] for n in CALLERS}
@@ -86,7 +95,7 @@ def _grants(scratch: Path) -> tuple[_Rounds, _Rounds, Measurement, float, list[f
         print("measuring suspensions ...", flush=True)
         # With all the leases of the rounds alive: an emergency does not come to an empty ledger.
         suspensions = [broker.suspend(32, warm_up=WARM_UP) for _ in range(ROUNDS)]
-    return grants, tokens, confirmed, broker.identity_seconds(), suspensions
+    return grants, tokens, confirmed, (broker.identity_seconds(), broker.audit_seconds()), suspensions
 
 
 def _tell(

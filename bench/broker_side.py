@@ -21,9 +21,13 @@ import yaml
 from bench.deploy import GROUPS, TRUST_DOMAIN, agent_id, write_deploy_set
 from bench.figures import Measurement
 from bench.generator import BUSY, Job, Measured
+from bench.people import People
 from broker.api.v1 import admin_service_pb2 as admin
-from broker.client.admin import AdminClient, believed_by_file, read_credential
+from broker.approval.intent_digest import RESUME_SUSPENSION
+from broker.cli.deploy_keys import write_pair
+from broker.client.admin import AdminClient, believed_by_file
 from broker.client.connect import connect_admin
+from broker.client.tokens import HeldToken
 from broker.clock import SystemClock
 from broker.dev.broker_svid import BrokerSvidFiles
 from broker.dev.brokerd import BrokerdProcess
@@ -63,26 +67,33 @@ class BrokerSide:
         self._jobs = count()
         self._api, self._ops, self._admin = free_port(), free_port(), free_port()
         self._stopwatch = directory / "identity.json"
+        self._people = People(OPERATORS)
         self._brokerd = BrokerdProcess(directory, directory / "brokerd.yaml", self._ops, _COMMAND)
 
     def __enter__(self) -> Self:
         self._svid.write()
         write_deploy_set(self._directory / "deploy")
         write_private(self._directory / "ledger.key", new_key())
+        write_pair(self._directory / "checkpoint.key", self._directory / "checkpoint.pem", None)
         private_directory(self._directory / "state")
-        for name in OPERATORS:
-            write_private(self._directory / f"{name}.credential", new_key())
         write_private(self._directory / "brokerd.yaml", yaml.safe_dump(self._config()))
+        self._people.__enter__()
         self._brokerd.start({"BENCH_IDENTITY": str(self._stopwatch)})
         return self
 
     def __exit__(self, *_: object) -> None:
         self._brokerd.stop()
+        self._people.__exit__()
 
     def identity_seconds(self) -> float:
         """Processor time of telling who asks, per RPC; known once brokerd has ended."""
         read = json.loads(self._stopwatch.read_text())
         return float(read["seconds"] / read["calls"])
+
+    def audit_seconds(self) -> float:
+        """Processor time of the audit trail, per grant; known once brokerd has ended."""
+        read = json.loads(self._stopwatch.read_text())
+        return float(read["audit_seconds"] / read["grants"])
 
     @property
     def pid(self) -> int:
@@ -99,7 +110,7 @@ class BrokerSide:
                 "admin": f"{LOOPBACK}:{self._admin}",
                 "operations": f"{LOOPBACK}:{self._ops}",
             },
-            "operators": {name: f"file:{self._directory / name}.credential" for name in OPERATORS},
+            "people": self._people.config(),
             "roles": {"operator": [GROUPS[0]]},
             "identity": {
                 "certificate": str(self._svid.chain),
@@ -109,7 +120,14 @@ class BrokerSide:
             "deploy": {"directory": str(self._directory / "deploy")},
             "state": {"directory": str(self._directory / "state")},
             "keys": {"ledger": [f"file:{self._directory / 'ledger.key'}"]},
-            "audit": {"export_file": str(self._directory / "audit.jsonl"), "max_backlog_records": 10_000_000},
+            "audit": {
+                "export_file": str(self._directory / "audit.jsonl"),
+                "max_backlog_records": 10_000_000,
+                "checkpoints": {
+                    "signing_keys": [f"file:{self._directory / 'checkpoint.key'}"],
+                    "witnesses": {"disk": {"file": str(self._directory / "witness")}},
+                },
+            },
             # Leases outlive the run, as OpenBao's tokens do: neither side ends anything while the other is measured.
             # A task of the measurement has more leases than an agent's usually has.
             "limits": {"confirm_within": "1h", "max_leases_per_task": 100_000},
@@ -156,13 +174,13 @@ class BrokerSide:
                 raise
             output = generator.stdout.read()
         for name in OPERATORS:
-            asyncio.run(self._as(name, partial(self._resume, suspension)))
+            asyncio.run(self._as(name, partial(self._resume, name, suspension)))
         return max(Measured(**json.loads(output)).refused_at) - began
 
     async def _as(self, name: str, act: Callable[[AdminClient], Awaitable[T]]) -> T:
-        credential = read_credential(self._directory / f"{name}.credential")
+        tokens = HeldToken(self._people.log_in(name))
         believed = believed_by_file(self._svid.bundle, TRUST_DOMAIN)
-        async with connect_admin(f"{LOOPBACK}:{self._admin}", credential, believed, SERVER_NAME) as client:
+        async with connect_admin(f"{LOOPBACK}:{self._admin}", tokens, believed, SERVER_NAME) as client:
             return await act(client)
 
     @staticmethod
@@ -170,11 +188,10 @@ class BrokerSide:
         asked = admin.SuspendRequest(request_id=client.new_id(), kind="KIND_EVERYTHING", reason="to be measured")
         return str((await client.call("Suspend", asked)).suspension.id)
 
-    @staticmethod
-    async def _resume(suspension: str, client: AdminClient) -> None:
-        await client.call(
-            "Resume", admin.ResumeRequest(request_id=client.new_id(), suspension_id=suspension, reason="measured")
-        )
+    async def _resume(self, name: str, suspension: str, client: AdminClient) -> None:
+        said = {"suspension_id": suspension, "reason": "measured"}
+        token = self._people.log_in(name, RESUME_SUSPENSION, said).reveal()
+        await client.call("Resume", admin.ResumeRequest(**said, request_id=client.new_id(), fresh_id_token=token))
 
     def _job(self, callers: int, *, warm_up: float, duration: float = 0.0, **also: bool) -> Job:
         return Job(

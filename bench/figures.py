@@ -16,6 +16,9 @@ TARGETS: Mapping[str, tuple[str, float]] = {
     "identity_share": ("<=", 0.05),
     "suspend_s": ("<=", 1.0),
     "decision_p99_ms_500": ("<=", 1.0),
+    "audit_share": ("<=", 0.15),
+    "audit_verify_per_s": (">=", 100_000.0),
+    "audit_verify_growth_mib": ("<=", 16.0),
 }
 
 

@@ -13,18 +13,16 @@ import base64
 import binascii
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from broker.errors import InvalidInput, Reason, Tampered
 from broker.references import resolve
-from broker.secret import Secret
 
 # HMAC-SHA256 and a 32-byte keyed BLAKE2b gain nothing from more, and lose strength with less (RFC 2104 section 3).
 LEAST_BYTES = 32
 # A random 32-byte key has about 30 different byte values; this only catches keys that nobody drew at random.
 _LEAST_VALUES = 12
 _KEY_HINT = "Make one with: openssl rand -base64 32"
-_CREDENTIAL_HINT = "Make one with: broker operator new-credential FILE"
 
 
 class FileKeyRing:
@@ -61,16 +59,6 @@ def new_key() -> str:
     return base64.b64encode(secrets.token_bytes(LEAST_BYTES)).decode()
 
 
-def random_text(reference: str, resolve: Callable[[str], Secret]) -> Secret:
-    """What ``reference`` names, as the text it is: a bearer credential made by :func:`new_key`.
-
-    Raises InvalidInput (CONFIG_INVALID) for whatever nobody drew at random, as for a key.
-    """
-    text = resolve(reference)
-    _check(reference, text.reveal(), _CREDENTIAL_HINT)
-    return text
-
-
 def key_id(key: bytes) -> str:
     """The name of a key: tells keys apart, and nothing about them."""
     return hashlib.sha256(b"jit-broker key id\0" + key).hexdigest()[:16]
@@ -89,22 +77,18 @@ def _load(references: Sequence[str]) -> tuple[tuple[str, bytes], Mapping[str, by
 
 
 def _decode(reference: str) -> bytes:
-    return _check(f"the key {reference}", resolve(reference).reveal(), _KEY_HINT)
-
-
-def _check(what: str, text: str, hint: str) -> bytes:
     try:
-        key = base64.b64decode(text, validate=True)
+        key = base64.b64decode(resolve(reference).reveal(), validate=True)
     except (binascii.Error, ValueError):
-        raise _unfit(what, "is not base64 text", hint) from None
+        raise _unfit(reference, "is not base64 text") from None
     if len(key) < LEAST_BYTES:
-        raise _unfit(what, f"has {len(key)} bytes, {LEAST_BYTES} are needed", hint)
+        raise _unfit(reference, f"has {len(key)} bytes, {LEAST_BYTES} are needed")
     if len(set(key)) < _LEAST_VALUES:
-        raise _unfit(what, "is not random", hint)
+        raise _unfit(reference, "is not random")
     return key
 
 
-def _unfit(what: str, why: str, hint: str) -> InvalidInput:
+def _unfit(reference: str, why: str) -> InvalidInput:
     return InvalidInput(
-        Reason.CONFIG_INVALID, f"{what} {why}.", hint=hint, metadata={"reference": what.removeprefix("the key ")}
+        Reason.CONFIG_INVALID, f"the key {reference} {why}.", hint=_KEY_HINT, metadata={"reference": reference}
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from broker.policy.shadow import ShadowVerdict
-from broker.ports import LedgerFigures
+from broker.ports import LedgerFigures, WitnessLag
 from broker.revocation.revoker import Tally
 from broker.suspension.suspension import Kind
 
@@ -103,6 +104,10 @@ class Snapshot:
         roots: Mapping[str, int],
         tls_problems: int,
         webhooks: Mapping[str, WebhookTally],
+        issuers: Mapping[str, KeysTally],
+        recovery: bool = False,
+        witnesses: Mapping[str, WitnessTally] | None = None,
+        unread: Sequence[str] = (),
     ) -> None:
         self.figures = figures
         self.tallies = tallies
@@ -115,6 +120,18 @@ class Snapshot:
         self.roots = roots
         self.tls_problems = tls_problems
         self.webhooks = webhooks
+        self.recovery = recovery
+        self.witnesses = witnesses or {}
+        self.unread = frozenset(unread)
+        self.issuers = issuers
+
+
+class KeysTally(NamedTuple):
+    """Of one OpenID provider: how old the keys in force are, in seconds (None: there are none), and tries."""
+
+    age: float | None
+    fetched: int
+    failed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +142,22 @@ class WebhookTally:
     failed: int
     behind: int
     waiting: timedelta
+
+
+class WitnessTally(Protocol):
+    """One witness: how its deliveries went, and what it has not been sent."""
+
+    @property
+    def delivered(self) -> int:
+        """Checkpoints it has taken."""
+
+    @property
+    def failed(self) -> int:
+        """Tries that failed."""
+
+    @property
+    def lag(self) -> WitnessLag:
+        """What no checkpoint there covers."""
 
 
 class _State(Collector):
@@ -140,6 +173,8 @@ class _State(Collector):
         yield from _ledger(self.snapshot.figures)
         yield from _connectors(self.snapshot.tallies)
         yield from _webhooks(self.snapshot.webhooks)
+        yield from _witnesses(self.snapshot)
+        yield from _issuers(self.snapshot.issuers)
         yield from _house(self.snapshot)
 
 
@@ -215,6 +250,38 @@ def _webhooks(tallies: Mapping[str, WebhookTally]) -> Iterator[Metric]:
     yield done
     yield behind
     yield waiting
+
+
+def _witnesses(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _gauge("broker_recovery", "1 while the ledger is behind a witness: nothing is granted.", snapshot.recovery)
+    label = ["witness"]
+    done = CounterMetricFamily("broker_checkpoints", "Tries to send a checkpoint.", labels=[*label, "result"])
+    behind = GaugeMetricFamily("broker_witness_lag_records", "Audit records no checkpoint there covers.", labels=label)
+    age = GaugeMetricFamily("broker_witness_lag_seconds", "Age of the oldest of them.", labels=label)
+    unread = GaugeMetricFamily("broker_witness_unread", "1 until the ledger was held against it.", labels=label)
+    for name, tally in sorted(snapshot.witnesses.items()):
+        done.add_metric([name, "delivered"], tally.delivered)
+        done.add_metric([name, "failed"], tally.failed)
+        behind.add_metric([name], tally.lag.records)
+        age.add_metric([name], tally.lag.age.total_seconds())
+        unread.add_metric([name], float(name in snapshot.unread))
+    yield from (done, behind, age, unread)
+
+
+def _issuers(tallies: Mapping[str, KeysTally]) -> Iterator[Metric]:
+    tries = CounterMetricFamily("broker_oidc_keys", "Tries to fetch keys, by result.", labels=["issuer", "result"])
+    age = GaugeMetricFamily(
+        "broker_oidc_keys_age_seconds",
+        "Since the keys in force were fetched; absent: there are none.",
+        labels=["issuer"],
+    )
+    for issuer, tally in sorted(tallies.items()):
+        tries.add_metric([issuer, "fetched"], tally.fetched)
+        tries.add_metric([issuer, "failed"], tally.failed)
+        if tally.age is not None:
+            age.add_metric([issuer], tally.age)
+    yield tries
+    yield age
 
 
 def _house(snapshot: Snapshot) -> Iterator[Metric]:

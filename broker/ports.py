@@ -23,8 +23,12 @@ from broker.audit.report import TaskReport
 from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
+from broker.identity.automation import Automation
 from broker.identity.denied import DenyList
+from broker.identity.fresh_proof import FreshProof
+from broker.identity.oidc_keys import KeySet
 from broker.identity.party import Party
+from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import Contract, Credential
 from broker.lease.machine import Event, State
 from broker.plan.machine import PlanEvent
@@ -38,7 +42,7 @@ from broker.scope.containment import Reach
 from broker.scope.model import Scope, ScopeTemplate
 from broker.scope.narrowing import Narrowings
 from broker.scope.request import AccessRequest
-from broker.suspension.suspension import Kind, Subject, Suspension
+from broker.suspension.suspension import Kind, Lift, Subject, Suspension
 
 # --------------------------------------------------------------------------- clock and chance
 
@@ -228,6 +232,7 @@ class DeploySet:
     policies: PolicySet
     connectors: Mapping[str, ConnectorSpec]
     denied: DenyList = field(default_factory=DenyList)
+    automation: Mapping[SpiffeId, Automation] = field(default_factory=dict)  # operators' own workloads
     approvals: Mapping[str, ApprovalRule] = field(default_factory=dict)  # by name, as gates name them
     signed: Signed | None = None  # where signatures are needed
     shadow: ShadowPolicies | None = None  # what is tried out beside the policies, and decides nothing
@@ -266,6 +271,7 @@ class EndCause(StrEnum):
     NEVER_ISSUED = "NEVER_ISSUED"  # proof that nothing was made
     PARENT_ENDED = "PARENT_ENDED"  # the credential of the lease that it is a part of was ended
     DELEGATION_REVOKED = "DELEGATION_REVOKED"  # who had handed it on took it back
+    RECOVERY = "RECOVERY"  # the ledger was found behind a witness: nothing that it says is open can be relied on
 
 
 class TaskState(StrEnum):
@@ -513,6 +519,20 @@ class NewSuspension:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofRecord:
+    """A fresh login, kept as the record of the act it was for: in the same transaction, and once."""
+
+    proof: FreshProof
+    action: str  # of broker/approval/intent_digest.py
+    about: str  # the id of what it was for
+
+    @property
+    def digest(self) -> str:
+        """Names the login: SHA-256 (hex) of what the provider signed."""
+        return self.proof.id_token.digest
+
+
+@dataclass(frozen=True, slots=True)
 class Lifting:
     """One person's word that a suspension shall end. Same (by, request_id): said once."""
 
@@ -523,6 +543,7 @@ class Lifting:
     name: str
     reason: str
     now: datetime
+    proof: ProofRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -615,8 +636,9 @@ class Vote:
     rule: str  # the approval it counts for; empty for a no
     how: str  # how the person had proven who it is
     note: str  # the person's own words
-    groups: tuple[str, ...]  # as listed when it was given
+    groups: tuple[str, ...]  # as listed, and confirmed by the provider where it is asked, when it was given
     at: datetime
+    proof: ProofRecord | None = None  # with a yes that is being given; kept beside it, not read back with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -827,7 +849,8 @@ class LeaseStore(Protocol):
         raise, which refuses the vote. Of votes, withdrawals and redemptions at once, each is decided on what those
         before it left. Refused: NotFound (ACCESS_REQUEST_NOT_FOUND), Conflict (APPROVAL_DIGEST_MISMATCH where
         ``digest`` is not the request's, VOTE_ALREADY_CAST for a second yes), WrongState (the reason of its state;
-        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC.
+        ACCESS_REQUEST_LAPSED from its deadline on, swept or not), Tampered for a request or vote that fails its MAC,
+        Denied (FRESH_LOGIN_USED) for a proof that is there already.
         """
         ...
 
@@ -886,6 +909,13 @@ class LeaseStore(Protocol):
         """End the living leases for whose (holder, svid_serial) ``denied`` is true; how many attempts."""
         ...
 
+    async def fresh_logins(self, tenant: str, about: str) -> Sequence[tuple[str, str, str]]:
+        """The fresh logins that are the record of acts about ``about``: (issuer, subject, signed token), oldest first.
+
+        Raises Tampered for one that fails its MAC.
+        """
+        ...
+
     # -- suspending
     async def suspend(self, new: NewSuspension, members: Members) -> tuple[Suspension, Ended]:
         """Stop what ``new`` says, now. What is being issued under it ends in the same transaction, so that:
@@ -900,7 +930,8 @@ class LeaseStore(Protocol):
 
         Where everything is suspended, or the row fails its MAC, two different people must say so: the first is
         recorded and the suspension stays in force; the same person again is Denied (SECOND_PERSON_REQUIRED).
-        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED).
+        Raises NotFound (SUSPENSION_NOT_FOUND), WrongState (SUSPENSION_ENDED), Denied (FRESH_LOGIN_USED) for a proof
+        that is there already.
         """
         ...
 
@@ -1133,8 +1164,148 @@ class PipelineStore(Protocol):
         ...
 
 
-class Ledger(LeaseStore, PipelineStore, Protocol):
-    """Both in one: what the whole of issuing works on."""
+@dataclass(frozen=True, slots=True)
+class TrailEnd:
+    """Where the audit trail stands: what a checkpoint is made of."""
+
+    count: int  # records; the sequence number of the last
+    head: bytes  # hash of the last record
+    log: bytes  # hash of the first record
+    checkpoint_seq: int  # of the record that carries the last checkpoint; 0: there is none
+    checkpoint_count: int  # how many records that one is about
+    checkpoint_ms: int  # the time in it, or in what a witness had seen before a recovery
+    checkpoint_digest: bytes  # of its text
+
+
+@dataclass(frozen=True, slots=True)
+class NewCheckpoint:
+    """A signed checkpoint, to be written into the trail."""
+
+    note: str
+    count: int
+    at_ms: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingCheckpoint:
+    """A checkpoint on its way to a witness; ``seq`` is the record that carries it."""
+
+    seq: int
+    count: int
+    at_ms: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessLag:
+    """What a witness has not been sent: how many records, and how old the first of them is."""
+
+    records: int
+    age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a witness has seen and the ledger does not have."""
+
+    witness: str
+    why: str
+    note: str
+    count: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """The ledger was found behind a witness. ``trusted`` False: its row fails its MAC; it counts as open."""
+
+    tenant: str
+    id: str
+    entered_at: datetime
+    evidence: Evidence
+    ledger_count: int  # how many records the ledger had then
+    first: Lift | None  # the first of the two people who release it
+    released: Lift | None
+    trusted: bool = True
+
+    @property
+    def open(self) -> bool:
+        """Whether grants are stopped by it."""
+        return self.released is None or not self.trusted
+
+
+class TrailStore(Protocol):
+    """Checkpoints, their outbox, and recovery: in one database with, and by the same rules as, :class:`LeaseStore`."""
+
+    async def trail_end(self, tenant: str) -> TrailEnd | None:
+        """None while the trail is empty."""
+        ...
+
+    async def add_checkpoint(self, tenant: str, new: NewCheckpoint, now: datetime) -> bool:
+        """Write it as a record of the trail, and into the outbox.
+
+        False, and nothing changes, if so much has been written since it was signed that it would be out of reach.
+        """
+        ...
+
+    async def checkpoints_since(self, after: int, limit: int) -> Sequence[OutgoingCheckpoint]:
+        """Those carried by records above ``after``, in order."""
+        ...
+
+    async def witness_position(self, tenant: str, witness: str) -> int:
+        """The record that carries the last checkpoint that ``witness`` has been sent; 0 for one that is new."""
+        ...
+
+    async def witnessed(self, tenant: str, witness: str, upto: int) -> None:
+        """``witness`` durably has the checkpoints up to that of record ``upto``. Never goes back."""
+        ...
+
+    async def witness_lag(self, upto: int, now: datetime) -> WitnessLag:
+        """What the checkpoint that record ``upto`` carries does not cover; nothing, if that is its own record alone."""
+        ...
+
+    async def recovery(self, tenant: str) -> Recovery | None:
+        """The one that is open, or else the last one; None if there never was one."""
+        ...
+
+    async def enter_recovery(self, tenant: str, recovery_id: str, evidence: Evidence, now: datetime) -> Recovery:
+        """Stop granting until two people release it. The one that is open stays as it is."""
+        ...
+
+    async def burn_open(self, tenant: str, now: datetime) -> int:
+        """End every open task, and with it each request, plan, delegation and lease of it; how many tasks."""
+        ...
+
+    async def release_recovery(self, lifting: Lifting) -> Recovery:
+        """One person's word that grants may begin again; the second one's releases it.
+
+        Raises WrongState (NOT_IN_RECOVERY) and Denied (SECOND_PERSON_REQUIRED).
+        """
+        ...
+
+
+class Ledger(LeaseStore, PipelineStore, TrailStore, Protocol):
+    """All in one: what the whole of issuing works on."""
+
+
+class Witness(Protocol):
+    """Somewhere else, where checkpoints are kept and cannot be taken back."""
+
+    async def add(self, checkpoint: OutgoingCheckpoint) -> None:
+        """Durably keep it; one that it has already is fine. Raises OSError, with a reason fit for a log."""
+        ...
+
+    async def newest(self, after_ms: int) -> str | None:
+        """The newest note it has, if that is of later than ``after_ms``; None also where it cannot be asked.
+
+        Raises OSError where the answer is not known.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
 
 
 class AuditSink(Protocol):
@@ -1154,4 +1325,16 @@ class KeyRing(Protocol):
 
     def find(self, key_id: str) -> bytes:
         """The key of this id, also an overlapping older one. Raises Tampered for an unknown id."""
+        ...
+
+
+class IssuerKeys(Protocol):
+    """The keys with which the configured OpenID providers sign. Answers at once, from memory."""
+
+    def current(self, issuer: str, key_id: str = "") -> KeySet:
+        """The keys of ``issuer`` in force.
+
+        Raises :class:`NotReady` (ISSUER_KEYS_UNAVAILABLE) where there are none, where they could not be renewed for
+        too long, and, once in a while, where ``key_id`` is not among them and may be new: asking again tells.
+        """
         ...

@@ -26,7 +26,7 @@ class ApprovalRpcs:
         after, limit = request.page_token, request.page_size or DEFAULT_PAGE
         found, token = await self._desk.list(caller, open_only=request.open_only, after=after, limit=limit)
         return requests_pb.ListAccessRequestsResponse(
-            access_requests=[convert_requests.access_request(each, caller.deploy) for each in found],
+            access_requests=[convert_requests.access_request(each, caller.deploy, caller.now) for each in found],
             next_page_token=token,
         )
 
@@ -35,20 +35,25 @@ class ApprovalRpcs:
     ) -> review_pb.AccessReview:
         """One request, ready to be decided on."""
         found = await self._desk.review(caller, request.access_request_id)
-        return convert_requests.review(found, caller.deploy)
+        return convert_requests.review(found, caller.deploy, caller.now)
 
     async def ApproveAccessRequest(
         self, request: review_pb.ApproveAccessRequestRequest, caller: OperatorCaller, context: Any
     ) -> requests_pb.AccessRequest:
         """One yes."""
         after = await self._desk.approve(
-            caller, request.access_request_id, request.digest, approval=request.approval, note=request.note
+            caller,
+            request.access_request_id,
+            request.digest,
+            fresh_id_token=request.fresh_id_token,
+            approval=request.approval,
+            note=request.note,
         )
-        return convert_requests.access_request(after, caller.deploy)
+        return convert_requests.access_request(after, caller.deploy, caller.now)
 
     async def DenyAccessRequest(
         self, request: review_pb.DenyAccessRequestRequest, caller: OperatorCaller, context: Any
     ) -> requests_pb.AccessRequest:
         """One no."""
         after = await self._desk.deny(caller, request.access_request_id, request.digest, note=request.note)
-        return convert_requests.access_request(after, caller.deploy)
+        return convert_requests.access_request(after, caller.deploy, caller.now)

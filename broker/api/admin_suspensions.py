@@ -36,7 +36,9 @@ class SuspensionRpcs:
 
     async def Resume(self, request: pb.ResumeRequest, caller: OperatorCaller, context: Any) -> pb.ResumeResponse:
         """Lift a suspension, or be the first to."""
-        lifted = await self._desk.resume(caller, request.suspension_id, request.request_id, request.reason)
+        lifted = await self._desk.resume(
+            caller, request.suspension_id, request.request_id, request.reason, fresh_id_token=request.fresh_id_token
+        )
         return pb.ResumeResponse(suspension=told(lifted, caller.now))
 
     async def ListSuspensions(

@@ -127,7 +127,7 @@ class AgentService(PipelineRpcs):
     ) -> requests_pb.AccessRequest:
         """One access request."""
         found = await self._requests.get(caller, request.access_request_id)
-        return convert_requests.access_request(found, caller.deploy)
+        return convert_requests.access_request(found, caller.deploy, caller.now)
 
     async def ListAccessRequests(
         self, request: requests_pb.ListAccessRequestsRequest, caller: Caller, context: Any
@@ -136,7 +136,7 @@ class AgentService(PipelineRpcs):
         after, limit = request.page_token, request.page_size or DEFAULT_PAGE
         found, token = await self._requests.list(caller, open_only=request.open_only, after=after, limit=limit)
         return requests_pb.ListAccessRequestsResponse(
-            access_requests=[convert_requests.access_request(each, caller.deploy) for each in found],
+            access_requests=[convert_requests.access_request(each, caller.deploy, caller.now) for each in found],
             next_page_token=token,
         )
 
@@ -148,14 +148,14 @@ class AgentService(PipelineRpcs):
             if isinstance(event, int):
                 yield requests_pb.AccessRequestEvent(sequence=event, previous_sequence=event)
             else:
-                yield convert_requests.access_request_event(event, caller.deploy)
+                yield convert_requests.access_request_event(event, caller.deploy, caller.now)
 
     async def WithdrawAccessRequest(
         self, request: requests_pb.WithdrawAccessRequestRequest, caller: Caller, context: Any
     ) -> requests_pb.AccessRequest:
         """Take an access request back."""
         found = await self._requests.withdraw(caller, request.access_request_id)
-        return convert_requests.access_request(found, caller.deploy)
+        return convert_requests.access_request(found, caller.deploy, caller.now)
 
     async def ConfirmDelivery(
         self, request: pb.ConfirmDeliveryRequest, caller: Caller, context: Any
@@ -208,7 +208,7 @@ def _answer(grant: Grant, caller: Caller) -> pb.RequestCredentialResponse:
     answer = pb.RequestCredentialResponse(
         decision=convert.decision(grant.decision),
         lease=None if grant.lease is None else convert.lease(grant.lease),
-        access_request=None if asked is None else convert_requests.access_request(asked, caller.deploy),
+        access_request=None if asked is None else convert_requests.access_request(asked, caller.deploy, caller.now),
     )
     if grant.lease is None or grant.credential is None:
         return answer

@@ -80,6 +80,8 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/GetAccessRequest": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ApproveAccessRequest": (Allowed.OPERATOR, Relation.ASKED_AND_APART),
         f"/{_PEOPLE}/DenyAccessRequest": (Allowed.OPERATOR, Relation.ASKED),
+        f"/{_PEOPLE}/GetRecovery": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ReleaseRecovery": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/GetTaskTexts": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/EraseTaskTexts": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
@@ -101,9 +103,17 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/GetAccessRequest": EVERY_ROLE,
         f"/{_PEOPLE}/ApproveAccessRequest": frozenset({Role.APPROVER}),
         f"/{_PEOPLE}/DenyAccessRequest": frozenset({Role.APPROVER}),
+        f"/{_PEOPLE}/GetRecovery": EVERY_ROLE,
+        f"/{_PEOPLE}/ReleaseRecovery": frozenset({Role.OPERATOR, Role.SECURITY}),
         f"/{_PEOPLE}/GetTaskTexts": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/EraseTaskTexts": frozenset({Role.SECURITY}),
     }
+)
+
+# What operators' automation may call, if it has the role: looking, and what only takes away. Not who decides.
+AUTOMATION: Final = frozenset(
+    f"/{_PEOPLE}/{name}"
+    for name in ("GetOperator", "Suspend", "GetRecovery", "ListSuspensions", "ListAccessRequests", "GetAccessRequest")
 )
 
 # What changes something. Through a proxy each needs a request_id of its own.
@@ -147,6 +157,16 @@ def check_roles(method: str, roles: frozenset[Role]) -> None:
             f"{method.rpartition('/')[2]} takes one of the roles {', '.join(names)}; you have {_told(roles)}.",
             hint="Ask somebody who has one. brokerd's configuration (roles) gives roles to groups of people.yaml.",
             metadata={"needed": ",".join(names), "roles": ",".join(sorted(roles))},
+        )
+
+
+def check_automation(method: str) -> None:
+    """Raises :class:`Denied` (PERSON_REQUIRED) for what automation never does."""
+    if method not in AUTOMATION:
+        raise Denied(
+            Reason.PERSON_REQUIRED,
+            f"{method.rpartition('/')[2]} takes a person.",
+            hint="Automation looks and stops. Have a person log in (`broker login`) and do it.",
         )
 
 

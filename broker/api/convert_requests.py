@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from broker.api import convert
 from broker.api.v1 import access_request_pb2, access_review_pb2
 from broker.issuance.requests import statuses
@@ -9,7 +11,7 @@ from broker.issuance.review import Review
 from broker.ports import DeploySet, FiledRequest, RequestEventRecord
 
 
-def access_request(value: FiledRequest, deploy: DeploySet) -> access_request_pb2.AccessRequest:
+def access_request(value: FiledRequest, deploy: DeploySet, now: datetime) -> access_request_pb2.AccessRequest:
     """A request as a message, with what it lacks by the rules and people in force."""
     scope = value.scope
     return access_request_pb2.AccessRequest(
@@ -31,7 +33,7 @@ def access_request(value: FiledRequest, deploy: DeploySet) -> access_request_pb2
         state=f"STATE_{value.state}",
         approvals=[
             access_request_pb2.ApprovalStatus(name=each.name, description=each.description, missing=each.missing)
-            for each in statuses(value, deploy)
+            for each in statuses(value, deploy, now)
         ],
         policies=value.policies,
         policy_digest=value.policy_digest,
@@ -47,21 +49,23 @@ def access_request(value: FiledRequest, deploy: DeploySet) -> access_request_pb2
     )
 
 
-def access_request_event(value: RequestEventRecord, deploy: DeploySet) -> access_request_pb2.AccessRequestEvent:
+def access_request_event(
+    value: RequestEventRecord, deploy: DeploySet, now: datetime
+) -> access_request_pb2.AccessRequestEvent:
     """One entry of a holder's stream as a message."""
     return access_request_pb2.AccessRequestEvent(
         sequence=value.sequence,
         previous_sequence=value.previous,
         event_time=convert.timestamp(value.at),
         type=value.type,
-        access_request=access_request(value.request, deploy),
+        access_request=access_request(value.request, deploy, now),
     )
 
 
-def review(value: Review, deploy: DeploySet) -> access_review_pb2.AccessReview:
+def review(value: Review, deploy: DeploySet, now: datetime) -> access_review_pb2.AccessReview:
     """What an approver sees as a message."""
     return access_review_pb2.AccessReview(
-        access_request=access_request(value.filed, deploy),
+        access_request=access_request(value.filed, deploy, now),
         effect=value.effect,
         contract=None if value.contract is None else convert.contract(value.contract),
         principal=value.agent,

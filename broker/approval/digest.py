@@ -14,6 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 
+from broker.errors import Conflict, Reason
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.model import Scope
 from broker.scope.request import AccessRequest, text_digest
@@ -86,6 +87,17 @@ class Terms:
             "plan_id": self.request.plan_id,
         }
         return hashlib.sha256(canonical_json(asked)).hexdigest()
+
+
+def check_digest(given: str, actual: str, access_request_id: str) -> None:
+    """Raises :class:`Conflict` (APPROVAL_DIGEST_MISMATCH) where what a person saw is not what is asked."""
+    if given != actual:
+        raise Conflict(
+            Reason.APPROVAL_DIGEST_MISMATCH,
+            f"access request {access_request_id} has another digest than the one given.",
+            hint="Look at it again, and decide on what is shown now.",
+            metadata={"accessRequestId": access_request_id},
+        )
 
 
 def _effect(scope: Scope) -> dict[str, JsonValue]:

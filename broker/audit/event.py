@@ -59,6 +59,10 @@ class EventType(StrEnum):
     TEXTS_ERASED = "texts.erased"  # the prompts, tool calls and plans of a task; their digests stay
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"
+    AUDIT_CHECKPOINT = "audit.checkpoint"  # signed: what the broker vouches for so far
+    RECOVERY_ENTERED = "recovery.entered"  # a witness has seen more than the ledger has
+    RECOVERY_BEGUN = "recovery.release_begun"  # by the first of two people
+    RECOVERY_RELEASED = "recovery.released"
     DAEMON_STARTED = "daemon.started"
     DAEMON_STOPPED = "daemon.stopped"
 

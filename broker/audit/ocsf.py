@@ -40,6 +40,10 @@ _ACTIVITIES: Final[Mapping[str, int]] = MappingProxyType(
         EventType.PLAN_REGISTERED: _CREATE,
         EventType.DELEGATION_GIVEN: _CREATE,
         EventType.SUSPENDED: _CREATE,
+        EventType.AUDIT_CHECKPOINT: _CREATE,
+        EventType.RECOVERY_ENTERED: _CREATE,
+        EventType.RECOVERY_BEGUN: _UPDATE,
+        EventType.RECOVERY_RELEASED: _DELETE,
         EventType.TEXTS_READ: _READ,
         EventType.TEXTS_ERASED: _DELETE,
         EventType.DELIVERY_CONFIRMED: _UPDATE,
@@ -71,6 +75,7 @@ _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
         EventType.ESCALATION_DETECTED: _HIGH,
         EventType.LEASE_STUCK: _CRITICAL,
         EventType.SUSPENSION_TAMPERED: _CRITICAL,
+        EventType.RECOVERY_ENTERED: _CRITICAL,
     }
 )
 _FAILED = frozenset(

@@ -155,6 +155,11 @@ def _suspended(record: Record, told: _Told) -> str:
     return f"{short(record.actor)} suspended {what}{until}: {_quoted(told['reason'])}; {ended} ended"
 
 
+def _checkpoint(note: str) -> str:
+    origin, count = note.split("\n")[:2]
+    return f"the broker signed for the {int(count)} records of {origin} so far"
+
+
 def _escalation(record: Record, told: _Told) -> str:
     return (
         f"rule {told['rule']} fired for {short(told['agent'])}: {told['count']} {told['counts']} between"
@@ -233,6 +238,17 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.DEPLOY_ACTIVATED: lambda record, told: f"the deploy set {told['digest'][:12]} is in force",
         EventType.DEPLOY_REFUSED: lambda record, told: (
             f"a deploy set was refused, the last good one stays: {'; '.join(told['problems'][:3])}"
+        ),
+        EventType.AUDIT_CHECKPOINT: lambda record, told: _checkpoint(told["note"]),
+        EventType.RECOVERY_ENTERED: lambda record, told: (
+            f"the broker found its ledger behind witness {told['witness']}, which has seen {told['witnessed']} records"
+            f" where the ledger has {told['ledger']}: nothing is granted until two people release it"
+        ),
+        EventType.RECOVERY_BEGUN: lambda record, told: (
+            f"{short(record.actor)} was the first to release the recovery{_said(told)}"
+        ),
+        EventType.RECOVERY_RELEASED: lambda record, told: (
+            f"{short(record.actor)} released the recovery, after {short(told['first'])}{_said(told)}: grants go on"
         ),
         EventType.DAEMON_STARTED: lambda record, told: (
             f"the broker started; {_count(told['recovered'], 'credential')} found due or unknown"

@@ -34,6 +34,12 @@ class Problem(StrEnum):
     KEY = "KEY"  # its MAC was made with a key that is not at hand
     TRUNCATED = "TRUNCATED"  # the head knows of later records that are not there
     HEAD = "HEAD"  # the head itself is missing, or is not ours, or is not the last record's
+    # Found by signatures and witnesses (offline.py).
+    SIGNATURE = "SIGNATURE"  # it carries a checkpoint that no known key has signed
+    CHECKPOINT = "CHECKPOINT"  # its checkpoint is signed, and does not fit the records
+    UNSIGNED = "UNSIGNED"  # no checkpoint covers it
+    FORKED = "FORKED"  # a witness has seen another record in its place
+    WITNESS = "WITNESS"  # what the witness shows is not, or not all, what it was sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -12,18 +12,21 @@ from typing import Any, TypeVar
 import click
 
 from broker.cli.connection import settings
+from broker.cli.person import How, Person, cached_login, log_in_for, person_options
 from broker.client.admin import (
     ADMIN_ADDRESS,
     ADMIN_BUNDLE,
-    CREDENTIAL,
+    ADMIN_TOKEN_FILE,
     AdminClient,
     Believed,
     believed_by_file,
     believed_by_workload_api,
-    read_credential,
 )
-from broker.client.connect import connect_admin
+from broker.client.connect import connect_admin, svid_source
+from broker.client.svid import Material
+from broker.client.tokens import HeldToken, TokenFile, TokenSource, no_admin_token
 from broker.errors import InvalidInput, Reason
+from broker.identity.id_token import MAX_TOKEN_BYTES
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,14 +42,6 @@ _OPTIONS = (
         help="The people's door.",
     ),
     click.option(
-        "--credential",
-        type=_FILE,
-        envvar=CREDENTIAL,
-        show_envvar=True,
-        metavar="FILE",
-        help="Your credential, in a file that only you can read.",
-    ),
-    click.option(
         "--admin-bundle",
         type=_FILE,
         envvar=ADMIN_BUNDLE,
@@ -54,47 +49,102 @@ _OPTIONS = (
         metavar="FILE",
         help="The bundle of the broker's trust domain in PEM; else the Workload API's.",
     ),
+    click.option(
+        "--admin-token-file",
+        type=_FILE,
+        envvar=ADMIN_TOKEN_FILE,
+        show_envvar=True,
+        metavar="FILE",
+        help="A token that somebody keeps fresh, instead of a login on this machine.",
+    ),
+    click.option(
+        "--svid",
+        is_flag=True,
+        envvar="BROKER_ADMIN_SVID",
+        show_envvar=True,
+        help="Operators' automation: be this workload, by its SVID, at brokerd's listen.automation.",
+    ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class AdminSettings:
-    """The values of those options."""
+    """The values of those options, and of those that say who one is."""
 
     address: str
-    credential: Path | None
     bundle: Path | None
+    token_file: Path | None
+    svid: bool
+    person: Person
 
 
 def admin_options(command: F) -> F:
-    """Adds the options; ``command`` gets one argument ``admin`` for all of them."""
+    """Adds the options, and those of a person; ``command`` gets one argument ``admin`` for all of them."""
 
     @wraps(command)
-    def collected(**given: Any) -> Any:
-        names = ("admin_address", "credential", "admin_bundle")
-        return command(admin=AdminSettings(*(given.pop(name) for name in names)), **given)
+    def collected(person: Person, svid: bool, **given: Any) -> Any:
+        address, bundle, token_file = (given.pop(f"admin_{name}") for name in ("address", "bundle", "token_file"))
+        return command(admin=AdminSettings(address, bundle, token_file, svid, person), **given)
 
     for option in reversed(_OPTIONS):
         collected = option(collected)
-    return collected  # type: ignore[return-value]
+    return person_options(collected)  # type: ignore[return-value]
 
 
-def run_admin(admin: AdminSettings, work: Callable[[AdminClient], Awaitable[R]]) -> R:
-    """The result of ``work`` with a client of the people's door, which is closed again."""
-    if admin.credential is None:
-        raise InvalidInput(
-            Reason.CONFIG_INVALID,
-            "There is no operator's credential.",
-            hint=f"Set {CREDENTIAL} (or --credential) to the file that `broker operator new-credential` wrote.",
-        )
-    credential = read_credential(admin.credential)
+def run_admin(
+    admin: AdminSettings, work: Callable[[AdminClient], Awaitable[R]], tokens: TokenSource | None = None
+) -> R:
+    """The result of ``work`` with a client of the people's door, which is closed again.
+
+    ``tokens``: of who calls; None: the cached login, or what automation has. Those read, and stop things.
+    """
+    caller = _caller(admin) if tokens is None else tokens
     believed = _believed(admin)
 
     async def working() -> R:
-        async with connect_admin(admin.address, credential, believed, settings().server_name) as client:
+        async with connect_admin(admin.address, caller, believed, settings().server_name) as client:
             return await work(client)
 
     return asyncio.run(working())
+
+
+def run_fresh(
+    admin: AdminSettings,
+    how: How,
+    action: str,
+    fields: Mapping[str, str],
+    work: Callable[[AdminClient, str], Awaitable[R]],
+) -> R:
+    """The result of ``work``, which is given a client, and the ID token of a login for exactly this.
+
+    The person is shown ``action`` and ``fields``, and logs in; the call is made with that login alone.
+    """
+    fresh = log_in_for(admin.person, how, action, fields)
+    return run_admin(admin, lambda client: work(client, fresh.raw.reveal()), HeldToken(fresh.raw))
+
+
+def _caller(admin: AdminSettings) -> TokenSource | Material:
+    if admin.svid:
+        return _own_svid()
+    if admin.token_file is not None:
+        return TokenFile(admin.token_file, no_admin_token, MAX_TOKEN_BYTES)
+    return cached_login(admin.person)
+
+
+def _own_svid() -> Material:
+    """As it is now: no command lives as long as an SVID."""
+    chosen = settings()
+    source = svid_source(
+        chosen.workload_api,
+        trust_domain=chosen.trust_domain,
+        certificate=chosen.certificate,
+        key=chosen.key,
+        bundle=chosen.bundle,
+    )
+    try:
+        return source.current()
+    finally:
+        source.close()
 
 
 def _believed(admin: AdminSettings) -> Believed:

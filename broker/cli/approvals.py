@@ -14,8 +14,10 @@ import click
 from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import access_review_pb2 as review_pb
 from broker.approval.inert import inert
-from broker.cli.admin import AdminSettings, admin_options, run_admin
+from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST
+from broker.cli.admin import AdminSettings, admin_options, run_admin, run_fresh
 from broker.cli.output import clock, format_option, print_json, table
+from broker.cli.person import How, login_options
 from broker.cli.requests import request_state
 from broker.client import AccessRequest, RevocationContract, read
 from broker.client.admin import AdminClient
@@ -64,14 +66,25 @@ def show(admin: AdminSettings, access_request_id: str, form: str) -> None:
 @click.option("--digest", default="", metavar="HEX", help=f"Of what you looked at: {TYPED} characters of it, or all.")
 @click.option("--approval", default="", metavar="NAME", help="Which approval your yes counts for.")
 @click.option("--note", default="", help="Kept in the audit trail.")
+@login_options
 @admin_options
-def approve(admin: AdminSettings, access_request_id: str, digest: str, approval: str, note: str) -> None:
+def approve(admin: AdminSettings, how: How, access_request_id: str, digest: str, approval: str, note: str) -> None:
     """Say yes to a request, exactly as it is shown.
 
     Shows it and asks for the first characters of its digest; with --digest, they were taken from `show` before.
-    There is no way to say yes to what was not looked at.
+    There is no way to say yes to what was not looked at. Then you log in once more, for exactly this.
     """
-    told = run_admin(admin, lambda client: _approve(client, access_request_id, digest, approval, note))
+    review = run_admin(admin, lambda client: _review(client, access_request_id))
+    seen = _seen(review, access_request_id, digest)
+    fields = {"access_request_id": access_request_id, "digest": seen}
+
+    async def say_yes(client: AdminClient, fresh_id_token: str) -> AccessRequest:
+        request = review_pb.ApproveAccessRequestRequest(
+            **fields, approval=approval, note=note, request_id=client.new_id(), fresh_id_token=fresh_id_token
+        )
+        return read.read(AccessRequest, await client.call("ApproveAccessRequest", request))
+
+    told = run_fresh(admin, how, APPROVE_ACCESS_REQUEST, fields, say_yes)
     click.echo(f"{told.id}  {_state(told)}")
 
 
@@ -102,17 +115,14 @@ async def _review(client: AdminClient, access_request_id: str) -> review_pb.Acce
     return review
 
 
-async def _approve(client: AdminClient, access_request_id: str, digest: str, approval: str, note: str) -> AccessRequest:
-    review = await _review(client, access_request_id)
-    whole = review.access_request.digest
+def _seen(review: review_pb.AccessReview, access_request_id: str, digest: str) -> str:
+    """The whole digest, which the person has before them. Raises :class:`Conflict`."""
+    whole = str(review.access_request.digest)
     if not digest:
         click.echo("\n".join(_page(review)), err=True)
         digest = click.prompt(f"To approve, type the first {TYPED} characters of its digest", err=True)
     _check_seen(digest, whole, access_request_id)
-    request = review_pb.ApproveAccessRequestRequest(
-        access_request_id=access_request_id, digest=whole, approval=approval, note=note, request_id=client.new_id()
-    )
-    return read.read(AccessRequest, await client.call("ApproveAccessRequest", request))
+    return whole
 
 
 def _check_seen(typed: str, whole: str, access_request_id: str) -> None:

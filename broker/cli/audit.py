@@ -1,4 +1,4 @@
-"""``broker audit verify|show|export``: the audit trail of a ledger file, beside a running broker or from a copy."""
+"""``broker audit show``, and its group: the audit trail of a ledger file, beside a running broker or from a copy."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from broker.audit.story import sentence
 from broker.cli.audit_export import export
 from broker.cli.audit_find import find_secret
 from broker.cli.audit_texts import erase_texts, texts
+from broker.cli.audit_verify import keygen, verify
 from broker.cli.audit_wanted import Wanted
 from broker.cli.output import F, camel, format_option, moment_ms
-from broker.cli.settings import EXIT_WRONG
-from broker.keys import FileKeyRing
 from broker.stores.audit_reader import AuditReader
 
 _database = click.option(
@@ -33,36 +32,6 @@ _database = click.option(
 @click.group()
 def audit() -> None:
     """What happened, provably: a chain of records in which each quotes the one before."""
-
-
-@audit.command()
-@_database
-@click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    metavar="REF",
-    help="A ledger key (file:PATH or env:NAME), the current one first; repeatable. Without it MACs are not checked.",
-)
-@format_option("text", "json")
-def verify(database: Path, keys: tuple[str, ...], form: str) -> None:
-    """Check every record of the trail; exits 1 and names the place of each damage."""
-    find_key = FileKeyRing(keys).find if keys else None
-    with AuditReader(database) as trail:
-        head = trail.head()
-        findings = list(trail.verify(find_key))
-    records = head.seq if head else 0
-    if form == "json":
-        problems = [asdict(finding) for finding in findings]
-        told = {"ok": not findings, "records": records, "macsChecked": bool(keys), "findings": problems}
-        click.echo(json.dumps(told, indent=2))
-    else:
-        for finding in findings:
-            click.echo(str(finding))
-        macs = "with their MACs" if keys else "MACs not checked (no --key)"
-        click.echo(f"{database}: {f'{len(findings)} findings' if findings else 'whole'}, {records} records, {macs}")
-    if findings:
-        raise SystemExit(EXIT_WRONG)
 
 
 def _chosen(command: F) -> F:
@@ -127,6 +96,8 @@ def _json(record: Record) -> str:
     return json.dumps({**body, "time": moment_ms(record.at_ms)}, ensure_ascii=False)
 
 
+audit.add_command(verify)
+audit.add_command(keygen)
 audit.add_command(export)
 audit.add_command(find_secret)
 audit.add_command(texts)

@@ -21,9 +21,10 @@ from watchfiles import awatch
 
 from broker.clock import SystemClock
 from broker.deployfiles.load import load
-from broker.dev.aws_double import DISCLAIMER
+from broker.dev.aws_double import DISCLAIMER as AWS_DISCLAIMER
 from broker.dev.configuration import render
 from broker.dev.deploy_copy import DeployCopy, shipped_set
+from broker.dev.identity_provider import CLIENT_ID, DISCLAIMER
 from broker.dev.shell import forget_other_servers
 from broker.dev.stack import DevFacts, DevStack
 from broker.dev.state import StateDirectory
@@ -78,13 +79,13 @@ def dev(state: Path, deploy: Path | None) -> None:
 
 async def _run(state: StateDirectory, copy: DeployCopy, first: DeploySet) -> None:
     agents = sorted({agent.spiffe_id for agent in first.registry}, key=str)
-    people = sorted(first.people)
+    people = [first.people[key] for key in sorted(first.people)]
     stack = DevStack(state, copy.current, agents=agents, people=people, clock=SystemClock(), render_config=render)
     following: list[asyncio.Task[None]] = []
 
     def ready(facts: DevFacts) -> None:
         click.echo("\n".join(_greeting(facts, copy, first)))
-        following.append(asyncio.create_task(_follow(copy, facts)))
+        following.append(asyncio.create_task(_follow(copy, stack)))
 
     try:
         await stack.run_until_signal(ready)
@@ -97,8 +98,9 @@ async def _run(state: StateDirectory, copy: DeployCopy, first: DeploySet) -> Non
 # --------------------------------------------------------------------------- following edits
 
 
-async def _follow(copy: DeployCopy, facts: DevFacts) -> None:
+async def _follow(copy: DeployCopy, stack: DevStack) -> None:
     """Take in what changes, for as long as it runs."""
+    facts = stack.facts()
     result, good = facts.ledger.parent / "reload.json", True
     async for _ in awatch(copy.source, watch_filter=None, debounce=_QUIET_MS, step=_QUIET_MS):
         before = _last_word(result)
@@ -112,6 +114,9 @@ async def _follow(copy: DeployCopy, facts: DevFacts) -> None:
             click.echo("\nthe deploy set is again the one in force.")
         good = True
         if taken is not None:
+            if facts.issuer:
+                issuer = facts.issuer_known_as
+                stack.identity_provider.know(each for each in taken.people.values() if each.issuer == issuer)
             told = await _next_word(result, before)
             click.echo("\n".join(("", *_outcome(told, taken, facts))))
 
@@ -164,7 +169,7 @@ def _greeting(facts: DevFacts, copy: DeployCopy, first: DeploySet) -> Iterator[s
     yield f"PostgreSQL  {target.host}:{target.port}, database {target.database}"
     yield f"OpenBao     {facts.openbao.address}"
     yield f"AWS         {facts.aws.endpoint}"
-    yield from (f"            {line}" for line in textwrap.wrap(DISCLAIMER, 88))
+    yield from (f"            {line}" for line in textwrap.wrap(AWS_DISCLAIMER, 88))
     yield f"state       {_relative(facts.state)} (keys, ledger, logs)"
     yield f"deploy      {copy.shown}, watched: save, and it is in force, or you are told why not"
     if not copy.source.is_relative_to(Path.cwd()):
@@ -212,13 +217,19 @@ def _others(facts: DevFacts, agents: Iterable[Agent]) -> Iterator[str]:
 
 
 def _people(facts: DevFacts, first: DeploySet) -> Iterator[str]:
-    yield "To operate the broker (broker operator whoami):"
+    if not facts.issuer:
+        return
+    yield "To operate the broker as one of its people:"
     yield ""
     yield f"  export BROKER_ADMIN_ADDRESS={facts.admin_address} BROKER_ADMIN_BUNDLE={shlex.quote(str(facts.bundle))}"
     yield f"  export BROKER_SERVER_NAME={facts.broker_dns_name}"
-    for key, file in facts.operators.items():
-        groups = ", ".join(sorted(first.people[key].groups)) or "no group"
-        yield f"  export BROKER_OPERATOR_CREDENTIAL={shlex.quote(str(file))}  # {key}: {groups}"
+    yield f"  export BROKER_OIDC_ISSUER={facts.issuer} BROKER_OIDC_CLIENT_ID={CLIENT_ID}"
+    yield "  broker login"
+    yield "  broker operator whoami"
+    yield ""
+    for person in sorted(first.people.values(), key=lambda each: each.subject):
+        yield f"  {person.subject}: {', '.join(sorted(person.groups)) or 'no group'}"
+    yield from textwrap.wrap(f"{facts.issuer}: {DISCLAIMER}", 100)
     yield ""
 
 

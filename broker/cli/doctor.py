@@ -11,7 +11,6 @@ import asyncio
 import socket
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,8 +18,10 @@ from urllib.parse import urlsplit
 import click
 
 from broker.cli.connection import client_of, settings
-from broker.cli.output import format_option, moment, print_json, span
-from broker.cli.settings import EXIT_WRONG, Settings
+from broker.cli.doctor_login import login
+from broker.cli.findings import Finding, failed, report
+from broker.cli.output import format_option, moment, span
+from broker.cli.settings import Settings
 from broker.client.connect import svid_source
 from broker.client.explain import probe_problem, svid_problem
 from broker.client.probe import Stage, probe
@@ -33,17 +34,6 @@ from broker.identity.doctor import Verdict
 # An SVID with less left is about to be renewed; if it is not, that is worth a word.
 _LITTLE = timedelta(minutes=1)
 _ABOUT_TIME = (Reason.SVID_EXPIRED, Reason.SVID_NOT_YET_VALID)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One step: fine, or what is wrong and what to do."""
-
-    step: str
-    ok: bool
-    detail: str
-    reason: str = ""
-    hint: str = ""
 
 
 @click.group(invoke_without_command=True)
@@ -66,25 +56,11 @@ def identity(form: str) -> None:
     _report(form, every_rule=True)
 
 
+doctor.add_command(login)
+
+
 def _report(form: str, *, every_rule: bool) -> None:
-    chosen = settings()
-    findings = []
-    for finding in examine(chosen, every_rule=every_rule):
-        findings.append(finding)
-        if form == "text":
-            _print(finding, 24 if every_rule else 13)
-    if form == "json":
-        print_json(findings)
-    if not all(finding.ok for finding in findings):
-        raise SystemExit(EXIT_WRONG)
-
-
-def _print(finding: Finding, width: int) -> None:
-    mark = "ok   " if finding.ok else "error"
-    reason = f"{finding.reason}: " if finding.reason else ""
-    click.echo(f"{mark}  {finding.step:<{width}}  {reason}{finding.detail}")
-    if finding.hint:
-        click.echo(f"{'':{width + 9}}{finding.hint}")
+    report(examine(settings(), every_rule=every_rule), form, 24 if every_rule else 13)
 
 
 def examine(chosen: Settings, *, every_rule: bool = False) -> Iterator[Finding]:
@@ -92,7 +68,7 @@ def examine(chosen: Settings, *, every_rule: bool = False) -> Iterator[Finding]:
     try:
         broker_trust_domain(chosen.trust_domain)
     except BrokerError as error:
-        yield _failed("trust domain", error)
+        yield failed("trust domain", error)
         return
     try:
         source = svid_source(
@@ -103,7 +79,7 @@ def examine(chosen: Settings, *, every_rule: bool = False) -> Iterator[Finding]:
             bundle=chosen.bundle,
         )
     except BrokerError as error:
-        yield _failed("SVID", error)
+        yield failed("SVID", error)
         return
     try:
         endpoint = _endpoint(source.endpoint)
@@ -114,10 +90,10 @@ def examine(chosen: Settings, *, every_rule: bool = False) -> Iterator[Finding]:
     except (InvalidInput, NotReady) as error:
         # The SVID is there; the bundle to believe the broker by is not, or is none.
         yield Finding("SVID", True, error.metadata.get("spiffeId", ""))
-        yield _failed("trust domain", error)
+        yield failed("trust domain", error)
         return
     except BrokerError as error:
-        yield _failed("SVID", error)
+        yield failed("SVID", error)
         return
     finally:
         source.close()
@@ -135,7 +111,7 @@ def examine(chosen: Settings, *, every_rule: bool = False) -> Iterator[Finding]:
     try:
         target = Target.parse(chosen.address, chosen.server_name)
     except BrokerError as error:
-        yield _failed("address", error)
+        yield failed("address", error)
         return
     reached = list(_way(target, material, problem))
     yield from reached
@@ -175,7 +151,7 @@ def _particulars(material: Material) -> str:
 
 def _validity(material: Material, problem: BrokerError | None, now: datetime) -> Finding:
     if problem and problem.reason in _ABOUT_TIME:
-        return _failed("validity", problem)
+        return failed("validity", problem)
     left = material.not_after - now
     little = "; it should have been renewed by now" if left < _LITTLE else ""
     return Finding("validity", True, f"until {moment(material.not_after)}, another {span(left)}{little}")
@@ -216,7 +192,7 @@ def _token(chosen: Settings) -> Finding:
         finally:
             tokens.close()
     except BrokerError as error:
-        return _failed("JWT-SVID", error)
+        return failed("JWT-SVID", error)
     return Finding("JWT-SVID", True, f"for {chosen.audience or chosen.token_file}; what follows is of the proxy")
 
 
@@ -237,7 +213,7 @@ def _way(target: Target, material: Material, known: BrokerError | None) -> Itera
     )
     for place, (step, detail) in enumerate(steps):
         if place == passed and problem is not None:
-            yield _failed(step, problem)
+            yield failed(step, problem)
             return
         yield Finding(step, True, detail)
 
@@ -247,10 +223,6 @@ async def _whoami(chosen: Settings) -> Finding:
         async with client_of(chosen) as client:
             known = await client.whoami()
     except BrokerError as error:
-        return _failed("whoami", error)
+        return failed("whoami", error)
     roles = ", ".join(known.roles) or "no roles"
     return Finding("whoami", True, f"{known.spiffe_id}: {known.tier}, {roles}, owner {known.owner}")
-
-
-def _failed(step: str, error: BrokerError) -> Finding:
-    return Finding(step, False, error.message, error.reason, error.hint)

@@ -12,11 +12,15 @@ from google.protobuf.duration_pb2 import Duration
 
 from broker.api.v1 import admin_service_pb2 as pb
 from broker.api.v1 import suspension_pb2
-from broker.cli.admin import AdminSettings, admin_options, run_admin
+from broker.approval.inert import inert
+from broker.approval.intent_digest import RESUME_SUSPENSION
+from broker.cli.admin import AdminSettings, admin_options, run_admin, run_fresh
 from broker.cli.output import clock, format_option, note, print_json, table
+from broker.cli.person import How, login_options
 from broker.cli.values import Span, Text
 from broker.client.admin import AdminClient
 from broker.clock import SystemClock
+from broker.errors import Unauthenticated
 
 _KINDS = tuple(
     name.removeprefix("KIND_").lower().replace("_", "-") for name in suspension_pb2.Suspension.Kind.keys()[1:]
@@ -129,21 +133,25 @@ def suspend(
 @click.argument("suspension_id", metavar="SUSPENSION")
 @_reason
 @_request_id
+@login_options
 @admin_options
 @format_option("text", "json")
-def resume(suspension_id: str, reason: str, request_id: str, admin: AdminSettings, form: str) -> None:
-    """Lift a suspension. What it ended does not come back: agents ask again.
+def resume(suspension_id: str, reason: str, request_id: str, admin: AdminSettings, how: How, form: str) -> None:
+    """Lift a suspension, by a login for exactly this. What it ended does not come back: agents ask again.
 
     "everything" is lifted by two different people: each runs this command.
     """
 
-    async def ask(client: AdminClient) -> pb.ResumeResponse:
+    fields = {"suspension_id": suspension_id, "reason": reason}
+    _tell_what_is_lifted(admin, suspension_id)
+
+    async def ask(client: AdminClient, fresh_id_token: str) -> pb.ResumeResponse:
         named = request_id or client.new_id()
-        asked = pb.ResumeRequest(request_id=named, suspension_id=suspension_id, reason=reason)
+        asked = pb.ResumeRequest(**fields, request_id=named, fresh_id_token=fresh_id_token)
         answer: pb.ResumeResponse = await client.call("Resume", asked)
         return answer
 
-    suspension = SuspensionFacts.of(run_admin(admin, ask).suspension)
+    suspension = SuspensionFacts.of(run_fresh(admin, how, RESUME_SUSPENSION, fields, ask).suspension)
     if form == "json":
         print_json(suspension)
     elif suspension.state == "LIFTED":
@@ -158,19 +166,7 @@ def resume(suspension_id: str, reason: str, request_id: str, admin: AdminSetting
 @format_option("text", "json")
 def suspensions(ended: bool, admin: AdminSettings, form: str) -> None:
     """List what is suspended, newest first."""
-
-    async def ask(client: AdminClient) -> list[SuspensionFacts]:
-        found: list[SuspensionFacts] = []
-        token = ""
-        while True:
-            asked = pb.ListSuspensionsRequest(page_size=_PAGE, page_token=token, include_ended=ended)
-            answer = await client.call("ListSuspensions", asked)
-            found.extend(map(SuspensionFacts.of, answer.suspensions))
-            token = answer.next_page_token
-            if not token:
-                return found
-
-    found = run_admin(admin, ask)
+    found = run_admin(admin, lambda client: _listed(client, ended=ended))
     if form == "json":
         print_json(found)
     elif not found:
@@ -178,6 +174,29 @@ def suspensions(ended: bool, admin: AdminSettings, form: str) -> None:
     else:
         header = ("SUSPENSION", "WHAT", "STATE", "SINCE", "BY", "REASON")
         click.echo(table(_rows(found), header))
+
+
+async def _listed(client: AdminClient, *, ended: bool) -> list[SuspensionFacts]:
+    found: list[SuspensionFacts] = []
+    asked = pb.ListSuspensionsRequest(page_size=_PAGE, include_ended=ended)
+    while True:
+        answer = await client.call("ListSuspensions", asked)
+        found.extend(map(SuspensionFacts.of, answer.suspensions))
+        asked.page_token = answer.next_page_token
+        if not asked.page_token:
+            return found
+
+
+def _tell_what_is_lifted(admin: AdminSettings, suspension_id: str) -> None:
+    """Before the login that signs it. Who has no login that is kept can look nothing up, and may go on without."""
+    try:
+        found = run_admin(admin, lambda client: _listed(client, ended=False))
+    except Unauthenticated as error:
+        note(f"what this suspends is not shown: {error.message}")
+        return
+    for each in found:
+        if each.id == suspension_id:
+            note(f"{each.id} suspends {inert(each.subject)}, by {inert(each.author_name)}: {inert(each.reason)}")
 
 
 def _rows(found: Sequence[SuspensionFacts]) -> list[tuple[str, ...]]:

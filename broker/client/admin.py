@@ -1,15 +1,14 @@
 """People's way to the broker, for the command line and for operators' scripts; ``connect.py`` makes its client.
 
-Belongs here: the credential a person was given, the bundle the broker is believed by, and unary calls with both.
-The credential is a bearer secret: it goes into the call's metadata, inside TLS with a verified broker, and nowhere
-else. Does not belong here: what agents do (``client.py``).
+Belongs here: the bundle the broker is believed by, and unary calls of whoever calls: a person, by a token with each
+call, or operators' automation, by the SVID of the connection. A token is a bearer secret: it goes into the call's
+metadata, inside TLS with a verified broker, and nowhere else. Does not belong here: where a token comes from
+(``login/`` for people, ``tokens.py`` for files), what agents do (``client.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,22 +22,20 @@ from broker.api.v1 import admin_service_pb2_grpc
 from broker.client.calls import RETRY_WAITS
 from broker.client.channel import OPTIONS
 from broker.client.errors import from_rpc_error, is_transport
-from broker.client.explain import server_problem
-from broker.client.probe import Stage, probe_server
-from broker.client.svid import read_pem
+from broker.client.explain import probe_problem, server_problem
+from broker.client.probe import Probe, Stage, probe, probe_server
+from broker.client.svid import Material, read_pem
 from broker.client.target import Target
-from broker.errors import BrokerError, InvalidInput, NotReady, Reason
+from broker.client.tokens import TokenSource, bearer
+from broker.errors import BrokerError, NotReady, Reason
 from broker.identity.bundle import MAX_ROOTS, TrustBundle
 from broker.identity.certificate import CertificateUnreadable, read_certificates
-from broker.secret import Secret
 
 ADMIN_ADDRESS = "BROKER_ADMIN_ADDRESS"
-CREDENTIAL = "BROKER_OPERATOR_CREDENTIAL"
+ADMIN_TOKEN_FILE = "BROKER_ADMIN_TOKEN_FILE"  # noqa: S105 - names a file
 ADMIN_BUNDLE = "BROKER_ADMIN_BUNDLE"
 
 _CALL_SECONDS = 30.0
-# Of a credential's file: a line of base64 is far below.
-_MOST_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +78,13 @@ def believed_by_workload_api(endpoint: str, trust_domain: str = "") -> Believed:
     return Believed(bundle.pem, bundle.trust_domain)
 
 
-def read_credential(path: Path) -> Secret:
-    """The credential in ``path``, which must be a file that nobody but its owner can read.
-
-    Raises :class:`InvalidInput` (CONFIG_INVALID); what the file holds is never told.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise _unfit(path, f"cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(mode) or stat.S_IMODE(mode) & 0o077:
-        raise _unfit(
-            path, f"may be used by others than its owner (mode {stat.S_IMODE(mode):04o}); run: chmod 0600 {path}"
-        )
-    text = data.decode("ascii", "replace").removesuffix("\n")
-    if not text or len(data) > _MOST_BYTES or not text.isprintable() or " " in text or not text.isascii():
-        raise _unfit(path, "does not hold one credential on one line")
-    return Secret(text)
-
-
 class AdminClient:
     """Unary calls of ``AdminService``. An asynchronous context manager; belongs to one event loop."""
 
     def __init__(
         self,
         target: Target,
-        credential: Secret,
+        caller: TokenSource | Material,
         believed: Believed,
         new_id: Callable[[], str],
         fraction: Callable[[], float],
@@ -117,10 +93,10 @@ class AdminClient:
         self._target = target
         self._believed = believed
         self._fraction = fraction
-        # With each call, and not as gRPC's call credentials: those are a callback, for which a thread of gRPC's takes
-        # the interpreter's lock, and whoever closes the channel may hold that lock while waiting for the thread.
-        self._credential = credential
-        credentials = grpc.ssl_channel_credentials(believed.roots_pem)
+        self._svid = caller if isinstance(caller, Material) else None
+        self._tokens = None if isinstance(caller, Material) else caller
+        certified = () if self._svid is None else (self._svid.key_pem, self._svid.chain_pem)
+        credentials = grpc.ssl_channel_credentials(believed.roots_pem, *certified)
         options = [*OPTIONS, ("grpc.ssl_target_name_override", target.server_name)]
         self._channel = grpc.aio.secure_channel(str(target), credentials, options=options)
         self._stub = admin_service_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
@@ -134,8 +110,10 @@ class AdminClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and let go of where tokens come from."""
         await self._channel.close()
+        if self._tokens is not None:
+            self._tokens.close()
 
     async def call(self, rpc: str, request: Message, seconds: float = _CALL_SECONDS) -> Any:
         """The answer to ``request``. Repeated while UNAVAILABLE: each change has a request_id, and is made once.
@@ -147,7 +125,8 @@ class AdminClient:
             remaining = deadline - asyncio.get_running_loop().time()
             try:
                 call = getattr(self._stub, rpc)
-                return await call(request, timeout=max(remaining, 0.001), metadata=self._metadata())
+                metadata = await bearer(self._tokens)
+                return await call(request, timeout=max(remaining, 0.001), metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 failure = error
             if wait is None or failure.code() is not grpc.StatusCode.UNAVAILABLE:
@@ -155,32 +134,27 @@ class AdminClient:
             await asyncio.sleep(wait * (0.5 + self._fraction()))
         raise await self._explained(failure)
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        """Sent inside TLS alone: the channel has no other way."""
-        return (("authorization", f"Bearer {self._credential.reveal()}"),)
+    def _probed(self) -> Probe:
+        if self._svid is None:
+            return probe_server(self._target, self._believed.roots_pem)
+        return probe(self._target, self._svid)
 
     async def _explained(self, failure: grpc.aio.AioRpcError) -> BrokerError:
         if not is_transport(failure):
             return from_rpc_error(failure)
-        seen = await asyncio.to_thread(probe_server, self._target, self._believed.roots_pem)
+        seen = await asyncio.to_thread(self._probed)
         error = server_problem(self._target, self._believed.trust_domain, "the", seen, ADMIN_ADDRESS)
-        if error is None and seen.stage is Stage.CLIENT_REFUSED:
+        if error is None and self._svid is not None:
+            error = probe_problem(self._target, self._svid, seen)
+        elif error is None and seen.stage is Stage.CLIENT_REFUSED:
             error = NotReady(
                 Reason.BROKER_UNREACHABLE,
                 f"The broker at {self._target} wants a client certificate, as it does of agents.",
-                hint=f"Is {ADMIN_ADDRESS} the broker's people's port (listen.admin), and not the agents' port?",
+                hint=f"Is {ADMIN_ADDRESS} the broker's people's port (listen.admin), and not the agents' port? "
+                "Operators' automation has an SVID (--svid).",
             )
         return error or NotReady(
             Reason.BROKER_UNREACHABLE,
             f"The connection to the broker at {self._target} broke: {(failure.details() or '')[:200]}.",
             hint="Try again; the broker is reachable now.",
         )
-
-
-def _unfit(path: Path, why: str) -> InvalidInput:
-    return InvalidInput(
-        Reason.CONFIG_INVALID,
-        f"The operator's credential {path} {why}.",
-        hint=f"{CREDENTIAL} (or --credential) names the file that `broker operator new-credential` wrote.",
-        metadata={"file": str(path)},
-    )

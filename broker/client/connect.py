@@ -14,12 +14,11 @@ from pathlib import Path
 from broker.client.admin import ADMIN_ADDRESS, AdminClient, Believed
 from broker.client.channel import Connection
 from broker.client.client import AsyncClient
-from broker.client.svid import FileSource, SvidSource
+from broker.client.svid import FileSource, Material, SvidSource
 from broker.client.target import DEFAULT_SERVER_NAME, Target, broker_trust_domain
 from broker.client.tokens import TokenFile, TokenSource, no_token
 from broker.clock import SystemClock, SystemRng
 from broker.errors import InvalidInput, Reason, Unauthenticated
-from broker.secret import Secret
 
 ADDRESS = "BROKER_ADDRESS"
 SERVER_NAME = "BROKER_SERVER_NAME"
@@ -78,11 +77,15 @@ def connect(
 
 def connect_admin(
     address: str,
-    credential: Secret,
+    caller: TokenSource | Material,
     believed: Believed,
     server_name: str = DEFAULT_SERVER_NAME,
 ) -> AdminClient:
-    """A client of the people's door at ``address`` (``host:port``). Nothing is contacted before the first call."""
+    """A client of the people's door at ``address`` (``host:port``), as ``caller``.
+
+    A person is named by a token with each call; operators' automation by its SVID, at brokerd's ``listen.automation``.
+    Nothing is contacted before the first call.
+    """
     if not address:
         raise InvalidInput(
             Reason.CONFIG_INVALID,
@@ -90,7 +93,7 @@ def connect_admin(
             hint=f"Set {ADMIN_ADDRESS} (or --admin-address) to host:port of brokerd's listen.admin.",
         )
     rng = SystemRng()
-    return AdminClient(Target.parse(address, server_name), credential, believed, rng.id, rng.fraction)
+    return AdminClient(Target.parse(address, server_name), caller, believed, rng.id, rng.fraction)
 
 
 def token_source(

@@ -1,18 +1,20 @@
-"""The JWT-SVID that goes with each call when a proxy stands between this program and the broker.
+"""The token that goes with a call: a JWT-SVID through a proxy; at the people's door, what says who calls.
 
-Belongs here: where the token comes from, and the metadata it goes in; our channels have TLS and nothing else. A
-token is fetched for one audience, the broker's, and used again until half of its life is over (the Workload
-API gives the same one until then, too). Does not belong here: py-spiffe (``workload_api.py``).
+Belongs here: where a token comes from, and the metadata it goes in; our channels have TLS and nothing else. A JWT-SVID
+is fetched for one audience, the broker's, and used again until half of its life is over (the Workload API gives the
+same one until then, too). Does not belong here: py-spiffe (``workload_api.py``), people's logins (``login/``).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from broker.errors import Reason, Unauthenticated
+from broker.errors import BrokerError, Reason, Unauthenticated
+from broker.secret import Secret
 
 MAX_TOKEN_BYTES = 8 * 1024
 
@@ -21,7 +23,10 @@ class TokenSource(Protocol):
     """One place a token comes from. Safe from any thread."""
 
     def token(self) -> str:
-        """A token that is valid now. Blocks for a bounded time. Raises :class:`Unauthenticated` (JWT_SVID_MISSING)."""
+        """A token that is valid now. Blocks for a bounded time.
+
+        Raises :class:`Unauthenticated` (JWT_SVID_MISSING; of people: LOGIN_REQUIRED), or why it could not be renewed.
+        """
         ...
 
     def close(self) -> None:
@@ -29,23 +34,57 @@ class TokenSource(Protocol):
         ...
 
 
+def no_admin_token(why: str) -> Unauthenticated:
+    """There is none to send at the people's door."""
+    return Unauthenticated(
+        Reason.ID_TOKEN_MISSING,
+        f"There is no token to send to the people's door: {why}.",
+        hint="Whoever keeps BROKER_ADMIN_TOKEN_FILE fresh has not done so; people leave it out, and run: broker login",
+    )
+
+
+def no_token(why: str) -> Unauthenticated:
+    """There is none to send."""
+    return Unauthenticated(
+        Reason.JWT_SVID_MISSING,
+        f"There is no JWT-SVID to send through the proxy: {why}.",
+        hint="Is the SPIFFE agent running, and this workload registered? Without a proxy, leave the audience out.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TokenFile:
     """A file that somebody else keeps fresh (spiffe-helper, a CI job). Read for each call."""
 
     path: Path
+    missing: Callable[[str], BrokerError] = no_token
+    at_most: int = MAX_TOKEN_BYTES
 
     def token(self) -> str:
         """What the file says now, without white space around it."""
         try:
             with self.path.open("rb") as file:
-                text = file.read(MAX_TOKEN_BYTES + 1).decode("ascii").strip()
+                text = file.read(self.at_most + 1).decode("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not ASCII"
-            raise no_token(f"{self.path} cannot be read: {why}") from None
-        if not text or len(text) > MAX_TOKEN_BYTES:
-            raise no_token(f"{self.path} holds no token")
+            raise self.missing(f"{self.path} cannot be read: {why}") from None
+        if not text or len(text) > self.at_most:
+            raise self.missing(f"{self.path} holds no token")
         return text
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldToken:
+    """A token that is at hand, for as long as it is good."""
+
+    held: Secret
+
+    def token(self) -> str:
+        """It."""
+        return self.held.reveal()
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -61,12 +100,3 @@ async def bearer(source: TokenSource | None) -> tuple[tuple[str, str], ...]:
     if source is None:
         return ()
     return (("authorization", f"Bearer {await asyncio.to_thread(source.token)}"),)
-
-
-def no_token(why: str) -> Unauthenticated:
-    """There is none to send."""
-    return Unauthenticated(
-        Reason.JWT_SVID_MISSING,
-        f"There is no JWT-SVID to send through the proxy: {why}.",
-        hint="Is the SPIFFE agent running, and this workload registered? Without a proxy, leave the audience out.",
-    )

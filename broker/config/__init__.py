@@ -10,18 +10,25 @@ from pathlib import Path
 
 from broker.config.contradictions import contradictions
 from broker.config.fields import PERSON_NAME, HostPort, KeyName, TrustDomain
-from broker.config.model import Config, DeployKey, Proxies, Webhook
+from broker.config.model import Config, DeployKey, People, Proxies, Webhook
+from broker.config.witnesses import Checkpoints, HttpWitness, S3Witness, SyslogWitness, WitnessSettings
 from broker.files import Problems, parse_yaml, read_text, validated
 
 __all__ = [
     "PERSON_NAME",
+    "Checkpoints",
     "Config",
     "DeployKey",
     "HostPort",
+    "HttpWitness",
     "KeyName",
+    "People",
     "Proxies",
+    "S3Witness",
+    "SyslogWitness",
     "TrustDomain",
     "Webhook",
+    "WitnessSettings",
     "load_config",
 ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.config.model import Config, Deploy
+from broker.config.witnesses import WitnessSettings
 from broker.files import Document, Problem
 from broker.identity.spiffe_id import SpiffeId
 
@@ -22,7 +23,9 @@ def contradictions(config: Config, document: Document) -> Iterator[Problem]:
     yield from _identity_problems(config, problem)
     yield from _proxies_problems(config, problem)
     yield from _admin_problems(config, problem)
+    yield from _people_problems(config, problem)
     yield from _deploy_problems(config.deploy, problem)
+    yield from _checkpoint_problems(config, problem)
     listen, limits = config.listen, config.limits
     if not listen.operations.loopback and not listen.allow_remote_operations:
         hint = "It has no authentication. Listen on 127.0.0.1, or set listen.allow_remote_operations: true."
@@ -97,30 +100,34 @@ def _proxies_problems(config: Config, problem: Any) -> Iterator[Problem]:
 
 
 def _admin_problems(config: Config, problem: Any) -> Iterator[Problem]:
-    address, operators, listen = config.listen.admin, config.operators, config.listen
-    if address is None:
-        if operators:
-            yield problem(("operators",), "needs listen.admin", "Say where people connect, or leave the section out.")
-    else:
-        if not operators:
-            hint = "Name at least one person of people.yaml, and the file of a credential."
-            yield problem(("listen", "admin"), "needs the section operators", hint)
-        if not address.loopback:
-            # A bearer credential in a file proves that somebody has the file. It stays on the machine it was made for.
-            hint = "Operators' credentials are for this machine alone; until people log in with OpenID Connect, "
-            hint += "listen on 127.0.0.1 and come by way of ssh."
-            yield problem(("listen", "admin"), f"{address} is not loopback", hint)
-        if address in (listen.agents, listen.proxies, listen.operations):
-            yield problem(("listen", "admin"), f"{address} is listened on for something else", "Give it a port.")
-    seen: dict[str, str] = {}
-    for key, reference in operators.items():
-        if (other := seen.setdefault(reference, key)) != key:
-            hint = "Each person has a credential of their own: broker operator new-credential FILE"
-            yield problem(("operators", key), f"is the credential of {other} too", hint)
+    address, listen = config.listen.admin, config.listen
+    if address is not None and config.people is None:
+        yield problem(("listen", "admin"), "needs the section people", "Say where people log in (docs/people.md).")
+    if address is not None and address in (listen.agents, listen.proxies, listen.operations):
+        yield problem(("listen", "admin"), f"{address} is listened on for something else", "Give it a port.")
+    others = (listen.agents, listen.proxies, listen.admin, listen.operations)
+    if listen.automation is not None and listen.automation in others:
+        message = f"{listen.automation} is listened on for something else"
+        yield problem(("listen", "automation"), message, "Give it a port.")
     for role, groups in config.roles.items():
         for index, group in enumerate(groups):
             if group in groups[:index]:
                 yield problem(("roles", role.value, index), "is listed twice", "")
+
+
+def _people_problems(config: Config, problem: Any) -> Iterator[Problem]:
+    named: dict[str, str] = {}
+    for url, issuer in (config.people.issuers if config.people else {}).items():
+        at = ("people", "issuers", url)
+        if issuer.on_behalf_of_audience == issuer.audience:
+            # Whoever an agent acts for would have given it the key to the people's door.
+            hint = "Make the broker two clients at the provider."
+            yield problem((*at, "on_behalf_of_audience"), "is the audience too", hint)
+        if (other := named.setdefault(issuer.known_as or url, url)) != url:
+            hint = "Two providers could each have a subject of the same name, who are two people."
+            yield problem(at, f"is known by the same name as {other}", hint)
+        if url.startswith("http:") and issuer.ca_file is not None:
+            yield problem((*at, "ca_file"), "is for https, and this issuer is http", "")
 
 
 def _deploy_problems(deploy: Deploy, problem: Any) -> Iterator[Problem]:
@@ -144,18 +151,63 @@ def _deploy_problems(deploy: Deploy, problem: Any) -> Iterator[Problem]:
             yield problem((*at, "file"), "lies in the deploy directory", hint)
 
 
+def _checkpoint_problems(config: Config, problem: Any) -> Iterator[Problem]:
+    audit, at = config.audit, ("audit", "checkpoints")
+    checkpoints = audit.checkpoints
+    if checkpoints is None:
+        return
+    if checkpoints.witnesses:
+        for name, inside, bound in (
+            ("every", checkpoints.every, audit.max_backlog_age),
+            ("every_records", checkpoints.every_records, audit.max_backlog_records),
+        ):
+            if inside >= bound:  # type: ignore[operator]
+                hint = "Or grants would stop before a checkpoint is due."
+                told = f"{_told(inside)} >= {_told(bound)}" if isinstance(inside, timedelta) else f"{inside} >= {bound}"  # type: ignore[arg-type]
+                limit = "max_backlog_age" if name == "every" else "max_backlog_records"
+                yield problem((*at, name), f"{name} < audit.{limit} must hold: {told}", hint)
+    for index, reference in enumerate(checkpoints.signing_keys):
+        if reference in checkpoints.signing_keys[:index]:
+            yield problem((*at, "signing_keys", index), "is listed twice", "")
+    for name, witness in checkpoints.witnesses.items():
+        yield from _witness_problems(config, witness, (*at, "witnesses", name), problem)
+
+
+def _witness_problems(config: Config, witness: WitnessSettings, at: tuple[str, ...], problem: Any) -> Iterator[Problem]:
+    if len(witness.kinds) != 1:
+        yield problem(at, f"needs exactly one of file, s3, http and syslog, and has {len(witness.kinds)}", "")
+    if witness.file is not None and witness.file.resolve().is_relative_to(config.state.directory.resolve()):
+        hint = "Whoever changes or restores the ledger would change or restore it, too."
+        yield problem((*at, "file"), "lies in the state directory", hint)
+    if witness.syslog is not None and not witness.syslog.tls and not witness.syslog.address.loopback:
+        yield problem((*at, "syslog", "tls"), "is off, and the address is not loopback", "")
+    s3 = witness.s3
+    if s3 is not None and (s3.access_key_id is None) != (s3.secret_access_key is None):
+        yield problem((*at, "s3"), "has one half of a key", "Name access_key_id and secret_access_key, or neither.")
+
+
 def _misplaced_keys(config: Config, problem: Any) -> Iterator[Problem]:
     # Whoever steals the database must not find the key to its MACs beside it.
     state = config.state.directory.resolve()
-    keys = [(("keys", "ledger", index), ref) for index, ref in enumerate(config.keys.ledger)]
-    files = [(at, Path(ref.removeprefix("file:"))) for at, ref in keys if ref.startswith("file:")]
+    keys: list[tuple[tuple[str | int, ...], str]] = [
+        (("keys", "ledger", index), ref) for index, ref in enumerate(config.keys.ledger)
+    ]
+    files: list[tuple[tuple[str | int, ...], Path]] = [
+        (at, Path(ref.removeprefix("file:"))) for at, ref in keys if ref.startswith("file:")
+    ]
+    signing = config.audit.checkpoints.signing_keys if config.audit.checkpoints is not None else ()
+    files += [
+        (("audit", "checkpoints", "signing_keys", index), Path(ref.removeprefix("file:")))
+        for index, ref in enumerate(signing)
+        if ref.startswith("file:")
+    ]
     own_key = [(("identity", "private_key"), config.identity.private_key)] if config.identity.private_key else []
     for at, file in [*files, *own_key]:
         if file.resolve().is_relative_to(state):
             yield problem(at, "lies in the state directory", "Keep keys away from the database.")
-    for at, ref in keys:
-        if ref in config.keys.ledger[: at[2]]:
-            yield problem(at, "is listed twice", "")
+    for index, ref in enumerate(config.keys.ledger):
+        if ref in config.keys.ledger[:index]:
+            yield problem(("keys", "ledger", index), "is listed twice", "")
 
 
 def _told(duration: timedelta) -> str:

@@ -101,14 +101,15 @@ def _public_key(value: str) -> str:
     return value
 
 
-def _webhook_url(value: str) -> str:
+def secure_url(value: str) -> str:
+    """``value``, an https URL, or http on loopback. Raises :class:`ValueError` for anything else."""
     parts = urlsplit(value)
     port = parts.port  # raises ValueError where it is none
     host = parts.hostname or ""
     if not _PLAIN_URL.match(value) or not host or port == 0:
-        raise ValueError("must be a URL like https://hooks.example.org/jit-broker, without spaces")
+        raise ValueError("must be a URL like https://name.example.org/path, without spaces")
     if parts.username is not None or parts.password is not None or parts.fragment:
-        raise ValueError("has a user, a password or a fragment: the signature is what proves who sends")
+        raise ValueError("has a user, a password or a fragment, which belong in no such URL")
     loopback = HostPort(host, port or 80).loopback
     if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
         raise ValueError("must be https; http only to loopback")
@@ -139,9 +140,13 @@ Endpoint = Annotated[
     AfterValidator(_endpoint),
     WithJsonSchema({"type": "string", "pattern": "^unix:///.+", "examples": ["unix:///run/spire/agent.sock"]}),
 ]
-WebhookUrl = Annotated[
-    str, Field(max_length=2048), AfterValidator(_webhook_url), WithJsonSchema({"type": "string", "format": "uri"})
+SecureUrl = Annotated[
+    str, Field(max_length=2048), AfterValidator(secure_url), WithJsonSchema({"type": "string", "format": "uri"})
 ]
+Audience = Annotated[str, Field(pattern=r"^[!-~]{1,255}$", examples=["jit-broker"])]
+ClaimName = Annotated[str, Field(pattern=r"^[!-~]{1,255}$", examples=["groups"])]
+Word = Annotated[str, Field(pattern=r"^[!-~]{1,255}$", examples=["mfa"])]
+PersonIssuer = Annotated[str, Field(pattern=r"^https://[^\s#?]+$", max_length=512)]
 EventPattern = Annotated[
     str,
     AfterValidator(_event_pattern),

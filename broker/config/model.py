@@ -10,6 +10,8 @@ from pydantic import Field, PrivateAttr
 
 from broker.config.fields import (
     Address,
+    Audience,
+    ClaimName,
     Count,
     DestinationName,
     Endpoint,
@@ -19,11 +21,14 @@ from broker.config.fields import (
     KeyName,
     KeyReference,
     OwnId,
+    PersonIssuer,
     PersonKey,
     PublicKeyPem,
+    SecureUrl,
     TrustDomain,
-    WebhookUrl,
+    Word,
 )
+from broker.config.witnesses import Checkpoints
 from broker.files import Document, Duration, Model, Problem
 from broker.identity.operator import Role
 from broker.ports import TaskLimits
@@ -34,9 +39,8 @@ class Listen(Model):
 
     agents: Address = Field(description="mTLS gRPC, for agents.")
     proxies: Address | None = Field(None, description="mTLS gRPC, for proxies that end agents' TLS; with `proxies`.")
-    admin: Address | None = Field(
-        None, description="TLS gRPC, for people; with `operators`. Loopback, until people log in with OpenID Connect."
-    )
+    admin: Address | None = Field(None, description="TLS gRPC, for people; with `people`.")
+    automation: Address | None = Field(None, description="mTLS gRPC, for operators' automation (people.yaml).")
     operations: Address = Field(description="/metrics, /livez, /readyz, without authentication.")
     allow_remote_operations: bool = Field(False, description="Lets operations listen beyond loopback.")
 
@@ -71,6 +75,32 @@ class Proxies(Model):
         default_factory=dict,
         description="JWT bundle (SPIFFE bundle, JSON) per trust domain; the others' from identity.workload_api.",
     )
+
+
+class PeopleIssuer(Model):
+    """One OpenID provider whose ID tokens say who a person is. Its URL is exactly the claim ``iss``."""
+
+    audience: Audience = Field(description="The client id that the broker is there: the one aud of people's tokens.")
+    on_behalf_of_audience: Audience | None = Field(
+        None, description="The aud of tokens by which a person lets an agent act for them; absent: none are taken."
+    )
+    groups_claim: ClaimName | None = Field(
+        None,
+        description="The claim with a person's groups: only what it lists counts of people.yaml's. Absent: all.",
+    )
+    acr: tuple[Word, ...] = Field((), strict=False, description="A fresh login has one of these; none: any.")
+    amr: tuple[Word, ...] = Field((), strict=False, description="A fresh login has all of these; none: any.")
+    jwks_uri: SecureUrl | None = Field(None, description="Where its keys are; absent: where its discovery says.")
+    ca_file: FilePath | None = Field(None, description="CA certificates (PEM) to believe instead of the system's.")
+    known_as: PersonIssuer | None = Field(
+        None, description="How people.yaml names this issuer, where that is not its URL (it has moved)."
+    )
+
+
+class People(Model):
+    """Where people log in."""
+
+    issuers: dict[SecureUrl, PeopleIssuer] = Field(min_length=1, description="OpenID providers, by their URL.")
 
 
 class DeployKey(Model):
@@ -112,6 +142,7 @@ class Audit(Model):
     export_file: FilePath | None = None
     max_backlog_records: Count = 100_000
     max_backlog_age: Duration = timedelta(minutes=5)
+    checkpoints: Checkpoints | None = Field(None, description="Signed, and sent to witnesses.")
     keep_texts: bool = Field(True, description="Prompts, tool calls and plans in whole, encrypted; else digests only.")
     keep_texts_for: Duration = Field(timedelta(days=30), description="After it a task's texts are erased.")
 
@@ -160,7 +191,7 @@ class Revocation(Model):
 class Webhook(Model):
     """One destination of signed webhooks: audit events as CloudEvents."""
 
-    url: WebhookUrl = Field(description="https, or http on loopback.")
+    url: SecureUrl = Field(description="https, or http on loopback.")
     secrets: tuple[KeyReference, ...] = Field(
         min_length=1, max_length=4, strict=False, description="Signing secrets (whsec_...); each signs."
     )
@@ -186,9 +217,7 @@ class Config(Model):
     listen: Listen
     identity: Identity
     proxies: Proxies | None = None
-    operators: dict[PersonKey, KeyReference] = Field(
-        default_factory=dict, description="Of each person of people.yaml who operates the broker, the credential."
-    )
+    people: People | None = None
     roles: dict[Annotated[Role, Field(strict=False)], Groups] = Field(
         default_factory=dict, description="Which groups of people.yaml give which role."
     )

@@ -1,77 +1,86 @@
-"""The people's door, where an operator switched it on.
+"""People, where operators configured where they log in.
 
-Belongs here: from the configuration to the credentials in force, and to the server behind them. What people can
-do there is ``broker/api/admin_*.py``.
+Belongs here: from the configuration to the verifier of ID tokens with its keys, and to the way in for the people's
+door. What people can do there is ``broker/api/admin_*.py``.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+import contextlib
+from collections.abc import Mapping
 
-import structlog
-
-from broker.api.people import Credentials, PeopleEntrance
-from broker.config import Config
-from broker.errors import BrokerError, InvalidInput
-from broker.files import Problem, Problems
-from broker.identity.agent import Person
+from broker.api.people import PeopleEntrance
+from broker.config import Config, People
+from broker.errors import BrokerError
+from broker.identity.id_token import Issuer
 from broker.identity.operator import RoleGrants
-from broker.keys import random_text
+from broker.issuance.id_tokens import IdTokens, TrustedIssuer
+from broker.issuers.fetch import Fetcher
+from broker.issuers.keys import HttpIssuerKeys, Place
+from broker.metrics import KeysTally
 from broker.ports import Clock, DeploySource
-from broker.secret import Secret
 
-log = structlog.get_logger("broker.identity")
+_FIRST_SECONDS = 1.0
 
 
 class PeopleAdmitted:
-    """Whose credentials are accepted. Construction raises :class:`Problems` with all that is wrong with them."""
+    """Who is believed to be a person. Made on the event loop; :meth:`close` ends it."""
 
-    def __init__(self, config: Config, resolve: Callable[[str], Secret]) -> None:
+    def __init__(self, config: Config, people: People) -> None:
+        """Raises OSError where a CA file cannot be read."""
         self._config = config
-        self._resolve = resolve
-        self._key = secrets.token_bytes(32)
-        self._in_force = self._load()
+        self._fetchers = {url: Fetcher(issuer.ca_file) for url, issuer in people.issuers.items()}
+        self._keys = HttpIssuerKeys(
+            {url: Place(url, self._fetchers[url], issuer.jwks_uri or "") for url, issuer in people.issuers.items()}
+        )
+        self.tokens = IdTokens(trusted(people), self._keys)
 
     def entrance(self, deploy: DeploySource, clock: Clock) -> PeopleEntrance:
         """The way in for the door."""
         grants = RoleGrants({role: frozenset(groups) for role, groups in self._config.roles.items()})
-        return PeopleEntrance(lambda: self._in_force, grants, deploy, clock, self._config.tenant)
+        return PeopleEntrance(lambda: self.tokens, grants, deploy, clock, self._config.tenant)
 
-    def check_people(self, people: Mapping[str, Person]) -> None:
-        """Raises :class:`Problems` for credentials of nobody."""
-        unknown = [key for key in self._config.operators if key not in people]
-        if unknown:
-            hint = "Its keys are those of people.yaml in the deploy set."
-            raise Problems([self._problem(key, "is nobody in people.yaml", hint) for key in unknown])
+    async def start(self) -> None:
+        """Ask every provider once, so that people can log in from the first moment on. Never raises for one.
 
-    def reload(self) -> None:
-        """Read the files again; what is unfit is told, and the last good stay. Never raises for them."""
-        try:
-            self._in_force = self._load()
-        except BrokerError as refused:
-            log.error("operators' credentials were not taken in; the last good stay", problems=refused.message)
+        A provider that does not answer hardly delays the start: revocation has to go on.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_SECONDS):
+                await self._keys.refresh()
 
-    def _load(self) -> Credentials:
-        found: dict[str, Secret] = {}
-        problems: list[Problem] = []
-        for key, reference in self._config.operators.items():
-            try:
-                found[key] = random_text(reference, self._resolve)
-            except InvalidInput as unfit:
-                problems.append(self._problem(key, unfit.message.rstrip("."), unfit.hint))
-        problems.extend(self._shared(found))
-        if problems:
-            raise Problems(problems)
-        return Credentials(found, self._key)
+    async def run(self) -> None:
+        """Keep the keys fresh, until cancelled."""
+        await self._keys.follow()
 
-    def _shared(self, found: Mapping[str, Secret]) -> Iterator[Problem]:
-        keys = list(found)
-        for index, key in enumerate(keys):
-            for other in keys[:index]:
-                if found[key] == found[other]:
-                    hint = "Each person has one of their own: broker operator new-credential FILE"
-                    yield self._problem(key, f"is the credential of {other} too", hint)
+    def alarms(self) -> tuple[BrokerError, ...]:
+        """What is wrong with the keys while the last good ones stay in force."""
+        return self._keys.alarms()
 
-    def _problem(self, key: str, message: str, hint: str) -> Problem:
-        return self._config.problem(("operators", key), message, hint)
+    def tallies(self) -> Mapping[str, KeysTally]:
+        """For the metrics, by issuer."""
+        return {issuer: KeysTally(*figures) for issuer, figures in self._keys.tallies().items()}
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        for fetcher in self._fetchers.values():
+            await fetcher.close()
+
+
+def trusted(people: People) -> Mapping[str, TrustedIssuer]:
+    """The providers of the configuration, by URL."""
+    return {
+        url: TrustedIssuer(
+            Issuer(
+                url,
+                groups_claim=each.groups_claim or "",
+                acr=frozenset(each.acr),
+                amr=frozenset(each.amr),
+                known_as=each.known_as or "",
+            ),
+            each.audience,
+            each.on_behalf_of_audience or "",
+        )
+        for url, each in people.issuers.items()
+    }

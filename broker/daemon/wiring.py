@@ -18,10 +18,12 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_operator import OperatorRpcs
+from broker.api.admin_recovery import RecoveryRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.admin_texts import TextRpcs
 from broker.api.agents import AgentService
+from broker.api.automation import AutomationEntrance
 from broker.api.bearer import Metadata, refuse_token
 from broker.api.door import Door
 from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
@@ -38,6 +40,7 @@ from broker.daemon.notifying import Notifier
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
+from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
@@ -46,19 +49,22 @@ from broker.identity.peer_cache import PeerCache
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.escalation import Watch
+from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
+from broker.issuance.id_tokens import IdTokens
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.plans import PlanDesk
+from broker.issuance.recovering import Recovering, RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.issuance.texts import TextDesk
+from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock, KeyRing
-from broker.references import resolve
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
@@ -84,8 +90,8 @@ class Brokerd:
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
+        self._witnessing: Witnessing | None = None
         self._tampered: frozenset[str] = frozenset()
-        self._people = None if config.listen.admin is None else PeopleAdmitted(config, resolve)
         # What undoes each step of the start, the last one first.
         self._undo = contextlib.AsyncExitStack()
         tick = config.revocation.tick
@@ -110,11 +116,12 @@ class Brokerd:
         )
         if self._proxies is not None:
             self._undo.callback(self._proxies.close)
+        writer = self._rng.id()
         keys = FileKeyRing(config.keys.ledger)
         store = await SqliteStore.open(
             config.state.directory / "ledger.sqlite3",
             keys,
-            writer=self._rng.id(),
+            writer=writer,
             keeps_texts=config.audit.keep_texts,
         )
         self._store = store
@@ -123,6 +130,7 @@ class Brokerd:
         recovered = await store.recover(self._clock.now())
         if recovered:
             log.warning("attempts left due or unknown by the last run are being revoked", attempts=recovered)
+        await self._hold_against_witnesses(store, writer)
         self.reloader = Reloader(
             self._files, self._pool, store, self._clock, config.tenant, config.state.directory / "reload.json"
         )
@@ -142,10 +150,16 @@ class Brokerd:
             keep_texts=config.audit.keep_texts_for,
         )
         await self.reloader.first()
-        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._clock, self._rng)
-        await self._tend_suspensions()
+        self._people = None if config.people is None else PeopleAdmitted(config, config.people)
         if self._people is not None:
-            self._people.check_people(self._files.current.people)
+            self._undo.push_async_callback(self._people.close)
+            await self._people.start()
+            self._background("providers' keys", self._people.run())
+        # Nobody's, where nobody logs in: then nothing that takes a fresh login is done here.
+        self._id_tokens = IdTokens({}, HttpIssuerKeys({})) if self._people is None else self._people.tokens
+        self._fresh = FreshLogins(self._id_tokens, self._clock)
+        self._suspensions = SuspensionDesk(store, self._revoker.kick, self._fresh, self._clock, self._rng)
+        await self._tend_suspensions()
         await self._append(EventType.DAEMON_STARTED, {"recovered": recovered})
         self._undo.push_async_callback(self._last_words)
         self._undo.push_async_callback(self._revoker.close)
@@ -155,6 +169,8 @@ class Brokerd:
         if config.notify:
             await self._notifier.start()
             self._background("webhooks", self._notifier.run())
+        if self._witnessing is not None:
+            self._background("witnesses", self._witnessing.run())
         await self._upkeep.tick()
         self._servers = self._doors(store, keys)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
@@ -167,6 +183,11 @@ class Brokerd:
         if self._admin is not None:
             credentials = self._identity.tls.credentials(client_certificate=False)
             self.admin_port = self._admin.bind(str(config.listen.admin), credentials)
+        self.automation_port = None
+        if self._automation is not None:
+            self.automation_port = self._automation.bind(
+                str(config.listen.automation), self._identity.tls.credentials()
+            )
         self._operations = Operations(self._problems, self._warnings, self._scrape)
         self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
@@ -176,10 +197,21 @@ class Brokerd:
             await server.start()
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
 
+    async def _hold_against_witnesses(self, store: SqliteStore, writer: str) -> None:
+        """Before anything is served: a ledger that is behind what a witness has seen grants nothing."""
+        config, clock = self._config, self._clock
+        recovery = Recovering(store, self.gate, clock, self._rng, config.tenant)
+        await recovery.resume()
+        if (settings := config.audit.checkpoints) is not None:
+            witnessing = Witnessing(config, settings, store, recovery, self.gate, clock, self._rng, writer)
+            self._undo.push_async_callback(witnessing.close)
+            await witnessing.start()
+            self._witnessing = witnessing
+
     async def reload(self) -> None:
-        """On SIGHUP: take in the deploy set, and the operators' credentials."""
-        if self._people is not None:
-            self._people.reload()
+        """On SIGHUP: take in the deploy set, and the keys of checkpoints."""
+        if self._witnessing is not None:
+            self._witnessing.reload()
         await self.reloader.reload()
 
     async def abandon(self) -> None:
@@ -226,12 +258,14 @@ class Brokerd:
         """What the ledger and its export shall still hold, once nothing changes any more."""
         await self._finish(self._upkeep.summarise_refusals(every=True))
         await self._append(EventType.DAEMON_STOPPED, {})
+        if self._witnessing is not None:
+            await self._witnessing.finish()
         await self._finish(self._upkeep.export())
 
     # ------------------------------------------------------------------ parts
 
     def _every_server(self) -> list[AgentServer | AdminServer]:
-        return [*self._servers, *([self._admin] if self._admin is not None else [])]
+        return [*self._servers, *(each for each in (self._admin, self._automation) if each is not None)]
 
     def _doors(self, store: SqliteStore, keys: KeyRing) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
@@ -281,17 +315,21 @@ class Brokerd:
         if self._proxies is not None:
             proxied = door(agents(self._proxies.identify))
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
-        self._admin = None
-        if self._people is not None:
+        self._admin = self._automation = None
+        rpcs = limits.max_concurrent_admin_rpcs
+        parts = (
+            OperatorRpcs(),
+            SuspensionRpcs(self._suspensions),
+            RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
+            ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
+            TextRpcs(TextDesk(store, self._clock)),
+        )
+        if config.listen.admin is not None and self._people is not None:
             people = door(self._people.entrance(self._files, self._clock))
-            rpcs = limits.max_concurrent_admin_rpcs
-            parts = (
-                OperatorRpcs(),
-                SuspensionRpcs(self._suspensions),
-                ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._clock)),
-                TextRpcs(TextDesk(store, self._clock)),
-            )
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
+        if config.listen.automation is not None:
+            entrance = AutomationEntrance(self._certified, self._files, self._clock, config.tenant)
+            self._automation = AdminServer(door(entrance), *parts, max_concurrent_rpcs=rpcs)
         return servers
 
     def _identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Peer:
@@ -317,6 +355,7 @@ class Brokerd:
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
+            *self._witness_jobs(),
         )
         for name, job, seconds in jobs:
             self._scheduler.add_job(
@@ -329,6 +368,11 @@ class Brokerd:
                 misfire_grace_time=None,
             )
         self._scheduler.start()
+
+    def _witness_jobs(self) -> tuple[tuple[str, Callable[[], Any], float], ...]:
+        if self._witnessing is None:
+            return ()
+        return (("checkpoints", self._witnessing.tick, 1.0), ("unread", self._witnessing.ask_unread, 5.0))
 
     def _guarded(self, name: str, job: Callable[[], Any]) -> Callable[[], Any]:
         async def run() -> None:
@@ -363,7 +407,9 @@ class Brokerd:
 
     def _warnings(self) -> list[str]:
         proxies = self._proxies.alarms() if self._proxies is not None else ()
-        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies)]
+        people = self._people.alarms() if self._people is not None else ()
+        witnesses = self._witnessing.alarms() if self._witnessing is not None else ()
+        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
@@ -382,6 +428,10 @@ class Brokerd:
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(figures.audit_head, now),
+            issuers={} if self._people is None else self._people.tallies(),
+            recovery=bool(self.gate.recovery),
+            witnesses=self._witnessing.tallies() if self._witnessing is not None else {},
+            unread=self.gate.unread,
         )
         return self._metrics.render(snapshot)
 

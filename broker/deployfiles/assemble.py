@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import ValidationError
 
@@ -14,6 +14,8 @@ from broker.deployfiles.read import Read
 from broker.files import Model, Problem, Problems, validated
 from broker.files.document import Path
 from broker.identity.agent import Person
+from broker.identity.automation import Automation
+from broker.identity.spiffe_id import SpiffeId
 from broker.ports import ConnectorSpec
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.model import FromIdentity, Risk, ScopeTemplate
@@ -36,6 +38,7 @@ class Assembly:
         self._problems = problems
         self._people_known, self._connectors_known = people is not None, connectors is not None
         self.people: dict[str, Person] = self._people(people) if people else {}
+        self.automation = dict(self._automation(people)) if people else {}
         self.connectors: dict[str, ConnectorSpec] = _connectors(connectors.content) if connectors else {}
 
     def agents(self, files: Iterable[Read[AgentFile]]) -> Entries:
@@ -69,6 +72,19 @@ class Assembly:
                 message = f"is the same person as {other}: one issuer and subject, one entry"
                 self._problems.append(file.problem(("people", key), message))
         return {key: _person(entry) for key, entry in file.content.people.items()}
+
+    def _automation(self, file: Read[PeopleFile]) -> Iterator[tuple[SpiffeId, Automation]]:
+        seen: dict[str, str] = {}
+        for key, entry in file.content.automation.items():
+            at, owner = ("automation", key), self.people.get(entry.owner)
+            if (other := seen.setdefault(entry.spiffe_id, key)) != key:
+                self._problems.append(file.problem((*at, "spiffe_id"), f"is the same workload as {other}"))
+            if owner is None or owner.disabled:
+                why = "is not in people.yaml" if owner is None else "is disabled in people.yaml"
+                self._problems.append(file.problem((*at, "owner"), f"{entry.owner} {why}", "Name who answers for it."))
+                continue
+            spiffe_id = SpiffeId.parse(entry.spiffe_id)
+            yield spiffe_id, Automation(spiffe_id, owner, frozenset(entry.roles), entry.description, entry.until)
 
     def _owner(self, file: Read[AgentFile]) -> Person | None:
         key = file.content.owner
@@ -183,6 +199,7 @@ def _person(entry: PersonEntry) -> Person:
         email=entry.email,
         groups=frozenset(entry.groups),
         disabled=entry.disabled,
+        until=entry.until,
     )
 
 

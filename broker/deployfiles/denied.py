@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Annotated
 
 from cryptography import x509
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from broker.deployfiles.instants import Instant
 from broker.deployfiles.models import Sentence, Slug
 from broker.deployfiles.read import Read
 from broker.errors import Unauthenticated
@@ -23,20 +23,7 @@ from broker.identity.denied import Below, Certificate, Denial, DenyList
 from broker.identity.spiffe_id import SpiffeId, is_trust_domain
 
 _SERIAL = re.compile(r"(?:[0-9A-Fa-f]{1,40}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){0,19})\Z", re.ASCII)
-_INSTANT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z", re.ASCII
-)
 _SCHEME = "spiffe://"
-
-
-def parse_instant(value: object) -> datetime:
-    """An instant as RFC 3339 writes it, with its offset. Raises :class:`ValueError`."""
-    try:
-        if isinstance(value, str) and _INSTANT.match(value):
-            return datetime.fromisoformat(value).astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass  # a month 13, or a year that has no UTC: the same answer
-    raise ValueError('must be an instant in quotes, like "2026-05-01T12:00:00Z"')
 
 
 def parse_serial(value: str) -> int:
@@ -82,13 +69,6 @@ def _checked(parse: object) -> AfterValidator:
         return value
 
     return AfterValidator(check)
-
-
-Instant = Annotated[
-    datetime,
-    BeforeValidator(parse_instant),
-    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-05-01T12:00:00Z"]}),
-]
 
 
 class DenialEntry(Model):

@@ -101,6 +101,7 @@ def build(
         digest=files.digest(),
         registry=registry,
         people=assembly.people,
+        automation=assembly.automation,
         templates=templates,
         policies=policies,
         connectors=assembly.connectors,

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from broker.deployfiles.instants import Instant
 from broker.deployfiles.kinds import ConnectorEntry
 from broker.errors import Unauthenticated
 from broker.files import Duration, Model
 from broker.identity.agent import Tier
+from broker.identity.operator import Role
 from broker.identity.pattern import MAX_LISTED, IdPattern, Matching, OneOf
 from broker.identity.spiffe_id import SpiffeId
 from broker.scope.model import MANDATORY_FIELDS, AccessClass, BlastRadius, Reversibility, Sensitivity
@@ -151,14 +153,30 @@ class PersonEntry(Model):
     subject: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
     display_name: Annotated[str, Field(min_length=1, max_length=128)]
     email: Annotated[str, Field(max_length=254)] = ""
-    groups: Words = Field(default_factory=list)
+    groups: Words = Field(
+        default_factory=list, description="That this person may hold; the provider may be asked which of them it does."
+    )
     disabled: bool = False
+    until: Instant | None = Field(None, description="From then on as if disabled.")
+
+
+class AutomationEntry(Model):
+    """One workload of operators' own, by its X.509-SVID: it looks and stops, and never decides."""
+
+    spiffe_id: Annotated[str, AfterValidator(_spiffe_id)]
+    owner: Slug = Field(description="Who answers for it: a key of people.")
+    roles: Annotated[list[Annotated[Role, Field(strict=False)]], Field(min_length=1)]
+    description: Annotated[str, Field(max_length=128)] = ""
+    until: Instant | None = Field(None, description="From then on as if it were not there.")
 
 
 class PeopleFile(Model):
     """people.yaml."""
 
     people: dict[Slug, PersonEntry] = Field(min_length=1)
+    automation: dict[Slug, AutomationEntry] = Field(
+        default_factory=dict, description="Workloads that operate the broker, with listen.automation."
+    )
 
 
 # --------------------------------------------------------------------------- parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF
 from broker.dev.stack import DevFacts
 
 TENANT = "dev"
@@ -18,8 +19,7 @@ ROLES = {
 
 def render(facts: DevFacts) -> str:
     """``brokerd.yaml``: everything on loopback, every path inside the stack's state directory."""
-    operators = {key: f"file:{file}" for key, file in facts.operators.items()}
-    admin = {"admin": facts.admin_address} if operators else {}
+    admin = {"admin": facts.admin_address} if facts.issuer else {}
     document = {
         "tenant": TENANT,
         "trust_domain": facts.trust_domain,
@@ -29,7 +29,7 @@ def render(facts: DevFacts) -> str:
             "private_key": str(facts.key),
             "bundles": {facts.trust_domain: str(facts.bundle)},
         },
-        "operators": operators,
+        **({"people": {"issuers": {facts.issuer: _issuer(facts)}}} if facts.issuer else {}),
         "roles": ROLES,
         "deploy": {"directory": str(facts.deploy)},
         "state": {"directory": str(facts.ledger.parent)},
@@ -40,3 +40,12 @@ def render(facts: DevFacts) -> str:
         "revocation": {"tick": "250ms"},
     }
     return "# Written at each start of `broker dev`; edits are lost.\n" + yaml.safe_dump(document, sort_keys=False)
+
+
+def _issuer(facts: DevFacts) -> dict[str, object]:
+    return {
+        "audience": CLIENT_ID,
+        "on_behalf_of_audience": ON_BEHALF_OF,
+        "groups_claim": "groups",
+        "known_as": facts.issuer_known_as,
+    }

@@ -36,6 +36,8 @@ from broker.keys import new_key
 from broker.secret import Secret
 
 if TYPE_CHECKING:
+    from broker.dev.identity_provider import IdentityProvider
+    from broker.identity.agent import Person
     from broker.ports import Clock
 
 TRUST_DOMAIN = "dev.broker.internal"
@@ -68,8 +70,9 @@ class DevFacts:
     aws: AwsFacts
     # Of each agent, what goes into SPIFFE_ENDPOINT_SOCKET.
     endpoints: Mapping[SpiffeId, str]
-    # Of each person who operates the broker, the file with the credential.
-    operators: Mapping[str, Path]
+    # Where people log in (dev/identity_provider.py), and how people.yaml names it; empty where there are no people.
+    issuer: str
+    issuer_known_as: str
 
     @property
     def admin_address(self) -> str:
@@ -99,7 +102,8 @@ class DevFacts:
 class DevStack:
     """The stack of ``state_dir``, for the agents in ``agents``, with the operators' files in ``deploy_dir``.
 
-    ``people`` are the keys of people.yaml who get a credential for the people's door; without any there is none.
+    ``people`` are those of people.yaml; the development identity provider knows the ones of the first one's issuer.
+    Without any there is no people's door.
 
     ``state_dir`` may be a :class:`StateDirectory` that the caller acquired, to put something there first; the stack
     releases it when it stops. ``render_config`` writes brokerd's configuration from the facts. ``brokerd_command``
@@ -112,7 +116,7 @@ class DevStack:
         deploy_dir: Path,
         *,
         agents: Sequence[SpiffeId],
-        people: Sequence[str] = (),
+        people: Sequence[Person] = (),
         clock: Clock,
         render_config: Callable[[DevFacts], str],
         brokerd_command: Sequence[str] = BROKERD,
@@ -127,6 +131,7 @@ class DevStack:
         self._facts: DevFacts | None = None
         self._brokerd: BrokerdProcess | None = None
         self._sockets: WorkloadApiSockets | None = None
+        self._provider: IdentityProvider | None = None
         # What undoes each step that was done, the last one first.
         self._undo = contextlib.AsyncExitStack()
 
@@ -135,6 +140,13 @@ class DevStack:
         if self._facts is None:
             raise NotReady(Reason.UPSTREAM_UNAVAILABLE, "The development stack is not running.")
         return self._facts
+
+    @property
+    def identity_provider(self) -> IdentityProvider:
+        """Where people log in, without HTTP. Raises :class:`NotReady` where it is not running."""
+        if self._provider is None:
+            raise NotReady(Reason.UPSTREAM_UNAVAILABLE, "The development identity provider is not running.")
+        return self._provider
 
     async def start(self) -> DevFacts:
         """Start everything; returns when brokerd is ready. If a part fails, what had started is stopped."""
@@ -205,6 +217,7 @@ class DevStack:
         brokerd.stop_leftover()  # before its upstreams restart under it
         postgres, openbao, aws = await self._start_upstreams(state)
         svid, sockets = await self._start_identities(state)
+        issuer, known_as = await self._start_provider(state)
         mac_key = state / "mac.key"
         if not mac_key.exists():
             write_private(mac_key, new_key())
@@ -227,7 +240,8 @@ class DevStack:
             postgres=postgres,
             aws=aws,
             endpoints={agent: sockets.endpoint(agent) for agent in self._agents},
-            operators=self._credentials(private_directory(state / "operators")),
+            issuer=issuer,
+            issuer_known_as=known_as,
         )
         write_private(config, self._render_config(self._facts))
         self._brokerd = brokerd
@@ -268,13 +282,21 @@ class DevStack:
         await sockets.start()
         return svid, sockets
 
-    def _credentials(self, directory: Path) -> Mapping[str, Path]:
-        """One for each person, kept from one start to the next."""
-        files = {key: directory / f"{key}.credential" for key in self._people}
-        for file in files.values():
-            if not file.exists():
-                write_private(file, new_key() + "\n")
-        return files
+    async def _start_provider(self, state: Path) -> tuple[str, str]:
+        """The development identity provider: where it listens, and how people.yaml names it."""
+        if not self._people:
+            return "", ""
+        # Imported here: a stack without people starts without an HTTP server.
+        from broker.dev.identity_provider import IdentityProvider
+        from broker.dev.identity_provider_http import IdentityProviderServer
+
+        url, known_as = f"http://{LOOPBACK}:{free_port(state / 'oidc_port')}", self._people[0].issuer
+        provider = IdentityProvider(url, (each for each in self._people if each.issuer == known_as), self._clock)
+        server = IdentityProviderServer(provider, self._clock)
+        self._undo.push_async_callback(server.stop)
+        await server.start()
+        self._provider = provider
+        return url, known_as
 
     def _running_brokerd(self) -> BrokerdProcess:
         if self._brokerd is None:

@@ -36,6 +36,11 @@ class Person:
     email: str = ""
     groups: frozenset[str] = frozenset()
     disabled: bool = False
+    until: datetime | None = None  # from then on as if disabled
+
+    def enabled(self, now: datetime) -> bool:
+        """Whether this person counts for anything now."""
+        return not self.disabled and (self.until is None or now < self.until)
 
     @property
     def id(self) -> str:

@@ -3,49 +3,25 @@
 Belongs here: reading a JWK Set, in the form of a SPIFFE bundle or as the Workload API serves it, and the
 set of all JWT bundles in force. A token is only ever verified with a key of the trust domain it claims,
 and only with the algorithms that fit that key. Source: SPIFFE Trust Domain and Bundle, section 4;
-JWT-SVID, section 6; RFC 7517, RFC 7518. Reading files does not belong here.
+JWT-SVID, section 6; RFC 7517. Reading one key is ``jwk.py``; reading files does not belong here.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from broker.errors import InvalidInput, Reason
+from broker.identity.jwk import EC_ALGORITHMS, RSA_ALGORITHMS, SigningKey, UnfitKey, signing_key
 from broker.identity.spiffe_id import is_trust_domain
 from broker.identity.strict_json import NotStrictJson, parse_object
 
 MAX_KEYS = 64
-MAX_KEY_ID = 256
-MIN_RSA_BITS = 2048
-MAX_RSA_BITS = 8192  # the cost of a verification grows with the square
 USE = "jwt-svid"
 
-# JWT-SVID, section 2.1: these and no others. An EC key has exactly one of them (RFC 7518, section 3.4).
-RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
-_EC_ALGORITHM: Mapping[str, str] = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-ALGORITHMS = RSA_ALGORITHMS | frozenset(_EC_ALGORITHM.values())
-
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
-# Members that stand for a private or symmetric key (RFC 7518, section 6).
-_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """One key of an authority, with the algorithms that its signatures may have."""
-
-    key_id: str
-    key: PublicKey
-    algorithms: frozenset[str]
-    digest: str  # SHA-256 of the SubjectPublicKeyInfo, hex
+# JWT-SVID, section 2.1: these and no others.
+ALGORITHMS = RSA_ALGORITHMS | frozenset(EC_ALGORITHMS.values())
 
 
 class JwtBundle:
@@ -130,40 +106,10 @@ class JwtBundles(Mapping[str, JwtBundle]):
 
 
 def _signing_key(trust_domain: str, jwk: Mapping[str, Any]) -> SigningKey:
-    key_id = jwk.get("kid")
-    if not isinstance(key_id, str) or not 0 < len(key_id) <= MAX_KEY_ID:
-        _refuse(trust_domain, "has a key without a key id (kid)")
-    shown = ascii(key_id)[:80]
-    if not _PRIVATE.isdisjoint(jwk):
-        _refuse(trust_domain, f"has a private or symmetric key ({shown}), which belongs in no bundle")
     try:
-        key = jwt.PyJWK({name: jwk[name] for name in ("kty", "crv", "x", "y", "n", "e") if name in jwk}).key
-    except (jwt.PyJWTError, ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
-        # The library's text is dropped: it quotes the key.
-        _refuse(trust_domain, f"has a key that cannot be read ({shown})")
-    algorithms = _algorithms_of(trust_domain, shown, key)
-    named = jwk.get("alg")
-    if named is not None:
-        if not isinstance(named, str) or named not in algorithms:
-            _refuse(trust_domain, f"has a key whose algorithm does not fit its type ({shown})")
-        algorithms = frozenset({named})
-    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return SigningKey(key_id, key, algorithms, hashlib.sha256(der).hexdigest())
-
-
-def _algorithms_of(trust_domain: str, shown: str, key: object) -> frozenset[str]:
-    if isinstance(key, rsa.RSAPublicKey):
-        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-            _refuse(
-                trust_domain,
-                f"has an RSA key of {key.key_size} bits ({shown}); {MIN_RSA_BITS} to {MAX_RSA_BITS} are used",
-            )
-        if key.public_numbers().e < 65537:
-            _refuse(trust_domain, f"has an RSA key with a public exponent below 65537 ({shown})")
-        return RSA_ALGORITHMS
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _EC_ALGORITHM:
-        _refuse(trust_domain, f"has a key that is neither RSA nor on P-256, P-384 or P-521 ({shown})")
-    return frozenset({_EC_ALGORITHM[key.curve.name]})
+        return signing_key(jwk, ALGORITHMS)
+    except UnfitKey as unfit:
+        _refuse(trust_domain, str(unfit))
 
 
 def _refuse(trust_domain: str, why: str) -> NoReturn:

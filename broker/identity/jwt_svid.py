@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-import jwt
-
 from broker.errors import Reason, Unauthenticated
-from broker.identity.jwt_bundle import JwtBundles, SigningKey
+from broker.identity.jwk import SigningKey
+from broker.identity.jwt_bundle import JwtBundles
 from broker.identity.jwt_token import Token
 from broker.identity.spiffe_id import SpiffeId
 
@@ -33,7 +32,6 @@ LEEWAY = timedelta(seconds=5)
 
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
-_JWS = jwt.PyJWS()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +101,7 @@ def _key_of(token: Token, spiffe_id: SpiffeId, bundles: JwtBundles) -> SigningKe
 
 
 def _check_signature(token: Token, key: SigningKey) -> None:
-    try:
-        algorithm = _JWS.get_algorithm_by_name(token.algorithm)
-        good = algorithm.verify(token.signed, algorithm.prepare_key(key.key), token.signature)
-    except (jwt.PyJWTError, ValueError, TypeError):
-        good = False
-    if not good:
+    if not token.jws.is_signed_by(key.key, token.algorithm):
         _refuse(
             Reason.JWT_SVID_SIGNATURE,
             "has a signature that is not its authority's",

@@ -1,29 +1,25 @@
 """Taking a JWT-SVID apart, before anything in it is believed.
 
-Belongs here: the one form a token may have. Compact JWS (RFC 7515, section 7.1), strict base64url, JSON
-objects whose members stand once, and a header with ``alg``, ``kid``, ``typ`` and nothing else, so that no
-token can bring its own key or ask for rules of its own. Source: JWT-SVID, section 2. Does not belong
-here: keys, signatures and claims (``jwt_svid.py``).
+Belongs here: a header with ``alg``, ``kid``, ``typ`` and nothing else, so that no token can bring its own key
+or ask for rules of its own. Source: JWT-SVID, section 2. Does not belong here: the form of any token
+(``jws.py``); keys, signatures and claims (``jwt_svid.py``).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from broker.errors import Reason, Unauthenticated
-from broker.identity.jwt_bundle import ALGORITHMS, MAX_KEY_ID
-from broker.identity.strict_json import NotStrictJson, parse_object
+from broker.identity.jwk import MAX_KEY_ID
+from broker.identity.jws import CompactJws, NotCompactJws
+from broker.identity.jwt_bundle import ALGORITHMS
 
 # SPIRE's tokens have some 400 to 900 bytes.
 MAX_TOKEN_BYTES = 8 * 1024
 _HEADERS = frozenset({"alg", "kid", "typ"})
 _TYPES = ("JWT", "JOSE")
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]+\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,54 +28,31 @@ class Token:
 
     algorithm: str
     key_id: str
-    claims: Mapping[str, Any] = field(repr=False)
-    signed: bytes = field(repr=False)  # header and payload, as they were signed
-    signature: bytes = field(repr=False)
+    jws: CompactJws = field(repr=False)
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """What it says of its bearer."""
+        return self.jws.claims
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what is signed.
-
-        Not of the whole token: from an ECDSA signature (r, s) anybody makes (r, n - s), which verifies
-        too, and one token would have two names.
-        """
-        return hashlib.sha256(self.signed).hexdigest()
+        """SHA-256 (hex) of what is signed."""
+        return self.jws.digest
 
     @classmethod
     def parse(cls, text: str) -> Token:
         """The token written as ``text``. Raises :class:`Unauthenticated` (JWT_SVID_*), for any text whatever."""
-        if len(text) > MAX_TOKEN_BYTES:
-            _malformed(f"has {len(text)} bytes; at most {MAX_TOKEN_BYTES} are read")
-        parts = text.split(".")
-        if len(parts) != 3:
-            _malformed(f"has {len(parts)} parts; a compact JWS has three")
-        header, payload, signature = (_decoded(part) for part in parts)
-        members = _object(header, "header")
-        _check_header(members)
-        return cls(
-            algorithm=_algorithm(members),
-            key_id=_key_id(members),
-            claims=_object(payload, "payload"),
-            signed=f"{parts[0]}.{parts[1]}".encode("ascii"),
-            signature=signature,
-        )
-
-
-def _decoded(part: str) -> bytes:
-    """Base64url without padding, in its one spelling (RFC 4648, 3.5: the unused last bits are zero)."""
-    if not _BASE64URL.match(part) or len(part) % 4 == 1:
-        _malformed("has a part that is empty or not base64url without padding")
-    data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    if base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii") != part:
-        _malformed("has a part that is not in base64url's canonical form")
-    return data
-
-
-def _object(data: bytes, name: str) -> dict[str, Any]:
-    try:
-        return parse_object(data)
-    except NotStrictJson as error:
-        _malformed(f"has a {name} that {error}")
+        try:
+            jws = CompactJws.parse(text, MAX_TOKEN_BYTES)
+        except NotCompactJws as error:
+            raise Unauthenticated(
+                Reason.JWT_SVID_MALFORMED,
+                f"The JWT-SVID {error}.",
+                hint="Send the token as the SPIFFE Workload API gave it: three base64url parts and two dots.",
+            ) from None
+        _check_header(jws.header)
+        return cls(_algorithm(jws.header), _key_id(jws.header), jws)
 
 
 def _check_header(members: Mapping[str, Any]) -> None:
@@ -123,11 +96,3 @@ def _key_id(members: Mapping[str, Any]) -> str:
 
 def _shown(value: object) -> str:
     return "missing" if value is None else ascii(value)[:80]
-
-
-def _malformed(why: str) -> NoReturn:
-    raise Unauthenticated(
-        Reason.JWT_SVID_MALFORMED,
-        f"The JWT-SVID {why}.",
-        hint="Send the token as the SPIFFE Workload API gave it: three base64url parts, two dots, nothing else.",
-    )

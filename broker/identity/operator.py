@@ -12,8 +12,9 @@ from enum import StrEnum
 
 from broker.identity.agent import Person
 
-# Before people log in with OIDC: a bearer credential from a file, on loopback.
-LOCAL_CREDENTIAL = "local-credential"
+# How it was proven who somebody is.
+LOGIN = "id-token"  # of a login at an OpenID provider
+FRESH_LOGIN = "fresh-id-token"  # of one for exactly this act
 
 
 class Role(StrEnum):
@@ -31,16 +32,20 @@ EVERY_ROLE = frozenset(Role)
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """An authenticated person. ``key`` is the person's in people.yaml, for display; identity is the person's id."""
+    """An authenticated person, with the groups that count now.
+
+    ``key`` is the person's in people.yaml, for display; identity is the person's id.
+    """
 
     person: Person
     key: str
     how: str
+    workload: str = ""  # of automation: its SPIFFE ID, which it is instead of a person
 
     @property
     def id(self) -> str:
         """As stored and compared everywhere."""
-        return self.person.id
+        return self.workload or self.person.id
 
 
 class RoleGrants:

@@ -7,8 +7,11 @@ and counted again by :mod:`broker.issuance.counting` when it is used; a door onl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
+from broker.approval.digest import check_digest
+from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST
 from broker.approval.machine import RequestEvent, can, refusal
 from broker.approval.quorum import may_vote, rule_for
 from broker.approval.separation import OWNER, person_id
@@ -16,16 +19,20 @@ from broker.errors import BrokerError, Denied, InvalidInput, Reason
 from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.counting import Standing, check_terms, groups_now, standing
+from broker.issuance.fresh_logins import FreshLogins, proven
 from broker.issuance.requests import page_of
 from broker.issuance.review import Review, review_of
-from broker.ports import Clock, Connector, FiledRequest, LeaseStore, RequestFilter, Vote
+from broker.ports import Clock, Connector, FiledRequest, LeaseStore, ProofRecord, RequestFilter, Vote
 
 
 class ApprovalDesk:
     """Everything people do with access requests. ``connectors`` finds a connector by name, for its contract."""
 
-    def __init__(self, store: LeaseStore, connectors: Callable[[str], Connector | None], clock: Clock) -> None:
+    def __init__(
+        self, store: LeaseStore, connectors: Callable[[str], Connector | None], fresh: FreshLogins, clock: Clock
+    ) -> None:
         self._store = store
+        self._fresh = fresh
         self._connectors = connectors
         self._clock = clock
 
@@ -41,15 +48,27 @@ class ApprovalDesk:
         task = await self._store.get_task(caller.tenant, filed.request.task_id)
         last = await self._store.last_approved_plan(caller.tenant, filed.principal, filed.scope.template)
         connector = self._connectors(filed.scope.connector)
-        return review_of(filed, task, caller.deploy, None if connector is None else connector.contract, last)
+        return review_of(
+            filed, task, caller.deploy, None if connector is None else connector.contract, last, caller.now
+        )
 
     async def approve(
-        self, caller: OperatorCaller, access_request_id: str, digest: str, *, approval: str = "", note: str = ""
+        self,
+        caller: OperatorCaller,
+        access_request_id: str,
+        digest: str,
+        *,
+        fresh_id_token: str,
+        approval: str = "",
+        note: str = "",
     ) -> FiledRequest:
         """One yes, for the approval named, or for the first that lacks one of the caller's. Counted at once.
 
-        Raises :class:`Denied` (SELF_APPROVAL, NOT_AN_APPROVER, AGENT_NOT_REGISTERED), :class:`WrongState` for a
-        request that is not open, or whose template or policies have changed, and what ``LeaseStore.vote`` raises.
+        Nobody has to log in for what is refused anyway: the fresh login is asked for last.
+
+        Raises :class:`Denied` (SELF_APPROVAL, NOT_AN_APPROVER, AGENT_NOT_REGISTERED, FRESH_LOGIN_*),
+        :class:`Unauthenticated` (ID_TOKEN_*), :class:`WrongState` for a request that is not open, or whose template or
+        policies have changed, and what ``LeaseStore.vote`` raises.
         """
         filed = await self._store.get_access_request(caller.tenant, access_request_id)
         if not can(filed.state, RequestEvent.APPROVE):
@@ -57,10 +76,13 @@ class ApprovalDesk:
         check_terms(filed, caller.deploy)
         caller.deploy.registry.find(SpiffeId.parse(filed.holder))
         task = await self._store.get_task(caller.tenant, filed.request.task_id)
-        stands = standing(filed, caller.deploy, task.sponsor)
+        stands = standing(filed, caller.deploy, task.sponsor, caller.now)
         _check_no_part(caller, filed, stands)
-        rule = _rule(caller, filed, stands, approval)
-        vote = self._vote(caller, rule, note)
+        check_digest(digest, filed.digest, filed.id)
+        _rule(caller, filed, stands, approval)
+        proof = self._proof(caller, filed, fresh_id_token)
+        caller = proven(caller, proof)
+        vote = replace(self._vote(caller, _rule(caller, filed, stands, approval), note), proof=proof)
         enough = partial(_satisfied, caller=caller, sponsor=task.sponsor)
         return await self._store.vote(caller.tenant, filed.id, digest, vote, enough)
 
@@ -75,6 +97,12 @@ class ApprovalDesk:
         _check_say(caller, filed)
         vote = self._vote(caller, "", note)
         return await self._store.vote(caller.tenant, filed.id, digest, vote, _never)
+
+    def _proof(self, caller: OperatorCaller, filed: FiledRequest, token: str) -> ProofRecord:
+        fields = {"access_request_id": filed.id, "digest": filed.digest}
+        return self._fresh.demand(
+            caller, token, APPROVE_ACCESS_REQUEST, fields, about=filed.id, not_before=filed.created_at
+        )
 
     def _vote(self, caller: OperatorCaller, rule: str, note: str) -> Vote:
         person = caller.operator.person
@@ -91,7 +119,7 @@ class ApprovalDesk:
 
 
 def _satisfied(filed: FiledRequest, *, caller: OperatorCaller, sponsor: str) -> bool:
-    return standing(filed, caller.deploy, sponsor).tally.satisfied
+    return standing(filed, caller.deploy, sponsor, caller.now).tally.satisfied
 
 
 def _never(filed: FiledRequest) -> bool:
@@ -99,8 +127,10 @@ def _never(filed: FiledRequest) -> bool:
 
 
 def _groups(caller: OperatorCaller) -> frozenset[str]:
-    """The caller's groups by the people in force, not by what the door remembers; none for one who is disabled."""
-    return groups_now(caller.deploy.people).get(person_id(caller.operator.person), frozenset())
+    """The caller's groups by the people in force and by the login; none for one who is disabled."""
+    person = caller.operator.person
+    listed = groups_now(caller.deploy.people, caller.now).get(person_id(person), frozenset())
+    return listed & person.groups
 
 
 def _check_no_part(caller: OperatorCaller, filed: FiledRequest, stands: Standing) -> None:
@@ -116,11 +146,12 @@ def _check_no_part(caller: OperatorCaller, filed: FiledRequest, stands: Standing
 
 def _check_say(caller: OperatorCaller, filed: FiledRequest) -> None:
     """Whether the caller may say no."""
-    who, groups = person_id(caller.operator.person), groups_now(caller.deploy.people)
+    who, groups = person_id(caller.operator.person), _groups(caller)
+    enabled = who in groups_now(caller.deploy.people, caller.now)
     rules = [caller.deploy.approvals[name] for name in filed.approvals if name in caller.deploy.approvals]
     owners = {each.person for each in filed.interests if each.part == OWNER}
-    asked = any(may_vote(rule, groups.get(who, frozenset())) for rule in rules)
-    if who not in groups or not (asked or who in owners):
+    asked = any(may_vote(rule, groups) for rule in rules)
+    if not enabled or not (asked or who in owners):
         raise _no_approver(caller, filed)
 
 

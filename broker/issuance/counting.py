@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from broker.approval.quorum import Ballot, PersonId, Tally, tally
 from broker.approval.rules import ApprovalRule
 from broker.approval.separation import Interest, interests, owners_of, person_id
 from broker.errors import Denied, Reason, WrongState
 from broker.identity.agent import Person
-from broker.ports import DeploySet, FiledRequest
+from broker.ports import DeploySet, FiledRequest, Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +27,35 @@ class Standing:
     interests: Mapping[PersonId, str]
 
 
-def standing(filed: FiledRequest, deploy: DeploySet, sponsor: str) -> Standing:
+def standing(filed: FiledRequest, deploy: DeploySet, sponsor: str, now: datetime) -> Standing:
     """Count the votes on ``filed`` now. ``sponsor`` is what its task claims.
 
     Barred is whoever had a part in it when it was asked, and whoever has one now. Raises :class:`Denied`
     (APPROVAL_NOT_HELD) where an approval that it needs is defined no more.
     """
     rules = {name: _rule(name, filed, deploy) for name in filed.approvals}
-    now = interests(
+    at_present = interests(
         owners=owners_of([filed.principal], deploy.registry),
         sponsor=sponsor,
         on_behalf_of=(),
         delegators=(),
         people=deploy.people,
     )
-    barred = _parts((*filed.interests, *now))
-    groups = groups_now(deploy.people)
-    ballots = [
-        Ballot((vote.issuer, vote.subject), groups.get((vote.issuer, vote.subject), frozenset()), vote.rule, vote.yes)
-        for vote in filed.votes
-    ]
+    barred = _parts((*filed.interests, *at_present))
+    groups = groups_now(deploy.people, now)
+    ballots = [_ballot(vote, groups) for vote in filed.votes]
     return Standing(rules, tally(list(rules.values()), ballots, barred.keys()), barred)
 
 
-def groups_now(people: Mapping[str, Person]) -> dict[PersonId, frozenset[str]]:
+def groups_now(people: Mapping[str, Person], now: datetime) -> dict[PersonId, frozenset[str]]:
     """The groups of everybody who is enabled."""
-    return {person_id(person): person.groups for person in people.values() if not person.disabled}
+    return {person_id(person): person.groups for person in people.values() if person.enabled(now)}
+
+
+def _ballot(vote: Vote, groups: Mapping[PersonId, frozenset[str]]) -> Ballot:
+    """A vote with the groups that its giver has now, of those that were proven when it was given."""
+    who = (vote.issuer, vote.subject)
+    return Ballot(who, groups.get(who, frozenset()) & frozenset(vote.groups), vote.rule, vote.yes)
 
 
 def check_terms(filed: FiledRequest, deploy: DeploySet) -> None:

@@ -1,8 +1,8 @@
 """May grants be given at all right now? Revocation never asks.
 
 The gate closes while the broker could not keep its promise: it is shutting down, the revoker's
-heartbeat is old (faults.md F49), the audit outbox is not draining (F31), or its own SVID has ended
-(F27). A pure question on figures that others report; it opens by itself when they are good again.
+heartbeat is old (faults.md F49), the audit outbox is not draining (F31), its ledger is behind a witness, or its own
+SVID has ended (F27). A pure question on figures that others report; it opens by itself when they are good again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ class Gate:
     backlog_age: timedelta = timedelta(0)
     own_svid_ends: datetime | None = None
     draining: bool = False
+    recovery: str = ""  # the recovery that nobody has released yet
+    unread: tuple[str, ...] = ()  # witnesses that the ledger could not be held against since the start
+    witness: str = ""  # the one that is furthest behind, and by how much
+    witness_records: int = 0
+    witness_age: timedelta = timedelta(0)
 
     def why_closed(self, now: datetime) -> NotReady | None:
         """The reason to refuse grants at ``now``, or None."""
@@ -48,12 +53,39 @@ class Gate:
                 hint="Operators: make the audit export writable again; grants resume by themselves.",
                 metadata={"records": str(self.backlog_records)},
             )
+        if (witness := self._why_witnesses()) is not None:
+            return witness
         if self.own_svid_ends is not None and now > self.own_svid_ends:
             return NotReady(
                 Reason.OWN_SVID_EXPIRED,
                 f"the broker's own SVID ended at {self.own_svid_ends.isoformat()}, so nothing is given out.",
                 hint="Operators: see /readyz and the log of brokerd; grants resume when it has a new one.",
                 metadata={"notAfter": self.own_svid_ends.isoformat()},
+            )
+        return None
+
+    def _why_witnesses(self) -> NotReady | None:
+        if self.recovery:
+            return NotReady(
+                Reason.RECOVERY_MODE,
+                "the broker is in recovery: a witness of its audit trail has seen more than its ledger has.",
+                hint="Operators: broker recovery show. Two people release it; revocation goes on.",
+                metadata={"recoveryId": self.recovery},
+            )
+        if self.unread:
+            return NotReady(
+                Reason.WITNESS_UNREAD,
+                f"since the start the ledger could not be held against {', '.join(self.unread)}.",
+                hint="Operators: make the witness reachable; grants begin by themselves.",
+                metadata={"witnesses": ",".join(self.unread)},
+            )
+        if self.witness_records > self.max_backlog_records or self.witness_age > self.max_backlog_age:
+            return NotReady(
+                Reason.WITNESS_BACKLOG,
+                f"{self.witness_records} audit records wait for a checkpoint at witness {self.witness}, the oldest for"
+                f" {int(self.witness_age.total_seconds())} s.",
+                hint="Operators: see the log of brokerd; grants resume by themselves when the witness has it.",
+                metadata={"witness": self.witness, "records": str(self.witness_records)},
             )
         return None
 

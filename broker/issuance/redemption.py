@@ -29,7 +29,7 @@ def approvals_held(filed: FiledRequest, request_id: str, caller: Caller, sponsor
         if filed.redeem_by is None or caller.now >= filed.redeem_by:
             raise refusal(RequestState.LAPSED, filed.id)
     check_terms(filed, caller.deploy)
-    counted = standing(filed, caller.deploy, sponsor).tally
+    counted = standing(filed, caller.deploy, sponsor, caller.now).tally
     if not counted.satisfied:
         raise not_held(filed, [str(each) for each in counted.missing])
     return counted.held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from broker.errors import Denied
 from broker.issuance.caller import Caller
@@ -22,10 +23,10 @@ class ApprovalStatus:
     missing: str
 
 
-def statuses(filed: FiledRequest, deploy: DeploySet) -> tuple[ApprovalStatus, ...]:
+def statuses(filed: FiledRequest, deploy: DeploySet, now: datetime) -> tuple[ApprovalStatus, ...]:
     """How far each approval of ``filed`` is, with the rules and people in force."""
     try:
-        counted = standing(filed, deploy, "")
+        counted = standing(filed, deploy, "", now)
     except Denied as undefined:
         return tuple(ApprovalStatus(name, "", undefined.message) for name in filed.approvals)
     missing = {each.rule: str(each) for each in counted.tally.missing}

@@ -65,13 +65,13 @@ class Review:
 
 
 def review_of(
-    filed: FiledRequest, task: Task, deploy: DeploySet, contract: Contract | None, last: tuple[str, str]
+    filed: FiledRequest, task: Task, deploy: DeploySet, contract: Contract | None, last: tuple[str, str], now: datetime
 ) -> Review:
     """The review of ``filed``; ``last`` is the request whose plan was approved last, and that plan."""
     agent, obstacle = _agent(filed, deploy)
     try:
         check_terms(filed, deploy)
-        stands: Standing | None = standing(filed, deploy, task.sponsor)
+        stands: Standing | None = standing(filed, deploy, task.sponsor, now)
     except BrokerError as changed:
         stands, obstacle = None, obstacle or changed.message
     base, before = last if last[0] != filed.id else ("", "")
@@ -87,7 +87,7 @@ def review_of(
         plan=inert(filed.plan, lines=True),
         plan_diff=_diff(before, filed.plan, base, filed.id),
         plan_diff_base=base,
-        votes=tuple(_votes(filed, deploy, stands)),
+        votes=tuple(_votes(filed, deploy, stands, now)),
         missing=tuple(str(each) for each in stands.tally.missing) if stands else (),
         barred=tuple(_barred(stands, deploy)) if stands else (),
         obstacle=inert(obstacle),
@@ -159,13 +159,14 @@ def _diff(before: str, after: str, base: str, name: str) -> str:
     return "\n".join(inert(line) for line in lines)
 
 
-def _votes(filed: FiledRequest, deploy: DeploySet, stands: Standing | None) -> Iterator[VoteSeen]:
-    groups = groups_now(deploy.people)
+def _votes(filed: FiledRequest, deploy: DeploySet, stands: Standing | None, now: datetime) -> Iterator[VoteSeen]:
+    groups = groups_now(deploy.people, now)
     names = {(person.issuer, person.subject): person.display_name for person in deploy.people.values()}
     for vote in filed.votes:
         who = (vote.issuer, vote.subject)
         rule = stands.rules.get(vote.rule) if stands else None
-        has_say = rule is not None and any(each.group in groups.get(who, frozenset()) for each in rule.any_of)
+        held = groups.get(who, frozenset()) & frozenset(vote.groups)
+        has_say = rule is not None and any(each.group in held for each in rule.any_of)
         barred = stands is not None and who in stands.interests
         yield VoteSeen(
             person=f"{vote.issuer}#{vote.subject}",

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from broker.approval.intent_digest import RESUME_SUSPENSION
 from broker.errors import BrokerError, InvalidInput, Reason
 from broker.identity.agent import Registry
 from broker.identity.spiffe_id import SpiffeId, is_trust_domain
 from broker.issuance.caller import OperatorCaller
+from broker.issuance.fresh_logins import FreshLogins
 from broker.ports import Clock, DeploySet, Ended, LeaseStore, Lifting, Members, NewSuspension, Rng
 from broker.scope.canonical import canonical_json
 from broker.suspension.suspension import Kind, Suspension
@@ -47,8 +49,11 @@ class Stopped:
 class SuspensionDesk:
     """Everything operators do with suspensions. ``kick`` wakes a connector's revoker."""
 
-    def __init__(self, store: LeaseStore, kick: Callable[[str], None], clock: Clock, rng: Rng) -> None:
+    def __init__(
+        self, store: LeaseStore, kick: Callable[[str], None], fresh: FreshLogins, clock: Clock, rng: Rng
+    ) -> None:
         self._store = store
+        self._fresh = fresh
         self._kick = kick
         self._clock = clock
         self._rng = rng
@@ -95,8 +100,17 @@ class SuspensionDesk:
         self._kick_all(ended)
         return suspension
 
-    async def resume(self, caller: OperatorCaller, suspension_id: str, request_id: str, reason: str) -> Suspension:
-        """Lift it, or be the first of two where two must."""
+    async def resume(
+        self, caller: OperatorCaller, suspension_id: str, request_id: str, reason: str, *, fresh_id_token: str
+    ) -> Suspension:
+        """Lift it, or be the first of two where two must; each by a login for exactly this.
+
+        Raises :class:`Denied` (FRESH_LOGIN_*), :class:`Unauthenticated` (ID_TOKEN_*), and what ``LeaseStore.resume``
+        raises.
+        """
+        fields = {"suspension_id": suspension_id, "reason": reason}
+        # Its id is random: nobody can have logged in for it before it was there.
+        proof = self._fresh.demand(caller, fresh_id_token, RESUME_SUSPENSION, fields, about=suspension_id)
         lifting = Lifting(
             tenant=caller.tenant,
             id=suspension_id,
@@ -105,6 +119,7 @@ class SuspensionDesk:
             name=caller.operator.person.display_name,
             reason=reason,
             now=self._clock.now(),
+            proof=proof,
         )
         return await self._store.resume(lifting)
 

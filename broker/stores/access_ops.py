@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
+from broker.approval.digest import check_digest
 from broker.approval.machine import RequestEvent, RequestState, can, refusal
 from broker.audit.event import EventType
 from broker.audit.record import decode
@@ -24,6 +25,7 @@ from broker.stores.access_rows import (
     trusted,
     votes_of,
 )
+from broker.stores.proof_ops import keep_proof
 from broker.stores.rows import trust_task
 from broker.stores.seal import tampered
 from broker.stores.task_ops import admit_participant, find_task
@@ -166,7 +168,7 @@ def vote(
     """See LeaseStore.vote. Everything is decided before anything is written."""
     row = trusted(find(tx, tenant, access_request_id))
     earlier = votes_of(tx, row)
-    check_digest(row, digest)
+    check_digest(digest, row.digest, row.id)
     now_ms = to_ms(given.at)
     event = RequestEvent.APPROVE if given.yes else RequestEvent.DENY
     refuse_unless(row, event, now_ms)
@@ -181,6 +183,8 @@ def vote(
         )
     votes = (*others, given)
     enough = given.yes and satisfied(filed(row, votes, tx.seal))
+    if given.proof is not None:
+        keep_proof(tx, tenant, given.proof, now_ms)
     put_vote(tx, row, given)
     actor = f"{given.issuer}#{given.subject}"
     about: dict[str, JsonValue] = {
@@ -189,6 +193,7 @@ def vote(
         "how": given.how,
         "groups": given.groups,
         "note": given.note,
+        "fresh_login": None if given.proof is None else given.proof.digest,
     }
     tell(tx, EventType.ACCESS_VOTED, row, actor, now_ms, about)
     if enough:
@@ -227,17 +232,6 @@ def refuse_unless(row: RequestRow, event: RequestEvent, now_ms: int) -> None:
         raise refusal(state, row.id)
     if row.due_at is not None and now_ms >= row.due_at:
         raise refusal(RequestState.LAPSED, row.id)
-
-
-def check_digest(row: RequestRow, digest: str) -> None:
-    """Raises Conflict (APPROVAL_DIGEST_MISMATCH) where ``digest`` is not the request's."""
-    if digest != row.digest:
-        raise Conflict(
-            Reason.APPROVAL_DIGEST_MISMATCH,
-            f"access request {row.id} has another digest than the one given.",
-            hint="Look at it again, and decide on what is shown now.",
-            metadata={"accessRequestId": row.id},
-        )
 
 
 # ------------------------------------------------------------------ reading

@@ -7,11 +7,12 @@ lease of one request would need a second primary key, also in a ledger whose req
 
 from __future__ import annotations
 
+from broker.approval.digest import check_digest
 from broker.approval.machine import RequestEvent, RequestState, refusal
 from broker.errors import Conflict, Reason
 from broker.ports import Intent
 from broker.stores.access_moves import move
-from broker.stores.access_ops import check_digest, find, refuse_unless
+from broker.stores.access_ops import find, refuse_unless
 from broker.stores.access_rows import RequestRow, trusted, votes_of
 from broker.stores.rows import LeaseRow
 from broker.stores.seal import tampered
@@ -29,7 +30,7 @@ def redeemable(view: View, intent: Intent, retried: LeaseRow | None) -> RequestR
         return None
     row = trusted(find(view, intent.tenant, intent.redeems.access_request_id, intent.holder))
     votes_of(view, row)
-    check_digest(row, intent.redeems.digest)
+    check_digest(intent.redeems.digest, row.digest, row.id)
     request_id = intent.request.request_id
     if row.state == RequestState.REDEEMED:
         if retried is None or retried.id != row.lease_id or row.redemption_id != request_id:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from broker.stores.ledger_file import sync_directory
+from broker.files.durable import sync_directory
 
 # How much is read at a time when looking backwards for the last line.
 _BLOCK = 64 * 1024

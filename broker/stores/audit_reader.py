@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 from urllib.parse import quote
 
 from broker.audit.record import Record, decode
@@ -46,7 +47,7 @@ class AuditReader:
         if found > len(migrations()):
             raise Tampered(Reason.SCHEMA_VERSION, f"{path} has schema {found}, which is newer than this release.")
 
-    def __enter__(self) -> AuditReader:
+    def __enter__(self) -> Self:
         # One snapshot: head and records belong together although the broker goes on writing.
         self._connection.execute("BEGIN")
         return self

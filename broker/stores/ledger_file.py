@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from broker.errors import InvalidInput, NotReady, Reason
+from broker.files.durable import sync_directory
 
 # How long a connection waits for another one's lock. Ours are one writer and readers that never block it,
 # so this is for operators with a shell open on the file.
@@ -61,15 +62,6 @@ def _check_file(path: Path) -> None:
         raise _refused(path, "it is open to group or others.", f"chmod 600 {path}")
     if facts.st_uid != os.geteuid():
         raise _refused(path, "it belongs to another account.")
-
-
-def sync_directory(directory: Path) -> None:
-    """Make a new directory entry durable (fsync(2): the file's own sync does not)."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _refused(path: Path, why: str, hint: str = "") -> InvalidInput:

@@ -3,7 +3,7 @@
 Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`broker.stores.group_commit`)
 and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
 :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
-:mod:`broker.stores.sqlite_pipelines`.
+:mod:`broker.stores.sqlite_pipelines`, checkpoints and recovery in :mod:`broker.stores.sqlite_trail`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ from broker.stores import (
     foreign,
     grant_ops,
     holding_ops,
+    proof_ops,
     quota_ops,
     reads,
     revoke_ops,
@@ -72,13 +73,14 @@ from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite_pipelines import SqlitePipelines
+from broker.stores.sqlite_trail import SqliteTrail
 from broker.stores.times import to_ms
 from broker.stores.trail import Head, Trail
 from broker.stores.transaction import Transaction
 from broker.suspension.suspension import Subject, Suspension
 
 
-class SqliteStore(SqlitePipelines):
+class SqliteStore(SqlitePipelines, SqliteTrail):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
@@ -338,6 +340,10 @@ class SqliteStore(SqlitePipelines):
             )
             ended = ended.plus(portion)
         return suspension, ended
+
+    async def fresh_logins(self, tenant: str, about: str) -> Sequence[tuple[str, str, str]]:
+        """See LeaseStore.fresh_logins."""
+        return await self._readers.scan(lambda view: proof_ops.kept_proofs(view, tenant, about))
 
     async def resume(self, lifting: Lifting) -> Suspension:
         """See LeaseStore.resume."""

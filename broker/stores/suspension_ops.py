@@ -20,6 +20,7 @@ from broker.ports import EndCause, Ended, Lifting, Members, NewSuspension
 from broker.scope.canonical import JsonValue
 from broker.stores.end_ops import CHUNK, read_pair
 from broker.stores.moves import BROKER, move
+from broker.stores.proof_ops import keep_proof
 from broker.stores.rows import Raw
 from broker.stores.suspension_rows import SuspensionRow, insert, read_suspension, suspension_of, unlifted, update
 from broker.stores.times import to_ms
@@ -108,7 +109,10 @@ def resume(tx: Transaction, lifting: Lifting) -> Suspension:
 
 def _resume_untrusted(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
     """Two people, as for everything. The first is kept in memory alone: whoever changed the row could name one."""
-    first = tx.first_lifts.setdefault((row.tenant, row.id), lifting)
+    first = tx.first_lifts.get((row.tenant, row.id))
+    if first is None:
+        _keep_proof(tx, lifting)
+        first = tx.first_lifts[row.tenant, row.id] = lifting
     if (first.by, first.request_id) == (lifting.by, lifting.request_id):
         _tell_begun(tx, row, lifting)
         return replace(suspension_of(row), first=Lift(first.by, first.name, first.reason, first.now))
@@ -129,6 +133,7 @@ def _check_open(row: SuspensionRow, now: datetime) -> None:
 
 def _begin(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
     """The first of two people: noted, and everything stays as it is."""
+    _keep_proof(tx, lifting)
     _note_first(row, lifting)
     update(tx, row)
     _tell_begun(tx, row, lifting)
@@ -141,7 +146,16 @@ def _note_first(row: SuspensionRow, lifting: Lifting) -> None:
 
 
 def _tell_begun(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> None:
-    _tell(tx, EventType.RESUME_BEGUN, row, lifting.by, to_ms(lifting.now), {"reason": lifting.reason})
+    _tell(tx, EventType.RESUME_BEGUN, row, lifting.by, to_ms(lifting.now), _said(lifting))
+
+
+def _said(lifting: Lifting) -> dict[str, JsonValue]:
+    return {"reason": lifting.reason, "fresh_login": None if lifting.proof is None else lifting.proof.digest}
+
+
+def _keep_proof(tx: Transaction, lifting: Lifting) -> None:
+    if lifting.proof is not None:
+        keep_proof(tx, lifting.tenant, lifting.proof, to_ms(lifting.now))
 
 
 def _lift(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
@@ -152,9 +166,10 @@ def _lift(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
             hint=f"Have another person run: broker resume {row.id} --reason ...",
             metadata={"suspensionId": row.id, "first": row.first_name or ""},
         )
+    _keep_proof(tx, lifting)
     row.lifted_by, row.lifted_name, row.lifted_reason = lifting.by, lifting.name, lifting.reason
     row.lifted_request_id, row.lifted_at = lifting.request_id, to_ms(lifting.now)
-    about: dict[str, JsonValue] = {"reason": lifting.reason, "first": row.first_by, "untrusted_row": not row.trusted}
+    about = {**_said(lifting), "first": row.first_by, "untrusted_row": not row.trusted}
     row.trusted = True
     update(tx, row)
     _tell(tx, EventType.RESUMED, row, lifting.by, to_ms(lifting.now), about)

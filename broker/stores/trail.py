@@ -41,6 +41,11 @@ class Trail:
         """The last sequence number that is durable."""
         return self._committed.seq
 
+    @property
+    def next_seq(self) -> int:
+        """The sequence number that the next event gets."""
+        return self._head.seq + 1
+
     def append(self, event: AuditEvent, at_ms: int) -> int:
         """Chain one event; its sequence number. Raises TypeError if its data have no canonical form."""
         seq = self._head.seq + 1

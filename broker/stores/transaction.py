@@ -147,6 +147,11 @@ class Transaction(View):
         """Record an event in this transaction; its sequence number."""
         return self._trail.append(event, now_ms)
 
+    @property
+    def next_audit_seq(self) -> int:
+        """The sequence number of the next event."""
+        return self._trail.next_seq
+
     # Writing a row: positional parameters, in the order of the column lists. An untrusted row keeps the
     # MAC that it fails (an all-zero one), so that what somebody else wrote never comes out as ours.
 

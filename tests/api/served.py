@@ -17,14 +17,19 @@ import yaml
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from broker.api.v1 import access_review_pb2 as review_pb
+from broker.api.v1 import admin_service_pb2 as admin_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1.admin_service_pb2_grpc import AdminServiceStub
 from broker.api.v1.broker_service_pb2_grpc import BrokerServiceStub
+from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST, RESUME_SUSPENSION, nonce_of
 from broker.approval.rules import ApprovalRule, Quorum
 from broker.clock import SystemClock
 from broker.config import load_config
 from broker.daemon.wiring import Brokerd
-from broker.deployfiles.load import policy_schema
+from broker.deployfiles.load import load, policy_schema
+from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF, IdentityProvider
+from broker.dev.identity_provider_http import IdentityProviderServer
 from broker.keys import new_key
 from broker.policy.cedar import PolicySet
 from broker.ports import Clock, Connector, ConnectorSpec
@@ -109,6 +114,12 @@ class Served:
     upstreams: dict[str, FakeConnector]
     port: int
     channels: list[grpc.aio.Channel] = field(default_factory=list)
+    provider: IdentityProvider | None = None  # where the configuration names one
+
+    @property
+    def identity_provider(self) -> IdentityProvider:
+        assert self.provider is not None
+        return self.provider
 
     @property
     def upstream(self) -> FakeConnector:
@@ -142,9 +153,13 @@ async def serve(
     *,
     clock: Clock | None = None,
     build: Callable[[ConnectorSpec], Connector] | None = None,
+    served_provider: bool = True,
     **changes: Any,
 ) -> AsyncIterator[Served]:
-    """brokerd on a configuration under ``root``; ``build`` makes other connectors than the fake one."""
+    """brokerd on a configuration under ``root``; ``build`` makes other connectors than the fake one.
+
+    The issuer of ``people``, where there is one, is the development provider, unless the test has one of its own.
+    """
     config = load_config(write_config(root, **changes))
     upstreams: dict[str, FakeConnector] = {}
     time = clock or SystemClock()
@@ -153,17 +168,27 @@ async def serve(
         return upstreams.setdefault(spec.name, FakeConnector(time, name=spec.name))
 
     daemon = Brokerd(config, time, build or fake)
+    provider = server = None
+    if config.people is not None and served_provider:
+        people = load(config.deploy.directory).people.values()
+        provider = IdentityProvider(next(iter(config.people.issuers)), people, time)
+        server = IdentityProviderServer(provider, time)
+        await server.start()
     # Neither a machine that stands still nor a test's clock that jumps is a revoker that is stuck, which is what
     # tests/issuance/test_gate.py is about.
     daemon.gate.max_heartbeat_age = timedelta(days=1)
-    await daemon.start()
-    served = Served(root, daemon, upstreams, daemon.agents_port)
     try:
-        yield served
+        await daemon.start()
+        served = Served(root, daemon, upstreams, daemon.agents_port, provider=provider)
+        try:
+            yield served
+        finally:
+            for channel in served.channels:
+                await channel.close()
+            await daemon.stop()
     finally:
-        for channel in served.channels:
-            await channel.close()
-        await daemon.stop()
+        if server is not None:
+            await server.stop()
 
 
 def reason(error: grpc.aio.AioRpcError) -> tuple[grpc.StatusCode, str]:
@@ -204,23 +229,46 @@ def ask(task: str, request: str = "r1", **changes: Any) -> pb.RequestCredentialR
 
 # ------------------------------------------------------------------ people
 
+# As people.yaml of deploy/dev names their provider, which is somewhere on this machine.
+ISSUER = {
+    "audience": CLIENT_ID,
+    "on_behalf_of_audience": ON_BEHALF_OF,
+    "groups_claim": "groups",
+    "known_as": "https://id.dev.broker.internal",
+}
 ROLES = {"viewer": ["data-platform"], "operator": ["operations"], "security": ["security"]}
 # Where people decide, too.
 DECIDING = {**ROLES, "approver": ["operations", "data-platform"]}
 
 
-def people_changes(root: Path, *people: str) -> dict[str, Any]:
-    """What ``serve`` needs beside the rest to let these people of deploy/dev in, each with a credential of its own."""
-    operators = {}
-    for key in people or ("dana", "sam", "kim"):
-        private(root / "operators" / key, new_key() + "\n")
-        operators[key] = f"file:operators/{key}"
+def people_changes(root: Path) -> dict[str, Any]:
+    """What ``serve`` needs beside the rest to let the people of deploy/dev in, with a provider of their own."""
     listen = {name: f"127.0.0.1:{free_port()}" for name in ("agents", "admin", "operations")}
-    return {"listen": listen, "operators": operators, "roles": ROLES}
+    return {"listen": listen, "people": {"issuers": {f"http://127.0.0.1:{free_port()}": ISSUER}}, "roles": ROLES}
 
 
-def credential(served: Served, key: str) -> str:
-    return (served.root / "operators" / key).read_text().strip()
+def token(served: Served, key: str, nonce: str = "", **changes: Any) -> str:
+    """The ID token of a login; ``changes`` as of the provider's ``id_token``."""
+    return served.identity_provider.id_token(key, CLIENT_ID, nonce, **changes)
+
+
+def fresh(served: Served, key: str, action: str, **fields: str) -> str:
+    """The ID token of a login for exactly this act."""
+    return token(served, key, nonce_of(action, fields))
+
+
+def approval(served: Served, key: str, filed: Any, **changes: str) -> review_pb.ApproveAccessRequestRequest:
+    """A yes of this person, who has just logged in for exactly this request; ``changes`` replace fields."""
+    fields = {"access_request_id": filed.id, "digest": filed.digest}
+    proof = fresh(served, key, APPROVE_ACCESS_REQUEST, **fields)
+    return review_pb.ApproveAccessRequestRequest(**{**fields, "request_id": "v1", "fresh_id_token": proof, **changes})
+
+
+def resumption(served: Served, key: str, suspension: str, **changes: str) -> admin_pb.ResumeRequest:
+    """A word of this person, who has just logged in for exactly this; ``changes`` replace fields."""
+    fields = {"suspension_id": suspension, "reason": "it is well"}
+    proof = fresh(served, key, RESUME_SUSPENSION, **fields)
+    return admin_pb.ResumeRequest(**{**fields, "request_id": "r1", "fresh_id_token": proof, **changes})
 
 
 class _Bearer(grpc.aio.UnaryUnaryClientInterceptor):
@@ -248,7 +296,7 @@ def admin_stub(served: Served, token: str | None) -> AdminServiceStub:
 
 def person(served: Served, key: str) -> AdminServiceStub:
     """The person's own way in."""
-    return admin_stub(served, credential(served, key))
+    return admin_stub(served, token(served, key))
 
 
 # ------------------------------------------------------------------ approvals

@@ -22,6 +22,7 @@ from tests.api.served import (
     CA,
     DECIDING,
     Served,
+    approval,
     ask,
     error_info,
     gate,
@@ -69,11 +70,6 @@ async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
     return reason(caught.value)
 
 
-def yes(filed: Any, **changes: Any) -> review_pb.ApproveAccessRequestRequest:
-    fields = {"access_request_id": filed.id, "digest": filed.digest, "request_id": "v1", **changes}
-    return review_pb.ApproveAccessRequestRequest(**fields)
-
-
 def no(filed: Any, **changes: Any) -> review_pb.DenyAccessRequestRequest:
     fields = {"access_request_id": filed.id, "digest": filed.digest, "request_id": "v1", **changes}
     return review_pb.DenyAccessRequestRequest(**fields)
@@ -101,7 +97,7 @@ async def test_the_whole_story_on_the_wire(served: Served) -> None:
     review = await sam.GetAccessRequest(requests_pb.GetAccessRequestRequest(access_request_id=filed.id))
     assert review.plan == "1. count"
     assert "It can select on orders." in review.effect
-    approved = await sam.ApproveAccessRequest(yes(filed))
+    approved = await sam.ApproveAccessRequest(approval(served, "sam", filed))
     assert approved.state == approved.STATE_APPROVED
 
     redeem = requests_pb.RedeemAccessRequestRequest(access_request_id=filed.id, request_id="redeem-1")
@@ -118,9 +114,9 @@ async def test_only_approvers_who_are_asked_decide_whatever_else_they_are(served
     stub = served.stub(ANALYST)
     filed = (await stub.RequestCredential(ask(await start_task(stub), environment="staging"))).access_request
     kim, dana = person(served, "kim"), person(served, "dana")
-    assert await refused(kim.ApproveAccessRequest(yes(filed))) == (DENIED, "ROLE_REQUIRED")
+    assert await refused(kim.ApproveAccessRequest(approval(served, "kim", filed))) == (DENIED, "ROLE_REQUIRED")
     assert await refused(kim.DenyAccessRequest(no(filed))) == (DENIED, "ROLE_REQUIRED")
-    assert await refused(dana.ApproveAccessRequest(yes(filed))) == (DENIED, "SELF_APPROVAL")
+    assert await refused(dana.ApproveAccessRequest(approval(served, "dana", filed))) == (DENIED, "SELF_APPROVAL")
     assert (await dana.DenyAccessRequest(no(filed, note="mine, and no"))).state == filed.STATE_DENIED
 
 
@@ -137,7 +133,7 @@ async def test_nobody_decides_at_the_agents_door(served: Served) -> None:
 async def test_a_digest_that_is_none_is_no_yes(served: Served, digest: str) -> None:
     stub = served.stub(ANALYST)
     filed = (await stub.RequestCredential(ask(await start_task(stub), environment="staging"))).access_request
-    call = person(served, "sam").ApproveAccessRequest(yes(filed, digest=digest))
+    call = person(served, "sam").ApproveAccessRequest(approval(served, "sam", filed, digest=digest))
     assert await refused(call) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
 
 
@@ -145,7 +141,7 @@ async def test_a_digest_with_other_bytes_is_refused(served: Served) -> None:
     stub = served.stub(ANALYST)
     filed = (await stub.RequestCredential(ask(await start_task(stub), environment="staging"))).access_request
     other = f"{int(filed.digest, 16) ^ 1:064x}"
-    call = person(served, "sam").ApproveAccessRequest(yes(filed, digest=other))
+    call = person(served, "sam").ApproveAccessRequest(approval(served, "sam", filed, digest=other))
     assert await refused(call) == (grpc.StatusCode.ALREADY_EXISTS, "APPROVAL_DIGEST_MISMATCH")
 
 
@@ -165,7 +161,7 @@ async def test_the_sdk_waits_for_people_and_redeems(agent: AsyncClient, served: 
         asking = asyncio.create_task(
             task.request("orders-readonly", wait_for_approval=timedelta(seconds=30), plan="look", **ASK)
         )
-        await sam.ApproveAccessRequest(yes(await one_open(sam)))
+        await sam.ApproveAccessRequest(approval(served, "sam", await one_open(sam)))
         grant = await asking
         assert grant.lease.state == "ACTIVE"
         assert grant.lease.confirm_by is None  # confirmed
@@ -180,7 +176,7 @@ async def test_the_sdk_waits_for_a_sealed_credential_too(served: Served) -> None
         asking = asyncio.create_task(task.request("orders-readonly", wait_for_approval=timedelta(seconds=30), **ASK))
         filed = await one_open(sam)
         assert filed.sealed
-        await sam.ApproveAccessRequest(yes(filed))
+        await sam.ApproveAccessRequest(approval(served, "sam", filed))
         assert (await asking).database.password.reveal()
         with pytest.raises(broker.errors.InvalidInput) as refusal:
             await agent.redeem(filed.id)
@@ -214,7 +210,7 @@ async def test_who_does_not_wait_gets_the_request_and_redeems_it_later(agent: As
         with pytest.raises(WrongState) as early:
             await agent.redeem(filed.id)
         assert early.value.reason is Reason.ACCESS_REQUEST_PENDING
-        await sam.ApproveAccessRequest(yes(filed))
+        await sam.ApproveAccessRequest(approval(served, "sam", filed))
         assert (await agent.redeem(filed.id)).lease.state == "ACTIVE"
 
 

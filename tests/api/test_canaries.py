@@ -35,12 +35,12 @@ from tests.api.served import (
     DOMAIN,
     Served,
     ask,
-    credential,
     gate,
     people_changes,
     reason,
     serve,
     start_task,
+    token,
 )
 from tests.api.test_pipelines import planned
 from tests.connectors.fake import FakeConnector
@@ -218,7 +218,7 @@ async def test_no_secret_is_left_anywhere(tmp_path: Path, log: io.StringIO) -> N
         errors: list[bytes] = []
         for method in BROKER_SERVICE.methods:
             errors += await errors_of(served, canaries, method, served.channel())
-        kim = ("authorization", f"Bearer {credential(served, 'kim')}")
+        kim = ("authorization", f"Bearer {token(served, 'kim')}")
         for method in ADMIN_SERVICE.methods:
             errors += await errors_of(served, canaries, method, people(served), kim)
         await granted(served, canaries)

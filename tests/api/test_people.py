@@ -22,21 +22,24 @@ from broker.api.entrances import AgentsEntrance
 from broker.api.server import BROKER_SERVICE, methods_of
 from broker.api.v1 import admin_service_pb2 as pb
 from broker.api.v1 import broker_service_pb2
+from broker.clock import SystemClock
+from broker.dev.identity_provider import ON_BEHALF_OF, IdentityProvider
 from broker.errors import Defect, Denied
-from broker.files import Problems
+from broker.identity.agent import Person
 from broker.identity.operator import Role
-from broker.keys import new_key
 from tests.api.served import (
     ANALYST,
+    ISSUER,
     Served,
     admin_stub,
-    credential,
+    free_port,
     people_changes,
     person,
     private,
     reason,
     serve,
     svid,
+    token,
 )
 
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
@@ -66,52 +69,71 @@ async def edit_people(served: Served, key: str, **changes: Any) -> None:
     assert await served.daemon.reloader.reload()
 
 
-async def test_each_person_is_known_by_their_own_credential(served: Served) -> None:
+async def test_each_person_is_known_by_their_own_login(served: Served) -> None:
     kim = await person(served, "kim").GetOperator(pb.GetOperatorRequest())
     assert (kim.key, kim.subject, kim.display_name) == ("kim", "kim", "Kim Adeyemi")
     assert (list(kim.groups), list(kim.roles)) == (["release", "security"], ["security"])
-    assert (kim.authenticated_by, kim.tenant) == ("local-credential", "test")
+    assert (kim.issuer, kim.authenticated_by, kim.tenant) == ("https://id.dev.broker.internal", "id-token", "test")
     sam = await person(served, "sam").GetOperator(pb.GetOperatorRequest())
     assert (sam.key, list(sam.roles)) == ("sam", ["operator"])
 
 
+async def test_a_group_is_held_if_both_people_yaml_and_the_provider_say_so(served: Served) -> None:
+    for groups, held in (
+        (["security"], ["security"]),
+        (["security", "operations", "root"], ["security"]),  # people.yaml is the upper bound
+        ([], []),
+    ):
+        stub = admin_stub(served, token(served, "kim", claims={"groups": groups}))
+        told = await stub.GetOperator(pb.GetOperatorRequest())
+        assert (list(told.groups), list(told.roles)) == (held, held)
+        if not held:
+            assert await refused(stub.ListSuspensions(pb.ListSuspensionsRequest())) == (DENIED, "ROLE_REQUIRED")
+
+
 @pytest.mark.parametrize(
-    ("token", "expected"),
+    ("text", "expected"),
     [
-        (None, "OPERATOR_CREDENTIAL_MISSING"),
-        ("nobodys" * 6, "OPERATOR_CREDENTIAL_INVALID"),
-        ("", "OPERATOR_CREDENTIAL_INVALID"),
-        ("x" * 5000, "OPERATOR_CREDENTIAL_INVALID"),
+        (None, "ID_TOKEN_MISSING"),
+        ("nobodys" * 6, "ID_TOKEN_MALFORMED"),
+        ("", "ID_TOKEN_MALFORMED"),
+        ("x" * 20_000, "ID_TOKEN_MALFORMED"),
     ],
 )
-async def test_nobody_comes_in_without_a_credential(served: Served, token: str | None, expected: str) -> None:
-    call = admin_stub(served, token).GetOperator(pb.GetOperatorRequest())
+async def test_nobody_comes_in_without_a_login(served: Served, text: str | None, expected: str) -> None:
+    call = admin_stub(served, text).GetOperator(pb.GetOperatorRequest())
     assert await refused(call) == (UNAUTHENTICATED, expected)
     assert ("anonymous", expected) in await served.refusals()
 
 
-async def test_a_part_of_a_credential_or_more_than_it_is_none(served: Served) -> None:
-    whole = credential(served, "kim")
-    for token in (whole[:-1], whole + "=", whole.lower(), whole + whole, " " + whole):
-        call = admin_stub(served, token).GetOperator(pb.GetOperatorRequest())
-        assert await refused(call) == (UNAUTHENTICATED, "OPERATOR_CREDENTIAL_INVALID")
+async def test_two_tokens_in_one_call_are_none(served: Served) -> None:
+    more = (("authorization", f"Bearer {token(served, 'sam')}"),)
+    call = person(served, "kim").GetOperator(pb.GetOperatorRequest(), metadata=more)
+    assert await refused(call) == (UNAUTHENTICATED, "ID_TOKEN_MISSING")
 
 
-async def test_two_credentials_in_one_call_are_none(served: Served) -> None:
-    stub = person(served, "kim")
-    more = (("authorization", f"Bearer {credential(served, 'sam')}"),)
-    call = stub.GetOperator(pb.GetOperatorRequest(), metadata=more)
-    assert await refused(call) == (UNAUTHENTICATED, "OPERATOR_CREDENTIAL_MISSING")
+async def test_who_logs_in_and_is_not_in_people_yaml_is_refused_by_name(served: Served) -> None:
+    served.identity_provider.know([*served.identity_provider.people.values(), Person("x", "mallory", "Mallory")])
+    call = admin_stub(served, token(served, "mallory", claims={"groups": ["security"]}))
+    assert await refused(call.GetOperator(pb.GetOperatorRequest())) == (DENIED, "PERSON_UNKNOWN")
+    assert ("https://id.dev.broker.internal#mallory", "PERSON_UNKNOWN") in await served.refusals()
 
 
-async def test_wrong_credentials_beyond_the_budget_are_counted(served: Served) -> None:
-    stub = admin_stub(served, new_key())
+async def test_the_token_with_which_an_agent_acts_for_its_human_opens_nothing_here(served: Served) -> None:
+    theirs = served.identity_provider.id_token("kim", ON_BEHALF_OF)
+    call = admin_stub(served, theirs).GetOperator(pb.GetOperatorRequest())
+    assert await refused(call) == (UNAUTHENTICATED, "ID_TOKEN_AUDIENCE")
+    assert ("anonymous", "ID_TOKEN_AUDIENCE") in await served.refusals()
+
+
+async def test_wrong_tokens_beyond_the_budget_are_counted(served: Served) -> None:
+    stub = admin_stub(served, "guessed")
     for _ in range(25):
         await refused(stub.GetOperator(pb.GetOperatorRequest()))
     assert len(await served.refusals()) == 20
     await served.daemon._upkeep.summarise_refusals(every=True)
     (summary,) = [r for r in await served.audit() if r["type"] == "request.refusals_summarised"]
-    assert summary["actor"] == "anonymous operators"
+    assert summary["actor"] == "anonymous people"
     # Agents' strangers have a budget of their own.
     with pytest.raises(grpc.aio.AioRpcError):
         bad = svid(ANALYST, ca=True, usage=("digital_signature", "key_cert_sign"))
@@ -119,33 +141,49 @@ async def test_wrong_credentials_beyond_the_budget_are_counted(served: Served) -
     assert ("anonymous", "SVID_IS_CA") in await served.refusals()
 
 
+async def test_a_providers_new_key_is_asked_for_and_a_withdrawn_one_is_refused(tmp_path: Path) -> None:
+    async with serve(tmp_path, **people_changes(tmp_path)) as served:
+        before = person(served, "kim")
+        await before.GetOperator(pb.GetOperatorRequest())
+        served.identity_provider.rotate(withdraw=True)
+        assert served.daemon._people is not None
+        await served.daemon._people._keys.refresh()
+        assert await refused(before.GetOperator(pb.GetOperatorRequest())) == (UNAUTHENTICATED, "ID_TOKEN_KEY_UNKNOWN")
+        assert (await person(served, "kim").GetOperator(pb.GetOperatorRequest())).key == "kim"
+
+
+async def test_without_its_provider_brokerd_starts_and_agents_are_served_and_nobody_logs_in(tmp_path: Path) -> None:
+    changes = people_changes(tmp_path)
+    (url,) = changes["people"]["issuers"]
+    elsewhere = {"issuers": {url: {**ISSUER, "jwks_uri": f"http://127.0.0.1:{free_port()}/"}}}
+    async with serve(tmp_path, **{**changes, "people": elsewhere}) as served:
+        call = person(served, "kim").GetOperator(pb.GetOperatorRequest())
+        assert await refused(call) == (grpc.StatusCode.UNAVAILABLE, "ISSUER_KEYS_UNAVAILABLE")
+        assert any(url in warning for warning in served.daemon._warnings())
+        assert served.daemon._problems() == []
+        assert (await served.stub().WhoAmI(broker_service_pb2.WhoAmIRequest())).spiffe_id == ANALYST
+
+
+async def test_a_token_of_another_provider_that_nobody_configured(served: Served) -> None:
+    stranger = IdentityProvider("https://login.example.com", served.identity_provider.people.values(), SystemClock())
+    call = admin_stub(served, stranger.id_token("kim")).GetOperator(pb.GetOperatorRequest())
+    assert await refused(call) == (UNAUTHENTICATED, "ID_TOKEN_ISSUER_UNKNOWN")
+
+
 async def test_a_disabled_person_and_one_who_left_are_out_at_the_next_call(tmp_path: Path) -> None:
     """Lee, whom no approval needs."""
-    async with serve(tmp_path, **people_changes(tmp_path, "lee", "sam")) as served:
+    async with serve(tmp_path, **people_changes(tmp_path)) as served:
         lee, sam = person(served, "lee"), person(served, "sam")
         await lee.GetOperator(pb.GetOperatorRequest())
         await edit_people(served, "lee", disabled=True)
         assert await refused(lee.GetOperator(pb.GetOperatorRequest())) == (DENIED, "OPERATOR_DISABLED")
-        await edit_people(served, "lee")
+        await edit_people(served, "lee", disabled=False, until="2026-01-01T00:00:00Z")
         assert await refused(lee.GetOperator(pb.GetOperatorRequest())) == (DENIED, "OPERATOR_DISABLED")
+        await edit_people(served, "lee", until="2999-01-01T00:00:00Z")
+        assert (await lee.GetOperator(pb.GetOperatorRequest())).key == "lee"
+        await edit_people(served, "lee")
+        assert await refused(lee.GetOperator(pb.GetOperatorRequest())) == (DENIED, "PERSON_UNKNOWN")
         assert (await sam.GetOperator(pb.GetOperatorRequest())).key == "sam"
-
-
-async def test_a_credential_is_replaced_by_a_reload(served: Served) -> None:
-    before = person(served, "kim")
-    private(served.root / "operators" / "kim", new_key())
-    assert (await before.GetOperator(pb.GetOperatorRequest())).key == "kim"  # not read yet
-    await served.daemon.reload()
-    assert await refused(before.GetOperator(pb.GetOperatorRequest())) == (
-        UNAUTHENTICATED,
-        "OPERATOR_CREDENTIAL_INVALID",
-    )
-    assert (await person(served, "kim").GetOperator(pb.GetOperatorRequest())).key == "kim"
-    # What is unfit leaves the last good in force.
-    good = credential(served, "kim")
-    private(served.root / "operators" / "kim", "short")
-    await served.daemon.reload()
-    assert (await admin_stub(served, good).GetOperator(pb.GetOperatorRequest())).key == "kim"
 
 
 # ------------------------------------------------------------------ the wrong door
@@ -173,11 +211,11 @@ async def test_an_svid_opens_nothing_at_the_peoples_port(served: Served) -> None
     channel = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.admin_port}", credentials, options=options)
     served.channels.append(channel)
     call = channel.unary_unary(methods_of(ADMIN_SERVICE)[0])(b"")
-    assert await refused(call) == (UNAUTHENTICATED, "OPERATOR_CREDENTIAL_MISSING")
+    assert await refused(call) == (UNAUTHENTICATED, "ID_TOKEN_MISSING")
 
 
-async def test_an_operators_credential_opens_nothing_at_the_agents_port(served: Served) -> None:
-    bearer = (("authorization", f"Bearer {credential(served, 'kim')}"),)
+async def test_a_login_opens_nothing_at_the_agents_port(served: Served) -> None:
+    bearer = (("authorization", f"Bearer {token(served, 'kim')}"),)
     call = served.stub().WhoAmI(broker_service_pb2.WhoAmIRequest(), metadata=bearer)
     assert await refused(call) == (UNAUTHENTICATED, "JWT_SVID_UNEXPECTED")
 
@@ -222,56 +260,17 @@ def test_a_service_is_not_served_behind_the_other_door() -> None:
         door.handlers(ADMIN_SERVICE, *(type("Part", (), {m.name: None for m in ADMIN_SERVICE.methods}),))
 
 
-# ------------------------------------------------------------------ the configuration
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("", "is empty or not set"),
-        ("dGVzdA==", "has 4 bytes, 32 are needed"),
-        ("A" * 44, "is not random"),
-        ("not base64 at all!", "is not base64 text"),
-    ],
-)
-async def test_an_unfit_credential_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
-    changes = people_changes(tmp_path)
-    private(tmp_path / "operators" / "kim", text)
-    with pytest.raises(Problems, match=told) as caught:
-        async with serve(tmp_path, **changes):
-            pass
-    (problem,) = caught.value.problems
-    line = (tmp_path / "brokerd.yaml").read_text().splitlines()[problem.line - 1]
-    assert (problem.field, line.split(":")[0].strip()) == ("operators.kim", "kim")
-    assert not text or text not in str(problem)
-
-
-async def test_credentials_of_nobody_and_shared_ones_are_told(tmp_path: Path) -> None:
-    changes = people_changes(tmp_path, "dana", "nobody")
-    with pytest.raises(Problems, match=r"operators.nobody: is nobody in people.yaml"):
-        async with serve(tmp_path, **changes):
-            pass
-    changes = people_changes(tmp_path, "dana", "kim")
-    private(tmp_path / "operators" / "kim", credential_text(tmp_path, "dana"))
-    with pytest.raises(Problems, match=r"operators.\w+: is the credential of \w+ too"):
-        async with serve(tmp_path, **changes):
-            pass
-
-
-def credential_text(root: Path, key: str) -> str:
-    return (root / "operators" / key).read_text()
-
-
 # ------------------------------------------------------------------ secrecy
 
 
-async def test_no_credential_is_in_a_log_an_error_or_the_trail(tmp_path: Path) -> None:
+async def test_no_token_is_in_a_log_an_error_or_the_trail(tmp_path: Path) -> None:
     said = io.StringIO()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(said))
     try:
         async with serve(tmp_path, **people_changes(tmp_path)) as served:
-            canaries = [credential(served, key) for key in ("dana", "sam", "kim")] + [wrong := new_key()]
-            await person(served, "kim").GetOperator(pb.GetOperatorRequest())
+            wrong = served.identity_provider.id_token("dana", ON_BEHALF_OF)
+            canaries = [token(served, "dana"), good := token(served, "kim"), wrong]
+            await admin_stub(served, good).GetOperator(pb.GetOperatorRequest())
             for call in (
                 admin_stub(served, wrong).GetOperator(pb.GetOperatorRequest()),
                 served.stub().WhoAmI(
@@ -290,3 +289,43 @@ async def test_no_credential_is_in_a_log_an_error_or_the_trail(tmp_path: Path) -
         assert canary not in said.getvalue()
         assert canary not in trail
         assert canary.encode() not in ledger
+
+
+# ------------------------------------------------------------------ principals and RPCs
+
+# Of deploy/dev, with the roles that ROLES gives their groups; and people who are nobody here.
+PRINCIPALS: dict[str, set[str]] = {"dana": {"viewer"}, "sam": {"operator"}, "kim": {"security"}, "ravi": {"security"}}
+
+
+async def test_who_may_call_what(served: Served) -> None:
+    """Every principal, every RPC, with an empty request: who is let in hears about its fields, others about itself."""
+    stranger = Person("x", "mallory", "Mallory")
+    served.identity_provider.know([*served.identity_provider.people.values(), stranger])
+    await edit_people(served, "lee", disabled=True)
+    before = await changes_of(served)
+    admin_stub(served, None)
+    channel = served.channels[-1]
+    for method in methods_of(ADMIN_SERVICE):
+        rpc, needed = channel.unary_unary(method), METHOD_ROLES[method]
+        for who, roles in PRINCIPALS.items():
+            try:
+                await rpc(b"", metadata=bearer(served, who))
+                answer = (grpc.StatusCode.OK, "")
+            except grpc.aio.AioRpcError as error:
+                answer = reason(error)
+            allowed = not needed or bool(needed & roles)
+            expected = {(grpc.StatusCode.OK, ""), (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")}
+            assert answer in expected if allowed else answer == (DENIED, "ROLE_REQUIRED"), (method, who)
+        for who, told in (("mallory", "PERSON_UNKNOWN"), ("lee", "OPERATOR_DISABLED")):
+            assert await refused(rpc(b"", metadata=bearer(served, who))) == (DENIED, told)
+        assert await refused(rpc(b"")) == (UNAUTHENTICATED, "ID_TOKEN_MISSING")
+    assert await changes_of(served) == before
+
+
+async def changes_of(served: Served) -> int:
+    """How many events of the trail are about something that was changed."""
+    return len([each for each in await served.audit() if each["type"] != "request.refused"])
+
+
+def bearer(served: Served, who: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token(served, who)}"),)

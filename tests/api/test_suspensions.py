@@ -29,6 +29,7 @@ from tests.api.served import (
     person,
     private,
     reason,
+    resumption,
     serve,
     start_task,
     svid,
@@ -81,11 +82,13 @@ async def test_principals_and_rpcs(served: Served, method: str, who: str) -> Non
     taken = METHOD_ROLES[f"/{ADMIN_SERVICE.full_name}/{method}"]
     call = getattr(stub, method)(REQUESTS[method])
     if who == "nobody":
-        assert await refused(call) == (grpc.StatusCode.UNAUTHENTICATED, "OPERATOR_CREDENTIAL_INVALID")
+        assert await refused(call) == (grpc.StatusCode.UNAUTHENTICATED, "ID_TOKEN_MALFORMED")
     elif taken and not taken & roles:
         assert await refused(call) == (DENIED, "ROLE_REQUIRED")
         assert ("https://id.dev.broker.internal#dana", "ROLE_REQUIRED") in await served.refusals()
     elif method == "Resume":
+        assert await refused(call) == (DENIED, "FRESH_LOGIN_REQUIRED")
+        call = stub.Resume(resumption(served, who, "susp-none"))
         assert await refused(call) == (grpc.StatusCode.NOT_FOUND, "SUSPENSION_NOT_FOUND")
     else:
         await call
@@ -229,12 +232,15 @@ async def test_only_what_it_covers(served: Served) -> None:
 async def test_everything_is_resumed_by_two(served: Served) -> None:
     sam, kim, agent = person(served, "sam"), person(served, "kim"), served.stub()
     suspension = (await sam.Suspend(stop("EVERYTHING"))).suspension.id
-    first = (await sam.Resume(resume(suspension))).suspension
+    first = (await sam.Resume(resumption(served, "sam", suspension))).suspension
     assert first.state == Suspension.STATE_RESUME_BEGUN
     assert first.first_resumed_by == "https://id.dev.broker.internal#sam"
-    assert await refused(sam.Resume(resume(suspension, "r2"))) == (DENIED, "SECOND_PERSON_REQUIRED")
+    assert await refused(sam.Resume(resumption(served, "sam", suspension, request_id="r2"))) == (
+        DENIED,
+        "SECOND_PERSON_REQUIRED",
+    )
     assert await refused(agent.StartTask(pb.StartTaskRequest(request_id="t", purpose="p"))) == (DENIED, "SUSPENDED")
-    assert (await kim.Resume(resume(suspension))).suspension.state == Suspension.STATE_LIFTED
+    assert (await kim.Resume(resumption(served, "kim", suspension))).suspension.state == Suspension.STATE_LIFTED
     await agent.RequestCredential(ask(await start_task(agent)))
     assert not (await kim.ListSuspensions(admin.ListSuspensionsRequest())).suspensions
     (over,) = (await kim.ListSuspensions(admin.ListSuspensionsRequest(include_ended=True))).suspensions

@@ -50,7 +50,11 @@ def test_the_verdicts(grant: float, login: float, expected: tuple[str, str]) -> 
             "identity_share": 0.05,
             "suspend_s": 1.0,
             "decision_p99_ms_500": 1.0,
+            "audit_share": 0.15,
+            "audit_verify_per_s": 100_000,
+            "audit_verify_growth_mib": 16,
         }
     )
     assert (judged["grant_vs_openbao_c32"], judged["login_vs_direct"]) == expected
     assert judged["identity_share"] == judged["suspend_s"] == judged["decision_p99_ms_500"] == "PASS"
+    assert judged["audit_share"] == judged["audit_verify_per_s"] == judged["audit_verify_growth_mib"] == "PASS"

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from broker.cli.main import cli as command
 from broker.client import calls
 from tests.api.served import ANALYST, CA, Served, ask, free_port, people_changes, private, serve, start_task
+from tests.cli.logging_in import logged_in, visit
 from tests.forge import authority
 
 Run = Callable[..., Awaitable[Result]]
@@ -35,6 +36,7 @@ def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A command as ``who``, in a thread: brokerd runs on this loop."""
     for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr("broker.cli.person.open_browser", visit)
     monkeypatch.setattr("broker.client.admin.RETRY_WAITS", tuple(wait / 100 for wait in calls.RETRY_WAITS))
     bundle = private(served.root / "client" / "bundle.pem", CA.pem)
 
@@ -43,7 +45,7 @@ def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
             "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
             "BROKER_SERVER_NAME": "localhost",
             "BROKER_ADMIN_BUNDLE": str(bundle),
-            "BROKER_OPERATOR_CREDENTIAL": str(served.root / "operators" / who),
+            **logged_in(served, who),
             **environment,
         }
         done = await asyncio.to_thread(CliRunner().invoke, command, arguments, env=given, prog_name="broker")
@@ -61,40 +63,11 @@ async def test_who_one_is(run: Run) -> None:
     assert "roles             security" in (await run("kim", "operator", "whoami")).stdout
 
 
-async def test_a_new_credential_is_the_owners_alone_and_replaces_none(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "mine"
-    done = await run("kim", "operator", "new-credential", str(path))
-    assert (done.exit_code, done.stdout) == (0, f"written to {path}\n")
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert len(path.read_text()) == 45
-    before = path.read_text()
-    done = await run("kim", "operator", "new-credential", str(path))
-    assert done.exit_code == 2
-    assert "File exists" in done.stderr
-    assert path.read_text() == before
-
-
-async def test_a_new_credential_is_taken_when_brokerd_names_it(run: Run, served: Served) -> None:
-    path = served.root / "operators" / "kim"
-    path.unlink()
-    await run("kim", "operator", "new-credential", str(path))
-    assert (await run("kim", "operator", "whoami")).exit_code == 3
-    await served.daemon.reload()
-    assert (await run("kim", "operator", "whoami")).exit_code == 0
-
-
 async def test_what_is_missing_or_wrong_is_told_with_what_to_do(run: Run, served: Served, tmp_path: Path) -> None:
-    other = private(tmp_path / "other", "c2VjcmV0" * 6)
-    open_ = private(tmp_path / "open", "c2VjcmV0" * 6)
-    open_.chmod(0o640)
-    torn = private(tmp_path / "torn", "two words\nand more\n")
     stranger = private(tmp_path / "stranger.pem", authority("x.org", at=CA.at).pem)
     for changes, code, told in (
-        ({"BROKER_OPERATOR_CREDENTIAL": ""}, 2, "There is no operator's credential"),
-        ({"BROKER_OPERATOR_CREDENTIAL": str(tmp_path / "absent")}, 2, "cannot be read: No such file"),
-        ({"BROKER_OPERATOR_CREDENTIAL": str(open_)}, 2, f"run: chmod 0600 {open_}"),
-        ({"BROKER_OPERATOR_CREDENTIAL": str(torn)}, 2, "does not hold one credential on one line"),
-        ({"BROKER_OPERATOR_CREDENTIAL": str(other)}, 3, "OPERATOR_CREDENTIAL_INVALID"),
+        ({"BROKER_ADMIN_TOKEN_FILE": str(tmp_path / "absent")}, 3, "cannot be read: No such file"),
+        ({"BROKER_ADMIN_TOKEN_FILE": str(private(tmp_path / "other", "c2VjcmV0"))}, 3, "ID_TOKEN_MALFORMED"),
         ({"BROKER_ADMIN_ADDRESS": ""}, 2, "Set BROKER_ADMIN_ADDRESS"),
         ({"BROKER_ADMIN_ADDRESS": f"127.0.0.1:{free_port()}"}, 4, "is BROKER_ADMIN_ADDRESS its address?"),
         ({"BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.port}"}, 4, "people's port"),

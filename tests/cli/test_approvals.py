@@ -15,13 +15,13 @@ import structlog
 from click.testing import CliRunner, Result
 
 from broker.api.v1 import access_request_pb2 as requests_pb
-from broker.api.v1 import access_review_pb2 as review_pb
 from broker.cli.main import cli as command
 from tests.api.served import (
     ANALYST,
     CA,
     DECIDING,
     Served,
+    approval,
     ask,
     gate,
     people_changes,
@@ -31,6 +31,7 @@ from tests.api.served import (
     start_task,
     svid,
 )
+from tests.cli.logging_in import logged_in, visit
 from tests.client.fake_broker import svid_files
 
 Run = Callable[..., Awaitable[Result]]
@@ -52,6 +53,7 @@ def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A command as a person (``who``), or as the analyst; in a thread, because brokerd runs on this loop."""
     for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr("broker.cli.person.open_browser", visit)
     bundle = private(served.root / "client" / "bundle.pem", CA.pem)
     files = svid_files(served.root / "client" / "analyst", svid(ANALYST), CA)
 
@@ -61,7 +63,7 @@ def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
             "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
             "BROKER_SERVER_NAME": "localhost",
             "BROKER_ADMIN_BUNDLE": str(bundle),
-            "BROKER_OPERATOR_CREDENTIAL": str(served.root / "operators" / who),
+            **(logged_in(served, who) if who != "analyst" else {}),
         }
         options = files.options() if who == "analyst" else []
         done = await asyncio.to_thread(
@@ -171,8 +173,7 @@ async def test_waiting_on_the_command_line(run: Run, served: Served, tmp_path: P
         while not (page := await people.ListAccessRequests(requests_pb.ListAccessRequestsRequest())).access_requests:
             await asyncio.sleep(0.02)
     (request,) = page.access_requests
-    yes = {"access_request_id": request.id, "digest": request.digest, "request_id": "v1"}
-    await people.ApproveAccessRequest(review_pb.ApproveAccessRequestRequest(**yes))
+    await people.ApproveAccessRequest(approval(served, "sam", request))
     done = await waiting
     assert done.exit_code == 0, done.stderr
     assert "PGPASSWORD=" in out.read_text()

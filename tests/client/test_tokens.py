@@ -13,9 +13,10 @@ import pytest
 from spiffe._proto import workload_pb2, workload_pb2_grpc
 
 from broker.client.connect import token_source
-from broker.client.tokens import TokenFile, bearer
+from broker.client.tokens import HeldToken, TokenFile, bearer, no_admin_token
 from broker.client.workload_api import WorkloadApiTokens
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Reason, Unauthenticated
+from broker.secret import Secret
 from tests.clock import ManualClock
 from tests.forge_jwt import token_authority
 
@@ -123,3 +124,24 @@ def test_what_decides_whether_a_proxy_is_in_between(tmp_path: Path, monkeypatch:
     with pytest.raises(BrokerError) as refused:
         token_source(AUDIENCE, None, None, now)
     assert refused.value.reason == "JWT_SVID_MISSING"
+
+
+def test_automations_token_at_the_peoples_door(tmp_path: Path) -> None:
+    """An ID token may be larger than a JWT-SVID; what is missing is told in the words of that door."""
+    path = tmp_path / "token"
+    source = TokenFile(path, no_admin_token, 12 * 1024)
+    with pytest.raises(Unauthenticated) as caught:
+        source.token()
+    assert (caught.value.reason, "BROKER_ADMIN_TOKEN_FILE" in caught.value.hint) == (Reason.ID_TOKEN_MISSING, True)
+    path.write_text("x" * (12 * 1024 + 1) + "\n")
+    with pytest.raises(Unauthenticated):
+        source.token()
+    path.write_text("x" * 12 * 1024 + "\n")
+    assert len(source.token()) == 12 * 1024
+
+
+async def test_a_token_that_is_held() -> None:
+    source = HeldToken(Secret("t0ken"))
+    assert await bearer(source) == (("authorization", "Bearer t0ken"),)
+    source.close()
+    assert "t0ken" not in repr(source)

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests import hostile_jwts, hostile_svids
+from tests import hostile_id_tokens, hostile_jwts, hostile_svids
 from tests.forge import NOW, der_san_uris, tlv
-from tests.fuzz.targets import AUDIENCE, CA, ID, LEAF, TOKENS
+from tests.fuzz.targets import AUDIENCE, CA, CLIENT, ID, LEAF, PROVIDER, TOKENS
 from tests.hostile_jwts import HOSTILE, TWINS
 
 # Inputs that broke a promise once, in a folder for each target: `make fuzz` puts them here, and they stay.
@@ -71,6 +71,18 @@ def _signed() -> Iterator[bytes]:
         yield head + b"\n" + rest
 
 
+def _id_tokens() -> Iterator[bytes]:
+    world = hostile_id_tokens.World.of(PROVIDER.url, "https://other.example.org", CLIENT, "anna", NOW)
+    made = [case.make(world) for case in (*hostile_id_tokens.HOSTILE, *hostile_id_tokens.TWINS)]
+    yield from (token.encode("utf-8", "surrogateescape") for token in made)
+
+
+def _id_signed() -> Iterator[bytes]:
+    header = json.dumps({"alg": "ES256", "kid": "ec", "typ": "JWT"}).encode()
+    for changes in ({}, {"aud": [CLIENT]}, {"azp": CLIENT}, {"groups": {}}, {"groups": ["a", "a"]}, {"exp": 1e300}):
+        yield header + b"\n" + json.dumps(PROVIDER.claims("anna", CLIENT, **{"groups": [], **changes})).encode()
+
+
 _MADE = {
     "spiffe_id": _ids,
     "x509_leaf": _leaves,
@@ -78,4 +90,6 @@ _MADE = {
     "x509_chain": _chains,
     "jwt_token": _tokens,
     "jwt_signed": _signed,
+    "id_token": _id_tokens,
+    "id_signed": _id_signed,
 }

@@ -15,18 +15,24 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
+import jwt
 import spiffe
 
 from broker.errors import Unauthenticated
 from broker.identity.bundle import Bundles, TrustBundle
 from broker.identity.certificate import Facts
 from broker.identity.doctor import explain_svid
+from broker.identity.id_token import LEEWAY as SKEW
+from broker.identity.id_token import MAX_LIFE as LONGEST
+from broker.identity.id_token import Issuer, verify
 from broker.identity.jwt_bundle import JwtBundle, JwtBundles
 from broker.identity.jwt_svid import LEEWAY, MAX_LIFE, validate_jwt_svid
+from broker.identity.oidc_keys import KeySet
 from broker.identity.spiffe_id import MAX_BYTES, SpiffeId
 from broker.identity.svid import LEAF_RULES, one_canonical_id, read_intermediates, read_leaf, validate_x509_svid
 from tests.forge import NOW, authority
 from tests.forge_jwt import compact, ec_key, token_authority
+from tests.forge_oidc import ForgedProvider
 
 T = TypeVar("T")
 DOMAIN = "example.org"
@@ -35,6 +41,10 @@ AUDIENCE = f"spiffe://{DOMAIN}/broker"
 CA = authority(DOMAIN)
 LEAF = CA.svid(ID)
 TOKENS = token_authority(DOMAIN)
+CLIENT = "jit-broker"
+PROVIDER = ForgedProvider("https://idp.example.org")
+_ISSUER = Issuer(PROVIDER.url, groups_claim="groups")
+_KEYS = KeySet.from_jwks(PROVIDER.document())
 _BUNDLES = Bundles([TrustBundle.from_pem(DOMAIN, CA.pem)])
 _JWT_BUNDLES = JwtBundles([JwtBundle.from_jwks(DOMAIN, TOKENS.bundle())])
 
@@ -95,8 +105,20 @@ def jwt_signed(data: bytes) -> None:
     _check_token(compact(header, payload, "ES256", ec_key(DOMAIN)))
 
 
+def id_token(data: bytes) -> None:
+    """Whole ID tokens of people: without a key nobody makes another that passes."""
+    _check_id_token(data.decode("utf-8", "surrogateescape"))
+
+
+def id_signed(data: bytes) -> None:
+    """A header and, behind the first newline, claims that the provider did sign."""
+    header, _, payload = data.partition(b"\n")
+    _check_id_token(compact(header, payload, "ES256", ec_key(PROVIDER.url)))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (spiffe_id, x509_leaf, x509_names, x509_chain, jwt_token, jwt_signed)
+    each.__name__: each
+    for each in (spiffe_id, x509_leaf, x509_names, x509_chain, jwt_token, jwt_signed, id_token, id_signed)
 }
 
 
@@ -105,7 +127,7 @@ def _refused_or(ask: Callable[[], T]) -> T | None:
     try:
         return ask()
     except Unauthenticated as refused:
-        assert refused.reason.startswith(("SVID_", "JWT_SVID_"))
+        assert refused.reason.startswith(("SVID_", "JWT_SVID_", "ID_TOKEN_"))
         assert refused.message and refused.hint
         told = f"{refused} {refused.metadata}"
         # It can stand in a log line and in the details of a status.
@@ -141,3 +163,20 @@ def _check_token(token: str) -> None:
     other = spiffe.JwtSvid.parse_insecure(token, {AUDIENCE})
     assert str(other.spiffe_id) == str(svid.spiffe_id)
     assert set(other.audience) == {AUDIENCE}
+
+
+def _check_id_token(token: str) -> None:
+    proven = _refused_or(lambda: verify(token, _ISSUER, _KEYS, NOW, audience=CLIENT, nonce=None, max_age=None))
+    if proven is None:
+        return
+    assert (proven.issuer, proven.audience) == (PROVIDER.url, CLIENT)
+    assert proven.subject.isascii() and proven.subject.isprintable() and proven.groups is not None
+    assert proven.issued_at - SKEW <= NOW < proven.expires_at <= proven.issued_at + LONGEST
+    # The whole of it is read by PyJWT's own rules, too.
+    key_id = jwt.get_unverified_header(token)["kid"]
+    key = _KEYS.keys[key_id]
+    options = {f"verify_{claim}": False for claim in ("exp", "iat", "nbf", "jti")}
+    other = jwt.decode(
+        token, key.key, algorithms=sorted(key.algorithms), options=options, audience=CLIENT, issuer=PROVIDER.url
+    )
+    assert other["sub"] == proven.subject and set(other["groups"]) == proven.groups

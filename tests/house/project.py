@@ -24,8 +24,9 @@ def modules() -> list[Path]:
 
 
 def documents() -> list[Path]:
-    """Every page for people."""
-    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "integration").rglob("*.md")])
+    """Every page for people; what npm fetches is others'."""
+    found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "integration").rglob("*.md")]
+    return sorted(path for path in found if "node_modules" not in path.parts)
 
 
 def blocks(text: str) -> list[tuple[str, str]]:

@@ -95,7 +95,7 @@ def test_every_broker_command_in_a_block_can_be_typed(page: Path) -> None:
             assert "does not exist" in error.message, f"{command}: {error.message}"
 
 
-@pytest.mark.parametrize("command", ["reload", "audit verify", "exec -- true", "leases --no-such", "leaks"])
+@pytest.mark.parametrize("command", ["reload", "audit show", "exec -- true", "leases --no-such", "leaks"])
 def test_a_command_that_cannot_be_typed_is_found(command: str) -> None:
     with pytest.raises(click.UsageError):
         parsed(command.split())

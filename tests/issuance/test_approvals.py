@@ -396,7 +396,7 @@ async def test_withdrawing_is_final_and_can_be_repeated(world: World) -> None:
 async def test_a_yes_to_something_else_is_refused(world: World) -> None:
     task = await world.task()
     filed, other = await world.file(task), await world.file(task, name="r2", reason="other")
-    mixed = world.approvals.approve(world.person("bea"), filed.id, other.digest)
+    mixed = world.approvals.approve(world.person("bea"), filed.id, other.digest, fresh_id_token=world.fresh(other))
     await refused(world, mixed, Conflict, Reason.APPROVAL_DIGEST_MISMATCH)
     await refused(
         world,

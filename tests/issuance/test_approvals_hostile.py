@@ -93,7 +93,7 @@ async def test_a_yes_with_a_thousand_other_digests_approves_nothing(world: World
         if digest == filed.digest:
             continue
         with pytest.raises(BrokerError) as refused:
-            await world.approvals.approve(world.person("bea"), filed.id, digest)
+            await world.approvals.approve(world.person("bea"), filed.id, digest, fresh_id_token=world.fresh(filed))
         assert refused.value.reason is Reason.APPROVAL_DIGEST_MISMATCH
     assert (await world.store.get_access_request(TENANT, filed.id)).votes == ()
     assert (await world.approve(filed)).state is RequestState.APPROVED

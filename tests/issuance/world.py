@@ -8,14 +8,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST, nonce_of
 from broker.approval.rules import ApprovalRule, Quorum
 from broker.deployfiles.load import policy_schema
+from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF, IdentityProvider
 from broker.identity.agent import Agent, Peer, Person, Quotas, Registry, Tier
-from broker.identity.operator import Operator, Role
+from broker.identity.id_token import Issuer as OidcIssuer
+from broker.identity.oidc_keys import KeySet
+from broker.identity.operator import LOGIN, Operator, Role
 from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.caller import Caller, OperatorCaller
+from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
+from broker.issuance.id_tokens import IdTokens, TrustedIssuer
 from broker.issuance.issue import Grant, Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.refusals import RefusalBudget
@@ -80,6 +86,23 @@ def gated_policies(more: str = "") -> PolicySet:
     return PolicySet.parse({"test.cedar": POLICY, "gates.cedar": gates("account", NEEDED) + more}, policy_schema())
 
 
+class ProvidersKeys:
+    """The keys of the development provider, without HTTP."""
+
+    def __init__(self, provider: IdentityProvider) -> None:
+        self._provider = provider
+
+    def current(self, issuer: str, key_id: str = "") -> KeySet:
+        return KeySet.from_jwks(self._provider.jwks_document())
+
+
+def id_tokens(provider: IdentityProvider, **how: Any) -> IdTokens:
+    """What verifies its tokens; ``how`` as of :class:`OidcIssuer`."""
+    return IdTokens(
+        {provider.url: TrustedIssuer(OidcIssuer(provider.url, **how), CLIENT_ID, ON_BEHALF_OF)}, ProvidersKeys(provider)
+    )
+
+
 class StaticKeys:
     """A key ring with one key."""
 
@@ -142,6 +165,7 @@ class World:
     upkeep: Upkeep
     requests: RequestDesk
     approvals: ApprovalDesk
+    provider: IdentityProvider
 
     @classmethod
     async def open(cls, directory: Path, *, try_timeout: timedelta = TRY_TIMEOUT, **issuer_options: Any) -> World:
@@ -173,8 +197,11 @@ class World:
         )
         leases = LeaseDesk(store, revoker.kick, clock)
         upkeep = Upkeep(store, revoker, lambda: ["fake"], gate, RefusalBudget(), None, clock, TENANT)
-        requests, approvals = RequestDesk(store, clock), ApprovalDesk(store, connectors.get, clock)
-        return cls(store, clock, upstream, deploy, gate, issuer, tasks, leases, revoker, upkeep, requests, approvals)
+        provider = IdentityProvider("https://idp.test", PEOPLE.values(), clock)
+        fresh = FreshLogins(id_tokens(provider), clock)
+        requests, approvals = RequestDesk(store, clock), ApprovalDesk(store, connectors.get, fresh, clock)
+        parts = (issuer, tasks, leases, revoker, upkeep, requests, approvals, provider)
+        return cls(store, clock, upstream, deploy, gate, *parts)
 
     @classmethod
     async def gated(cls, directory: Path, **issuer_options: Any) -> World:
@@ -217,7 +244,7 @@ class World:
 
     def person(self, key: str) -> OperatorCaller:
         """Somebody at the people's door."""
-        operator = Operator(self.deploy.people[key], key, "local-credential")
+        operator = Operator(self.deploy.people[key], key, LOGIN)
         return OperatorCaller(TENANT, operator, frozenset({Role.APPROVER}), self.deploy, self.clock.now())
 
     async def file(self, task: Task, who: Agent = ALICE, name: str = "r1", **changes: Any) -> FiledRequest:
@@ -228,7 +255,13 @@ class World:
         return grant.access_request
 
     async def approve(self, filed: FiledRequest, key: str = "bea", **how: Any) -> FiledRequest:
+        how = {"fresh_id_token": self.fresh(filed, key), **how}
         return await self.approvals.approve(self.person(key), filed.id, filed.digest, **how)
+
+    def fresh(self, filed: FiledRequest, key: str = "bea", **how: Any) -> str:
+        """The ID token of a login for approving exactly this."""
+        nonce = nonce_of(APPROVE_ACCESS_REQUEST, {"access_request_id": filed.id, "digest": filed.digest})
+        return self.provider.id_token(key, CLIENT_ID, nonce, **how)
 
     async def redeem(self, filed: FiledRequest, who: Agent = ALICE, name: str = "redeem-1") -> Grant:
         return await self.issuer.redeem(self.caller(who), filed.id, name)

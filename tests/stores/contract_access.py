@@ -16,7 +16,7 @@ from broker.errors import BrokerError, Conflict, Denied, Exhausted, InvalidInput
 from broker.lease.machine import Event, State
 from broker.ports import EndCause, FiledRequest, Filing, LeaseStore, RequestFilter, TaskState
 from tests.stores.contract import records, refused, types
-from tests.stores.make import ALICE, BOB, TASK, TENANT, at, filing, intent, new_task, redeeming, vote
+from tests.stores.make import ALICE, BOB, TASK, TENANT, at, filing, intent, new_task, proof, redeeming, vote
 
 
 def enough(filed: FiledRequest) -> bool:
@@ -31,6 +31,9 @@ def never(filed: FiledRequest) -> bool:
 async def approved(store: LeaseStore, asked: Filing, *, now: float = 5) -> FiledRequest:
     await store.open_access_request(asked)
     return await store.vote(TENANT, asked.id, asked.digest, vote(now=now), enough)
+
+
+PROOFS = [("bea", "a"), ("cyd", "b")]
 
 
 class FilingContract:
@@ -124,6 +127,21 @@ class VotingContract:
         call = store.vote(TENANT, "areq-1", filing().digest, vote(), objects)
         await refused(store, call, Denied, Reason.NOT_AN_APPROVER)
         assert (await store.get_access_request(TENANT, "areq-1")).votes == ()
+
+    async def test_a_fresh_login_is_for_one_yes(self, store: LeaseStore) -> None:
+        await store.start_task(new_task())
+        await store.open_access_request(filing())
+        await store.vote(TENANT, "areq-1", filing().digest, vote(proof=proof("a")), never)
+        used = store.vote(TENANT, "areq-1", filing().digest, vote("cyd", proof=proof("a", "cyd")), enough)
+        await refused(store, used, Denied, Reason.FRESH_LOGIN_USED)
+        filed = await store.get_access_request(TENANT, "areq-1")
+        assert [each.subject for each in filed.votes] == ["bea"]
+        await store.vote(TENANT, "areq-1", filing().digest, vote("cyd", proof=proof("b", "cyd")), enough)
+        told = [each.data["fresh_login"] for each in await records(store) if each.type == "access.voted"]
+        assert told == [proof("a").digest, proof("b").digest]
+        kept = await store.fresh_logins(TENANT, "about")
+        assert sorted(kept) == [("https://idp.test", who, f"header.{name}.signature") for who, name in PROOFS]
+        assert await store.fresh_logins("other", "about") == []
 
     async def test_one_vote_for_each_person(self, store: LeaseStore) -> None:
         await store.start_task(new_task())

@@ -16,7 +16,7 @@ from broker.lease.machine import State
 from broker.ports import EndCause, LeaseStore, Lifting, NewSuspension
 from broker.suspension.suspension import Kind, Subject
 from tests.stores.contract import activate, grant, records, refused, types
-from tests.stores.make import ALICE, BOB, TASK, TENANT, at, intent, new_task
+from tests.stores.make import ALICE, BOB, TASK, TENANT, at, intent, new_task, proof
 
 ADA, EVE = "https://idp.test#ada", "https://idp.test#eve"
 MEMBERS = {ALICE: ("alice", ADA), BOB: ("bob", ADA)}
@@ -195,6 +195,17 @@ class SuspensionContract:
         await refused(store, store.resume(lift(ADA)), WrongState, Reason.SUSPENSION_ENDED)
         await refused(store, store.resume(lift(name="none")), NotFound, Reason.SUSPENSION_NOT_FOUND)
         await refused(store, store.resume(lift(tenant="other")), NotFound, Reason.SUSPENSION_NOT_FOUND)
+
+    async def test_a_fresh_login_lifts_one_thing(self, store: LeaseStore) -> None:
+        for name in ("1", "2"):
+            await store.suspend(stop(Kind.AGENT, ALICE, name), members)
+        lifted = await store.resume(lift(EVE, proof=proof("a")))
+        assert await store.resume(lift(EVE, proof=proof("a"))) == lifted  # the same word again
+        used = lift(EVE, "2", request_id="other", proof=proof("a"))
+        await refused(store, store.resume(used), Denied, Reason.FRESH_LOGIN_USED)
+        await store.resume(lift(EVE, "2", request_id="other", proof=proof("b")))
+        told = [each.data["fresh_login"] for each in await records(store) if each.type == "suspension.resumed"]
+        assert told == [proof("a").digest, proof("b").digest]
 
     async def test_another_one_about_the_same_stays(self, store: LeaseStore) -> None:
         await store.start_task(new_task())

@@ -9,10 +9,13 @@ from typing import Any
 
 from broker.approval.separation import Interest
 from broker.errors import Reason, Tampered
+from broker.identity.fresh_proof import FreshProof
+from broker.identity.id_token import IdToken
 from broker.policy.decision import Decision, Effect
-from broker.ports import Filing, Intent, NewTask, Redemption, Vote
+from broker.ports import Filing, Intent, NewTask, ProofRecord, Redemption, Vote
 from broker.scope.model import AccessClass, Scope
 from broker.scope.request import AccessRequest
+from broker.secret import Secret
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 TENANT = "default"
@@ -141,7 +144,7 @@ def vote(who: str = "bea", *, yes: bool = True, now: float = 5, **changes: Any) 
         "subject": who,
         "yes": yes,
         "rule": "sre" if yes else "",
-        "how": "local-credential",
+        "how": "fresh-id-token",
         "note": "",
         "groups": ("sre",),
         "at": at(now),
@@ -154,3 +157,21 @@ def redeeming(filed: Filing, name: str = "redeem", *, now: float = 10, **changes
     redemption = Redemption(filed.id, filed.digest)
     lease_id = "lease-" + filed.id.removeprefix("areq-")
     return intent(name, now=now, **{"lease_id": lease_id, "redeems": redemption, **changes})
+
+
+def proof(name: str = "1", who: str = "bea") -> ProofRecord:
+    """A fresh login; the same name is the same token."""
+    token = IdToken(
+        issuer="https://idp.test",
+        subject=who,
+        audience="jit-broker",
+        issued_at=at(4),
+        expires_at=at(9),
+        auth_time=at(4),
+        nonce="n",
+        groups=None,
+        amr=frozenset(),
+        acr="",
+        digest=hashlib.sha256(name.encode()).hexdigest(),
+    )
+    return ProofRecord(FreshProof(token, Secret(f"header.{name}.signature")), "Act", "about")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import stat
 from pathlib import Path
 
@@ -81,3 +82,21 @@ async def test_what_cannot_be_appended_to(tmp_path: Path) -> None:
         with pytest.raises(OSError):
             await AuditFile(path).write(RECORDS)
     assert foreign.read_text() == "somebody else's\n"
+
+
+async def test_a_full_disk_is_told_and_nothing_is_lost_when_there_is_room_again(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    await AuditFile(path).write(RECORDS[:3])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # In the middle of the fifth record: as on a full disk, a part of it is written and then no more.
+    room = path.stat().st_size + len(RECORDS[3]) + 10
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            await AuditFile(path).write(RECORDS[3:6])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.stat().st_size == room
+    await AuditFile(path).write(RECORDS[3:6])  # the pump has marked none of them
+    await AuditFile(path).write(RECORDS[6:])
+    assert lines(path) == RECORDS

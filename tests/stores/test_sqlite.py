@@ -13,11 +13,12 @@ from tests.stores.contract_access import AccessContract
 from tests.stores.contract_foreign import ForeignContract
 from tests.stores.contract_quotas import QuotaContract
 from tests.stores.contract_suspensions import SuspensionContract
+from tests.stores.contract_trail import TrailContract
 from tests.stores.contract_webhooks import WebhookContract
 from tests.stores.make import Keys
 
 
-class TestSqlite(LeaseStoreContract, AccessContract, QuotaContract, ForeignContract, WebhookContract):
+class TestSqlite(LeaseStoreContract, AccessContract, QuotaContract, ForeignContract, WebhookContract, TrailContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
         store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")

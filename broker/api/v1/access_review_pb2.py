@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 
 from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access__request__pb2
 from broker.api.v1 import contract_pb2 as broker_dot_api_dot_v1_dot_contract__pb2
+from broker.api.v1 import options_pb2 as broker_dot_api_dot_v1_dot_options__pb2
 from broker.api.vendored.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broker/api/v1/access_review.proto\x12\rbroker.api.v1\x1a\"broker/api/v1/access_request.proto\x1a\x1c\x62roker/api/v1/contract.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x03\n\x0c\x41\x63\x63\x65ssReview\x12\x34\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\x1c.broker.api.v1.AccessRequest\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x03(\t\x12\x33\n\x08\x63ontract\x18\x03 \x01(\x0b\x32!.broker.api.v1.RevocationContract\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x19\n\x11\x61gent_description\x18\x05 \x01(\t\x12\x0c\n\x04tier\x18\x06 \x01(\t\x12\r\n\x05owner\x18\x07 \x01(\t\x12$\n\x06\x63laims\x18\x08 \x03(\x0b\x32\x14.broker.api.v1.Claim\x12\x0c\n\x04plan\x18\t \x01(\t\x12\x11\n\tplan_diff\x18\n \x01(\t\x12\x16\n\x0eplan_diff_base\x18\x0b \x01(\t\x12*\n\x05votes\x18\x0c \x03(\x0b\x32\x1b.broker.api.v1.ApprovalVote\x12\x0f\n\x07missing\x18\r \x03(\t\x12\x0e\n\x06\x62\x61rred\x18\x0e \x03(\t\x12\x10\n\x08obstacle\x18\x0f \x01(\t\"#\n\x05\x43laim\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xba\x01\n\x0c\x41pprovalVote\x12\x0e\n\x06person\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0b\n\x03yes\x18\x03 \x01(\x08\x12\x10\n\x08\x61pproval\x18\x04 \x01(\t\x12\x18\n\x10\x61uthenticated_by\x18\x05 \x01(\t\x12\x0c\n\x04note\x18\x06 \x01(\t\x12-\n\tvote_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ounts\x18\x08 \x01(\x08\"\xe5\x01\n\x1b\x41pproveAccessRequestRequest\x12(\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12)\n\x06\x64igest\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x1d\n\x08\x61pproval\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x1a\n\x04note\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12\x36\n\nrequest_id\x18\x05 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\"\xc3\x01\n\x18\x44\x65nyAccessRequestRequest\x12(\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12)\n\x06\x64igest\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x1a\n\x04note\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12\x36\n\nrequest_id\x18\x04 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broker/api/v1/access_review.proto\x12\rbroker.api.v1\x1a\"broker/api/v1/access_request.proto\x1a\x1c\x62roker/api/v1/contract.proto\x1a\x1b\x62roker/api/v1/options.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x03\n\x0c\x41\x63\x63\x65ssReview\x12\x34\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\x1c.broker.api.v1.AccessRequest\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x03(\t\x12\x33\n\x08\x63ontract\x18\x03 \x01(\x0b\x32!.broker.api.v1.RevocationContract\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x19\n\x11\x61gent_description\x18\x05 \x01(\t\x12\x0c\n\x04tier\x18\x06 \x01(\t\x12\r\n\x05owner\x18\x07 \x01(\t\x12$\n\x06\x63laims\x18\x08 \x03(\x0b\x32\x14.broker.api.v1.Claim\x12\x0c\n\x04plan\x18\t \x01(\t\x12\x11\n\tplan_diff\x18\n \x01(\t\x12\x16\n\x0eplan_diff_base\x18\x0b \x01(\t\x12*\n\x05votes\x18\x0c \x03(\x0b\x32\x1b.broker.api.v1.ApprovalVote\x12\x0f\n\x07missing\x18\r \x03(\t\x12\x0e\n\x06\x62\x61rred\x18\x0e \x03(\t\x12\x10\n\x08obstacle\x18\x0f \x01(\t\"#\n\x05\x43laim\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xba\x01\n\x0c\x41pprovalVote\x12\x0e\n\x06person\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0b\n\x03yes\x18\x03 \x01(\x08\x12\x10\n\x08\x61pproval\x18\x04 \x01(\t\x12\x18\n\x10\x61uthenticated_by\x18\x05 \x01(\t\x12\x0c\n\x04note\x18\x06 \x01(\t\x12-\n\tvote_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63ounts\x18\x08 \x01(\x08\"\x8f\x02\n\x1b\x41pproveAccessRequestRequest\x12(\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12)\n\x06\x64igest\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x1d\n\x08\x61pproval\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x1a\n\x04note\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12\x36\n\nrequest_id\x18\x05 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12(\n\x0e\x66resh_id_token\x18\x0f \x01(\tB\x10\xe2\x41\x01\x02\xbaH\x05r\x03\x18\x80`\xa8\x9f\x19\x01\"\xc3\x01\n\x18\x44\x65nyAccessRequestRequest\x12(\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12)\n\x06\x64igest\x18\x02 \x01(\tB\x19\xe2\x41\x01\x02\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x1a\n\x04note\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08\x12\x36\n\nrequest_id\x18\x04 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPROVEACCESSREQUESTREQUEST'].fields_by_name['note']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
   _globals['_APPROVEACCESSREQUESTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_APPROVEACCESSREQUESTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\033r\0312\027^[A-Za-z0-9._:-]{1,64}$'
+  _globals['_APPROVEACCESSREQUESTREQUEST'].fields_by_name['fresh_id_token']._loaded_options = None
+  _globals['_APPROVEACCESSREQUESTREQUEST'].fields_by_name['fresh_id_token']._serialized_options = b'\342A\001\002\272H\005r\003\030\200`\250\237\031\001'
   _globals['_DENYACCESSREQUESTREQUEST'].fields_by_name['access_request_id']._loaded_options = None
   _globals['_DENYACCESSREQUESTREQUEST'].fields_by_name['access_request_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_DENYACCESSREQUESTREQUEST'].fields_by_name['digest']._loaded_options = None
@@ -55,14 +58,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DENYACCESSREQUESTREQUEST'].fields_by_name['note']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
   _globals['_DENYACCESSREQUESTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DENYACCESSREQUESTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\033r\0312\027^[A-Za-z0-9._:-]{1,64}$'
-  _globals['_ACCESSREVIEW']._serialized_start=214
-  _globals['_ACCESSREVIEW']._serialized_end=616
-  _globals['_CLAIM']._serialized_start=618
-  _globals['_CLAIM']._serialized_end=653
-  _globals['_APPROVALVOTE']._serialized_start=656
-  _globals['_APPROVALVOTE']._serialized_end=842
-  _globals['_APPROVEACCESSREQUESTREQUEST']._serialized_start=845
-  _globals['_APPROVEACCESSREQUESTREQUEST']._serialized_end=1074
-  _globals['_DENYACCESSREQUESTREQUEST']._serialized_start=1077
-  _globals['_DENYACCESSREQUESTREQUEST']._serialized_end=1272
+  _globals['_ACCESSREVIEW']._serialized_start=243
+  _globals['_ACCESSREVIEW']._serialized_end=645
+  _globals['_CLAIM']._serialized_start=647
+  _globals['_CLAIM']._serialized_end=682
+  _globals['_APPROVALVOTE']._serialized_start=685
+  _globals['_APPROVALVOTE']._serialized_end=871
+  _globals['_APPROVEACCESSREQUESTREQUEST']._serialized_start=874
+  _globals['_APPROVEACCESSREQUESTREQUEST']._serialized_end=1145
+  _globals['_DENYACCESSREQUESTREQUEST']._serialized_start=1148
+  _globals['_DENYACCESSREQUESTREQUEST']._serialized_end=1343
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@ import datetime
 
 from broker.api.v1 import access_request_pb2 as _access_request_pb2
 from broker.api.v1 import contract_pb2 as _contract_pb2
+from broker.api.v1 import options_pb2 as _options_pb2
 from broker.api.vendored.buf.validate import validate_pb2 as _validate_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -77,18 +78,20 @@ class ApprovalVote(_message.Message):
     def __init__(self, person: _Optional[str] = ..., display_name: _Optional[str] = ..., yes: _Optional[bool] = ..., approval: _Optional[str] = ..., authenticated_by: _Optional[str] = ..., note: _Optional[str] = ..., vote_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., counts: _Optional[bool] = ...) -> None: ...
 
 class ApproveAccessRequestRequest(_message.Message):
-    __slots__ = ("access_request_id", "digest", "approval", "note", "request_id")
+    __slots__ = ("access_request_id", "digest", "approval", "note", "request_id", "fresh_id_token")
     ACCESS_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     APPROVAL_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FRESH_ID_TOKEN_FIELD_NUMBER: _ClassVar[int]
     access_request_id: str
     digest: str
     approval: str
     note: str
     request_id: str
-    def __init__(self, access_request_id: _Optional[str] = ..., digest: _Optional[str] = ..., approval: _Optional[str] = ..., note: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    fresh_id_token: str
+    def __init__(self, access_request_id: _Optional[str] = ..., digest: _Optional[str] = ..., approval: _Optional[str] = ..., note: _Optional[str] = ..., request_id: _Optional[str] = ..., fresh_id_token: _Optional[str] = ...) -> None: ...
 
 class DenyAccessRequestRequest(_message.Message):
     __slots__ = ("access_request_id", "digest", "note", "request_id")

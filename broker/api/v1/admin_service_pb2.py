@@ -25,14 +25,16 @@ _sym_db = _symbol_database.Default()
 
 from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access__request__pb2
 from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access__review__pb2
+from broker.api.v1 import recovery_pb2 as broker_dot_api_dot_v1_dot_recovery__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
+from broker.api.v1 import options_pb2 as broker_dot_api_dot_v1_dot_options__pb2
 from broker.api.v1 import suspension_pb2 as broker_dot_api_dot_v1_dot_suspension__pb2
 from broker.api.vendored.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broker/api/v1/admin_service.proto\x12\rbroker.api.v1\x1a\"broker/api/v1/access_request.proto\x1a!broker/api/v1/access_review.proto\x1a broker/api/v1/claimed_text.proto\x1a\x1e\x62roker/api/v1/suspension.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\x14\n\x12GetOperatorRequest\"\xb9\x01\n\x13GetOperatorResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x18\n\x10\x61uthenticated_by\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\x12\x15\n\rdeploy_digest\x18\t \x01(\t\"\x87\x02\n\x0eSuspendRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12<\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.broker.api.v1.Suspension.KindB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1b\n\x05value\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x10\x12\x1e\n\x06reason\x18\x04 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x42\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\xe2\x41\x01\x01\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x8a\x8a\x0f\x32\x02\x08\x01\"o\n\x0fSuspendResponse\x12-\n\nsuspension\x18\x01 \x01(\x0b\x32\x19.broker.api.v1.Suspension\x12\x16\n\x0e\x61ttempts_ended\x18\x02 \x01(\x05\x12\x15\n\runknown_value\x18\x03 \x01(\x08\"\x8d\x01\n\rResumeRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12$\n\rsuspension_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1e\n\x06reason\x18\x03 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\"?\n\x0eResumeResponse\x12-\n\nsuspension\x18\x01 \x01(\x0b\x32\x19.broker.api.v1.Suspension\"z\n\x16ListSuspensionsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rinclude_ended\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"b\n\x17ListSuspensionsResponse\x12.\n\x0bsuspensions\x18\x01 \x03(\x0b\x32\x19.broker.api.v1.Suspension\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x91\x07\n\x0c\x41\x64minService\x12T\n\x0bGetOperator\x12!.broker.api.v1.GetOperatorRequest\x1a\".broker.api.v1.GetOperatorResponse\x12H\n\x07Suspend\x12\x1d.broker.api.v1.SuspendRequest\x1a\x1e.broker.api.v1.SuspendResponse\x12\x45\n\x06Resume\x12\x1c.broker.api.v1.ResumeRequest\x1a\x1d.broker.api.v1.ResumeResponse\x12`\n\x0fListSuspensions\x12%.broker.api.v1.ListSuspensionsRequest\x1a&.broker.api.v1.ListSuspensionsResponse\x12i\n\x12ListAccessRequests\x12(.broker.api.v1.ListAccessRequestsRequest\x1a).broker.api.v1.ListAccessRequestsResponse\x12W\n\x10GetAccessRequest\x12&.broker.api.v1.GetAccessRequestRequest\x1a\x1b.broker.api.v1.AccessReview\x12`\n\x14\x41pproveAccessRequest\x12*.broker.api.v1.ApproveAccessRequestRequest\x1a\x1c.broker.api.v1.AccessRequest\x12Z\n\x11\x44\x65nyAccessRequest\x12\'.broker.api.v1.DenyAccessRequestRequest\x1a\x1c.broker.api.v1.AccessRequest\x12W\n\x0cGetTaskTexts\x12\".broker.api.v1.GetTaskTextsRequest\x1a#.broker.api.v1.GetTaskTextsResponse\x12]\n\x0e\x45raseTaskTexts\x12$.broker.api.v1.EraseTaskTextsRequest\x1a%.broker.api.v1.EraseTaskTextsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!broker/api/v1/admin_service.proto\x12\rbroker.api.v1\x1a\"broker/api/v1/access_request.proto\x1a!broker/api/v1/access_review.proto\x1a\x1c\x62roker/api/v1/recovery.proto\x1a broker/api/v1/claimed_text.proto\x1a\x1b\x62roker/api/v1/options.proto\x1a\x1e\x62roker/api/v1/suspension.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\x14\n\x12GetOperatorRequest\"\xb9\x01\n\x13GetOperatorResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x18\n\x10\x61uthenticated_by\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\x12\x15\n\rdeploy_digest\x18\t \x01(\t\"\x87\x02\n\x0eSuspendRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12<\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.broker.api.v1.Suspension.KindB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1b\n\x05value\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x10\x12\x1e\n\x06reason\x18\x04 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12\x42\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\xe2\x41\x01\x01\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x8a\x8a\x0f\x32\x02\x08\x01\"o\n\x0fSuspendResponse\x12-\n\nsuspension\x18\x01 \x01(\x0b\x32\x19.broker.api.v1.Suspension\x12\x16\n\x0e\x61ttempts_ended\x18\x02 \x01(\x05\x12\x15\n\runknown_value\x18\x03 \x01(\x08\"\xb7\x01\n\rResumeRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12$\n\rsuspension_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1e\n\x06reason\x18\x03 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12(\n\x0e\x66resh_id_token\x18\x0f \x01(\tB\x10\xe2\x41\x01\x02\xbaH\x05r\x03\x18\x80`\xa8\x9f\x19\x01\"?\n\x0eResumeResponse\x12-\n\nsuspension\x18\x01 \x01(\x0b\x32\x19.broker.api.v1.Suspension\"z\n\x16ListSuspensionsRequest\x12!\n\tpage_size\x18\x01 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rinclude_ended\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"b\n\x17ListSuspensionsResponse\x12.\n\x0bsuspensions\x18\x01 \x03(\x0b\x32\x19.broker.api.v1.Suspension\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc9\x08\n\x0c\x41\x64minService\x12T\n\x0bGetOperator\x12!.broker.api.v1.GetOperatorRequest\x1a\".broker.api.v1.GetOperatorResponse\x12H\n\x07Suspend\x12\x1d.broker.api.v1.SuspendRequest\x1a\x1e.broker.api.v1.SuspendResponse\x12\x45\n\x06Resume\x12\x1c.broker.api.v1.ResumeRequest\x1a\x1d.broker.api.v1.ResumeResponse\x12`\n\x0fListSuspensions\x12%.broker.api.v1.ListSuspensionsRequest\x1a&.broker.api.v1.ListSuspensionsResponse\x12i\n\x12ListAccessRequests\x12(.broker.api.v1.ListAccessRequestsRequest\x1a).broker.api.v1.ListAccessRequestsResponse\x12W\n\x10GetAccessRequest\x12&.broker.api.v1.GetAccessRequestRequest\x1a\x1b.broker.api.v1.AccessReview\x12`\n\x14\x41pproveAccessRequest\x12*.broker.api.v1.ApproveAccessRequestRequest\x1a\x1c.broker.api.v1.AccessRequest\x12Z\n\x11\x44\x65nyAccessRequest\x12\'.broker.api.v1.DenyAccessRequestRequest\x1a\x1c.broker.api.v1.AccessRequest\x12T\n\x0bGetRecovery\x12!.broker.api.v1.GetRecoveryRequest\x1a\".broker.api.v1.GetRecoveryResponse\x12`\n\x0fReleaseRecovery\x12%.broker.api.v1.ReleaseRecoveryRequest\x1a&.broker.api.v1.ReleaseRecoveryResponse\x12W\n\x0cGetTaskTexts\x12\".broker.api.v1.GetTaskTextsRequest\x1a#.broker.api.v1.GetTaskTextsResponse\x12]\n\x0e\x45raseTaskTexts\x12$.broker.api.v1.EraseTaskTextsRequest\x1a%.broker.api.v1.EraseTaskTextsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,28 +57,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMEREQUEST'].fields_by_name['suspension_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_RESUMEREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_RESUMEREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\010'
+  _globals['_RESUMEREQUEST'].fields_by_name['fresh_id_token']._loaded_options = None
+  _globals['_RESUMEREQUEST'].fields_by_name['fresh_id_token']._serialized_options = b'\342A\001\002\272H\005r\003\030\200`\250\237\031\001'
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\007\032\005\030\364\003(\000'
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['include_ended']._loaded_options = None
   _globals['_LISTSUSPENSIONSREQUEST'].fields_by_name['include_ended']._serialized_options = b'\342A\001\001'
-  _globals['_GETOPERATORREQUEST']._serialized_start=283
-  _globals['_GETOPERATORREQUEST']._serialized_end=303
-  _globals['_GETOPERATORRESPONSE']._serialized_start=306
-  _globals['_GETOPERATORRESPONSE']._serialized_end=491
-  _globals['_SUSPENDREQUEST']._serialized_start=494
-  _globals['_SUSPENDREQUEST']._serialized_end=757
-  _globals['_SUSPENDRESPONSE']._serialized_start=759
-  _globals['_SUSPENDRESPONSE']._serialized_end=870
-  _globals['_RESUMEREQUEST']._serialized_start=873
-  _globals['_RESUMEREQUEST']._serialized_end=1014
-  _globals['_RESUMERESPONSE']._serialized_start=1016
-  _globals['_RESUMERESPONSE']._serialized_end=1079
-  _globals['_LISTSUSPENSIONSREQUEST']._serialized_start=1081
-  _globals['_LISTSUSPENSIONSREQUEST']._serialized_end=1203
-  _globals['_LISTSUSPENSIONSRESPONSE']._serialized_start=1205
-  _globals['_LISTSUSPENSIONSRESPONSE']._serialized_end=1303
-  _globals['_ADMINSERVICE']._serialized_start=1306
-  _globals['_ADMINSERVICE']._serialized_end=2219
+  _globals['_GETOPERATORREQUEST']._serialized_start=342
+  _globals['_GETOPERATORREQUEST']._serialized_end=362
+  _globals['_GETOPERATORRESPONSE']._serialized_start=365
+  _globals['_GETOPERATORRESPONSE']._serialized_end=550
+  _globals['_SUSPENDREQUEST']._serialized_start=553
+  _globals['_SUSPENDREQUEST']._serialized_end=816
+  _globals['_SUSPENDRESPONSE']._serialized_start=818
+  _globals['_SUSPENDRESPONSE']._serialized_end=929
+  _globals['_RESUMEREQUEST']._serialized_start=932
+  _globals['_RESUMEREQUEST']._serialized_end=1115
+  _globals['_RESUMERESPONSE']._serialized_start=1117
+  _globals['_RESUMERESPONSE']._serialized_end=1180
+  _globals['_LISTSUSPENSIONSREQUEST']._serialized_start=1182
+  _globals['_LISTSUSPENSIONSREQUEST']._serialized_end=1304
+  _globals['_LISTSUSPENSIONSRESPONSE']._serialized_start=1306
+  _globals['_LISTSUSPENSIONSRESPONSE']._serialized_end=1404
+  _globals['_ADMINSERVICE']._serialized_start=1407
+  _globals['_ADMINSERVICE']._serialized_end=2504
 # @@protoc_insertion_point(module_scope)

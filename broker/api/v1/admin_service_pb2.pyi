@@ -3,7 +3,9 @@ import datetime
 
 from broker.api.v1 import access_request_pb2 as _access_request_pb2
 from broker.api.v1 import access_review_pb2 as _access_review_pb2
+from broker.api.v1 import recovery_pb2 as _recovery_pb2
 from broker.api.v1 import claimed_text_pb2 as _claimed_text_pb2
+from broker.api.v1 import options_pb2 as _options_pb2
 from broker.api.v1 import suspension_pb2 as _suspension_pb2
 from broker.api.vendored.buf.validate import validate_pb2 as _validate_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
@@ -67,14 +69,16 @@ class SuspendResponse(_message.Message):
     def __init__(self, suspension: _Optional[_Union[_suspension_pb2.Suspension, _Mapping]] = ..., attempts_ended: _Optional[int] = ..., unknown_value: _Optional[bool] = ...) -> None: ...
 
 class ResumeRequest(_message.Message):
-    __slots__ = ("request_id", "suspension_id", "reason")
+    __slots__ = ("request_id", "suspension_id", "reason", "fresh_id_token")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SUSPENSION_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    FRESH_ID_TOKEN_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     suspension_id: str
     reason: str
-    def __init__(self, request_id: _Optional[str] = ..., suspension_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    fresh_id_token: str
+    def __init__(self, request_id: _Optional[str] = ..., suspension_id: _Optional[str] = ..., reason: _Optional[str] = ..., fresh_id_token: _Optional[str] = ...) -> None: ...
 
 class ResumeResponse(_message.Message):
     __slots__ = ("suspension",)

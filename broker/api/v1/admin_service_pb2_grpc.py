@@ -8,6 +8,7 @@ from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access
 from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access__review__pb2
 from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__service__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
+from broker.api.v1 import recovery_pb2 as broker_dot_api_dot_v1_dot_recovery__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -30,8 +31,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """What people can ask for, on a port of its own. Callers authenticate with a bearer credential
-    (`authorization: Bearer ...`) that names a person of people.yaml; each RPC's comment says which role it takes.
+    """What people can ask for, on a port of its own. Callers authenticate with the ID token of a login at an OpenID provider
+    (`authorization: Bearer ...`), whose subject is in people.yaml; each RPC's comment says which role it takes.
 
     Every error carries exactly one google.rpc.ErrorInfo with a stable reason (AIP-193).
     """
@@ -82,6 +83,16 @@ class AdminServiceStub:
                 request_serializer=broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
                 _registered_method=True)
+        self.GetRecovery = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetRecovery',
+                request_serializer=broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryResponse.FromString,
+                _registered_method=True)
+        self.ReleaseRecovery = channel.unary_unary(
+                '/broker.api.v1.AdminService/ReleaseRecovery',
+                request_serializer=broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryResponse.FromString,
+                _registered_method=True)
         self.GetTaskTexts = channel.unary_unary(
                 '/broker.api.v1.AdminService/GetTaskTexts',
                 request_serializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.GetTaskTextsRequest.SerializeToString,
@@ -95,8 +106,8 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """What people can ask for, on a port of its own. Callers authenticate with a bearer credential
-    (`authorization: Bearer ...`) that names a person of people.yaml; each RPC's comment says which role it takes.
+    """What people can ask for, on a port of its own. Callers authenticate with the ID token of a login at an OpenID provider
+    (`authorization: Bearer ...`), whose subject is in people.yaml; each RPC's comment says which role it takes.
 
     Every error carries exactly one google.rpc.ErrorInfo with a stable reason (AIP-193).
     """
@@ -116,7 +127,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Lift a suspension, or be the first of the two people that "everything" takes. Roles operator and security.
+        """Lift a suspension, or be the first of the two people that "everything" takes. Roles operator and security, and a
+        fresh login for exactly this.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +156,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveAccessRequest(self, request, context):
-        """Say yes to exactly what was seen. Approvers of a group that is asked, without a part in the request.
+        """Say yes to exactly what was seen, by a fresh login for it. Approvers of a group that is asked, without a part in the
+        request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +165,20 @@ class AdminServiceServicer:
 
     def DenyAccessRequest(self, request, context):
         """Say no; one is enough. Approvers of a group that is asked, and the agent's owner if an approver.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecovery(self, request, context):
+        """Whether the ledger was found behind a witness of its audit trail, and who has released it. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseRecovery(self, request, context):
+        """Say that grants may begin again, by a fresh login for it; the second person's word ends recovery. Roles operator and security.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,6 +241,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.SerializeToString,
             ),
+            'GetRecovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecovery,
+                    request_deserializer=broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryResponse.SerializeToString,
+            ),
+            'ReleaseRecovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseRecovery,
+                    request_deserializer=broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryResponse.SerializeToString,
+            ),
             'GetTaskTexts': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTaskTexts,
                     request_deserializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.GetTaskTextsRequest.FromString,
@@ -233,8 +270,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """What people can ask for, on a port of its own. Callers authenticate with a bearer credential
-    (`authorization: Bearer ...`) that names a person of people.yaml; each RPC's comment says which role it takes.
+    """What people can ask for, on a port of its own. Callers authenticate with the ID token of a login at an OpenID provider
+    (`authorization: Bearer ...`), whose subject is in people.yaml; each RPC's comment says which role it takes.
 
     Every error carries exactly one google.rpc.ErrorInfo with a stable reason (AIP-193).
     """
@@ -445,6 +482,60 @@ class AdminService:
             '/broker.api.v1.AdminService/DenyAccessRequest',
             broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetRecovery',
+            broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_recovery__pb2.GetRecoveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseRecovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ReleaseRecovery',
+            broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_recovery__pb2.ReleaseRecoveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

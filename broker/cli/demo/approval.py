@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.api.v1 import access_review_pb2 as pb
+from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST
 from broker.cli.demo.database import enter, turned_away
 from broker.cli.demo.narrator import failed, refusal
 from broker.cli.demo.world import CHANGE_PRODUCTION, World
@@ -29,10 +30,16 @@ async def people_approve_it(world: World) -> None:
         tell.checked(bool(error.message), f"Dana owns the agent and may not say yes: {error.reason}: {error.message}")
         other = replace(filed, digest=f"{int(filed.digest, 16) ^ 1:064x}")
         error = await refusal(_approve(world, "kim", other), Reason.APPROVAL_DIGEST_MISMATCH, "a yes to something else")
+        unproven = _approve(world, "kim", filed, logged_in_for_it=False)
+        error = await refusal(unproven, Reason.FRESH_LOGIN_REQUIRED, "a yes by somebody who is merely logged in")
+        tell.checked(
+            bool(error.metadata["nonce"]),
+            f"Kim is logged in, and that is not enough: {error.reason}. A yes takes a login for exactly this request.",
+        )
         approved = await _approve(world, "kim", filed)
         tell.checked(
             approved.state == "APPROVED",
-            f"Kim, of the group that is asked, says yes to exactly this request (digest {filed.digest[:12]}).",
+            f"Kim logs in for exactly this request (digest {filed.digest[:12]}) and says yes.",
         )
         grant = world.keep_secret(await releaser.redeem(filed.id))
         async with await enter(grant.conninfo()) as session:
@@ -55,7 +62,9 @@ async def _filed(world: World, releaser: AsyncClient, task_id: str) -> AccessReq
         return needed.access_request
 
 
-async def _approve(world: World, person: str, filed: AccessRequest) -> AccessRequest:
+async def _approve(world: World, person: str, filed: AccessRequest, *, logged_in_for_it: bool = True) -> AccessRequest:
     admin = world.person(person)
-    request = pb.ApproveAccessRequestRequest(access_request_id=filed.id, digest=filed.digest, request_id=admin.new_id())
+    fields = {"access_request_id": filed.id, "digest": filed.digest}
+    token = world.fresh_login(person, APPROVE_ACCESS_REQUEST, fields) if logged_in_for_it else ""
+    request = pb.ApproveAccessRequestRequest(**fields, request_id=admin.new_id(), fresh_id_token=token)
     return read.read(AccessRequest, await admin.call("ApproveAccessRequest", request))

@@ -77,7 +77,7 @@ def _stack(state: StateDirectory) -> DevStack:
     copy.refresh()
     deploy = load(copy.current)
     agents = [agent.spiffe_id for agent in deploy.registry]
-    people = [*deploy.people]
+    people = [*deploy.people.values()]
     return DevStack(state, copy.current, agents=agents, people=people, clock=SystemClock(), render_config=render)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from broker.api.v1 import admin_service_pb2 as pb
+from broker.approval.intent_digest import RESUME_SUSPENSION
 from broker.cli.demo.database import answers, enter, seconds_until, turned_away
 from broker.cli.demo.narrator import refusal
 from broker.cli.demo.world import READ_ORDERS, World, agent_id
@@ -52,7 +53,9 @@ async def suspension_kills_it(world: World) -> None:
         async with other.task("count the open orders") as neighbours:
             granted = await world.ask(other, READ_ORDERS, neighbours.id)
             tell.checked(await turned_away(granted.conninfo()) is None, "Its neighbour works on.")
-        resume = pb.ResumeRequest(request_id=sam.new_id(), suspension_id=suspension.id, reason="It was mended.")
+        fields = {"suspension_id": suspension.id, "reason": "It was mended."}
+        token = world.fresh_login("sam", RESUME_SUSPENSION, fields)
+        resume = pb.ResumeRequest(**fields, request_id=sam.new_id(), fresh_id_token=token)
         await sam.call("Resume", resume)
         again = await world.ask(analyst, READ_ORDERS, task.id)
         tell.checked(await turned_away(again.conninfo()) is None, "Sam lifts it: the agent is served again.")

@@ -9,16 +9,20 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+from broker.approval.intent_digest import nonce_of
 from broker.cli.demo.database import Database
 from broker.cli.demo.narrator import Narrator
 from broker.client import AsyncClient, Grant, connect
-from broker.client.admin import AdminClient, believed_by_file, read_credential
+from broker.client.admin import AdminClient, believed_by_file
 from broker.client.connect import connect_admin
+from broker.client.tokens import HeldToken
 from broker.clock import SystemClock
+from broker.dev.identity_provider import CLIENT_ID
 from broker.dev.stack import TRUST_DOMAIN, DevFacts, DevStack
 from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import DatabaseLogin
 from broker.scope.request import AccessRequest
+from broker.secret import Secret
 
 # What the agents of deploy/dev ask for, but for task and time.
 READ_ORDERS = AccessRequest(
@@ -99,14 +103,22 @@ class World:
         return self._clients[name]
 
     def person(self, key: str) -> AdminClient:
-        """One of the people of deploy/dev at the people's door, with the credential made for this person."""
+        """One of the people of deploy/dev at the people's door, logged in at the development provider."""
         if key not in self._people:
             facts = self.facts
             believed = believed_by_file(facts.bundle)
-            credential = read_credential(facts.operators[key])
-            self.tell.hide(credential)
-            self._people[key] = connect_admin(facts.admin_address, credential, believed, facts.broker_dns_name)
+            tokens = HeldToken(self._logged_in(key))
+            self._people[key] = connect_admin(facts.admin_address, tokens, believed, facts.broker_dns_name)
         return self._people[key]
+
+    def fresh_login(self, key: str, action: str, fields: Mapping[str, str]) -> str:
+        """The ID token of a login for exactly this act, as ``broker`` gets it by a browser or a device."""
+        return self._logged_in(key, nonce_of(action, fields)).reveal()
+
+    def _logged_in(self, key: str, nonce: str = "") -> Secret:
+        token = Secret(self.stack.identity_provider.id_token(key, CLIENT_ID, nonce))
+        self.tell.hide(token)
+        return token
 
     async def ask(
         self, client: AsyncClient, request: AccessRequest, task_id: str, ttl: timedelta | None = None

@@ -45,3 +45,8 @@ LIMIT :limit;
 
 -- open_task_figure --
 SELECT count(*) FROM tasks WHERE ends_at IS NOT NULL;
+
+-- open_tasks --
+SELECT {task_columns} FROM tasks AS t
+WHERE t.tenant = :tenant AND t.ends_at IS NOT NULL
+LIMIT :limit;

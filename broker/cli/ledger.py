@@ -1,0 +1,84 @@
+"""``broker verify`` and ``broker backup``: the ledger of a running broker, looked at and copied."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from broker.cli.output import format_option
+from broker.cli.settings import EXIT_WRONG
+from broker.errors import NotReady, Reason
+from broker.keys import FileKeyRing
+from broker.stores.backup import back_up
+from broker.stores.invariants import CHAIN, INVARIANTS, MACS, LedgerChecks, Violation
+
+_database = click.option(
+    "--database",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it.",
+)
+
+
+@click.command()
+@_database
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="REF",
+    help="A ledger key (file:PATH or env:NAME), the current one first; repeatable. Without it MACs are not checked.",
+)
+@click.option("--most", type=click.IntRange(1, 100_000), default=100, metavar="N", help="Violations to print at most.")
+@format_option("text", "json")
+def verify(database: Path, keys: tuple[str, ...], most: int, form: str) -> None:
+    """Check the invariants of a ledger, beside a running broker; exits 1 and names each row that breaks one.
+
+    Read-only, in one snapshot. The trail's signatures and witnesses are `broker audit verify`'s.
+    """
+    ring = FileKeyRing(keys) if keys else None
+    shown: list[Violation] = []
+    count = 0
+    with LedgerChecks(database) as checks:
+        for violation in checks.violations(ring):
+            count += 1
+            if len(shown) < most:
+                shown.append(violation)
+    checked = [CHAIN, *([MACS] if keys else []), *INVARIANTS.values()]
+    if form == "json":
+        told = {"ok": not count, "violations": [asdict(each) for each in shown], "inAll": count, "checked": checked}
+        click.echo(json.dumps(told, indent=2))
+    else:
+        for each in shown:
+            click.echo(f"{each.where}: {each.detail}\n  but {each.invariant}")
+        macs = "" if keys else "; MACs not checked (no --key)"
+        click.echo(f"{database}: {f'{count} violations' if count else 'all well'}, {len(checked)} invariants{macs}")
+    if count:
+        raise SystemExit(EXIT_WRONG)
+
+
+@click.command()
+@_database
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@format_option("text", "json")
+def backup(database: Path, target: Path, form: str) -> None:
+    """Copy the ledger of a running broker to FILE, whole and at one moment; FILE.checkpoint is its last checkpoint.
+
+    Keep its keys somewhere else. Restoring one leads to recovery mode: docs/audit.md.
+    """
+    try:
+        made = back_up(database, target)
+    except OSError as error:
+        raise NotReady(
+            Reason.STORE_UNAVAILABLE, f"{target} was not written: {error}.", hint="Nothing of it is left."
+        ) from None
+    if form == "json":
+        beside = None if made.checkpoint is None else str(made.checkpoint)
+        click.echo(json.dumps({"file": str(target), "records": made.records, "checkpoint": beside}, indent=2))
+    else:
+        beside = f", its last checkpoint {made.checkpoint}" if made.checkpoint else ", which has no checkpoint yet"
+        click.echo(f"{target}: {made.records} audit records{beside}")

@@ -1,0 +1,1 @@
+"""OpenID providers, from outside: their keys over HTTP. Adapters of :class:`broker.ports.IssuerKeys`."""

@@ -1,0 +1,285 @@
+"""What every witness does, on a real one of each kind; S3 is moto's double, which keeps locks and denies nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from aiohttp import web
+from moto.server import ThreadedMotoServer
+
+from broker.config import HttpWitness, S3Witness, SyslogWitness
+from broker.ports import Witness
+from broker.secret import Secret
+from broker.witnesses.file import FileWitness
+from broker.witnesses.http import HttpWitness as Http
+from broker.witnesses.s3 import S3Witness as Bucket
+from broker.witnesses.syslog import SyslogWitness as Syslog
+from broker.witnesses.syslog import message
+from tests.forge import authority
+from tests.patience import PATIENCE
+from tests.witnesses.fake import outgoing
+
+KEYS = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+
+
+def resolve(reference: str) -> Secret:
+    return Secret(reference.removeprefix("env:"))
+
+
+@pytest.fixture(scope="module")
+def moto() -> Any:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+def bucket(moto: str, name: str) -> Any:
+    client = boto3.client("s3", endpoint_url=moto, **KEYS)
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    return client
+
+
+def settings_of(model: Any, **values: Any) -> Any:
+    """As they stand in the configuration."""
+    return model.model_validate({**values, "timeout": f"{PATIENCE:g}s"}, context={"base": Path("/")})
+
+
+def s3_settings(moto: str, name: str, **changes: Any) -> Any:
+    keys = {"access_key_id": "env:ID", "secret_access_key": "env:SECRET"}
+    return settings_of(S3Witness, bucket=name, prefix="audit/", endpoint_url=moto, **keys, **changes)
+
+
+class Keeper:
+    """A web service that keeps notes, and fails on request."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.fail: int | None = None
+        self.tokens: set[str] = set()
+
+    async def post(self, request: web.Request) -> web.Response:
+        self.tokens.add(request.headers.get("authorization", ""))
+        if self.fail is not None:
+            return web.Response(status=self.fail, headers={"location": "/elsewhere"})
+        self.notes.append(await request.text())
+        return web.Response(status=201)
+
+    async def get(self, request: web.Request) -> web.Response:
+        if self.fail is not None:
+            return web.Response(status=self.fail)
+        return web.Response(text=self.notes[-1]) if self.notes else web.Response(status=404)
+
+
+@asynccontextmanager
+async def keeper() -> AsyncIterator[tuple[Keeper, Any]]:
+    kept = Keeper()
+    app = web.Application()
+    app.add_routes([web.post("/notes", kept.post), web.get("/notes", kept.get)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/notes"
+    try:
+        yield kept, settings_of(HttpWitness, url=url, token="env:TOKEN")
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture(params=["file", "s3", "http"])
+async def witness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Witness]:
+    if request.param == "file":
+        yield FileWitness(tmp_path / "notes")
+    elif request.param == "s3":
+        moto = request.getfixturevalue("moto")
+        name = f"b-{abs(hash(request.node.name)):x}"
+        bucket(moto, name)
+        yield Bucket(s3_settings(moto, name), resolve)
+    else:
+        async with keeper() as (_, settings):
+            made = Http(settings, resolve)
+            yield made
+            await made.close()
+
+
+# ------------------------------------------------------------------ what every one does that can be asked
+
+
+async def test_one_that_is_empty_has_seen_nothing(witness: Witness) -> None:
+    assert await witness.newest(-1) is None
+
+
+async def test_the_newest_is_the_last_it_was_sent(witness: Witness) -> None:
+    for count in (1, 5, 9):
+        await witness.add(outgoing(count))
+        assert await witness.newest(-1) == outgoing(count).note
+    assert await witness.newest(8999) == outgoing(9).note
+    assert await witness.newest(9000) is None
+
+
+async def test_the_same_again_is_fine(witness: Witness) -> None:
+    for count in (1, 1, 5, 5):
+        await witness.add(outgoing(count))
+    assert await witness.newest(-1) == outgoing(5).note
+
+
+async def test_after_a_recovery_fewer_records_of_later_are_newer(witness: Witness) -> None:
+    await witness.add(outgoing(90))
+    await witness.add(outgoing(40, at_ms=91_000))
+    assert await witness.newest(90_000) == outgoing(40, at_ms=91_000).note
+
+
+# ------------------------------------------------------------------ files
+
+
+async def test_a_file_can_be_read_by_anybody_with_a_pager(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    for count in (1, 5):
+        await FileWitness(path).add(outgoing(count))
+    assert path.read_text() == f"{outgoing(1).note}\n{outgoing(5).note}\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("keep", [1, 20, 100, -1, -2, -30, -95])
+async def test_what_a_crash_cut_short_is_written_again(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "notes"
+    await FileWitness(path).add(outgoing(1))
+    first = path.read_bytes()
+    last = f"{outgoing(5).note}\n".encode()
+    path.write_bytes(first + last[:keep])
+    await FileWitness(path).add(outgoing(5))
+    assert path.read_bytes() == first + last
+
+
+async def test_a_full_disk_is_told_and_nothing_is_lost() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        await FileWitness(Path("/dev/full")).add(outgoing(1))
+
+
+async def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "notes").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        await FileWitness(tmp_path / "notes").add(outgoing(1))
+    with pytest.raises(OSError, match="symbolic"):
+        await FileWitness(tmp_path / "notes").newest(-1)
+
+
+# ------------------------------------------------------------------ S3
+
+
+async def test_an_object_is_locked_and_never_written_twice(moto: str) -> None:
+    client = bucket(moto, "locked")
+    witness = Bucket(s3_settings(moto, "locked", retention="400d", mode="COMPLIANCE"), resolve)
+    await witness.add(outgoing(1))
+    key = "audit/000000000001000.note"
+    facts = client.head_object(Bucket="locked", Key=key)
+    assert facts["ObjectLockMode"] == "COMPLIANCE"
+    assert facts["ObjectLockRetainUntilDate"].timestamp() >= 400 * 86400
+    client.put_object(Bucket="locked", Key="audit/000000000005000.note", Body=b"somebody else's")
+    with pytest.raises(OSError, match="another object"):
+        await witness.add(outgoing(5))
+    assert client.get_object(Bucket="locked", Key="audit/000000000005000.note")["Body"].read() == b"somebody else's"
+
+
+async def test_a_bucket_that_is_not_there_or_cannot_be_reached(moto: str) -> None:
+    for settings in (s3_settings(moto, "nowhere"), s3_settings("http://127.0.0.1:9", "locked")):
+        witness = Bucket(settings, resolve)
+        for call in (witness.add(outgoing(1)), witness.newest(-1)):
+            with pytest.raises(OSError, match=r"answered|failed"):
+                await call
+
+
+# ------------------------------------------------------------------ HTTP
+
+
+@pytest.mark.parametrize("status", [302, 400, 409, 500])
+async def test_only_2xx_is_kept(status: int) -> None:
+    async with keeper() as (kept, settings):
+        witness = Http(settings, resolve)
+        kept.fail = status
+        with pytest.raises(OSError, match=str(status)):
+            await witness.add(outgoing(1))
+        with pytest.raises(OSError, match=str(status)):
+            await witness.newest(-1)
+        assert (kept.notes, kept.tokens) == ([], {"Bearer TOKEN"})
+        await witness.close()
+
+
+async def test_a_service_that_is_down_and_one_that_says_something_else() -> None:
+    async with keeper() as (kept, settings):
+        witness = Http(settings, resolve)
+        kept.notes = ["<html>no note</html>" * 10_000]
+        assert (await witness.newest(10**12) or "").startswith("<html>")  # not believed by whoever asks
+        await witness.close()
+    down = Http(settings, resolve)
+    with pytest.raises(OSError, match="failed") as caught:
+        await down.add(outgoing(1))
+    assert "notes" not in str(caught.value)
+    await down.close()
+
+
+# ------------------------------------------------------------------ syslog
+
+
+@asynccontextmanager
+async def collector(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[list[bytes], int]]:
+    taken: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        length = await reader.readuntil(b" ")
+        taken.append(await reader.readexactly(int(length)))
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield taken, server.sockets[0].getsockname()[1]
+
+
+def syslog(port: int, **changes: Any) -> Any:
+    return settings_of(SyslogWitness, address=f"localhost:{port}", **changes)
+
+
+async def test_a_syslog_message_is_one_line_of_rfc_5424() -> None:
+    async with collector() as (taken, port):
+        await Syslog(syslog(port, tls=False), "host-1").add(outgoing(1))
+    (line,) = taken
+    head, _, body = line.decode().partition("{")
+    assert head == "<109>1 1970-01-01T00:00:01.000Z host-1 brokerd - audit.checkpoint - "
+    assert json.loads("{" + body) == {"checkpoint": outgoing(1).note}
+    assert b"\n" not in line
+    assert await Syslog(syslog(port, tls=False), "host-1").newest(-1) is None
+
+
+async def test_syslog_over_tls_believes_its_ca_alone(tmp_path: Path) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    ca, other = authority("collector.test", at=now), authority("other.test", at=now)
+    server = ca.svid("spiffe://collector.test/c", dns=["localhost"])
+    (tmp_path / "chain.pem").write_bytes(server.pem + server.chain_pem)
+    (tmp_path / "key.pem").write_bytes(server.key_pem)
+    (tmp_path / "ca.pem").write_bytes(ca.pem)
+    (tmp_path / "other.pem").write_bytes(other.pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "chain.pem", tmp_path / "key.pem")
+    async with collector(context) as (taken, port):
+        with pytest.raises(OSError, match="CERTIFICATE"):
+            await Syslog(syslog(port, ca_file=str(tmp_path / "other.pem")), "h").add(outgoing(1))
+        assert taken == []
+        await Syslog(syslog(port, ca_file=str(tmp_path / "ca.pem")), "h").add(outgoing(1))
+    assert taken == [message(outgoing(1), "h")]
+
+
+async def test_a_collector_that_is_down_is_an_error() -> None:
+    async with collector() as (_, port):
+        pass
+    with pytest.raises(OSError, match=r"Connect|refused|failed"):
+        await Syslog(syslog(port, tls=False), "h").add(outgoing(1))
