@@ -17,6 +17,7 @@ from broker.stores.access_rows import RequestRow
 from broker.stores.break_glass_rows import OverrideRow
 from broker.stores.end_ops import find_attempt, lease_ended, lease_not_found
 from broker.stores.holding_ops import check_unmoved
+from broker.stores.images import counted, keep
 from broker.stores.moves import attempts_of, by_break_glass, due_ms, move, settle, tell
 from broker.stores.origins import with_origin
 from broker.stores.rows import (
@@ -24,10 +25,12 @@ from broker.stores.rows import (
     LeaseRow,
     TaskRow,
     attempt_of,
+    imagined_attempt,
     lease_of,
     read_attempt,
     read_optional_lease,
     read_task,
+    task_values,
     trust_lease,
     trust_task,
     unpacked,
@@ -74,16 +77,9 @@ def open_intent(tx: Transaction, intent: Intent) -> Opened:
 
 def decide(view: View, intent: Intent) -> Decided:
     """Refuse what :class:`broker.ports.Intent` says is refused; writes nothing."""
-    request = intent.request
-    raw = view.one(
-        "intent_facts", (intent.tenant, request.task_id, intent.holder, request.request_id, intent.max_live_leases)
-    )
-    if raw is None:
-        raise task_not_found(request.task_id)
-    packed_task, packed_lease, count, any_suspended = raw
-    task = trust_task(read_task(unpacked(packed_task), view.seal))
+    task, packed_lease, count, any_suspended = _facts(view, intent)
     admit_participant(task, intent.holder, intent.now, intent.expires_at)
-    lease = read_optional_lease(unpacked(packed_lease), view.seal)
+    lease = None if packed_lease is None else read_optional_lease(unpacked(packed_lease), view.seal)
     passed: tuple[OverrideRow, ...] = ()
     if any_suspended:  # after the task's participants: others hear nothing of it, not even that it is stopped
         if intent.break_glass is None:
@@ -112,6 +108,32 @@ def decide(view: View, intent: Intent) -> Decided:
     if intent.quotas:
         quota_ops.check(view, intent)
     return Decided(None, (), redeemed, emergency)
+
+
+def _facts(view: View, intent: Intent) -> tuple[TaskRow, str | None, int, int]:
+    """The task, the latest lease of this request id (packed), how many its holder has alive, whether any is suspended.
+
+    The count may be too high where it is far from the quota. Raises NotFound (TASK_NOT_FOUND), Tampered.
+    """
+    tenant, request = intent.tenant, intent.request
+    images = view.images
+    if images is not None:
+        values = images.tasks.get((tenant, request.task_id))
+        most = images.living.get((tenant, intent.holder))
+        if values is not None and most is not None and most < intent.max_live_leases:
+            lease_row, any_suspended = view.row("intent_news", (tenant, intent.holder, request.request_id))
+            if lease_row is None:
+                return TaskRow(*values), None, most, any_suspended
+    raw = view.one("intent_facts", (tenant, request.task_id, intent.holder, request.request_id, intent.max_live_leases))
+    if raw is None:
+        raise task_not_found(request.task_id)
+    packed_task, packed_lease, count, any_suspended = raw
+    task = trust_task(read_task(unpacked(packed_task), view.seal))
+    if images is not None:
+        keep(images.tasks, (tenant, task.id), task_values(task))
+        if count < intent.max_live_leases:
+            counted(images.living, (tenant, intent.holder), count)
+    return task, packed_lease, count, any_suspended
 
 
 def _first_end(view: View, intent: Intent) -> float:
@@ -173,7 +195,10 @@ def _first(tx: Transaction, intent: Intent) -> Opened:
     tx.insert_lease(lease)
     tx.insert_attempt(attempt)
     _tell_intent(tx, attempt, lease, intent, now_ms)
-    citation_ops.record(tx, intent, lease)
+    if intent.citation is None:
+        keep(tx.images.plain, (lease.tenant, lease.id), ())
+    else:
+        citation_ops.record(tx, intent, lease)
     return Opened(lease.id, attempt_of(attempt), ())
 
 
@@ -305,7 +330,8 @@ def _attempt_ended(attempt: AttemptRow) -> BrokerError:
 
 def checkpoint(tx: Transaction, tenant: str, attempt_id: str, epoch: int, handle: Handle, upstream: str | None) -> None:
     """See LeaseStore.checkpoint."""
-    attempt, _ = find_attempt(tx, tenant, attempt_id)
+    values = tx.images.attempts.get((tenant, attempt_id))
+    attempt = find_attempt(tx, tenant, attempt_id)[0] if values is None else imagined_attempt(values)
     if not attempt.trusted:
         raise tampered(attempt.TABLE, attempt.id)
     if attempt.state != State.ISSUING or attempt.epoch != epoch:
@@ -327,13 +353,7 @@ def activate(
     now: datetime,
 ) -> Lease | CommitAndRaise:
     """See LeaseStore.activate. Whatever keeps it from becoming ACTIVE leaves the attempt REVOKING, committed."""
-    raw = tx.one("attempt_facts", (tenant, attempt_id))
-    if raw is None:
-        raise lease_not_found(attempt_id)
-    attempt_raw, lease_raw, task_raw = map(unpacked, raw)
-    attempt = read_attempt(attempt_raw, tx.seal)
-    lease = read_optional_lease(lease_raw, tx.seal)
-    task = None if task_raw[0] is None else read_task(task_raw, tx.seal)
+    attempt, lease, task = _issuing(tx, tenant, attempt_id)
     now_ms = to_ms(now)
     if attempt.trusted and (attempt.state != State.ISSUING or attempt.epoch != epoch):
         raise _attempt_ended(attempt)
@@ -358,6 +378,29 @@ def activate(
     if not move(tx, attempt, lease, Event.ISSUED, None, now_ms, data=about):
         raise lease_ended(lease.id)
     return with_origin(tx, lease_of(lease))
+
+
+def _issuing(tx: Transaction, tenant: str, attempt_id: str) -> tuple[AttemptRow, LeaseRow | None, TaskRow | None]:
+    """An attempt, its lease and its task: as this writer left them a moment ago, or else as the database has them."""
+    images = tx.images
+    values = images.attempts.get((tenant, attempt_id))
+    if values is not None:
+        attempt = imagined_attempt(values)
+        lease_image = images.leases.get((tenant, attempt.lease_id))
+        if lease_image is not None:
+            lease = LeaseRow(*lease_image)
+            task_image = images.tasks.get((tenant, lease.task_id))
+            if task_image is not None:
+                return attempt, lease, TaskRow(*task_image)
+    raw = tx.one("attempt_facts", (tenant, attempt_id))
+    if raw is None:
+        raise lease_not_found(attempt_id)
+    attempt_raw, lease_raw, task_raw = map(unpacked, raw)
+    return (
+        read_attempt(attempt_raw, tx.seal),
+        read_optional_lease(lease_raw, tx.seal),
+        None if task_raw[0] is None else read_task(task_raw, tx.seal),
+    )
 
 
 def _untrusted(attempt: AttemptRow, lease: LeaseRow | None, task: TaskRow | None) -> Tampered:

@@ -147,8 +147,9 @@ def quarantine(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, due
     attempt.owed_since = attempt.owed_since or now_ms
     attempt.due_at, attempt.stuck, attempt.last_error = due, 1, QUARANTINED
     attempt.epoch += 1
-    tx.run(
-        "quarantine_attempt",
+    tx.quarantine_attempt(
+        attempt.tenant,
+        attempt.id,
         {
             "cause": attempt.cause,
             "due_at": attempt.due_at,
@@ -156,8 +157,6 @@ def quarantine(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, due
             "epoch": attempt.epoch,
             "failures": attempt.failures,
             "last_error": attempt.last_error,
-            "tenant": attempt.tenant,
-            "id": attempt.id,
         },
     )
     # Which lease an untrusted row belongs to is known only where the trusted lease names it.
