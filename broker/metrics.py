@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from broker.breakglass.reviews import OWED
 from broker.policy.shadow import ShadowVerdict
 from broker.ports import LedgerFigures, WitnessLag
 from broker.revocation.revoker import Tally
@@ -213,6 +214,15 @@ def _ledger(figures: LedgerFigures) -> Iterator[Metric]:
     for kind in Kind:
         suspensions.add_metric([kind.value.lower()], figures.suspensions.get(kind.value, 0))
     yield suspensions
+    reviews = GaugeMetricFamily(
+        "broker_break_glass_reviews", "Reviews of break-glass that are owed; overdue ones block.", labels=["state"]
+    )
+    for state in sorted(OWED):
+        reviews.add_metric([state.value.lower()], figures.reviews.get(state.value, 0))
+    yield reviews
+    yield GaugeMetricFamily(
+        "broker_break_glass_live", "Leases got by break-glass whose end is not told yet.", figures.break_glass_live
+    )
     yield _gauge(
         "broker_suspensions_tampered",
         "Suspensions whose record was changed by something else: they stop everything.",

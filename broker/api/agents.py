@@ -100,7 +100,8 @@ class AgentService(PipelineRpcs):
         """End a task, and tell what became of its leases."""
         wait = convert.duration(request.wait, "wait")
         task, leases = await self._tasks.complete(caller, request.task_id, wait, convert.report(request))
-        return pb.CompleteTaskResponse(task=convert.task(task), leases=[convert.lease(each) for each in leases])
+        told = [convert.lease(each, caller.now) for each in leases]
+        return pb.CompleteTaskResponse(task=convert.task(task), leases=told)
 
     async def HoldTask(
         self, request: pb.HoldTaskRequest, caller: Caller, context: Any
@@ -163,11 +164,11 @@ class AgentService(PipelineRpcs):
         self, request: pb.ConfirmDeliveryRequest, caller: Caller, context: Any
     ) -> lease_pb2.Lease:
         """The credential has arrived."""
-        return convert.lease(await self._leases.confirm(caller, request.lease_id, request.attempt_id))
+        return convert.lease(await self._leases.confirm(caller, request.lease_id, request.attempt_id), caller.now)
 
     async def GetLease(self, request: pb.GetLeaseRequest, caller: Caller, context: Any) -> lease_pb2.Lease:
         """One lease."""
-        return convert.lease(await self._leases.get(caller, request.lease_id))
+        return convert.lease(await self._leases.get(caller, request.lease_id), caller.now)
 
     async def ListLeases(self, request: pb.ListLeasesRequest, caller: Caller, context: Any) -> pb.ListLeasesResponse:
         """A page of the caller's leases. The page token is the last lease's id, checked against the caller."""
@@ -186,7 +187,7 @@ class AgentService(PipelineRpcs):
             after=after,
             limit=request.page_size or DEFAULT_PAGE,
         )
-        return pb.ListLeasesResponse(leases=[convert.lease(each) for each in leases], next_page_token=token)
+        return pb.ListLeasesResponse(leases=[convert.lease(each, caller.now) for each in leases], next_page_token=token)
 
     async def WatchLeases(
         self, request: pb.WatchLeasesRequest, caller: Caller, context: Any
@@ -201,7 +202,7 @@ class AgentService(PipelineRpcs):
     async def RevokeLease(self, request: pb.RevokeLeaseRequest, caller: Caller, context: Any) -> lease_pb2.Lease:
         """End one lease now."""
         wait = convert.duration(request.wait, "wait")
-        return convert.lease(await self._leases.revoke(caller, request.lease_id, wait))
+        return convert.lease(await self._leases.revoke(caller, request.lease_id, wait), caller.now)
 
 
 def _answer(grant: Grant, caller: Caller) -> pb.RequestCredentialResponse:

@@ -41,6 +41,9 @@ class Relation(StrEnum):
     PLANNER = "the task's creator or a participant, with the role planner"
     VALIDATOR = "the task's creator or a participant, with the role validator"
     OWN_ONLY = "sees only its own"
+    PRE_AUTHORISED = "in a group that the template's break_glass section names"
+    OWN_OR_ROLE = "who broke the glass, or somebody with the role approver, operator or security"
+    APART = "without a part in what it is about"
 
 
 _AGENTS = "broker.api.v1.BrokerService"
@@ -81,6 +84,16 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/GetAccessRequest": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ApproveAccessRequest": (Allowed.OPERATOR, Relation.ASKED_AND_APART),
         f"/{_PEOPLE}/DenyAccessRequest": (Allowed.OPERATOR, Relation.ASKED),
+        f"/{_PEOPLE}/BreakGlass": (Allowed.OPERATOR, Relation.PRE_AUTHORISED),
+        f"/{_PEOPLE}/ConfirmBreakGlass": (Allowed.OPERATOR, Relation.OWN_ONLY),
+        f"/{_PEOPLE}/EndBreakGlass": (Allowed.OPERATOR, Relation.OWN_OR_ROLE),
+        f"/{_PEOPLE}/GetBreakGlass": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListBreakGlass": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ReviewBreakGlass": (Allowed.OPERATOR, Relation.APART),
+        f"/{_PEOPLE}/OverrideBreakGlass": (Allowed.OPERATOR, Relation.APART),
+        f"/{_PEOPLE}/CreateBreakGlassCodes": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListBreakGlassCodes": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/RevokeBreakGlassCodes": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/GetRecovery": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ReleaseRecovery": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/GetTaskTexts": (Allowed.OPERATOR, Relation.NONE),
@@ -107,6 +120,16 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/GetAccessRequest": EVERY_ROLE,
         f"/{_PEOPLE}/ApproveAccessRequest": frozenset({Role.APPROVER}),
         f"/{_PEOPLE}/DenyAccessRequest": frozenset({Role.APPROVER}),
+        f"/{_PEOPLE}/BreakGlass": frozenset(),
+        f"/{_PEOPLE}/ConfirmBreakGlass": frozenset(),
+        f"/{_PEOPLE}/EndBreakGlass": frozenset(),
+        f"/{_PEOPLE}/GetBreakGlass": frozenset(),
+        f"/{_PEOPLE}/ListBreakGlass": frozenset(),
+        f"/{_PEOPLE}/ReviewBreakGlass": frozenset({Role.APPROVER, Role.SECURITY}),
+        f"/{_PEOPLE}/OverrideBreakGlass": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{_PEOPLE}/CreateBreakGlassCodes": frozenset({Role.SECURITY}),
+        f"/{_PEOPLE}/ListBreakGlassCodes": frozenset({Role.SECURITY, Role.AUDITOR}),
+        f"/{_PEOPLE}/RevokeBreakGlassCodes": frozenset({Role.OPERATOR, Role.SECURITY}),
         f"/{_PEOPLE}/GetRecovery": EVERY_ROLE,
         f"/{_PEOPLE}/ReleaseRecovery": frozenset({Role.OPERATOR, Role.SECURITY}),
         f"/{_PEOPLE}/GetTaskTexts": frozenset({Role.AUDITOR, Role.SECURITY}),
@@ -119,7 +142,19 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
 # What operators' automation may call, if it has the role: looking, and what only takes away. Not who decides.
 AUTOMATION: Final = frozenset(
     f"/{_PEOPLE}/{name}"
-    for name in ("GetOperator", "Suspend", "GetRecovery", "ListSuspensions", "ListAccessRequests", "GetAccessRequest")
+    for name in (
+        "GetOperator",
+        "Suspend",
+        "GetRecovery",
+        "ListSuspensions",
+        "ListAccessRequests",
+        "GetAccessRequest",
+        "EndBreakGlass",
+        "GetBreakGlass",
+        "ListBreakGlass",
+        "ListBreakGlassCodes",
+        "RevokeBreakGlassCodes",
+    )
 )
 
 # What changes something. Through a proxy each needs a request_id of its own.

@@ -155,6 +155,14 @@ def _suspended(record: Record, told: _Told) -> str:
     return f"{short(record.actor)} suspended {what}{until}: {_quoted(told['reason'])}; {ended} ended"
 
 
+def _broke_glass(record: Record, told: _Told) -> str:
+    whose = f" for {short(told['for_agent'])}" if told["for_agent"] else ""
+    return (
+        f"{short(record.actor)} BROKE GLASS{whose} on {told['template']}, {_quoted(told['incident'])}:"
+        f" {_quoted(told['reason'])}; told: {_count(len(told['told']), 'person')}"
+    )
+
+
 def _checkpoint(note: str) -> str:
     origin, count = note.split("\n")[:2]
     return f"the broker signed for the {int(count)} records of {origin} so far"
@@ -240,6 +248,21 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
             f"{short(record.actor)} is the first of two people to resume: {_quoted(told['reason'])}"
         ),
         EventType.RESUMED: lambda record, told: f"{short(record.actor)} resumed it{_said(told)}",
+        EventType.BREAK_GLASS_USED: _broke_glass,
+        EventType.BREAK_GLASS_CODE_USED: _actor("it was by the sealed code {code}, without the identity provider"),
+        EventType.BREAK_GLASS_ENDED: _actor("the emergency's credential is dead ({state})"),
+        EventType.BREAK_GLASS_REVIEW_DUE: lambda record, told: (
+            f"somebody else has to review it by {_at(told['review_due_ms'])}"
+        ),
+        EventType.BREAK_GLASS_REVIEWED: lambda record, told: (
+            f"{short(record.actor)} reviewed it: {_quoted(told['findings'])}"
+        ),
+        EventType.BREAK_GLASS_REVIEW_OVERDUE: lambda record, told: (
+            f"nobody has reviewed it in time: {', '.join(told['blocked'])} cannot break glass"
+        ),
+        EventType.BREAK_GLASS_OVERRIDE: lambda record, told: (
+            f"{short(record.actor)} let {short(told['person'])} pass over {told['kind']} {told['subject']}{_said(told)}"
+        ),
         EventType.ESCALATION_DETECTED: _escalation,
         EventType.TEXTS_READ: _actor("{who} read the prompts, tool calls and plans"),
         EventType.TEXTS_ERASED: _erased,

@@ -119,7 +119,14 @@ def _flat(value: Any) -> str:
 
 
 def lease_state(lease: Lease, now: datetime) -> str:
-    """What is true of ``lease``, in words that promise nothing the upstream does not."""
+    """What is true of ``lease``, in words that promise nothing the upstream does not; and that it is an emergency's."""
+    badge = lease.break_glass
+    if badge is None:
+        return _state(lease, now)
+    return f"{_state(lease, now)}  [BREAK-GLASS by {badge.person_name}, {badge.incident}]"
+
+
+def _state(lease: Lease, now: datetime) -> str:
     end = clock(lease.expire_time, now)
     match lease.state:
         case "ACTIVE":

@@ -135,6 +135,19 @@ class PolicyTightened:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakGlass:
+    """The badge of a lease that was got in an emergency, without approval."""
+
+    person: str  # issuer#subject
+    person_name: str
+    reason: str
+    incident: str
+    authenticated_by: str  # "login", or "code"
+    review_due_time: datetime | None
+    review_state: str  # AHEAD, DUE, OVERDUE, REVIEWED, NOT_NEEDED
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """A lease as the broker knows it. It never carries a secret."""
 
@@ -169,6 +182,7 @@ class Lease:
     delegation_id: str = ""  # by which it is
     access_request_id: str = ""  # the one that people approved it by; empty where nobody had to
     policy_tightened: PolicyTightened | None = None  # why it would not be granted any more; None: it would
+    break_glass: BreakGlass | None = None  # the emergency it was got in; None: none
 
     @property
     def may_be_alive(self) -> bool:

@@ -29,6 +29,7 @@ MIRRORS: dict[str, type] = {
     "broker.api.v1.Human": model.Human,
     "broker.api.v1.Lease": model.Lease,
     "broker.api.v1.PolicyTightened": model.PolicyTightened,
+    "broker.api.v1.BreakGlass": model.BreakGlass,
     "broker.api.v1.LeaseEvent": model.LeaseEvent,
     "broker.api.v1.PlannedAction": model.PlannedAction,
     "broker.api.v1.Plan": model.Plan,
@@ -53,12 +54,13 @@ def grant(response: RequestCredentialResponse) -> model.Grant:
     """What was granted. Raises :class:`Defect` if the answer carries no credential we can read."""
     return model.Grant(
         lease=read(model.Lease, response.lease),
-        credential=_credential(response.credential),
+        credential=credential(response.credential),
         decision=read(model.Decision, response.decision),
     )
 
 
-def _credential(message: credential_pb2.Credential) -> Credential:
+def credential(message: credential_pb2.Credential) -> Credential:
+    """A credential as a value. Raises :class:`Defect` for one that we cannot read."""
     try:
         match message.WhichOneof("kind"):
             case "database_login":

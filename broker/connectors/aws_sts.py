@@ -41,6 +41,7 @@ _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}\Z", re.ASCII)
 _ROLE_NAME = re.compile(r"([\w+=,.@-]+/)*[\w+=,.@-]{1,64}\Z", re.ASCII)
 _ACCOUNT = re.compile(r"[0-9]{12}\Z", re.ASCII)
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]*\Z")
+_NOT_IN_TAG = re.compile(r"[^\w .:/=+@-]")
 _LONGEST_TAG = 256
 
 CONTRACT = Contract(
@@ -264,6 +265,8 @@ def _session_arn(role_arn: str, session: str) -> str:
 
 
 def _tags(scope: Scope, holder: str) -> dict[str, str]:
+    if not holder.startswith("spiffe://"):
+        holder = _NOT_IN_TAG.sub("_", holder)[:_LONGEST_TAG]  # a person: issuer#subject, in characters that AWS takes
     return {"jit-holder": holder, "jit-template": scope.template, "jit-environment": scope.environment}
 
 

@@ -6,14 +6,23 @@ import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from broker.audit.cloud_event import source
-from broker.config import Config
+from broker.audit.cloud_event import source, wanted
+from broker.audit.event import EventType
+from broker.config import Config, Webhook
 from broker.metrics import WebhookTally
-from broker.ports import Clock, LeaseStore, Rng
+from broker.ports import Clock, DeploySet, LeaseStore, Rng
 from broker.references import resolve
 from broker.webhooks.pump import Pump
 from broker.webhooks.sender import Sender
 from broker.webhooks.signing import check_secret
+
+
+def untold_break_glass(deploy: DeploySet, notify: Mapping[str, Webhook]) -> list[str]:
+    """The alarm where glass can be broken and no destination would tell those who would have approved."""
+    if not deploy.break_glass or any(wanted(each.events, EventType.BREAK_GLASS_USED) for each in notify.values()):
+        return []
+    named = ", ".join(sorted(deploy.break_glass))
+    return [f"nobody is told when glass is broken on {named}: no destination of notify takes break_glass.used"]
 
 
 class Notifier:

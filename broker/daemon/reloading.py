@@ -21,6 +21,7 @@ from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.files import Problems
 from broker.identity.behalf import is_enabled
+from broker.issuance.holders import may_hold
 from broker.ports import Clock, DeploySet, LeaseStore, Signed
 from broker.scope.canonical import JsonValue
 
@@ -88,8 +89,8 @@ class Reloader:
             await self.reload()
 
     async def end_unregistered(self) -> None:
-        """End the leases of agents that are not registered (any more)."""
-        registered = self._files.current.registry.registers
+        """End the leases of agents that are not registered (any more), and of people who are not there."""
+        registered = may_hold(self._files.current, self._clock.now())
         ended = await self._store.end_unregistered(self._tenant, registered, self._clock.now())
         if ended:
             log.warning("leases of unregistered agents are being revoked", attempts=ended)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
+from broker.api.admin_break_glass import BreakGlassRpcs
 from broker.api.admin_leases import LeaseRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_recovery import RecoveryRpcs
@@ -28,6 +30,7 @@ from broker.api.admin_texts import TextRpcs
 from broker.api.agents import AgentService
 from broker.api.automation import AutomationEntrance
 from broker.api.bearer import Metadata, refuse_token
+from broker.api.code_entrance import CodeEntrance
 from broker.api.door import Door
 from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
 from broker.api.operations import Operations
@@ -39,7 +42,7 @@ from broker.clock import SystemRng
 from broker.config import Config, HostPort
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
-from broker.daemon.notifying import Notifier
+from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
@@ -51,6 +54,9 @@ from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
 from broker.issuance.access_reviews import AccessReviewDesk
 from broker.issuance.approvals import ApprovalDesk
+from broker.issuance.break_glass import BreakGlassDesk
+from broker.issuance.break_glass_codes import CodeDesk
+from broker.issuance.break_glass_reviews import ReviewDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.escalation import Watch
 from broker.issuance.forgetting import ForgettingDesk
@@ -100,6 +106,7 @@ class Brokerd:
         self._store: SqliteStore | None = None
         self._witnessing: Witnessing | None = None
         self._tampered: frozenset[str] = frozenset()
+        self._blocked: Mapping[str, str] = {}
         # What undoes each step of the start, the last one first.
         self._undo = contextlib.AsyncExitStack()
         tick = config.revocation.tick
@@ -258,6 +265,9 @@ class Brokerd:
         await self._undo.aclose()
         log.info("stopped")
 
+    async def _tend_break_glass(self) -> None:
+        self._blocked = await self._break_glass.tend(self._config.tenant, self._files.current)
+
     async def _suspend(self, tenant: str, agent: str, why: str, now: datetime) -> None:
         """What an escalation rule that is answered by suspension does."""
         await self._suspensions.stop_agent(tenant, self._files.current, agent, why)
@@ -313,6 +323,18 @@ class Brokerd:
             limits=bounds,
             shadow_seen=self._metrics.shadow,
         )
+        self._break_glass = BreakGlassDesk(
+            store,
+            self._issuer,
+            self._pool.find,
+            kick,
+            self.gate,
+            self._clock,
+            self._rng,
+            fresh=self._fresh,
+            issue_timeout=limits.issue_timeout,
+            limits=bounds,
+        )
         tasks = TaskDesk(
             store,
             kick,
@@ -351,9 +373,15 @@ class Brokerd:
             TextRpcs(TextDesk(store, self._clock)),
             AccessReviewRpcs(self._reviews),
             LeaseRpcs(ForgettingDesk(store)),
+            BreakGlassRpcs(
+                self._break_glass,
+                ReviewDesk(store, self._fresh, self._clock, self._rng),
+                CodeDesk(store, self._fresh, self._clock, self._rng, secrets.token_bytes),
+            ),
         )
         if config.listen.admin is not None and self._people is not None:
-            people = door(self._people.entrance(self._files, self._clock))
+            way_in = self._people.entrance(self._files, self._clock)
+            people = door(CodeEntrance(way_in, self._files, self._clock, config.tenant))
             self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
         if config.listen.automation is not None:
             entrance = AutomationEntrance(self._certified, self._files, self._clock, config.tenant)
@@ -383,6 +411,7 @@ class Brokerd:
             ("denied", self.reloader.end_denied, 2.0),
             ("people", self.reloader.end_for_disabled, 2.0),
             ("suspensions", self._tend_suspensions, 1.0),
+            ("break-glass", self._tend_break_glass, 1.0),
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
@@ -445,7 +474,10 @@ class Brokerd:
         proxies = self._proxies.alarms() if self._proxies is not None else ()
         people = self._people.alarms() if self._people is not None else ()
         witnesses = self._witnessing.alarms() if self._witnessing is not None else ()
-        return [str(alarm) for alarm in (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)]
+        untold = untold_break_glass(self._files.current, self._config.notify)
+        overdue = [f"the review of {lease} is overdue: {group} is blocked" for group, lease in self._blocked.items()]
+        alarms = (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)
+        return [*(str(alarm) for alarm in alarms), *untold, *overdue]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store

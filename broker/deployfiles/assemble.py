@@ -180,6 +180,8 @@ def _scope_template(
     said = entry.model_dump(mode="json", exclude={"on_policy_change"})
     if entry.max_delegation_depth is None:  # a template that says nothing of it keeps the digest it had
         del said["max_delegation_depth"]
+    if entry.break_glass is None:
+        del said["break_glass"]
     written = {**said, "grant": grant.model_dump(mode="json")}
     return ScopeTemplate(
         name=entry.name,

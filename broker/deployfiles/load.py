@@ -15,6 +15,7 @@ from typing import TypeVar
 from broker.deployfiles import listing
 from broker.deployfiles.approvals import ApprovalsFile, approval_rules, unreachable
 from broker.deployfiles.assemble import Assembly
+from broker.deployfiles.break_glass import break_glass_rules, unusable
 from broker.deployfiles.denied import DeniedFile, deny_list
 from broker.deployfiles.escalation import EscalationFile, rules_of
 from broker.deployfiles.federation import TrustDomainsFile, federation_problems
@@ -82,6 +83,8 @@ def build(
         problems.extend(unreachable(approvals, assembly.people.values()))
     template_files = _each(files, listing.TEMPLATES, TemplateFile, problems)
     templates = {template.name: template for template in assembly.templates(template_files)}
+    if people is not None and not to_serve:
+        problems.extend(unusable(template_files, assembly.people.values()))
     quotas = _one(files, listing.QUOTAS, QuotasFile, problems)
     escalation = _one(files, listing.ESCALATION, EscalationFile, problems)
     policies = _policies(files, problems)
@@ -119,6 +122,7 @@ def build(
         shadow=shadow,
         quotas=quotas_of(quotas, assembly.people) if quotas else (),
         escalation=rules_of(escalation) if escalation else (),
+        break_glass=break_glass_rules(template_files),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -68,6 +70,22 @@ def _mandatory(value: str) -> str:
     return value
 
 
+def _between(shortest: timedelta, longest: timedelta) -> Callable[[timedelta], timedelta]:
+    def check(value: timedelta) -> timedelta:
+        if not shortest <= value <= longest:
+            raise ValueError(f"must be between {_span(shortest)} and {_span(longest)}")
+        return value
+
+    return check
+
+
+def _span(value: timedelta) -> str:
+    for unit, size in (("d", timedelta(days=1)), ("h", timedelta(hours=1))):
+        if value >= size and not value % size:
+            return f"{value // size}{unit}"
+    return f"{value // timedelta(minutes=1)}m"
+
+
 def unique(values: list[str]) -> list[str]:
     """``values`` themselves. Raises :class:`ValueError` for one that is listed twice."""
     if twice := sorted({value for value in values if values.count(value) > 1}):
@@ -83,6 +101,8 @@ Words = Annotated[list[Word], AfterValidator(unique)]
 # A tool as its own server names it: printable, without a space.
 Tool = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 Tools = Annotated[list[Tool], Field(min_length=1, max_length=1000), AfterValidator(unique)]
+# What an identity provider writes into acr and amr: printable, without a space.
+Claim = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 Sentence = Annotated[str, Field(min_length=1, max_length=500)]
 Network = Annotated[str, AfterValidator(_network)]
 MandatoryField = Annotated[
@@ -279,6 +299,40 @@ ParameterSpec = Annotated[EnumSpec | RegexSpec | PrefixSpec | IntegerSpec | Cidr
 # --------------------------------------------------------------------------- templates and connectors
 
 
+class RateEntry(Model):
+    """How often a group may break glass."""
+
+    uses: Annotated[int, Field(ge=1, le=100)] = 3
+    per: Annotated[Duration, AfterValidator(_between(timedelta(hours=1), timedelta(days=31)))] = timedelta(hours=24)
+
+
+class StrongEntry(Model):
+    """How well who breaks glass must have logged in, in the words of the identity provider (OpenID Connect Core, 2)."""
+
+    acr: list[Claim] = Field(default_factory=list, max_length=16, description="One of these.")
+    amr: list[Claim] = Field(default_factory=list, max_length=16, description="All of these (RFC 8176): mfa, hwk, ...")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> StrongEntry:
+        if not self.acr and not self.amr:
+            raise ValueError("says neither acr nor amr")
+        return self
+
+
+class BreakGlassEntry(Model):
+    """Who may pass over approvals in an emergency. A template without this section is for nobody's emergency."""
+
+    groups: Words = Field(min_length=1, max_length=16, description="Groups of people.yaml that are pre-authorised.")
+    max_ttl: Annotated[Duration, AfterValidator(_between(timedelta(minutes=1), timedelta(hours=12)))] = Field(
+        description="The longest that an emergency's credential lives; 1m to 12h. It may exceed the template's max_ttl."
+    )
+    review_within: Annotated[Duration, AfterValidator(_between(timedelta(hours=1), timedelta(days=7)))] = Field(
+        timedelta(hours=24), description="How soon somebody else must have reviewed it; 1h to 7d. Default: 24h."
+    )
+    rate: RateEntry = Field(RateEntry(), description="Of each of its groups. Default: 3 in 24h.")
+    strong: StrongEntry | None = Field(None, description="Default: any fresh login.")
+
+
 class TemplateFile(Model):
     """templates/*.yaml: one named, typed, bounded way to ask."""
 
@@ -314,6 +368,9 @@ class TemplateFile(Model):
     )
     requires: list[MandatoryField] = Field(default_factory=list, description="Fields agents must fill in.")
     parameters: dict[ParameterName, ParameterSpec] = Field(default_factory=dict)
+    break_glass: BreakGlassEntry | None = Field(
+        None, description="Who may pass over approvals in an emergency. Default: nobody."
+    )
     grant: dict[str, object] = Field(description="What the connector's kind needs to know.")
 
 

@@ -6,6 +6,7 @@ import yaml
 
 from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF
 from broker.dev.stack import DevFacts
+from broker.dev.webhook_receiver import WebhookReceiver
 
 TENANT = "dev"
 # As the groups of deploy/dev/people.yaml are meant.
@@ -17,8 +18,11 @@ ROLES = {
 }
 
 
-def render(facts: DevFacts) -> str:
-    """``brokerd.yaml``: everything on loopback, every path inside the stack's state directory."""
+def render(facts: DevFacts, notify: WebhookReceiver | None = None) -> str:
+    """``brokerd.yaml``: everything on loopback, every path inside the stack's state directory.
+
+    ``notify`` is told of break-glass, where somebody is there to be told.
+    """
     admin = {"admin": facts.admin_address} if facts.issuer else {}
     document = {
         "tenant": TENANT,
@@ -38,8 +42,13 @@ def render(facts: DevFacts) -> str:
         # Short, so that what is swept after a crash is proven gone within seconds.
         "limits": {"issue_timeout": "5s", "drain_timeout": "10s"},
         "revocation": {"tick": "250ms"},
+        **({} if notify is None else {"notify": {"people": _told(notify)}}),
     }
     return "# Written at each start of `broker dev`; edits are lost.\n" + yaml.safe_dump(document, sort_keys=False)
+
+
+def _told(receiver: WebhookReceiver) -> dict[str, object]:
+    return {"url": receiver.url, "secrets": [f"file:{receiver.secret_file}"], "events": ["break_glass.*"]}
 
 
 def _issuer(facts: DevFacts) -> dict[str, object]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from broker.identity.agent import Person
+from broker.secret import Secret
 
 # How it was proven who somebody is.
 LOGIN = "id-token"  # of a login at an OpenID provider
@@ -40,6 +41,7 @@ class Operator:
     person: Person
     key: str
     how: str
+    code: Secret | None = None  # a sealed code of break-glass, that nobody has looked at yet
     workload: str = ""  # of automation: its SPIFFE ID, which it is instead of a person
 
     @property

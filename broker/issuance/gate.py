@@ -64,6 +64,22 @@ class Gate:
             )
         return None
 
+    def passed_over(self, now: datetime) -> tuple[str, ...]:
+        """Why grants are stopped for everybody but break-glass, which goes on; empty where they are not.
+
+        An emergency is when the export hangs and the revoker limps. What it records is durable with its intent, and
+        its rate cap bounds how much that can be beyond the outbox's bound: that is its reserve. Its credential has a
+        due time, and an end upstream, without the revoker; and over an SVID that has ended people's clients do not
+        come. Raises :class:`NotReady` where the broker is going away, when nobody could
+        confirm what it delivered, and in recovery, when its ledger may have forgotten what others know.
+        """
+        if self.draining:
+            self.check(now)
+        if self.recovery and (stopped := self._why_witnesses()) is not None:
+            raise stopped
+        closed = self.why_closed(now)
+        return () if closed is None else (closed.reason.value,)
+
     def _why_witnesses(self) -> NotReady | None:
         if self.recovery:
             return NotReady(

@@ -13,6 +13,7 @@ from broker.identity.agent import Registry
 from broker.identity.spiffe_id import SpiffeId, is_trust_domain
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
+from broker.issuance.holders import is_person
 from broker.ports import Clock, DeploySet, Ended, LeaseStore, Lifting, Members, NewSuspension, Rng
 from broker.scope.canonical import canonical_json
 from broker.suspension.suspension import Kind, Suspension
@@ -143,9 +144,11 @@ class SuspensionDesk:
 
 
 def members_of(registry: Registry) -> Members:
-    """Of a holder, its entry and its owner; empty where it is registered no more."""
+    """Of a holder, its entry and who answers for it; empty where it is registered no more."""
 
     def members(holder: str) -> tuple[str, str]:
+        if is_person(holder):
+            return "", holder  # who stops all that a person answers for stops what the person holds
         try:
             agent = registry.find(SpiffeId.parse(holder))
         except BrokerError:

@@ -96,6 +96,11 @@ class PolicySet:
         # By id of the gate: the approval that opens it.
         self._gates = {name: approval for name, policy in policies.items() if (approval := opening(policy))}
         self._size = len(policies)
+        # By access class: every approval that some gate about it names.
+        self.approvals_about = {
+            access.value: frozenset(filter(None, map(opening, policies_about(policies, access).values())))
+            for access in AccessClass
+        }
         # By access class, so that a read pays nothing for the policies about changes.
         self._policies = {access.value: _Sliced(policies_about(policies, access)) for access in AccessClass}
         self._entities = lru_cache(maxsize=_KEPT)(self._parse_entities)

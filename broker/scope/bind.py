@@ -100,6 +100,15 @@ def _resource(template: ScopeTemplate, request: AccessRequest) -> str:
 
 
 def _parameters(template: ScopeTemplate, request: AccessRequest, segments: Mapping[str, str]) -> dict[str, str]:
+    if request.parameters.keys() != template.parameters.keys() or template.from_identity:
+        _check_names(template, request)
+    values = {name: parameter.parse(request.parameters[name]) for name, parameter in template.parameters.items()}
+    for name, source in template.from_identity.items():
+        values[name] = _of_identity(template, source, segments)
+    return dict(sorted(values.items()))
+
+
+def _check_names(template: ScopeTemplate, request: AccessRequest) -> None:
     # Refused even where it is equal: a value has one source, and a request one spelling and one digest.
     if sent := sorted(request.parameters.keys() & template.from_identity.keys()):
         hint = "Leave it out: its value is read from your SPIFFE ID."
@@ -110,10 +119,6 @@ def _parameters(template: ScopeTemplate, request: AccessRequest, segments: Mappi
     if missing := sorted(template.parameters.keys() - request.parameters.keys()):
         hint = " ".join(f"{name} must be {template.parameters[name].expected}." for name in missing)
         raise _wrong_names(Reason.PARAMETER_MISSING, template, "needs the parameter", missing, hint)
-    values = {name: parameter.parse(request.parameters[name]) for name, parameter in template.parameters.items()}
-    for name, source in template.from_identity.items():
-        values[name] = _of_identity(template, source, segments)
-    return dict(sorted(values.items()))
 
 
 def _of_identity(template: ScopeTemplate, source: FromIdentity, segments: Mapping[str, str]) -> str:
@@ -151,6 +156,8 @@ def _grant(template: ScopeTemplate, parameters: Mapping[str, str]) -> Mapping[st
 
 
 def _reference(value: JsonValue) -> str | None:
+    if isinstance(value, str):  # nearly always; asking an abstract class is dear
+        return None
     if isinstance(value, Mapping) and value.keys() == {"parameter"} and isinstance(value["parameter"], str):
         return value["parameter"]
     return None

@@ -59,8 +59,9 @@ def last_line(descriptor: int) -> bytes:
     complete = tail.rfind(b"\n") + 1
     if complete < len(tail):
         os.ftruncate(descriptor, size - (len(tail) - complete))
-    lines = tail[:complete].splitlines()
-    return lines[-1] if lines else b""
+    if not complete:
+        return b""
+    return tail[tail.rfind(b"\n", 0, complete - 1) + 1 : complete - 1]
 
 
 def _sequence(record: bytes) -> int:

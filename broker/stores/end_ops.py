@@ -22,13 +22,13 @@ from broker.stores.rows import (
     slices,
 )
 from broker.stores.times import to_ms
-from broker.stores.transaction import Transaction
+from broker.stores.transaction import Transaction, View
 
 # Rows read at a time: however many leases a task has, memory holds only so many of them.
 CHUNK = 256
 
 
-def read_pair(raw: Raw, tx: Transaction) -> tuple[AttemptRow, LeaseRow | None]:
+def read_pair(raw: Raw, tx: View) -> tuple[AttemptRow, LeaseRow | None]:
     """An attempt and its lease from a joined row."""
     attempt, lease = slices(raw, ATTEMPT_WIDTH, LEASE_WIDTH)
     return read_attempt(attempt, tx.seal), read_optional_lease(lease, tx.seal)

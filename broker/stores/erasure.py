@@ -36,6 +36,7 @@ def erase_older(tx: Transaction, before_ms: int, limit: int, now_ms: int) -> int
 
 def _delete(tx: Transaction, tenant: str, task_id: str) -> None:
     """Without the key the texts are noise, wherever copies of them may lie; its bytes are overwritten in the file."""
+    tx.images.text_keys.pop((tenant, task_id), None)
     tx.connection.execute("PRAGMA secure_delete = ON")
     try:
         tx.run("delete_text_key", (tenant, task_id))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from broker.audit.event import EventType, Vouch
@@ -11,29 +11,33 @@ from broker.errors import BrokerError, Conflict, Denied, Exhausted, Reason, Tamp
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
 from broker.ports import EndCause, Handle, Intent, Lease, Opened
 from broker.scope.canonical import JsonValue, canonical_json
-from broker.stores import citation_ops, quota_ops, task_limits, text_ops
+from broker.stores import break_glass_ops, citation_ops, quota_ops, task_limits, text_ops
 from broker.stores.access_redeem import redeem, redeemable
 from broker.stores.access_rows import RequestRow
+from broker.stores.break_glass_rows import OverrideRow
 from broker.stores.end_ops import find_attempt, lease_ended, lease_not_found
 from broker.stores.holding_ops import check_unmoved
-from broker.stores.moves import attempts_of, due_ms, move, settle, tell
+from broker.stores.images import counted, keep
+from broker.stores.moves import attempts_of, by_break_glass, due_ms, move, settle, tell
 from broker.stores.origins import with_origin
 from broker.stores.rows import (
     AttemptRow,
     LeaseRow,
     TaskRow,
     attempt_of,
+    imagined_attempt,
     lease_of,
     read_attempt,
     read_optional_lease,
     read_task,
+    task_values,
     trust_lease,
     trust_task,
     unpacked,
 )
 from broker.stores.seal import tampered
 from broker.stores.suspension_ops import refuse_suspended
-from broker.stores.task_ops import admit_participant, is_over, over_cause, task_ended, task_not_found
+from broker.stores.task_ops import admit_participant, is_over, over_cause, start_task, task_ended, task_not_found
 from broker.stores.times import to_ms
 from broker.stores.transaction import CommitAndRaise, Transaction, View
 from broker.stores.undelivered import UNDELIVERED
@@ -48,38 +52,50 @@ class Decided:
     lease: LeaseRow | None
     attempts: tuple[AttemptRow, ...]
     redeems: RequestRow | None = None  # the approved request that a first lease uses up
+    emergency: break_glass_ops.Admitted | None = None  # what a first lease of break-glass rests on
 
 
 def open_intent(tx: Transaction, intent: Intent) -> Opened:
-    """See LeaseStore.open_intent. Everything is decided before anything is written."""
+    """See LeaseStore.open_intent. Everything is decided before anything is written, but for a person's own task,
+    which goes with the rest where the rest is refused.
+    """
+    new = intent.break_glass
+    if new is not None and new.task is not None:
+        start_task(tx, new.task)
     decided = decide(tx, intent)
     if decided.lease is None:
         if decided.redeems is not None:
             redeem(tx, decided.redeems, intent)
-        return _first(tx, intent)
+        opened = _first(tx, intent)
+        if new is not None and decided.emergency is not None:
+            break_glass_ops.record(tx, intent, new, decided.emergency)
+        return opened
+    if decided.emergency is not None:
+        break_glass_ops.use_proof(tx, intent, decided.emergency)
     return _retry(tx, decided.lease, decided.attempts, intent)
 
 
 def decide(view: View, intent: Intent) -> Decided:
     """Refuse what :class:`broker.ports.Intent` says is refused; writes nothing."""
-    request = intent.request
-    raw = view.one(
-        "intent_facts", (intent.tenant, request.task_id, intent.holder, request.request_id, intent.max_live_leases)
-    )
-    if raw is None:
-        raise task_not_found(request.task_id)
-    packed_task, packed_lease, count, any_suspended = raw
-    task = trust_task(read_task(unpacked(packed_task), view.seal))
+    task, packed_lease, count, any_suspended = _facts(view, intent)
     admit_participant(task, intent.holder, intent.now, intent.expires_at)
+    lease = None if packed_lease is None else read_optional_lease(unpacked(packed_lease), view.seal)
+    passed: tuple[OverrideRow, ...] = ()
     if any_suspended:  # after the task's participants: others hear nothing of it, not even that it is stopped
-        refuse_suspended(view, intent.tenant, _subject(intent), intent.now)
+        if intent.break_glass is None:
+            refuse_suspended(view, intent.tenant, _subject(intent), intent.now)
+        else:
+            passed = break_glass_ops.passed_suspensions(view, intent, intent.break_glass, _subject(intent), lease)
     check_unmoved(view, intent)
-    lease = read_optional_lease(unpacked(packed_lease), view.seal)
     citation_ops.check(view, intent, lease)
     retry = None if lease is None else _admit_retry(view, trust_lease(lease), intent)
     redeemed = redeemable(view, intent, retry.lease if retry else None)
+    emergency = None
+    if intent.break_glass is not None:
+        emergency = break_glass_ops.check(view, intent, intent.break_glass, retry.lease if retry else None)
+        emergency = replace(emergency, overrides=(*passed, *emergency.overrides))
     if retry is not None:
-        return retry
+        return replace(retry, emergency=emergency)
     if count >= intent.max_live_leases:
         raise Exhausted(
             Reason.QUOTA_LIVE_LEASES,
@@ -91,7 +107,33 @@ def decide(view: View, intent: Intent) -> Decided:
     task_limits.check_leases(view, intent)
     if intent.quotas:
         quota_ops.check(view, intent)
-    return Decided(None, (), redeemed)
+    return Decided(None, (), redeemed, emergency)
+
+
+def _facts(view: View, intent: Intent) -> tuple[TaskRow, str | None, int, int]:
+    """The task, the latest lease of this request id (packed), how many its holder has alive, whether any is suspended.
+
+    The count may be too high where it is far from the quota. Raises NotFound (TASK_NOT_FOUND), Tampered.
+    """
+    tenant, request = intent.tenant, intent.request
+    images = view.images
+    if images is not None:
+        values = images.tasks.get((tenant, request.task_id))
+        most = images.living.get((tenant, intent.holder))
+        if values is not None and most is not None and most < intent.max_live_leases:
+            lease_row, any_suspended = view.row("intent_news", (tenant, intent.holder, request.request_id))
+            if lease_row is None:
+                return TaskRow(*values), None, most, any_suspended
+    raw = view.one("intent_facts", (tenant, request.task_id, intent.holder, request.request_id, intent.max_live_leases))
+    if raw is None:
+        raise task_not_found(request.task_id)
+    packed_task, packed_lease, count, any_suspended = raw
+    task = trust_task(read_task(unpacked(packed_task), view.seal))
+    if images is not None:
+        keep(images.tasks, (tenant, task.id), task_values(task))
+        if count < intent.max_live_leases:
+            counted(images.living, (tenant, intent.holder), count)
+    return task, packed_lease, count, any_suspended
 
 
 def _first_end(view: View, intent: Intent) -> float:
@@ -153,7 +195,10 @@ def _first(tx: Transaction, intent: Intent) -> Opened:
     tx.insert_lease(lease)
     tx.insert_attempt(attempt)
     _tell_intent(tx, attempt, lease, intent, now_ms)
-    citation_ops.record(tx, intent, lease)
+    if intent.citation is None:
+        keep(tx.images.plain, (lease.tenant, lease.id), ())
+    else:
+        citation_ops.record(tx, intent, lease)
     return Opened(lease.id, attempt_of(attempt), ())
 
 
@@ -245,7 +290,7 @@ def _tell_intent(tx: Transaction, attempt: AttemptRow, lease: LeaseRow, intent: 
         EventType.LEASE_INTENT,
         attempt,
         lease,
-        intent.holder,
+        intent.break_glass.person if intent.break_glass else intent.holder,
         now_ms,
         {
             **intent.audit,
@@ -285,7 +330,8 @@ def _attempt_ended(attempt: AttemptRow) -> BrokerError:
 
 def checkpoint(tx: Transaction, tenant: str, attempt_id: str, epoch: int, handle: Handle, upstream: str | None) -> None:
     """See LeaseStore.checkpoint."""
-    attempt, _ = find_attempt(tx, tenant, attempt_id)
+    values = tx.images.attempts.get((tenant, attempt_id))
+    attempt = find_attempt(tx, tenant, attempt_id)[0] if values is None else imagined_attempt(values)
     if not attempt.trusted:
         raise tampered(attempt.TABLE, attempt.id)
     if attempt.state != State.ISSUING or attempt.epoch != epoch:
@@ -307,13 +353,7 @@ def activate(
     now: datetime,
 ) -> Lease | CommitAndRaise:
     """See LeaseStore.activate. Whatever keeps it from becoming ACTIVE leaves the attempt REVOKING, committed."""
-    raw = tx.one("attempt_facts", (tenant, attempt_id))
-    if raw is None:
-        raise lease_not_found(attempt_id)
-    attempt_raw, lease_raw, task_raw = map(unpacked, raw)
-    attempt = read_attempt(attempt_raw, tx.seal)
-    lease = read_optional_lease(lease_raw, tx.seal)
-    task = None if task_raw[0] is None else read_task(task_raw, tx.seal)
+    attempt, lease, task = _issuing(tx, tenant, attempt_id)
     now_ms = to_ms(now)
     if attempt.trusted and (attempt.state != State.ISSUING or attempt.epoch != epoch):
         raise _attempt_ended(attempt)
@@ -340,6 +380,29 @@ def activate(
     return with_origin(tx, lease_of(lease))
 
 
+def _issuing(tx: Transaction, tenant: str, attempt_id: str) -> tuple[AttemptRow, LeaseRow | None, TaskRow | None]:
+    """An attempt, its lease and its task: as this writer left them a moment ago, or else as the database has them."""
+    images = tx.images
+    values = images.attempts.get((tenant, attempt_id))
+    if values is not None:
+        attempt = imagined_attempt(values)
+        lease_image = images.leases.get((tenant, attempt.lease_id))
+        if lease_image is not None:
+            lease = LeaseRow(*lease_image)
+            task_image = images.tasks.get((tenant, lease.task_id))
+            if task_image is not None:
+                return attempt, lease, TaskRow(*task_image)
+    raw = tx.one("attempt_facts", (tenant, attempt_id))
+    if raw is None:
+        raise lease_not_found(attempt_id)
+    attempt_raw, lease_raw, task_raw = map(unpacked, raw)
+    return (
+        read_attempt(attempt_raw, tx.seal),
+        read_optional_lease(lease_raw, tx.seal),
+        None if task_raw[0] is None else read_task(task_raw, tx.seal),
+    )
+
+
 def _untrusted(attempt: AttemptRow, lease: LeaseRow | None, task: TaskRow | None) -> Tampered:
     if not attempt.trusted:
         return tampered(attempt.TABLE, attempt.id)
@@ -348,12 +411,18 @@ def _untrusted(attempt: AttemptRow, lease: LeaseRow | None, task: TaskRow | None
     return tampered(TaskRow.TABLE, task.id if task else lease.task_id)
 
 
-def confirm_delivery(tx: Transaction, tenant: str, lease_id: str, holder: str, attempt_id: str, now: datetime) -> Lease:
+def confirm_delivery(
+    tx: Transaction, tenant: str, lease_id: str, holder: str, attempt_id: str, now: datetime, person: str
+) -> Lease:
     """See LeaseStore.confirm_delivery. Too late is too late, also where nobody has swept it yet."""
     attempt, lease = find_attempt(tx, tenant, attempt_id)
     if lease is None or lease.holder != holder or lease.id != lease_id:
         raise lease_not_found(lease_id)
     trust_lease(lease)
+    if by_break_glass(lease.request_id):
+        use = break_glass_ops.find_row(tx, tenant, lease_id)
+        if use is None or use.person != person:
+            raise lease_not_found(lease_id)  # it went to a person, who alone can say that it arrived
     if not attempt.trusted:
         raise tampered(attempt.TABLE, attempt.id)
     now_ms = to_ms(now)
@@ -365,5 +434,6 @@ def confirm_delivery(tx: Transaction, tenant: str, lease_id: str, holder: str, a
     attempt.due_at = due_ms(attempt, None, None)
     tx.update_attempt(attempt)
     settle(tx, lease, attempt, now_ms)
-    tell(tx, EventType.DELIVERY_CONFIRMED, attempt, lease, holder, now_ms, {"attempt": attempt.number}, Vouch.AGENT)
+    who, vouch = (person, Vouch.BROKER) if person else (holder, Vouch.AGENT)
+    tell(tx, EventType.DELIVERY_CONFIRMED, attempt, lease, who, now_ms, {"attempt": attempt.number}, vouch)
     return whole_lease(tx, lease)

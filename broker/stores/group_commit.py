@@ -129,6 +129,7 @@ class GroupCommit:
 
     def _transact(self, batch: list[_Job], run: Callable[[_Job], None]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
+        self._transaction.images.begin(self._connection)
         for job in batch:
             job.value = job.error = None
             run(job)
@@ -157,12 +158,14 @@ class GroupCommit:
             if not self._connection.in_transaction:
                 raise sqlite3.OperationalError("the transaction ended by itself") from error
             self._connection.execute("ROLLBACK TO operation")
+            self._transaction.images.forget()
             self._trail.rewind(mark)
             job.error = _explained(error)
         self._connection.execute("RELEASE operation")
 
     def _roll_back(self) -> None:
         self._trail.rolled_back()
+        self._transaction.images.forget()
         # A ROLLBACK that fails leaves no way to a COMMIT: every later BEGIN fails, and so does its batch.
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:

@@ -16,7 +16,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.lease.backoff import CAP
 from broker.lease.deadlines import due_at
 from broker.lease.machine import Event, State, lease_state, next_state
-from broker.ports import EndCause
+from broker.ports import BREAK_GLASS_REQUEST, EndCause
 from broker.scope.canonical import JsonValue
 from broker.stores.rows import AttemptRow, LeaseRow, read_attempt
 from broker.stores.times import span_ms
@@ -118,6 +118,8 @@ def tell(
     """Record an event of one attempt."""
     if not attempt.trusted or (lease is not None and not lease.trusted):
         data = {**data, "untrusted_row": True}
+    if lease is not None and by_break_glass(lease.request_id):
+        data = {**data, "break_glass": True}
     tx.audit(
         AuditEvent(
             event,
@@ -134,14 +136,20 @@ def tell(
     )
 
 
+def by_break_glass(request_id: str) -> bool:
+    """Whether a lease with this request id was got by break-glass: what every event of it says."""
+    return request_id.startswith(BREAK_GLASS_REQUEST)
+
+
 def quarantine(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, due: int, now_ms: int) -> None:
     """Keep an untrusted attempt in the revoker's queue: REVOKING, stuck, due at ``due``."""
     alarmed = attempt.stuck
     attempt.owed_since = attempt.owed_since or now_ms
     attempt.due_at, attempt.stuck, attempt.last_error = due, 1, QUARANTINED
     attempt.epoch += 1
-    tx.run(
-        "quarantine_attempt",
+    tx.quarantine_attempt(
+        attempt.tenant,
+        attempt.id,
         {
             "cause": attempt.cause,
             "due_at": attempt.due_at,
@@ -149,8 +157,6 @@ def quarantine(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, due
             "epoch": attempt.epoch,
             "failures": attempt.failures,
             "last_error": attempt.last_error,
-            "tenant": attempt.tenant,
-            "id": attempt.id,
         },
     )
     # Which lease an untrusted row belongs to is known only where the trusted lease names it.

@@ -10,6 +10,9 @@ import orjson
 from broker.lease.machine import State
 from broker.ports import Lease
 from broker.scope.containment import Reach
+from broker.stores.break_glass_rows import UseRow, use_of
+from broker.stores.break_glass_rows import trusted as trusted_use
+from broker.stores.moves import by_break_glass
 from broker.stores.pipeline_rows import OriginRow, parties, trusted
 from broker.stores.rows import LeaseRow
 from broker.stores.times import from_ms, to_ms
@@ -18,12 +21,17 @@ from broker.stores.transaction import View
 
 def origin_of(view: View, tenant: str, lease_id: str) -> OriginRow | None:
     """What the lease was granted by; None for one that is nobody's part and no plan's. Raises Tampered."""
+    if view.images is not None and (tenant, lease_id) in view.images.plain:
+        return None
     raw = view.one("origin_of_lease", (tenant, lease_id))
     return None if raw is None else trusted(OriginRow, raw, view.seal)
 
 
 def with_origin(view: View, lease: Lease) -> Lease:
     """``lease`` with what it was granted by."""
+    if by_break_glass(lease.request_id):
+        raw = view.one("use_of_lease", (lease.tenant, lease.id))
+        return lease if raw is None else replace(lease, break_glass=use_of(trusted_use(UseRow, raw, view.seal)))
     origin = origin_of(view, lease.tenant, lease.id)
     if origin is None:
         return lease

@@ -9,11 +9,13 @@ from datetime import datetime, timedelta
 import orjson
 
 from broker.audit.record import decode
+from broker.breakglass.reviews import OWED
 from broker.errors import InvalidInput, Reason, Tampered
 from broker.identity.behalf import Human
 from broker.lease.machine import MAYBE_ALIVE, State
 from broker.ports import Attempt, Lease, LeaseEvent, LeaseFilter, LedgerFigures, Task
 from broker.scope.canonical import canonical_json
+from broker.stores.break_glass_reviews import open_uses
 from broker.stores.end_ops import lease_not_found
 from broker.stores.origins import handed_on_by
 from broker.stores.rows import (
@@ -142,6 +144,7 @@ def figures(view: View, now: datetime) -> LedgerFigures:
     overdue, oldest = view.row("owed_figures", {"now": to_ms(now)})
     unexported = view.one("first_unexported", {})
     suspended = [each for each in every_unlifted(view) if each.in_force(now)]
+    uses = open_uses(view)
     head = view.one("audit_head", {})
     return LedgerFigures(
         live_by_class=dict(view.all("living_figures", {})),
@@ -155,6 +158,8 @@ def figures(view: View, now: datetime) -> LedgerFigures:
         suspensions=Counter(each.kind.value for each in suspended),
         suspensions_tampered=sum(not each.trusted for each in suspended),
         tightened=dict(view.all("tightened_figure", {})),
+        break_glass_live=sum(each.ended_at is None for each in uses),
+        reviews=Counter(state.value for each in uses if (state := each.review_state(now)) in OWED),
     )
 
 

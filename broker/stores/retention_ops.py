@@ -26,6 +26,7 @@ DELETES = (
     "delete_origins_of_task",
     "delete_forgettings_of_task",
     "delete_reviews_of_task",
+    "delete_break_glass_uses_of_task",
     "delete_attempts_of_task",
     "delete_delegations_of_task",
     "delete_votes_of_task",

@@ -3,7 +3,8 @@
 Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`broker.stores.group_commit`)
 and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
 :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
-:mod:`broker.stores.sqlite_pipelines`, checkpoints and recovery in :mod:`broker.stores.sqlite_trail`.
+:mod:`broker.stores.sqlite_pipelines`, break-glass in :mod:`broker.stores.sqlite_break_glass`, checkpoints and recovery
+in :mod:`broker.stores.sqlite_trail`.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ from broker.stores.migrate import migrate
 from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
+from broker.stores.sqlite_break_glass import SqliteBreakGlass
 from broker.stores.sqlite_pipelines import SqlitePipelines
 from broker.stores.sqlite_reviews import SqliteReviews
 from broker.stores.sqlite_trail import SqliteTrail
@@ -93,7 +95,7 @@ from broker.suspension.suspension import Subject, Suspension
 _ALL = -1
 
 
-class SqliteStore(SqlitePipelines, SqliteReviews, SqliteTrail):
+class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
@@ -338,10 +340,12 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteTrail):
             lambda tx: grant_ops.activate(tx, tenant, attempt_id, epoch, expires_at, confirm_by, observed, now)
         )
 
-    async def confirm_delivery(self, tenant: str, lease_id: str, holder: str, attempt_id: str, now: datetime) -> Lease:
+    async def confirm_delivery(
+        self, tenant: str, lease_id: str, holder: str, attempt_id: str, now: datetime, person: str = ""
+    ) -> Lease:
         """See LeaseStore.confirm_delivery."""
         return await self._writer.submit(
-            lambda tx: grant_ops.confirm_delivery(tx, tenant, lease_id, holder, attempt_id, now)
+            lambda tx: grant_ops.confirm_delivery(tx, tenant, lease_id, holder, attempt_id, now, person)
         )
 
     # -- ending

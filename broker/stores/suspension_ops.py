@@ -18,10 +18,11 @@ from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, Wron
 from broker.lease.machine import Event, State
 from broker.ports import EndCause, Ended, Lifting, Members, NewSuspension
 from broker.scope.canonical import JsonValue
+from broker.stores.break_glass_ops import passes_over
 from broker.stores.end_ops import CHUNK, read_pair
-from broker.stores.moves import BROKER, move
+from broker.stores.moves import BROKER, by_break_glass, move
 from broker.stores.proof_ops import keep_proof
-from broker.stores.rows import Raw
+from broker.stores.rows import LeaseRow, Raw
 from broker.stores.suspension_rows import SuspensionRow, insert, read_suspension, suspension_of, unlifted, update
 from broker.stores.times import to_ms
 from broker.stores.transaction import Transaction, View
@@ -216,6 +217,8 @@ def _end(
         attempt, lease = read_pair(raw, tx)
         if lease is not None:
             after = (lease.holder, lease.request_id)
+        if _passed_over(tx, row, lease):
+            return False
         connectors.add(attempt.connector)
         return move(tx, attempt, lease, Event.END, EndCause.SUSPENDED, now_ms, actor=actor)
 
@@ -336,12 +339,20 @@ def needs_tending(view: View, look: Look, members: Members, now: datetime) -> tu
 
 
 def _any_living(view: View, row: SuspensionRow, members: Members) -> bool:
-    first = {"tenant": row.tenant, "after_holder": "", "after_request": "", "limit": 1}
+    first = {"tenant": row.tenant, "after_holder": "", "after_request": "", "limit": CHUNK}
     return any(
-        view.all(query, {**first, **also, "state": state.value})
+        not _passed_over(view, row, read_pair(raw, view)[1])
         for query, also in _selections(view, row, members)
         for state in (State.ISSUING, State.ACTIVE)
+        for raw in view.all(query, {**first, **also, "state": state.value})
     )
+
+
+def _passed_over(view: View, row: SuspensionRow, lease: LeaseRow | None) -> bool:
+    """Whether people let the lease be granted although this was suspended (break-glass)."""
+    if lease is None or not by_break_glass(lease.request_id):
+        return False
+    return passes_over(view, lease.tenant, lease.id, row.id)
 
 
 def _tell(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.errors import Exhausted, Reason
 from broker.ports import Intent
+from broker.stores.images import counted
 from broker.stores.rows import LeaseRow
 from broker.stores.transaction import View
 
@@ -23,7 +24,12 @@ def check_attempts(lease: LeaseRow, intent: Intent) -> None:
 def check_leases(view: View, intent: Intent) -> None:
     """Raises Exhausted (LIMIT_LEASES_PER_TASK) where the task has had as many leases as it may."""
     most, task = intent.limits.leases_per_task, intent.request.task_id
+    images, key = view.images, (intent.tenant, task)
+    if images is not None and images.of_task.get(key, most) < most:
+        return
     (count,) = view.row("count_leases_of_task", (intent.tenant, task, most))
+    if images is not None and count < most:
+        counted(images.of_task, key, count)
     if count >= most:
         raise limit_reached(
             Reason.LIMIT_LEASES_PER_TASK, f"task {task} has had {most} leases", "Start a new task.", most

@@ -18,6 +18,7 @@ from broker.audit.claimed import (
     wrapping_key,
 )
 from broker.scope.request import AccessRequest, Digested
+from broker.stores.images import keep as keep_image
 from broker.stores.transaction import Transaction, View
 
 _wrapping = lru_cache(maxsize=8)(wrapping_key)
@@ -39,13 +40,25 @@ def keep(tx: Transaction, tenant: str, task_id: str, texts: Mapping[str, str], a
 
 
 def _task_key(tx: Transaction, tenant: str, task_id: str, now_ms: int) -> bytes:
-    keys = tx.seal.keys
-    row = tx.one("text_key", (tenant, task_id))
-    if row is not None:
-        wrapped, key_id = row
-        return unwrap(_wrapping(keys.find(key_id)), wrapped, tenant, task_id)
+    images = tx.images.text_keys
+    key = images.get((tenant, task_id))
+    if key is None:
+        key = _stored_key(tx, tenant, task_id) or _new_key(tx, tenant, task_id, now_ms)
+        keep_image(images, (tenant, task_id), key)
+    return key
+
+
+def _stored_key(view: View, tenant: str, task_id: str) -> bytes | None:
+    row = view.one("text_key", (tenant, task_id))
+    if row is None:
+        return None
+    wrapped, key_id = row
+    return unwrap(_wrapping(view.seal.keys.find(key_id)), wrapped, tenant, task_id)
+
+
+def _new_key(tx: Transaction, tenant: str, task_id: str, now_ms: int) -> bytes:
     key = secrets.token_bytes(KEY_BYTES)
-    key_id, current = keys.current()
+    key_id, current = tx.seal.keys.current()
     wrapped = wrap(_wrapping(current), key, secrets.token_bytes(NONCE_BYTES), tenant, task_id)
     tx.run("insert_text_key", (tenant, task_id, wrapped, key_id, now_ms))
     return key
@@ -53,10 +66,8 @@ def _task_key(tx: Transaction, tenant: str, task_id: str, now_ms: int) -> bytes:
 
 def read(view: View, tenant: str, task_id: str) -> list[Claimed]:
     """What agents said on one task, oldest first; nothing where it was erased. Raises Tampered."""
-    row = view.one("text_key", (tenant, task_id))
-    if row is None:
+    key = _stored_key(view, tenant, task_id)
+    if key is None:
         return []
-    wrapped, key_id = row
-    key = unwrap(_wrapping(view.seal.keys.find(key_id)), wrapped, tenant, task_id)
     rows = view.all("claimed_texts", (tenant, task_id))
     return [unseal(key, sealed, at, tenant, task_id, about) for about, at, sealed in rows]

@@ -13,7 +13,9 @@ from typing import Any
 
 from broker.audit.event import AuditEvent
 from broker.errors import BrokerError
-from broker.ports import Lifting
+from broker.lease.machine import State
+from broker.ports import Lifting, TaskState
+from broker.stores.images import Images, Key, keep
 from broker.stores.queries import SQL
 from broker.stores.rows import (
     ATTEMPT_FIXED,
@@ -46,6 +48,9 @@ class CommitAndRaise:
 
 class View:
     """Queries by name on one connection, and the seal to check what they return."""
+
+    # Only the writer has any: what it knows without a read.
+    images: Images | None = None
 
     def __init__(self, connection: sqlite3.Connection, seal: RowSeal) -> None:
         self.connection = connection
@@ -91,6 +96,7 @@ class Transaction(View):
 
     def __init__(self, connection: sqlite3.Connection, seal: RowSeal, trail: Trail, *, keeps_texts: bool) -> None:
         super().__init__(connection, seal)
+        self.images: Images = Images()
         self._trail = trail
         # Whether agents' whole texts are kept beside their digests; see text_ops.py.
         self.keeps_texts = keeps_texts
@@ -122,6 +128,7 @@ class Transaction(View):
             ):
                 raise
             self.connection.execute("ROLLBACK TO one_row")
+            self.images.forget()
             self._trail.rewind(mark)
             return False
         finally:
@@ -152,18 +159,23 @@ class Transaction(View):
         """Add a task."""
         values = task_values(row)
         self.connection.execute(SQL["insert_task"], (*values, *self.seal.make("tasks", task_sealed(values))))
+        keep(self.images.tasks, (row.tenant, row.id), values)
 
     def update_task(self, row: TaskRow) -> bool:
         """Store what may change of an open task; False if it is not open in the database."""
         values = task_values(row)
         mac = self._mac("tasks", task_sealed(values), row.trusted)
         parameters = (*values[TASK_FIXED:TASK_FIRST_SCHEMA], *mac, row.tenant, row.id)
-        return self.connection.execute(SQL["update_task"], parameters).rowcount == 1
+        changed = self.connection.execute(SQL["update_task"], parameters).rowcount == 1
+        self._imagine(self.images.tasks, row, values, changed and row.state == TaskState.OPEN)
+        return changed
 
     def insert_lease(self, row: LeaseRow) -> None:
         """Add a lease."""
         values = lease_values(row)
         self.connection.execute(SQL["insert_lease"], (*values, *self.seal.make("leases", values)))
+        keep(self.images.leases, (row.tenant, row.id), values)
+        self.images.opened(row.tenant, row.holder, row.task_id)
 
     def update_lease(self, row: LeaseRow) -> None:
         """Store what may change of a lease."""
@@ -171,21 +183,37 @@ class Transaction(View):
         key = (*self._mac("leases", values, row.trusted), row.tenant, row.id)
         if row.ended_at is None:
             living = (*values[LEASE_FIXED:LEASE_ENDED_AT], *values[LEASE_ENDED_AT + 1 :])
-            self.connection.execute(SQL["update_lease"], (*living, *key))
+            changed = self.connection.execute(SQL["update_lease"], (*living, *key)).rowcount == 1
         else:
-            self.connection.execute(SQL["end_lease"], (*values[LEASE_FIXED:], *key))
+            changed = self.connection.execute(SQL["end_lease"], (*values[LEASE_FIXED:], *key)).rowcount == 1
+        self._imagine(self.images.leases, row, values, changed and row.state == State.ISSUING)
 
     def insert_attempt(self, row: AttemptRow) -> None:
         """Add an attempt."""
         values = attempt_values(row)
         self.connection.execute(SQL["insert_attempt"], (*values, *self.seal.make("attempts", values)))
+        keep(self.images.attempts, (row.tenant, row.id), values)
 
     def update_attempt(self, row: AttemptRow) -> bool:
         """Store what may change of an attempt, if its epoch is still the one that was read."""
         values = attempt_values(row)
         mac = self._mac("attempts", values, row.trusted)
         parameters = (*values[ATTEMPT_FIXED:], *mac, row.tenant, row.id, row.seen_epoch)
-        return self.connection.execute(SQL["update_attempt"], parameters).rowcount == 1
+        changed = self.connection.execute(SQL["update_attempt"], parameters).rowcount == 1
+        self._imagine(self.images.attempts, row, values, changed and row.state == State.ISSUING)
+        return changed
+
+    def quarantine_attempt(self, tenant: str, attempt_id: str, parameters: Mapping[str, Any]) -> None:
+        """Store what the revocation of an attempt needs whose row fails its MAC, and leave the MAC wrong."""
+        self.images.attempts.pop((tenant, attempt_id), None)
+        self.run("quarantine_attempt", {**parameters, "tenant": tenant, "id": attempt_id})
+
+    def _imagine(self, images: dict[Key, Raw], row: TaskRow | LeaseRow | AttemptRow, values: Raw, wanted: bool) -> None:
+        """Keep the image of a row that will be asked for again; else there must be none."""
+        if wanted and row.trusted:
+            keep(images, (row.tenant, row.id), values)
+        else:
+            images.pop((row.tenant, row.id), None)
 
     def _mac(self, table: str, values: Raw, trusted: bool) -> tuple[bytes, str]:
         mac, key_id = self.seal.make(table, values)

@@ -366,6 +366,7 @@ def test_the_story_is_whole() -> None:
         "people_approve_it",
         "only_what_was_planned",
         "suspension_kills_it",
+        "glass_is_broken",
         "aws_session",
         "orphan_is_swept",
         "audit_verifies",

@@ -75,6 +75,16 @@ async def test_erased_texts_are_gone_and_the_trail_says_who_did_it(world: World,
     assert all("prompt_sha256" in each for each in await trail(world, "lease.intent"))
 
 
+async def test_what_is_said_after_an_erasure_has_a_key_of_its_own(world: World) -> None:
+    """The erased key is nowhere any more, in the writer's memory neither."""
+    task = await world.task()
+    await world.grant(task, prompt=PROMPT)
+    await world.grant(task, name="r2", prompt="said twice")
+    assert await world.store.erase_texts(TENANT, task.id, "dana", "asked for", world.clock.now())
+    await world.grant(task, name="r3", prompt="said later")
+    assert [each.texts for each in await world.store.claimed_texts(TENANT, task.id)] == [{"prompt": "said later"}]
+
+
 async def test_texts_are_erased_when_their_time_is_over(world: World) -> None:
     first = await world.task()
     await world.grant(first, prompt=PROMPT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import sqlite3
@@ -31,12 +32,10 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def change(store: SqliteStore, sql: str, *values: Any) -> None:
-    """What somebody with the file could do, on the writer's own connection so that its cache agrees."""
-
-    def write(tx: Any) -> None:
-        assert tx.connection.execute(sql, values).rowcount >= 1
-
-    await store._writer.submit(write)
+    """What somebody with the file could do: on a connection of their own, beside the running broker."""
+    (_, _, path) = store._connection.execute("PRAGMA database_list").fetchone()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as theirs:
+        assert theirs.execute(sql, values).rowcount >= 1
 
 
 async def tampered(call: Any) -> None:

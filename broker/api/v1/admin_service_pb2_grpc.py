@@ -8,8 +8,10 @@ from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access
 from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access__review__pb2
 from broker.api.v1 import access_review_signoff_pb2 as broker_dot_api_dot_v1_dot_access__review__signoff__pb2
 from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__service__pb2
+from broker.api.v1 import break_glass_pb2 as broker_dot_api_dot_v1_dot_break__glass__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
 from broker.api.v1 import lease_forgetting_pb2 as broker_dot_api_dot_v1_dot_lease__forgetting__pb2
+from broker.api.v1 import lease_pb2 as broker_dot_api_dot_v1_dot_lease__pb2
 from broker.api.v1 import lease_review_pb2 as broker_dot_api_dot_v1_dot_lease__review__pb2
 from broker.api.v1 import recovery_pb2 as broker_dot_api_dot_v1_dot_recovery__pb2
 
@@ -90,6 +92,56 @@ class AdminServiceStub:
                 '/broker.api.v1.AdminService/DenyAccessRequest',
                 request_serializer=broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+                _registered_method=True)
+        self.BreakGlass = channel.unary_unary(
+                '/broker.api.v1.AdminService/BreakGlass',
+                request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassResponse.FromString,
+                _registered_method=True)
+        self.ConfirmBreakGlass = channel.unary_unary(
+                '/broker.api.v1.AdminService/ConfirmBreakGlass',
+                request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ConfirmBreakGlassRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_lease__pb2.Lease.FromString,
+                _registered_method=True)
+        self.EndBreakGlass = channel.unary_unary(
+                '/broker.api.v1.AdminService/EndBreakGlass',
+                request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.EndBreakGlassRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassUse.FromString,
+                _registered_method=True)
+        self.GetBreakGlass = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetBreakGlass',
+                request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.GetBreakGlassRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassUse.FromString,
+                _registered_method=True)
+        self.ListBreakGlass = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListBreakGlass',
+                request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassResponse.FromString,
+                _registered_method=True)
+        self.ReviewBreakGlass = channel.unary_unary(
+                '/broker.api.v1.AdminService/ReviewBreakGlass',
+                request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ReviewBreakGlassRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassUse.FromString,
+                _registered_method=True)
+        self.OverrideBreakGlass = channel.unary_unary(
+                '/broker.api.v1.AdminService/OverrideBreakGlass',
+                request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.OverrideBreakGlassRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.OverrideBreakGlassResponse.FromString,
+                _registered_method=True)
+        self.CreateBreakGlassCodes = channel.unary_unary(
+                '/broker.api.v1.AdminService/CreateBreakGlassCodes',
+                request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.CreateBreakGlassCodesRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.CreateBreakGlassCodesResponse.FromString,
+                _registered_method=True)
+        self.ListBreakGlassCodes = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListBreakGlassCodes',
+                request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassCodesRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassCodesResponse.FromString,
+                _registered_method=True)
+        self.RevokeBreakGlassCodes = channel.unary_unary(
+                '/broker.api.v1.AdminService/RevokeBreakGlassCodes',
+                request_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesResponse.FromString,
                 _registered_method=True)
         self.GetRecovery = channel.unary_unary(
                 '/broker.api.v1.AdminService/GetRecovery',
@@ -195,6 +247,77 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BreakGlass(self, request, context):
+        """Get a credential in an emergency, for oneself or for an agent's task, without approval. People of a group that the
+        template pre-authorises, by a fresh login or a sealed code.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmBreakGlass(self, request, context):
+        """Say that the credential has arrived; without it the broker takes it back. Who broke the glass.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndBreakGlass(self, request, context):
+        """End a use now. Who broke the glass, and the roles approver, operator and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBreakGlass(self, request, context):
+        """One use, with its review. Any operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBreakGlass(self, request, context):
+        """Everybody's uses, and what the caller may break glass on. Any operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewBreakGlass(self, request, context):
+        """Record what a use was. Roles approver and security; not who did it, nor the owner of the agent it was for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OverrideBreakGlass(self, request, context):
+        """Let somebody pass over a suspension, or over an overdue review, once. Roles operator and security; not for oneself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateBreakGlassCodes(self, request, context):
+        """Ask for sealed codes, or make those that somebody else has asked for. Role security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBreakGlassCodes(self, request, context):
+        """The sealed codes there are; nothing that opens anything. Roles security and auditor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeBreakGlassCodes(self, request, context):
+        """Revoke a sealed code, or a batch of them. Roles operator and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRecovery(self, request, context):
         """Whether the ledger was found behind a witness of its audit trail, and who has released it. Any role.
         """
@@ -284,6 +407,56 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DenyAccessRequest,
                     request_deserializer=broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.SerializeToString,
+            ),
+            'BreakGlass': grpc.unary_unary_rpc_method_handler(
+                    servicer.BreakGlass,
+                    request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassResponse.SerializeToString,
+            ),
+            'ConfirmBreakGlass': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmBreakGlass,
+                    request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ConfirmBreakGlassRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_lease__pb2.Lease.SerializeToString,
+            ),
+            'EndBreakGlass': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndBreakGlass,
+                    request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.EndBreakGlassRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassUse.SerializeToString,
+            ),
+            'GetBreakGlass': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBreakGlass,
+                    request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.GetBreakGlassRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassUse.SerializeToString,
+            ),
+            'ListBreakGlass': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBreakGlass,
+                    request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassResponse.SerializeToString,
+            ),
+            'ReviewBreakGlass': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewBreakGlass,
+                    request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ReviewBreakGlassRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassUse.SerializeToString,
+            ),
+            'OverrideBreakGlass': grpc.unary_unary_rpc_method_handler(
+                    servicer.OverrideBreakGlass,
+                    request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.OverrideBreakGlassRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.OverrideBreakGlassResponse.SerializeToString,
+            ),
+            'CreateBreakGlassCodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateBreakGlassCodes,
+                    request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.CreateBreakGlassCodesRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.CreateBreakGlassCodesResponse.SerializeToString,
+            ),
+            'ListBreakGlassCodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBreakGlassCodes,
+                    request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassCodesRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassCodesResponse.SerializeToString,
+            ),
+            'RevokeBreakGlassCodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeBreakGlassCodes,
+                    request_deserializer=broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesResponse.SerializeToString,
             ),
             'GetRecovery': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRecovery,
@@ -563,6 +736,276 @@ class AdminService:
             '/broker.api.v1.AdminService/DenyAccessRequest',
             broker_dot_api_dot_v1_dot_access__review__pb2.DenyAccessRequestRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_access__request__pb2.AccessRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BreakGlass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/BreakGlass',
+            broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmBreakGlass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ConfirmBreakGlass',
+            broker_dot_api_dot_v1_dot_break__glass__pb2.ConfirmBreakGlassRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_lease__pb2.Lease.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndBreakGlass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/EndBreakGlass',
+            broker_dot_api_dot_v1_dot_break__glass__pb2.EndBreakGlassRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassUse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBreakGlass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetBreakGlass',
+            broker_dot_api_dot_v1_dot_break__glass__pb2.GetBreakGlassRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassUse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBreakGlass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListBreakGlass',
+            broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewBreakGlass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ReviewBreakGlass',
+            broker_dot_api_dot_v1_dot_break__glass__pb2.ReviewBreakGlassRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_break__glass__pb2.BreakGlassUse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OverrideBreakGlass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/OverrideBreakGlass',
+            broker_dot_api_dot_v1_dot_break__glass__pb2.OverrideBreakGlassRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_break__glass__pb2.OverrideBreakGlassResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBreakGlassCodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/CreateBreakGlassCodes',
+            broker_dot_api_dot_v1_dot_break__glass__pb2.CreateBreakGlassCodesRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_break__glass__pb2.CreateBreakGlassCodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBreakGlassCodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListBreakGlassCodes',
+            broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassCodesRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_break__glass__pb2.ListBreakGlassCodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeBreakGlassCodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/RevokeBreakGlassCodes',
+            broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_break__glass__pb2.RevokeBreakGlassCodesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Lease(_message.Message):
-    __slots__ = ("id", "task_id", "holder", "request_id", "template", "connector", "account", "environment", "resource", "access", "actions", "parameters", "step", "contract_class", "policies", "policy_digest", "state", "end_cause", "create_time", "expire_time", "confirm_by", "end_time", "attempt_id", "attempt_count", "revoke_failures", "next_due_time", "plan_id", "parent_lease_id", "delegation_id", "access_request_id", "policy_tightened")
+    __slots__ = ("id", "task_id", "holder", "request_id", "template", "connector", "account", "environment", "resource", "access", "actions", "parameters", "step", "contract_class", "policies", "policy_digest", "state", "end_cause", "create_time", "expire_time", "confirm_by", "end_time", "attempt_id", "attempt_count", "revoke_failures", "next_due_time", "plan_id", "parent_lease_id", "delegation_id", "access_request_id", "break_glass", "policy_tightened")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Lease.State]
@@ -67,6 +67,7 @@ class Lease(_message.Message):
     PARENT_LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     DELEGATION_ID_FIELD_NUMBER: _ClassVar[int]
     ACCESS_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    BREAK_GLASS_FIELD_NUMBER: _ClassVar[int]
     POLICY_TIGHTENED_FIELD_NUMBER: _ClassVar[int]
     id: str
     task_id: str
@@ -98,8 +99,9 @@ class Lease(_message.Message):
     parent_lease_id: str
     delegation_id: str
     access_request_id: str
+    break_glass: BreakGlass
     policy_tightened: PolicyTightened
-    def __init__(self, id: _Optional[str] = ..., task_id: _Optional[str] = ..., holder: _Optional[str] = ..., request_id: _Optional[str] = ..., template: _Optional[str] = ..., connector: _Optional[str] = ..., account: _Optional[str] = ..., environment: _Optional[str] = ..., resource: _Optional[str] = ..., access: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Mapping[str, str]] = ..., step: _Optional[str] = ..., contract_class: _Optional[_Union[_contract_pb2.ContractClass, str]] = ..., policies: _Optional[_Iterable[str]] = ..., policy_digest: _Optional[str] = ..., state: _Optional[_Union[Lease.State, str]] = ..., end_cause: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., confirm_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt_id: _Optional[str] = ..., attempt_count: _Optional[int] = ..., revoke_failures: _Optional[int] = ..., next_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., plan_id: _Optional[str] = ..., parent_lease_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., access_request_id: _Optional[str] = ..., policy_tightened: _Optional[_Union[PolicyTightened, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., task_id: _Optional[str] = ..., holder: _Optional[str] = ..., request_id: _Optional[str] = ..., template: _Optional[str] = ..., connector: _Optional[str] = ..., account: _Optional[str] = ..., environment: _Optional[str] = ..., resource: _Optional[str] = ..., access: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Mapping[str, str]] = ..., step: _Optional[str] = ..., contract_class: _Optional[_Union[_contract_pb2.ContractClass, str]] = ..., policies: _Optional[_Iterable[str]] = ..., policy_digest: _Optional[str] = ..., state: _Optional[_Union[Lease.State, str]] = ..., end_cause: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., confirm_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt_id: _Optional[str] = ..., attempt_count: _Optional[int] = ..., revoke_failures: _Optional[int] = ..., next_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., plan_id: _Optional[str] = ..., parent_lease_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., access_request_id: _Optional[str] = ..., break_glass: _Optional[_Union[BreakGlass, _Mapping]] = ..., policy_tightened: _Optional[_Union[PolicyTightened, _Mapping]] = ...) -> None: ...
 
 class PolicyTightened(_message.Message):
     __slots__ = ("outcome", "policies", "why", "policy_digest", "review_time")
@@ -114,6 +116,38 @@ class PolicyTightened(_message.Message):
     policy_digest: str
     review_time: _timestamp_pb2.Timestamp
     def __init__(self, outcome: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ..., why: _Optional[str] = ..., policy_digest: _Optional[str] = ..., review_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class BreakGlass(_message.Message):
+    __slots__ = ("person", "person_name", "reason", "incident", "authenticated_by", "review_due_time", "review_state")
+    class ReviewState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REVIEW_STATE_UNSPECIFIED: _ClassVar[BreakGlass.ReviewState]
+        REVIEW_STATE_AHEAD: _ClassVar[BreakGlass.ReviewState]
+        REVIEW_STATE_DUE: _ClassVar[BreakGlass.ReviewState]
+        REVIEW_STATE_OVERDUE: _ClassVar[BreakGlass.ReviewState]
+        REVIEW_STATE_REVIEWED: _ClassVar[BreakGlass.ReviewState]
+        REVIEW_STATE_NOT_NEEDED: _ClassVar[BreakGlass.ReviewState]
+    REVIEW_STATE_UNSPECIFIED: BreakGlass.ReviewState
+    REVIEW_STATE_AHEAD: BreakGlass.ReviewState
+    REVIEW_STATE_DUE: BreakGlass.ReviewState
+    REVIEW_STATE_OVERDUE: BreakGlass.ReviewState
+    REVIEW_STATE_REVIEWED: BreakGlass.ReviewState
+    REVIEW_STATE_NOT_NEEDED: BreakGlass.ReviewState
+    PERSON_FIELD_NUMBER: _ClassVar[int]
+    PERSON_NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    INCIDENT_FIELD_NUMBER: _ClassVar[int]
+    AUTHENTICATED_BY_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_DUE_TIME_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_STATE_FIELD_NUMBER: _ClassVar[int]
+    person: str
+    person_name: str
+    reason: str
+    incident: str
+    authenticated_by: str
+    review_due_time: _timestamp_pb2.Timestamp
+    review_state: BreakGlass.ReviewState
+    def __init__(self, person: _Optional[str] = ..., person_name: _Optional[str] = ..., reason: _Optional[str] = ..., incident: _Optional[str] = ..., authenticated_by: _Optional[str] = ..., review_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., review_state: _Optional[_Union[BreakGlass.ReviewState, str]] = ...) -> None: ...
 
 class LeaseEvent(_message.Message):
     __slots__ = ("sequence", "previous_sequence", "event_time", "type", "lease")

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -24,6 +25,7 @@ from broker.dev.deploy_copy import DeployCopy, shipped_set
 from broker.dev.shell import forget_other_servers
 from broker.dev.stack import DevStack
 from broker.dev.state import StateDirectory
+from broker.dev.webhook_receiver import WebhookReceiver
 from broker.errors import BrokerError
 
 _LOGS = ("brokerd.log", "openbao/openbao.log", "postgres/postgres.log", "aws/moto.log")
@@ -46,10 +48,12 @@ async def _demo(keep: bool) -> int:
     begun = time.perf_counter()
     state = StateDirectory(Path(tempfile.mkdtemp(prefix="jit-broker-demo-")))
     kept = True
-    stack = _stack(state)
+    receiver = WebhookReceiver(state.path / "webhook.secret")
+    await receiver.start()
+    stack = _stack(state, receiver)
     try:
         with _interruptible():
-            await _tell(stack, tell)
+            await _tell(stack, tell, receiver)
         kept = keep
     except (StepFailed, BrokerError) as error:
         # One line, however many the cause had: people grep for it.
@@ -62,6 +66,7 @@ async def _demo(keep: bool) -> int:
         return EXIT_WRONG
     finally:
         await stack.stop()
+        await receiver.stop()
         if kept:
             click.echo(f"state: {state.path}; logs: {', '.join(_LOGS)}", err=True)
         else:
@@ -70,7 +75,7 @@ async def _demo(keep: bool) -> int:
     return 0
 
 
-def _stack(state: StateDirectory) -> DevStack:
+def _stack(state: StateDirectory, receiver: WebhookReceiver) -> DevStack:
     """The embedded default with the deploy set that is shipped, whatever directory the demo is run in."""
     state.acquire()
     copy = DeployCopy(shipped_set(), state.path / "deploy", load)
@@ -78,15 +83,22 @@ def _stack(state: StateDirectory) -> DevStack:
     deploy = load(copy.current)
     agents = [agent.spiffe_id for agent in deploy.registry]
     people = [*deploy.people.values()]
-    return DevStack(state, copy.current, agents=agents, people=people, clock=SystemClock(), render_config=render)
+    return DevStack(
+        state,
+        copy.current,
+        agents=agents,
+        people=people,
+        clock=SystemClock(),
+        render_config=partial(render, notify=receiver),
+    )
 
 
-async def _tell(stack: DevStack, tell: Narrator) -> None:
+async def _tell(stack: DevStack, tell: Narrator, receiver: WebhookReceiver) -> None:
     begun = time.perf_counter()
     tell.line("Starting PostgreSQL, OpenBao, a SPIFFE trust domain, moto as a double of AWS, and brokerd ...")
     async with stack:
         tell.line(f"... ready in {time.perf_counter() - begun:.1f} s, all of it on loopback.")
-        async with World(stack, tell) as world:
+        async with World(stack, tell, receiver=receiver) as world:
             await play(world)
         processes = _running()
     tell.line("")

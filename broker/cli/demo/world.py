@@ -19,6 +19,7 @@ from broker.client.tokens import HeldToken
 from broker.clock import SystemClock
 from broker.dev.identity_provider import CLIENT_ID
 from broker.dev.stack import TRUST_DOMAIN, DevFacts, DevStack
+from broker.dev.webhook_receiver import WebhookReceiver
 from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import DatabaseLogin
 from broker.scope.request import AccessRequest
@@ -71,8 +72,14 @@ class World:
     """
 
     def __init__(
-        self, stack: DevStack, tell: Narrator, *, dial: Callable[[SpiffeId], AsyncClient] | None = None
+        self,
+        stack: DevStack,
+        tell: Narrator,
+        *,
+        dial: Callable[[SpiffeId], AsyncClient] | None = None,
+        receiver: WebhookReceiver | None = None,
     ) -> None:
+        self.receiver = receiver  # who is told by webhooks
         self.stack = stack
         self.tell = tell
         self.clock = SystemClock()

@@ -24,6 +24,12 @@ LEFT JOIN leases AS l ON l.rowid = (
 )
 WHERE t.tenant = ?1 AND t.id = ?2;
 
+-- intent_news --
+-- The same where the writer knows task and count already: whether this request id has a lease, whether anything is
+-- suspended.
+SELECT (SELECT max(rowid) FROM leases WHERE tenant = ?1 AND holder = ?2 AND request_id = ?3),
+    EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = ?1 AND lifted_at IS NULL);
+
 -- insert_lease --
 INSERT INTO leases (
     tenant, id, task_id, holder, request_id, request_digest, template, template_digest, connector, account,

@@ -17,6 +17,10 @@ SELECT EXISTS (
 ) OR EXISTS (
     SELECT 1 FROM access_requests WHERE tenant = ?1 AND task_id = ?2 AND (ended_at IS NULL OR ended_at >= ?3)
 ) OR EXISTS (
+    -- Broken glass is never forgotten before it is reviewed.
+    SELECT 1 FROM leases AS l JOIN break_glass_uses AS b ON b.tenant = l.tenant AND b.lease_id = l.id
+    WHERE l.tenant = ?1 AND l.task_id = ?2 AND b.reviewed_at IS NULL AND b.void = 0
+) OR EXISTS (
     SELECT 1 FROM task_text_keys WHERE tenant = ?1 AND task_id = ?2
 );
 
@@ -30,6 +34,10 @@ WHERE tenant = ?1 AND lease_id IN (SELECT id FROM leases WHERE tenant = ?1 AND t
 
 -- delete_reviews_of_task --
 DELETE FROM policy_reviews
+WHERE tenant = ?1 AND lease_id IN (SELECT id FROM leases WHERE tenant = ?1 AND task_id = ?2);
+
+-- delete_break_glass_uses_of_task --
+DELETE FROM break_glass_uses
 WHERE tenant = ?1 AND lease_id IN (SELECT id FROM leases WHERE tenant = ?1 AND task_id = ?2);
 
 -- delete_attempts_of_task --
