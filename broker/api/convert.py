@@ -170,6 +170,10 @@ def lease(value: Lease, now: datetime | None = None) -> lease_pb2.Lease:
         policy_tightened=None if value.policy_tightened is None else _tightened(value.policy_tightened),
         break_glass=None if value.break_glass is None else _badge(value.break_glass, now),
     )
+    # One by one: handed a mapping, protobuf goes through it in Python, with three times the work.
+    for name, text in value.parameters.items():
+        message.parameters[name] = text
+    return message
 
 
 def _tightened(value: Tightened) -> lease_pb2.PolicyTightened:
@@ -194,10 +198,6 @@ def _badge(value: Use, now: datetime | None) -> lease_pb2.BreakGlass:
         review_due_time=timestamp(value.review_due),
         review_state=f"REVIEW_STATE_{state}",
     )
-    # One by one: handed a mapping, protobuf goes through it in Python, with three times the work.
-    for name, text in value.parameters.items():
-        message.parameters[name] = text
-    return message
 
 
 def lease_event(value: LeaseEvent) -> lease_pb2.LeaseEvent:
