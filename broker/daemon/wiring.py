@@ -17,8 +17,10 @@ from typing import Any
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_break_glass import BreakGlassRpcs
+from broker.api.admin_leases import LeaseRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_recovery import RecoveryRpcs
 from broker.api.admin_reviews import ReviewRpcs
@@ -50,12 +52,14 @@ from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
+from broker.issuance.access_reviews import AccessReviewDesk
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk
 from broker.issuance.break_glass_reviews import ReviewDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.escalation import Watch
+from broker.issuance.forgetting import ForgettingDesk
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
 from broker.issuance.id_tokens import IdTokens
@@ -159,6 +163,7 @@ class Brokerd:
             self._clock,
             config.tenant,
             keep_texts=config.audit.keep_texts_for,
+            keep_ended=None if config.retention is None else config.retention.leases,
         )
         self._tightening = TighteningDesk(
             store,
@@ -173,6 +178,8 @@ class Brokerd:
         self.reloader.on_change = self._tightening.changed
         await self.reloader.first()
         self._people = None if config.people is None else PeopleAdmitted(config, config.people)
+        reviews = config.access_reviews
+        self._reviews = AccessReviewDesk(store, None if reviews is None else reviews.every)
         if self._people is not None:
             self._undo.push_async_callback(self._people.close)
             await self._people.start()
@@ -195,6 +202,7 @@ class Brokerd:
         if self._witnessing is not None:
             self._background("witnesses", self._witnessing.run())
         await self._upkeep.tick()
+        await self._look_at_reviews()
         self._servers = self._doors(store, keys)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
         self.agents_port, *others = (
@@ -363,6 +371,8 @@ class Brokerd:
             RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
             ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
             TextRpcs(TextDesk(store, self._clock)),
+            AccessReviewRpcs(self._reviews),
+            LeaseRpcs(ForgettingDesk(store)),
             BreakGlassRpcs(
                 self._break_glass,
                 ReviewDesk(store, self._fresh, self._clock, self._rng),
@@ -394,6 +404,8 @@ class Brokerd:
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
             ("texts", self._upkeep.erase_texts, 600.0),
+            ("retention", self._upkeep.delete_ended, 600.0),
+            ("reviews", self._look_at_reviews, 3_600.0),
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),
@@ -449,6 +461,11 @@ class Brokerd:
             log.error("the record of a suspension was changed by something else", suspensions=news, hint=hint)
         self._tampered = ended.tampered
 
+    async def _look_at_reviews(self) -> None:
+        if await self._reviews.overdue(self._config.tenant, self._clock.now()):
+            hint = "broker access report, then broker access sign-off; docs/access-reviews.md."
+            log.warning("a review of what agents could get is overdue", hint=hint)
+
     def _problems(self) -> list[str]:
         closed = self.gate.why_closed(self._clock.now())
         return [] if closed is None else [str(closed)]
@@ -479,6 +496,7 @@ class Brokerd:
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(figures.audit_head, now),
+            access_review_overdue=await self._reviews.overdue(self._config.tenant, now),
             issuers={} if self._people is None else self._people.tallies(),
             recovery=bool(self.gate.recovery),
             witnesses=self._witnessing.tallies() if self._witnessing is not None else {},

@@ -188,3 +188,12 @@ async def test_what_agents_said_is_read_and_erased_by_whom_it_concerns(run: Run,
     kinds = [each["type"] for each in await served.audit() if each["type"].startswith("texts.")]
     assert kinds == ["texts.read", "texts.read", "texts.erased", "texts.read"]
     assert "TASK_NOT_FOUND" in (await run("kim", "audit", "texts", "task-none")).stderr
+
+
+async def test_a_lease_is_forgotten_by_the_roles_that_may(run: Run) -> None:
+    said = ("leases", "forget", "lease-1", "--reason", "the cluster is gone")
+    done = await run("dana", *said)
+    assert (done.exit_code, "ROLE_REQUIRED" in done.stderr) == (3, True)
+    done = await run("kim", *said)
+    assert (done.exit_code, "LEASE_NOT_FOUND" in done.stderr) == (3, True)
+    assert (await run("kim", "leases", "forget", "lease-1")).exit_code == 2
