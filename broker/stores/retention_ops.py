@@ -82,6 +82,8 @@ def delete(tx: Transaction, tasks: Iterable[Key], before: datetime, now: datetim
             counts[key.tenant] = counts.get(key.tenant, 0) + 1
         if rows >= ROWS:
             break
+    if counts:
+        tx.images.forget()  # there are none of what is over; but what writes rows elsewhere forgets
     for tenant, count in sorted(counts.items()):
         data = {"tasks": count, "before_ms": to_ms(before)}
         event = AuditEvent(EventType.RETENTION_DELETED, BROKER, Vouch.BROKER, tenant=tenant, data=data)

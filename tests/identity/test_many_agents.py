@@ -7,6 +7,8 @@ from datetime import timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+import pytest
+
 from broker.identity.agent import Peer
 from broker.identity.bundle import Bundles, TrustBundle
 from broker.identity.peer_cache import PeerCache
@@ -23,6 +25,7 @@ def peers_alive() -> int:
     return sum(isinstance(each, Peer) for each in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_ten_thousand_agents_are_not_remembered() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     bundles = [
