@@ -266,6 +266,7 @@ class Forgetting(NamedTuple):
     by: str  # issuer#subject
     reason: str
     now: datetime
+    proof: ProofRecord | None = None  # of the login for it; None only where nobody asked: tests of the ledger
 
 
 class Forgotten(NamedTuple):

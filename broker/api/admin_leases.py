@@ -19,5 +19,5 @@ class LeaseRpcs:
         self, request: pb.ForgetLeaseRequest, caller: OperatorCaller, context: Any
     ) -> pb.ForgetLeaseResponse:
         """Be the first or the second of two people to say that it cannot be alive any more."""
-        done = await self._desk.forget(caller, request.lease_id, request.reason)
+        done = await self._desk.forget(caller, request.lease_id, request.reason, fresh_id_token=request.fresh_id_token)
         return pb.ForgetLeaseResponse(forgotten=done.done, first_by=done.first_by)

@@ -372,7 +372,7 @@ class Brokerd:
             ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
             TextRpcs(TextDesk(store, self._clock)),
             AccessReviewRpcs(self._reviews),
-            LeaseRpcs(ForgettingDesk(store)),
+            LeaseRpcs(ForgettingDesk(store, self._fresh)),
             BreakGlassRpcs(
                 self._break_glass,
                 ReviewDesk(store, self._fresh, self._clock, self._rng),

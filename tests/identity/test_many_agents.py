@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 from datetime import timedelta
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.identity.agent import Peer
 from broker.identity.bundle import Bundles, TrustBundle

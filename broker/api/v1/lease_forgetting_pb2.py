@@ -23,11 +23,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from broker.api.v1 import options_pb2 as broker_dot_api_dot_v1_dot_options__pb2
 from broker.api.vendored.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$broker/api/v1/lease_forgetting.proto\x12\rbroker.api.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\"U\n\x12\x46orgetLeaseRequest\x12\x1f\n\x08lease_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1e\n\x06reason\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\":\n\x13\x46orgetLeaseResponse\x12\x11\n\tforgotten\x18\x01 \x01(\x08\x12\x10\n\x08\x66irst_by\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$broker/api/v1/lease_forgetting.proto\x12\rbroker.api.v1\x1a\x1b\x62roker/api/v1/options.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\"\x7f\n\x12\x46orgetLeaseRequest\x12\x1f\n\x08lease_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@\x12\x1e\n\x06reason\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08\x12(\n\x0e\x66resh_id_token\x18\x0f \x01(\tB\x10\xe2\x41\x01\x02\xbaH\x05r\x03\x18\x80`\xa8\x9f\x19\x01\":\n\x13\x46orgetLeaseResponse\x12\x11\n\tforgotten\x18\x01 \x01(\x08\x12\x10\n\x08\x66irst_by\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORGETLEASEREQUEST'].fields_by_name['lease_id']._serialized_options = b'\342A\001\002\272H\006r\004\020\001\030@'
   _globals['_FORGETLEASEREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_FORGETLEASEREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\010'
-  _globals['_FORGETLEASEREQUEST']._serialized_start=117
-  _globals['_FORGETLEASEREQUEST']._serialized_end=202
-  _globals['_FORGETLEASERESPONSE']._serialized_start=204
-  _globals['_FORGETLEASERESPONSE']._serialized_end=262
+  _globals['_FORGETLEASEREQUEST'].fields_by_name['fresh_id_token']._loaded_options = None
+  _globals['_FORGETLEASEREQUEST'].fields_by_name['fresh_id_token']._serialized_options = b'\342A\001\002\272H\005r\003\030\200`\250\237\031\001'
+  _globals['_FORGETLEASEREQUEST']._serialized_start=146
+  _globals['_FORGETLEASEREQUEST']._serialized_end=273
+  _globals['_FORGETLEASERESPONSE']._serialized_start=275
+  _globals['_FORGETLEASERESPONSE']._serialized_end=333
 # @@protoc_insertion_point(module_scope)
