@@ -98,6 +98,7 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/ReleaseRecovery": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/GetTaskTexts": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/EraseTaskTexts": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ReadAudit": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/SignOffAccessReview": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ForgetLease": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
@@ -134,6 +135,7 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/ReleaseRecovery": frozenset({Role.OPERATOR, Role.SECURITY}),
         f"/{_PEOPLE}/GetTaskTexts": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/EraseTaskTexts": frozenset({Role.SECURITY}),
+        f"/{_PEOPLE}/ReadAudit": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/SignOffAccessReview": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/ForgetLease": frozenset({Role.OPERATOR, Role.SECURITY}),
     }
@@ -149,6 +151,7 @@ AUTOMATION: Final = frozenset(
         "ListSuspensions",
         "ListAccessRequests",
         "GetAccessRequest",
+        "ReadAudit",
         "EndBreakGlass",
         "GetBreakGlass",
         "ListBreakGlass",
