@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,21 @@ async def test_pages_follow_each_other_to_the_end(world: World) -> None:
         after, more = pages[-1][-1], page.more
     assert pages == [[1, 2], [3], [4], [5, 6]]
     assert await desk.read(caller, 6, 2) == ([], False)
+
+
+async def test_each_event_says_whose_word_it_is(world: World) -> None:
+    task = await world.task()
+    lease = (await world.grant(task)).lease
+    assert lease is not None
+    await world.leases.confirm(world.caller(), lease.id, lease.attempt_id)
+    await world.tasks.complete(world.caller(), task.id, timedelta(seconds=60))
+    records = [decode(body) for body in await world.store.audit_since(0, 100)]
+    assert {each.type: each.vouched_by for each in records} == {
+        "task.started": "broker",
+        "lease.intent": "broker",
+        "lease.issued": "broker",
+        "delivery.confirmed": "agent",
+        "lease.revoking": "broker",
+        "task.completed": "broker",
+        "lease.revoked": "upstream",
+    }
