@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Data the code reads at run time; losing one shows only when it is used, far from here.
-DATA = (".sql", ".json", ".cedar", ".cedarschema", ".yaml", ".hcl", ".typed")
+DATA = (".sql", ".json", ".cedar", ".cedarschema", ".yaml", ".hcl", ".toml", ".typed")
 
 
 def wanted() -> Iterator[str]:
