@@ -189,7 +189,8 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
     {
         EventType.TASK_STARTED: _task_started,
         EventType.TASK_COMPLETED: lambda record, told: (
-            f"{short(record.actor)} completed the task; {_count(told['attempts_ended'], 'credential')} ended by it"
+            f"{short(record.actor)} completed the task{_said(told)};"
+            f" {_count(told['attempts_ended'], 'credential')} ended by it"
         ),
         EventType.TASK_ENDED: lambda record, told: (
             f"the task ended ({_why(told)}); {_count(told['attempts_ended'], 'credential')} ended by it"
@@ -198,7 +199,9 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.LEASE_INTENT: _intent,
         EventType.LEASE_ISSUED: _issued,
         EventType.LEASE_VOID: _actor("proved never issued: there is nothing to end"),
-        EventType.LEASE_REVOKING: _actor("{who} ends it ({why}); the upstream is asked until it confirms"),
+        EventType.LEASE_REVOKING: lambda record, told: (
+            f"{short(record.actor)} ends it ({_why(told)}){_said(told)}; the upstream is asked until it confirms"
+        ),
         EventType.LEASE_REVOKED: lambda record, told: (
             f"the upstream confirmed: the credential is dead ({_why(told)})"
             + (f", after {_count(told['failures'], 'failed try').replace('trys', 'tries')}" if told["failures"] else "")
@@ -258,9 +261,11 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.ESCALATION_DETECTED: _escalation,
         EventType.TEXTS_READ: _actor("{who} read the prompts, tool calls and plans"),
         EventType.TEXTS_ERASED: _erased,
-        EventType.DEPLOY_ACTIVATED: lambda record, told: f"the deploy set {told['digest'][:12]} is in force",
+        EventType.DEPLOY_ACTIVATED: lambda record, told: (
+            f"the deploy set {told['digest'][:12]} is in force{_asked(record)}"
+        ),
         EventType.DEPLOY_REFUSED: lambda record, told: (
-            f"a deploy set was refused, the last good one stays: {'; '.join(told['problems'][:3])}"
+            f"a deploy set was refused{_asked(record)}, the last good one stays: {'; '.join(told['problems'][:3])}"
         ),
         EventType.AUDIT_CHECKPOINT: lambda record, told: _checkpoint(told["note"]),
         EventType.RECOVERY_ENTERED: lambda record, told: (
@@ -279,6 +284,10 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.DAEMON_STOPPED: _actor("the broker stopped"),
     }
 )
+
+
+def _asked(record: Record) -> str:
+    return "" if record.actor == "broker" else f" (reloaded by {short(record.actor)})"
 
 
 def _said(told: _Told) -> str:

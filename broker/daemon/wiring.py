@@ -19,12 +19,14 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_break_glass import BreakGlassRpcs
+from broker.api.admin_leases import EverybodysRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_recovery import RecoveryRpcs
 from broker.api.admin_reviews import ReviewRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.admin_texts import TextRpcs
+from broker.api.admin_view import RegistryRpcs, ReloadRpcs
 from broker.api.agents import AgentService
 from broker.api.automation import AutomationEntrance
 from broker.api.bearer import Metadata, refuse_token
@@ -43,7 +45,7 @@ from broker.daemon.identity import OwnIdentity
 from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
-from broker.daemon.reloading import Reloader
+from broker.daemon.reloading import BROKER, Reloader
 from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
@@ -55,7 +57,9 @@ from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk
 from broker.issuance.break_glass_reviews import ReviewDesk
 from broker.issuance.delegations import DelegationDesk
+from broker.issuance.ending import Ending
 from broker.issuance.escalation import Watch
+from broker.issuance.everybodys import EverybodysDesk
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
 from broker.issuance.id_tokens import IdTokens
@@ -64,6 +68,7 @@ from broker.issuance.leases import LeaseDesk
 from broker.issuance.plans import PlanDesk
 from broker.issuance.recovering import Recovering, RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
+from broker.issuance.registry import RegistryDesk
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
@@ -72,7 +77,7 @@ from broker.issuance.tightening import TighteningDesk
 from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
-from broker.ports import AuditSink, Clock, KeyRing
+from broker.ports import AuditSink, Clock, KeyRing, Reloaded
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
@@ -231,11 +236,11 @@ class Brokerd:
             await witnessing.start()
             self._witnessing = witnessing
 
-    async def reload(self) -> None:
-        """On SIGHUP: take in the deploy set, and the keys of checkpoints."""
+    async def reload(self, actor: str = BROKER) -> Reloaded:
+        """On SIGHUP, and when an operator asks: take in the deploy set, and the keys of checkpoints."""
         if self._witnessing is not None:
             self._witnessing.reload()
-        await self.reloader.reload()
+        return await self.reloader.take_in(actor)
 
     async def abandon(self) -> None:
         """After a start that failed: let go of what it had taken. Nothing was served."""
@@ -363,6 +368,9 @@ class Brokerd:
             RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
             ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
             TextRpcs(TextDesk(store, self._clock)),
+            EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock))),
+            RegistryRpcs(RegistryDesk(store)),
+            ReloadRpcs(self.reload),
             BreakGlassRpcs(
                 self._break_glass,
                 ReviewDesk(store, self._fresh, self._clock, self._rng),
