@@ -131,8 +131,7 @@ def _issued(record: Record, told: _Told) -> str:
 
 
 def _refused(record: Record, told: _Told) -> str:
-    call = str(told["method"]).rpartition("/")[2]
-    return f"{short(record.actor)} was refused {call}: {told['reason']}: {told['message']}"
+    return f"{short(record.actor)} was refused {_call(told['method'])}: {told['reason']}: {told['message']}"
 
 
 def _requested(record: Record, told: _Told) -> str:
@@ -176,8 +175,20 @@ def _escalation(record: Record, told: _Told) -> str:
 
 
 def _summarised(record: Record, told: _Told) -> str:
-    counts = ", ".join(f"{count} x {reason}" for reason, count in sorted(told["counts"].items()))
-    return f"further refusals of {short(record.actor)} were only counted: {counts}"
+    return f"further refusals of {short(record.actor)} were only counted: {_counts(told)}"
+
+
+def _counts(told: _Told) -> str:
+    return ", ".join(f"{count} x {_call(what)}" for what, count in sorted(told["counts"].items()))
+
+
+def _looked(record: Record, told: _Told) -> str:
+    about = ", ".join(f"{name} {_quoted(text)}" for name, text in sorted(told["about"].items()))
+    return f"{short(record.actor)} looked: {_call(told['method'])}{f' of {about}' if about else ''}"
+
+
+def _call(method: str) -> str:
+    return str(method).rpartition("/")[2]
 
 
 def _actor(text: str) -> _Sentence:
@@ -259,6 +270,10 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
             f"{short(record.actor)} let {short(told['person'])} pass over {told['kind']} {told['subject']}{_said(told)}"
         ),
         EventType.ESCALATION_DETECTED: _escalation,
+        EventType.ADMIN_READ: _looked,
+        EventType.ADMIN_READS_SUMMARISED: lambda record, told: (
+            f"further looks of {short(record.actor)} were only counted: {_counts(told)}"
+        ),
         EventType.TEXTS_READ: _actor("{who} read the prompts, tool calls and plans"),
         EventType.TEXTS_ERASED: _erased,
         EventType.DEPLOY_ACTIVATED: lambda record, told: (

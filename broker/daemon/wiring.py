@@ -33,6 +33,7 @@ from broker.api.bearer import Metadata, refuse_token
 from broker.api.code_entrance import CodeEntrance
 from broker.api.door import Door
 from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
+from broker.api.looks import Looks
 from broker.api.operations import Operations
 from broker.api.proxied import PROXY_OPTIONS
 from broker.api.server import AgentServer
@@ -65,6 +66,7 @@ from broker.issuance.gate import Gate
 from broker.issuance.id_tokens import IdTokens
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
+from broker.issuance.looks import LookBudget
 from broker.issuance.plans import PlanDesk
 from broker.issuance.recovering import Recovering, RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
@@ -102,6 +104,7 @@ class Brokerd:
         self._pool = ConnectorPool(build)
         self._metrics = Metrics()
         self._budget = RefusalBudget()
+        self._look_budget = LookBudget()
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
@@ -160,6 +163,7 @@ class Brokerd:
             self._pool.names,
             self.gate,
             self._budget,
+            self._look_budget,
             sink,
             self._clock,
             config.tenant,
@@ -288,6 +292,7 @@ class Brokerd:
     async def _last_words(self) -> None:
         """What the ledger and its export shall still hold, once nothing changes any more."""
         await self._finish(self._upkeep.summarise_refusals(every=True))
+        await self._finish(self._upkeep.summarise_looks(every=True))
         await self._append(EventType.DAEMON_STOPPED, {})
         if self._witnessing is not None:
             await self._witnessing.finish()
@@ -345,8 +350,10 @@ class Brokerd:
         leases = LeaseDesk(store, kick, self._clock)
         requests = RequestDesk(store, self._clock)
 
+        looks = Looks(store, self._look_budget, self._clock, config.tenant)
+
         def door(entrance: Entrance[Who, Guest]) -> Door[Who, Guest]:
-            return Door(entrance, store, self._budget, self._metrics, self._clock, self._rng, config.tenant)
+            return Door(entrance, store, self._budget, looks, self._metrics, self._clock, self._rng, config.tenant)
 
         def agents(identify: Identify) -> AgentsEntrance:
             return AgentsEntrance(identify, self._files, self._watch, self._clock, config.tenant)
@@ -401,6 +408,7 @@ class Brokerd:
             ("figures", self._upkeep.figures, 1.0),
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
+            ("looks", self._upkeep.summarise_looks, 5.0),
             ("texts", self._upkeep.erase_texts, 600.0),
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
