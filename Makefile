@@ -27,7 +27,11 @@ dev: .venv/ready private ## start everything here, to play with from another ter
 ##@ Prove it
 .PHONY: test
 test: .venv/ready private ## unit, contract and API tests, with a real OpenBao and PostgreSQL (WORKERS=n)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" tests
+
+.PHONY: test-slow
+test-slow: .venv/ready private ## the few tests that take long: 50,000 decisions against a naive evaluator, stacks that crash
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow tests
 
 .PHONY: lint
 lint: .venv/ready ## style, types, who may import whom, the wire, the locks, known vulnerabilities

@@ -119,6 +119,7 @@ class Snapshot:
         recovery: bool = False,
         witnesses: Mapping[str, WitnessTally] | None = None,
         unread: Sequence[str] = (),
+        access_review_overdue: bool = False,
     ) -> None:
         self.figures = figures
         self.tallies = tallies
@@ -131,6 +132,7 @@ class Snapshot:
         self.roots = roots
         self.tls_problems = tls_problems
         self.webhooks = webhooks
+        self.access_review_overdue = access_review_overdue
         self.recovery = recovery
         self.witnesses = witnesses or {}
         self.unread = frozenset(unread)
@@ -332,6 +334,11 @@ def _house(snapshot: Snapshot) -> Iterator[Metric]:
         "broker_tls_problems",
         "Identity material that could not be taken in; the last good stays.",
         snapshot.tls_problems,
+    )
+    yield _gauge(
+        "broker_access_review_overdue",
+        "1 while a review of what agents could get is due by access_reviews.every.",
+        float(snapshot.access_review_overdue),
     )
     digest = GaugeMetricFamily("broker_deploy_info", "The deploy set in force.", labels=["digest"])
     digest.add_metric([snapshot.deploy_digest], 1)

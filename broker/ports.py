@@ -264,6 +264,56 @@ class DeploySource(Protocol):
         ...
 
 
+# --------------------------------------------------------------------------- forgetting
+
+
+class Forgetting(NamedTuple):
+    """One person's word that a lease which cannot be ended cannot be alive any more."""
+
+    tenant: str
+    lease_id: str
+    by: str  # issuer#subject
+    reason: str
+    now: datetime
+    proof: ProofRecord | None = None  # of the login for it; None only where nobody asked: tests of the ledger
+
+
+class Forgotten(NamedTuple):
+    """What came of it; ``done`` False: a second person has to say so, too."""
+
+    done: bool
+    first_by: str
+
+
+# --------------------------------------------------------------------------- access reviews
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccessReview:
+    """A report that a person signs off, with what the broker knows about it."""
+
+    tenant: str
+    person: str  # issuer#subject
+    request_id: str  # same (person, request_id): the same sign-off; other content: Conflict
+    request_digest: str
+    report_digest: str
+    deploy_digest: str
+    report_time: datetime
+    findings: str
+    agents: int  # entries of the registry
+    own_agents: int  # of which the person is the owner
+    now: datetime
+    due: datetime | None  # when the next one is due; None: no schedule
+
+
+class AccessReviewSigned(NamedTuple):
+    """A sign-off, as it was kept."""
+
+    at: datetime
+    due: datetime | None
+    own_agents: int
+
+
 # --------------------------------------------------------------------------- the ledger
 
 
@@ -821,6 +871,31 @@ class LeaseStore(Protocol):
 
     async def erase_texts_before(self, before: datetime, limit: int, now: datetime) -> int:
         """Erase the texts of tasks whose first ones are older than ``before``; of how many tasks."""
+        ...
+
+    # -- forgetting
+    async def forget_lease(self, said: Forgetting) -> Forgotten:
+        """The first person's word is kept, the second's makes the lease EXPIRED. Refused: NotFound (LEASE_NOT_FOUND);
+        WrongState (LEASE_ENDED; LEASE_NOT_FORGETTABLE where an attempt is not stuck or quarantined, or until a day
+        after the upstream itself must have ended it); Denied (SECOND_PERSON_REQUIRED) for the first person again.
+        """
+        ...
+
+    # -- retention
+    async def delete_ended(self, before: datetime, now: datetime) -> int:
+        """Delete the tasks that have been over since ``before``, each with its leases, attempts, plans, delegations and
+        access requests; how many tasks. Never one of which anything may be alive, is younger, or fails its MAC. Their
+        request ids may be used anew. In small transactions, so that others commit in between.
+        """
+        ...
+
+    # -- access reviews
+    async def sign_off_access_review(self, new: NewAccessReview) -> AccessReviewSigned:
+        """Keep that a person stands for a report; the same again is the first one's answer. Raises Conflict."""
+        ...
+
+    async def last_access_review(self, tenant: str) -> datetime | None:
+        """When a report was signed off last; None: never."""
         ...
 
     async def hold_task(self, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:

@@ -38,6 +38,7 @@ class Upkeep:
         clock: Clock,
         tenant: str,
         keep_texts: timedelta = timedelta(days=30),
+        keep_ended: timedelta | None = None,
     ) -> None:
         self._store = store
         self._revoker = revoker
@@ -49,6 +50,7 @@ class Upkeep:
         self._clock = clock
         self._tenant = tenant
         self._keep_texts = keep_texts
+        self._keep_ended = keep_ended
 
     async def tick(self) -> None:
         """Close what is due: tasks first (that makes leases due), then every lane looks.
@@ -96,6 +98,19 @@ class Upkeep:
         now = self._clock.now()
         while await self._store.erase_texts_before(now - self._keep_texts, BATCH, now) == BATCH:
             pass
+
+    async def delete_ended(self) -> None:
+        """Delete tasks, with their leases, that have been over for long enough, once the export has their records."""
+        if self._keep_ended is None:
+            return
+        now = self._clock.now()
+        if self._sink is not None:
+            behind = (await self._store.figures(now)).oldest_unexported
+            if behind >= self._keep_ended:
+                log.warning("nothing is deleted while the audit export does not have it", behind=behind.total_seconds())
+                return
+        if deleted := await self._store.delete_ended(now - self._keep_ended, now):
+            log.info("tasks that are long over were deleted, with their leases", tasks=deleted)
 
     async def summarise_refusals(self, *, every: bool = False) -> None:
         """Write what the refusal budget has folded."""

@@ -3,7 +3,8 @@
 Made here: in ``architecture.md`` the layers of the house (from the contract in ``pyproject.toml``) and the
 diagram of the attempt machine (from ``broker/lease/machine.py``); in ``approvals.md`` that of the request machine
 (from ``broker/approval/machine.py``); the whole of ``reasons.md`` (from
-``broker/errors.py``, ``broker/api/errors.py`` and what ``reasons.toml`` says to operators and agents).
+``broker/errors.py``, ``broker/api/errors.py`` and what ``reasons.toml`` says to operators and agents); the whole of
+``compliance.md`` (from ``broker/compliance/frameworks/``).
 With ``--check`` nothing is written: it exits 1 if what is committed is not what would be made.
 """
 
@@ -20,6 +21,7 @@ from broker import errors
 from broker.api.errors import STATUS
 from broker.approval import machine as request_machine
 from broker.approval.machine import RequestState
+from broker.compliance import framework as compliance
 from broker.errors import Reason
 from broker.lease.machine import TERMINAL, TRANSITIONS, State
 
@@ -99,6 +101,41 @@ def reasons_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def compliance_page() -> str:
+    """``compliance.md``: each framework, control by control."""
+    lines = [
+        "# Compliance",
+        "",
+        "<!-- Made by `make docs` from broker/compliance/frameworks/; do not edit. -->",
+        "",
+        "What of published frameworks the broker serves, what shows it, and what it does *not* cover. Only ids and",
+        "short names are the frameworks' own. A control that is served here in part is not thereby met: that is for",
+        "whoever assesses the whole organisation. Words in capitals are yours to fill in.",
+        "",
+        "`broker audit evidence --framework NAME --since 90d --database FILE --output DIR` makes a package of the",
+        "records that the trail has for one framework ([evidence](access-reviews.md#evidence)). Event types that end",
+        "in a dot stand for all of their family.",
+        "",
+    ]
+    found = [compliance.framework(key) for key in compliance.names()]
+    lines += [f"- [{each.name} {each.edition}](#{_anchor(each)}), `{each.key}`" for each in found]
+    for each in found:
+        lines += ["", f"## {each.name} {each.edition}", "", f"{each.extent} Source: <{each.source}>.", ""]
+        lines += ["| control | what serves it here | what shows it | evidence | not covered |", "|---|---|---|---|---|"]
+        lines += [_control(control) for control in each.controls]
+    return "\n".join([*lines, ""])
+
+
+def _anchor(framework: compliance.Framework) -> str:
+    return re.sub(r"[^\w\- ]", "", f"{framework.name} {framework.edition}".lower()).replace(" ", "-")
+
+
+def _control(control: compliance.Control) -> str:
+    commands, events = ("<br>".join(f"`{each}`" for each in many) for many in (control.commands, control.events))
+    served = control.served or "**Nothing here.**"
+    return f"| {control.id} {control.name} | {served} | {commands} | {events} | {control.not_covered} |"
+
+
 # What stands between <!-- NAME: make docs --> and <!-- end -->, by page.
 _DRAWN = {
     "architecture.md": {"house": house, "lease-diagram": lease_diagram},
@@ -108,7 +145,8 @@ _DRAWN = {
 
 def pages() -> dict[Path, str]:
     """Every page that is made, wholly or in part, as it should be."""
-    return {**{DOCS / name: _drawn(name) for name in _DRAWN}, DOCS / "reasons.md": reasons_page()}
+    made = {DOCS / "reasons.md": reasons_page(), DOCS / "compliance.md": compliance_page()}
+    return {**{DOCS / name: _drawn(name) for name in _DRAWN}, **made}
 
 
 def _drawn(page: str) -> str:

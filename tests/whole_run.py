@@ -52,8 +52,11 @@ def examples_at_any_speed() -> None:
 
 
 def long_modules_first(config: pytest.Config) -> None:
-    """Declare the mark ``long``."""
+    """Declare the marks ``long`` and ``slow``."""
     config.addinivalue_line("markers", "long: of a module that takes long; it is begun before the others")
+    config.addinivalue_line(
+        "markers", "slow: takes seconds by itself; `make test-slow` has it, and `make test` has not"
+    )
 
 
 def put_long_modules_first(items: list[pytest.Item]) -> None:

@@ -107,6 +107,8 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/ListAgents": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/GetAgent": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ReloadDeploy": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/SignOffAccessReview": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ForgetLease": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
@@ -150,6 +152,8 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/ListAgents": EVERY_ROLE,
         f"/{_PEOPLE}/GetAgent": EVERY_ROLE,
         f"/{_PEOPLE}/ReloadDeploy": frozenset({Role.OPERATOR}),
+        f"/{_PEOPLE}/SignOffAccessReview": frozenset({Role.AUDITOR, Role.SECURITY}),
+        f"/{_PEOPLE}/ForgetLease": frozenset({Role.OPERATOR, Role.SECURITY}),
     }
 )
 

@@ -20,6 +20,7 @@ VERSION = 1
 APPROVE_ACCESS_REQUEST = "ApproveAccessRequest"  # access_request_id, digest
 RESUME_SUSPENSION = "ResumeSuspension"  # suspension_id, reason
 BREAK_GLASS = "BreakGlass"
+FORGET_LEASE = "ForgetLease"  # lease_id, reason
 RELEASE_RECOVERY = "ReleaseRecovery"  # recovery_id, reason
 REVIEW_BREAK_GLASS = "ReviewBreakGlass"
 # For whom an agent acts: a login of its own audience, which opens nothing at the people's door.

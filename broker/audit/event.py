@@ -31,6 +31,8 @@ class EventType(StrEnum):
     LEASE_REVOKED = "lease.revoked"
     LEASE_EXPIRED = "lease.expired"
     LEASE_STUCK = "lease.stuck"
+    LEASE_FORGET_BEGUN = "lease.forget_begun"  # by the first of two people
+    LEASE_FORGOTTEN = "lease.forgotten"  # two people stand for its end, which nobody could prove
     POLICY_TIGHTENED = "lease.policy_tightened"  # it would not be granted any more by the deploy set in force
     POLICY_LOOSENED = "lease.policy_loosened"  # it would be, again
     PLAN_REGISTERED = "plan.registered"
@@ -73,6 +75,8 @@ class EventType(StrEnum):
     ADMIN_READS_SUMMARISED = "admin.reads_summarised"  # the same again within a minute, counted
     TEXTS_READ = "texts.read"  # what agents said in whole on a task, by a person
     TEXTS_ERASED = "texts.erased"  # the prompts, tool calls and plans of a task; their digests stay
+    ACCESS_REVIEW_SIGNED_OFF = "access_review.signed_off"  # a person stands for a report of what agents could get
+    RETENTION_DELETED = "retention.deleted"  # rows of what has long been over; the trail stays
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"
     AUDIT_CHECKPOINT = "audit.checkpoint"  # signed: what the broker vouches for so far

@@ -221,6 +221,14 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.LEASE_STUCK: lambda record, told: (
             f"ALARM: it cannot be ended so far: {told.get('error') or told.get('why')}; tried for ever"
         ),
+        EventType.LEASE_FORGET_BEGUN: lambda record, told: (
+            f"{short(record.actor)} is the first of two people to say that it cannot be alive:"
+            f" {_quoted(told['reason'])}"
+        ),
+        EventType.LEASE_FORGOTTEN: lambda record, told: (
+            f"{short(record.actor)}, after {short(told['first_by'])}, says that it cannot be alive any more,"
+            f" which nobody could prove: {_quoted(told['reason'])}"
+        ),
         EventType.DELIVERY_CONFIRMED: _actor("{who} has the credential"),
         EventType.ACCESS_REQUESTED: _requested,
         EventType.ACCESS_VOTED: _voted,
@@ -278,6 +286,14 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.TEXTS_ERASED: _erased,
         EventType.DEPLOY_ACTIVATED: lambda record, told: (
             f"the deploy set {told['digest'][:12]} is in force{_asked(record)}"
+        ),
+        EventType.ACCESS_REVIEW_SIGNED_OFF: lambda record, told: (
+            f"{short(record.actor)} signed off the access report {told['digest'][:12]} of"
+            f" {_count(told['agents'], 'agent')}: {_quoted(told['findings'])}"
+        ),
+        EventType.RETENTION_DELETED: lambda record, told: (
+            f"{_count(told['tasks'], 'task')}, over since before {_at(told['before_ms'])}, left the ledger with all"
+            " that belongs to them; the trail stays"
         ),
         EventType.DEPLOY_REFUSED: lambda record, told: (
             f"a deploy set was refused{_asked(record)}, the last good one stays: {'; '.join(told['problems'][:3])}"

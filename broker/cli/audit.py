@@ -1,4 +1,4 @@
-"""``broker audit show``, and its group: the audit trail of a ledger file, beside a running broker or from a copy."""
+"""``broker audit``: the audit trail of a ledger file, beside a running broker or from a copy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from broker.approval.inert import inert
 from broker.audit.record import Record
 from broker.audit.story import sentence
+from broker.cli.audit_evidence import evidence
 from broker.cli.audit_export import export
 from broker.cli.audit_find import find_secret
 from broker.cli.audit_texts import erase_texts, texts
@@ -96,6 +97,7 @@ def _json(record: Record) -> str:
     return json.dumps({**body, "time": moment_ms(record.at_ms)}, ensure_ascii=False)
 
 
+audit.add_command(evidence)
 audit.add_command(verify)
 audit.add_command(keygen)
 audit.add_command(export)

@@ -9,6 +9,7 @@ import click
 
 from broker.cli.connection import run
 from broker.cli.lease_review import review
+from broker.cli.leases_forget import forget
 from broker.cli.output import clock, format_option, lease_state, print_json, print_record, table, to_json
 from broker.cli.task import wait_option
 from broker.client import AsyncClient, Lease
@@ -94,3 +95,6 @@ def revoke(lease_id: str, wait: timedelta, form: str) -> None:
         click.echo(f"{lease.id}  {lease_state(lease, SystemClock().now())}")
     else:
         show(lease, form)
+
+
+leases.add_command(forget)

@@ -64,6 +64,7 @@ OPERATORS: Mapping[str, Entry] = {
     "deploy": Entry("broker.cli.deploy:deploy", "Sign deploy sets, and verify signatures.", "daemon"),
     "reload": Entry("broker.cli.reload:reload", "Have brokerd take in its deploy files.", "daemon"),
     "audit": Entry("broker.cli.audit:audit", "Verify and show the audit trail.", "daemon"),
+    "access": Entry("broker.cli.access:access", "What agents could get and what they used; sign it off.", "daemon"),
     "verify": Entry("broker.cli.ledger:verify", "Check the ledger's invariants, beside a running broker.", "daemon"),
     "backup": Entry("broker.cli.ledger:backup", "Copy the ledger of a running broker.", "daemon"),
     "dev": Entry("broker.cli.dev:dev", "Run everything on this machine, for development.", "dev"),

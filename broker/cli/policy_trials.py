@@ -31,6 +31,7 @@ class TrialSet:
     directory: Path
     rules: Rules
     tests: tuple[PolicyTest, ...]
+    digest: str  # of the whole set
 
     def place(self, policy: str) -> str:
         """File and line of a policy of the set."""
@@ -52,15 +53,15 @@ class Judged:
         return not self.unmet
 
 
-def trial_set(directory: Path) -> TrialSet:
-    """The set in ``directory``, read once. Raises :class:`~broker.files.Problems`."""
+def trial_set(directory: Path, *, for_review: bool = False) -> TrialSet:
+    """The set in ``directory``, read once. Raises :class:`~broker.files.Problems`; ``for_review`` as in build()."""
     files = listing.read_set(directory)
-    deploy = build(files)
+    deploy = build(files, to_serve=for_review, for_review=for_review)
     classes = {name: CONTRACT_CLASSES[spec.kind].value for name, spec in deploy.connectors.items()}
     rules = Rules(
         deploy.registry, deploy.templates, deploy.policies, classes, deploy.denied, deploy.people, deploy.shadow
     )
-    return TrialSet(directory, rules, tuple(policy_tests(files)))
+    return TrialSet(directory, rules, tuple(policy_tests(files)), deploy.digest)
 
 
 def judged(trials: TrialSet) -> tuple[Judged, ...]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from broker.client.spans import parse_span
+from broker.clock import SystemClock
 from broker.errors import InvalidInput
 from broker.secret import Secret
 
 # More than a whole request may have; what is read beyond is not wanted.
 _MOST_BYTES = 64 * 1024
+_AGO = re.compile(r"(?:([0-9]{1,5})d|([0-9]{1,6})h)")
+_DATE = len("2026-01-31")
 
 
 class Span(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
@@ -40,6 +44,26 @@ class Span(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
         if self._most is not None and span > self._most:
             self.fail(f"{value} is more than {self._most}.", param, ctx)
         return span
+
+
+class When(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
+    """``2026-01-31`` (its beginning, UTC), a time in RFC 3339, or ``90d``, ``36h``: so long ago."""
+
+    name = "when"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The moment, in UTC. Fails with what would be right."""
+        if isinstance(value, datetime):
+            return value
+        if ago := _AGO.fullmatch(value):
+            return SystemClock().now() - timedelta(days=int(ago[1] or 0), hours=int(ago[2] or 0))
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is None or (moment.tzinfo is None and len(value) != _DATE):
+            self.fail(f"{value!a} is no date (2026-01-31), RFC 3339 time or span back (90d, 36h).", param, ctx)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
 
 
 class Text(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click

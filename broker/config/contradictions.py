@@ -41,6 +41,10 @@ def contradictions(config: Config, document: Document) -> Iterator[Problem]:
         if low > high:
             at = ("limits", short) if ("limits", short) in document.places else ("limits", long)
             yield problem(at, f"{short} <= {long} must hold: {_told(low)} > {_told(high)}", "")
+    if config.retention is not None and config.audit.keep_texts_for > config.retention.leases:
+        told = f"{_told(config.audit.keep_texts_for)} > {_told(config.retention.leases)}"
+        hint = "What agents said is erased before the task that it belongs to is deleted."
+        yield problem(("retention", "leases"), f"audit.keep_texts_for <= retention.leases must hold: {told}", hint)
     yield from _misplaced_keys(config, problem)
 
 

@@ -182,6 +182,20 @@ class Limits(Model):
         )
 
 
+class Retention(Model):
+    """For how long what is over stays in the ledger. The audit trail stays."""
+
+    leases: Annotated[Duration, Field(ge=timedelta(days=1))] = Field(
+        description="After it an ended task goes, with its leases, plans and access requests; a day at least."
+    )
+
+
+class AccessReviews(Model):
+    """How often people look at what agents could get."""
+
+    every: Duration = Field(description="After the last sign-off, or without one at once, a review is due.")
+
+
 class Revocation(Model):
     """The revoker's beat."""
 
@@ -227,6 +241,8 @@ class Config(Model):
     audit: Audit = Audit()
     limits: Limits = Limits()
     revocation: Revocation = Revocation()
+    retention: Retention | None = Field(None, description="Without it nothing that is over is ever deleted.")
+    access_reviews: AccessReviews | None = Field(None, description="A schedule; without it none is ever overdue.")
     notify: dict[DestinationName, Webhook] = Field(default_factory=dict, description="Webhooks, by destination.")
     log: Log = Log()
     _document: Document = PrivateAttr()

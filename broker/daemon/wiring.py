@@ -17,9 +17,11 @@ from typing import Any
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_break_glass import BreakGlassRpcs
-from broker.api.admin_leases import EverybodysRpcs
+from broker.api.admin_everybodys import EverybodysRpcs
+from broker.api.admin_leases import LeaseRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_recovery import RecoveryRpcs
 from broker.api.admin_reviews import ReviewRpcs
@@ -53,6 +55,7 @@ from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
+from broker.issuance.access_reviews import AccessReviewDesk
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk
@@ -61,6 +64,7 @@ from broker.issuance.delegations import DelegationDesk
 from broker.issuance.ending import Ending
 from broker.issuance.escalation import Watch
 from broker.issuance.everybodys import EverybodysDesk
+from broker.issuance.forgetting import ForgettingDesk
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
 from broker.issuance.id_tokens import IdTokens
@@ -168,6 +172,7 @@ class Brokerd:
             self._clock,
             config.tenant,
             keep_texts=config.audit.keep_texts_for,
+            keep_ended=None if config.retention is None else config.retention.leases,
         )
         self._tightening = TighteningDesk(
             store,
@@ -182,6 +187,8 @@ class Brokerd:
         self.reloader.on_change = self._tightening.changed
         await self.reloader.first()
         self._people = None if config.people is None else PeopleAdmitted(config, config.people)
+        reviews = config.access_reviews
+        self._reviews = AccessReviewDesk(store, None if reviews is None else reviews.every)
         if self._people is not None:
             self._undo.push_async_callback(self._people.close)
             await self._people.start()
@@ -204,6 +211,7 @@ class Brokerd:
         if self._witnessing is not None:
             self._background("witnesses", self._witnessing.run())
         await self._upkeep.tick()
+        await self._look_at_reviews()
         self._servers = self._doors(store, keys)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
         self.agents_port, *others = (
@@ -378,6 +386,8 @@ class Brokerd:
             EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock))),
             RegistryRpcs(RegistryDesk(store)),
             ReloadRpcs(self.reload),
+            AccessReviewRpcs(self._reviews),
+            LeaseRpcs(ForgettingDesk(store, self._fresh)),
             BreakGlassRpcs(
                 self._break_glass,
                 ReviewDesk(store, self._fresh, self._clock, self._rng),
@@ -410,6 +420,8 @@ class Brokerd:
             ("refusals", self._upkeep.summarise_refusals, 5.0),
             ("looks", self._upkeep.summarise_looks, 5.0),
             ("texts", self._upkeep.erase_texts, 600.0),
+            ("retention", self._upkeep.delete_ended, 600.0),
+            ("reviews", self._look_at_reviews, 3_600.0),
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
             ("denied", self.reloader.end_denied, 2.0),
@@ -465,6 +477,11 @@ class Brokerd:
             log.error("the record of a suspension was changed by something else", suspensions=news, hint=hint)
         self._tampered = ended.tampered
 
+    async def _look_at_reviews(self) -> None:
+        if await self._reviews.overdue(self._config.tenant, self._clock.now()):
+            hint = "broker access report, then broker access sign-off; docs/access-reviews.md."
+            log.warning("a review of what agents could get is overdue", hint=hint)
+
     def _problems(self) -> list[str]:
         closed = self.gate.why_closed(self._clock.now())
         return [] if closed is None else [str(closed)]
@@ -495,6 +512,7 @@ class Brokerd:
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(figures.audit_head, now),
+            access_review_overdue=await self._reviews.overdue(self._config.tenant, now),
             issuers={} if self._people is None else self._people.tallies(),
             recovery=bool(self.gate.recovery),
             witnesses=self._witnessing.tallies() if self._witnessing is not None else {},

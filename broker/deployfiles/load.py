@@ -47,7 +47,12 @@ def load(directory: Path, trust_domain: str = "", signers: Signers | None = None
 
 
 def build(
-    files: Listing, trust_domain: str = "", signers: Signers | None = None, *, to_serve: bool = False
+    files: Listing,
+    trust_domain: str = "",
+    signers: Signers | None = None,
+    *,
+    to_serve: bool = False,
+    for_review: bool = False,
 ) -> DeploySet:
     """The set in ``files``, already read. Raises :class:`~broker.files.Problems`.
 
@@ -57,12 +62,15 @@ def build(
     ``to_serve``: by a broker, which does not read the tests beside the policies, nor count whether each approval can
     still be reached. No decision does, and an agent must be gone when its file is, although a test still names it; so
     must a person who is disabled, although an approval cannot be had without them any more.
+
+    ``for_review``: agents whose owner is disabled, or is no person of the set, are in the registry all the same, with
+    an owner who is disabled. Such a set is only looked at, never served.
     """
     signed = _signed(files, signers)
     problems = list(files.problems)
     connectors = _one(files, listing.CONNECTORS, ConnectorsFile, problems)
     people = _one(files, listing.PEOPLE, PeopleFile, problems)
-    assembly = Assembly(people, connectors, problems)
+    assembly = Assembly(people, connectors, problems, for_review=for_review)
     registered = assembly.agents(_each(files, listing.AGENTS, AgentFile, problems))
     rules = _one(files, listing.TRUST_DOMAINS, TrustDomainsFile, problems)
     if rules is not None or listing.TRUST_DOMAINS not in files.texts:

@@ -25,7 +25,7 @@ from broker.errors import InvalidInput, Reason
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts
 from broker.policy.gates import gate_problem, opening, through_gates
-from broker.policy.mentions import Mention, mentions
+from broker.policy.mentions import Mention, compared_texts, mentions
 from broker.policy.question import CIRCUMSTANCES, Parties, Told, compared, entities, parties, question
 from broker.policy.reads import attributes_read, policies_about, reads_by_access, without_circumstances
 from broker.policy.slicing import cut
@@ -80,6 +80,8 @@ class PolicySet:
         self.statements = written  # by id: each policy as somebody wrote it, and where
         self.mentions = named  # what the policies call by name, for whoever knows whether it is there
         read = attributes_read(policies, CIRCUMSTANCES)
+        self.attributes = read  # every attribute that a policy names, of whatever
+        self.compared = compared_texts(policies.values())  # and the texts that it is compared with
         self._told = tuple((name, tell) for name, tell in CIRCUMSTANCES.items() if name in read)
         self._names = tuple(name for name, _ in self._told)
         # The circumstances that a policy looks at, by access class: nobody needs to find out about the others.

@@ -8,7 +8,7 @@ finding the names and their lines. Whether they name something, the rest of the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -76,6 +76,33 @@ def _compared(node: Any) -> Iterator[tuple[Kind, str]]:
                     if kind := _NAMING.get(_attribute(one)):
                         yield from ((kind, text) for text in _texts(other))
             yield from _compared(operand)
+
+
+def compared_texts(policies: Iterable[Mapping[str, Any]]) -> Mapping[str, tuple[str, ...]]:
+    """By attribute, of whatever: the texts that policies compare it with, or begin a ``like`` with; sorted.
+
+    For whoever tries out what a rule about such a text says.
+    """
+    found: dict[str, set[str]] = {}
+    for policy in policies:
+        for attribute, text in _beside(policy.get("conditions", [])):
+            found.setdefault(attribute, set()).add(text)
+    return {attribute: tuple(sorted(texts)) for attribute, texts in found.items()}
+
+
+def _beside(node: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _beside(item)
+    elif isinstance(node, dict):
+        for operator, operand in node.items():
+            if operator in _COMPARISONS:
+                sides = (operand["left"], operand["right"])
+                for one, other in (sides, sides[::-1]):
+                    yield from ((name, text) for text in _texts(other) if text and (name := _attribute(one)))
+            elif operator == "like" and (name := _attribute(operand["left"])):
+                yield name, "".join(part["Literal"] for part in operand["pattern"] if isinstance(part, dict))
+            yield from _beside(operand)
 
 
 # Attributes whose values are such names. Nothing else in the schema is called so.

@@ -27,11 +27,14 @@ from broker.lease.machine import Event, State
 from broker.policy.quotas import Per
 from broker.ports import (
     AcceptedDeploy,
+    AccessReviewSigned,
     Attempt,
     EndCause,
     Ended,
     FiledRequest,
     Filing,
+    Forgetting,
+    Forgotten,
     Handle,
     Holdings,
     Intent,
@@ -42,6 +45,7 @@ from broker.ports import (
     LedgerFigures,
     Lifting,
     Members,
+    NewAccessReview,
     NewSuspension,
     NewTask,
     Opened,
@@ -55,15 +59,18 @@ from broker.ports import (
 from broker.scope.canonical import JsonValue
 from broker.stores import (
     access_ops,
+    access_review_ops,
     deploy_ops,
     end_ops,
     erasure,
     foreign,
+    forget_ops,
     grant_ops,
     holding_ops,
     proof_ops,
     quota_ops,
     reads,
+    retention_ops,
     revoke_ops,
     suspension_ops,
     task_ops,
@@ -198,6 +205,36 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail,
     async def erase_texts_before(self, before: datetime, limit: int, now: datetime) -> int:
         """See LeaseStore.erase_texts_before."""
         return await self._writer.submit(lambda tx: erasure.erase_older(tx, to_ms(before), limit, to_ms(now)))
+
+    # -- forgetting
+
+    async def forget_lease(self, said: Forgetting) -> Forgotten:
+        """See LeaseStore.forget_lease."""
+        return await self._writer.submit(lambda tx: forget_ops.forget(tx, said))
+
+    # -- retention
+
+    async def delete_ended(self, before: datetime, now: datetime) -> int:
+        """See LeaseStore.delete_ended."""
+        total = 0
+        after: int | None = 0
+        while after is not None:
+            found = await self._readers.scan(partial(retention_ops.find, before=before, after=after))
+            tasks, after = found
+            while tasks:
+                done = await self._writer.submit(partial(retention_ops.delete, tasks=tasks, before=before, now=now))
+                total, tasks = total + done.tasks, tasks[done.dealt_with :]
+        return total
+
+    # -- access reviews
+
+    async def sign_off_access_review(self, new: NewAccessReview) -> AccessReviewSigned:
+        """See LeaseStore.sign_off_access_review."""
+        return await self._writer.submit(lambda tx: access_review_ops.sign_off(tx, new))
+
+    async def last_access_review(self, tenant: str) -> datetime | None:
+        """See LeaseStore.last_access_review."""
+        return await self._readers.scan(lambda view: access_review_ops.last(view, tenant))
 
     async def hold_task(self, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:
         """See LeaseStore.hold_task."""

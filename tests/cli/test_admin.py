@@ -9,14 +9,29 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import grpc
 import pytest
 import structlog
 from click.testing import CliRunner, Result
 
 from broker.api.v1 import broker_service_pb2 as pb
+from broker.api.v1 import lease_forgetting_pb2 as forgetting_pb
 from broker.cli.main import cli as command
 from broker.client import calls
-from tests.api.served import ANALYST, CA, Served, ask, free_port, people_changes, private, serve, start_task
+from tests.api.served import (
+    ANALYST,
+    CA,
+    Served,
+    ask,
+    free_port,
+    fresh,
+    people_changes,
+    person,
+    private,
+    reason,
+    serve,
+    start_task,
+)
 from tests.cli.logging_in import logged_in, visit
 from tests.forge import authority
 from tests.patience import eventually
@@ -188,3 +203,26 @@ async def test_what_agents_said_is_read_and_erased_by_whom_it_concerns(run: Run,
     kinds = [each["type"] for each in await served.audit() if each["type"].startswith("texts.")]
     assert kinds == ["texts.read", "texts.read", "texts.erased", "texts.read"]
     assert "TASK_NOT_FOUND" in (await run("kim", "audit", "texts", "task-none")).stderr
+
+
+async def test_a_lease_is_forgotten_by_the_roles_that_may(run: Run) -> None:
+    said = ("leases", "forget", "lease-1", "--reason", "the cluster is gone")
+    done = await run("dana", *said)
+    assert (done.exit_code, "ROLE_REQUIRED" in done.stderr) == (3, True)
+    done = await run("kim", *said)
+    assert (done.exit_code, "LEASE_NOT_FOUND" in done.stderr) == (3, True)
+    assert (await run("kim", "leases", "forget", "lease-1")).exit_code == 2
+
+
+async def test_a_lease_is_not_forgotten_on_a_login_that_was_for_something_else(served: Served) -> None:
+    kim = person(served, "kim")
+    asked = forgetting_pb.ForgetLeaseRequest(lease_id="lease-1", reason="gone")
+    for token, expected in (
+        ("", "FRESH_LOGIN_REQUIRED"),
+        (fresh(served, "kim", "ForgetLease", lease_id="lease-1", reason="other"), "ID_TOKEN_NONCE"),
+        (fresh(served, "kim", "ResumeSuspension", lease_id="lease-1", reason="gone"), "ID_TOKEN_NONCE"),
+    ):
+        asked.fresh_id_token = token
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await kim.ForgetLease(asked)
+        assert reason(refused.value)[1] == expected

@@ -333,3 +333,26 @@ def test_what_is_wrong_with_the_peoples_door(
     assert found_line == line and found_field.startswith(field)
     assert told in message
     assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("retention: {leases: 23h}", "retention.leases"),
+        ("retention: {}", "retention.leases"),
+        ("retention: {leases: 29d}", "audit.keep_texts_for <= retention.leases must hold: 2.592e+06s > 2.5056e+06s"),
+        ("access_reviews: {}", "access_reviews.every"),
+        ("access_reviews: {every: 0d}", "access_reviews.every"),
+    ],
+)
+def test_a_retention_or_schedule_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    ((line, field, message),) = problems(tmp_path, f"{MINIMAL}{text}\n")
+    assert line == 19
+    assert told in (field, message)
+
+
+def test_retention_and_reviews_are_off_until_they_are_asked_for(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL))
+    assert (config.retention, config.access_reviews) == (None, None)
+    config = load_config(write(tmp_path, f"{MINIMAL}retention: {{leases: 90d}}\naccess_reviews: {{every: 90d}}\n"))
+    assert config.retention is not None and config.retention.leases.days == 90

@@ -105,6 +105,7 @@ async def test_rotation_on_both_sides_fails_no_call(tmp_path: Path) -> None:
         assert await served.refusals() == []
 
 
+@pytest.mark.slow
 async def test_svids_that_live_for_seconds(tmp_path: Path) -> None:
     """As SPIRE would do it, by time alone: everybody is renewed at half of a few seconds, several times."""
     for seconds in (4, 20):

@@ -50,6 +50,7 @@ def pasted(lines: list[str]) -> str:
     return "\n".join(line.strip() for line in block.splitlines() if line.startswith("  "))
 
 
+@pytest.mark.slow
 def test_a_session_at_the_terminal(start: Start, place: Path) -> None:
     dev = start()
     greeting = dev.until(_READY)

@@ -247,6 +247,7 @@ def test_openbao_without_its_keys_says_so(stopped_openbao: Path) -> None:
     server.stop()
 
 
+@pytest.mark.slow
 def test_the_two_together_come_back_with_the_same_broker_token(tmp_path: Path, directory: Path) -> None:
     password = Secret("orders-administrator")
     token_file = tmp_path / "broker.token"

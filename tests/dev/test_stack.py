@@ -123,6 +123,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     remove_directory(stack.state / "postgres/cluster")
 
 
+@pytest.mark.slow
 def test_after_a_crash_that_took_the_keepers_too_it_starts_again(stack: Stack) -> None:
     crashed = stack.running()
     first = started_under(crashed.pid)
@@ -148,6 +149,7 @@ def test_killed_alone_it_leaves_nothing(stack: Stack) -> None:
     assert eventually(lambda: all(gone(process.pid) for process in processes))
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_in_order(stack: Stack) -> None:
     """SIGTERM; Ctrl-C is in test_dev_command.py."""
     told = stack.running()
@@ -158,6 +160,7 @@ def test_a_signal_ends_it_in_order(stack: Stack) -> None:
     assert [process for process in processes if not gone(process.pid)] == []
 
 
+@pytest.mark.slow
 async def test_a_brokerd_that_fails_is_told_and_takes_the_rest_with_it(stack: Stack) -> None:
     stack.end()
     before = {process.pid for process in started_under(os.getpid())}

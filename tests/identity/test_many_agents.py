@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from datetime import timedelta
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.identity.agent import Peer
@@ -23,6 +24,7 @@ def peers_alive() -> int:
     return sum(isinstance(each, Peer) for each in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_ten_thousand_agents_are_not_remembered() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     bundles = [

@@ -287,6 +287,7 @@ def request(chance: random.Random, who: RequestFacts) -> RequestFacts:
 
 
 @pytest.mark.parametrize("part", range(SLICES))
+@pytest.mark.slow
 def test_the_engine_decides_as_the_naive_evaluator_does(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(f"policy {part}")
     whos = [parties(chance) for _ in range(PARTIES)]

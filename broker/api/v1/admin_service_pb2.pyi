@@ -3,14 +3,16 @@ import datetime
 
 from broker.api.v1 import access_request_pb2 as _access_request_pb2
 from broker.api.v1 import access_review_pb2 as _access_review_pb2
+from broker.api.v1 import access_review_signoff_pb2 as _access_review_signoff_pb2
 from broker.api.v1 import admin_view_pb2 as _admin_view_pb2
 from broker.api.v1 import break_glass_pb2 as _break_glass_pb2
 from broker.api.v1 import broker_service_pb2 as _broker_service_pb2
-from broker.api.v1 import recovery_pb2 as _recovery_pb2
 from broker.api.v1 import claimed_text_pb2 as _claimed_text_pb2
 from broker.api.v1 import lease_pb2 as _lease_pb2
+from broker.api.v1 import lease_forgetting_pb2 as _lease_forgetting_pb2
 from broker.api.v1 import lease_review_pb2 as _lease_review_pb2
 from broker.api.v1 import options_pb2 as _options_pb2
+from broker.api.v1 import recovery_pb2 as _recovery_pb2
 from broker.api.v1 import suspension_pb2 as _suspension_pb2
 from broker.api.v1 import task_pb2 as _task_pb2
 from broker.api.vendored.buf.validate import validate_pb2 as _validate_pb2

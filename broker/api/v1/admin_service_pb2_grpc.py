@@ -6,11 +6,13 @@ import warnings
 
 from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access__request__pb2
 from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access__review__pb2
+from broker.api.v1 import access_review_signoff_pb2 as broker_dot_api_dot_v1_dot_access__review__signoff__pb2
 from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__service__pb2
 from broker.api.v1 import admin_view_pb2 as broker_dot_api_dot_v1_dot_admin__view__pb2
 from broker.api.v1 import break_glass_pb2 as broker_dot_api_dot_v1_dot_break__glass__pb2
 from broker.api.v1 import broker_service_pb2 as broker_dot_api_dot_v1_dot_broker__service__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
+from broker.api.v1 import lease_forgetting_pb2 as broker_dot_api_dot_v1_dot_lease__forgetting__pb2
 from broker.api.v1 import lease_pb2 as broker_dot_api_dot_v1_dot_lease__pb2
 from broker.api.v1 import lease_review_pb2 as broker_dot_api_dot_v1_dot_lease__review__pb2
 from broker.api.v1 import recovery_pb2 as broker_dot_api_dot_v1_dot_recovery__pb2
@@ -208,6 +210,16 @@ class AdminServiceStub:
                 '/broker.api.v1.AdminService/ReloadDeploy',
                 request_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployResponse.FromString,
+                _registered_method=True)
+        self.SignOffAccessReview = channel.unary_unary(
+                '/broker.api.v1.AdminService/SignOffAccessReview',
+                request_serializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewResponse.FromString,
+                _registered_method=True)
+        self.ForgetLease = channel.unary_unary(
+                '/broker.api.v1.AdminService/ForgetLease',
+                request_serializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.FromString,
                 _registered_method=True)
 
 
@@ -445,6 +457,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignOffAccessReview(self, request, context):
+        """Stand for a report of what every agent could get (`broker access report`). Roles auditor and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetLease(self, request, context):
+        """Say that a lease which cannot be ended cannot be alive any more; two people have to. Roles operator and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -607,6 +633,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ReloadDeploy,
                     request_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployResponse.SerializeToString,
+            ),
+            'SignOffAccessReview': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignOffAccessReview,
+                    request_deserializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewResponse.SerializeToString,
+            ),
+            'ForgetLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetLease,
+                    request_deserializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1477,6 +1513,60 @@ class AdminService:
             '/broker.api.v1.AdminService/ReloadDeploy',
             broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignOffAccessReview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/SignOffAccessReview',
+            broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_access__review__signoff__pb2.SignOffAccessReviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ForgetLease',
+            broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,6 +1,7 @@
 -- lease_position --
--- What people see of everybody's. The newest first is the highest rowid first: rows are only ever added, and an index by
--- time would cost every grant. A page starts below the row :before; whoever asks chooses the query with the narrowest key.
+-- What people see of everybody's. The newest first is the highest rowid first: a new row gets a number above all there
+-- are, and an index by time would cost every grant. A page starts below the row :before; whoever asks chooses the query
+-- with the narrowest key.
 SELECT rowid FROM leases WHERE tenant = :tenant AND id = :after;
 
 -- task_position --
