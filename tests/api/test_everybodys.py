@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import yaml
 
 from broker.api.admin_server import ADMIN_SERVICE
 from broker.api.authorization import AUTOMATION
@@ -17,6 +20,7 @@ from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import lease_pb2, task_pb2
 from tests.api.served import (
     ANALYST,
+    DOMAIN,
     MIGRATOR,
     OTHER,
     Served,
@@ -29,6 +33,7 @@ from tests.api.served import (
     serve,
     start_task,
 )
+from tests.patience import eventually
 
 DENIED, NOT_FOUND = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -267,3 +272,49 @@ async def test_who_may_not_reload_changes_nothing(served: Served) -> None:
         call = person(served, who).ReloadDeploy(pb.ReloadDeployRequest(request_id="q1"))
         assert await refused(call) == (DENIED, "ROLE_REQUIRED")
     assert served.daemon._files.current.digest == before
+
+
+async def test_workloads_of_a_pattern_are_told_together_and_one_by_one(served: Served) -> None:
+    agents = served.root / "deploy" / "agents"
+    entry = yaml.safe_load((agents / "analyst.yaml").read_text())
+    del entry["spiffe_id"]
+    entry["spiffe_id_pattern"] = f"spiffe://{DOMAIN}/ns/{{namespace}}/job/{{job}}"
+    entry["segments"] = {"namespace": {"enum": ["payments", "orders"]}, "job": {"regex": "^[a-z]{1,20}$"}}
+    private(agents / "jobs.yaml", yaml.safe_dump(entry))
+    assert await served.daemon.reloader.reload()
+    one, two = (f"spiffe://{DOMAIN}/ns/{name}/job/nightly" for name in ("payments", "orders"))
+    await held(served, one)
+    await held(served, two)
+    stub = person(served, "dana")
+    whole = await stub.GetAgent(pb.GetAgentRequest(agent="jobs"))
+    assert (whole.spiffe_id, whole.pattern, whole.live_leases, whole.open_tasks) == (
+        "",
+        entry["spiffe_id_pattern"],
+        2,
+        2,
+    )
+    told = await stub.GetAgent(pb.GetAgentRequest(agent=one))
+    assert (told.entry, told.spiffe_id, told.pattern, told.live_leases) == ("jobs", one, whole.pattern, 1)
+    assert list(told.segments) == ["namespace=payments", "job=nightly"]
+
+
+async def test_who_is_denied_is_told_as_denied(served: Served) -> None:
+    denied = [{"spiffe_id": ANALYST, "reason": "r", "who": "sam", "since": "2026-05-01T12:00:00Z"}]
+    private(served.root / "deploy" / "denied.yaml", yaml.safe_dump({"denied": denied}))
+    assert await served.daemon.reloader.reload()
+    stub = person(served, "dana")
+    assert (await stub.GetAgent(pb.GetAgentRequest(agent=ANALYST))).denied
+    assert not (await stub.GetAgent(pb.GetAgentRequest(agent=OTHER))).denied
+
+
+async def test_a_lease_whose_row_was_changed_is_revoked_all_the_same(served: Served) -> None:
+    lease = await held(served)
+    with contextlib.closing(sqlite3.connect(served.root / "state" / "ledger.sqlite3", isolation_level=None)) as theirs:
+        theirs.execute("UPDATE leases SET resource = 'all'")
+    call = person(served, "sam").RevokeLease(revocation(lease.id))
+    assert (await refused(call))[1] == "ROW_MAC_MISMATCH"
+
+    async def dead() -> bool:
+        return lease.attempt_id not in served.upstream.alive
+
+    await eventually(dead)
