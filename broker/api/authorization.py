@@ -107,6 +107,7 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/ListAgents": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/GetAgent": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ReloadDeploy": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ReadAudit": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/SignOffAccessReview": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ForgetLease": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
@@ -152,6 +153,7 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/ListAgents": EVERY_ROLE,
         f"/{_PEOPLE}/GetAgent": EVERY_ROLE,
         f"/{_PEOPLE}/ReloadDeploy": frozenset({Role.OPERATOR}),
+        f"/{_PEOPLE}/ReadAudit": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/SignOffAccessReview": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/ForgetLease": frozenset({Role.OPERATOR, Role.SECURITY}),
     }
@@ -167,6 +169,7 @@ AUTOMATION: Final = frozenset(
         "ListSuspensions",
         "ListAccessRequests",
         "GetAccessRequest",
+        "ReadAudit",
         "EndBreakGlass",
         "GetBreakGlass",
         "ListBreakGlass",
@@ -202,6 +205,7 @@ LOOKS: Final = frozenset(
         "GetTask",
         "ListAgents",
         "GetAgent",
+        "ReadAudit",
     )
 )
 

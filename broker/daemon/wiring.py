@@ -19,6 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
+from broker.api.admin_audit import TrailRpcs
 from broker.api.admin_break_glass import BreakGlassRpcs
 from broker.api.admin_everybodys import EverybodysRpcs
 from broker.api.admin_leases import LeaseRpcs
@@ -80,6 +81,7 @@ from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.issuance.texts import TextDesk
 from broker.issuance.tightening import TighteningDesk
+from broker.issuance.trail import TrailDesk
 from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
@@ -386,6 +388,7 @@ class Brokerd:
             EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock))),
             RegistryRpcs(RegistryDesk(store)),
             ReloadRpcs(self.reload),
+            TrailRpcs(TrailDesk(store)),
             AccessReviewRpcs(self._reviews),
             LeaseRpcs(ForgettingDesk(store, self._fresh)),
             BreakGlassRpcs(

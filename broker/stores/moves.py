@@ -78,7 +78,9 @@ def move(
         if event is Event.END:
             tx.ended[lease.tenant, lease.id] = now_ms
     about: dict[str, JsonValue] = {"attempt": attempt.number, "cause": attempt.cause, **(data or {})}
-    tell(tx, _EVENTS[state], attempt, lease, actor, now_ms, about)
+    # That it is dead is not the broker's word: the upstream said so, when it was asked.
+    vouch = Vouch.UPSTREAM if state is State.REVOKED else Vouch.BROKER
+    tell(tx, _EVENTS[state], attempt, lease, actor, now_ms, about, vouch)
     return True
 
 

@@ -226,3 +226,18 @@ async def test_a_lease_is_not_forgotten_on_a_login_that_was_for_something_else(s
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await kim.ForgetLease(asked)
         assert reason(refused.value)[1] == expected
+
+
+async def test_the_trail_is_taken_elsewhere_through_the_door(run: Run, served: Served, tmp_path: Path) -> None:
+    for number in range(3):
+        await start_task(served.stub(ANALYST), f"t{number}")
+    out = tmp_path / "trail.jsonl"
+    refused = await run("sam", "audit", "export")
+    assert (refused.exit_code, "ROLE_REQUIRED" in refused.stderr) == (3, True)
+    for _ in range(2):
+        assert (await run("kim", "audit", "export", "--output", str(out), "--format", "records")).exit_code == 0
+        await start_task(served.stub(ANALYST), "one-more")
+    taken = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [each["seq"] for each in taken] == list(range(1, len(taken) + 1))
+    assert [each for each in await served.audit() if each["seq"] <= len(taken)] == taken
+    assert sum(each["type"] == "task.started" for each in taken) == 4

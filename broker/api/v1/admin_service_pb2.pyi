@@ -5,6 +5,7 @@ from broker.api.v1 import access_request_pb2 as _access_request_pb2
 from broker.api.v1 import access_review_pb2 as _access_review_pb2
 from broker.api.v1 import access_review_signoff_pb2 as _access_review_signoff_pb2
 from broker.api.v1 import admin_view_pb2 as _admin_view_pb2
+from broker.api.v1 import audit_export_pb2 as _audit_export_pb2
 from broker.api.v1 import break_glass_pb2 as _break_glass_pb2
 from broker.api.v1 import broker_service_pb2 as _broker_service_pb2
 from broker.api.v1 import claimed_text_pb2 as _claimed_text_pb2

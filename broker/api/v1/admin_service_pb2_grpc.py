@@ -9,6 +9,7 @@ from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access_
 from broker.api.v1 import access_review_signoff_pb2 as broker_dot_api_dot_v1_dot_access__review__signoff__pb2
 from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__service__pb2
 from broker.api.v1 import admin_view_pb2 as broker_dot_api_dot_v1_dot_admin__view__pb2
+from broker.api.v1 import audit_export_pb2 as broker_dot_api_dot_v1_dot_audit__export__pb2
 from broker.api.v1 import break_glass_pb2 as broker_dot_api_dot_v1_dot_break__glass__pb2
 from broker.api.v1 import broker_service_pb2 as broker_dot_api_dot_v1_dot_broker__service__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
@@ -210,6 +211,11 @@ class AdminServiceStub:
                 '/broker.api.v1.AdminService/ReloadDeploy',
                 request_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployResponse.FromString,
+                _registered_method=True)
+        self.ReadAudit = channel.unary_unary(
+                '/broker.api.v1.AdminService/ReadAudit',
+                request_serializer=broker_dot_api_dot_v1_dot_audit__export__pb2.ReadAuditRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_audit__export__pb2.ReadAuditResponse.FromString,
                 _registered_method=True)
         self.SignOffAccessReview = channel.unary_unary(
                 '/broker.api.v1.AdminService/SignOffAccessReview',
@@ -457,6 +463,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadAudit(self, request, context):
+        """Read the audit trail, page by page, to take it elsewhere. Roles auditor and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SignOffAccessReview(self, request, context):
         """Stand for a report of what every agent could get (`broker access report`). Roles auditor and security.
         """
@@ -633,6 +646,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ReloadDeploy,
                     request_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployResponse.SerializeToString,
+            ),
+            'ReadAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadAudit,
+                    request_deserializer=broker_dot_api_dot_v1_dot_audit__export__pb2.ReadAuditRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_audit__export__pb2.ReadAuditResponse.SerializeToString,
             ),
             'SignOffAccessReview': grpc.unary_unary_rpc_method_handler(
                     servicer.SignOffAccessReview,
@@ -1513,6 +1531,33 @@ class AdminService:
             '/broker.api.v1.AdminService/ReloadDeploy',
             broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ReadAudit',
+            broker_dot_api_dot_v1_dot_audit__export__pb2.ReadAuditRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_audit__export__pb2.ReadAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,
