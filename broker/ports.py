@@ -246,6 +246,15 @@ class DeploySet:
     break_glass: Mapping[str, BreakGlassRule] = field(default_factory=dict)  # by template; absent: nobody's
 
 
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of taking in what is on disk. ``accepted`` False: the last good set stays, for these problems."""
+
+    accepted: bool
+    digest: str  # of the set in force
+    problems: tuple[str, ...] = ()
+
+
 class DeploySource(Protocol):
     """Where the set in force comes from."""
 
@@ -329,6 +338,8 @@ class EndCause(StrEnum):
     DELEGATION_REVOKED = "DELEGATION_REVOKED"  # who had handed it on took it back
     PERSON_DISABLED = "PERSON_DISABLED"  # who its task acts for is disabled, or not in people.yaml any more
     POLICY_TIGHTENED = "POLICY_TIGHTENED"  # the rules in force would not grant it any more, and its template revokes
+    REVOKED_BY_OPERATOR = "REVOKED_BY_OPERATOR"  # at the people's door
+    COMPLETED_BY_OPERATOR = "COMPLETED_BY_OPERATOR"  # its task was, at the people's door
     RECOVERY = "RECOVERY"  # the ledger was found behind a witness: nothing that it says is open can be relied on
 
 
@@ -838,8 +849,11 @@ class LeaseStore(Protocol):
         actor: str,
         now: datetime,
         report: TaskReport | None = None,
+        audit: Mapping[str, JsonValue] | None = None,
     ) -> Task:
         """Close an open task and move all its living attempts to REVOKING, due now; no-op if closed.
+
+        ``audit``: what its event shall say beyond cause and figures.
 
         A task is reported on once, with its end or later: the same report again changes nothing, another one is
         refused and the task closed all the same (Conflict TASK_REPORTED).
@@ -1026,8 +1040,18 @@ class LeaseStore(Protocol):
         """Apply NEVER_ISSUED or END to one attempt (any epoch); a no-op where the machine has no such pair."""
         ...
 
-    async def end_leases(self, selector: Selector, cause: EndCause, actor: str, now: datetime) -> int:
-        """Move every living attempt of the selected leases to REVOKING, due now; how many attempts."""
+    async def end_leases(
+        self,
+        selector: Selector,
+        cause: EndCause,
+        actor: str,
+        now: datetime,
+        audit: Mapping[str, JsonValue] | None = None,
+    ) -> int:
+        """Move every living attempt of the selected leases to REVOKING, due now; how many attempts.
+
+        ``audit``: what their events shall say beyond the cause.
+        """
         ...
 
     async def end_unregistered(self, tenant: str, registered: Callable[[str], bool], now: datetime) -> int:
@@ -1624,7 +1648,64 @@ class TrailStore(Protocol):
         ...
 
 
-class Ledger(LeaseStore, PipelineStore, ReviewStore, BreakGlassStore, TrailStore, Protocol):
+@dataclass(frozen=True, slots=True)
+class LeaseSearch:
+    """Which of everybody's leases; what is empty narrows nothing."""
+
+    tenant: str
+    holder: str = ""
+    task_id: str = ""
+    template: str = ""
+    living_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSearch:
+    """Which of everybody's tasks; what is empty narrows nothing."""
+
+    tenant: str
+    agent: str = ""  # its creator, or a participant
+    open_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """What one identity has: leases that may be alive, and open tasks that it started."""
+
+    leases: int = 0
+    tasks: int = 0
+
+    def plus(self, other: Alive) -> Alive:
+        """Both together."""
+        return Alive(self.leases + other.leases, self.tasks + other.tasks)
+
+
+class ViewStore(Protocol):
+    """What people see of everybody's; in one database with, and by the rules of, :class:`LeaseStore`.
+
+    Of lists, rows that fail their MAC are left out, so that one damaged row does not hide the others, and pages are
+    full all the same. Newest first; ``after`` is the id of the last one of the page before, or empty. Raises
+    InvalidInput (PAGE_TOKEN_INVALID) for one that is none.
+    """
+
+    async def lease(self, tenant: str, lease_id: str) -> Lease:
+        """One lease, whoever holds it. Raises NotFound (LEASE_NOT_FOUND), Tampered."""
+        ...
+
+    async def search_leases(self, search: LeaseSearch, after: str, limit: int) -> Sequence[Lease]:
+        """A page of leases."""
+        ...
+
+    async def search_tasks(self, search: TaskSearch, after: str, limit: int) -> Sequence[Task]:
+        """A page of tasks."""
+        ...
+
+    async def alive(self, tenant: str) -> Mapping[str, Alive]:
+        """By holder, or creator; whoever has nothing is left out. Rows are counted as they are, MAC or not."""
+        ...
+
+
+class Ledger(LeaseStore, PipelineStore, ReviewStore, BreakGlassStore, TrailStore, ViewStore, Protocol):
     """All in one: what the whole of issuing works on."""
 
 

@@ -11,7 +11,9 @@ from datetime import timedelta
 import structlog
 
 from broker.errors import BrokerError
+from broker.issuance import looks
 from broker.issuance.gate import Gate
+from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget, summary
 from broker.ports import AuditSink, Clock, LeaseStore
 from broker.revocation.revoker import Revoker
@@ -31,6 +33,7 @@ class Upkeep:
         connectors: Callable[[], Iterable[str]],
         gate: Gate,
         budget: RefusalBudget,
+        look_budget: LookBudget,
         sink: AuditSink | None,
         clock: Clock,
         tenant: str,
@@ -42,6 +45,7 @@ class Upkeep:
         self._connectors = connectors
         self._gate = gate
         self._budget = budget
+        self._look_budget = look_budget
         self._sink = sink
         self._clock = clock
         self._tenant = tenant
@@ -114,3 +118,10 @@ class Upkeep:
         closed = self._budget.close_windows(now, every=every)
         if closed:
             await self._store.append([summary(self._tenant, who, counts) for who, counts in closed], now)
+
+    async def summarise_looks(self, *, every: bool = False) -> None:
+        """Write what the budget of people's looking has folded."""
+        now = self._clock.now()
+        closed = self._look_budget.close_windows(now, every=every)
+        if closed:
+            await self._store.append([looks.summary(self._tenant, who, counts) for who, counts in closed], now)

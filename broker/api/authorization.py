@@ -98,6 +98,15 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/ReleaseRecovery": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/GetTaskTexts": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/EraseTaskTexts": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListLeases": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/GetLease": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/RevokeLease": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListTasks": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/GetTask": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/CompleteTask": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListAgents": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/GetAgent": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ReloadDeploy": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ReadAudit": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/SignOffAccessReview": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ForgetLease": (Allowed.OPERATOR, Relation.NONE),
@@ -135,6 +144,15 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/ReleaseRecovery": frozenset({Role.OPERATOR, Role.SECURITY}),
         f"/{_PEOPLE}/GetTaskTexts": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/EraseTaskTexts": frozenset({Role.SECURITY}),
+        f"/{_PEOPLE}/ListLeases": EVERY_ROLE,
+        f"/{_PEOPLE}/GetLease": EVERY_ROLE,
+        f"/{_PEOPLE}/RevokeLease": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{_PEOPLE}/ListTasks": EVERY_ROLE,
+        f"/{_PEOPLE}/GetTask": EVERY_ROLE,
+        f"/{_PEOPLE}/CompleteTask": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{_PEOPLE}/ListAgents": EVERY_ROLE,
+        f"/{_PEOPLE}/GetAgent": EVERY_ROLE,
+        f"/{_PEOPLE}/ReloadDeploy": frozenset({Role.OPERATOR}),
         f"/{_PEOPLE}/ReadAudit": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/SignOffAccessReview": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/ForgetLease": frozenset({Role.OPERATOR, Role.SECURITY}),
@@ -157,6 +175,37 @@ AUTOMATION: Final = frozenset(
         "ListBreakGlass",
         "ListBreakGlassCodes",
         "RevokeBreakGlassCodes",
+        "ListLeases",
+        "GetLease",
+        "RevokeLease",
+        "ListTasks",
+        "GetTask",
+        "CompleteTask",
+        "ListAgents",
+        "GetAgent",
+    )
+)
+
+# What people look at. Each of these calls is told in the audit trail (broker/api/looks.py), but for GetTaskTexts, which
+# tells it itself, before anything is shown.
+LOOKS: Final = frozenset(
+    f"/{_PEOPLE}/{name}"
+    for name in (
+        "GetOperator",
+        "ListSuspensions",
+        "ListAccessRequests",
+        "GetAccessRequest",
+        "GetBreakGlass",
+        "ListBreakGlass",
+        "ListBreakGlassCodes",
+        "GetRecovery",
+        "ListLeases",
+        "GetLease",
+        "ListTasks",
+        "GetTask",
+        "ListAgents",
+        "GetAgent",
+        "ReadAudit",
     )
 )
 

@@ -1,7 +1,8 @@
 """The door: what happens to every RPC, whatever it is about.
 
 One wrapper serves unary and streaming methods alike: identity, authorization, size, parsing, field
-rules, the handler, error mapping, the refusal's audit event, a log line, a measurement. A handler
+rules, the handler, the audit event of what a person is shown, error mapping, the refusal's audit event, a log line, a
+measurement. A handler
 never sees an unauthenticated caller, and nothing leaves without passing here.
 
 Requests are parsed here and not by gRPC, so that one that is too large or malformed gets a reason
@@ -28,6 +29,7 @@ from broker.api import authorization
 from broker.api.entrances import Entrance, Guest, Who
 from broker.api.errors import status_code, to_status, unexpected
 from broker.api.leaks import check_no_secrets
+from broker.api.looks import Looks
 from broker.api.redaction import redacted
 from broker.api.streams import rechecked
 from broker.api.tls import MAX_MESSAGE_BYTES
@@ -57,6 +59,7 @@ class Door(Generic[Who, Guest]):
         entrance: Entrance[Who, Guest],
         store: LeaseStore,
         budget: RefusalBudget,
+        looks: Looks,
         measure: Measure,
         clock: Clock,
         rng: Rng,
@@ -65,6 +68,7 @@ class Door(Generic[Who, Guest]):
         self._entrance = entrance
         self._store = store
         self._budget = budget
+        self._looks = looks
         self._measure = measure
         self._clock = clock
         self._rng = rng
@@ -121,6 +125,7 @@ class Door(Generic[Who, Guest]):
                 if log.is_enabled_for(logging.DEBUG):
                     log.debug("request", method=path, principal=principal, body=redacted(request))
                 response: Message = await handler(request, guest, context)
+                await self._looks.tell(guest.id, path, request)
                 # Denied while it was under way: what was issued is not delivered, and is ended (daemon/reloading.py).
                 self._entrance.check_welcome(who)
             except BaseException as failure:
@@ -141,6 +146,7 @@ class Door(Generic[Who, Guest]):
                 counted = guest.counted
                 request = parse(raw)
                 self._entrance.check_request(who, path, request)
+                await self._looks.tell(guest.id, path, request)
                 async for response in rechecked(
                     handler(request, guest, context), partial(self.still_welcome, context, path, guest)
                 ):

@@ -71,6 +71,8 @@ class EventType(StrEnum):
     BREAK_GLASS_CODE_FAILED = "break_glass.code_failed"  # a wrong secret for a code that exists
     BREAK_GLASS_CODES_REVOKED = "break_glass.codes_revoked"
     ESCALATION_DETECTED = "escalation.detected"  # a rule of escalation.yaml fired
+    ADMIN_READ = "admin.read"  # a person, or operators' automation, was shown something at the people's door
+    ADMIN_READS_SUMMARISED = "admin.reads_summarised"  # the same again within a minute, counted
     TEXTS_READ = "texts.read"  # what agents said in whole on a task, by a person
     TEXTS_ERASED = "texts.erased"  # the prompts, tool calls and plans of a task; their digests stay
     ACCESS_REVIEW_SIGNED_OFF = "access_review.signed_off"  # a person stands for a report of what agents could get

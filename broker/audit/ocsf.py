@@ -45,6 +45,8 @@ _ACTIVITIES: Final[Mapping[str, int]] = MappingProxyType(
         EventType.RECOVERY_ENTERED: _CREATE,
         EventType.RECOVERY_BEGUN: _UPDATE,
         EventType.RECOVERY_RELEASED: _DELETE,
+        EventType.ADMIN_READ: _READ,
+        EventType.ADMIN_READS_SUMMARISED: _READ,
         EventType.TEXTS_READ: _READ,
         EventType.TEXTS_ERASED: _DELETE,
         EventType.RETENTION_DELETED: _DELETE,

@@ -131,8 +131,7 @@ def _issued(record: Record, told: _Told) -> str:
 
 
 def _refused(record: Record, told: _Told) -> str:
-    call = str(told["method"]).rpartition("/")[2]
-    return f"{short(record.actor)} was refused {call}: {told['reason']}: {told['message']}"
+    return f"{short(record.actor)} was refused {_call(told['method'])}: {told['reason']}: {told['message']}"
 
 
 def _requested(record: Record, told: _Told) -> str:
@@ -176,8 +175,20 @@ def _escalation(record: Record, told: _Told) -> str:
 
 
 def _summarised(record: Record, told: _Told) -> str:
-    counts = ", ".join(f"{count} x {reason}" for reason, count in sorted(told["counts"].items()))
-    return f"further refusals of {short(record.actor)} were only counted: {counts}"
+    return f"further refusals of {short(record.actor)} were only counted: {_counts(told)}"
+
+
+def _counts(told: _Told) -> str:
+    return ", ".join(f"{count} x {_call(what)}" for what, count in sorted(told["counts"].items()))
+
+
+def _looked(record: Record, told: _Told) -> str:
+    about = ", ".join(f"{name} {_quoted(text)}" for name, text in sorted(told["about"].items()))
+    return f"{short(record.actor)} looked: {_call(told['method'])}{f' of {about}' if about else ''}"
+
+
+def _call(method: str) -> str:
+    return str(method).rpartition("/")[2]
 
 
 def _actor(text: str) -> _Sentence:
@@ -189,7 +200,8 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
     {
         EventType.TASK_STARTED: _task_started,
         EventType.TASK_COMPLETED: lambda record, told: (
-            f"{short(record.actor)} completed the task; {_count(told['attempts_ended'], 'credential')} ended by it"
+            f"{short(record.actor)} completed the task{_said(told)};"
+            f" {_count(told['attempts_ended'], 'credential')} ended by it"
         ),
         EventType.TASK_ENDED: lambda record, told: (
             f"the task ended ({_why(told)}); {_count(told['attempts_ended'], 'credential')} ended by it"
@@ -198,7 +210,9 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.LEASE_INTENT: _intent,
         EventType.LEASE_ISSUED: _issued,
         EventType.LEASE_VOID: _actor("proved never issued: there is nothing to end"),
-        EventType.LEASE_REVOKING: _actor("{who} ends it ({why}); the upstream is asked until it confirms"),
+        EventType.LEASE_REVOKING: lambda record, told: (
+            f"{short(record.actor)} ends it ({_why(told)}){_said(told)}; the upstream is asked until it confirms"
+        ),
         EventType.LEASE_REVOKED: lambda record, told: (
             f"the upstream confirmed: the credential is dead ({_why(told)})"
             + (f", after {_count(told['failures'], 'failed try').replace('trys', 'tries')}" if told["failures"] else "")
@@ -264,8 +278,15 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
             f"{short(record.actor)} let {short(told['person'])} pass over {told['kind']} {told['subject']}{_said(told)}"
         ),
         EventType.ESCALATION_DETECTED: _escalation,
+        EventType.ADMIN_READ: _looked,
+        EventType.ADMIN_READS_SUMMARISED: lambda record, told: (
+            f"further looks of {short(record.actor)} were only counted: {_counts(told)}"
+        ),
         EventType.TEXTS_READ: _actor("{who} read the prompts, tool calls and plans"),
         EventType.TEXTS_ERASED: _erased,
+        EventType.DEPLOY_ACTIVATED: lambda record, told: (
+            f"the deploy set {told['digest'][:12]} is in force{_asked(record)}"
+        ),
         EventType.ACCESS_REVIEW_SIGNED_OFF: lambda record, told: (
             f"{short(record.actor)} signed off the access report {told['digest'][:12]} of"
             f" {_count(told['agents'], 'agent')}: {_quoted(told['findings'])}"
@@ -274,9 +295,8 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
             f"{_count(told['tasks'], 'task')}, over since before {_at(told['before_ms'])}, left the ledger with all"
             " that belongs to them; the trail stays"
         ),
-        EventType.DEPLOY_ACTIVATED: lambda record, told: f"the deploy set {told['digest'][:12]} is in force",
         EventType.DEPLOY_REFUSED: lambda record, told: (
-            f"a deploy set was refused, the last good one stays: {'; '.join(told['problems'][:3])}"
+            f"a deploy set was refused{_asked(record)}, the last good one stays: {'; '.join(told['problems'][:3])}"
         ),
         EventType.AUDIT_CHECKPOINT: lambda record, told: _checkpoint(told["note"]),
         EventType.RECOVERY_ENTERED: lambda record, told: (
@@ -295,6 +315,10 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.DAEMON_STOPPED: _actor("the broker stopped"),
     }
 )
+
+
+def _asked(record: Record) -> str:
+    return "" if record.actor == "broker" else f" (reloaded by {short(record.actor)})"
 
 
 def _said(told: _Told) -> str:

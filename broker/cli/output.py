@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
+from broker.approval.inert import inert
 from broker.client import Lease
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,10 +96,24 @@ def print_record(value: Any, form: str, prefix: str) -> None:
         texts = {name: _flat(each) for name, each in shown.items()}
         click.echo(environment_lines({f"{prefix}_{name.upper()}": text for name, text in texts.items()}))
         return
+    for line in _lines(shown):
+        click.echo(line)
+
+
+def print_shown(value: Any, form: str) -> None:
+    """One dataclass of somebody else's: as JSON, or as lines in which nobody's words are more than words."""
+    if form == "json":
+        print_json(value)
+        return
+    for line in _lines({each.name: to_json(getattr(value, each.name)) for each in fields(value)}):
+        click.echo(inert(line))
+
+
+def _lines(shown: Mapping[str, Any]) -> Iterable[str]:
     width = max(map(len, shown))
     for name, each in shown.items():
         if each not in (None, "", [], {}):
-            click.echo(f"{name.replace('_', ' '):<{width}}  {_flat(each)}")
+            yield f"{name.replace('_', ' '):<{width}}  {_flat(each)}"
 
 
 def environment_lines(variables: Mapping[str, str]) -> str:

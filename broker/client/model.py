@@ -196,6 +196,30 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class RegisteredAgent:
+    """An entry of the registry in force, or one workload of it, and what is alive of it. Told to operators only."""
+
+    entry: str
+    spiffe_id: str  # empty for an entry with a pattern
+    pattern: str
+    description: str
+    owner: str  # issuer#subject
+    owner_name: str
+    owner_enabled: bool
+    tier: str
+    roles: tuple[str, ...]
+    environments: tuple[str, ...]
+    promoted: bool
+    tools: tuple[str, ...]
+    segments: tuple[str, ...]  # name=value, of one workload
+    denied: bool
+    live_leases: int
+    open_tasks: int
+    max_live_leases: int  # of one workload
+    max_open_tasks: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedAction:
     """What one step of a plan is to get at most. The last three are the broker's."""
 

@@ -31,6 +31,7 @@ MIRRORS: dict[str, type] = {
     "broker.api.v1.PolicyTightened": model.PolicyTightened,
     "broker.api.v1.BreakGlass": model.BreakGlass,
     "broker.api.v1.LeaseEvent": model.LeaseEvent,
+    "broker.api.v1.RegisteredAgent": model.RegisteredAgent,
     "broker.api.v1.PlannedAction": model.PlannedAction,
     "broker.api.v1.Plan": model.Plan,
     "broker.api.v1.Delegation": model.Delegation,

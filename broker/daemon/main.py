@@ -25,6 +25,7 @@ from broker.daemon.pool import Build
 from broker.daemon.wiring import Brokerd
 from broker.errors import BrokerError, NotReady, Unauthenticated
 from broker.files import Problems
+from broker.ports import Reloaded
 from broker.references import resolve
 
 log = structlog.get_logger("brokerd")
@@ -71,7 +72,7 @@ async def _serve(config: Config, connectors: Build | None) -> int:
     stop = asyncio.Event()
     clock = SystemClock()
     daemon = Brokerd(config, clock, connectors or partial(build, resolve=resolve, clock=clock))
-    reloads: set[asyncio.Task[None]] = set()
+    reloads: set[asyncio.Task[Reloaded]] = set()
 
     def hangup() -> None:
         task = asyncio.ensure_future(daemon.reload())

@@ -22,11 +22,13 @@ from broker.errors import BrokerError
 from broker.files import Problems
 from broker.identity.behalf import is_enabled
 from broker.issuance.holders import may_hold
-from broker.ports import Clock, DeploySet, LeaseStore, Signed
+from broker.ports import Clock, DeploySet, LeaseStore, Reloaded, Signed
 from broker.scope.canonical import JsonValue
 
 log = structlog.get_logger("broker.deploy")
 
+# Who acts where nobody asked: at start, on a signal, after a swap.
+BROKER = "broker"
 # Denials written into one audit event; the others are in the set that its digest names.
 MAX_TOLD = 50
 
@@ -64,24 +66,27 @@ class Reloader:
 
     async def reload(self) -> bool:
         """Take in what is on disk now; whether it is in force. Never raises for a bad set."""
-        async with self._reloading:
-            return await self._reload()
+        return (await self.take_in()).accepted
 
-    async def _reload(self) -> bool:
+    async def take_in(self, actor: str = BROKER) -> Reloaded:
+        """The same, and what came of it. ``actor``: who asked, where somebody did, as the trail names them."""
+        async with self._reloading:
+            return await self._reload(actor)
+
+    async def _reload(self, actor: str) -> Reloaded:
         before = self._files.current
         try:
             candidate = self._files.load()
             prepared = self._pool.prepare(candidate.connectors, await self._store.connectors_in_use())
             await self._accept(candidate)
         except BrokerError as refused:
-            await self._refused(refused)
-            return False
+            return await self._refused(refused, actor)
         await self._pool.activate(prepared)
         self._files.adopt(candidate)
         if candidate.digest == before.digest:
             log.info("deploy set unchanged", digest=candidate.digest)
-        await self._in_force(candidate)
-        return True
+        await self._in_force(candidate, actor)
+        return Reloaded(True, candidate.digest)
 
     async def if_swapped(self) -> None:
         """Reload where the deploy directory now resolves to another one (an atomic swap)."""
@@ -122,7 +127,7 @@ class Reloader:
         if problem := overtaken(str(self._files.directory), deploy, highest):
             raise Problems([problem])
 
-    async def _in_force(self, deploy: DeploySet) -> None:
+    async def _in_force(self, deploy: DeploySet, actor: str = BROKER) -> None:
         denied = [str(denial) for denial in deploy.denied]
         signed = {} if deploy.signed is None else _told(deploy.signed)
         await self._record(
@@ -134,6 +139,7 @@ class Reloader:
                 "denied": denied[:MAX_TOLD],
                 "denied_count": len(denied),
             },
+            actor,
         )
         await self._ready_for_quotas(deploy)
         await self.end_unregistered()
@@ -157,14 +163,16 @@ class Reloader:
             # They are counted all the same, only slower.
             log.error("quotas are counted without their index", reason=failure.reason)
 
-    async def _refused(self, refused: BrokerError) -> None:
+    async def _refused(self, refused: BrokerError, actor: str) -> Reloaded:
         problems = [str(each) for each in refused.problems] if isinstance(refused, Problems) else [str(refused)]
         log.error("deploy set refused; the last good one stays in force", problems=problems)
-        await self._record(EventType.DEPLOY_REFUSED, {"problems": problems[:20]})
-        self._tell(ok=False, digest=self._files.current.digest, problems=problems)
+        await self._record(EventType.DEPLOY_REFUSED, {"problems": problems[:20]}, actor)
+        digest = self._files.current.digest
+        self._tell(ok=False, digest=digest, problems=problems)
+        return Reloaded(False, digest, tuple(problems))
 
-    async def _record(self, type_: EventType, data: Mapping[str, JsonValue]) -> None:
-        event = AuditEvent(type_, actor="broker", vouched_by=Vouch.BROKER, tenant=self._tenant, data=data)
+    async def _record(self, type_: EventType, data: Mapping[str, JsonValue], actor: str = BROKER) -> None:
+        event = AuditEvent(type_, actor=actor, vouched_by=Vouch.BROKER, tenant=self._tenant, data=data)
         try:
             await self._store.append([event], self._clock.now())
         except BrokerError as lost:

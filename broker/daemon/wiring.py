@@ -21,6 +21,7 @@ from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_audit import TrailRpcs
 from broker.api.admin_break_glass import BreakGlassRpcs
+from broker.api.admin_everybodys import EverybodysRpcs
 from broker.api.admin_leases import LeaseRpcs
 from broker.api.admin_operator import OperatorRpcs
 from broker.api.admin_recovery import RecoveryRpcs
@@ -28,12 +29,14 @@ from broker.api.admin_reviews import ReviewRpcs
 from broker.api.admin_server import AdminServer
 from broker.api.admin_suspensions import SuspensionRpcs
 from broker.api.admin_texts import TextRpcs
+from broker.api.admin_view import RegistryRpcs, ReloadRpcs
 from broker.api.agents import AgentService
 from broker.api.automation import AutomationEntrance
 from broker.api.bearer import Metadata, refuse_token
 from broker.api.code_entrance import CodeEntrance
 from broker.api.door import Door
 from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
+from broker.api.looks import Looks
 from broker.api.operations import Operations
 from broker.api.proxied import PROXY_OPTIONS
 from broker.api.server import AgentServer
@@ -46,7 +49,7 @@ from broker.daemon.identity import OwnIdentity
 from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
-from broker.daemon.reloading import Reloader
+from broker.daemon.reloading import BROKER, Reloader
 from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
@@ -59,16 +62,20 @@ from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk
 from broker.issuance.break_glass_reviews import ReviewDesk
 from broker.issuance.delegations import DelegationDesk
+from broker.issuance.ending import Ending
 from broker.issuance.escalation import Watch
+from broker.issuance.everybodys import EverybodysDesk
 from broker.issuance.forgetting import ForgettingDesk
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
 from broker.issuance.id_tokens import IdTokens
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
+from broker.issuance.looks import LookBudget
 from broker.issuance.plans import PlanDesk
 from broker.issuance.recovering import Recovering, RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
+from broker.issuance.registry import RegistryDesk
 from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
@@ -78,7 +85,7 @@ from broker.issuance.trail import TrailDesk
 from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
 from broker.metrics import Metrics, Snapshot
-from broker.ports import AuditSink, Clock, KeyRing
+from broker.ports import AuditSink, Clock, KeyRing, Reloaded
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
@@ -103,6 +110,7 @@ class Brokerd:
         self._pool = ConnectorPool(build)
         self._metrics = Metrics()
         self._budget = RefusalBudget()
+        self._look_budget = LookBudget()
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
         self._store: SqliteStore | None = None
@@ -161,6 +169,7 @@ class Brokerd:
             self._pool.names,
             self.gate,
             self._budget,
+            self._look_budget,
             sink,
             self._clock,
             config.tenant,
@@ -241,11 +250,11 @@ class Brokerd:
             await witnessing.start()
             self._witnessing = witnessing
 
-    async def reload(self) -> None:
-        """On SIGHUP: take in the deploy set, and the keys of checkpoints."""
+    async def reload(self, actor: str = BROKER) -> Reloaded:
+        """On SIGHUP, and when an operator asks: take in the deploy set, and the keys of checkpoints."""
         if self._witnessing is not None:
             self._witnessing.reload()
-        await self.reloader.reload()
+        return await self.reloader.take_in(actor)
 
     async def abandon(self) -> None:
         """After a start that failed: let go of what it had taken. Nothing was served."""
@@ -293,6 +302,7 @@ class Brokerd:
     async def _last_words(self) -> None:
         """What the ledger and its export shall still hold, once nothing changes any more."""
         await self._finish(self._upkeep.summarise_refusals(every=True))
+        await self._finish(self._upkeep.summarise_looks(every=True))
         await self._append(EventType.DAEMON_STOPPED, {})
         if self._witnessing is not None:
             await self._witnessing.finish()
@@ -350,8 +360,10 @@ class Brokerd:
         leases = LeaseDesk(store, kick, self._clock)
         requests = RequestDesk(store, self._clock)
 
+        looks = Looks(store, self._look_budget, self._clock, config.tenant)
+
         def door(entrance: Entrance[Who, Guest]) -> Door[Who, Guest]:
-            return Door(entrance, store, self._budget, self._metrics, self._clock, self._rng, config.tenant)
+            return Door(entrance, store, self._budget, looks, self._metrics, self._clock, self._rng, config.tenant)
 
         def agents(identify: Identify) -> AgentsEntrance:
             return AgentsEntrance(identify, self._files, self._watch, self._clock, config.tenant)
@@ -373,6 +385,9 @@ class Brokerd:
             RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
             ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
             TextRpcs(TextDesk(store, self._clock)),
+            EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock))),
+            RegistryRpcs(RegistryDesk(store)),
+            ReloadRpcs(self.reload),
             TrailRpcs(TrailDesk(store)),
             AccessReviewRpcs(self._reviews),
             LeaseRpcs(ForgettingDesk(store, self._fresh)),
@@ -406,6 +421,7 @@ class Brokerd:
             ("figures", self._upkeep.figures, 1.0),
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
+            ("looks", self._upkeep.summarise_looks, 5.0),
             ("texts", self._upkeep.erase_texts, 600.0),
             ("retention", self._upkeep.delete_ended, 600.0),
             ("reviews", self._look_at_reviews, 3_600.0),

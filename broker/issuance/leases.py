@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 from broker.issuance.caller import Caller
+from broker.issuance.ending import Ending
 from broker.issuance.following import follow
 from broker.issuance.stopped import check_suspended
-from broker.issuance.waiting import only_time_ends, until
 from broker.lease.machine import TERMINAL
 from broker.ports import Clock, EndCause, Lease, LeaseEvent, LeaseFilter, LeaseStore, Selector
 
@@ -19,7 +19,7 @@ class LeaseDesk:
 
     def __init__(self, store: LeaseStore, kick: Callable[[str], None], clock: Clock) -> None:
         self._store = store
-        self._kick = kick
+        self._ending = Ending(store, kick, clock)
         self._clock = clock
 
     async def get(self, caller: Caller, lease_id: str) -> Lease:
@@ -48,16 +48,7 @@ class LeaseDesk:
         # Whoever may see it may end it: its holder, and who handed on what it is a part of.
         selector = Selector(caller.tenant, lease_id=lease_id, holder=lease.holder)
         cause = EndCause.RELEASED if lease.holder == caller.id else EndCause.DELEGATION_REVOKED
-        await self._store.end_leases(selector, cause, caller.id, self._clock.now())
-        self._kick(lease.connector)
-
-        async def ended() -> bool:
-            nonlocal lease
-            lease = await self.get(caller, lease_id)
-            return lease.state in TERMINAL or only_time_ends(lease)
-
-        await until(ended, self._store, wait.total_seconds())
-        return lease
+        return await self._ending.lease(selector, cause, caller.id, wait, lambda: self.get(caller, lease_id))
 
     async def watch(self, caller: Caller, after: int) -> AsyncIterator[LeaseEvent | int]:
         """The caller's lease events above ``after``, for ever; see :func:`broker.issuance.following.follow`."""

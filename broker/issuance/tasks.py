@@ -12,10 +12,10 @@ from broker.errors import Denied, InvalidInput, NotFound, Reason, WrongState
 from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.behalf import Proofs, behind
 from broker.issuance.caller import Caller
+from broker.issuance.ending import Ending
 from broker.issuance.gate import Gate
 from broker.issuance.stopped import check_suspended
-from broker.issuance.waiting import only_time_ends, until
-from broker.lease.machine import TERMINAL
+from broker.issuance.waiting import until
 from broker.ports import Clock, EndCause, Lease, LeaseStore, NewTask, Rng, Task, TaskState
 from broker.scope.canonical import canonical_json
 from broker.secret import Secret
@@ -84,7 +84,7 @@ class TaskDesk:
     ) -> None:
         """``proofs`` verifies for whom a task acts; None: that is not taken."""
         self._store = store
-        self._kick = kick
+        self._ending = Ending(store, kick, clock)
         self._gate = gate
         self._clock = clock
         self._rng = rng
@@ -146,22 +146,7 @@ class TaskDesk:
         A second ``report``, with other content, is refused (Conflict TASK_REPORTED); the task ends all the same.
         """
         await self._own(caller, task_id)
-        try:
-            task = await self._store.end_task(
-                caller.tenant, task_id, TaskState.COMPLETED, EndCause.COMPLETED, caller.id, self._clock.now(), report
-            )
-        finally:  # also where only the report is refused
-            leases = await self._store.task_leases(caller.tenant, task_id)
-            for connector in {lease.connector for lease in leases if lease.state not in TERMINAL}:
-                self._kick(connector)
-
-        async def all_ended() -> bool:
-            nonlocal leases
-            leases = await self._store.task_leases(caller.tenant, task_id)
-            return all(lease.state in TERMINAL or only_time_ends(lease) for lease in leases)
-
-        await until(all_ended, self._store, wait.total_seconds())
-        return task, leases
+        return await self._ending.task(caller.tenant, task_id, EndCause.COMPLETED, caller.id, wait, report)
 
     async def hold(self, caller: Caller, task_id: str, grace: timedelta | None) -> AsyncIterator[Held]:
         """Keep the task held for as long as this is iterated: one beat each third of the grace time.

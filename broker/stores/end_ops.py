@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -77,7 +77,14 @@ def end_attempt(
     return State(attempt.state)
 
 
-def end_leases(tx: Transaction, selector: Selector, cause: EndCause, actor: str, now: datetime) -> int:
+def end_leases(
+    tx: Transaction,
+    selector: Selector,
+    cause: EndCause,
+    actor: str,
+    now: datetime,
+    audit: Mapping[str, JsonValue] | None = None,
+) -> int:
     """See LeaseStore.end_leases."""
     fields = {
         "lease_id": selector.lease_id,
@@ -90,7 +97,7 @@ def end_leases(tx: Transaction, selector: Selector, cause: EndCause, actor: str,
     if driver is None or not selector.tenant:
         raise Defect(Reason.INTERNAL, "a selector names its tenant and at least one of lease, task, holder, attempt.")
     query = f"unended_by_{driver.removesuffix('_id')}"
-    return end_selected(tx, query, {"tenant": selector.tenant, **fields}, cause, actor, to_ms(now))
+    return end_selected(tx, query, {"tenant": selector.tenant, **fields}, cause, actor, to_ms(now), audit)
 
 
 def end_unregistered(tx: Transaction, tenant: str, holders: frozenset[str], now: datetime) -> int:
@@ -139,13 +146,19 @@ def end_on_behalf_of(tx: Transaction, tenant: str, humans: Collection[str], now:
 
 
 def end_selected(
-    tx: Transaction, query: str, parameters: dict[str, str], cause: EndCause, actor: str, now_ms: int
+    tx: Transaction,
+    query: str,
+    parameters: dict[str, str],
+    cause: EndCause,
+    actor: str,
+    now_ms: int,
+    audit: Mapping[str, JsonValue] | None = None,
 ) -> int:
     """Move the attempts that ``query`` finds to REVOKING, due now; how many."""
 
     def end(raw: Raw) -> bool:
         attempt, lease = read_pair(raw, tx)
-        return move(tx, attempt, lease, Event.END, cause, now_ms, actor=actor)
+        return move(tx, attempt, lease, Event.END, cause, now_ms, actor=actor, data=dict(audit or {}))
 
     ended = 0
     while True:

@@ -4,7 +4,7 @@ Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`bro
 and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
 :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
 :mod:`broker.stores.sqlite_pipelines`, break-glass in :mod:`broker.stores.sqlite_break_glass`, checkpoints and recovery
-in :mod:`broker.stores.sqlite_trail`.
+in :mod:`broker.stores.sqlite_trail`, what people see of everybody's in :mod:`broker.stores.sqlite_views`.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ from broker.stores.sqlite_break_glass import SqliteBreakGlass
 from broker.stores.sqlite_pipelines import SqlitePipelines
 from broker.stores.sqlite_reviews import SqliteReviews
 from broker.stores.sqlite_trail import SqliteTrail
+from broker.stores.sqlite_views import SqliteViews
 from broker.stores.times import to_ms
 from broker.stores.trail import Head, Trail
 from broker.stores.transaction import Transaction
@@ -95,7 +96,7 @@ from broker.suspension.suspension import Subject, Suspension
 _ALL = -1
 
 
-class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail):
+class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
@@ -184,10 +185,11 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail)
         actor: str,
         now: datetime,
         report: TaskReport | None = None,
+        audit: Mapping[str, JsonValue] | None = None,
     ) -> Task:
         """See LeaseStore.end_task."""
         return await self._writer.submit(
-            lambda tx: task_ops.end_task(tx, tenant, task_id, state, cause, actor, now, report)
+            lambda tx: task_ops.end_task(tx, tenant, task_id, state, cause, actor, now, report, audit)
         )
 
     # -- agents' whole texts
@@ -358,9 +360,16 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail)
             lambda tx: end_ops.end_attempt(tx, tenant, attempt_id, event, cause, now, detail)
         )
 
-    async def end_leases(self, selector: Selector, cause: EndCause, actor: str, now: datetime) -> int:
+    async def end_leases(
+        self,
+        selector: Selector,
+        cause: EndCause,
+        actor: str,
+        now: datetime,
+        audit: Mapping[str, JsonValue] | None = None,
+    ) -> int:
         """See LeaseStore.end_leases."""
-        return await self._writer.submit(lambda tx: end_ops.end_leases(tx, selector, cause, actor, now))
+        return await self._writer.submit(lambda tx: end_ops.end_leases(tx, selector, cause, actor, now, audit))
 
     async def end_unregistered(self, tenant: str, registered: Callable[[str], bool], now: datetime) -> int:
         """See LeaseStore.end_unregistered. Writes only if somebody has left."""

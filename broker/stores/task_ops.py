@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -189,13 +190,14 @@ def end_task(
     actor: str,
     now: datetime,
     report: TaskReport | None = None,
+    audit: Mapping[str, JsonValue] | None = None,
 ) -> Task | CommitAndRaise:
     """See LeaseStore.end_task. A task whose row fails its MAC is closed too: that only ever takes away."""
     if state is TaskState.OPEN:
         raise Defect(Reason.INTERNAL, "a task cannot be ended into OPEN.")
     row = find_task(tx, tenant, task_id)
     if row.state == TaskState.OPEN:
-        close(tx, row, state, cause, actor, to_ms(now))
+        close(tx, row, state, cause, actor, to_ms(now), audit)
     if report and not _record(tx, row, report, actor, to_ms(now)):
         return CommitAndRaise(_reported(task_id))
     return task_of(row)
@@ -224,7 +226,15 @@ def _reported(task_id: str) -> Conflict:
     )
 
 
-def close(tx: Transaction, row: TaskRow, state: TaskState, cause: EndCause, actor: str, now_ms: int) -> None:
+def close(
+    tx: Transaction,
+    row: TaskRow,
+    state: TaskState,
+    cause: EndCause,
+    actor: str,
+    now_ms: int,
+    audit: Mapping[str, JsonValue] | None = None,
+) -> None:
     """Close an open task and end what lives under it."""
     row.state, row.cause, row.ended_at, row.ends_at = state.value, cause.value, now_ms, None
     tx.update_task(row)
@@ -240,7 +250,7 @@ def close(tx: Transaction, row: TaskRow, state: TaskState, cause: EndCause, acto
             Vouch.BROKER,
             tenant=row.tenant,
             task_id=row.id,
-            data={"cause": cause.value, "attempts_ended": ended},
+            data={**(audit or {}), "cause": cause.value, "attempts_ended": ended},
         ),
         now_ms,
     )

@@ -46,6 +46,42 @@ def test_what_an_agent_was_allowed() -> None:
     ("kind", "data", "actor", "expected"),
     [
         (
+            "admin.read",
+            {"method": "/s.AdminService/GetLease", "about": {"lease_id": "lease-1"}},
+            PERSON,
+            'dana (id.example.org) looked: GetLease of lease_id "lease-1"',
+        ),
+        (
+            "admin.read",
+            {"method": "/s.AdminService/ListTasks", "about": {}},
+            PERSON,
+            "dana (id.example.org) looked: ListTasks",
+        ),
+        (
+            "admin.reads_summarised",
+            {"counts": {"/s.AdminService/ListTasks": 3, "/s.AdminService/GetTask": 1}},
+            PERSON,
+            "further looks of dana (id.example.org) were only counted: 1 x GetTask, 3 x ListTasks",
+        ),
+        (
+            "lease.revoking",
+            {"cause": "REVOKED_BY_OPERATOR", "reason": "it scans"},
+            PERSON,
+            'dana (id.example.org) ends it (revoked by operator): "it scans"; the upstream is asked until it confirms',
+        ),
+        (
+            "task.completed",
+            {"cause": "COMPLETED_BY_OPERATOR", "attempts_ended": 1, "reason": "it scans"},
+            PERSON,
+            'dana (id.example.org) completed the task: "it scans"; 1 credential ended by it',
+        ),
+        (
+            "deploy.activated",
+            {"digest": "ab" * 32},
+            PERSON,
+            "the deploy set abababababab is in force (reloaded by dana (id.example.org))",
+        ),
+        (
             "lease.revoked",
             {"cause": "EXPIRED", "failures": 0},
             "broker",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import NotFound
+from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget
 from broker.ports import Task
 from broker.upkeep import Upkeep
@@ -37,7 +38,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 def upkeep(world: World, sink: Sink | None, keep: timedelta | None) -> Upkeep:
     budget = RefusalBudget()
-    parts = (world.store, world.revoker, lambda: ["fake"], world.gate, budget, sink, world.clock, TENANT)
+    parts = (world.store, world.revoker, lambda: ["fake"], world.gate, budget, LookBudget(), sink, world.clock, TENANT)
     return Upkeep(*parts, keep_ended=keep)
 
 

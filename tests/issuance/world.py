@@ -24,6 +24,7 @@ from broker.issuance.gate import Gate
 from broker.issuance.id_tokens import IdTokens, TrustedIssuer
 from broker.issuance.issue import Grant, Issuer
 from broker.issuance.leases import LeaseDesk
+from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
@@ -196,7 +197,7 @@ class World:
             max_duration=timedelta(hours=8),
         )
         leases = LeaseDesk(store, revoker.kick, clock)
-        upkeep = Upkeep(store, revoker, lambda: ["fake"], gate, RefusalBudget(), None, clock, TENANT)
+        upkeep = Upkeep(store, revoker, lambda: ["fake"], gate, RefusalBudget(), LookBudget(), None, clock, TENANT)
         provider = IdentityProvider("https://idp.test", PEOPLE.values(), clock)
         fresh = FreshLogins(id_tokens(provider), clock)
         requests, approvals = RequestDesk(store, clock), ApprovalDesk(store, connectors.get, fresh, clock)

@@ -76,6 +76,12 @@ def test_every_query_fits_the_schema(connection: sqlite3.Connection, name: str) 
         ("last_approved_plan", "access_requests_plans (tenant=? AND principal=? AND template=?"),
         ("connectors_in_use", "attempts_due"),
         ("owed_figures", "attempts_due"),
+        ("search_leases_of_task", "leases_by_task (tenant=? AND task_id=?"),
+        ("search_leases_of_holder", "leases_by_holder (tenant=? AND holder=?"),
+        ("search_leases_living", "leases_living (tenant=?"),
+        ("search_tasks_open", "tasks_open (tenant=?"),
+        ("living_counts", "leases_living (tenant=?)"),
+        ("open_counts", "tasks_open (tenant=?)"),
     ],
 )
 def test_the_index_that_is_used(connection: sqlite3.Connection, name: str, index: str) -> None:
@@ -83,7 +89,9 @@ def test_the_index_that_is_used(connection: sqlite3.Connection, name: str, index
     assert f"INDEX {index}" in plan(connection, name)
 
 
-@pytest.mark.parametrize("name", ["attempts_due", "tasks_due", "holder_events", "audit_rows"])
+@pytest.mark.parametrize(
+    "name", ["attempts_due", "tasks_due", "holder_events", "audit_rows", "search_leases", "search_tasks"]
+)
 def test_the_order_comes_from_the_index(connection: sqlite3.Connection, name: str) -> None:
     assert "TEMP B-TREE" not in plan(connection, name)
 

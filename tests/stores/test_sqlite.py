@@ -17,6 +17,7 @@ from tests.stores.contract_retention import RetentionContract
 from tests.stores.contract_reviews import ReviewContract
 from tests.stores.contract_suspensions import SuspensionContract
 from tests.stores.contract_trail import TrailContract
+from tests.stores.contract_views import ViewContract
 from tests.stores.contract_webhooks import WebhookContract
 from tests.stores.make import Keys
 
@@ -46,6 +47,14 @@ class TestSqliteSuspensions(SuspensionContract):
 
 
 class TestSqliteReviews(ReviewContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
+        store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")
+        yield store
+        await store.close()
+
+
+class TestSqliteViews(ViewContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
         store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")

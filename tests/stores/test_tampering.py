@@ -17,11 +17,11 @@ from broker.audit.record import decode
 from broker.errors import BrokerError, Reason, Tampered
 from broker.identity.behalf import Human
 from broker.lease.machine import Event, State
-from broker.ports import EndCause, LeaseFilter, Selector, TaskState
+from broker.ports import EndCause, LeaseFilter, LeaseSearch, Selector, TaskSearch, TaskState
 from broker.stores.audit_reader import AuditReader
 from broker.stores.sqlite import SqliteStore
 from tests.stores.contract import activate, grant, revoke_all
-from tests.stores.make import ALICE, TASK, TENANT, Keys, at, intent, new_task
+from tests.stores.make import ALICE, BOB, TASK, TENANT, Keys, at, intent, new_task
 
 
 @pytest.fixture
@@ -327,3 +327,18 @@ async def test_a_serial_under_a_key_that_was_rotated_is_sealed_with_the_new_one(
         await store.close()
     with sqlite3.connect(path) as database:
         assert database.execute("SELECT mac_key_id FROM accepted_deploy").fetchall() == [("k2",)]
+
+
+async def test_a_damaged_row_does_not_hide_the_others_from_people(store: SqliteStore) -> None:
+    """Neither on its page nor on the next one; and what asks for it by name is told."""
+    for name in ("1", "2", "3"):
+        await store.start_task(new_task(f"task-{name}"))
+        await grant(store, name, task=f"task-{name}")
+    await change(store, "UPDATE leases SET resource = 'all' WHERE id = 'lease-2'")
+    await change(store, "UPDATE tasks SET participants = 'none' WHERE id = 'task-2'")
+    leases = [each.id for each in await store.search_leases(LeaseSearch(TENANT), "", 2)]
+    assert leases == ["lease-3", "lease-1"]
+    assert [each.id for each in await store.search_leases(LeaseSearch(TENANT), "lease-2", 2)] == ["lease-1"]
+    tasks = [each.id for each in await store.search_tasks(TaskSearch(TENANT, agent=BOB), "", 2)]
+    assert tasks == ["task-3", "task-1"]
+    await tampered(store.lease(TENANT, "lease-2"))

@@ -8,13 +8,16 @@ from broker.api.v1 import access_request_pb2 as broker_dot_api_dot_v1_dot_access
 from broker.api.v1 import access_review_pb2 as broker_dot_api_dot_v1_dot_access__review__pb2
 from broker.api.v1 import access_review_signoff_pb2 as broker_dot_api_dot_v1_dot_access__review__signoff__pb2
 from broker.api.v1 import admin_service_pb2 as broker_dot_api_dot_v1_dot_admin__service__pb2
+from broker.api.v1 import admin_view_pb2 as broker_dot_api_dot_v1_dot_admin__view__pb2
 from broker.api.v1 import audit_export_pb2 as broker_dot_api_dot_v1_dot_audit__export__pb2
 from broker.api.v1 import break_glass_pb2 as broker_dot_api_dot_v1_dot_break__glass__pb2
+from broker.api.v1 import broker_service_pb2 as broker_dot_api_dot_v1_dot_broker__service__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
 from broker.api.v1 import lease_forgetting_pb2 as broker_dot_api_dot_v1_dot_lease__forgetting__pb2
 from broker.api.v1 import lease_pb2 as broker_dot_api_dot_v1_dot_lease__pb2
 from broker.api.v1 import lease_review_pb2 as broker_dot_api_dot_v1_dot_lease__review__pb2
 from broker.api.v1 import recovery_pb2 as broker_dot_api_dot_v1_dot_recovery__pb2
+from broker.api.v1 import task_pb2 as broker_dot_api_dot_v1_dot_task__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -163,6 +166,51 @@ class AdminServiceStub:
                 '/broker.api.v1.AdminService/EraseTaskTexts',
                 request_serializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsResponse.FromString,
+                _registered_method=True)
+        self.ListLeases = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListLeases',
+                request_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.AdminServiceListLeasesRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_broker__service__pb2.ListLeasesResponse.FromString,
+                _registered_method=True)
+        self.GetLease = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetLease',
+                request_serializer=broker_dot_api_dot_v1_dot_broker__service__pb2.GetLeaseRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_lease__pb2.Lease.FromString,
+                _registered_method=True)
+        self.RevokeLease = channel.unary_unary(
+                '/broker.api.v1.AdminService/RevokeLease',
+                request_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.AdminServiceRevokeLeaseRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_lease__pb2.Lease.FromString,
+                _registered_method=True)
+        self.ListTasks = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListTasks',
+                request_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ListTasksRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ListTasksResponse.FromString,
+                _registered_method=True)
+        self.GetTask = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetTask',
+                request_serializer=broker_dot_api_dot_v1_dot_broker__service__pb2.GetTaskRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_task__pb2.Task.FromString,
+                _registered_method=True)
+        self.CompleteTask = channel.unary_unary(
+                '/broker.api.v1.AdminService/CompleteTask',
+                request_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.AdminServiceCompleteTaskRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_broker__service__pb2.CompleteTaskResponse.FromString,
+                _registered_method=True)
+        self.ListAgents = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListAgents',
+                request_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ListAgentsRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ListAgentsResponse.FromString,
+                _registered_method=True)
+        self.GetAgent = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetAgent',
+                request_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.GetAgentRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.RegisteredAgent.FromString,
+                _registered_method=True)
+        self.ReloadDeploy = channel.unary_unary(
+                '/broker.api.v1.AdminService/ReloadDeploy',
+                request_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployResponse.FromString,
                 _registered_method=True)
         self.ReadAudit = channel.unary_unary(
                 '/broker.api.v1.AdminService/ReadAudit',
@@ -352,6 +400,69 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLeases(self, request, context):
+        """List everybody's leases. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLease(self, request, context):
+        """Read one lease, whoever holds it. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeLease(self, request, context):
+        """End one lease now, whoever holds it. Roles operator and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTasks(self, request, context):
+        """List everybody's tasks. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTask(self, request, context):
+        """Read one task. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteTask(self, request, context):
+        """End one task now, and all its leases. Roles operator and security.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAgents(self, request, context):
+        """List the registry in force, with what is alive. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAgent(self, request, context):
+        """Read one entry, or what the registry makes of one SPIFFE ID. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReloadDeploy(self, request, context):
+        """Take in the deploy files now, as SIGHUP does. Role operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReadAudit(self, request, context):
         """Read the audit trail, page by page, to take it elsewhere. Roles auditor and security.
         """
@@ -490,6 +601,51 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.EraseTaskTexts,
                     request_deserializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsResponse.SerializeToString,
+            ),
+            'ListLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLeases,
+                    request_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.AdminServiceListLeasesRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_broker__service__pb2.ListLeasesResponse.SerializeToString,
+            ),
+            'GetLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLease,
+                    request_deserializer=broker_dot_api_dot_v1_dot_broker__service__pb2.GetLeaseRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_lease__pb2.Lease.SerializeToString,
+            ),
+            'RevokeLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeLease,
+                    request_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.AdminServiceRevokeLeaseRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_lease__pb2.Lease.SerializeToString,
+            ),
+            'ListTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTasks,
+                    request_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ListTasksRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ListTasksResponse.SerializeToString,
+            ),
+            'GetTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTask,
+                    request_deserializer=broker_dot_api_dot_v1_dot_broker__service__pb2.GetTaskRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_task__pb2.Task.SerializeToString,
+            ),
+            'CompleteTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteTask,
+                    request_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.AdminServiceCompleteTaskRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_broker__service__pb2.CompleteTaskResponse.SerializeToString,
+            ),
+            'ListAgents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAgents,
+                    request_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ListAgentsRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ListAgentsResponse.SerializeToString,
+            ),
+            'GetAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAgent,
+                    request_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.GetAgentRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.RegisteredAgent.SerializeToString,
+            ),
+            'ReloadDeploy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadDeploy,
+                    request_deserializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployResponse.SerializeToString,
             ),
             'ReadAudit': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadAudit,
@@ -1132,6 +1288,249 @@ class AdminService:
             '/broker.api.v1.AdminService/EraseTaskTexts',
             broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_claimed__text__pb2.EraseTaskTextsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListLeases',
+            broker_dot_api_dot_v1_dot_admin__view__pb2.AdminServiceListLeasesRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_broker__service__pb2.ListLeasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetLease',
+            broker_dot_api_dot_v1_dot_broker__service__pb2.GetLeaseRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_lease__pb2.Lease.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/RevokeLease',
+            broker_dot_api_dot_v1_dot_admin__view__pb2.AdminServiceRevokeLeaseRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_lease__pb2.Lease.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListTasks',
+            broker_dot_api_dot_v1_dot_admin__view__pb2.ListTasksRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_admin__view__pb2.ListTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetTask',
+            broker_dot_api_dot_v1_dot_broker__service__pb2.GetTaskRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_task__pb2.Task.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/CompleteTask',
+            broker_dot_api_dot_v1_dot_admin__view__pb2.AdminServiceCompleteTaskRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_broker__service__pb2.CompleteTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAgents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListAgents',
+            broker_dot_api_dot_v1_dot_admin__view__pb2.ListAgentsRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_admin__view__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetAgent',
+            broker_dot_api_dot_v1_dot_admin__view__pb2.GetAgentRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_admin__view__pb2.RegisteredAgent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadDeploy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ReloadDeploy',
+            broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_admin__view__pb2.ReloadDeployResponse.FromString,
             options,
             channel_credentials,
             insecure,

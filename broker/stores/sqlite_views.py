@@ -1,0 +1,31 @@
+"""The half of the ledger in SQLite that people look at. The contract is :class:`broker.ports.ViewStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from broker.ports import Alive, Lease, LeaseSearch, Task, TaskSearch
+from broker.stores import views
+from broker.stores.readers import Readers
+
+
+class SqliteViews:
+    """What :class:`broker.stores.sqlite.SqliteStore` does for people who look."""
+
+    _readers: Readers
+
+    async def lease(self, tenant: str, lease_id: str) -> Lease:
+        """See ViewStore.lease."""
+        return self._readers.point(lambda view: views.lease(view, tenant, lease_id))
+
+    async def search_leases(self, search: LeaseSearch, after: str, limit: int) -> Sequence[Lease]:
+        """See ViewStore.search_leases."""
+        return await self._readers.scan(lambda view: views.search_leases(view, search, after, limit))
+
+    async def search_tasks(self, search: TaskSearch, after: str, limit: int) -> Sequence[Task]:
+        """See ViewStore.search_tasks."""
+        return await self._readers.scan(lambda view: views.search_tasks(view, search, after, limit))
+
+    async def alive(self, tenant: str) -> Mapping[str, Alive]:
+        """See ViewStore.alive."""
+        return await self._readers.scan(lambda view: views.alive(view, tenant))
