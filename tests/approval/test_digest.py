@@ -183,6 +183,7 @@ FIELDS = st.fixed_dictionaries(dict.fromkeys(("step", "intent", "reason", "ticke
 
 
 @given(FIELDS, FIELDS)
+@pytest.mark.slow
 def test_two_requests_have_one_digest_only_if_they_are_one(one: dict[str, str], other: dict[str, str]) -> None:
     assert (of_request(**one).digest() == of_request(**other).digest()) is (one == other)
 

@@ -128,6 +128,7 @@ async def _comes_true(step: Play, postgres_server: PostgresFacts, no_broker: Any
 
 @pytest.mark.usefixtures("brisk")
 @pytest.mark.parametrize(("step", "cheat", "words"), CHEATED, ids=lambda each: getattr(each, "__name__", None))
+@pytest.mark.slow
 async def test_it_does_not_come_true_on_a_broken_world(
     step: Play, cheat: Cheat, words: str, postgres_server: PostgresFacts, no_broker: Any, monkeypatch: Any
 ) -> None:

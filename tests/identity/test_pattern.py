@@ -292,6 +292,7 @@ IDS = [SpiffeId("td", "/" + "/".join(parts)) for length in (2, 3) for parts in p
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(_patterns(), max_size=7))
+@pytest.mark.slow
 def test_the_index_finds_what_asking_each_pattern_finds(some: list[IdPattern]) -> None:
     index = PatternIndex(some)
     overlaps = set(index.overlaps())

@@ -49,6 +49,7 @@ def test_random_bytes_are_refused(leaf: bytes, chain: bytes) -> None:
     assert not _accepted(_pem(leaf), _pem(chain))
 
 
+@pytest.mark.slow
 def test_no_single_flipped_bit_is_accepted() -> None:
     # every bit of the leaf, then every bit of the intermediate beside a good leaf
     assert [bit for bit in range(len(GOOD.der) * 8) if _accepted(_flipped(GOOD.der, bit), b"")] == []

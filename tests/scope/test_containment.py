@@ -137,6 +137,7 @@ def naively_within(outer: Reach, inner: Reach) -> dict[str, bool]:
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(REACHES, min_size=2, max_size=4), st.integers(0, 2 ** len(fields(Reach)) - 1))
+@pytest.mark.slow
 def test_two_narrow_grants_never_combine_into_a_wider_one(held: list[Reach], mask: int) -> None:
     """Every pair of leases: what takes its dimensions from both is within neither that it exceeds in one of them."""
     for one, other in itertools.permutations(held, 2):

@@ -274,7 +274,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert [decode(body).seq for body in bodies] == list(range(first, self.told + 1))
 
 
-TestStoreAgainstModel = StoreAgainstModel.TestCase
+TestStoreAgainstModel = pytest.mark.slow(StoreAgainstModel.TestCase)
 TestStoreAgainstModel.settings = settings(
     max_examples=50, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
