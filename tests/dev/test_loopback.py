@@ -1,0 +1,16 @@
+"""Ports: each is given to one server, also before that one listens."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.dev import loopback
+from broker.dev.loopback import free_port
+
+
+def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = iter([7, 7, 7, 8])
+    monkeypatch.setattr(loopback, "_given", set())
+    monkeypatch.setattr(loopback, "_is_free", lambda port: True)
+    monkeypatch.setattr("broker.dev.loopback.secrets.randbelow", lambda count: next(draws))
+    assert [free_port(), free_port()] == [20_007, 20_008]
