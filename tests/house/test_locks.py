@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from types import ModuleType
@@ -138,3 +139,10 @@ def test_a_service_that_knows_nothing_is_no_audit(
     assert service.asked == list(audit.SERVICES)
     monkeypatch.setenv("AUDIT", "required")
     assert audit.audit({"a": "1"}, service) == 1
+
+
+def test_what_npm_installs_is_locked_by_hash_and_by_no_address() -> None:
+    lock = (ROOT / "integration" / "oidc" / "package-lock.json").read_text()
+    assert re.findall(r"https?://\S+", lock) == []
+    packages = json.loads(lock)["packages"]
+    assert all(each["integrity"].startswith("sha512-") for name, each in packages.items() if name)
