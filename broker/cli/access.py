@@ -14,6 +14,7 @@ import click
 from broker.cli.access_sign_off import sign_off
 from broker.cli.access_told import told
 from broker.cli.access_trail import Read, read_trail
+from broker.cli.database import database_option
 from broker.cli.output import format_option, note
 from broker.cli.policy_trials import trial_set
 from broker.cli.problems import problems_told
@@ -42,13 +43,7 @@ def access() -> None:
     metavar="DIR",
     help="The deploy set to evaluate: the one in force.",
 )
-@click.option(
-    "--database",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    metavar="FILE",
-    help="The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it.",
-)
+@database_option()
 @click.option(
     "--since", type=When(), metavar="WHEN", help="Count use from here on.  [default: the last review, or 90d]"
 )

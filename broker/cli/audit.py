@@ -18,16 +18,9 @@ from broker.cli.audit_find import find_secret
 from broker.cli.audit_texts import erase_texts, texts
 from broker.cli.audit_verify import keygen, verify
 from broker.cli.audit_wanted import Wanted
+from broker.cli.database import database_option
 from broker.cli.output import F, camel, format_option, moment_ms
 from broker.stores.audit_reader import AuditReader
-
-_database = click.option(
-    "--database",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    metavar="FILE",
-    help="The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it.",
-)
 
 
 @click.group()
@@ -58,7 +51,7 @@ def _chosen(command: F) -> F:
 
 
 @audit.command()
-@_database
+@database_option()
 @_chosen
 @format_option("story", "records", "json")
 def show(database: Path, form: str, **chosen: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from broker.audit.verify import StoredHead
+from broker.cli.database import database_option
 from broker.cli.evidence_package import Collected, Package, Span
 from broker.cli.output import moment
 from broker.cli.settings import EXIT_WRONG
@@ -24,13 +25,7 @@ from broker.stores.audit_reader import AuditReader
 @click.option("--framework", "key", type=click.Choice(compliance.names()), required=True, help="For which framework.")
 @click.option("--since", type=When(), required=True, metavar="WHEN", help="2026-01-31, an RFC 3339 time, or 90d.")
 @click.option("--until", type=When(), default=None, metavar="WHEN", help="Before this.  [default: the trail's end]")
-@click.option(
-    "--database",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    metavar="FILE",
-    help="The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it.",
-)
+@database_option()
 @click.option(
     "--key",
     "keys",

@@ -21,6 +21,7 @@ from broker.audit.cloud_event import cloud_event
 from broker.audit.ocsf import ocsf
 from broker.audit.record import decode
 from broker.cli.admin import AdminSettings, admin_options, run_admin
+from broker.cli.database import database_option
 from broker.cli.output import format_option
 from broker.client.admin import AdminClient
 from broker.stores.audit_file import last_line
@@ -31,11 +32,8 @@ _PAGE = 1_000
 
 
 @click.command()
-@click.option(
-    "--database",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="The ledger, or a copy of it; without it a running broker is asked, at the people's door.",
+@database_option(
+    required=False, what="The ledger, or a copy of it; without it a running broker is asked, at the people's door."
 )
 @click.option("--after", type=click.IntRange(min=0), default=None, metavar="SEQUENCE", help="Only later records.")
 @click.option(

@@ -17,6 +17,7 @@ import click
 from broker.audit.event import EventType
 from broker.audit.record import Record
 from broker.audit.story import sentence
+from broker.cli.database import database_option
 from broker.cli.output import format_option, moment_ms, print_json
 from broker.cli.settings import EXIT_WRONG
 from broker.errors import Tampered
@@ -32,13 +33,7 @@ _LONGEST = 64 * 1024
 
 
 @click.command("find-secret")
-@click.option(
-    "--database",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    metavar="FILE",
-    help="The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it.",
-)
+@database_option()
 @click.option(
     "--key",
     "keys",

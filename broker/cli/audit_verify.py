@@ -15,6 +15,7 @@ from broker.audit.offline import Audit
 from broker.audit.verify import Finding, Problem
 from broker.cli.audit_offline import examine, public_keys, witness
 from broker.cli.audit_offline import records as from_exports
+from broker.cli.database import database_option
 from broker.cli.deploy_keys import write_pair
 from broker.cli.output import format_option
 from broker.cli.settings import EXIT_WRONG
@@ -32,12 +33,7 @@ def keygen(private: Path, public: Path) -> None:
 
 
 @click.command()
-@click.option(
-    "--database",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it.",
-)
+@database_option(required=False)
 @click.option(
     "--export",
     "exports",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from broker.cli.database import database_option
 from broker.cli.output import format_option
 from broker.cli.settings import EXIT_WRONG
 from broker.errors import NotReady, Reason
@@ -15,17 +16,9 @@ from broker.keys import FileKeyRing
 from broker.stores.backup import back_up
 from broker.stores.invariants import CHAIN, INVARIANTS, MACS, LedgerChecks, Violation
 
-_database = click.option(
-    "--database",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    metavar="FILE",
-    help="The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it.",
-)
-
 
 @click.command()
-@_database
+@database_option()
 @click.option(
     "--key",
     "keys",
@@ -62,7 +55,7 @@ def verify(database: Path, keys: tuple[str, ...], most: int, form: str) -> None:
 
 
 @click.command()
-@_database
+@database_option()
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
 @format_option("text", "json")
 def backup(database: Path, target: Path, form: str) -> None:
