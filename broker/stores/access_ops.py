@@ -186,8 +186,7 @@ def vote(
         )
     votes = (*others, given)
     enough = given.yes and satisfied(filed(row, votes, tx.seal))
-    if given.proof is not None:
-        keep_proof(tx, tenant, given.proof, now_ms)
+    keep_proof(tx, tenant, given.proof, now_ms)
     put_vote(tx, row, given)
     actor = f"{given.issuer}#{given.subject}"
     about: dict[str, JsonValue] = {

@@ -16,7 +16,7 @@ from broker.ports import Forgetting, Forgotten
 from broker.scope.canonical import JsonValue
 from broker.stores.end_ops import lease_ended, lease_not_found
 from broker.stores.moves import attempts_of, settle, tell
-from broker.stores.proof_ops import keep_proof
+from broker.stores.proof_ops import keep_word, word_told
 from broker.stores.rows import AttemptRow, LeaseRow, read_lease
 from broker.stores.times import from_ms, span_ms, to_ms
 from broker.stores.transaction import Transaction
@@ -68,24 +68,15 @@ _LAST_SAID = 253_402_214_400_000
 
 def _begin(tx: Transaction, lease: LeaseRow, living: list[AttemptRow], said: Forgetting) -> Forgotten:
     now_ms = to_ms(said.now)
-    _keep_proof(tx, said)
+    keep_word(tx, said)
     tx.run("begin_forgetting", (said.tenant, said.lease_id, said.by, said.reason, now_ms))
-    tell(tx, EventType.LEASE_FORGET_BEGUN, living[-1], lease, said.by, now_ms, _said(said))
+    tell(tx, EventType.LEASE_FORGET_BEGUN, living[-1], lease, said.by, now_ms, word_told(said))
     return Forgotten(False, said.by)
-
-
-def _said(said: Forgetting) -> dict[str, JsonValue]:
-    return {"reason": said.reason, "fresh_login": None if said.proof is None else said.proof.digest}
-
-
-def _keep_proof(tx: Transaction, said: Forgetting) -> None:
-    if said.proof is not None:
-        keep_proof(tx, said.tenant, said.proof, to_ms(said.now))
 
 
 def _finish(tx: Transaction, lease: LeaseRow, living: list[AttemptRow], said: Forgetting, first_by: str) -> Forgotten:
     now_ms = to_ms(said.now)
-    _keep_proof(tx, said)
+    keep_word(tx, said)
     tx.run("confirm_forgetting", (said.tenant, said.lease_id, said.by, now_ms))
     for attempt in living:
         untrusted = not attempt.trusted
@@ -94,7 +85,7 @@ def _finish(tx: Transaction, lease: LeaseRow, living: list[AttemptRow], said: Fo
         settle(tx, lease, attempt, now_ms)
         told: dict[str, JsonValue] = {
             "attempt": attempt.number,
-            **_said(said),
+            **word_told(said),
             "first_by": first_by,
             "failures": failures,
             "error": error,

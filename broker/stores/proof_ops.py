@@ -7,7 +7,8 @@ because until it expires it opens the people's door for looking. Each is there o
 from __future__ import annotations
 
 from broker.errors import Denied, Reason
-from broker.ports import ProofRecord
+from broker.ports import Forgetting, Lifting, ProofRecord
+from broker.scope.canonical import JsonValue
 from broker.stores.seal import tampered
 from broker.stores.times import to_ms
 from broker.stores.transaction import Transaction, View
@@ -15,8 +16,20 @@ from broker.stores.transaction import Transaction, View
 TABLE = "fresh_logins"
 
 
-def keep_proof(tx: Transaction, tenant: str, record: ProofRecord, now_ms: int) -> None:
-    """Keep it. Raises Denied (FRESH_LOGIN_USED) for one that is there already, which refuses the act."""
+def word_told(word: Lifting | Forgetting) -> dict[str, JsonValue]:
+    """What the trail says of one person's word: why, and by which login."""
+    return {"reason": word.reason, "fresh_login": None if word.proof is None else word.proof.digest}
+
+
+def keep_word(tx: Transaction, word: Lifting | Forgetting) -> None:
+    """Keep the login that a word was given by. Raises as :func:`keep_proof`."""
+    keep_proof(tx, word.tenant, word.proof, to_ms(word.now))
+
+
+def keep_proof(tx: Transaction, tenant: str, record: ProofRecord | None, now_ms: int) -> None:
+    """Keep it, where there is one. Raises Denied (FRESH_LOGIN_USED) for one that was there, which refuses the act."""
+    if record is None:
+        return
     token = record.proof.id_token
     if tx.row("fresh_login_used", {"tenant": tenant, "digest": token.digest})[0]:
         raise Denied(

@@ -12,7 +12,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import Denied, Reason, WrongState
 from broker.ports import EndCause, Evidence, Lifting, Recovery, TaskState
 from broker.scope.canonical import JsonValue
-from broker.stores.proof_ops import keep_proof
+from broker.stores.proof_ops import keep_word, word_told
 from broker.stores.rows import Raw, read_task
 from broker.stores.task_ops import close
 from broker.stores.times import from_ms, to_ms
@@ -142,9 +142,9 @@ def release(tx: Transaction, lifting: Lifting) -> Recovery:
     if row.first_by is None:
         row.first_by, row.first_name, row.first_reason = lifting.by, lifting.name, lifting.reason
         row.first_request_id, row.first_at = lifting.request_id, now_ms
-        _keep_proof(tx, lifting)
+        keep_word(tx, lifting)
         _update(tx, row)
-        _tell(tx, EventType.RECOVERY_BEGUN, row, lifting.by, now_ms, _said(lifting))
+        _tell(tx, EventType.RECOVERY_BEGUN, row, lifting.by, now_ms, word_told(lifting))
         return shown(row)
     return _released(tx, row, lifting, now_ms)
 
@@ -159,20 +159,11 @@ def _released(tx: Transaction, row: RecoveryRow, lifting: Lifting, now_ms: int) 
         )
     row.released_by, row.released_name, row.released_reason = lifting.by, lifting.name, lifting.reason
     row.released_request_id, row.released_at = lifting.request_id, now_ms
-    _keep_proof(tx, lifting)
+    keep_word(tx, lifting)
     _update(tx, row)
-    about = {**_said(lifting), "first": row.first_by}
+    about = {**word_told(lifting), "first": row.first_by}
     _tell(tx, EventType.RECOVERY_RELEASED, row, lifting.by, now_ms, about)
     return shown(row)
-
-
-def _said(lifting: Lifting) -> dict[str, JsonValue]:
-    return {"reason": lifting.reason, "fresh_login": None if lifting.proof is None else lifting.proof.digest}
-
-
-def _keep_proof(tx: Transaction, lifting: Lifting) -> None:
-    if lifting.proof is not None:
-        keep_proof(tx, lifting.tenant, lifting.proof, to_ms(lifting.now))
 
 
 def _forget_words(row: RecoveryRow) -> None:

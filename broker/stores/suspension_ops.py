@@ -21,7 +21,7 @@ from broker.scope.canonical import JsonValue
 from broker.stores.break_glass_ops import passes_over
 from broker.stores.end_ops import CHUNK, read_pair
 from broker.stores.moves import BROKER, by_break_glass, move
-from broker.stores.proof_ops import keep_proof
+from broker.stores.proof_ops import keep_word, word_told
 from broker.stores.rows import LeaseRow, Raw
 from broker.stores.suspension_rows import SuspensionRow, insert, read_suspension, suspension_of, unlifted, update
 from broker.stores.times import to_ms
@@ -120,7 +120,7 @@ def _resume_untrusted(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> 
     """Two people, as for everything. The first is kept in memory alone: whoever changed the row could name one."""
     first = tx.first_lifts.get((row.tenant, row.id))
     if first is None:
-        _keep_proof(tx, lifting)
+        keep_word(tx, lifting)
         first = tx.first_lifts[row.tenant, row.id] = lifting
     if (first.by, first.request_id) == (lifting.by, lifting.request_id):
         _tell_begun(tx, row, lifting)
@@ -142,7 +142,7 @@ def _check_open(row: SuspensionRow, now: datetime) -> None:
 
 def _begin(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
     """The first of two people: noted, and everything stays as it is."""
-    _keep_proof(tx, lifting)
+    keep_word(tx, lifting)
     _note_first(row, lifting)
     update(tx, row)
     _tell_begun(tx, row, lifting)
@@ -155,16 +155,7 @@ def _note_first(row: SuspensionRow, lifting: Lifting) -> None:
 
 
 def _tell_begun(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> None:
-    _tell(tx, EventType.RESUME_BEGUN, row, lifting.by, to_ms(lifting.now), _said(lifting))
-
-
-def _said(lifting: Lifting) -> dict[str, JsonValue]:
-    return {"reason": lifting.reason, "fresh_login": None if lifting.proof is None else lifting.proof.digest}
-
-
-def _keep_proof(tx: Transaction, lifting: Lifting) -> None:
-    if lifting.proof is not None:
-        keep_proof(tx, lifting.tenant, lifting.proof, to_ms(lifting.now))
+    _tell(tx, EventType.RESUME_BEGUN, row, lifting.by, to_ms(lifting.now), word_told(lifting))
 
 
 def _lift(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
@@ -175,10 +166,10 @@ def _lift(tx: Transaction, row: SuspensionRow, lifting: Lifting) -> Suspension:
             hint=f"Have another person run: broker resume {row.id} --reason ...",
             metadata={"suspensionId": row.id, "first": row.first_name or ""},
         )
-    _keep_proof(tx, lifting)
+    keep_word(tx, lifting)
     row.lifted_by, row.lifted_name, row.lifted_reason = lifting.by, lifting.name, lifting.reason
     row.lifted_request_id, row.lifted_at = lifting.request_id, to_ms(lifting.now)
-    about = {**_said(lifting), "first": row.first_by, "untrusted_row": not row.trusted}
+    about = {**word_told(lifting), "first": row.first_by, "untrusted_row": not row.trusted}
     row.trusted = True
     update(tx, row)
     _tell(tx, EventType.RESUMED, row, lifting.by, to_ms(lifting.now), about)
