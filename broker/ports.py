@@ -1548,6 +1548,7 @@ class NewCheckpoint:
     count: int
     at_ms: int
     digest: bytes
+    previous: bytes  # the digest of the one it follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -1608,7 +1609,8 @@ class TrailStore(Protocol):
     async def add_checkpoint(self, tenant: str, new: NewCheckpoint, now: datetime) -> bool:
         """Write it as a record of the trail, and into the outbox.
 
-        False, and nothing changes, if so much has been written since it was signed that it would be out of reach.
+        False, and nothing changes, if it does not follow the newest, or if so much has been written since it was
+        signed that it would be out of reach.
         """
         ...
 

@@ -30,7 +30,9 @@ def add(tx: Transaction, tenant: str, new: NewCheckpoint, now: datetime) -> bool
     """See TrailStore.add_checkpoint."""
     event = AuditEvent(EventType.AUDIT_CHECKPOINT, BROKER, Vouch.BROKER, tenant=tenant, data={"note": new.note})
     seq = tx.next_audit_seq
-    if seq - new.count > REACH:
+    newest: bytes = (tx.one("last_checkpoint", {}) or (FIRST,))[-1]
+    # Two who sign at once read the same end of the trail: one of them is second, and signs anew.
+    if new.previous != newest or seq - new.count > REACH:
         return False
     tx.audit(event, to_ms(now))
     row = {"seq": seq, "count": new.count, "at_ms": new.at_ms, "digest": new.digest, "note": new.note}

@@ -9,12 +9,12 @@ from broker.audit.checkpoint import Checkpoint
 from broker.ports import NewCheckpoint, TrailEnd, TrailStore
 from broker.witnesses.signing import CheckpointKeys
 
-# So often a checkpoint is signed anew if the trail outran it. Between two of them lie some milliseconds.
+# So often a checkpoint is signed anew if the trail outran it, or another was written. Between two lie milliseconds.
 _TRIES = 3
 
 
 class Checkpointer:
-    """Writes a checkpoint when one is due. One at a time: who ticks it takes care of that."""
+    """Writes a checkpoint when one is due. Two at once are harmless: the ledger takes only what follows the newest."""
 
     def __init__(self, store: TrailStore, keys: CheckpointKeys, *, origin: str, tenant: str, writer: str) -> None:
         self._store = store
@@ -59,7 +59,8 @@ class Checkpointer:
                 previous=end.checkpoint_digest,
             )
         )
-        return NewCheckpoint(self._keys.sign(said, self._origin), end.count, at_ms, checkpoints.digest(said))
+        note = self._keys.sign(said, self._origin)
+        return NewCheckpoint(note, end.count, at_ms, checkpoints.digest(said), end.checkpoint_digest)
 
 
 def _uncovered(end: TrailEnd | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -22,8 +23,10 @@ def event(type_: EventType = EventType.DAEMON_STARTED) -> AuditEvent:
     return AuditEvent(type_, "broker", Vouch.BROKER, tenant=TENANT)
 
 
-def checkpoint(count: int) -> NewCheckpoint:
-    return NewCheckpoint(f"note {count}", count, 1000 * count, bytes([count]) * 32)
+def checkpoint(count: int, after: int | None = None) -> NewCheckpoint:
+    """Of ``count`` records, following the one of ``after``."""
+    previous = FIRST if after is None else bytes([after]) * 32
+    return NewCheckpoint(f"note {count}", count, 1000 * count, bytes([count]) * 32, previous)
 
 
 def word(recovery: str, by: str, seconds: float = 20.0, request_id: str = "r1") -> Lifting:
@@ -62,6 +65,16 @@ class TrailContract:
         assert (end.count, end.checkpoint_seq) == (REACH + 1, 0)
         assert await store.checkpoints_since(0, 10) == []
 
+    async def test_of_two_signed_at_the_same_end_one_is_written(self, store: Ledger) -> None:
+        await store.append([event()], at(0))
+        twins = (checkpoint(1), replace(checkpoint(1), note="twin", digest=b"t" * 32))
+        written = await asyncio.gather(*(store.add_checkpoint(TENANT, each, at(1)) for each in twins))
+        assert sorted(written) == [False, True]
+        assert [each.count for each in await store.checkpoints_since(0, 10)] == [1]
+        end = await store.trail_end(TENANT)
+        assert end is not None
+        assert (end.count, end.checkpoint_seq) == (2, 2)
+
     async def test_each_witness_has_a_position_that_only_goes_forward(self, store: Ledger) -> None:
         for upto, then in ((0, 0), (5, 5), (3, 5)):
             await store.witnessed(TENANT, "bucket", upto)
@@ -70,9 +83,9 @@ class TrailContract:
         assert await store.witness_position("other", "bucket") == 0
 
     async def test_checkpoints_come_out_in_order(self, store: Ledger) -> None:
-        for count in (1, 3, 5):
+        for count, after in ((1, None), (3, 1), (5, 3)):
             await store.append([event()], at(count))
-            await store.add_checkpoint(TENANT, checkpoint(count), at(count))
+            assert await store.add_checkpoint(TENANT, checkpoint(count, after), at(count))
         found = await store.checkpoints_since(0, 10)
         assert [(each.seq, each.count, each.note) for each in found] == [
             (2, 1, "note 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -84,6 +85,17 @@ async def test_what_was_written_while_it_was_signed_is_covered_by_the_next(
     assert await checkpointer.if_due(at(60), MINUTE, 1000)
     assert not await checkpointer.if_due(at(600), MINUTE, 1000)
     assert await notes(store) == [1, 3]
+    audit = Audit([KEY.public_key()], closed=True)
+    assert list(audit.verify(await store.audit_since(0, 100))) == []
+
+
+async def test_two_that_are_due_at_once_make_one_trail_that_verifies(
+    store: SqliteStore, checkpointer: Checkpointer
+) -> None:
+    for second in range(5):
+        await store.append([event()], at(second))
+        await asyncio.gather(*(checkpointer.write(at(second)) for _ in range(4)))
+    assert await notes(store) == [1, 3, 5, 7, 9]
     audit = Audit([KEY.public_key()], closed=True)
     assert list(audit.verify(await store.audit_since(0, 100))) == []
 

@@ -20,9 +20,9 @@ from tests.witnesses.fake import FakeWitness
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     tmp_path.chmod(0o700)
     opened = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), writer="w")
-    for count in (1, 3, 5):
+    for count, after in ((1, None), (3, 1), (5, 3)):
         await opened.append([event()], at(count))
-        await opened.add_checkpoint(TENANT, checkpoint(count), at(count))
+        assert await opened.add_checkpoint(TENANT, checkpoint(count, after), at(count))
     yield opened
     await opened.close()
 
