@@ -244,8 +244,8 @@ class Issuer:
             raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
         check_within(situation.on_behalf_of, wanted(scope))
         within_contract(scope, connector.contract)
-        contract_class = connector.contract.cls
-        facts = RequestFacts(caller.agent, request, scope, contract_class, caller.now, caller.peer.delivery, situation)
+        promised, delivery = connector.contract, caller.peer.delivery
+        facts = RequestFacts(caller.agent, request, scope, promised, caller.now, delivery, situation)
         decision = caller.deploy.policies.decide(facts)
         shadow = None if caller.deploy.shadow is None else caller.deploy.shadow.verdict(facts, decision)
         if shadow is not None:
