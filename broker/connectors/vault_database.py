@@ -20,14 +20,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from broker.connectors.postgresql_use import log_in
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import AttemptToken, BrokerToken, Login, VaultCalls
 from broker.connectors.vault_examine import doubts_of_token, unreachable
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
-from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
+from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
+from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.model import Scope
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
@@ -85,6 +86,7 @@ class VaultDatabase:
         # Two pools: a storm of requests must not keep credentials from being ended.
         self._issuing = Threads(f"{name}-issue", settings.threads)
         self._revoking = Threads(f"{name}-revoke", settings.threads)
+        self._using = Threads(f"{name}-use", 2)
         self._ender = LeaseEnder(name, self._calls, self._revoking)
         self._closing = Closing()
 
@@ -135,6 +137,11 @@ class VaultDatabase:
         with self._closing.call():
             return await self._ender.end(handle, context)
 
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """Log in to the database and select a constant. Raises UpstreamFailed."""
+        with self._closing.call():
+            return await self._using.run(partial(log_in, self._name, credential, self._settings.timeout))
+
     async def tend(self) -> None:
         """Keep the broker's own token alive: renew it, or log in anew. Raises UpstreamFailed."""
         if self._closing.closed:
@@ -166,6 +173,7 @@ class VaultDatabase:
         await self._closing.close()
         await self._issuing.close()
         await self._revoking.close()
+        await self._using.close()
         self._calls.close()
 
     # ------------------------------------------------------------------ the steps of issuing
