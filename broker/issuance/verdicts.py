@@ -5,7 +5,6 @@ from __future__ import annotations
 from broker.errors import Denied, InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Contract
 from broker.policy.decision import Decision
-from broker.ports import Attempt, Issued
 from broker.scope.model import Scope
 
 
@@ -45,17 +44,6 @@ def denied_by(decision: Decision) -> Denied:
         f"denied by policy: {named}. {because}".strip(),
         hint="Ask for less, or have an operator change the policy.",
         metadata={"policies": ",".join(decision.policies), "policyDigest": decision.set_digest},
-    )
-
-
-def mismatch(issued: Issued, attempt: Attempt, contract: Contract) -> UpstreamFailed | None:
-    """F9: an upstream that grants for longer than asked is not believed, and not used."""
-    if issued.expires_at <= attempt.expires_at + contract.on_expiry:
-        return None
-    return UpstreamFailed(
-        Reason.UPSTREAM_GRANT_MISMATCH,
-        f"the upstream granted until {issued.expires_at.isoformat()}, asked was {attempt.expires_at.isoformat()}.",
-        hint="Operators: the upstream's role does not honour the TTL; see the connector's page.",
     )
 
 

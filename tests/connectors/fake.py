@@ -26,6 +26,7 @@ from broker.ports import (
     Issued,
     NotYet,
     Refused,
+    Returned,
     RevokeContext,
     Revoked,
     RevokeOutcome,
@@ -44,6 +45,10 @@ class IssueMishap(Enum):
     LATE_CREATE = auto()  # the call fails, and it is made later, by land()
     HANG = auto()  # it is made, and the reply never comes (until the call is cancelled)
     LONGER = auto()  # it is made, for an hour longer than asked
+    SHORTER = auto()  # it is made, for half of the time that is left
+    WIDER = auto()  # it is made, with another role than asked
+    ELSEWHERE = auto()  # it is made, in another account than asked
+    ANOTHERS = auto()  # somebody else's is returned, and it is made
     DEFECT = auto()  # it is made, and the adapter itself breaks
 
 
@@ -141,6 +146,8 @@ class FakeConnector:
             self.late[attempt] = expires_at
             raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         ends = expires_at + timedelta(hours=1) if mishap is IssueMishap.LONGER else expires_at
+        if mishap is IssueMishap.SHORTER:
+            ends -= (expires_at - self.clock.now()) / 2
         self.plant(attempt, ends)
         if mishap is IssueMishap.LOST_REPLY:
             raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
@@ -153,7 +160,13 @@ class FakeConnector:
         login = DatabaseLogin(
             "postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(f"password-{attempt}")
         )
-        return Issued(login, ends, {"upstream": f"up-{attempt}"})
+        role = scope.grant.get("role")
+        returned = Returned(
+            account="elsewhere" if mishap is IssueMishap.ELSEWHERE else scope.account,
+            role="admin" if mishap is IssueMishap.WIDER else str(role) if role is not None else None,
+            name="login-of-somebody" if mishap is IssueMishap.ANOTHERS else login.username,
+        )
+        return Issued(login, ends, {"upstream": f"up-{attempt}"}, returned)
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         attempt = str(handle["attempt"])
