@@ -25,6 +25,7 @@ from broker.api.admin_connectors import ConnectorRpcs
 from broker.api.admin_everybodys import EverybodysRpcs
 from broker.api.admin_leases import LeaseRpcs
 from broker.api.admin_operator import OperatorRpcs
+from broker.api.admin_reconciliation import ReconciliationRpcs
 from broker.api.admin_recovery import RecoveryRpcs
 from broker.api.admin_reviews import ReviewRpcs
 from broker.api.admin_server import AdminServer
@@ -405,6 +406,7 @@ class Brokerd:
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
         self._admin = self._automation = None
         rpcs = limits.max_concurrent_admin_rpcs
+        connectors = ConnectorDesk(self._pool.find, self._clock)
         parts = (
             OperatorRpcs(),
             SuspensionRpcs(self._suspensions),
@@ -414,7 +416,8 @@ class Brokerd:
             TextRpcs(TextDesk(store, self._clock)),
             EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock)), self._pool.find),
             RegistryRpcs(RegistryDesk(store)),
-            ConnectorRpcs(ConnectorDesk(self._pool.find, self._clock)),
+            ConnectorRpcs(connectors),
+            ReconciliationRpcs(connectors, self._reconciler, store),
             ReloadRpcs(self.reload),
             TrailRpcs(TrailDesk(store)),
             AccessReviewRpcs(self._reviews),
