@@ -8,6 +8,7 @@ from a queue. What it tells is what a real adapter would tell in that case; what
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class FakeConnector:
     doubts: tuple[Doubt, ...] = ()
     examination_hangs: bool = False
     closed: bool = False
+    gives_up_after: float | None = None  # seconds: what a real adapter's timeouts are for; None: never
 
     def usable(self, attempt: str, now: datetime) -> bool:
         """Whether the upstream would let this attempt's credential in."""
@@ -127,6 +129,13 @@ class FakeConnector:
     def plant(self, attempt: str, ends: datetime, born: datetime | None = None) -> None:
         """It lives upstream from now on, whoever made it."""
         self.alive[attempt], self.born[attempt] = ends, born or self.clock.now()
+
+    async def _hang(self) -> None:
+        """Until it is given up: by the caller, or as an adapter's timeouts do it."""
+        self.hanging.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.gives_up_after):
+                await asyncio.Event().wait()
 
     # ------------------------------------------------------------------ the port
 
@@ -157,8 +166,8 @@ class FakeConnector:
         if mishap is IssueMishap.LOST_REPLY:
             raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         if mishap is IssueMishap.HANG:
-            self.hanging.set()
-            await asyncio.Event().wait()
+            await self._hang()
+            raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         if mishap is IssueMishap.DEFECT:
             raise RuntimeError("the adapter broke")
         await checkpoint({**handle, "noted": True, "upstream": f"up-{attempt}"}, f"up-{attempt}")
@@ -178,8 +187,8 @@ class FakeConnector:
         self.calls.append(("revoke", attempt))
         mishap = self.revoke_mishaps.popleft() if self.revoke_mishaps else None
         if mishap is RevokeMishap.HANG:
-            self.hanging.set()
-            await asyncio.Event().wait()
+            await self._hang()
+            return NotYet("no answer in time.")
         if mishap is RevokeMishap.LIES:
             return Revoked()
         failed = _REVOKE_FAILURES.get(mishap) if mishap is not None else None
@@ -219,8 +228,8 @@ class FakeConnector:
             case InventoryMishap.FORBIDDEN:
                 raise _failure(Reason.UPSTREAM_ROOT_REFUSED, known=True)
             case InventoryMishap.HANG:
-                self.hanging.set()
-                await asyncio.Event().wait()
+                await self._hang()
+                raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
             case InventoryMishap.DEFECT:
                 raise RuntimeError("the adapter broke")
         return listed
