@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from broker.audit.record import decode
+from broker.issuance.recovering import Recovering
 from broker.lease.machine import State
 from broker.lease.mark import Mark
-from broker.ports import OrphanEnd, OrphanWhy
+from broker.ports import Evidence, OrphanEnd, OrphanWhy
 from broker.revocation.reconciler import EVERY, RETRY, Reconciled, Reconciler
 from broker.stores.sqlite import SqliteStore
 from tests.connectors.fake import InventoryMishap, RevokeMishap
 from tests.issuance.world import ISSUE_TIMEOUT, MARK, TENANT, TTL, StaticKeys, World
-from tests.patience import eventually
+from tests.patience import PATIENCE, eventually
 
 # Old enough: twice what an issue may take, and a little.
 SETTLED = 2 * ISSUE_TIMEOUT + timedelta(seconds=6)
@@ -329,14 +330,20 @@ async def test_a_failed_inventory_changes_nothing_and_is_told(world: World, mish
 
 
 async def test_one_that_hangs_is_given_up_and_tried_again_soon(world: World) -> None:
-    world.upstream.inventory_mishaps.append(InventoryMishap.HANG)
+    answers = world.upstream.inventory
+
+    async def hangs() -> Any:
+        await asyncio.Event().wait()
+
+    world.upstream.inventory = hangs  # type: ignore[method-assign]
     world.reconciler._timeout = timedelta(milliseconds=10)
     await world.reconciler.tick()
     assert "no answer" in world.reconciler.last["fake"].problem
-    calls = len(world.upstream.calls)
+    world.upstream.inventory = answers  # type: ignore[method-assign]
+    world.reconciler._timeout = timedelta(seconds=PATIENCE)
     world.clock.advance(RETRY - timedelta(seconds=1))
     await world.reconciler.tick()
-    assert len(world.upstream.calls) == calls
+    assert world.upstream.calls == []
     world.clock.advance(timedelta(seconds=1))
     await world.reconciler.tick()
     assert not world.reconciler.last["fake"].problem
@@ -410,3 +417,22 @@ async def test_a_stale_claim_changes_nothing(world: World) -> None:
     assert not await world.store.record_orphan(first, OrphanEnd.REVOKED, now, now, "", stuck=False)
     assert await world.store.record_orphan(second, OrphanEnd.REVOKED, now, now, "", stuck=False)
     assert not await world.store.record_orphan(second, OrphanEnd.REVOKED, now, now, "", stuck=False)
+
+
+async def test_in_recovery_nothing_is_granted_and_the_unknown_is_ended(world: World) -> None:
+    """The ledger may be old: what it does not know is ended all the same, at once and again at the release."""
+    await world.reconciler.tick()  # nothing is due for an hour
+    soon: list[str] = []
+
+    def reconcile() -> None:
+        soon.append("soon")
+        world.reconciler.soon()
+
+    recovering = Recovering(world.store, world.gate, world.clock, world.issuer._rng, TENANT, reconcile=reconcile)
+    attempt = plant(world, "issued")
+    await recovering.enter(Evidence("bucket", "it has seen more", "a note", 99, 5_000))
+    assert world.gate.why_closed(world.clock.now()) is not None
+    assert soon
+    await world.reconciler.tick()
+    await ended(world)
+    assert attempt not in world.upstream.alive
