@@ -17,7 +17,7 @@ from broker.issuance.recovering import Recovering
 from broker.lease.machine import State
 from broker.lease.mark import Mark
 from broker.ports import Evidence, OrphanEnd, OrphanWhy
-from broker.revocation.reconciler import EVERY, RETRY, Reconciled, Reconciler
+from broker.revocation.reconciler import EVERY, PORTION, RETRY, Reconciled, Reconciler
 from broker.stores.sqlite import SqliteStore
 from tests.connectors.fake import InventoryMishap, RevokeMishap
 from tests.issuance.world import ISSUE_TIMEOUT, MARK, TENANT, TTL, StaticKeys, World
@@ -290,6 +290,12 @@ async def test_more_than_there_are_workers_are_all_ended(world: World) -> None:
     assert (await reconcile(world)).found == 25
     await ended(world)
     assert world.upstream.alive == {}
+
+
+async def test_a_flood_is_kept_in_portions(world: World) -> None:
+    for number in range(PORTION + 1):
+        plant(world, f"n{number}")
+    assert (await reconcile(world)).found == PORTION + 1
 
 
 async def test_found_again_while_it_is_being_ended_is_found_once(world: World) -> None:
