@@ -39,6 +39,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 def plant(world: World, name: str, age: timedelta = SETTLED, mark: Mark = MARK) -> str:
     """It lives upstream since then, and no ledger of ours has made it."""
     attempt, now = mark.attempt(name), world.clock.now()
+    assert mark.owns(attempt), "a name of another form is nobody's"
     world.upstream.plant(attempt, now + LIFE, born=now - age)
     return attempt
 
@@ -307,7 +308,7 @@ async def test_found_again_while_it_is_being_ended_is_found_once(world: World) -
 
 
 async def test_what_ends_between_the_looks_is_no_alarm(world: World) -> None:
-    attempt = plant(world, "short-lived")
+    attempt = plant(world, "fleeting")
     inventory = world.upstream.inventory
 
     async def once() -> Any:
