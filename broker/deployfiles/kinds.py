@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from broker.files import Model, Reference
+from broker.files import Duration, Model, Reference
 
 _ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
 _ARN = re.compile(r"arn:aws[a-z-]*:[a-z0-9-]+:", re.ASCII)
@@ -202,14 +202,32 @@ GRANTS: Mapping[str, type[Model]] = {"vault-database": VaultDatabaseGrant, "aws-
 ACCOUNTS: Mapping[str, re.Pattern[str]] = {"aws-sts": re.compile(r"[0-9]{12}\Z", re.ASCII)}
 
 
-class VaultDatabaseConnector(Model):
+class CanaryEntry(Model):
+    """What the broker issues to itself, uses, and uses on after its end, to measure this connector's contract."""
+
+    template: Text = Field(description="One of this connector's; best one that can read and nothing else.")
+    account: Text
+    environment: Text
+    resource: Text
+    parameters: dict[Text, str] = Field(default_factory=dict)
+    ttl: Duration = Field(description="How long the credential of a canary lives if nobody ends it.")
+    every: Duration = Field(description="How often each bound is measured.")
+
+
+class ConnectorModel(Model):
+    """What every entry of connectors.yaml may say, whatever its kind."""
+
+    canary: CanaryEntry | None = None
+
+
+class VaultDatabaseConnector(ConnectorModel):
     """One entry of connectors.yaml."""
 
     kind: Literal["vault-database"]
     settings: VaultDatabaseSettings
 
 
-class AwsStsConnector(Model):
+class AwsStsConnector(ConnectorModel):
     """One entry of connectors.yaml."""
 
     kind: Literal["aws-sts"]
