@@ -45,10 +45,9 @@ def bound(contract: Contract, kind: Kind) -> timedelta | None:
     return contract.on_revoke if kind is Kind.ON_REVOKE else contract.on_expiry
 
 
-def due(possible: Iterable[Kind], last: Mapping[Kind, datetime], every: timedelta, now: datetime) -> Kind | None:
-    """The kind whose turn it is, the one that has waited longest; None: none is due.
+def due(possible: Iterable[Kind], last: Mapping[Kind, datetime], every: timedelta, now: datetime) -> tuple[Kind, ...]:
+    """The kinds whose time has come.
 
     ``last``: when each was begun last. What was begun in the future, by a clock that has been put back since, is due.
     """
-    late = [kind for kind in possible if not timedelta(0) <= now - last.get(kind, now - every) < every]
-    return min(late, key=lambda kind: (kind in last, last.get(kind, now)), default=None)
+    return tuple(kind for kind in possible if not timedelta(0) <= now - last.get(kind, now - every) < every)

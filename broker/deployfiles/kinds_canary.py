@@ -1,4 +1,7 @@
-"""What every entry of connectors.yaml may say, whatever its kind: its canary. A kind's ``...Connector`` is made from it."""
+"""What every entry of connectors.yaml may say, whatever its kind: its canary.
+
+The ``...Connector`` of each kind is made from :class:`ConnectorModel`.
+"""
 
 from __future__ import annotations
 

@@ -32,20 +32,22 @@ CANARY_PREFIX = "canary-"
 _PAGE = 100
 
 
+# What runs once at a time.
+_Key = tuple[str, Kind]
+
+
 class CanaryStatus(NamedTuple):
     """One connector's canary, and what it has measured."""
 
     canary: Canary
     contract: Contract | None  # None: the connector is not running
-    running: Kind | None
+    running: tuple[Kind, ...]
     measured: Mapping[Kind, Measurement]  # the newest of each kind of which something can be said
     newest: Mapping[Kind, Measurement]  # the newest of each kind, whatever came of it
 
 
 @dataclass
 class _Underway:
-    run: CanaryRun
-    kind: Kind
     asked: tuple[str, str]  # by whom, with which request id
     work: asyncio.Task[Measurement] = field(init=False)
 
@@ -75,8 +77,8 @@ class Canaries:
         self._rng = rng
         self._tenant = tenant
         self._counted = counted
-        self._underway: dict[str, _Underway] = {}
-        self._over: dict[str, _Underway] = {}  # the last run of each connector
+        self._underway: dict[_Key, _Underway] = {}
+        self._over: dict[_Key, _Underway] = {}  # the last one of each
         self._newest: dict[str, dict[Kind, Measurement]] = {}
         self._measured: dict[str, dict[Kind, Measurement]] = {}
 
@@ -88,18 +90,18 @@ class Canaries:
         await self._end_leftovers()
 
     async def tick(self) -> None:
-        """Begin what is due, at most one run per connector; nothing while grants are stopped. Returns at once."""
+        """Begin what is due; nothing while grants are stopped. Returns at once."""
         now, deploy = self._clock.now(), self._deploy.current
         if self._gate.why_closed(now) is not None:
             return
         for name, canary in deploy.canaries.items():
             connector = self._connectors(name)
-            if connector is None or name in self._underway:
+            if connector is None:
                 continue
             begun = {kind: each.began_at for kind, each in self._newest.get(name, {}).items()}
-            kind = due(kinds(connector.contract), begun, canary.every, now)
-            if kind is not None:
-                self._begin(deploy, canary, kind, BROKER, "")
+            for kind in due(kinds(connector.contract), begun, canary.every, now):
+                if (name, kind) not in self._underway:
+                    self._begin(deploy, canary, kind, BROKER, "")
 
     async def run(
         self, name: str, kind: Kind | None, by: str, request_id: str, wait: timedelta
@@ -109,12 +111,12 @@ class Canaries:
         Raises NotFound (CANARY_NOT_FOUND), InvalidInput (CANARY_CANNOT_MEASURE), Conflict (CANARY_RUNNING), and
         NotReady while grants are stopped.
         """
-        underway = self._same(name, (by, request_id))
+        deploy = self._deploy.current
+        canary, kind = _find(deploy, name), self._measurable(name, kind)
+        underway = self._same((name, kind), (by, request_id))
         if underway is None:
-            deploy = self._deploy.current
-            canary = _find(deploy, name)
             self._gate.check(self._clock.now())
-            underway = self._begin(deploy, canary, self._measurable(name, kind), by, request_id)
+            underway = self._begin(deploy, canary, kind, by, request_id)
         await asyncio.wait([underway.work], timeout=wait.total_seconds())
         return self.status(name), underway.work.result() if underway.work.done() else None
 
@@ -150,10 +152,11 @@ class Canaries:
     # ------------------------------------------------------------------ runs
 
     def _begin(self, deploy: DeploySet, canary: Canary, kind: Kind, by: str, request_id: str) -> _Underway:
-        if canary.connector in self._underway:
+        key = (canary.connector, kind)
+        if key in self._underway:
             raise Conflict(
                 Reason.CANARY_RUNNING,
-                f"a canary of connector {canary.connector} is running already.",
+                f"a canary of connector {canary.connector} measures this already ({kind}).",
                 hint="Wait for it: `broker connectors canary` shows what it comes to.",
                 metadata={"connector": canary.connector},
             )
@@ -167,19 +170,19 @@ class Canaries:
             id_=CANARY_PREFIX + self._rng.id(),
             by=by,
         )
-        underway = _Underway(run, kind, (by, request_id))
+        underway = _Underway((by, request_id))
         underway.work = asyncio.create_task(run.carry_out(), name=f"canary:{canary.connector}")
-        self._underway[canary.connector] = underway
-        underway.work.add_done_callback(lambda work: self._ended(canary.connector, work))
+        self._underway[key] = underway
+        underway.work.add_done_callback(lambda work: self._ended(key, work))
         return underway
 
-    def _ended(self, connector: str, work: asyncio.Task[Measurement]) -> None:
-        self._over[connector] = self._underway.pop(connector)
+    def _ended(self, key: _Key, work: asyncio.Task[Measurement]) -> None:
+        self._over[key] = self._underway.pop(key)
         if not work.cancelled() and (bug := work.exception()) is not None:
-            log.error("a canary broke", connector=connector, error=type(bug).__name__)
+            log.error("a canary broke", connector=key[0], error=type(bug).__name__)
 
-    def _same(self, name: str, asked: tuple[str, str]) -> _Underway | None:
-        for each in (self._underway.get(name), self._over.get(name)):
+    def _same(self, key: _Key, asked: tuple[str, str]) -> _Underway | None:
+        for each in (self._underway.get(key), self._over.get(key)):
             if each is not None and asked[1] and each.asked == asked and not each.work.cancelled():
                 return each
         return None
@@ -214,11 +217,11 @@ class Canaries:
         return kind or possible[0]
 
     def _status(self, canary: Canary) -> CanaryStatus:
-        connector, underway = self._connectors(canary.connector), self._underway.get(canary.connector)
+        connector = self._connectors(canary.connector)
         return CanaryStatus(
             canary,
             None if connector is None else connector.contract,
-            None if underway is None else underway.kind,
+            tuple(kind for kind in Kind if (canary.connector, kind) in self._underway),
             dict(self._measured.get(canary.connector, {})),
             dict(self._newest.get(canary.connector, {})),
         )

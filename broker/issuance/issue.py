@@ -146,7 +146,8 @@ class Issuer:
         opened = await self._open(caller, request)
         if isinstance(opened, _Admitted):
             if caller.is_broker:
-                raise denied_by(opened.decision)  # people are not asked for what the broker wants for itself
+                # People are not asked for what the broker wants for itself.
+                raise denied_by(opened.decision, opened.scope, opened.connector.contract)
             return await self._ask_people(caller, request, opened)
         return await self._deliver(*opened)
 
