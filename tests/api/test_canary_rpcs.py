@@ -18,7 +18,7 @@ from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import canaries_pb2 as pb
 from broker.api.v1 import connectors_pb2
 from broker.keys import new_key
-from tests.api.served import ANALYST, Served, people_changes, person, private, reason, serve
+from tests.api.served import ANALYST, DOMAIN, Served, people_changes, person, private, reason, serve
 from tests.connectors.fake import FakeConnector, RevokeMishap, UseMishap
 from tests.patience import eventually
 
@@ -78,6 +78,14 @@ async def test_what_is_no_canary_is_refused(
             await run(served, **changes)
         assert reason(refused.value) == (code, why)
         assert upstream(served).calls == [] or all(name == "tend" for name, _ in upstream(served).calls)
+
+
+async def test_no_workload_comes_in_as_the_broker(tmp_path: Path) -> None:
+    async with serve(tmp_path) as served:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await served.stub(f"spiffe://{DOMAIN}/jit-broker/canary").WhoAmI(service.WhoAmIRequest())
+        assert reason(refused.value) == (grpc.StatusCode.PERMISSION_DENIED, "AGENT_NOT_REGISTERED")
+        assert "the broker's own id" in (refused.value.details() or "")
 
 
 async def test_a_broken_bound_is_an_alarm_on_readyz(tmp_path: Path) -> None:
