@@ -1,8 +1,9 @@
 """Whether PostgreSQL takes a login: log in as an agent would, select a constant, log out.
 
 libpq has no error code for a login that was refused, only the server's text. So a refusal is what says, in PostgreSQL's
-own English words, that *this* login is not let in; anything else (another language, a full server, a session that was
-ended, as a shutdown does, pg_hba.conf) proves nothing about the login and is told as such. src/backend/libpq/auth.c and utils/init/miscinit.c have the words.
+own English words, that *this* login is not let in. Anything else proves nothing about the login and is told as such:
+another language, a full server, pg_hba.conf, a session that was ended, as a shutdown ends it too.
+src/backend/libpq/auth.c and utils/init/miscinit.c have the words.
 """
 
 from __future__ import annotations
