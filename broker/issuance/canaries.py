@@ -86,12 +86,16 @@ class Canaries:
         self._measured: dict[str, dict[Kind, Measurement]] = {}
 
     async def start(self) -> None:
-        """Read what was measured before, and end what a run before this start may have left."""
-        for connector in self._deploy.current.canaries:
-            for each in reversed(await self._store.measurements(self._tenant, connector, _PAGE)):
-                self._remember(each)
-        await self._end_leftovers()
+        """Read what was measured before, and end what a run before this start may have left. It never keeps one."""
         self._started = self._clock.now()
+        try:
+            for connector in self._deploy.current.canaries:
+                for each in reversed(await self._store.measurements(self._tenant, connector, _PAGE)):
+                    self._remember(each)
+            await self._end_leftovers()
+        except BrokerError as failure:
+            # Their own time ends them; and what was measured is measured again.
+            log.error("what canaries left could not be read", reason=failure.reason)
 
     async def tick(self) -> None:
         """Begin what is due; nothing while grants are stopped. Returns at once."""
@@ -238,13 +242,21 @@ class Canaries:
         own = self._deploy.current.registry.own
         if own is None:
             return
-        search, now = TaskSearch(self._tenant, agent=str(own.spiffe_id), open_only=True), self._clock.now()
-        while tasks := await self._store.search_tasks(search, "", _PAGE):
+        search, after = TaskSearch(self._tenant, agent=str(own.spiffe_id), open_only=True), ""
+        while tasks := await self._store.search_tasks(search, after, _PAGE):
             for task in tasks:
-                await self._store.end_task(
-                    self._tenant, task.id, TaskState.COMPLETED, EndCause.ABANDONED, BROKER, now, None, None
-                )
+                await self._end_task(task.id)
+            after = tasks[-1].id
             log.warning("canaries that the last run left are being revoked", tasks=len(tasks))
+
+    async def _end_task(self, task_id: str) -> None:
+        now = self._clock.now()
+        try:
+            await self._store.end_task(
+                self._tenant, task_id, TaskState.COMPLETED, EndCause.ABANDONED, BROKER, now, None, None
+            )
+        except BrokerError as failure:
+            log.error("a canary's task could not be ended", task=task_id, reason=failure.reason)
 
 
 def _find(deploy: DeploySet, name: str) -> Canary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -481,6 +482,19 @@ async def test_what_a_broker_that_died_in_a_run_left_is_ended_at_the_next_start(
     await cage.world.upkeep.tick()
     await cage.settle()
     assert cage.world.upstream.alive == {}
+    await running
+
+
+async def test_a_task_that_somebody_changed_keeps_no_broker_from_starting(cage: Cage, tmp_path: Path) -> None:
+    cage.world.upstream.use_mishaps.append(UseMishap.HANG)
+    running = asyncio.ensure_future(cage.run())
+    await cage.world.upstream.hanging.wait()
+    with sqlite3.connect(tmp_path / "ledger.sqlite3") as database:
+        assert database.execute("UPDATE tasks SET purpose = 'x' WHERE creator = ?", (HOLDER,)).rowcount == 1
+    database.close()
+    await cage.restarted().start()
+    await cage.wait(TTL)  # whatever became of its task, its lease has an end of its own
+    await eventually(lambda: _is(not cage.world.upstream.alive))
     await running
 
 
