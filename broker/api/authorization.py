@@ -115,6 +115,9 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/ExamineConnector": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/RunReconciliation": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ListUnknown": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListCanaries": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/GetCanary": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/RunCanary": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
@@ -166,6 +169,9 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/ExamineConnector": EVERY_ROLE,
         f"/{_PEOPLE}/RunReconciliation": frozenset({Role.OPERATOR}),
         f"/{_PEOPLE}/ListUnknown": EVERY_ROLE,
+        f"/{_PEOPLE}/ListCanaries": EVERY_ROLE,
+        f"/{_PEOPLE}/GetCanary": EVERY_ROLE,
+        f"/{_PEOPLE}/RunCanary": frozenset({Role.OPERATOR}),
     }
 )
 
@@ -198,6 +204,8 @@ AUTOMATION: Final = frozenset(
         "ExamineConnector",
         "RunReconciliation",
         "ListUnknown",
+        "ListCanaries",
+        "GetCanary",
     )
 )
 
@@ -224,6 +232,8 @@ LOOKS: Final = frozenset(
         "GetConnector",
         "ListUnknown",
         "ExamineConnector",
+        "ListCanaries",
+        "GetCanary",
         "ReadAudit",
     )
 )

@@ -1,6 +1,7 @@
 """``broker connectors list|show|doctor``: what each connector promises, and whether its upstream is as it must be.
 
 ``reconcile`` and ``unknown`` of the same group are in ``reconciliation.py``.
+What is measured of the promises is in ``canaries.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import click
 
 from broker.api.v1 import connectors_pb2 as pb
 from broker.approval.inert import inert
-from broker.cli import contracts
+from broker.cli import canaries, contracts
 from broker.cli.admin import AdminSettings, admin_options, run_admin
 from broker.cli.output import format_option, print_json, table
 from broker.cli.reconciliation import reconcile, unknown
@@ -27,6 +28,8 @@ def connectors() -> None:
 
 connectors.add_command(reconcile)
 connectors.add_command(unknown)
+connectors.add_command(canaries.canary)
+connectors.add_command(canaries.canaries)
 
 
 @connectors.command("list")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from broker.deployfiles.kinds_canary import ConnectorModel
 from broker.deployfiles.kinds_fields import NameOrParameter, PathPart, Port, SecretReference, Text, Url
 from broker.files import Model
 
@@ -63,7 +64,7 @@ class VaultDatabaseGrant(Model):
     role: NameOrParameter
 
 
-class VaultDatabaseConnector(Model):
+class VaultDatabaseConnector(ConnectorModel):
     """One entry of connectors.yaml."""
 
     kind: Literal["vault-database"]

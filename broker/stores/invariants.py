@@ -47,6 +47,7 @@ _SEALED = {
     "every_fresh_login": "fresh_logins",
     "every_mark": "marks",
     "every_orphan": "upstream_orphans",
+    "every_canary_measurement": "canary_measurements",
 }
 MACS = "every row that a grant may rest on bears the broker's MAC"
 CHAIN = "the chain of the audit trail is whole"

@@ -84,6 +84,7 @@ from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite_break_glass import SqliteBreakGlass
+from broker.stores.sqlite_canaries import SqliteCanaries
 from broker.stores.sqlite_orphans import SqliteOrphans
 from broker.stores.sqlite_pipelines import SqlitePipelines
 from broker.stores.sqlite_reviews import SqliteReviews
@@ -98,7 +99,9 @@ from broker.suspension.suspension import Subject, Suspension
 _ALL = -1
 
 
-class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews, SqliteOrphans):
+class SqliteStore(
+    SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews, SqliteOrphans, SqliteCanaries
+):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
