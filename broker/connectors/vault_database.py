@@ -28,7 +28,7 @@ from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
-from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
+from broker.ports import Carried, Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.model import Scope
 from broker.secret import Secret
 
@@ -140,6 +140,19 @@ class VaultDatabase:
         """Log in to the database and select a constant. Raises UpstreamFailed."""
         with self._closing.call():
             return await self._using.run(partial(log_in, self._name, credential, self._settings.timeout))
+
+    async def inventory(self) -> Sequence[Carried]:
+        """Every living lease of the mount's logins. The mount is the broker's own, so each is ours by its place.
+
+        A lease does not tell whose it is; by the login's name only the database could. Raises UpstreamFailed.
+        """
+        if self._closing.closed:
+            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
+        try:
+            with self._closing.call():
+                return await self._ender.inventory(self._settings.mount, self._clock)
+        except VaultFailure as failure:
+            raise self._failed("list the leases of its mount", failure, first=True) from None
 
     async def tend(self) -> None:
         """Renew the broker's own token, which is periodic and dies when nobody does. Raises UpstreamFailed."""
