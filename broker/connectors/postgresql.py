@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
 
 import psycopg
 from psycopg import errors
@@ -32,6 +33,7 @@ from broker.connectors.postgresql_session import (
     Session,
     Sessions,
     check_tls,
+    guarded,
     told,
 )
 from broker.connectors.postgresql_use import log_in
@@ -56,10 +58,11 @@ from broker.ports import (
 from broker.scope.model import Scope
 from broker.secret import Secret
 
+_T = TypeVar("_T")
 _ATTEMPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*\Z", re.ASCII)
 # Two that change the same object's privileges: one waits, then fails, and does it again.
 _TRIES = 10
-_CONCURRENT = "XX000"  # "tuple concurrently updated"
+_UNSUPPORTED = "0A000"
 _NOT_GRANTED = "01007"  # a warning: privilege_not_granted
 _OLDEST_VERSION = 160000
 
@@ -70,8 +73,8 @@ CONTRACT = Contract(
     ttl_ceiling=timedelta(hours=1),
     on_expiry=timedelta(seconds=5),
     on_revoke=timedelta(seconds=5),
-    broker_dead="PostgreSQL refuses new logins after the TTL (VALID UNTIL); a session that is open goes on for as long as"
-    " its holder keeps it, until the broker is back.",
+    broker_dead="PostgreSQL refuses new logins after the TTL (VALID UNTIL); an open session goes on as long as its"
+    " holder keeps it, or until the broker is back.",
     upstream_dead="The login cannot be used either.",
     on_broker_dead=None,  # of the open sessions
     on_upstream_dead=timedelta(0),
@@ -132,7 +135,10 @@ class Postgresql:
         return {"attempt": attempt_id, "login": login, "holder": holder}
 
     async def issue(self, handle: Handle, scope: Scope, expires_at: datetime, checkpoint: Checkpoint) -> Issued:
-        """A login until ``expires_at``. Raises UpstreamFailed, its outcome unknown only if the commit's answer is lost."""
+        """A login until ``expires_at``.
+
+        Raises UpstreamFailed, its outcome unknown only where no answer came to the commit.
+        """
         if self._closing.closed:
             raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
         with self._closing.call():
@@ -199,17 +205,24 @@ class Postgresql:
             begun,
             expires_at,
         )
-        await self._attempt("be asked", self._answers)
-        await checkpoint(handle, login)
-        made = await self._attempt("make a login", partial(self._make, plan), undo=lambda _: self._take_back(login))
+        # What cannot be reached is told before the ledger notes a name.
+        session = await self._attempt("be asked", self._connect, undo=Session.close)
+        try:
+            await checkpoint(handle, login)
+        except BaseException:
+            session.close()
+            raise
+        version = await self._attempt(
+            "make a login", partial(self._make, plan, session), undo=lambda _: self._take_back(login)
+        )
         where = self._settings
         return Issued(
             DatabaseLogin("postgresql", where.host, where.port, where.database, login, plan.password),
             expires_at=expires_at,
-            observed={"username": login, "server_version": made},
+            observed={"username": login, "server_version": version},
         )
 
-    async def _attempt(self, what: str, call: Callable[[], int], undo: Callable[[int], object] | None = None) -> int:
+    async def _attempt(self, what: str, call: Callable[[], _T], undo: Callable[[_T], object]) -> _T:
         try:
             return await self._issuing.run(call, undo=undo)
         except _CommitUnknown as failure:
@@ -217,53 +230,53 @@ class Postgresql:
         except PostgresqlFailure as failure:
             raise self._failed(what, failure, known=True) from None
 
-    def _answers(self) -> int:
-        """Its version, of a session that is let go: what cannot be reached is told before the ledger notes a name."""
-        with self._sessions.open() as session:
-            version = session.info.server_version
+    def _connect(self) -> Session:
+        session = self._sessions.connect()
+        version = session.info.server_version
         if version < _OLDEST_VERSION:
-            raise PostgresqlFailure(f"it is PostgreSQL {version // 10000}; CREATEROLE is confined from 16 on", "0A000")
-        return version
+            session.close()
+            what = f"it is PostgreSQL {version // 10000}, and CREATEROLE is confined from 16 on"
+            raise PostgresqlFailure(what, _UNSUPPORTED)
+        return session
 
-    def _make(self, plan: _Plan) -> int:
-        for left in reversed(range(_TRIES)):
-            with self._alone():
+    def _make(self, plan: _Plan, session: Session) -> int:
+        """The server's version. Raises PostgresqlFailure; nothing was made unless it is _CommitUnknown."""
+        warned: list[str] = []
+        session.add_notice_handler(lambda notice: warned.append(notice.sqlstate or ""))
+        with guarded(session):
+            for left in reversed(range(_TRIES)):
                 try:
-                    return self._make_once(plan)
-                except PostgresqlFailure as failure:
-                    # The transaction failed as a whole, so nothing was made by it.
-                    if failure.sqlstate != _CONCURRENT or not left:
+                    with self._alone():
+                        self._make_once(plan, session, warned)
+                    break
+                except errors.InternalError_:  # "tuple concurrently updated", and the transaction with it
+                    session.execute("ROLLBACK")
+                    if not left:
                         raise
-        raise AssertionError("the last try returns or raises")
+            return session.info.server_version
+
+    def _make_once(self, plan: _Plan, session: Session, warned: list[str]) -> None:
+        row = session.execute("SELECT clock_timestamp()").fetchone()
+        present: datetime = row[0]  # type: ignore[index]
+        # By the server's own clock: one that is wrong neither shortens nor lengthens the time.
+        left = plan.expires_at - self._clock.now()
+        made = statements.creation(
+            plan.login,
+            _verifier(session, plan),
+            present + left,
+            left,
+            plan.note,
+            plan.want,
+            version=session.info.server_version,
+        )
+        session.execute(made)
+        if _NOT_GRANTED in warned:
+            what = "the broker's own login may not grant all of what the template grants"
+            raise PostgresqlFailure(what, _NOT_GRANTED)
+        self._commit(session, present + timedelta(seconds=self._settings.timeout))
 
     def _alone(self) -> _Held:
         return _Held(self._privileges, self._settings.timeout)
-
-    def _make_once(self, plan: _Plan) -> int:
-        warned: list[str] = []
-        with self._sessions.open() as session:
-            session.add_notice_handler(lambda notice: warned.append(notice.sqlstate or ""))
-            row = session.execute("SELECT clock_timestamp()").fetchone()
-            present: datetime = row[0]  # type: ignore[index]
-            # By the server's own clock: one that is wrong neither shortens nor lengthens the time.
-            left = plan.expires_at - self._clock.now()
-            session.execute(
-                statements.creation(
-                    plan.login,
-                    _verifier(session, plan),
-                    present + left,
-                    left,
-                    plan.note,
-                    plan.want,
-                    version=session.info.server_version,
-                )
-            )
-            if _NOT_GRANTED in warned:
-                raise PostgresqlFailure(
-                    "the broker's own login may not grant all of what the template grants", _NOT_GRANTED
-                )
-            self._commit(session, present + timedelta(seconds=self._settings.timeout))
-            return session.info.server_version
 
     def _commit(self, session: Session, latest: datetime) -> None:
         try:
@@ -272,7 +285,8 @@ class Postgresql:
             raise PostgresqlFailure("it was too slow, and made nothing", "57014") from None
         except psycopg.Error as error:
             failure = told(error)
-            raise failure if failure.sqlstate else _CommitUnknown(failure.what) from None
+            failure = failure if failure.sqlstate else _CommitUnknown(failure.what)
+            raise failure from None
 
     def _take_back(self, login: str) -> None:
         with self._alone():

@@ -24,7 +24,8 @@ _LOCK_WAIT = "200ms"
 # For a session to be gone once it was told to.
 _SESSION_END_MS = 2000
 _OID = sql.SQL("SELECT oid FROM pg_roles WHERE rolname = %s")
-_TERMINATE = sql.SQL("SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s AND pg_terminate_backend(pid, %s)")
+# In the list and not in a condition: those may be evaluated in any order, and would end anybody's session.
+_TERMINATE = sql.SQL("SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usesysid = %s")
 _SESSIONS = sql.SQL("SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s")
 _PREPARED = sql.SQL("SELECT gid, database FROM pg_prepared_xacts WHERE owner = %s ORDER BY gid")
 _ELSEWHERE = sql.SQL(
@@ -45,7 +46,7 @@ class Ended:
 
 
 def end_login(sessions: Sessions, login: str) -> Ended | None:
-    """End ``login`` and all it made; None if there is no such role. Raises PostgresqlFailure unless it is proven gone."""
+    """End ``login`` and all it made; None: there is no such role. Raises PostgresqlFailure where it is not proven."""
     ended = Ended()
     with sessions.open() as session:
         session.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_WAIT))
@@ -80,8 +81,7 @@ def _shut(session: Session, login: str, oid: int, ended: Ended) -> None:
 
 
 def _terminate(session: Session, oid: int) -> int:
-    row = session.execute(_TERMINATE, [oid, _SESSION_END_MS]).fetchone()
-    return 0 if row is None else int(row[0])
+    return len(session.execute(_TERMINATE, [_SESSION_END_MS, oid]).fetchall())
 
 
 def _roll_back_prepared(sessions: Sessions, session: Session, login: str, ended: Ended) -> None:

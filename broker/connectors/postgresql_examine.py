@@ -15,7 +15,6 @@ from broker.ports import Clock, Doubt, Severity
 _OLDEST_VERSION = 160000
 _SKEW = timedelta(seconds=5)
 _MINE = "FROM pg_roles WHERE rolname = current_user"
-_SCHEMAS = "nspname !~ '^pg_' AND nspname <> 'information_schema'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +50,31 @@ _QUESTIONS = (
     ),
     _Question(
         Severity.ERROR,
-        "SELECT rolname FROM pg_roles WHERE rolname ~ '^pg_' AND rolname <> 'pg_database_owner'"
-        " AND pg_has_role(current_user, oid, 'MEMBER') AND NOT (SELECT rolsuper " + _MINE + ")",
+        "SELECT r.rolname FROM pg_roles r, pg_roles me WHERE me.rolname = current_user AND NOT me.rolsuper"
+        " AND r.rolname ~ '^pg_' AND r.rolname <> 'pg_database_owner' AND pg_has_role(me.oid, r.oid, 'MEMBER')",
         "The broker's own login is a member of {}, which it does not need.",
         "REVOKE it from the login.",
     ),
     _Question(
         Severity.WARNING,
         "SELECT datname FROM pg_database WHERE datallowconn AND datname <> current_database()"
-        " AND has_database_privilege(0::oid, oid, 'CONNECT')",
+        " AND has_database_privilege('public', oid, 'CONNECT')",
         "Everybody may connect to the database {}, so every login may, and what it makes there is dropped only if the"
         " broker's own login may connect, too.",
         "REVOKE CONNECT ON DATABASE ... FROM PUBLIC.",
     ),
     _Question(
         Severity.WARNING,
-        f"SELECT nspname FROM pg_namespace WHERE {_SCHEMAS} AND has_schema_privilege(0::oid, oid, 'CREATE')",
+        "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+        " AND has_schema_privilege('public', oid, 'CREATE')",
         "Everybody may make objects in the schema {}.",
         "REVOKE CREATE ON SCHEMA ... FROM PUBLIC.",
     ),
     _Question(
         Severity.WARNING,
         "SELECT format('%I.%I', nspname, relname) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
-        f" WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND {_SCHEMAS}"
-        " AND has_table_privilege(0::oid, pg_class.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')",
+        " WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema'"
+        " AND has_table_privilege('public', pg_class.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')",
         "Everybody may use {}, whatever a template grants.",
         "REVOKE ALL ON ... FROM PUBLIC.",
     ),
@@ -98,9 +98,7 @@ _MOST_NAMES = 5
 def unreachable(failure: PostgresqlFailure) -> Doubt:
     """The very first question was not answered, or the login is refused."""
     if failure.refused:
-        remedy = (
-            "Check the connector's username, its password and pg_hba.conf; nothing is issued or revoked without it."
-        )
+        remedy = "Check the connector's username, its password and pg_hba.conf; nothing is issued or revoked."
         return Doubt(Severity.ERROR, f"It refuses the broker: {failure.what}.", remedy)
     remedy = "Check the connector's login, tls and ca_file, the network between, and whether it is a primary."
     return Doubt(Severity.ERROR, f"It cannot be asked: {failure.what}.", remedy)

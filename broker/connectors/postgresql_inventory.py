@@ -1,7 +1,7 @@
 """What lives in a cluster and was made by the broker's own login: the note on each role, and the list of them.
 
-PostgreSQL keeps no time of creation, so each login carries a comment that says when it was made, by which attempt and for
-whom. Anybody who may list roles reads it; nothing in it is secret. The login itself cannot change it.
+PostgreSQL keeps no time of creation, so each login carries a comment that says when it was made, by which attempt and
+for whom. Anybody who may list roles reads it; nothing in it is secret. The login itself cannot change it.
 """
 
 from __future__ import annotations

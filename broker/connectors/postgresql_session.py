@@ -81,20 +81,13 @@ class Sessions:
 
     @contextmanager
     def open(self, database: str | None = None) -> Iterator[Session]:
-        """A session in autocommit, of ``database`` (default: the connector's). Raises PostgresqlFailure.
-
-        What a block raises of psycopg comes out as PostgresqlFailure, too.
-        """
-        session = self._connect(database or self._settings.database)
-        try:
+        """A session of ``database`` (default: the connector's) for one block. Raises PostgresqlFailure alone."""
+        with guarded(self.connect(database)) as session:
             yield session
-        except psycopg.Error as error:
-            raise told(error) from None
-        finally:
-            session.close()
 
-    def _connect(self, database: str) -> Session:
-        settings, failure = self._settings, None
+    def connect(self, database: str | None = None) -> Session:
+        """A session in autocommit, for :func:`guarded`. Raises PostgresqlFailure."""
+        settings = self._settings
         milliseconds = round(settings.timeout * 1000)
         options = {
             "statement_timeout": str(milliseconds),
@@ -109,7 +102,7 @@ class Sessions:
             return psycopg.connect(
                 host=settings.host,
                 port=settings.port,
-                dbname=database,
+                dbname=database or settings.database,
                 user=settings.username,
                 password=self._password().reveal(),
                 connect_timeout=max(_SHORTEST_CONNECT, round(settings.timeout)),
@@ -122,22 +115,33 @@ class Sessions:
                 **self._transport(),
             )
         except psycopg.Error as error:
+            # Not the cause: its text is the server's, and the arguments that hang on it hold the password.
             failure = _not_connected(error)
         except (BrokerError, OSError, ValueError) as error:
-            failure = PostgresqlFailure(f"the broker's own password cannot be read ({type(error).__name__})")
-            failure.refused = True
+            what = f"the broker's own password cannot be read ({type(error).__name__})"
+            failure = PostgresqlFailure(what, refused=True)
         raise failure
 
-    def _transport(self) -> dict[str, str]:
+    def _transport(self) -> dict[str, Any]:
         if not self._settings.tls:
             return {"sslmode": "disable", "gssencmode": "disable"}
-        roots = self._settings.ca_file or "system"
         return {
             "sslmode": "verify-full",
-            "sslrootcert": roots,
-            "gssencmode": "disable",
+            "sslrootcert": self._settings.ca_file or "system",
             "ssl_min_protocol_version": "TLSv1.2",
+            "gssencmode": "disable",
         }
+
+
+@contextmanager
+def guarded(session: Session) -> Iterator[Session]:
+    """Around work in ``session``, which is closed then: what psycopg raises comes out as PostgresqlFailure."""
+    try:
+        yield session
+    except psycopg.Error as error:
+        raise told(error) from None
+    finally:
+        session.close()
 
 
 def _not_connected(error: psycopg.Error) -> PostgresqlFailure:

@@ -1,7 +1,7 @@
 """The SQL by which a login is made and ended, composed from data: identifiers and literals, never pasted text.
 
-Belongs here: what is said to the server, and in which order. Pure: sessions, failures and proofs are elsewhere. Every name
-is qualified by its schema, because our sessions look up nothing but ``pg_catalog``: what an agent makes in another
+Belongs here: what is said to the server, and in which order. Pure: sessions, failures and proofs are elsewhere. Every
+name is qualified by its schema, because our sessions look up nothing but ``pg_catalog``: what an agent makes in another
 schema is never found in place of what we mean (CVE-2018-1058).
 """
 
@@ -104,8 +104,8 @@ def creation(
 ) -> sql.Composed:
     """One transaction, still open at its end: the login, its limits, its rights.
 
-    ``verifier`` is the SCRAM verifier, so that no log of the server ever holds the password; ``note`` is told to whoever
-    lists roles, and to a reconciler.
+    ``verifier`` is the SCRAM verifier, so that no log of the server ever holds the password; ``note`` is for whoever
+    lists roles, and for ``postgresql_inventory.py``.
     """
     role = sql.Identifier(login)
     statements = [
@@ -136,7 +136,7 @@ def _own_limits(role: sql.Identifier, left: timedelta, version: int) -> Iterator
         names.append("transaction_timeout")
     milliseconds = max(1, left // timedelta(milliseconds=1))
     for name in names:
-        yield sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.SQL(name), milliseconds)  # type: ignore[arg-type]
+        yield sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.SQL(name), milliseconds)
 
 
 def _grants(role: sql.Identifier, want: Wanted) -> Iterator[sql.Composed]:
@@ -153,7 +153,7 @@ def _grants(role: sql.Identifier, want: Wanted) -> Iterator[sql.Composed]:
 def _grant(role: sql.Identifier, rights: Rights) -> sql.Composed:
     kind = {"tables": sql.SQL("TABLE"), "sequences": sql.SQL("SEQUENCE"), "schemas": sql.SQL("SCHEMA")}[rights.kind]
     # Keywords, each one of _PRIVILEGES.
-    privileges = sql.SQL(", ").join(sql.SQL(each) for each in rights.privileges)  # type: ignore[arg-type]
+    privileges = sql.SQL(", ").join(sql.SQL(each) for each in rights.privileges)
     qualified = [(rights.schema, name) if rights.schema else (name,) for name in rights.names]
     names = sql.SQL(", ").join(sql.Identifier(*each) for each in qualified)
     return sql.SQL("GRANT {} ON {} {} TO {}").format(privileges, kind, names, role)
