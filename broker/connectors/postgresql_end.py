@@ -1,13 +1,14 @@
 """Ending a login of PostgreSQL, and proving it (``postgresql.py`` makes it).
 
 In this order and no other. *The door first*: NOLOGIN is committed before sessions are ended, so that an agent that
-reconnects in a loop finds it shut; the pause lets a login that had just passed the door be seen. *Sessions by number*:
+reconnects in a loop finds it shut. *Who had just passed it*: a login under way is in its first transaction and has no
+name yet in pg_stat_activity; pg_locks shows that transaction, and it is waited for. *Sessions by number*:
 the role's oid, which outlives its name in pg_stat_activity. *What outlives sessions*: prepared transactions are rolled
 back as their owner, who alone may. *Everywhere*: DROP OWNED reaches one database, and pg_shdepend names the others.
 *A good answer is no proof*: proof is that there is no role of that name, and no session of its number.
 
 An agent may hold a lock on its own role (``BEGIN; ALTER ROLE ...``), and the door would wait for it. So the wait is
-short, its sessions are ended, and the door is tried again: it is shut sooner than anybody can log in.
+short, its sessions are ended, and it is tried again: sooner than anybody can log in. So with every step.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ _ELSEWHERE = sql.SQL(
     "SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid"
     " WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = %s AND d.datname <> current_database() ORDER BY 1"
 )
+_UNDER_WAY = sql.SQL(
+    "SELECT l.virtualxid FROM pg_locks l WHERE l.locktype = 'virtualxid' AND l.pid <> pg_backend_pid() AND NOT EXISTS"
+    " (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid AND (a.usesysid IS NOT NULL OR a.datid IS NOT NULL))"
+)
+_STILL = sql.SQL("SELECT count(*) FROM pg_locks WHERE locktype = 'virtualxid' AND virtualxid = ANY(%s)")
+# 100 times 20 ms. Who takes longer stands before the door, not behind it: its password is still being asked for, and the
+# server looks again whether the role may log in when it has it (InitializeSessionUserId).
+_LOOKS, _LOOK_SECONDS = 100, 0.02
 # What another transaction did to the same row of a catalogue meanwhile; done again, it is done.
 _PASSING = ("55P03", "40P01", "40001", "XX000")
 
@@ -53,13 +62,13 @@ def end_login(sessions: Sessions, login: str) -> Ended | None:
         oid = _oid(session, login)
         if oid is None:
             return None
-        _shut(session, login, oid, ended)
-        session.execute("SELECT pg_sleep(0.05)")
+        _insist(session, statements.shut(login), oid, ended)
+        _wait_for_logins_under_way(session)
         ended.sessions += _terminate(session, oid)
         _roll_back_prepared(sessions, session, login, ended)
         _drop_owned_elsewhere(sessions, session, login, oid, ended)
-        _insist(session, statements.drop_owned(login))
-        _insist(session, statements.drop(login))
+        _insist(session, statements.drop_owned(login), oid, ended)
+        _insist(session, statements.drop(login), oid, ended)
         _prove(session, login, oid)
     return ended
 
@@ -67,17 +76,6 @@ def end_login(sessions: Sessions, login: str) -> Ended | None:
 def _oid(session: Session, login: str) -> int | None:
     row = session.execute(_OID, [login]).fetchone()
     return None if row is None else int(row[0])
-
-
-def _shut(session: Session, login: str, oid: int, ended: Ended) -> None:
-    for left in reversed(range(_TRIES)):
-        try:
-            session.execute(statements.shut(login))
-            return
-        except (errors.LockNotAvailable, errors.InternalError_):
-            if not left:
-                raise
-            ended.sessions += _terminate(session, oid)
 
 
 def _terminate(session: Session, oid: int) -> int:
@@ -97,7 +95,7 @@ def _drop_owned_elsewhere(sessions: Sessions, session: Session, login: str, oid:
         try:
             with sessions.open(database) as there:
                 there.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_WAIT))
-                _insist(there, statements.drop_owned(login))
+                _insist(there, statements.drop_owned(login), oid, ended)
         except PostgresqlFailure as failure:
             # The name is an operator's, no agent's: a CREATEROLE login makes no databases.
             what = f"it owns something in the database {database!a}, where the broker could not drop it: {failure.what}"
@@ -105,8 +103,18 @@ def _drop_owned_elsewhere(sessions: Sessions, session: Session, login: str, oid:
         ended.databases.append(database)
 
 
-def _insist(session: Session, statement: sql.Composed) -> None:
-    """Do it, again where another transaction only was in the way."""
+def _wait_for_logins_under_way(session: Session) -> None:
+    """Until every login that may have found the door open is a session that can be seen."""
+    passing = [each for (each,) in session.execute(_UNDER_WAY).fetchall()]
+    for _ in range(_LOOKS if passing else 0):
+        row = session.execute(_STILL, [passing]).fetchone()
+        if row is None or not row[0]:
+            return
+        session.execute("SELECT pg_sleep(%s)", [_LOOK_SECONDS])
+
+
+def _insist(session: Session, statement: sql.Composed, oid: int, ended: Ended) -> None:
+    """Do it; where another transaction was in the way, end the login's sessions and do it again."""
     for left in reversed(range(_TRIES)):
         try:
             session.execute(statement)
@@ -114,6 +122,7 @@ def _insist(session: Session, statement: sql.Composed) -> None:
         except errors.Error as error:
             if error.sqlstate not in _PASSING or not left:
                 raise
+            ended.sessions += _terminate(session, oid)
 
 
 def _prove(session: Session, login: str, oid: int) -> None:
