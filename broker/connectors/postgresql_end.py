@@ -38,8 +38,8 @@ _UNDER_WAY = sql.SQL(
     " (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid AND (a.usesysid IS NOT NULL OR a.datid IS NOT NULL))"
 )
 _STILL = sql.SQL("SELECT count(*) FROM pg_locks WHERE locktype = 'virtualxid' AND virtualxid = ANY(%s)")
-# 100 times 20 ms. Who takes longer stands before the door, not behind it: its password is still being asked for, and the
-# server looks again whether the role may log in when it has it (InitializeSessionUserId).
+# 100 times 20 ms. Who takes longer stands before the door, not behind it: its password is still being asked for, and
+# the server looks again whether the role may log in when it has it (InitializeSessionUserId).
 _LOOKS, _LOOK_SECONDS = 100, 0.02
 # What another transaction did to the same row of a catalogue meanwhile; done again, it is done.
 _PASSING = ("55P03", "40P01", "40001", "XX000")
