@@ -47,7 +47,7 @@ class Kept:
 
 
 async def answer(client: AsyncClient, asked: Asking, task_id: str, directory: Path, wait: timedelta | None) -> str:
-    """What to print. Raises BrokerError, TASK_ENDED among others, and click's errors for a directory that is not ours."""
+    """What to print. Raises BrokerError, TASK_ENDED among others; ClickException for a directory that is not ours."""
     with _locked(directory, _name(asked, task_id)) as path:
         kept = _read(path)
         if kept is not None and SystemClock().now() < kept.ends - _MARGIN and await _lives(client, kept):

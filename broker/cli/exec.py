@@ -58,8 +58,8 @@ from broker.errors import BrokerError
 )
 @click.option(
     "--deliver",
-    type=click.Choice([Form.ENVIRONMENT, Form.CONTAINER, Form.PGPASS, Form.TOKEN]),
-    default=Form.ENVIRONMENT,
+    type=click.Choice([form.value for form in Form if form is not Form.CREDENTIAL_PROCESS]),
+    default=Form.ENVIRONMENT.value,
     show_default=True,
     help="How the command gets the credential.",
 )
