@@ -284,9 +284,9 @@ class Postgresql:
         except errors.DivisionByZero:
             raise PostgresqlFailure("it was too slow, and made nothing", "57014") from None
         except psycopg.Error as error:
+            # Any other failure may have come after the commit: a shutdown, a session that was ended.
             failure = told(error)
-            failure = failure if failure.sqlstate else _CommitUnknown(failure.what)
-            raise failure from None
+            raise _CommitUnknown(failure.what, failure.sqlstate) from None
 
     def _take_back(self, login: str) -> None:
         with self._alone():

@@ -168,7 +168,7 @@ async def test_no_more_than_so_many_at_a_time(endpoint: ContainerEndpoint, monke
         writer.close()
 
 
-# --------------------------------------------------------------------------- what is kept, and when it is asked for anew
+# --------------------------------------------------------------------------- what is kept, when it is asked for anew
 
 
 async def test_it_is_asked_for_anew_before_it_ends(aws: FakeBroker, client: AsyncClient) -> None:
