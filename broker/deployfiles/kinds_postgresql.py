@@ -101,19 +101,20 @@ class RoleRights(Model):
     roles: list[RoleName] = Field(min_length=1, max_length=64)
 
 
-_RIGHTS = {"tables": TableRights, "sequences": SequenceRights, "schemas": SchemaRights, "roles": RoleRights}
+_RIGHTS = ("tables", "sequences", "schemas", "roles")
 
 
 def _kind(value: object) -> str | None:
     said = value.keys() if isinstance(value, dict) else type(value).model_fields if isinstance(value, Model) else ()
-    return next((kind for kind in _RIGHTS if kind in said), None)
+    # No tag is a key of a file, so that a problem is found at the line of its field.
+    return next((f"on {kind}" for kind in _RIGHTS if kind in said), None)
 
 
 AnyRights = Annotated[
-    Annotated[TableRights, Tag("tables")]
-    | Annotated[SequenceRights, Tag("sequences")]
-    | Annotated[SchemaRights, Tag("schemas")]
-    | Annotated[RoleRights, Tag("roles")],
+    Annotated[TableRights, Tag("on tables")]
+    | Annotated[SequenceRights, Tag("on sequences")]
+    | Annotated[SchemaRights, Tag("on schemas")]
+    | Annotated[RoleRights, Tag("on roles")],
     Discriminator(
         _kind,
         custom_error_type="rights",

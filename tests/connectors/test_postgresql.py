@@ -1,4 +1,4 @@
-"""PostgreSQL without Vault: what is refused before and by the server, what an examination finds, what is handed over."""
+"""PostgreSQL without Vault: what is refused before and by the server, what an examination finds, what it hands over."""
 
 from __future__ import annotations
 
