@@ -1,5 +1,4 @@
-"""A program for ``credential_process`` in ~/.aws/config: one JSON object on standard output, and no new lease at each
-call.
+"""A program for ``credential_process`` in ~/.aws/config: one JSON object, and no new lease at each call.
 
 SDKs run it whenever a session is in its last quarter of an hour, which with ours is always. So what the broker gave is
 kept in a file of the user's alone until it ends, and each call asks the broker only whether its lease still lives. When

@@ -182,7 +182,7 @@ class Execution:
             asked = next(given, None) or replace(self.asked, request_id="").under(task_id, client.new_id)
             return await client.request(asked, wait_for_approval=self.wait_for_approval)
 
-        return TaskCredential(client, task_id, ask, SystemClock())
+        return TaskCredential(client, task_id, ask, SystemClock().now)
 
     async def _at_last(self, signals: Signals, ending: Coroutine[Any, Any, None]) -> None:
         signals.end()

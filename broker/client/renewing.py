@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from broker.client.client import AsyncClient
 from broker.client.model import Grant
 from broker.errors import BrokerError, NotReady, Reason, UpstreamFailed, WrongState
-from broker.ports import Clock
 
 # Whoever asks gives up after 2 s (botocore, ContainerMetadataFetcher).
 _ANSWER_SECONDS = 1.5
@@ -25,11 +24,13 @@ _MARGIN, _MARGIN_FRACTION = timedelta(seconds=60), 4
 class TaskCredential:
     """``ask`` asks the broker for one more under the task, with a request id of its own. Belongs to one event loop."""
 
-    def __init__(self, client: AsyncClient, task_id: str, ask: Callable[[], Awaitable[Grant]], clock: Clock) -> None:
+    def __init__(
+        self, client: AsyncClient, task_id: str, ask: Callable[[], Awaitable[Grant]], now: Callable[[], datetime]
+    ) -> None:
         self._client = client
         self._task_id = task_id
         self._ask = ask
-        self._clock = clock
+        self._now = now
         self._grant: Grant | None = None
         self._asking: asyncio.Task[Grant] | None = None
         self._turn = asyncio.Lock()
@@ -73,7 +74,7 @@ class TaskCredential:
                     return
                 task = await self._client.get_task(self._task_id)
         except (NotReady, UpstreamFailed, TimeoutError):
-            if self._grant is not None and self._ends(self._grant) <= self._clock.now():
+            if self._grant is not None and self._ends(self._grant) <= self._now():
                 self._grant = None
             return
         self._grant = None
@@ -81,7 +82,7 @@ class TaskCredential:
             raise task_ended(self._task_id)
 
     async def _lives(self, grant: Grant) -> bool:
-        if self._ends(grant) <= self._clock.now():
+        if self._ends(grant) <= self._now():
             return False
         return (await self._client.lease(grant.lease.id)).state == "ACTIVE"
 
@@ -111,12 +112,12 @@ class TaskCredential:
     def _is_late(self, grant: Grant) -> bool:
         made, ends = grant.lease.create_time, self._ends(grant)
         margin = _MARGIN if made is None else min(_MARGIN, (ends - made) / _MARGIN_FRACTION)
-        return ends - margin <= self._clock.now()
+        return ends - margin <= self._now()
 
     def _ends(self, grant: Grant) -> datetime:
         ends = grant.lease.expire_time
         # A lease that does not tell its end is as good as over.
-        return self._clock.now() if ends is None else ends
+        return self._now() if ends is None else ends
 
 
 def task_ended(task_id: str) -> WrongState:

@@ -51,7 +51,7 @@ def source(client: AsyncClient, clock: Clock | None = None) -> TaskCredential:
             )
         )
 
-    return TaskCredential(client, "task-0", ask, clock or SystemClock())
+    return TaskCredential(client, "task-0", ask, (clock or SystemClock()).now)
 
 
 @pytest.fixture
