@@ -289,14 +289,12 @@ class Postgresql:
             raise _CommitUnknown(failure.what, failure.sqlstate) from None
 
     def _take_back(self, login: str) -> None:
-        with self._alone():
-            end_login(self._sessions, login)
+        end_login(self._sessions, login, self._alone)
 
     # ------------------------------------------------------------------ ending
 
     def _end(self, login: str, context: RevokeContext) -> RevokeOutcome:
-        with self._alone():
-            ended = end_login(self._sessions, login)
+        ended = end_login(self._sessions, login, self._alone)
         latest = no_late_create_after(context.created_at, context.issue_deadline)
         if ended is None and not context.outcome_known and context.now < latest:
             wait = (context.issue_deadline if context.now < context.issue_deadline else latest) - context.now

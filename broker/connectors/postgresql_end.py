@@ -13,6 +13,8 @@ short, its sessions are ended, and it is tried again: sooner than anybody can lo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from psycopg import errors, sql
@@ -54,8 +56,11 @@ class Ended:
     databases: list[str] = field(default_factory=list)
 
 
-def end_login(sessions: Sessions, login: str) -> Ended | None:
-    """End ``login`` and all it made; None: there is no such role. Raises PostgresqlFailure where it is not proven."""
+def end_login(sessions: Sessions, login: str, alone: Callable[[], AbstractContextManager[None]]) -> Ended | None:
+    """End ``login`` and all it made; None: there is no such role. Raises PostgresqlFailure where it is not proven.
+
+    ``alone`` is held where privileges of shared objects change, and not while a hostile session is waited for.
+    """
     ended = Ended()
     with sessions.open() as session:
         session.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_WAIT))
@@ -67,8 +72,9 @@ def end_login(sessions: Sessions, login: str) -> Ended | None:
         ended.sessions += _terminate(session, oid)
         _roll_back_prepared(sessions, session, login, ended)
         _drop_owned_elsewhere(sessions, session, login, oid, ended)
-        _insist(session, statements.drop_owned(login), oid, ended)
-        _insist(session, statements.drop(login), oid, ended)
+        with alone():
+            _insist(session, statements.drop_owned(login), oid, ended)
+            _insist(session, statements.drop(login), oid, ended)
         _prove(session, login, oid)
     return ended
 

@@ -8,6 +8,7 @@ What a server says is never passed on (it may quote what an agent chose); SQLSTA
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,10 +128,15 @@ class Sessions:
             return {"sslmode": "disable", "gssencmode": "disable"}
         return {
             "sslmode": "verify-full",
-            "sslrootcert": self._settings.ca_file or "system",
+            "sslrootcert": self._settings.ca_file or _system_roots(),
             "ssl_min_protocol_version": "TLSv1.2",
             "gssencmode": "disable",
         }
+
+
+def _system_roots() -> str:
+    """The system's roots as Python knows them: psycopg's own libpq looks for its "system" where nobody has any."""
+    return ssl.get_default_verify_paths().cafile or "system"
 
 
 @contextmanager

@@ -149,6 +149,16 @@ def tls_front(shop: PostgresqlSettings, tmp_path: Path) -> Iterator[tuple[int, P
     listener.close()
 
 
+async def test_the_systems_roots_are_found_without_a_ca_file(
+    shop: PostgresqlSettings, tls_front: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, ca = tls_front
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+    connector = postgresql_connector(shop, host="localhost", port=port, tls=True)
+    assert [each for each in await connector.examine() if each.severity is Severity.ERROR] == []
+    await connector.close()
+
+
 async def test_the_server_is_verified_by_name_and_authority(
     shop: PostgresqlSettings, tls_front: tuple[int, Path]
 ) -> None:
