@@ -14,9 +14,8 @@ from broker.client.client import AsyncClient
 from broker.client.model import Grant
 from broker.errors import BrokerError, NotReady, Reason, UpstreamFailed, WrongState
 
-# Whoever asks gives up after 2 s (botocore, ContainerMetadataFetcher).
-_ANSWER_SECONDS = 1.5
-_LOOK_SECONDS = 1.0
+# Together less than 2 s, after which whoever asks gives up (botocore, ContainerMetadataFetcher).
+_LOOK_SECONDS, _ANSWER_SECONDS = 0.6, 1.1
 # Asked for anew when this much of its life is left, or the fraction of it.
 _MARGIN, _MARGIN_FRACTION = timedelta(seconds=60), 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from botocore.exceptions import CredentialRetrievalError
 from botocore.utils import ContainerMetadataFetcher
 
 from broker.api.v1 import task_pb2
-from broker.client import AsyncClient, Grant, container
+from broker.client import AsyncClient, Grant, container, renewing
 from broker.client.container import PATH, ContainerEndpoint
 from broker.client.renewing import TaskCredential
 from broker.clock import SystemClock
@@ -24,9 +25,17 @@ from broker.scope.request import AccessRequest
 from broker.secret import Secret
 from tests.client.fake_broker import REVOKED, FakeBroker
 from tests.connectors.support import SetClock
+from tests.patience import PATIENCE
 
 TOKEN = "the-token-of-the-endpoint"
 ENDS = datetime(2031, 5, 1, 12, 3, 10, tzinfo=UTC)  # of every lease of the fake
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine an answer takes longer than whoever asks would wait."""
+    monkeypatch.setattr(renewing, "_LOOK_SECONDS", PATIENCE)
+    monkeypatch.setattr(renewing, "_ANSWER_SECONDS", PATIENCE)
 
 
 @pytest.fixture
@@ -194,6 +203,37 @@ async def test_one_that_was_revoked_is_replaced_while_the_task_is_open(aws: Fake
 async def test_many_who_ask_at_once_are_one_request(aws: FakeBroker, client: AsyncClient) -> None:
     credential = source(client)
     assert len({grant.lease.id for grant in await asyncio.gather(*(credential.current() for _ in range(10)))}) == 1
+
+
+async def test_a_broker_that_takes_long_is_told_at_once_and_asked_once(
+    aws: FakeBroker, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewing, "_ANSWER_SECONDS", 0.01)
+    decided = threading.Event()
+    aws.before["RequestCredential"] = lambda: decided.wait(PATIENCE) and None
+    credential = source(client)
+    for _ in range(3):
+        with pytest.raises(NotReady, match="still being asked for"):
+            await credential.current()
+    decided.set()
+    monkeypatch.setattr(renewing, "_ANSWER_SECONDS", PATIENCE)
+    assert (await credential.current()).lease.id in aws.leases
+    assert len(aws.asked("RequestCredential")) == 1
+
+
+async def test_the_old_one_is_given_out_while_the_new_one_takes_long(
+    aws: FakeBroker, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SetClock(ENDS - timedelta(minutes=15))
+    credential = source(client, clock)
+    first = await credential.current()
+    clock.present = ENDS - timedelta(seconds=30)
+    monkeypatch.setattr(renewing, "_ANSWER_SECONDS", 0.01)
+    decided = threading.Event()
+    aws.before["RequestCredential"] = lambda: decided.wait(PATIENCE) and None
+    assert (await credential.current()).lease.id == first.lease.id
+    decided.set()
+    await credential.close()
 
 
 async def test_a_broker_that_is_away_ends_nothing_before_its_time(
