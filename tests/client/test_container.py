@@ -11,8 +11,10 @@ from pathlib import Path
 
 import botocore.session
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import CredentialRetrievalError
 from botocore.utils import ContainerMetadataFetcher
+from moto.server import ThreadedMotoServer
 
 from broker.api.v1 import task_pb2
 from broker.client import AsyncClient, Grant, container, renewing
@@ -96,6 +98,34 @@ async def test_botocore_gets_it_and_its_every_refresh_is_the_same_lease(
         return {botocore_session().get_credentials().get_frozen_credentials().secret_key for _ in range(5)}
 
     assert await asyncio.to_thread(use) == {aws.secrets[0]}
+    assert len(aws.asked("RequestCredential")) == 1
+
+
+async def test_a_request_to_aws_is_signed_with_it(
+    aws: FakeBroker, botocore_session: Callable[[], botocore.session.Session]
+) -> None:
+    """Two calls to the double of STS: each signed with what the endpoint gave, the session token among it."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    signed: list[tuple[bool, str]] = []
+
+    def call() -> None:
+        host, port = server.get_host_and_port()
+        client = botocore_session().create_client("sts", "eu-central-1", endpoint_url=f"http://{host}:{port}")
+
+        def seen(request: AWSPreparedRequest, **_: object) -> None:
+            by = request.headers["Authorization"]
+            signed.append(("Credential=ASIAEXAMPLE/" in str(by), str(request.headers["X-Amz-Security-Token"])))
+
+        client.meta.events.register("before-send.sts", seen)
+        for _ in range(2):
+            assert client.get_caller_identity()["Account"]
+
+    try:
+        await asyncio.to_thread(call)
+    finally:
+        server.stop()
+    assert [(ours, text.strip("b'\"")[:6]) for ours, text in signed] == [(True, "token-")] * 2
     assert len(aws.asked("RequestCredential")) == 1
 
 
