@@ -96,7 +96,8 @@ def execute(
     if task_id and (purpose or task_type):
         raise click.UsageError("--purpose and --task-type are for a task started here; with --task there is none.")
     named = purpose or f"run {PurePath(command[0]).name}"
-    execution = Execution(asked, task_id, named, grace, wait, command, task_type, wait_for_approval, Form(deliver))
+    form = Form(deliver)
+    execution = Execution(asked, task_id, named, grace, wait, command, task_type, wait_for_approval, form=form)
     raise SystemExit(asyncio.run(execution.run(settings())))
 
 
