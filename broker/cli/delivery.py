@@ -16,8 +16,12 @@ import click
 
 from broker.cli.output import camel, environment_lines, to_json
 from broker.client import Grant
+from broker.client.forms import Form, credential_process, fits, pgpass, token_of
 from broker.lease.credential import AwsSession, DatabaseLogin
 from broker.secret import Secret
+
+# Forms of forms.py that are one text.
+NEEDED_FORMS = (Form.CREDENTIAL_PROCESS.value, Form.PGPASS.value, Form.TOKEN.value)
 
 
 class Delivery(Protocol):
@@ -122,9 +126,28 @@ def choose(out: Path | None, descriptor: int | None, *, reveal: bool) -> Deliver
     return PrintDelivery() if descriptor is None else DescriptorDelivery(descriptor)
 
 
+def demand_fit(form: Form, grant: Grant) -> None:
+    """A usage error where a credential of this kind has no such form."""
+    if not fits(form, grant.credential):
+        kind = type(grant.credential).__name__
+        able = ", ".join(each.value for each in Form if fits(each, grant.credential))
+        raise click.UsageError(f"a {kind} cannot be delivered as {form.value}, but as {able}; it was taken back.")
+
+
 def written(grant: Grant, form: str) -> str:
-    """The credential with its secret, in clear, as ``form``: json, env or text. Ends with a newline."""
+    """The credential with its secret, in clear, as ``form``. Ends with a newline, but for a token.
+
+    Raises a usage error where a credential of this kind has no such form.
+    """
+    if form in NEEDED_FORMS:
+        demand_fit(Form(form), grant)
     match form, grant.credential:
+        case Form.CREDENTIAL_PROCESS, _:
+            return credential_process(grant)
+        case Form.PGPASS, DatabaseLogin() as login:
+            return pgpass(login)
+        case Form.TOKEN, credential if (token := token_of(credential)) is not None:
+            return token.reveal()
         case "json", _:
             return json.dumps(_revealed(grant), indent=2, ensure_ascii=False) + "\n"
         case "env", _:

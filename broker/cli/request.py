@@ -12,11 +12,14 @@ import click
 
 from broker.cli import contracts
 from broker.cli.asking import Asking, asking_options
-from broker.cli.connection import run
-from broker.cli.delivery import Delivery, choose, written
+from broker.cli.connection import run, settings
+from broker.cli.credential_process import answer as process_answer
+from broker.cli.credential_process import default_directory
+from broker.cli.delivery import NEEDED_FORMS, Delivery, choose, written
 from broker.cli.output import format_option, lease_state, note, print_json
 from broker.cli.values import Span, Text
 from broker.client import ApprovalNeeded, AsyncClient, Decision, Grant
+from broker.client.forms import Form
 from broker.client.task import uninterrupted
 from broker.clock import SystemClock
 from broker.errors import BrokerError
@@ -43,8 +46,14 @@ from broker.errors import BrokerError
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Into this file: new, mode 0600.")
 @click.option("--fd", type=int, metavar="N", help="Into this open descriptor, which is closed then.")
 @click.option("--reveal", is_flag=True, help="Print the secret on standard output.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIRECTORY",
+    help="Of credential-process: where its answer is kept.  [default: in your runtime directory]",
+)
 @click.option("--validate-only", is_flag=True, help="Only decide; nothing is issued.")
-@format_option("env", "json", "text")
+@format_option("env", "json", "text", *NEEDED_FORMS)
 def request(
     asked: Asking,
     task_id: str,
@@ -54,14 +63,19 @@ def request(
     out: Path | None,
     fd: int | None,
     reveal: bool,
+    cache: Path | None,
     validate_only: bool,
     form: str,
 ) -> None:
     """Ask for a credential under a task.
 
-    It goes into a new file or a descriptor, as NAME=value lines (env), JSON, or what the upstream's own tools
-    read (text: libpq's connection string, a profile for AWS). Only when it is written is its arrival confirmed;
-    if that fails, it is revoked. Texts may be @FILE, or @- for standard input.
+    It goes into a new file or a descriptor, as NAME=value lines (env), JSON, or what the upstream's own tools read
+    (text: libpq's connection string, a profile for AWS; pgpass: libpq's password file; token: the token alone). Only
+    when it is written is its arrival confirmed; if that fails, it is revoked. Texts may be @FILE, or @- for standard
+    input.
+
+    With --format credential-process it prints what AWS SDKs read of a program in ~/.aws/config, and keeps it, so that
+    the next call is answered without a new lease; when the task has ended, it says so and fails.
 
     Where people must agree first, the request is filed for them, and the task goes on: wait with --wait, or see
     `broker requests`.
@@ -75,6 +89,15 @@ def request(
             raise click.UsageError("--validate-only issues nothing, so there is nothing for --out, --fd or --reveal.")
         _tell_decision(run(lambda client: _validate(client, asked, task_id, purpose, task_type)), form)
         return
+    if form == Form.CREDENTIAL_PROCESS and out is None and fd is None and not reveal:
+        if not task_id:
+            raise click.UsageError("credential-process is run again and again under one task: name it with --task.")
+        directory = cache or default_directory(settings().environment)
+        told = run(lambda client: process_answer(client, asked, task_id, directory, wait_for_approval))
+        click.echo(told, nl=False)
+        return
+    if cache is not None:
+        raise click.UsageError("--cache is for --format credential-process, without --out, --fd and --reveal.")
     delivery = choose(out, fd, reveal=reveal)
     try:
         how = (wait_for_approval, delivery, form)

@@ -75,6 +75,10 @@ def environment(credential: Credential) -> dict[str, str]:
 
 def inherited(surroundings: Mapping[str, str], credential: Credential) -> dict[str, str]:
     """``surroundings`` with the credential in place of every variable that could stand against it."""
+    return cleared(surroundings, credential) | environment(credential)
+
+
+def cleared(surroundings: Mapping[str, str], credential: Credential) -> dict[str, str]:
+    """``surroundings`` without every variable that could stand against the credential, however it is handed over."""
     conflicting = _CONFLICTING[type(credential)]
-    kept = {name: value for name, value in surroundings.items() if name not in conflicting}
-    return kept | environment(credential)
+    return {name: value for name, value in surroundings.items() if name not in conflicting}

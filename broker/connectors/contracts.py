@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from broker.connectors import aws_sts, vault_database
+from broker.connectors import aws_sts, postgresql, vault_database
 from broker.lease.credential import Contract
 from broker.ports import ConnectorSpec
 from broker.scope.canonical import JsonValue
@@ -13,6 +13,7 @@ from broker.scope.canonical import JsonValue
 CONTRACTS: Mapping[str, Callable[[Mapping[str, JsonValue]], Contract]] = {
     "vault-database": lambda settings: vault_database.CONTRACT,
     "aws-sts": lambda settings: aws_sts.CONTRACT,
+    "postgresql": lambda settings: postgresql.CONTRACT,
 }
 
 

@@ -12,6 +12,8 @@ from functools import partial
 from broker.connectors.aws_client import AwsKeys
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity
+from broker.connectors.postgresql import Postgresql
+from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
 from broker.connectors.vault_login import JwtLogin, JwtRole
@@ -90,6 +92,13 @@ class _Reader:
             raise self._wrong(name)
         return _Reader(self.connector, value, self._resolve, self.own)
 
+    def flag(self, name: str, *, default: bool) -> bool:
+        """True or false."""
+        value = self._settings.get(name, default)
+        if not isinstance(value, bool):
+            raise self._wrong(name)
+        return value
+
     def has(self, name: str) -> bool:
         return self._settings.get(name) is not None
 
@@ -151,7 +160,26 @@ def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
     )
 
 
+def _postgresql(settings: _Reader, clock: Clock) -> Connector:
+    login = settings.inner("login")
+    return Postgresql(
+        settings.connector,
+        PostgresqlSettings(
+            host=login.text("host"),
+            port=login.port("port"),
+            database=login.text("database"),
+            username=settings.text("username"),
+            tls=settings.flag("tls", default=True),
+            ca_file=settings.maybe_text("ca_file"),
+            login_prefix=settings.text("login_prefix", "") if settings.has("login_prefix") else "",
+        ),
+        settings.secret("password"),
+        clock,
+    )
+
+
 _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-database": _vault_database,
     "aws-sts": _aws_sts,
+    "postgresql": _postgresql,
 }

@@ -153,6 +153,9 @@ def _reference_problems(
             yield file.problem(path, f"{name} may hold more than plain text", hint)
         elif len(path) == _WHOLE_FIELD:
             yield from _choice_problems(file, grant, path, target)
+        elif isinstance(segment, ParameterSegment) and segment.chooses and not isinstance(target, EnumParameter):
+            hint = "Make it an enum of what it may choose."
+            yield file.problem(path, f"{target.name} is of type {target.kind}, and chooses what is granted", hint)
 
 
 def _choice_problems(file: Read[TemplateFile], grant: Model, path: Path, target: Parameter) -> Iterable[Problem]:

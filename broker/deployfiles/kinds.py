@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from broker.deployfiles.kinds_canary import ConnectorModel
 from broker.deployfiles.kinds_fields import ParameterSegment, SecretReference, Text, Url
+from broker.deployfiles.kinds_postgresql import PostgresqlConnector, PostgresqlGrant
 from broker.deployfiles.kinds_vault import VaultDatabaseConnector, VaultDatabaseGrant
 from broker.files import Model
 
@@ -112,7 +113,11 @@ class AwsStsGrant(Model):
 
 # --------------------------------------------------------------------------- the tables
 
-GRANTS: Mapping[str, type[Model]] = {"vault-database": VaultDatabaseGrant, "aws-sts": AwsStsGrant}
+GRANTS: Mapping[str, type[Model]] = {
+    "vault-database": VaultDatabaseGrant,
+    "aws-sts": AwsStsGrant,
+    "postgresql": PostgresqlGrant,
+}
 # What the accounts of a template must look like where its connector gives them a meaning.
 ACCOUNTS: Mapping[str, re.Pattern[str]] = {"aws-sts": re.compile(r"[0-9]{12}\Z", re.ASCII)}
 
@@ -124,7 +129,7 @@ class AwsStsConnector(ConnectorModel):
     settings: AwsStsSettings
 
 
-ConnectorEntry = Annotated[VaultDatabaseConnector | AwsStsConnector, Field(discriminator="kind")]
+ConnectorEntry = Annotated[VaultDatabaseConnector | AwsStsConnector | PostgresqlConnector, Field(discriminator="kind")]
 
 
 def references(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Model]]:

@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from moto.server import ThreadedMotoServer
 
+from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.dev.loopback import free_port
+from broker.dev.postgres import PostgresFacts
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
+from tests.connectors.harness_postgresql import create_shop, postgresql_harness
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +26,19 @@ def aws_double() -> Iterator[str]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def shop(postgres_server: PostgresFacts) -> PostgresqlSettings:
+    """A database that is set up for a connector of kind ``postgresql``; yields how that reaches it."""
+    return create_shop(postgres_server)
+
+
 @pytest.fixture
 def dead_address() -> str:
     """An address on loopback where nobody listens."""
     return f"http://127.0.0.1:{free_port()}"
 
 
-@pytest.fixture(params=["fake", "vault-database", "aws-sts"])
+@pytest.fixture(params=["fake", "vault-database", "postgresql", "aws-sts"])
 async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIterator[Harness]:
     """Each adapter in turn."""
     match request.param:
@@ -37,6 +46,8 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
             made = fake_harness()
         case "vault-database":
             made = vault_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "postgresql":
+            made = postgresql_harness(request.getfixturevalue("shop"), dead_address)
         case _:
             made = aws_harness(request.getfixturevalue("aws_double"), dead_address)
     async with made.stack:
