@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
+from broker.deployfiles.kinds_canary import ConnectorModel
 from broker.deployfiles.kinds_fields import ParameterSegment, Port, SecretReference, Text, is_loopback
 from broker.files import Model
 
@@ -130,7 +131,7 @@ class PostgresqlGrant(Model):
     connections: int = Field(5, ge=1, le=100)
 
 
-class PostgresqlConnector(Model):
+class PostgresqlConnector(ConnectorModel):
     """One entry of connectors.yaml."""
 
     kind: Literal["postgresql"]
