@@ -22,12 +22,15 @@ from typing import Any
 import structlog
 
 from broker.connectors.aws_deny import Contents, Session, document, epoch_of, name_of, read, size
-from broker.connectors.aws_deny_plan import GRACE, Shards, ended, older, placed, shrunk
+from broker.connectors.aws_deny_plan import GRACE, LONGEST_SESSION, Shards, ended, older, placed, shrunk
 from broker.connectors.aws_failures import FAILURES, code_of, not_ended, told
 from broker.connectors.aws_iam import Iam, Role
 from broker.ports import Clock, NotYet, RevokeContext, Revoked, RevokeOutcome
 
 log = structlog.get_logger("broker.connectors")
+
+# After it every session that was denied has ended by itself.
+FORGET = 2 * LONGEST_SESSION
 
 _DOING = "deny the session on its role"
 
@@ -97,7 +100,6 @@ class Denials:
             return self._wait(held.name, left)
         contents = read(await self._iam.policy(role, held.name))
         if contents is not None and contents.denies(session):
-            del state.held[session.user_id]
             return Revoked({"denied_by": held.name, "after_seconds": int(self._propagation.total_seconds())})
         self._lost(state, held.name)
         log.warning("a policy that denies sessions was removed or changed", role=role.arn, policy=held.name)
@@ -216,6 +218,7 @@ class Denials:
         now = self._clock.now()
         if state.closed_until is not None and state.closed_until <= now:
             state.closed_until = None
+        state.held = {name: held for name, held in state.held.items() if held.since + FORGET > now}
         there = await self._iam.policies(role)
         await self._delete_ended(role, state)
         for number, contents in list(state.shards.contents.items()):

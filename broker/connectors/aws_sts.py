@@ -16,6 +16,7 @@ sts:TagSession and sts:SetSourceIdentity (and demands the ExternalId, if one is 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -292,12 +293,10 @@ class AwsSts:
         issued_by = no_late_create_after(context.created_at, context.issue_deadline)
         seconds = handle.get("seconds")
         native = timedelta(seconds=seconds if isinstance(seconds, int) else _LONGEST)
-        for role_id in sorted(ids):
-            session = Session(f"{role_id}:{handle['attempt']}", issued_by, issued_by + native + CLOCKS)
-            outcome = await denials.deny(role, session, context)
-            if not isinstance(outcome, Revoked):
-                return outcome
-        return outcome
+        names = [f"{role_id}:{handle['attempt']}" for role_id in sorted(ids)]
+        sessions = [Session(name, issued_by, issued_by + native + CLOCKS) for name in names]
+        outcomes = await asyncio.gather(*(denials.deny(role, each, context) for each in sessions))
+        return next((each for each in outcomes if not isinstance(each, Revoked)), outcomes[0])
 
     # ------------------------------------------------------------------ asking
 
