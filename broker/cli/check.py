@@ -25,6 +25,7 @@ class _Checked:
     summary: str
     facts: dict[str, Any]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -45,6 +46,9 @@ def check(paths: tuple[Path, ...], config_file: Path | None, form: str) -> None:
     """Check deploy directories (and brokerd configuration files) before use.
 
     Exits 0 if all would be taken. Otherwise prints each problem as FILE:LINE: FIELD: MESSAGE (HINT) and exits 1.
+
+    Warnings keep nothing from being taken: actions in templates that AWS is not known to have, or that do not take
+    the resources beside them.
 
     Signatures are looked at with --config only. The serial is then compared with that of the newest set that was in
     force, where the ledger of that brokerd is on this machine.
@@ -96,9 +100,18 @@ def _check(path: Path, brokerd: Brokerd) -> _Checked:
 
     try:
         summary, facts = _directory(path, brokerd) if path.is_dir() else _config(path)
+        return _Checked(str(path), summary, facts, (), _warnings(path))
     except Problems as found:
         return _Checked(str(path), "", {}, found.problems)
-    return _Checked(str(path), summary, facts, ())
+
+
+def _warnings(path: Path) -> tuple[Problem, ...]:
+    if not path.is_dir():
+        return ()
+    from broker.deployfiles import listing
+    from broker.deployfiles.load import warnings
+
+    return tuple(warnings(listing.read_set(path)))
 
 
 def _directory(path: Path, brokerd: Brokerd) -> tuple[str, dict[str, Any]]:
@@ -132,7 +145,10 @@ def _print(result: _Checked) -> None:
         click.echo(f"{result.path}: ok, {result.summary}")
     for problem in result.problems:
         click.echo(str(problem), err=True)
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _json(result: _Checked) -> dict[str, Any]:
-    return {"path": result.path, "ok": result.ok, **result.facts, "problems": [asdict(p) for p in result.problems]}
+    told = {"problems": [asdict(each) for each in result.problems], "warnings": [asdict(w) for w in result.warnings]}
+    return {"path": result.path, "ok": result.ok, **result.facts, **told}
