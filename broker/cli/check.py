@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import click
 if TYPE_CHECKING:
     from broker.cli.check_signed import Brokerd
     from broker.files import Problem
+    from broker.ports import DeploySet
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class _Checked:
     summary: str
     facts: dict[str, Any]
     problems: tuple[Problem, ...]
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()  # it is taken all the same
 
     @property
     def ok(self) -> bool:
@@ -46,9 +48,7 @@ def check(paths: tuple[Path, ...], config_file: Path | None, form: str) -> None:
     """Check deploy directories (and brokerd configuration files) before use.
 
     Exits 0 if all would be taken. Otherwise prints each problem as FILE:LINE: FIELD: MESSAGE (HINT) and exits 1.
-
-    Warnings keep nothing from being taken: actions in templates that AWS is not known to have, or that do not take
-    the resources beside them.
+    What would be taken, but cannot be meant, is a warning.
 
     Signatures are looked at with --config only. The serial is then compared with that of the newest set that was in
     force, where the ledger of that brokerd is on this machine.
@@ -99,22 +99,12 @@ def _check(path: Path, brokerd: Brokerd) -> _Checked:
     from broker.files import Problems
 
     try:
-        summary, facts = _directory(path, brokerd) if path.is_dir() else _config(path)
-        return _Checked(str(path), summary, facts, (), _warnings(path))
+        return _directory(path, brokerd) if path.is_dir() else _config(path)
     except Problems as found:
         return _Checked(str(path), "", {}, found.problems)
 
 
-def _warnings(path: Path) -> tuple[Problem, ...]:
-    if not path.is_dir():
-        return ()
-    from broker.deployfiles import listing
-    from broker.deployfiles.load import warnings
-
-    return tuple(warnings(listing.read_set(path)))
-
-
-def _directory(path: Path, brokerd: Brokerd) -> tuple[str, dict[str, Any]]:
+def _directory(path: Path, brokerd: Brokerd) -> _Checked:
     loaded, signatures = brokerd.load(path)
     counts = {
         "agents": len(loaded.registry),
@@ -125,7 +115,30 @@ def _directory(path: Path, brokerd: Brokerd) -> tuple[str, dict[str, Any]]:
     }
     told = ", ".join(_count(counts[what], what) for what in ("agents", "templates", "policies"))
     digest = f"sha256:{loaded.digest}"
-    return f"{told}, digest {digest}{signatures.summary}", {**counts, "digest": digest, **signatures.facts}
+    summary, facts = f"{told}, digest {digest}{signatures.summary}", {**counts, "digest": digest, **signatures.facts}
+    return _Checked(str(path), summary, facts, (), (*_ttl_warnings(path, loaded), *_lint(path)))
+
+
+def _lint(path: Path) -> list[Problem]:
+    """Actions that AWS is not known to have, or that do not take the resources beside them."""
+    from broker.deployfiles import listing
+    from broker.deployfiles.load import warnings
+
+    return warnings(listing.read_set(path))
+
+
+def _ttl_warnings(path: Path, loaded: DeploySet) -> Iterator[Problem]:
+    """Templates that offer what their connectors cannot honour."""
+    from broker.connectors.contracts import contract_of
+    from broker.deployfiles import listing
+    from broker.deployfiles.load import templates_in
+    from broker.issuance.verdicts import doubts_of_template
+
+    contracts = {name: contract_of(spec) for name, spec in loaded.connectors.items()}
+    files = templates_in(listing.read_set(path))
+    for name, template in sorted(loaded.templates.items()):
+        for doubt in doubts_of_template(template, contracts[template.connector]):
+            yield files[name].problem(("max_ttl",), doubt.what.rstrip("."), doubt.remedy)
 
 
 def _count(count: int, what: str) -> str:
@@ -133,11 +146,11 @@ def _count(count: int, what: str) -> str:
     return f"{count} {singular if count == 1 else what}"
 
 
-def _config(path: Path) -> tuple[str, dict[str, Any]]:
+def _config(path: Path) -> _Checked:
     from broker.config import load_config
 
     config = load_config(path)
-    return f"brokerd of {config.trust_domain}", {"trust_domain": config.trust_domain}
+    return _Checked(str(path), f"brokerd of {config.trust_domain}", {"trust_domain": config.trust_domain}, ())
 
 
 def _print(result: _Checked) -> None:
@@ -150,5 +163,5 @@ def _print(result: _Checked) -> None:
 
 
 def _json(result: _Checked) -> dict[str, Any]:
-    told = {"problems": [asdict(each) for each in result.problems], "warnings": [asdict(w) for w in result.warnings]}
-    return {"path": result.path, "ok": result.ok, **result.facts, **told}
+    found = {"problems": [asdict(p) for p in result.problems], "warnings": [asdict(w) for w in result.warnings]}
+    return {"path": result.path, "ok": result.ok, **result.facts, **found}

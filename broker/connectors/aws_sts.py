@@ -33,9 +33,10 @@ from broker.connectors.aws_examine import doubts_of_identity, unreachable
 from broker.connectors.aws_failures import FAILURES, not_ended, told
 from broker.connectors.aws_iam import Iam, Role
 from broker.connectors.aws_session_policy import Network, managed_policies, session_policy
+from broker.connectors.aws_use import list_bucket
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import AwsSession, Binding, Contract, ContractClass
+from broker.lease.credential import AwsSession, Binding, Contract, ContractClass, Credential
 from broker.lease.deadlines import no_late_create_after
 from broker.ports import (
     Checkpoint,
@@ -48,6 +49,7 @@ from broker.ports import (
     RevokeContext,
     Revoked,
     RevokeOutcome,
+    Use,
 )
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
@@ -107,6 +109,8 @@ class AwsStsSettings:
     partition: str = "aws"
     endpoint_url: str | None = None  # for a double or a private endpoint; None: the region's own
     external_id: str | None = None
+    canary_bucket: str | None = None  # what a canary lists; None: nothing can be tried
+    canary_endpoint_url: str | None = None  # of S3, for a double or a private endpoint
     timeout: float = 5.0
     threads: int = 8
     revocation: Revocation | None = None
@@ -215,6 +219,26 @@ class AwsSts:
             return Revoked({"asked": False}) if wait <= timedelta(0) else NotYet(why, wait, failed=False)
         with self._closing.call():
             return await self._deny(self._denials, handle, context)
+
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """List the bucket that operators named for it. Raises UpstreamFailed, too, where they named none.
+
+        Not GetCallerIdentity: that answers whatever is denied (AWS STS API reference).
+        """
+        settings = self._settings
+        list_one = partial(
+            list_bucket,
+            self._name,
+            credential,
+            settings.canary_bucket,
+            endpoint_url=settings.canary_endpoint_url,
+            timeout=settings.timeout,
+        )
+        with self._closing.call():
+            return await self._threads.run(list_one)
+
+    async def inventory(self) -> None:
+        """None: AWS keeps no list of the sessions that it has given out."""
 
     async def tend(self) -> None:
         """Look after the policies that deny sessions. Keys are resolved at every call, sessions refresh themselves."""

@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from broker.connectors.postgresql_use import log_in
 from broker.connectors.threads import Closing, Threads, being_replaced
-from broker.connectors.vault_calls import AttemptToken, Login, VaultCalls
+from broker.connectors.vault_calls import AttemptToken, BrokerToken, Login, VaultCalls
 from broker.connectors.vault_examine import doubts_of_token, unreachable
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
-from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
+from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
+from broker.ports import Carried, Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.model import Scope
-from broker.secret import Secret
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
 # Display names are changed by the server unless they are letters, digits and hyphens.
@@ -63,14 +63,15 @@ class VaultDatabaseSettings:
     token_role: str = "jit-attempt"  # noqa: S105 - a name, not a token
     policy_prefix: str = "jit-attempt-"  # before the role's name: the policy of that token
     ca_file: str | None = None
+    namespace: str = ""
     timeout: float = 5.0
     threads: int = 8
 
 
 class VaultDatabase:
-    """The connector. ``token`` yields the broker's own token, and is asked before every call."""
+    """The connector. ``token`` yields the broker's own token and is asked before every call, or is a login."""
 
-    def __init__(self, name: str, settings: VaultDatabaseSettings, token: Callable[[], Secret], clock: Clock) -> None:
+    def __init__(self, name: str, settings: VaultDatabaseSettings, token: BrokerToken, clock: Clock) -> None:
         self._name = name
         self._settings = settings
         self._clock = clock
@@ -80,10 +81,12 @@ class VaultDatabase:
             timeout=settings.timeout,
             threads=2 * settings.threads,
             ca_file=settings.ca_file,
+            namespace=settings.namespace,
         )
         # Two pools: a storm of requests must not keep credentials from being ended.
         self._issuing = Threads(f"{name}-issue", settings.threads)
         self._revoking = Threads(f"{name}-revoke", settings.threads)
+        self._using = Threads(f"{name}-use", 2)
         self._ender = LeaseEnder(name, self._calls, self._revoking)
         self._closing = Closing()
 
@@ -134,8 +137,26 @@ class VaultDatabase:
         with self._closing.call():
             return await self._ender.end(handle, context)
 
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """Log in to the database and select a constant. Raises UpstreamFailed."""
+        with self._closing.call():
+            return await self._using.run(partial(log_in, self._name, credential, self._settings.timeout))
+
+    async def inventory(self) -> Sequence[Carried]:
+        """Every living lease of the mount's logins. The mount is the broker's own, so each is ours by its place.
+
+        A lease does not tell whose it is; by the login's name only the database could. Raises UpstreamFailed.
+        """
+        if self._closing.closed:
+            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
+        try:
+            with self._closing.call():
+                return await self._ender.inventory(self._settings.mount, self._clock)
+        except VaultFailure as failure:
+            raise self._failed("list the leases of its mount", failure, first=True) from None
+
     async def tend(self) -> None:
-        """Renew the broker's own token, which is periodic and dies when nobody does. Raises UpstreamFailed."""
+        """Keep the broker's own token alive: renew it, or log in anew. Raises UpstreamFailed."""
         if self._closing.closed:
             return
         try:
@@ -145,7 +166,7 @@ class VaultDatabase:
             raise UpstreamFailed(
                 Reason.UPSTREAM_ROOT_REFUSED if failure.status in (401, 403) else Reason.UPSTREAM_UNAVAILABLE,
                 f"connector {self._name} could not renew the broker's own token: {failure.what}",
-                hint="Operators: put a fresh token where the connector's `token` refers to.",
+                hint="Operators: put a fresh token where the connector's `token` refers to, or look at its `jwt` role.",
                 metadata={"connector": self._name},
             ) from None
 
@@ -165,6 +186,7 @@ class VaultDatabase:
         await self._closing.close()
         await self._issuing.close()
         await self._revoking.close()
+        await self._using.close()
         self._calls.close()
 
     # ------------------------------------------------------------------ the steps of issuing

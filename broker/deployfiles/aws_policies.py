@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from broker.deployfiles.kinds import AwsStsGrant, Statement, TextSegment
+from broker.deployfiles.kinds_aws import AwsStsGrant
+from broker.deployfiles.kinds_statements import Statement, TextSegment
 from broker.deployfiles.models import TemplateFile
 from broker.deployfiles.read import Read
 from broker.files import Problem, Problems, validated

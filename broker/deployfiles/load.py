@@ -143,6 +143,11 @@ def warnings(files: Listing) -> list[Problem]:
     return [] if connectors is None else aws_policies.lint(templates, Assembly(None, connectors, read).connectors)
 
 
+def templates_in(files: Listing) -> dict[str, Read[TemplateFile]]:
+    """The templates of a set that could be built, by name, with where each part stands."""
+    return {file.content.name: file for file in _each(files, listing.TEMPLATES, TemplateFile, [])}
+
+
 def policy_schema() -> str:
     """The Cedar schema that every policy is validated against."""
     return resources.files("broker.policy").joinpath("broker.cedarschema").read_text("utf-8")
