@@ -59,32 +59,43 @@ class Calls:
     region: str
     timeout: float
     threads: int
-    endpoint_url: str | None = None  # of STS
-    iam_endpoint_url: str | None = None
+    endpoint_url: str | None = None
+    ca_file: str | None = None  # None: the SDK's own roots
 
 
-def sts_client(calls: Calls, base: Base) -> STSClient:
-    """STS of the region, asked with the broker's own credentials.
+def sts_client(
+    region: str,
+    base: Base,
+    *,
+    endpoint_url: str | None,
+    timeout: float,
+    threads: int,
+    ca_file: str | None = None,
+) -> STSClient:
+    """STS of the region, asked with the broker's own credentials, by ``threads`` threads.
 
-    Without ``base`` the SDK's default credential chain is asked. Endpoints named in the environment or
+    ``timeout`` (seconds) is for connecting and for each read. Without ``base`` the SDK's default credential chain is asked. Endpoints named in the environment or
     in ``~/.aws/config`` are ignored: the connector's file is the only place that says where to go.
     """
-    return _session(_provider(calls, base)).client("sts", **_options(calls, calls.endpoint_url))
+    calls = Calls(region, timeout, threads, endpoint_url, ca_file)
+    return _session(_provider(calls, base)).client("sts", **_options(calls))
 
 
-def iam_client(calls: Calls, base: Base, assume: Callable[[], Mapping[str, Any]] | None) -> IAMClient:
+def iam_client(calls: Calls, base: Base, sts: Calls, assume: Callable[[], Mapping[str, Any]] | None) -> IAMClient:
     """IAM, asked with the broker's own credentials, or with those of the session that ``assume`` makes.
 
-    ``assume`` answers as AssumeRole does; IAM lets nobody change the roles of another account.
+    ``sts``: where a base session comes from. ``assume`` answers as AssumeRole does; IAM lets nobody change the roles of
+    another account.
     """
-    provider = _provider(calls, base) if assume is None else _Made("assumed", assume)
-    return _session(provider).client("iam", **_options(calls, calls.iam_endpoint_url))
+    provider = _provider(sts, base) if assume is None else _Made("assumed", assume)
+    return _session(provider).client("iam", **_options(calls))
 
 
-def _options(calls: Calls, endpoint_url: str | None, **signing: Any) -> dict[str, Any]:
+def _options(calls: Calls, **signing: Any) -> dict[str, Any]:
     return {
         "region_name": calls.region,
-        "endpoint_url": endpoint_url,
+        "endpoint_url": calls.endpoint_url,
+        "verify": calls.ca_file,
         "config": Config(
             connect_timeout=calls.timeout,
             read_timeout=calls.timeout,
@@ -119,7 +130,7 @@ def _provider(calls: Calls, base: Base) -> CredentialProvider | None:
 def _exchanged(calls: Calls, base: WebIdentity) -> Mapping[str, Any]:
     """A base session for our JWT-SVID. The call is not signed: the token is the proof."""
     token = base.own.own_token(base.audience).token
-    sts: STSClient = _session(None).client("sts", **_options(calls, calls.endpoint_url, signature_version=UNSIGNED))
+    sts: STSClient = _session(None).client("sts", **_options(calls, signature_version=UNSIGNED))
     try:
         return sts.assume_role_with_web_identity(
             RoleArn=base.role_arn,

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -60,12 +60,40 @@ class Network:
     source_vpces: tuple[str, ...] = ()
 
 
-def session_policy(scope: Scope, deadline: datetime, network: Network | None = None) -> str:
-    """The policy as compact JSON. Raises InvalidInput (SCOPE_TOO_LARGE, PARAMETER_INVALID, CONFIG_INVALID)."""
+def aws_ends(deadline: datetime) -> list[dict[str, object]]:
+    """The two statements that are always added, as AWS reads them."""
+    return [
+        {
+            "Sid": "BrokerDeadline",
+            "Effect": "Deny",
+            "Action": "*",
+            "Resource": "*",
+            "Condition": {"DateGreaterThanEquals": {"aws:CurrentTime": policy_time(deadline)}},
+        },
+        {"Sid": "BrokerNoOtherSessions", "Effect": "Deny", "Action": "sts:*", "Resource": "*"},
+    ]
+
+
+def policy_time(moment: datetime) -> str:
+    """As conditions have it, in whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def session_policy(
+    scope: Scope,
+    deadline: datetime,
+    ends: Callable[[datetime], list[dict[str, object]]] = aws_ends,
+    *,
+    network: Network | None = None,
+) -> str:
+    """The policy as compact JSON. Raises InvalidInput (SCOPE_TOO_LARGE, PARAMETER_INVALID, CONFIG_INVALID).
+
+    ``ends`` makes the statements that end it, where the upstream is not AWS itself.
+    """
     stated = scope.grant.get("policy")
     managed_alone = bool(scope.grant.get("managed_policies")) and not stated
     allowed = [] if managed_alone else [_allow(scope, each) for each in _list(scope, stated, "policy")]
-    denied = [*_ends(deadline), *_elsewhere(network, "BrokerNetwork"), *_elsewhere(_network(scope), "GrantNetwork")]
+    denied = [*ends(deadline), *_elsewhere(network, "BrokerNetwork"), *_elsewhere(_network(scope), "GrantNetwork")]
     document = {"Version": "2012-10-17", "Statement": [*allowed, *denied]}
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
     if len(text) > LONGEST_POLICY:
@@ -119,20 +147,6 @@ def _elsewhere(network: Network | None, sid: str) -> list[dict[str, Any]]:
     if network.source_vpces:
         condition["StringNotEquals"] = {"aws:SourceVpce": list(network.source_vpces)}
     return [{"Sid": sid, "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}]
-
-
-def _ends(deadline: datetime) -> list[dict[str, object]]:
-    at = deadline.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return [
-        {
-            "Sid": "BrokerDeadline",
-            "Effect": "Deny",
-            "Action": "*",
-            "Resource": "*",
-            "Condition": {"DateGreaterThanEquals": {"aws:CurrentTime": at}},
-        },
-        {"Sid": "BrokerNoOtherSessions", "Effect": "Deny", "Action": "sts:*", "Resource": "*"},
-    ]
 
 
 def _allow(scope: Scope, stated: JsonValue) -> dict[str, object]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -170,7 +170,7 @@ class AwsSts:
         _within("the role session name", attempt_id, _SESSION_NAME, 64)
         for key, value in _tags(scope, holder).items():
             _within(f"session tag {key}", value, _TAG_VALUE, _LONGEST_TAG)
-        session_policy(scope, expires_at, self._settings.network)
+        session_policy(scope, expires_at, network=self._settings.network)
         managed_policies(scope, self._settings.partition)
         handle = {"attempt": attempt_id, "role_arn": _role_arn(scope, self._settings.partition), "holder": holder}
         # With it, a handle that lacks the role's id is that of a call that never began.
@@ -189,7 +189,7 @@ class AwsSts:
         if deadline <= begun:
             why = f"the credential's time was over before {self._name} could be asked."
             raise self._not_begun(why, "Ask for a longer TTL.")
-        policy = session_policy(scope, deadline, self._settings.network)
+        policy = session_policy(scope, deadline, network=self._settings.network)
         seconds = min(max(_SHORTEST, -((begun - deadline) // timedelta(seconds=1))), _LONGEST)
         request = self._request(handle, scope, policy, seconds)
         with self._closing.call():
@@ -354,13 +354,20 @@ class AwsSts:
         """Made once, by the thread that needs it first: loading the SDK's models takes a while."""
         with self._making:
             if self._made is None:
-                self._made = sts_client(self._calls(), self._base)
+                settings = self._settings
+                self._made = sts_client(
+                    settings.region,
+                    self._base,
+                    endpoint_url=settings.endpoint_url,
+                    timeout=settings.timeout,
+                    threads=settings.threads,
+                )
             return self._made
 
     def _iam_client(self, account: str) -> IAMClient:
         revocation = self._settings.revocation
         if revocation is None or revocation.role_name is None:
-            return iam_client(self._calls(), self._base, None)
+            return self._iam_made_of(None)
         request: dict[str, Any] = {
             "RoleArn": f"arn:{self._settings.partition}:iam::{account}:role/{revocation.role_name}",
             "RoleSessionName": f"jit-broker-{revocation.epoch}"[:64],
@@ -368,12 +375,13 @@ class AwsSts:
         }
         if self._settings.external_id is not None:
             request["ExternalId"] = self._settings.external_id
-        return iam_client(self._calls(), self._base, lambda: self._client().assume_role(**request))
+        return self._iam_made_of(lambda: self._client().assume_role(**request))
 
-    def _calls(self) -> Calls:
+    def _iam_made_of(self, assume: Callable[[], Mapping[str, Any]] | None) -> IAMClient:
         settings = self._settings
-        iam = None if settings.revocation is None else settings.revocation.endpoint_url
-        return Calls(settings.region, settings.timeout, settings.threads, settings.endpoint_url, iam)
+        sts = Calls(settings.region, settings.timeout, settings.threads, settings.endpoint_url)
+        endpoint_url = None if settings.revocation is None else settings.revocation.endpoint_url
+        return iam_client(replace(sts, endpoint_url=endpoint_url), self._base, sts, assume)
 
     # ------------------------------------------------------------------ comparing what came back
 

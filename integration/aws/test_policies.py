@@ -24,7 +24,7 @@ INSIDE = {"aws:SourceIp": "203.0.113.9"}
 
 def policy(bound_to: Network | None = None, **grant: Any) -> Any:
     scope = make_scope({**aws_grant(), **grant}, parameters={"prefix": "2031/05"})
-    return json.loads(session_policy(scope, DEADLINE, bound_to))
+    return json.loads(session_policy(scope, DEADLINE, network=bound_to))
 
 
 def denying(*names: str, older: Older | None = None) -> Any:
