@@ -74,8 +74,9 @@ def sts_client(
 ) -> STSClient:
     """STS of the region, asked with the broker's own credentials, by ``threads`` threads.
 
-    ``timeout`` (seconds) is for connecting and for each read. Without ``base`` the SDK's default credential chain is asked. Endpoints named in the environment or
-    in ``~/.aws/config`` are ignored: the connector's file is the only place that says where to go.
+    ``timeout`` (seconds) is for connecting and for each read. Without ``base`` the SDK's default credential chain is
+    asked. Endpoints named in the environment or in ``~/.aws/config`` are ignored: the connector's file is the only
+    place that says where to go.
     """
     calls = Calls(region, timeout, threads, endpoint_url, ca_file)
     return _session(_provider(calls, base)).client("sts", **_options(calls))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,18 @@ class Iam:
     async def delete(self, role: Role, name: str) -> None:
         """Delete one; that it is gone already is fine."""
         await self._threads.run(lambda: self._delete(role, name))
+
+    async def simulated(self, role: Role, who: str, actions: Sequence[str], resource: str) -> Mapping[str, bool]:
+        """Which of ``actions`` IAM says that ``who`` (an ARN, in the role's account) may do to ``resource``."""
+
+        def ask() -> dict[str, bool]:
+            answer = self._of(role).simulate_principal_policy(
+                PolicySourceArn=who, ActionNames=list(actions), ResourceArns=[resource]
+            )
+            results = answer["EvaluationResults"]
+            return {each["EvalActionName"]: each["EvalDecision"] == "allowed" for each in results}
+
+        return await self._threads.run(ask)
 
     def close(self) -> None:
         """Close the connections."""

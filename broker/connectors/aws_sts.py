@@ -29,6 +29,7 @@ from broker.connectors.aws_client import Base, Calls, iam_client, sts_client
 from broker.connectors.aws_denials import Denials
 from broker.connectors.aws_deny import Session
 from broker.connectors.aws_deny_plan import CLOCKS
+from broker.connectors.aws_examination import Examiner
 from broker.connectors.aws_examine import doubts_of_identity, unreachable
 from broker.connectors.aws_failures import FAILURES, not_ended, told
 from broker.connectors.aws_iam import Iam, Role
@@ -117,6 +118,7 @@ class AwsStsSettings:
     network: Network | None = None
     # Its roles log in elsewhere by GetCallerIdentity (EKS, Vault), which no Deny stops, not even the deadline's.
     proves_identity: bool = False
+    examined_roles: tuple[str, ...] = ()  # ARNs
 
 
 def contract_of(settings: AwsStsSettings) -> Contract:
@@ -254,7 +256,10 @@ class AwsSts:
         raise failure
 
     async def examine(self) -> Sequence[Doubt]:
-        """Whether STS answers, and whose keys the broker has: AWS's root user's would be a disaster."""
+        """Whether STS answers, whose keys the broker has, and how the roles stand that it assumes.
+
+        AWS's root user's keys would be a disaster, and so would be a role that it could widen.
+        """
         if self._closing.closed:
             return [being_replaced()]
         try:
@@ -262,7 +267,18 @@ class AwsSts:
                 identity = await self._threads.run(lambda: self._client().get_caller_identity())
         except FAILURES as error:
             return [unreachable(told(error, self._name, "ask who it is"))]
-        return list(doubts_of_identity(identity))
+        settings = self._settings
+        roles = {*map(Role, settings.examined_roles), *self._role_ids}
+        examiner = Examiner(
+            self._name,
+            self._iam,
+            settings.partition,
+            settings.external_id,
+            self._denials is not None,
+            None if settings.revocation is None else settings.revocation.role_name,
+        )
+        with self._closing.call():
+            return [*doubts_of_identity(identity), *await examiner.examine(roles, identity)]
 
     async def close(self) -> None:
         """Let calls under way finish, then close the connections."""

@@ -174,6 +174,7 @@ def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
             revocation=_revocation(settings.inner("revocation"), clock) if settings.has("revocation") else None,
             network=_network(settings.inner("network")) if settings.has("network") else None,
             proves_identity=settings.flag("proves_identity"),
+            examined_roles=settings.texts("examined_roles"),
         ),
         _base(settings),
         clock,

@@ -20,6 +20,7 @@ from broker.deployfiles.kinds_statements import Statement
 from broker.files import Duration, Model
 
 RoleName = Annotated[str, Field(pattern=r"^([A-Za-z0-9+=,.@_-]+/)*[A-Za-z0-9+=,.@_-]{1,64}$")]
+RoleArn = Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}$")]
 VpcEndpoint = Annotated[str, Field(pattern=r"^vpce-[0-9a-f]{8,32}$")]
 
 
@@ -74,7 +75,7 @@ class AwsRevocation(Model):
 class AwsWebIdentity(Model):
     """The broker's own JWT-SVID for a session of ``role_arn``, so that no key is kept."""
 
-    role_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}$")]
+    role_arn: RoleArn
     audience: Text = "sts.amazonaws.com"
 
 
@@ -97,6 +98,10 @@ class AwsStsSettings(Model):
     network: AwsNetwork | None = None
     proves_identity: bool = Field(
         False, description="Its roles log in elsewhere by GetCallerIdentity (EKS, Vault), which no Deny stops."
+    )
+
+    examined_roles: list[RoleArn] = Field(
+        default_factory=list, max_length=64, description="The roles that `broker connectors doctor` looks at."
     )
 
     @model_validator(mode="after")
