@@ -23,8 +23,9 @@ from functools import partial
 from broker.connectors.postgresql_use import log_in
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import AttemptToken, BrokerToken, Login, VaultCalls
-from broker.connectors.vault_examine import doubts_of_token, unreachable
+from broker.connectors.vault_database_examiner import DatabaseExaminer
 from broker.connectors.vault_http import VaultFailure
+from broker.connectors.vault_login import JwtLogin
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
@@ -87,6 +88,8 @@ class VaultDatabase:
         self._issuing = Threads(f"{name}-issue", settings.threads)
         self._revoking = Threads(f"{name}-revoke", settings.threads)
         self._using = Threads(f"{name}-use", 2)
+        self._examining = Threads(f"{name}-examine", 1)
+        self._logs_in = isinstance(token, JwtLogin)
         self._ender = LeaseEnder(name, self._calls, self._revoking)
         self._closing = Closing()
 
@@ -171,15 +174,25 @@ class VaultDatabase:
             ) from None
 
     async def examine(self) -> Sequence[Doubt]:
-        """Whether OpenBao answers, and what the broker's own token is."""
+        """Whether OpenBao answers, what the broker may do there, and whether engine and roles are set up right."""
         if self._closing.closed:
             return [being_replaced()]
-        try:
-            with self._closing.call():
-                token = await self._revoking.run(self._calls.own_token)
-        except VaultFailure as failure:
-            return [unreachable(failure)]
-        return list(doubts_of_token(token))
+        settings = self._settings
+        examiner = DatabaseExaminer(
+            self._calls,
+            settings.mount,
+            settings.token_role,
+            settings.policy_prefix,
+            CONTRACT.ttl_ceiling,
+            logs_in=self._logs_in,
+        )
+        with self._closing.call():
+            doubts, goes_on = await self._examining.run(examiner.first)
+            for part in examiner.parts() if goes_on else ():
+                if self._closing.closed:  # whoever replaces it waits for calls under way
+                    return [being_replaced()]
+                doubts += await self._examining.run(partial(examiner.part, part))
+        return doubts
 
     async def close(self) -> None:
         """Let calls under way finish, then let go of threads and connections."""
@@ -187,6 +200,7 @@ class VaultDatabase:
         await self._issuing.close()
         await self._revoking.close()
         await self._using.close()
+        await self._examining.close()
         self._calls.close()
 
     # ------------------------------------------------------------------ the steps of issuing
