@@ -14,6 +14,8 @@ from integration.aws.evaluator import ALLOWED, DENIED, NOT_ALLOWED, ROLE_ID, Req
 from tests.connectors.harness import aws_grant
 from tests.connectors.support import make_scope
 
+pytestmark = pytest.mark.usefixtures("installed")
+
 DEADLINE = datetime(2031, 5, 1, 12, 5, tzinfo=UTC)
 ROLE: Any = {
     "Version": "2012-10-17",
