@@ -47,6 +47,7 @@ from broker.ports import (
     Handle,
     Issued,
     NotYet,
+    Returned,
     RevokeContext,
     Revoked,
     RevokeOutcome,
@@ -436,7 +437,7 @@ class AwsSts:
         packed = answer.get("PackedPolicySize")
         if isinstance(packed, int):
             observed["packed_policy_percent"] = packed
-        return Issued(credential, expires_at=deadline, observed=observed)
+        return Issued(credential, expires_at=deadline, observed=observed, returned=_returned(arn))
 
     def _text(self, part: Mapping[str, Any], name: str) -> str:
         value = part.get(name)
@@ -487,6 +488,12 @@ def _session_arn(role_arn: str, session: str) -> str:
     """``arn:P:iam::A:role/path/R`` as STS names its session: ``arn:P:sts::A:assumed-role/R/S``, without the path."""
     head, _, role = role_arn.partition(":role/")
     return f"{head.replace(':iam::', ':sts::')}:assumed-role/{role.rpartition('/')[2]}/{session}"
+
+
+def _returned(session_arn: str) -> Returned:
+    """What ``arn:P:sts::A:assumed-role/R/S`` says. Not the role: its path is not in it."""
+    account, _, session = session_arn.partition(":sts::")[2].partition(":")
+    return Returned(account=account, name=session.rpartition("/")[2])
 
 
 def _tags(scope: Scope, holder: str) -> dict[str, str]:
