@@ -139,12 +139,15 @@ def code_of(error: Exception) -> str:
 
 def _retry_after(error: Exception) -> timedelta | None:
     """What the answer says in Retry-After; a few seconds where AWS is busy and does not say."""
+    busy = code_of(error) in {each.removesuffix("Exception") for each in _BUSY}
+    return _said(error) or (timedelta(seconds=5) if busy else None)
+
+
+def _said(error: Exception) -> timedelta | None:
     if not isinstance(error, ClientError):
         return None
-    said = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
-    if _SECONDS.match(said):
-        return timedelta(seconds=int(said))
-    return timedelta(seconds=5) if code_of(error) in {each.removesuffix("Exception") for each in _BUSY} else None
+    header = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
+    return timedelta(seconds=int(header)) if _SECONDS.match(header) else None
 
 
 def _answered(error: ClientError, connector: str, doing: str) -> UpstreamFailed:
@@ -179,7 +182,8 @@ def _answered(error: ClientError, connector: str, doing: str) -> UpstreamFailed:
     else:
         reason, hint = Reason.UPSTREAM_UNAVAILABLE, "Retry later with the same request_id."
     failed = f"{connector} could not {doing}"
-    return _failed(failed, connector, reason, what, known=refused, hint=hint, metadata=metadata)
+    told_to_wait = _said(error)
+    return _failed(failed, connector, reason, what, known=refused, hint=hint, metadata=metadata, wait=told_to_wait)
 
 
 def _failed(
@@ -191,11 +195,13 @@ def _failed(
     known: bool,
     hint: str,
     metadata: dict[str, str] | None = None,
+    wait: timedelta | None = None,
 ) -> UpstreamFailed:
     return UpstreamFailed(
         reason,
         f"{failed}: {what}.",
         outcome_known=known,
+        retry_after=None if wait is None else wait.total_seconds(),
         hint=hint,
         metadata={"connector": connector, **(metadata or {})},
     )

@@ -283,6 +283,13 @@ def test_the_packed_size_is_told(message: str, percent: str) -> None:
     assert f"{percent} %" in failure.message
 
 
+def test_how_long_to_wait_is_told_where_aws_says_so() -> None:
+    busy = client_error("Throttling", 400)
+    assert told(busy, "aws").retry_after is None
+    busy.response["ResponseMetadata"]["HTTPHeaders"] = {"retry-after": "7"}
+    assert told(busy, "aws").retry_after == 7
+
+
 async def test_only_time_ends_it() -> None:
     connector, ledger = Recorded(), Ledger()
     at = {"created_at": NOW, "expires_at": NOW + timedelta(minutes=5)}
