@@ -32,6 +32,8 @@ log = structlog.get_logger("broker.connectors")
 # After it every session that was denied has ended by itself.
 FORGET = 2 * LONGEST_SESSION
 
+# After a refused write. A revocation is tried at least once a minute, so this lasts for as long as one is refused.
+_REFUSED_FOR = timedelta(minutes=2)
 _DOING = "deny the session on its role"
 
 
@@ -43,6 +45,14 @@ class _Held:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """No session is to be made of a role: until when, and why."""
+
+    until: datetime
+    why: str
+
+
 @dataclass(slots=True)
 class _State:
     """One role. ``wanted``: who waits for the lock, so that one write does for all of them."""
@@ -51,7 +61,7 @@ class _State:
     shards: Shards = field(default_factory=Shards)
     wanted: dict[str, Session] = field(default_factory=dict)
     held: dict[str, _Held] = field(default_factory=dict)
-    closed_until: datetime | None = None
+    closed: Closed | None = None
 
 
 class Denials:
@@ -65,10 +75,12 @@ class Denials:
         self._propagation = propagation
         self._roles: dict[Role, _State] = {}
 
-    def closed_until(self, role: Role) -> datetime | None:
-        """Until when a session of this role would be dead from the start; None where that is not so."""
+    def closed(self, role: Role) -> Closed | None:
+        """Whether a session of this role would be dead from the start, or could not be ended; None where neither."""
         state = self._roles.get(role)
-        return None if state is None else state.closed_until
+        if state is None or state.closed is None or state.closed.until <= self._clock.now():
+            return None
+        return state.closed
 
     async def deny(self, role: Role, session: Session, context: RevokeContext) -> RevokeOutcome:
         """One step towards its end: written, waited for, or Revoked. Never raises for what IAM does."""
@@ -78,6 +90,9 @@ class Denials:
             async with state.lock:
                 return await self._step(role, state, session, context)
         except FAILURES as error:
+            if code_of(error) == "AccessDenied":
+                why = f"the broker may not deny sessions of {role.arn}: what is given out could not be ended."
+                state.closed = Closed(self._clock.now() + _REFUSED_FOR, why)
             return not_ended(error, self._connector, _DOING)
         finally:
             state.wanted.pop(session.user_id, None)
@@ -87,7 +102,7 @@ class Denials:
         for role, state in list(self._roles.items()):
             async with state.lock:
                 await self._tend(role, state)
-                if not (state.shards.contents or state.held or state.wanted):
+                if not (state.shards.contents or state.held or state.wanted or self.closed(role)):
                     del self._roles[role]
 
     # ------------------------------------------------------------------ one session
@@ -168,7 +183,8 @@ class Denials:
             return NotYet(f"the inline policies of {role.arn} are full ({others} characters are not this broker's).")
         number, contents = older(state.shards, session, self._clock.now())
         assert contents.older is not None  # noqa: S101 - that is what was asked for
-        state.closed_until = contents.older.before
+        why = f"every session that {role.arn} has given out is being ended, because its inline policies are full."
+        state.closed = Closed(contents.older.before, why)
         also = await context.end_together(session.user_id.partition(":")[0] + ":")
         log.warning(
             "a role's inline policies are full: every session that it has given out is being ended",
@@ -216,8 +232,6 @@ class Denials:
 
     async def _tend(self, role: Role, state: _State) -> None:
         now = self._clock.now()
-        if state.closed_until is not None and state.closed_until <= now:
-            state.closed_until = None
         state.held = {name: held for name, held in state.held.items() if held.since + FORGET > now}
         there = await self._iam.policies(role)
         await self._delete_ended(role, state)

@@ -122,9 +122,9 @@ def told(error: Exception, connector: str, doing: str = "assume the role") -> Up
 
 
 def not_ended(error: Exception, connector: str, doing: str) -> NotYet | Refused:
-    """The same for a revocation: nothing is proven ended. A right that the broker lacks is an alarm."""
+    """The same for a revocation: nothing is proven ended. A right that is missing on one role is no word about all."""
     failure = told(error, connector, doing)
-    if failure.reason is Reason.UPSTREAM_ROOT_REFUSED or code_of(error) == "AccessDenied":
+    if failure.reason is Reason.UPSTREAM_ROOT_REFUSED:
         return Refused(f"{failure.message} {failure.hint}".strip())
     return NotYet(f"{failure.message} {failure.hint}".strip(), _retry_after(error))
 

@@ -295,10 +295,8 @@ class AwsSts:
         """Durably note the name that the session will have, before STS is asked for it."""
         role = Role(request["RoleArn"])
         assert self._denials is not None  # noqa: S101 - only called where there are
-        closed = self._denials.closed_until(role)
-        if closed is not None and self._clock.now() < closed:
-            why = f"every session that {role.arn} has given out is being ended, until {closed.isoformat()}."
-            raise self._not_begun(why, "Ask again then.")
+        if (closed := self._denials.closed(role)) is not None:
+            raise self._not_begun(closed.why, f"Ask again after {closed.until.isoformat()}.")
         try:
             role_id = await self._role_id(role)
         except FAILURES as error:

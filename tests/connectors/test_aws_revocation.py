@@ -203,10 +203,26 @@ async def test_while_all_of_a_roles_sessions_are_being_ended_no_new_one_is_made(
     assert len(connector.sent) == 2
 
 
-async def test_a_missing_right_is_an_alarm_and_tending_says_what_failed() -> None:
+async def test_where_a_right_is_missing_nothing_more_is_issued_until_it_is_there() -> None:
     connector, ledger = Denying(World()), Ledger()
     await connector.get(ledger)
     connector.iam.fates = [client_error("AccessDenied", 403)]
+    outcome = await connector.end(ledger)
+    assert isinstance(outcome, NotYet)
+    assert outcome.failed
+    with pytest.raises(UpstreamFailed, match="could not be ended") as caught:
+        await connector.get(Ledger())
+    assert caught.value.outcome_known
+    assert len(connector.sent) == 1
+    connector.clock.present += timedelta(minutes=2)
+    await connector.get(Ledger())
+    assert len(connector.sent) == 2
+
+
+async def test_keys_that_are_refused_are_an_alarm_and_tending_says_what_failed() -> None:
+    connector, ledger = Denying(World()), Ledger()
+    await connector.get(ledger)
+    connector.iam.fates = [client_error("InvalidClientTokenId", 403)]
     assert isinstance(await connector.end(ledger), Refused)
     await connector.end(ledger)
     await connector.tend()
