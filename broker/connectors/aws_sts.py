@@ -435,7 +435,8 @@ class AwsSts:
         packed = answer.get("PackedPolicySize")
         if isinstance(packed, int):
             observed["packed_policy_percent"] = packed
-        return Issued(credential, expires_at=deadline, observed=observed, returned=_returned(arn))
+        # Where STS gave less than was asked, that is what there is.
+        return Issued(credential, expires_at=min(deadline, ends), observed=observed, returned=_returned(arn))
 
     def _text(self, part: Mapping[str, Any], name: str) -> str:
         value = part.get(name)

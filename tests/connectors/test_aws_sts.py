@@ -227,6 +227,12 @@ async def test_half_an_answer_or_another_grant_is_not_delivered(changes: dict[st
     assert_tells_no_secret(caught.value, "session-secret", "session-token")
 
 
+async def test_a_session_that_sts_made_shorter_is_told_as_short_as_it_is() -> None:
+    ends = NOW + timedelta(seconds=100)
+    issued = await issue(Recorded(granted(REQUEST, Credentials={**KEYS, "Expiration": ends})))
+    assert issued.expires_at == ends
+
+
 def client_error(code: str, status: int, message: str = CANARY) -> botocore.exceptions.ClientError:
     return botocore.exceptions.ClientError(
         {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
