@@ -82,8 +82,8 @@ _HINTS = {
     "MalformedPolicyDocument": "Operators: the template's actions, resources or conditions are not valid IAM policy.",
     "RegionDisabledException": "Operators: STS is switched off for this region in the account; switch it on under"
     " IAM, Account settings, or set another region in connectors.yaml.",
-    "ValidationError": "Operators: is the role's MaxSessionDuration below an hour, or was the request chained from another"
-    " role's session with more than an hour?",
+    "ValidationError": "Operators: is the role's MaxSessionDuration below an hour, or does another endpoint than AWS"
+    " answer, with other limits?",
     "NoSuchEntity": "Operators: the role is not there; look at role_name in the template, and at the account.",
     "LimitExceeded": "Operators: the role's inline policies are full (10,240 characters); make some of them managed.",
     "UnmodifiableEntity": "Operators: only the AWS service that owns this role may change it.",
