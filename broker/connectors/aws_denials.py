@@ -98,12 +98,24 @@ class Denials:
             state.wanted.pop(session.user_id, None)
 
     async def tend(self) -> None:
-        """Put back what somebody removed, and delete what is needed no more. Raises what the SDK raises."""
+        """Put back what somebody removed, and delete what is needed no more, role by role.
+
+        Raises what the SDK raised for the first role that it failed for; the others are looked after all the same.
+        """
+        failed: Exception | None = None
         for role, state in list(self._roles.items()):
             async with state.lock:
-                await self._tend(role, state)
+                try:
+                    await self._tend(role, state)
+                except FAILURES as error:
+                    if code_of(error) != "NoSuchEntity":  # whoever deleted the role ended all it gave out
+                        failed = failed or error
+                        continue
+                    state.shards = Shards(following=state.shards.following)
                 if not (state.shards.contents or state.held or state.wanted or self.closed(role)):
                     del self._roles[role]
+        if failed is not None:
+            raise failed
 
     # ------------------------------------------------------------------ one session
 

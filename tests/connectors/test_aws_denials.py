@@ -186,6 +186,29 @@ async def test_what_was_confirmed_and_removed_later_is_put_back_by_tending() -> 
     assert world.denied(f"{ROLE_ID}:jb-1")
 
 
+async def test_a_role_that_fails_or_is_gone_keeps_no_other_from_being_looked_after() -> None:
+    world, clock = World(), SetClock()
+    writer = Writer(world, clock)
+    gone = Role("arn:aws:iam::123456789012:role/gone")
+    for role in (gone, ROLE):
+        await writer.denials.deny(role, session("jb-1"), Ledger().context(clock.present))
+    fine = writer.iam.policies
+    errors: dict[str, Exception] = {"gone": client_error("Throttling", 400)}
+
+    async def policies(role: Role) -> Any:
+        if role.name in errors:
+            raise errors[role.name]
+        return await fine(role)
+
+    writer.iam.policies = policies  # type: ignore[method-assign]
+    world.policies.clear()
+    with pytest.raises(botocore.exceptions.ClientError):
+        await writer.denials.tend()
+    assert world.denied(f"{ROLE_ID}:jb-1")
+    errors["gone"] = client_error("NoSuchEntity", 404)
+    await writer.denials.tend()
+
+
 # ------------------------------------------------------------------ room
 
 
