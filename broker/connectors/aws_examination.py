@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from broker.connectors.aws_examine_role import (
 )
 from broker.connectors.aws_failures import FAILURES, told
 from broker.connectors.aws_iam import Iam, Role
+from broker.connectors.threads import being_replaced
 from broker.ports import Doubt
 
 
@@ -32,6 +33,7 @@ class Examiner:
     external_id: str | None
     revokes: bool
     revoker: str | None
+    closed: Callable[[], bool] = lambda: False  # whoever replaces a connector waits for calls under way
 
     async def examine(self, roles: Collection[Role], identity: Mapping[str, Any]) -> Sequence[Doubt]:
         """All doubts about ``roles``; ``identity``: the answer of GetCallerIdentity. Does not raise for AWS's doing."""
@@ -40,6 +42,8 @@ class Examiner:
         broker = await self._broker(str(identity.get("Arn", "")))
         found: list[Doubt] = []
         for role in sorted(roles, key=lambda each: each.arn):
+            if self.closed():
+                return [being_replaced()]
             found.extend(await self._of(role, broker))
         return found
 

@@ -277,6 +277,7 @@ class AwsSts:
             settings.external_id,
             self._denials is not None,
             None if settings.revocation is None else settings.revocation.role_name,
+            lambda: self._closing.closed,
         )
         with self._closing.call():
             return [*doubts_of_identity(identity), *await examiner.examine(roles, identity)]

@@ -150,3 +150,11 @@ async def test_where_no_role_is_named_that_is_a_doubt() -> None:
     examiner = Examiner("aws", Iam(GOOD, NEEDED, None), "aws", None, True, None)  # type: ignore[arg-type]
     (found,) = await examiner.examine(set(), {"Arn": BROKER})
     assert found.severity is WARNING
+
+
+async def test_an_examination_ends_where_the_connector_is_being_replaced() -> None:
+    iam = Iam(GOOD, NEEDED, None)
+    examiner = Examiner("aws", iam, "aws", None, True, None, lambda: True)  # type: ignore[arg-type]
+    (found,) = await examiner.examine({Role(ARN)}, {"Arn": BROKER})
+    assert "being replaced" in found.what
+    assert iam.asked == []
