@@ -958,7 +958,8 @@ class LeaseStore(Protocol):
     async def delete_ended(self, before: datetime, now: datetime) -> int:
         """Delete the tasks that have been over since ``before``, each with its leases, attempts, plans, delegations and
         access requests; how many tasks. Never one of which anything may be alive, is younger, or fails its MAC. Their
-        request ids may be used anew. In small transactions, so that others commit in between.
+        request ids may be used anew. In small transactions, so that others commit in between. What was upstream, no
+        lease's, and ended before then goes, too.
         """
         ...
 

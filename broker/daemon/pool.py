@@ -57,6 +57,7 @@ class ConnectorPool:
     async def activate(self, prepared: dict[str, tuple[str, Connector]]) -> None:
         """Run what :meth:`prepare` made. Calls under way keep the connector they started with."""
         before, self._running = self._running, prepared
+        self._roots.only(prepared)
         kept = {id(connector) for _, connector in prepared.values()}
         for _, connector in before.values():
             if id(connector) not in kept:

@@ -9,7 +9,7 @@ a restart, because the first refused call says it anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -89,6 +89,11 @@ class Roots:
             hint="Retry later; operators: see /readyz and operators.md, `broker_connector_root_refused`.",
             metadata={"connector": connector},
         )
+
+    def only(self, connectors: Collection[str]) -> None:
+        """There are no others any more, so nothing is refused of them."""
+        for gone in self._refusals.keys() - set(connectors):
+            del self._refusals[gone]
 
     @property
     def standing(self) -> Mapping[str, RootRefusal]:

@@ -28,6 +28,7 @@ RETRY = timedelta(minutes=5)
 INVENTORY_TIMEOUT = timedelta(minutes=1)
 # Upstreams tell ages in whole seconds, and their clocks are not ours.
 _ROUNDING = timedelta(seconds=5)
+PORTION = 100
 ORPHAN_PREFIX = "orphan-"
 BROKER = "broker"
 
@@ -89,8 +90,10 @@ class Reconciler:
 
     async def tick(self) -> None:
         """Reconcile what is due."""
-        now = self._clock.now()
-        due = [name for name in self._names() if self._due.get(name, now) <= now]
+        now, names = self._clock.now(), set(self._names())
+        for gone in self._last.keys() - names:
+            del self._last[gone]
+        due = [name for name in names if self._due.get(name, now) <= now]
         await asyncio.gather(*(self._one(name) for name in due))
 
     async def run(self, names: Sequence[str], actor: str) -> Sequence[Reconciled]:
@@ -141,7 +144,10 @@ class Reconciler:
         compared = await self._compared(name, carried)
         strays = await self._still_there(connector, compared.strays)
         ceiling = connector.contract.ttl_ceiling
-        found = await self._store.add_orphans([self._orphan(name, stray, ceiling) for stray in strays])
+        found: list[Orphan] = []
+        for start in range(0, len(strays), PORTION):  # others commit in between
+            portion = strays[start : start + PORTION]
+            found += await self._store.add_orphans([self._orphan(name, stray, ceiling) for stray in portion])
         if found:
             log.error(
                 "something of ours is upstream that the ledger does not hold alive: it is being ended",

@@ -234,6 +234,7 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail,
             while tasks:
                 done = await self._writer.submit(partial(retention_ops.delete, tasks=tasks, before=before, now=now))
                 total, tasks = total + done.tasks, tasks[done.dealt_with :]
+        await self._writer.submit(lambda tx: tx.run("drop_ended_orphans", {"before": to_ms(before)}))
         return total
 
     # -- access reviews

@@ -131,3 +131,11 @@ async def test_an_upstream_that_is_merely_down_stops_nobody(world: World) -> Non
     world.upstream.tend = down  # type: ignore[method-assign]
     await tend(world)
     assert (await refusal(world, "r1")) is None
+
+
+async def test_a_connector_that_is_taken_away_is_no_alarm(world: World) -> None:
+    world.upstream.issue_mishaps.append(IssueMishap.ROOT_REFUSED)
+    await refusal(world, "r1")
+    pool = ConnectorPool(lambda spec: world.upstream, world.roots, world.clock)
+    await pool.activate(pool.prepare({"other": ConnectorSpec("other", "fake", {}, "d")}, frozenset()))
+    assert not world.roots.standing

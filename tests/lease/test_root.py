@@ -90,3 +90,17 @@ def test_what_works_all_the_time_is_no_news() -> None:
     made = Roots()
     made.works("db", Work.ISSUE)
     assert made.take_news() == []
+
+
+def test_a_connector_that_is_gone_is_no_alarm() -> None:
+    made = roots(Work.TEND)
+    made.refused("other", "403", Work.TEND, NOW)
+    made.only({"other"})
+    assert list(made.standing) == ["other"]
+
+
+def test_a_refusal_that_comes_late_takes_the_trial_back() -> None:
+    made = roots(Work.ISSUE)
+    made.works("db", Work.TEND)
+    made.refused("db", "403, of one that was under way", Work.ISSUE, NOW)
+    assert not issues(made)

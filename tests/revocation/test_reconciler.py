@@ -17,7 +17,7 @@ from broker.issuance.recovering import Recovering
 from broker.lease.machine import State
 from broker.lease.mark import Mark
 from broker.ports import Evidence, OrphanEnd, OrphanWhy
-from broker.revocation.reconciler import EVERY, RETRY, Reconciled, Reconciler
+from broker.revocation.reconciler import EVERY, PORTION, RETRY, Reconciled, Reconciler
 from broker.stores.sqlite import SqliteStore
 from tests.connectors.fake import InventoryMishap, RevokeMishap
 from tests.issuance.world import ISSUE_TIMEOUT, MARK, TENANT, TTL, StaticKeys, World
@@ -39,6 +39,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 def plant(world: World, name: str, age: timedelta = SETTLED, mark: Mark = MARK) -> str:
     """It lives upstream since then, and no ledger of ours has made it."""
     attempt, now = mark.attempt(name), world.clock.now()
+    assert mark.owns(attempt), "a name of another form is nobody's"
     world.upstream.plant(attempt, now + LIFE, born=now - age)
     return attempt
 
@@ -292,6 +293,12 @@ async def test_more_than_there_are_workers_are_all_ended(world: World) -> None:
     assert world.upstream.alive == {}
 
 
+async def test_a_flood_is_kept_in_portions(world: World) -> None:
+    for number in range(PORTION + 1):
+        plant(world, f"n{number}")
+    assert (await reconcile(world)).found == PORTION + 1
+
+
 async def test_found_again_while_it_is_being_ended_is_found_once(world: World) -> None:
     plant(world, "lost")
     world.upstream.revoke_mishaps.append(RevokeMishap.BROKEN)
@@ -301,7 +308,7 @@ async def test_found_again_while_it_is_being_ended_is_found_once(world: World) -
 
 
 async def test_what_ends_between_the_looks_is_no_alarm(world: World) -> None:
-    attempt = plant(world, "short-lived")
+    attempt = plant(world, "fleeting")
     inventory = world.upstream.inventory
 
     async def once() -> Any:

@@ -176,3 +176,13 @@ class OrphanContract:
         with pytest.raises(InvalidInput) as wrong:
             await store.orphans(TENANT, "orphan-theirs", 2, living_only=True)
         assert wrong.value.reason is Reason.PAGE_TOKEN_INVALID
+
+    async def test_what_ended_long_ago_is_deleted_and_nothing_else(self, store: Ledger) -> None:
+        await store.add_orphans([orphan("old"), orphan("young"), orphan("living")])
+        claimed = {each.name: each for each in await store.claim_orphans("bao", at(100), 10, CLAIM)}
+        for name, seconds in (("up-old", 110), ("up-young", 120)):
+            ended = at(seconds)
+            assert await store.record_orphan(claimed[name], OrphanEnd.REVOKED, ended, ended, "", stuck=False)
+        await store.delete_ended(at(120), at(1000))
+        listed = await store.orphans(TENANT, "", 10, living_only=False)
+        assert sorted(each.name for each in listed) == ["up-living", "up-young"]

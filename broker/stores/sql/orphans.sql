@@ -23,11 +23,11 @@ SELECT {attempt_columns} FROM attempts AS a
 WHERE a.connector = :connector AND a.due_at IS NOT NULL AND a.state = 'ACTIVE' AND a.expires_at > :now;
 
 -- every_connector --
--- Walks the index from one connector to the next, without looking at all their attempts.
+-- Whose attempts have names: walks the index from one connector to the next, without looking at all of them.
 WITH RECURSIVE named (connector) AS (
-    SELECT min(connector) FROM attempts
+    SELECT min(connector) FROM attempts WHERE upstream IS NOT NULL
     UNION ALL
-    SELECT (SELECT min(connector) FROM attempts WHERE connector > named.connector) FROM named
+    SELECT (SELECT min(connector) FROM attempts WHERE upstream IS NOT NULL AND connector > named.connector) FROM named
     WHERE named.connector IS NOT NULL
 )
 SELECT connector FROM named WHERE connector IS NOT NULL;
