@@ -54,12 +54,16 @@ lint: .venv/ready ## style, types, who may import whom, the wire, the locks, kno
 	$(BIN)/python requirements/audit.py
 
 .PHONY: integration
-integration: .venv/ready private ## slow stories with whole stacks: the demo, and people at a real OpenID provider
+integration: .venv/ready private ## slow stories: the demo, a real OpenID provider, IAM policies judged
 	$(BIN)/python -m pytest integration --ignore integration/spire
 
 .PHONY: integration-oidc
 integration-oidc: .venv/ready private ## of those, the ones with a real OpenID provider (Node.js; npm fetches it once)
 	$(BIN)/python -m pytest integration/oidc
+
+.PHONY: integration-aws
+integration-aws: .venv/ready ## of those, IAM policies judged by an evaluator that knows conditions (Node.js; npm fetches it once)
+	$(BIN)/python -m pytest integration/aws
 
 .PHONY: integration-spire
 integration-spire: .venv/ready ## stories with a real SPIRE, which is built once, from its Go modules
@@ -96,7 +100,7 @@ lock: .venv/ready ## write requirements/*.txt for pyproject.toml (UPGRADE=1: wit
 
 .PHONY: clean
 clean: ## remove everything that was made here, .venv included
-	rm -rf .venv build dist *.egg-info integration/oidc/node_modules .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info integration/*/node_modules .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help

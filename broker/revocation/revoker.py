@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -162,9 +162,13 @@ class Revoker:
         async def known(names: Sequence[str]) -> frozenset[str]:
             return await self._store.known_upstream(claimed.connector, names)
 
+        async def together(prefix: str) -> int:
+            return await self._store.end_together(claimed.connector, prefix, claimed.id, self._clock.now())
+
+        context = replace(_context(claimed, self._clock.now(), known), end_together=together)
         try:
             async with asyncio.timeout(self._try_timeout.total_seconds()):
-                return await connector.revoke(claimed.handle, _context(claimed, self._clock.now(), known))
+                return await connector.revoke(claimed.handle, context)
         except TimeoutError:
             return NotYet(f"no answer within {self._try_timeout.total_seconds():g} s")
         except BrokerError as failure:

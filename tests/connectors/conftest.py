@@ -12,6 +12,7 @@ from broker.dev.loopback import free_port
 from broker.dev.postgres import PostgresFacts
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
 from tests.connectors.harness_postgresql import create_shop, postgresql_harness
+from tests.connectors.harness_aws_by_policy import aws_by_policy_harness
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +39,7 @@ def dead_address() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
-@pytest.fixture(params=["fake", "vault-database", "postgresql", "aws-sts"])
+@pytest.fixture(params=["fake", "vault-database", "postgresql", "aws-sts", "aws-sts by policy"])
 async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIterator[Harness]:
     """Each adapter in turn."""
     match request.param:
@@ -48,6 +49,8 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
             made = vault_harness(request.getfixturevalue("openbao_server"), dead_address)
         case "postgresql":
             made = postgresql_harness(request.getfixturevalue("shop"), dead_address)
+        case "aws-sts by policy":
+            made = aws_by_policy_harness(request.getfixturevalue("aws_double"), dead_address)
         case _:
             made = aws_harness(request.getfixturevalue("aws_double"), dead_address)
     async with made.stack:

@@ -98,8 +98,9 @@ async def test_the_handle_alone_ends_it_after_a_restart(harness: Harness) -> Non
         assert harness.works is not None
         assert not harness.works(issued.credential)
     else:
-        # Only time ends it, so nothing has failed, and the time left is the time to wait.
-        assert outcome == NotYet(outcome.why, issued.expires_at - now, failed=False)  # type: ignore[union-attr]
+        # Only time ends it, or proves it: nothing has failed, and how long that takes is the time to wait.
+        wait = after_restart.contract.on_revoke or issued.expires_at - now
+        assert outcome == NotYet(outcome.why, wait, failed=False)  # type: ignore[union-attr]
         at_its_end = ledger.context(issued.expires_at, created_at=asked_from, expires_at=issued.expires_at)
         assert await after_restart.revoke(ledger.handle, at_its_end) == Expired()
 
@@ -108,7 +109,7 @@ async def test_ending_it_twice_is_ending_it_once(harness: Harness) -> None:
     connector, ledger = harness.connector(), Ledger()
     issued = await issue(harness, connector, ledger)
     if connector.contract.cls is not ContractClass.IMMEDIATE:
-        pytest.skip("only time ends it")
+        pytest.skip("only time ends it, or proves it")
     first = await connector.revoke(ledger.handle, ledger.context(expires_at=issued.expires_at))
     second = await connector.revoke(ledger.handle, ledger.context(expires_at=issued.expires_at))
     assert isinstance(first, Revoked)
@@ -147,7 +148,7 @@ async def test_a_refused_checkpoint_stops_it_and_leaves_nothing(harness: Harness
 async def test_a_cancelled_issue_is_swept(harness: Harness) -> None:
     connector, ledger = harness.connector(), Ledger()
     if connector.contract.cls is not ContractClass.IMMEDIATE:
-        pytest.skip("only time ends it")
+        pytest.skip("only time ends it, or proves it")
     work = asyncio.ensure_future(issue(harness, connector, ledger))
     while not ledger.handles and not work.done():
         await asyncio.sleep(0)
@@ -184,7 +185,7 @@ async def test_the_handle_of_the_inventory_ends_it_without_a_ledger(harness: Har
     issued = await issue(harness, connector, ledger)
     (found,) = await carried(harness, connector, ledger)
     if connector.contract.cls is not ContractClass.IMMEDIATE:
-        pytest.skip("only time ends it")
+        pytest.skip("only time ends it, or proves it")
     assert isinstance(await connector.revoke(found.handle, ledger.context()), Revoked)
     assert harness.works is not None
     assert not harness.works(issued.credential)
