@@ -16,8 +16,8 @@ from pydantic import Field
 
 from broker.deployfiles.kinds_aws import AwsStsConnector, AwsStsGrant
 from broker.deployfiles.kinds_fields import ParameterSegment
-from broker.deployfiles.kinds_statements import ResourceSegment
 from broker.deployfiles.kinds_postgresql import PostgresqlConnector, PostgresqlGrant
+from broker.deployfiles.kinds_statements import ResourceSegment
 from broker.deployfiles.kinds_vault import VaultDatabaseConnector, VaultDatabaseGrant
 from broker.files import Model
 

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from broker.deployfiles.kinds_canary import ConnectorModel
 from broker.deployfiles.kinds_fields import SecretReference, Text, Url
 from broker.deployfiles.kinds_statements import Statement
 from broker.files import Duration, Model
@@ -147,7 +148,7 @@ class AwsStsGrant(Model):
         return self
 
 
-class AwsStsConnector(Model):
+class AwsStsConnector(ConnectorModel):
     """One entry of connectors.yaml."""
 
     kind: Literal["aws-sts"]
