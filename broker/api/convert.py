@@ -12,7 +12,14 @@ from broker.api.v1 import contract_pb2, credential_pb2, lease_pb2, task_pb2, tem
 from broker.audit.report import Artifact, Mutation, TaskReport
 from broker.breakglass.reviews import Use
 from broker.errors import InvalidInput, Reason
-from broker.lease.credential import AwsSession, Contract, Credential, DatabaseLogin
+from broker.lease.credential import (
+    AwsSession,
+    Contract,
+    Credential,
+    DatabaseLogin,
+    SshCertificate,
+    X509Certificate,
+)
 from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
 from broker.policy.decision import Decision
 from broker.ports import Lease, LeaseEvent, Task, Tightened
@@ -70,6 +77,7 @@ def access_request(message: service.RequestCredentialRequest) -> AccessRequest:
         recipient_public_key=_recipient(message.recipient_public_key),
         plan_id=message.plan_id,
         delegation_id=message.delegation_id,
+        subject_public_key=message.subject_public_key,
     )
 
 
@@ -245,6 +253,16 @@ def credential(value: Credential) -> credential_pb2.Credential:
                 session_policy=value.session_policy,
             )
             return credential_pb2.Credential(aws_session=session)
+        case X509Certificate():
+            x509 = credential_pb2.X509Certificate(
+                certificate=value.certificate, ca_chain=value.ca_chain, serial_number=value.serial_number
+            )
+            return credential_pb2.Credential(x509_certificate=x509)
+        case SshCertificate():
+            ssh = credential_pb2.SshCertificate(
+                certificate=value.certificate, serial_number=value.serial_number, principals=value.principals
+            )
+            return credential_pb2.Credential(ssh_certificate=ssh)
 
 
 def sealed_credential(value: Credential, recipient: bytes, to: SealedTo) -> credential_pb2.SealedCredential:

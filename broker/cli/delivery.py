@@ -14,9 +14,10 @@ from typing import Protocol
 
 import click
 
+from broker.cli.agent_key import AgentKey
 from broker.cli.output import camel, environment_lines, to_json
 from broker.client import Grant
-from broker.lease.credential import AwsSession, DatabaseLogin
+from broker.lease.credential import AwsSession, DatabaseLogin, SshCertificate, X509Certificate
 from broker.secret import Secret
 
 
@@ -107,6 +108,20 @@ class PrintDelivery:
         """What is printed is printed; the lease is taken back."""
 
 
+class KeyDelivery:
+    """Beside the key that was made for it; the files are the key's own to write."""
+
+    def __init__(self, key: AgentKey) -> None:
+        self.key = key
+
+    def write(self, text: str) -> None:
+        """A certificate is no secret: it is in files of its own, not in this one's text."""
+
+    def discard(self) -> None:
+        """Remove the key and what lies beside it."""
+        self.key.discard()
+
+
 def _write_all(descriptor: int, text: str) -> None:
     rest = memoryview(text.encode())
     while rest:
@@ -133,6 +148,10 @@ def written(grant: Grant, form: str) -> str:
             return grant.conninfo() + "\n"
         case _, AwsSession():
             return _profile(grant.aws)
+        case _, X509Certificate() as x509:
+            return x509.certificate + x509.ca_chain
+        case _, SshCertificate() as ssh:
+            return ssh.certificate.strip() + "\n"
     raise TypeError(f"{type(grant.credential).__name__} has no text form")
 
 

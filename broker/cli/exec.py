@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from broker.cli.agent_key import KINDS, AgentKey, passing_key, with_files
 from broker.cli.asking import Asking, asking_options
 from broker.cli.child import Signals
 from broker.cli.connection import client_of, settings
@@ -52,6 +53,11 @@ from broker.errors import BrokerError
     metavar="SPAN",
     help="If people must agree first, wait for them this long; else the command does not run.",
 )
+@click.option(
+    "--new-key",
+    type=click.Choice(KINDS),
+    help="Make a key to be certified, for the command's life; BROKER_KEY_FILE and _CERTIFICATE_FILE say where.",
+)
 @wait_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(
@@ -61,6 +67,7 @@ def execute(
     task_type: str,
     grace: timedelta,
     wait_for_approval: timedelta | None,
+    new_key: str | None,
     wait: timedelta,
     command: tuple[str, ...],
 ) -> None:
@@ -70,9 +77,10 @@ def execute(
     broker exec --template orders-readonly --account shop --environment dev \\
                 --resource orders --ttl 5m -- psql -c 'select 1'
 
-    A database login comes as PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD, an AWS session as AWS_...; never on
-    the command line. Signals are passed on; the exit code is the command's: 128 and the number for a signal, 127
-    not found, 126 not executable. Before there is a command: 2 usage, 3 refused, 4 unreachable.
+    A database login comes as PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD, an AWS session as AWS_..., a
+    certificate for the key of --new-key as files; never on the command line. Signals are passed on; the exit code is
+    the command's: 128 and the number for a signal, 127 not found, 126 not executable. Before there is a command: 2
+    usage, 3 refused, 4 unreachable.
 
     Without --task a task is started, held, and completed at the end; if this process is killed, the task ends after
     --grace. With --task only the lease asked for here is ended; if this process is killed, that lease lives until
@@ -81,8 +89,11 @@ def execute(
     if task_id and (purpose or task_type):
         raise click.UsageError("--purpose and --task-type are for a task started here; with --task there is none.")
     named = purpose or f"run {PurePath(command[0]).name}"
-    execution = Execution(asked, task_id, named, grace, wait, command, task_type, wait_for_approval)
-    raise SystemExit(asyncio.run(execution.run(settings())))
+    with passing_key(new_key) as key:
+        mine = asked.of_key(key)
+        execution = Execution(mine, task_id, named, grace, wait, command, task_type, wait_for_approval, key)
+        code = asyncio.run(execution.run(settings()))
+    raise SystemExit(code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,7 @@ class Execution:
     command: Sequence[str]
     task_type: str = ""
     wait_for_approval: timedelta | None = None
+    key: AgentKey | None = None
 
     async def run(self, chosen: Settings) -> int:
         """The exit code to end with."""
@@ -118,7 +130,7 @@ class Execution:
             stack.push_async_callback(self._at_last, signals, self._complete(client, task.id))
             hold = await stack.enter_async_context(client.hold(task.id, grace=self.grace))
             grant = await self._asking(client, task.id)
-            code = await signals.run(self.command, inherited(environment, grant.credential))
+            code = await signals.run(self.command, self._environment(environment, grant))
             _tell_if_lost(hold, task.id)
             return code
 
@@ -127,7 +139,10 @@ class Execution:
         grant = await self._asking(client, self.task_id)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._at_last, signals, self._revoke(client, grant.lease.id))
-            return await signals.run(self.command, inherited(environment, grant.credential))
+            return await signals.run(self.command, self._environment(environment, grant))
+
+    def _environment(self, environment: Mapping[str, str], grant: Grant) -> dict[str, str]:
+        return with_files(inherited(environment, grant.credential), self.key, grant.credential)
 
     async def _asking(self, client: AsyncClient, task_id: str) -> Grant:
         asked = self.asked.under(task_id, client.new_id)

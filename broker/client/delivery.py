@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin
+from broker.lease.credential import AwsSession, Credential, DatabaseLogin, SshCertificate, X509Certificate
+
+# Where `broker exec` says that the files of a key are.
+_FILES = ("BROKER_KEY_FILE", "BROKER_CERTIFICATE_FILE", "BROKER_CA_FILE")
 
 # Variables that would override, or stand beside, the ones we set, by the kind of credential.
 # PostgreSQL 18, 32.15 "Environment Variables"; AWS SDKs and Tools reference, "Environment variables list".
@@ -24,6 +27,8 @@ _CONFLICTING: Mapping[type, frozenset[str]] = {
         | {"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_DEFAULT_REGION"}
         | {"AWS_CREDENTIAL_EXPIRATION"}
     ),
+    X509Certificate: frozenset({"BROKER_CERTIFICATE", "BROKER_CA_CHAIN", *_FILES}),
+    SshCertificate: frozenset({"BROKER_SSH_CERTIFICATE", *_FILES}),
 }
 
 
@@ -71,6 +76,10 @@ def environment(credential: Credential) -> dict[str, str]:
             }
             regions = ("AWS_REGION", "AWS_DEFAULT_REGION")
             return variables | (dict.fromkeys(regions, credential.region) if credential.region else {})
+        case X509Certificate():
+            return {"BROKER_CERTIFICATE": credential.certificate, "BROKER_CA_CHAIN": credential.ca_chain}
+        case SshCertificate():
+            return {"BROKER_SSH_CERTIFICATE": credential.certificate.strip()}
 
 
 def inherited(surroundings: Mapping[str, str], credential: Credential) -> dict[str, str]:

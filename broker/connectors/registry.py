@@ -7,7 +7,10 @@ resolved once, here; secrets stay references and are resolved at every use, so t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import partial
+
+from pydantic import TypeAdapter
 
 from broker.connectors.aws_client import AwsKeys
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings
@@ -15,10 +18,13 @@ from broker.connectors.own_identity import NoOwnToken, OwnIdentity
 from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
 from broker.connectors.vault_login import JwtLogin, JwtRole
+from broker.connectors.vault_pki import VaultPki, VaultPkiSettings
 from broker.errors import InvalidInput, Reason
 from broker.ports import Clock, Connector, ConnectorSpec
 from broker.scope.canonical import JsonValue
 from broker.secret import Secret
+
+_SPAN = TypeAdapter(timedelta)
 
 # Resolves ``file:PATH`` or ``env:NAME``. Raises BrokerError; called from worker threads too.
 Resolve = Callable[[str], Secret]
@@ -83,6 +89,16 @@ class _Reader:
             raise self._wrong(name)
         return partial(self._resolve, value)
 
+    def maybe_span(self, name: str) -> timedelta | None:
+        """A span, as the files' checks leave it: ISO 8601."""
+        value = self._settings.get(name)
+        if value is None:
+            return None
+        try:
+            return _SPAN.validate_python(value)
+        except ValueError:
+            raise self._wrong(name) from None
+
     def inner(self, name: str) -> _Reader:
         """An object inside this one."""
         value = self._settings.get(name)
@@ -124,6 +140,23 @@ def _vault_database(settings: _Reader, clock: Clock) -> Connector:
     )
 
 
+def _vault_pki(settings: _Reader, clock: Clock) -> Connector:
+    return VaultPki(
+        settings.connector,
+        VaultPkiSettings(
+            address=settings.text("address"),
+            mount=settings.text("mount", "pki"),
+            list_read_within=settings.maybe_span("list_read_within"),
+            token_role=settings.text("token_role", "jit-attempt"),
+            policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
+            ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
+        ),
+        _vault_token(settings, clock),
+        clock,
+    )
+
+
 def _vault_token(settings: _Reader, clock: Clock) -> BrokerToken:
     """How the broker has its own token: a login with its JWT-SVID, or from where it is kept."""
     if not settings.has("jwt"):
@@ -153,5 +186,6 @@ def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
 
 _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-database": _vault_database,
+    "vault-pki": _vault_pki,
     "aws-sts": _aws_sts,
 }

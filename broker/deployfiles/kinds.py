@@ -15,7 +15,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from broker.deployfiles.kinds_fields import ParameterSegment, SecretReference, Text, Url
-from broker.deployfiles.kinds_vault import VaultDatabaseConnector, VaultDatabaseGrant
+from broker.deployfiles.kinds_vault import (
+    VaultDatabaseConnector,
+    VaultDatabaseGrant,
+    VaultPkiConnector,
+    VaultPkiGrant,
+)
 from broker.files import Model
 
 _ARN = re.compile(r"arn:aws[a-z-]*:[a-z0-9-]+:", re.ASCII)
@@ -111,7 +116,11 @@ class AwsStsGrant(Model):
 
 # --------------------------------------------------------------------------- the tables
 
-GRANTS: Mapping[str, type[Model]] = {"vault-database": VaultDatabaseGrant, "aws-sts": AwsStsGrant}
+GRANTS: Mapping[str, type[Model]] = {
+    "vault-database": VaultDatabaseGrant,
+    "vault-pki": VaultPkiGrant,
+    "aws-sts": AwsStsGrant,
+}
 # What the accounts of a template must look like where its connector gives them a meaning.
 ACCOUNTS: Mapping[str, re.Pattern[str]] = {"aws-sts": re.compile(r"[0-9]{12}\Z", re.ASCII)}
 
@@ -123,7 +132,10 @@ class AwsStsConnector(Model):
     settings: AwsStsSettings
 
 
-ConnectorEntry = Annotated[VaultDatabaseConnector | AwsStsConnector, Field(discriminator="kind")]
+ConnectorEntry = Annotated[
+    VaultDatabaseConnector | VaultPkiConnector | AwsStsConnector,
+    Field(discriminator="kind"),
+]
 
 
 def references(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Model]]:

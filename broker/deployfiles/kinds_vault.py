@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from broker.deployfiles.kinds_fields import NameOrParameter, PathPart, Port, SecretReference, Text, Url
-from broker.files import Model
+from broker.deployfiles.kinds_fields import (
+    NameOrParameter,
+    ParameterSegment,
+    PathPart,
+    Port,
+    SecretReference,
+    Text,
+    Url,
+    name_or_parameter,
+)
+from broker.files import Duration, Model
 
 MountPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,7}$")]
 
@@ -68,3 +77,36 @@ class VaultDatabaseConnector(Model):
 
     kind: Literal["vault-database"]
     settings: VaultDatabaseSettings
+
+
+# --------------------------------------------------------------------------- vault-pki
+
+
+class VaultPkiSettings(VaultUpstream):
+    """A PKI secrets engine of Vault or OpenBao, which signs the agents' own keys."""
+
+    mount: PathPart = "pki"
+    list_read_within: Duration | None = Field(
+        None, description="How soon every relying party reads a new revocation list; absent: only time ends one."
+    )
+
+
+DnsName = Annotated[str, Field(pattern=r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,62}$")]
+
+
+class VaultPkiGrant(Model):
+    """Which role signs, and for which names: never those of the agent's request, which may hold none."""
+
+    role: NameOrParameter
+    common_name: Annotated[
+        Annotated[DnsName, Tag("name")] | Annotated[ParameterSegment, Tag("parameter")],
+        Discriminator(name_or_parameter),
+    ]
+    dns_names: list[DnsName] = Field(default_factory=list, max_length=16, description="More names, beside that one.")
+
+
+class VaultPkiConnector(Model):
+    """One entry of connectors.yaml."""
+
+    kind: Literal["vault-pki"]
+    settings: VaultPkiSettings

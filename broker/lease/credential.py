@@ -74,4 +74,22 @@ class AwsSession:
     session_policy: str
 
 
-Credential = DatabaseLogin | AwsSession
+@dataclass(frozen=True, slots=True)
+class X509Certificate:
+    """An X.509 certificate for the agent's own key. It holds no secret: the private key never left the agent."""
+
+    certificate: str  # PEM
+    ca_chain: str  # PEM; the issuing CA first
+    serial_number: str  # hexadecimal with colons, as the CA lists it
+
+
+@dataclass(frozen=True, slots=True)
+class SshCertificate:
+    """An OpenSSH certificate for the agent's own key. It holds no secret: the private key never left the agent."""
+
+    certificate: str  # one line
+    serial_number: str  # hexadecimal
+    principals: tuple[str, ...]
+
+
+Credential = DatabaseLogin | AwsSession | X509Certificate | SshCertificate

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from broker.errors import Reason, UpstreamFailed, WrongState
-from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin
+from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin, X509Certificate
 from broker.ports import Carried, Connector, Expired, Issued, NotYet, Revoked
 from broker.scope.canonical import canonical_json
 from tests.connectors.harness import Harness
@@ -19,7 +19,14 @@ TTL = timedelta(minutes=5)
 ALLOWANCE = timedelta(seconds=10)
 
 
+def ends_when_asked(connector: Connector) -> bool:
+    """Whether a revocation is one: by the upstream itself, or by a policy that it attaches."""
+    return connector.contract.cls in (ContractClass.IMMEDIATE, ContractClass.BY_POLICY)
+
+
 def secrets_of(credential: Credential) -> tuple[str, ...]:
+    if isinstance(credential, X509Certificate):
+        return ()
     if isinstance(credential, DatabaseLogin):
         return (credential.password.reveal(),)
     assert isinstance(credential, AwsSession)
@@ -75,7 +82,7 @@ async def test_the_handle_alone_ends_it_after_a_restart(harness: Harness) -> Non
     after_restart = harness.connector()
     now = harness.clock.now()
     outcome = await after_restart.revoke(ledger.handle, ledger.context(now, expires_at=issued.expires_at))
-    if after_restart.contract.cls is ContractClass.IMMEDIATE:
+    if ends_when_asked(after_restart):
         assert isinstance(outcome, Revoked)
         assert harness.works is not None
         assert not harness.works(issued.credential)
@@ -89,7 +96,7 @@ async def test_the_handle_alone_ends_it_after_a_restart(harness: Harness) -> Non
 async def test_ending_it_twice_is_ending_it_once(harness: Harness) -> None:
     connector, ledger = harness.connector(), Ledger()
     issued = await issue(harness, connector, ledger)
-    if connector.contract.cls is not ContractClass.IMMEDIATE:
+    if not ends_when_asked(connector):
         pytest.skip("only time ends it")
     first = await connector.revoke(ledger.handle, ledger.context(expires_at=issued.expires_at))
     second = await connector.revoke(ledger.handle, ledger.context(expires_at=issued.expires_at))
@@ -128,7 +135,7 @@ async def test_a_refused_checkpoint_stops_it_and_leaves_nothing(harness: Harness
 
 async def test_a_cancelled_issue_is_swept(harness: Harness) -> None:
     connector, ledger = harness.connector(), Ledger()
-    if connector.contract.cls is not ContractClass.IMMEDIATE:
+    if not ends_when_asked(connector):
         pytest.skip("only time ends it")
     work = asyncio.ensure_future(issue(harness, connector, ledger))
     while not ledger.handles and not work.done():
@@ -155,7 +162,7 @@ async def test_what_is_issued_is_in_the_inventory_and_what_is_revoked_is_not(har
     assert found.created_at is None or abs(harness.clock.now() - found.created_at) < timedelta(minutes=1)
     kept = canonical_json([found.name, found.handle]).decode()
     assert not any(secret in kept for secret in (*secrets_of(issued.credential), *harness.secrets))
-    if connector.contract.cls is ContractClass.IMMEDIATE:
+    if ends_when_asked(connector):
         context = ledger.context(expires_at=issued.expires_at)
         assert isinstance(await connector.revoke(ledger.handle, context), Revoked)
         assert await carried(harness, connector, ledger) == []
@@ -165,7 +172,7 @@ async def test_the_handle_of_the_inventory_ends_it_without_a_ledger(harness: Har
     connector, ledger = harness.connector(), Ledger()
     issued = await issue(harness, connector, ledger)
     (found,) = await carried(harness, connector, ledger)
-    if connector.contract.cls is not ContractClass.IMMEDIATE:
+    if not ends_when_asked(connector):
         pytest.skip("only time ends it")
     assert isinstance(await connector.revoke(found.handle, ledger.context()), Revoked)
     assert harness.works is not None
@@ -192,7 +199,7 @@ async def test_an_upstream_that_cannot_be_reached_made_nothing(harness: Harness)
     assert caught.value.outcome_known
     assert not ledger.handles
     assert_tells_no_secret(caught.value, *harness.secrets)
-    if connector.contract.cls is ContractClass.IMMEDIATE:
+    if ends_when_asked(connector):
         outcome = await connector.revoke({**ledger.handle, "accessor": "a", "lease": "b"}, ledger.context())
         assert isinstance(outcome, NotYet)
         assert outcome.failed
