@@ -19,6 +19,7 @@ from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
 from broker.connectors.vault_login import JwtLogin, JwtRole
 from broker.connectors.vault_pki import VaultPki, VaultPkiSettings
+from broker.connectors.vault_ssh import VaultSsh, VaultSshSettings
 from broker.errors import InvalidInput, Reason
 from broker.ports import Clock, Connector, ConnectorSpec
 from broker.scope.canonical import JsonValue
@@ -157,6 +158,20 @@ def _vault_pki(settings: _Reader, clock: Clock) -> Connector:
     )
 
 
+def _vault_ssh(settings: _Reader, clock: Clock) -> Connector:
+    return VaultSsh(
+        settings.connector,
+        VaultSshSettings(
+            address=settings.text("address"),
+            mount=settings.text("mount", "ssh"),
+            ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
+        ),
+        _vault_token(settings, clock),
+        clock,
+    )
+
+
 def _vault_token(settings: _Reader, clock: Clock) -> BrokerToken:
     """How the broker has its own token: a login with its JWT-SVID, or from where it is kept."""
     if not settings.has("jwt"):
@@ -187,5 +202,6 @@ def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
 _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-database": _vault_database,
     "vault-pki": _vault_pki,
+    "vault-ssh": _vault_ssh,
     "aws-sts": _aws_sts,
 }

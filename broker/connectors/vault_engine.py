@@ -18,13 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from broker.connectors.threads import Closing, Threads, being_replaced
-from broker.connectors.vault_calls import AttemptToken, BrokerToken, VaultCalls
+from broker.connectors.vault_calls import AttemptToken, BrokerToken
 from broker.connectors.vault_examine import doubts_of_token, unreachable
+from broker.connectors.vault_failures import SEE_PAGE, grant_mismatch, not_begun, step_failed, tending_failed
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_sweep import LeaseEnder
+from broker.connectors.vault_upstream import LeasingUpstream, open_calls
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Contract, Credential
 from broker.ports import Carried, Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
@@ -34,50 +36,6 @@ from broker.scope.model import Scope
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
 # Display names are changed by the server unless they are letters, digits and hyphens.
 _ATTEMPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,47}\Z", re.ASCII)
-
-
-class Upstream(Protocol):
-    """What every engine is told of where it is. Times in seconds."""
-
-    @property
-    def address(self) -> str:
-        """Its URL."""
-        ...
-
-    @property
-    def mount(self) -> str:
-        """Where the engine is mounted."""
-        ...
-
-    @property
-    def token_role(self) -> str:
-        """The token role that makes one orphan token per attempt."""
-        ...
-
-    @property
-    def policy_prefix(self) -> str:
-        """Before the role's name: the policy of that token."""
-        ...
-
-    @property
-    def ca_file(self) -> str | None:
-        """Whom to believe instead of the system's roots."""
-        ...
-
-    @property
-    def namespace(self) -> str:
-        """Where every path begins; empty: the root."""
-        ...
-
-    @property
-    def timeout(self) -> float:
-        """For connecting and for each read."""
-        ...
-
-    @property
-    def threads(self) -> int:
-        """At most so many calls at a time, of each sort."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +50,13 @@ class Made:
     ends: datetime | None = None  # by the credential's own word, where it has one
 
 
-def open_calls(upstream: Upstream, token: BrokerToken) -> VaultCalls:
-    """The calls to this upstream."""
-    return VaultCalls(
-        upstream.address,
-        token,
-        timeout=upstream.timeout,
-        threads=2 * upstream.threads,
-        ca_file=upstream.ca_file,
-        namespace=upstream.namespace,
-    )
-
-
 class VaultEngine:
     """The connector. ``token`` yields the broker's own token and is asked before every call, or is a login."""
 
     kind: ClassVar[str] = "creds"  # the path that credentials are made at, between mount and role
     what: ClassVar[str] = "credential"  # in what operators and agents read
 
-    def __init__(self, name: str, upstream: Upstream, token: BrokerToken, clock: Clock) -> None:
+    def __init__(self, name: str, upstream: LeasingUpstream, token: BrokerToken, clock: Clock) -> None:
         self._name = name
         self._upstream = upstream
         self._clock = clock
@@ -213,12 +159,7 @@ class VaultEngine:
             with self._closing.call():
                 await self._revoking.run(self._calls.renew_own)
         except VaultFailure as failure:
-            raise UpstreamFailed(
-                Reason.UPSTREAM_ROOT_REFUSED if failure.status in (401, 403) else Reason.UPSTREAM_UNAVAILABLE,
-                f"connector {self._name} could not renew the broker's own token: {failure.what}",
-                hint="Operators: put a fresh token where the connector's `token` refers to, or look at its `jwt` role.",
-                metadata={"connector": self._name},
-            ) from None
+            raise tending_failed(self._name, failure) from None
 
     async def examine(self) -> Sequence[Doubt]:
         """Whether OpenBao answers, and what the broker's own token is."""
@@ -335,32 +276,12 @@ class VaultEngine:
         return self._upstream.policy_prefix + role
 
     def _not_begun(self, why: str, hint: str) -> UpstreamFailed:
-        return UpstreamFailed(
-            Reason.UPSTREAM_UNAVAILABLE, why, outcome_known=True, hint=hint, metadata={"connector": self._name}
-        )
+        return not_begun(self._name, why, hint)
 
-    def mismatch(self, what: str, hint: str = "Operators: see the connector's page for the set-up.") -> UpstreamFailed:
+    def mismatch(self, what: str, hint: str = SEE_PAGE) -> UpstreamFailed:
         """The error for an upstream that granted something else than was asked."""
-        return UpstreamFailed(
-            Reason.UPSTREAM_GRANT_MISMATCH,
-            f"{self._name} granted something else than was asked: {what}.",
-            hint=hint,
-            metadata={"connector": self._name},
-        )
+        return grant_mismatch(self._name, what, hint)
 
     def failed(self, step: str, failure: VaultFailure, *, first: bool = False) -> UpstreamFailed:
         """The error for a step that failed; ``first``: before it, nothing can have been made."""
-        reason, hint = Reason.UPSTREAM_UNAVAILABLE, "Retry later with the same request_id."
-        if first and failure.status in (401, 403):
-            reason = Reason.UPSTREAM_ROOT_REFUSED
-            hint = "Operators: the broker's own token has expired or its policy lacks this; nothing can be issued."
-        elif failure.proves_nothing_was_made and failure.status not in (0, 429):
-            reason, hint = Reason.UPSTREAM_REFUSED, "Operators: the role, its policy or the token role is not set up."
-        return UpstreamFailed(
-            reason,
-            f"{self._name} could not {step}: {failure.what}.",
-            outcome_known=first and failure.proves_nothing_was_made,
-            retry_after=failure.retry_after.total_seconds() if failure.retry_after is not None else None,
-            hint=hint,
-            metadata={"connector": self._name, "status": str(failure.status)},
-        )
+        return step_failed(self._name, step, failure, first=first)

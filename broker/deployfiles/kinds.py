@@ -20,6 +20,8 @@ from broker.deployfiles.kinds_vault import (
     VaultDatabaseGrant,
     VaultPkiConnector,
     VaultPkiGrant,
+    VaultSshConnector,
+    VaultSshGrant,
 )
 from broker.files import Model
 
@@ -119,6 +121,7 @@ class AwsStsGrant(Model):
 GRANTS: Mapping[str, type[Model]] = {
     "vault-database": VaultDatabaseGrant,
     "vault-pki": VaultPkiGrant,
+    "vault-ssh": VaultSshGrant,
     "aws-sts": AwsStsGrant,
 }
 # What the accounts of a template must look like where its connector gives them a meaning.
@@ -133,7 +136,7 @@ class AwsStsConnector(Model):
 
 
 ConnectorEntry = Annotated[
-    VaultDatabaseConnector | VaultPkiConnector | AwsStsConnector,
+    VaultDatabaseConnector | VaultPkiConnector | VaultSshConnector | AwsStsConnector,
     Field(discriminator="kind"),
 ]
 

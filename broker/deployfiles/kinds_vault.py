@@ -29,22 +29,27 @@ class JwtLogin(Model):
     audience: Annotated[str, Field(pattern=r"^[!-~]{1,256}$", description="The one aud of the broker's token.")]
 
 
-class VaultUpstream(Model):
+class VaultReached(Model):
     """Where Vault or OpenBao is, and how the broker has its own token there: exactly one of `token` and `jwt`."""
 
     address: Url
     namespace: MountPath | None = Field(None, description="The namespace that every path is in; default: the root.")
     token: SecretReference | None = Field(None, description="The broker's own token, kept somewhere. Or:")
     jwt: JwtLogin | None = Field(None, description="A login with the broker's own JWT-SVID.")
-    token_role: PathPart = Field("jit-attempt", description="The token role that makes one orphan token per attempt.")
-    policy_prefix: PathPart = Field("jit-attempt-", description="Before the role's name: the policy of that token.")
     ca_file: Text | None = None
 
     @model_validator(mode="after")
-    def _one_way_in(self) -> VaultUpstream:
+    def _one_way_in(self) -> VaultReached:
         if (self.token is None) == (self.jwt is None):
             raise ValueError("needs exactly one of token and jwt")
         return self
+
+
+class VaultUpstream(VaultReached):
+    """And how an engine with leases makes the tokens of attempts."""
+
+    token_role: PathPart = Field("jit-attempt", description="The token role that makes one orphan token per attempt.")
+    policy_prefix: PathPart = Field("jit-attempt-", description="Before the role's name: the policy of that token.")
 
 
 # --------------------------------------------------------------------------- vault-database
@@ -110,3 +115,33 @@ class VaultPkiConnector(Model):
 
     kind: Literal["vault-pki"]
     settings: VaultPkiSettings
+
+
+# --------------------------------------------------------------------------- vault-ssh
+
+
+class VaultSshSettings(VaultReached):
+    """An SSH secrets engine of Vault or OpenBao in CA mode, which signs the agents' own keys."""
+
+    mount: PathPart = "ssh"
+
+
+SshExtension = Literal[
+    "permit-X11-forwarding", "permit-agent-forwarding", "permit-port-forwarding", "permit-pty", "permit-user-rc"
+]
+
+
+class VaultSshGrant(Model):
+    """Which role signs, for which logins, and what a session may do: nothing that is not said here."""
+
+    role: NameOrParameter
+    principals: list[Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.-]{0,63}$")]] = Field(min_length=1, max_length=16)
+    extensions: list[SshExtension] = Field(default_factory=list, max_length=5)
+    critical_options: dict[Literal["force-command", "source-address"], Text] = Field(default_factory=dict)
+
+
+class VaultSshConnector(Model):
+    """One entry of connectors.yaml."""
+
+    kind: Literal["vault-ssh"]
+    settings: VaultSshSettings

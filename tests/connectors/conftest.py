@@ -10,6 +10,7 @@ from moto.server import ThreadedMotoServer
 from broker.dev.loopback import free_port
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
 from tests.connectors.harness_vault_pki import pki_harness
+from tests.connectors.harness_vault_ssh import ssh_harness
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def dead_address() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
-@pytest.fixture(params=["fake", "vault-database", "vault-pki", "aws-sts"])
+@pytest.fixture(params=["fake", "vault-database", "vault-pki", "vault-ssh", "aws-sts"])
 async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIterator[Harness]:
     """Each adapter in turn."""
     match request.param:
@@ -40,6 +41,8 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
             made = vault_harness(request.getfixturevalue("openbao_server"), dead_address)
         case "vault-pki":
             made = pki_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "vault-ssh":
+            made = ssh_harness(request.getfixturevalue("openbao_server"), dead_address)
         case _:
             made = aws_harness(request.getfixturevalue("aws_double"), dead_address)
     async with made.stack:

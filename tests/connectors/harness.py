@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import psycopg
 
@@ -35,6 +36,8 @@ class Harness:
     scope: Scope
     # Whether the upstream takes the credential; None where it cannot be asked (moto enforces nothing).
     works: Callable[[Credential], bool] | None
+    # How much sooner than asked it may end; a certificate's own times are whole seconds, too.
+    short_by: timedelta = timedelta(seconds=1)
     secrets: tuple[str, ...] = ()  # the broker's own, as the connector holds them
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 

@@ -79,6 +79,7 @@ def pki_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
         make_unreachable=lambda: pki_connector(bao, dead_address),
         scope=pki_scope(),
         works=lambda credential: taken(bao, credential),
+        short_by=timedelta(seconds=2),
         secrets=(bao.database.broker_token().reveal(),),
     )
 
