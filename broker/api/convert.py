@@ -18,6 +18,7 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     SshCertificate,
+    StaticSecret,
     X509Certificate,
 )
 from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
@@ -263,6 +264,10 @@ def credential(value: Credential) -> credential_pb2.Credential:
                 certificate=value.certificate, serial_number=value.serial_number, principals=value.principals
             )
             return credential_pb2.Credential(ssh_certificate=ssh)
+        case StaticSecret():
+            clear = {name: each.reveal() for name, each in value.values.items()}
+            static = credential_pb2.StaticSecret(path=value.path, version=value.version, values=clear)
+            return credential_pb2.Credential(static_secret=static)
 
 
 def sealed_credential(value: Credential, recipient: bytes, to: SealedTo) -> credential_pb2.SealedCredential:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,7 @@ import click
 from broker.cli.agent_key import AgentKey
 from broker.cli.output import camel, environment_lines, to_json
 from broker.client import Grant
-from broker.lease.credential import AwsSession, DatabaseLogin, SshCertificate, X509Certificate
+from broker.lease.credential import AwsSession, DatabaseLogin, SshCertificate, StaticSecret, X509Certificate
 from broker.secret import Secret
 
 
@@ -152,6 +153,8 @@ def written(grant: Grant, form: str) -> str:
             return x509.certificate + x509.ca_chain
         case _, SshCertificate() as ssh:
             return ssh.certificate.strip() + "\n"
+        case _, StaticSecret():
+            return environment_lines(grant.environment()) + "\n"
     raise TypeError(f"{type(grant.credential).__name__} has no text form")
 
 
@@ -159,9 +162,14 @@ def _revealed(grant: Grant) -> dict[str, object]:
     kind = type(grant.credential).__name__
     names = type(grant.credential).__dataclass_fields__
     values = {name: getattr(grant.credential, name) for name in names}
-    clear = {name: each.reveal() if isinstance(each, Secret) else each for name, each in values.items()}
-    body = {camel(name): each for name, each in clear.items()}
+    body = {camel(name): _clear(each) for name, each in values.items()}
     return {"kind": kind[0].lower() + kind[1:], **body, "lease": to_json(grant.lease)}
+
+
+def _clear(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _clear(each) for name, each in value.items()}
+    return value.reveal() if isinstance(value, Secret) else value
 
 
 def _profile(session: AwsSession) -> str:

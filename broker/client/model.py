@@ -21,6 +21,7 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     SshCertificate,
+    StaticSecret,
     X509Certificate,
 )
 from broker.lease.machine import TERMINAL
@@ -405,6 +406,11 @@ class Grant:
     def ssh(self) -> SshCertificate:
         """The credential as an OpenSSH certificate. Raises TypeError if it is of another kind."""
         return _of_kind(self.credential, SshCertificate)
+
+    @property
+    def static(self) -> StaticSecret:
+        """The credential as a secret that only rotation ends. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, StaticSecret)
 
     def conninfo(self) -> str:
         """The libpq connection string of a database login. It *contains the password*."""

@@ -17,6 +17,7 @@ from broker.connectors.aws_sts import AwsSts, AwsStsSettings
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity
 from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
+from broker.connectors.vault_kv import VaultKv, VaultKvSettings
 from broker.connectors.vault_login import JwtLogin, JwtRole
 from broker.connectors.vault_pki import VaultPki, VaultPkiSettings
 from broker.connectors.vault_ssh import VaultSsh, VaultSshSettings
@@ -172,6 +173,20 @@ def _vault_ssh(settings: _Reader, clock: Clock) -> Connector:
     )
 
 
+def _vault_kv(settings: _Reader, clock: Clock) -> Connector:
+    return VaultKv(
+        settings.connector,
+        VaultKvSettings(
+            address=settings.text("address"),
+            mount=settings.text("mount", "kv"),
+            ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
+        ),
+        _vault_token(settings, clock),
+        clock,
+    )
+
+
 def _vault_token(settings: _Reader, clock: Clock) -> BrokerToken:
     """How the broker has its own token: a login with its JWT-SVID, or from where it is kept."""
     if not settings.has("jwt"):
@@ -203,5 +218,6 @@ _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-database": _vault_database,
     "vault-pki": _vault_pki,
     "vault-ssh": _vault_ssh,
+    "vault-kv": _vault_kv,
     "aws-sts": _aws_sts,
 }

@@ -18,6 +18,8 @@ from broker.deployfiles.kinds_fields import ParameterSegment, SecretReference, T
 from broker.deployfiles.kinds_vault import (
     VaultDatabaseConnector,
     VaultDatabaseGrant,
+    VaultKvConnector,
+    VaultKvGrant,
     VaultPkiConnector,
     VaultPkiGrant,
     VaultSshConnector,
@@ -122,6 +124,7 @@ GRANTS: Mapping[str, type[Model]] = {
     "vault-database": VaultDatabaseGrant,
     "vault-pki": VaultPkiGrant,
     "vault-ssh": VaultSshGrant,
+    "vault-kv": VaultKvGrant,
     "aws-sts": AwsStsGrant,
 }
 # What the accounts of a template must look like where its connector gives them a meaning.
@@ -136,7 +139,7 @@ class AwsStsConnector(Model):
 
 
 ConnectorEntry = Annotated[
-    VaultDatabaseConnector | VaultPkiConnector | VaultSshConnector | AwsStsConnector,
+    VaultDatabaseConnector | VaultPkiConnector | VaultSshConnector | VaultKvConnector | AwsStsConnector,
     Field(discriminator="kind"),
 ]
 

@@ -145,3 +145,36 @@ class VaultSshConnector(Model):
 
     kind: Literal["vault-ssh"]
     settings: VaultSshSettings
+
+
+# --------------------------------------------------------------------------- vault-kv
+
+
+class VaultKvSettings(VaultReached):
+    """A KV store of Vault or OpenBao, version 2."""
+
+    mount: PathPart = "kv"
+
+
+KvPath = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,15}$", max_length=512)
+]
+
+
+class VaultKvGrant(Model):
+    """One version of one secret, and which of its fields agents are told. Only rotation ends it."""
+
+    static_accepted: Literal[True] = Field(description="That nothing but rotation ends what is given out here.")
+    path: Annotated[
+        Annotated[KvPath, Tag("name")] | Annotated[ParameterSegment, Tag("parameter")],
+        Discriminator(name_or_parameter),
+    ]
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    fields: list[Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]] = Field(min_length=1, max_length=32)
+
+
+class VaultKvConnector(Model):
+    """One entry of connectors.yaml."""
+
+    kind: Literal["vault-kv"]
+    settings: VaultKvSettings

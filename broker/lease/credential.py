@@ -6,6 +6,7 @@ and a line in ``broker/api/convert.py``. Fields that open a door are :class:`Sec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -92,4 +93,13 @@ class SshCertificate:
     principals: tuple[str, ...]
 
 
-Credential = DatabaseLogin | AwsSession | X509Certificate | SshCertificate
+@dataclass(frozen=True, slots=True)
+class StaticSecret:
+    """A secret that was there before and stays: only rotation ends it."""
+
+    path: str
+    version: int
+    values: Mapping[str, Secret]  # by field
+
+
+Credential = DatabaseLogin | AwsSession | X509Certificate | SshCertificate | StaticSecret

@@ -9,6 +9,7 @@ from moto.server import ThreadedMotoServer
 
 from broker.dev.loopback import free_port
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
+from tests.connectors.harness_vault_kv import kv_harness
 from tests.connectors.harness_vault_pki import pki_harness
 from tests.connectors.harness_vault_ssh import ssh_harness
 
@@ -31,7 +32,7 @@ def dead_address() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
-@pytest.fixture(params=["fake", "vault-database", "vault-pki", "vault-ssh", "aws-sts"])
+@pytest.fixture(params=["fake", "vault-database", "vault-pki", "vault-ssh", "vault-kv", "aws-sts"])
 async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIterator[Harness]:
     """Each adapter in turn."""
     match request.param:
@@ -43,6 +44,8 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
             made = pki_harness(request.getfixturevalue("openbao_server"), dead_address)
         case "vault-ssh":
             made = ssh_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "vault-kv":
+            made = kv_harness(request.getfixturevalue("openbao_server"), dead_address)
         case _:
             made = aws_harness(request.getfixturevalue("aws_double"), dead_address)
     async with made.stack:

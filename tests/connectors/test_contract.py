@@ -14,6 +14,7 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     SshCertificate,
+    StaticSecret,
     X509Certificate,
 )
 from broker.ports import Carried, Connector, Expired, Issued, NotYet, Revoked
@@ -34,6 +35,8 @@ def ends_when_asked(connector: Connector) -> bool:
 def secrets_of(credential: Credential) -> tuple[str, ...]:
     if isinstance(credential, X509Certificate | SshCertificate):
         return ()
+    if isinstance(credential, StaticSecret):
+        return tuple(each.reveal() for each in credential.values.values())
     if isinstance(credential, DatabaseLogin):
         return (credential.password.reveal(),)
     assert isinstance(credential, AwsSession)
@@ -93,6 +96,15 @@ async def test_the_handle_alone_ends_it_after_a_restart(harness: Harness) -> Non
         assert isinstance(outcome, Revoked)
         assert harness.works is not None
         assert not harness.works(issued.credential)
+    elif after_restart.contract.cls is ContractClass.STATIC:
+        # Only rotation ends it, so after its time that is a failure.
+        assert isinstance(outcome, NotYet)
+        late = ledger.context(issued.expires_at, created_at=asked_from, expires_at=issued.expires_at)
+        too_late = await after_restart.revoke(ledger.handle, late)
+        assert isinstance(too_late, NotYet)
+        assert (outcome.failed, too_late.failed) == (False, True)
+        assert harness.works is not None
+        assert harness.works(issued.credential)
     else:
         # Only time ends it, so nothing has failed, and the time left is the time to wait.
         assert outcome == NotYet(outcome.why, issued.expires_at - now, failed=False)  # type: ignore[union-attr]
@@ -113,6 +125,8 @@ async def test_ending_it_twice_is_ending_it_once(harness: Harness) -> None:
 
 async def test_an_intent_that_was_never_carried_out_ends_when_no_late_create_can_land(harness: Harness) -> None:
     connector, ledger, now = harness.connector(), Ledger(), harness.clock.now()
+    if connector.contract.cls is ContractClass.STATIC:
+        pytest.skip("reading makes nothing that could land late")
     ledger.handle = connector.prepare(harness.scope, new_attempt(), HOLDER, now + TTL)
     # Intent 15 s ago, given up 5 s ago: a late create may land until 2 * 10 s after the intent, 5 s from now.
     early = ledger.context(now, created_at=now - timedelta(seconds=15), outcome_known=False, expires_at=now + TTL)

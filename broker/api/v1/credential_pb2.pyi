@@ -9,16 +9,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Credential(_message.Message):
-    __slots__ = ("database_login", "aws_session", "x509_certificate", "ssh_certificate")
+    __slots__ = ("database_login", "aws_session", "x509_certificate", "ssh_certificate", "static_secret")
     DATABASE_LOGIN_FIELD_NUMBER: _ClassVar[int]
     AWS_SESSION_FIELD_NUMBER: _ClassVar[int]
     X509_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     SSH_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    STATIC_SECRET_FIELD_NUMBER: _ClassVar[int]
     database_login: DatabaseLogin
     aws_session: AwsSession
     x509_certificate: X509Certificate
     ssh_certificate: SshCertificate
-    def __init__(self, database_login: _Optional[_Union[DatabaseLogin, _Mapping]] = ..., aws_session: _Optional[_Union[AwsSession, _Mapping]] = ..., x509_certificate: _Optional[_Union[X509Certificate, _Mapping]] = ..., ssh_certificate: _Optional[_Union[SshCertificate, _Mapping]] = ...) -> None: ...
+    static_secret: StaticSecret
+    def __init__(self, database_login: _Optional[_Union[DatabaseLogin, _Mapping]] = ..., aws_session: _Optional[_Union[AwsSession, _Mapping]] = ..., x509_certificate: _Optional[_Union[X509Certificate, _Mapping]] = ..., ssh_certificate: _Optional[_Union[SshCertificate, _Mapping]] = ..., static_secret: _Optional[_Union[StaticSecret, _Mapping]] = ...) -> None: ...
 
 class DatabaseLogin(_message.Message):
     __slots__ = ("engine", "host", "port", "database", "username", "password")
@@ -71,6 +73,23 @@ class SshCertificate(_message.Message):
     serial_number: str
     principals: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, certificate: _Optional[str] = ..., serial_number: _Optional[str] = ..., principals: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StaticSecret(_message.Message):
+    __slots__ = ("path", "version", "values")
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    version: int
+    values: _containers.ScalarMap[str, str]
+    def __init__(self, path: _Optional[str] = ..., version: _Optional[int] = ..., values: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class SealedCredential(_message.Message):
     __slots__ = ("suite", "encapsulated_key", "ciphertext")
