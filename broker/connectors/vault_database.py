@@ -11,17 +11,19 @@ id; a token role that makes orphans; one policy per role.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 from broker.connectors.postgresql_use import log_in
+from broker.connectors.threads import being_replaced
 from broker.connectors.vault_calls import AttemptToken, BrokerToken
+from broker.connectors.vault_database_examiner import DatabaseExaminer
 from broker.connectors.vault_engine import Made, VaultEngine
 from broker.connectors.vault_http import VaultFailure
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
-from broker.ports import Clock, Handle, Use
+from broker.ports import Clock, Doubt, Handle, Use
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 
@@ -112,3 +114,22 @@ class VaultDatabase(VaultEngine):
         """Log in to the database and select a constant. Raises UpstreamFailed."""
         with self._closing.call():
             return await self._using.run(partial(log_in, self._name, credential, self._settings.timeout))
+
+    async def examine(self) -> Sequence[Doubt]:
+        """Whether OpenBao answers, what the broker may do there, and whether engine and roles are set up right."""
+        if self._closing.closed:
+            return [being_replaced()]
+        settings = self._settings
+        examiner = DatabaseExaminer(
+            self._calls,
+            settings.mount,
+            settings.token_role,
+            settings.policy_prefix,
+            CONTRACT.ttl_ceiling,
+            logs_in=self._logs_in,
+        )
+        with self._closing.call():
+            doubts, goes_on = await self._examining.run(examiner.first)
+            for part in examiner.parts() if goes_on else ():
+                doubts += await self._examining.run(partial(examiner.part, part))
+        return doubts

@@ -25,6 +25,7 @@ from broker.connectors.vault_calls import AttemptToken, BrokerToken
 from broker.connectors.vault_examine import doubts_of_token, unreachable
 from broker.connectors.vault_failures import SEE_PAGE, grant_mismatch, not_begun, step_failed, tending_failed
 from broker.connectors.vault_http import VaultFailure
+from broker.connectors.vault_login import JwtLogin
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.connectors.vault_upstream import LeasingUpstream, open_calls
 from broker.errors import InvalidInput, Reason, UpstreamFailed
@@ -65,6 +66,8 @@ class VaultEngine:
         self._issuing = Threads(f"{name}-issue", upstream.threads)
         self._revoking = Threads(f"{name}-revoke", upstream.threads)
         self._using = Threads(f"{name}-use", 2)
+        self._examining = Threads(f"{name}-examine", 2)
+        self._logs_in = isinstance(token, JwtLogin)
         self._ender = LeaseEnder(name, self._calls, self._revoking, self.kind, self.proof)
         self._closing = Closing()
 
@@ -167,10 +170,10 @@ class VaultEngine:
             return [being_replaced()]
         try:
             with self._closing.call():
-                token = await self._revoking.run(self._calls.own_token)
+                token = await self._examining.run(self._calls.own_token)
         except VaultFailure as failure:
             return [unreachable(failure)]
-        return list(doubts_of_token(token))
+        return list(doubts_of_token(token, logs_in=self._logs_in))
 
     async def close(self) -> None:
         """Let calls under way finish, then let go of threads and connections."""
@@ -178,6 +181,7 @@ class VaultEngine:
         await self._issuing.close()
         await self._revoking.close()
         await self._using.close()
+        await self._examining.close()
         self._calls.close()
 
     # ------------------------------------------------------------------ the steps of issuing

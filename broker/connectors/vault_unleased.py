@@ -17,6 +17,7 @@ from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_examine import doubts_of_token, unreachable
 from broker.connectors.vault_failures import grant_mismatch, not_begun, step_failed, tending_failed
 from broker.connectors.vault_http import VaultFailure
+from broker.connectors.vault_login import JwtLogin
 from broker.connectors.vault_upstream import Upstream, open_calls
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Contract
@@ -50,6 +51,7 @@ class VaultUnleased:
         self.calls = open_calls(upstream, token)
         self._threads = Threads(name, upstream.threads)
         self._closing = Closing()
+        self._logs_in = isinstance(token, JwtLogin)
 
     @property
     @abstractmethod
@@ -119,7 +121,7 @@ class VaultUnleased:
                 token = await self._threads.run(self.calls.own_token)
         except VaultFailure as failure:
             return [unreachable(failure)]
-        return list(doubts_of_token(token))
+        return list(doubts_of_token(token, logs_in=self._logs_in))
 
     async def close(self) -> None:
         """Let calls under way finish, then let go of threads and connections."""

@@ -21,7 +21,7 @@ from broker.dev.stack import BROKER_ID
 from broker.dev.trust_domain import TrustDomain
 from broker.errors import Reason, UpstreamFailed
 from broker.identity.spiffe_id import SpiffeId
-from broker.ports import Clock, Issued, Refused, Revoked
+from broker.ports import Clock, Issued, Refused, Revoked, Severity
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, vault_settings
@@ -239,3 +239,22 @@ def test_half_an_answer_is_no_login(domain: TrustDomain, auth: object) -> None:
         login.token(Answers(auth))
     assert failed.value.proves_nothing_was_made
     assert login.token(Answers({"client_token": "s.good", "lease_duration": 60})).reveal() == "s.good"
+
+
+async def test_an_examination_is_as_content_with_a_login_as_with_a_token(
+    openbao_server: ConfiguredOpenBao, domain: TrustDomain
+) -> None:
+    broker = Broker(openbao_server, domain)
+    assert await broker.connector.examine() == []
+    await broker.connector.close()
+
+
+async def test_an_examination_tells_a_login_that_is_refused(
+    openbao_server: ConfiguredOpenBao, domain: TrustDomain
+) -> None:
+    broker = Broker(openbao_server, domain, spiffe_id=SpiffeId(BROKER_ID.trust_domain, "/somebody-else"))
+    (doubt,) = await broker.connector.examine()
+    assert doubt.severity is Severity.ERROR
+    assert doubt.what.startswith("The broker itself is refused")
+    assert broker.own.given[0] not in repr(doubt)
+    await broker.connector.close()
