@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from broker.breakglass.reviews import OWED
+from broker.canary.measurement import Measurement
 from broker.policy.shadow import ShadowVerdict
 from broker.ports import LedgerFigures, WitnessLag
 from broker.revocation.revoker import Tally
@@ -54,6 +55,12 @@ class Metrics:
             ("outcome", "revoked"),
             registry=self._registry,
         )
+        self._canaries = Counter(
+            "broker_canaries",
+            "Runs of canaries, by what they came to.",
+            ("connector", "kind", "outcome"),
+            registry=self._registry,
+        )
         self._unquestioned = Counter(
             "broker_escalation_unquestioned",
             "Ids that were not found and, being too many, were not looked into.",
@@ -88,6 +95,10 @@ class Metrics:
         """One live lease that stands otherwise than before."""
         self._reviews.labels(outcome, "yes" if revoked else "no").inc()
 
+    def canary(self, connector: str, kind: str, outcome: str) -> None:
+        """One run of a canary came to something; one whose bound was broken comes to ALIVE, and later to LATE."""
+        self._canaries.labels(connector, kind, outcome).inc()
+
     def unquestioned(self) -> None:
         """One id that was not found was not looked into."""
         self._unquestioned.inc()
@@ -120,6 +131,8 @@ class Snapshot:
         witnesses: Mapping[str, WitnessTally] | None = None,
         unread: Sequence[str] = (),
         access_review_overdue: bool = False,
+        canaries: Sequence[Measurement] = (),
+        now: datetime | None = None,
     ) -> None:
         self.figures = figures
         self.tallies = tallies
@@ -137,6 +150,8 @@ class Snapshot:
         self.witnesses = witnesses or {}
         self.unread = frozenset(unread)
         self.issuers = issuers
+        self.canaries = canaries
+        self.now = now
 
 
 class KeysTally(NamedTuple):
@@ -188,6 +203,7 @@ class _State(Collector):
         yield from _webhooks(self.snapshot.webhooks)
         yield from _witnesses(self.snapshot)
         yield from _issuers(self.snapshot.issuers)
+        yield from _canaries(self.snapshot)
         yield from _house(self.snapshot)
 
 
@@ -312,6 +328,27 @@ def _issuers(tallies: Mapping[str, KeysTally]) -> Iterator[Metric]:
             age.add_metric([issuer], tally.age)
     yield tries
     yield age
+
+
+def _canaries(snapshot: Snapshot) -> Iterator[Metric]:
+    label = ["connector", "kind"]
+    measured = GaugeMetricFamily(
+        "broker_canary_measured_seconds",
+        "How long a canary's credential worked after its end, at most, by the newest measurement.",
+        labels=label,
+    )
+    bound = GaugeMetricFamily("broker_canary_bound_seconds", "What the contract promises of it.", labels=label)
+    age = GaugeMetricFamily("broker_canary_age_seconds", "Since that was measured.", labels=label)
+    broken = GaugeMetricFamily("broker_canary_bound_broken", "1 while the contract is not kept.", labels=label)
+    for each in snapshot.canaries:
+        labels = [each.connector, each.kind.value]
+        if each.measured is not None:
+            measured.add_metric(labels, each.measured.total_seconds())
+        bound.add_metric(labels, each.bound.total_seconds())
+        if snapshot.now is not None:
+            age.add_metric(labels, (snapshot.now - each.told_at).total_seconds())
+        broken.add_metric(labels, float(each.broken))
+    yield from (measured, bound, age, broken)
 
 
 def _house(snapshot: Snapshot) -> Iterator[Metric]:

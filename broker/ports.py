@@ -24,6 +24,8 @@ from broker.breakglass.codes import Batch, KeptCode
 from broker.breakglass.reviews import OverrideKind
 from broker.breakglass.reviews import Use as BreakGlassUse
 from broker.breakglass.rules import BreakGlassRule
+from broker.canary.canary import Canary
+from broker.canary.measurement import Measurement
 from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
@@ -303,6 +305,7 @@ class DeploySet:
     quotas: tuple[Quota, ...] = ()
     escalation: tuple[Rule, ...] = ()
     break_glass: Mapping[str, BreakGlassRule] = field(default_factory=dict)  # by template; absent: nobody's
+    canaries: Mapping[str, Canary] = field(default_factory=dict)  # by connector; absent: nothing is measured of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -599,6 +602,7 @@ class LiveQuota:
     """How many leases of ``subject`` may be alive. ``members``: a subject of several holders, and whether one is of it.
 
     ``shown`` is how people call the subject. ``members`` is pure, and is called in the writer's thread.
+    ``uncounted``: the holder whose leases take no place from others, the broker itself; empty: nobody.
     """
 
     name: str
@@ -607,6 +611,7 @@ class LiveQuota:
     limit: int
     shown: str
     members: Callable[[str], bool] | None = None
+    uncounted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -1766,7 +1771,27 @@ class ViewStore(Protocol):
         ...
 
 
-class Ledger(LeaseStore, PipelineStore, ReviewStore, BreakGlassStore, TrailStore, ViewStore, Protocol):
+# Of each connector.
+KEPT_MEASUREMENTS = 100
+
+
+class CanaryStore(Protocol):
+    """What canaries measured; in one database with, and by the rules of, LeaseStore."""
+
+    async def record_measurement(self, measurement: Measurement) -> None:
+        """Keep what a run came to, with its event: canary.measured, .unmeasured or .bound_broken.
+
+        The same run again takes its own place: a credential that was ALIVE was refused in the end. Of each connector
+        the newest ``KEPT_MEASUREMENTS`` are kept.
+        """
+        ...
+
+    async def measurements(self, tenant: str, connector: str, limit: int) -> Sequence[Measurement]:
+        """Of one connector, the newest first. A row that fails its MAC is none: nobody measured that."""
+        ...
+
+
+class Ledger(LeaseStore, PipelineStore, ReviewStore, BreakGlassStore, TrailStore, ViewStore, CanaryStore, Protocol):
     """All in one: what the whole of issuing works on."""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,6 +13,8 @@ from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import contract_pb2, credential_pb2, lease_pb2, task_pb2, template_pb2
 from broker.audit.report import Artifact, Mutation, TaskReport
 from broker.breakglass.reviews import Use
+from broker.canary.canary import Kind
+from broker.canary.measurement import Measurement
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import (
     AwsSession,
@@ -28,6 +32,7 @@ from broker.scope.model import ScopeTemplate
 from broker.scope.parameters import Parameter
 from broker.scope.request import AccessRequest
 
+NOT_MEASURED: Mapping[Kind, Measurement] = MappingProxyType({})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # protobuf's own limit for a Duration; beyond it a timedelta could overflow.
@@ -100,6 +105,8 @@ def timestamp(value: datetime) -> Timestamp:
 def to_duration(value: timedelta) -> Duration:
     """A timedelta as a Duration."""
     micros = value // _MICROSECOND
+    if micros < 0:  # both parts have one sign
+        return Duration(seconds=-(-micros // 1_000_000), nanos=-(-micros % 1_000_000) * 1000)
     return Duration(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
 
 
@@ -280,9 +287,15 @@ def sealed_credential(value: Credential, recipient: bytes, to: SealedTo) -> cred
     )
 
 
-def contract(value: Contract) -> contract_pb2.RevocationContract:
-    """A connector's contract as a message."""
+def contract(value: Contract, measured: Mapping[Kind, Measurement] = NOT_MEASURED) -> contract_pb2.RevocationContract:
+    """A connector's contract as a message, beside it what canaries measured last."""
+    revoke, expiry = measured.get(Kind.ON_REVOKE), measured.get(Kind.ON_EXPIRY)
     return contract_pb2.RevocationContract(
+        measured_on_revoke=_measured(revoke),
+        measured_on_revoke_time=None if revoke is None else timestamp(revoke.told_at),
+        measured_on_expiry=_measured(expiry),
+        measured_on_expiry_time=None if expiry is None else timestamp(expiry.told_at),
+        measured_broken=any(each.broken for each in measured.values()),
         contract_class=f"CONTRACT_CLASS_{value.cls}",
         binding=f"BINDING_{value.binding}",
         ttl_floor=to_duration(value.ttl_floor),
@@ -296,7 +309,13 @@ def contract(value: Contract) -> contract_pb2.RevocationContract:
     )
 
 
-def template(value: ScopeTemplate, promised: Contract | None) -> template_pb2.ScopeTemplate:
+def _measured(value: Measurement | None) -> Duration | None:
+    return None if value is None or value.measured is None else to_duration(value.measured)
+
+
+def template(
+    value: ScopeTemplate, promised: Contract | None, measured: Mapping[Kind, Measurement] = NOT_MEASURED
+) -> template_pb2.ScopeTemplate:
     """A template as a message, with its connector's contract."""
     return template_pb2.ScopeTemplate(
         name=value.name,
@@ -313,7 +332,7 @@ def template(value: ScopeTemplate, promised: Contract | None) -> template_pb2.Sc
             *(_parameter(each) for each in value.parameters.values()),
             *(_parameter(each.parameter, each.segment) for each in value.from_identity.values()),
         ],
-        contract=None if promised is None else contract(promised),
+        contract=None if promised is None else contract(promised, measured),
         digest=value.digest,
         sensitivity=value.risk.sensitivity,
         blast_radius=value.risk.blast_radius,

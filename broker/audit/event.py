@@ -76,6 +76,9 @@ class EventType(StrEnum):
     TEXTS_READ = "texts.read"  # what agents said in whole on a task, by a person
     TEXTS_ERASED = "texts.erased"  # the prompts, tool calls and plans of a task; their digests stay
     ACCESS_REVIEW_SIGNED_OFF = "access_review.signed_off"  # a person stands for a report of what agents could get
+    CANARY_MEASURED = "canary.measured"  # the broker used its own credential after its end, until it was refused
+    CANARY_UNMEASURED = "canary.unmeasured"  # a run of which nothing can be said, and why
+    CANARY_BOUND_BROKEN = "canary.bound_broken"  # it still worked after the contract's bound
     RETENTION_DELETED = "retention.deleted"  # rows of what has long been over; the trail stays
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"

@@ -64,6 +64,12 @@ class RevocationContract:
     # How long after its deadline it may still work then; None: nothing bounds it.
     bound_on_broker_dead: timedelta | None = None
     bound_on_upstream_dead: timedelta | None = None
+    # What a canary measured last, and when: at most so long it worked. None: not measured.
+    measured_on_revoke: timedelta | None = None
+    measured_on_revoke_time: datetime | None = None
+    measured_on_expiry: timedelta | None = None  # less than zero: it died before its deadline
+    measured_on_expiry_time: datetime | None = None
+    measured_broken: bool = False  # the newest canary worked after its bound: the contract is not kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +247,41 @@ class Connector:
     templates: tuple[str, ...]  # that issue through it, by name
     running: bool
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryMeasurement:
+    """What one run of a canary came to. Told to people only."""
+
+    id: str
+    connector: str
+    kind: str  # ON_REVOKE, ON_EXPIRY
+    outcome: str  # WITHIN, ALIVE, LATE, UNMEASURED
+    measured: timedelta | None  # from its end until it was refused, at most
+    at_least: timedelta | None  # it worked for so long, for certain
+    bound: timedelta | None
+    begin_time: datetime | None
+    since_time: datetime | None
+    confirm_time: datetime | None
+    tell_time: datetime | None
+    lease_id: str
+    looks: int
+    asked_by: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The canary of one connector, and what it measured last."""
+
+    connector: str
+    contract: RevocationContract | None
+    template: str
+    ttl: timedelta | None
+    every: timedelta | None
+    running: tuple[str, ...]
+    measured: tuple[CanaryMeasurement, ...]
+    newest: tuple[CanaryMeasurement, ...]
 
 
 @dataclass(frozen=True, slots=True)

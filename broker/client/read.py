@@ -33,6 +33,8 @@ MIRRORS: dict[str, type] = {
     "broker.api.v1.LeaseEvent": model.LeaseEvent,
     "broker.api.v1.RegisteredAgent": model.RegisteredAgent,
     "broker.api.v1.Connector": model.Connector,
+    "broker.api.v1.Canary": model.Canary,
+    "broker.api.v1.CanaryMeasurement": model.CanaryMeasurement,
     "broker.api.v1.Doubt": model.Doubt,
     "broker.api.v1.Examination": model.Examination,
     "broker.api.v1.PlannedAction": model.PlannedAction,

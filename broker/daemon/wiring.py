@@ -21,6 +21,7 @@ from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_audit import TrailRpcs
 from broker.api.admin_break_glass import BreakGlassRpcs
+from broker.api.admin_canaries import CanaryRpcs
 from broker.api.admin_connectors import ConnectorRpcs
 from broker.api.admin_everybodys import EverybodysRpcs
 from broker.api.admin_leases import LeaseRpcs
@@ -43,6 +44,7 @@ from broker.api.proxied import PROXY_OPTIONS
 from broker.api.server import AgentServer
 from broker.api.tls import peer_from_auth_context
 from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.canary.watch import Moment
 from broker.clock import SystemRng
 from broker.config import Config, HostPort
 from broker.daemon.admin import PeopleAdmitted
@@ -62,6 +64,8 @@ from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk
 from broker.issuance.break_glass_reviews import ReviewDesk
+from broker.issuance.canaries import Canaries
+from broker.issuance.canary_run import LONGEST_TASK, Tools
 from broker.issuance.connectors import ConnectorDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.ending import Ending
@@ -217,6 +221,8 @@ class Brokerd:
         await self._upkeep.tick()
         await self._look_at_reviews()
         self._servers = self._doors(store, keys)
+        await self._canaries.start()
+        self._undo.push_async_callback(self._canaries.stop)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
         self.agents_port, *others = (
             server.bind(str(address), self._identity.tls.credentials())
@@ -372,7 +378,9 @@ class Brokerd:
 
         plans = PlanDesk(store, self._clock, self._rng, limits=bounds, default_life=limits.default_plan_duration)
         delegations = DelegationDesk(store, kick, self._clock, self._rng, limits=bounds)
-        service = AgentService(self._issuer, tasks, leases, requests, plans, delegations, self._pool.find)
+        self._canaries = self._canary(store, leases)
+        measured = self._canaries.measured
+        service = AgentService(self._issuer, tasks, leases, requests, plans, delegations, self._pool.find, measured)
         rpcs = limits.max_concurrent_rpcs
         servers = [AgentServer(door(agents(self._identify)), service, max_concurrent_rpcs=rpcs)]
         if self._proxies is not None:
@@ -389,7 +397,8 @@ class Brokerd:
             TextRpcs(TextDesk(store, self._clock)),
             EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock)), self._pool.find),
             RegistryRpcs(RegistryDesk(store)),
-            ConnectorRpcs(ConnectorDesk(self._pool.find, self._clock)),
+            ConnectorRpcs(ConnectorDesk(self._pool.find, self._clock), measured),
+            CanaryRpcs(self._canaries),
             ReloadRpcs(self.reload),
             TrailRpcs(TrailDesk(store)),
             AccessReviewRpcs(self._reviews),
@@ -408,6 +417,40 @@ class Brokerd:
             entrance = AutomationEntrance(self._certified, self._files, self._clock, config.tenant)
             self._automation = AdminServer(door(entrance), *parts, max_concurrent_rpcs=rpcs)
         return servers
+
+    def _canary(self, store: SqliteStore, leases: LeaseDesk) -> Canaries:
+        """What measures the connectors' contracts: a user of the same desks as agents are."""
+        ticking, clock = asyncio.get_running_loop().time, self._clock
+        tasks = TaskDesk(
+            store,
+            self._revoker.kick,
+            self.gate,
+            clock,
+            self._rng,
+            default_duration=LONGEST_TASK,
+            max_duration=LONGEST_TASK,
+        )
+        tools = Tools(
+            store,
+            self._issuer,
+            tasks,
+            leases,
+            self._pool.find,
+            clock,
+            moment=lambda: Moment(clock.now(), timedelta(seconds=ticking())),
+            wait=lambda by: asyncio.sleep(by.total_seconds()),
+        )
+        return Canaries(
+            store,
+            tools,
+            self._files,
+            self._pool.find,
+            self.gate,
+            clock,
+            self._rng,
+            self._config.tenant,
+            counted=self._metrics.canary,
+        )
 
     def _identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Peer:
         refuse_token(metadata)
@@ -437,6 +480,7 @@ class Brokerd:
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
+            ("canaries", self._canaries.tick, 1.0),
             *self._witness_jobs(),
         )
         for name, job, seconds in jobs:
@@ -499,7 +543,7 @@ class Brokerd:
         untold = untold_break_glass(self._files.current, self._config.notify)
         overdue = [f"the review of {lease} is overdue: {group} is blocked" for group, lease in self._blocked.items()]
         alarms = (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)
-        return [*(str(alarm) for alarm in alarms), *untold, *overdue]
+        return [*(str(alarm) for alarm in alarms), *untold, *overdue, *self._canaries.alarms()]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
@@ -523,6 +567,8 @@ class Brokerd:
             recovery=bool(self.gate.recovery),
             witnesses=self._witnessing.tallies() if self._witnessing is not None else {},
             unread=self.gate.unread,
+            canaries=[each for status in self._canaries.all() for each in status.measured.values()],
+            now=now,
         )
         return self._metrics.render(snapshot)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from broker.deployfiles.kinds_canary import ConnectorModel
 from broker.deployfiles.kinds_fields import ParameterSegment, SecretReference, Text, Url
 from broker.deployfiles.kinds_vault import (
     VaultDatabaseConnector,
@@ -131,7 +132,7 @@ GRANTS: Mapping[str, type[Model]] = {
 ACCOUNTS: Mapping[str, re.Pattern[str]] = {"aws-sts": re.compile(r"[0-9]{12}\Z", re.ASCII)}
 
 
-class AwsStsConnector(Model):
+class AwsStsConnector(ConnectorModel):
     """One entry of connectors.yaml."""
 
     kind: Literal["aws-sts"]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from broker.deployfiles.kinds_canary import ConnectorModel
 from broker.deployfiles.kinds_fields import (
     NameOrParameter,
     ParameterSegment,
@@ -77,7 +78,7 @@ class VaultDatabaseGrant(Model):
     role: NameOrParameter
 
 
-class VaultDatabaseConnector(Model):
+class VaultDatabaseConnector(ConnectorModel):
     """One entry of connectors.yaml."""
 
     kind: Literal["vault-database"]
@@ -110,7 +111,7 @@ class VaultPkiGrant(Model):
     dns_names: list[DnsName] = Field(default_factory=list, max_length=16, description="More names, beside that one.")
 
 
-class VaultPkiConnector(Model):
+class VaultPkiConnector(ConnectorModel):
     """One entry of connectors.yaml."""
 
     kind: Literal["vault-pki"]
@@ -140,7 +141,7 @@ class VaultSshGrant(Model):
     critical_options: dict[Literal["force-command", "source-address"], Text] = Field(default_factory=dict)
 
 
-class VaultSshConnector(Model):
+class VaultSshConnector(ConnectorModel):
     """One entry of connectors.yaml."""
 
     kind: Literal["vault-ssh"]
@@ -173,7 +174,7 @@ class VaultKvGrant(Model):
     fields: list[Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]] = Field(min_length=1, max_length=32)
 
 
-class VaultKvConnector(Model):
+class VaultKvConnector(ConnectorModel):
     """One entry of connectors.yaml."""
 
     kind: Literal["vault-kv"]

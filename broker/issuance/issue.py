@@ -139,12 +139,15 @@ class Issuer:
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
         """Grant ``request``, ask people about it, or say why not. Cancelling this call takes back what it issued."""
-        if caller.deploy.quotas:
+        if caller.deploy.quotas and not caller.is_broker:
             await self._rates.admit(caller, request)
         if validate_only:
             return await self._validated(caller, request)
         opened = await self._open(caller, request)
         if isinstance(opened, _Admitted):
+            if caller.is_broker:
+                # People are not asked for what the broker wants for itself.
+                raise denied_by(opened.decision, opened.scope, opened.connector.contract)
             return await self._ask_people(caller, request, opened)
         return await self._deliver(*opened)
 

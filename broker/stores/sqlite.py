@@ -83,6 +83,7 @@ from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite_break_glass import SqliteBreakGlass
+from broker.stores.sqlite_canaries import SqliteCanaries
 from broker.stores.sqlite_pipelines import SqlitePipelines
 from broker.stores.sqlite_reviews import SqliteReviews
 from broker.stores.sqlite_trail import SqliteTrail
@@ -96,7 +97,7 @@ from broker.suspension.suspension import Subject, Suspension
 _ALL = -1
 
 
-class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews):
+class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews, SqliteCanaries):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(

@@ -106,8 +106,7 @@ class FakeConnector:
     contract: Contract = field(default_factory=contract)
     issue_mishaps: deque[IssueMishap] = field(default_factory=deque)
     revoke_mishaps: deque[RevokeMishap] = field(default_factory=deque)
-    use_mishaps: deque[UseMishap] = field(default_factory=deque)
-
+    use_mishaps: deque[UseMishap | None] = field(default_factory=deque)
     inventory_mishaps: deque[InventoryMishap] = field(default_factory=deque)
     # The ground truth: what lives upstream, by attempt, and until when.
     alive: dict[str, datetime] = field(default_factory=dict)

@@ -135,7 +135,7 @@ def test_production_is_written_only_with_the_yes_of_people(dev: DeploySet) -> No
 def test_every_starter_policy_explains_itself(dev: DeploySet) -> None:
     texts = [path.read_text() for path in (Path(__file__).parents[2] / "deploy/dev/policies").glob("*.cedar")]
     count = sum(text.count("@id(") for text in texts)
-    assert count == sum(text.count("@reason(") for text in texts) == len(dev.policies) == 16
+    assert count == sum(text.count("@reason(") for text in texts) == len(dev.policies) == 17
 
 
 def test_autonomous_agents_hold_less_than_others_and_ask_no_faster_than_is_allowed(dev: DeploySet) -> None:

@@ -12,6 +12,7 @@ from broker.api.v1 import admin_view_pb2 as broker_dot_api_dot_v1_dot_admin__vie
 from broker.api.v1 import audit_export_pb2 as broker_dot_api_dot_v1_dot_audit__export__pb2
 from broker.api.v1 import break_glass_pb2 as broker_dot_api_dot_v1_dot_break__glass__pb2
 from broker.api.v1 import broker_service_pb2 as broker_dot_api_dot_v1_dot_broker__service__pb2
+from broker.api.v1 import canaries_pb2 as broker_dot_api_dot_v1_dot_canaries__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
 from broker.api.v1 import connectors_pb2 as broker_dot_api_dot_v1_dot_connectors__pb2
 from broker.api.v1 import lease_forgetting_pb2 as broker_dot_api_dot_v1_dot_lease__forgetting__pb2
@@ -227,6 +228,21 @@ class AdminServiceStub:
                 '/broker.api.v1.AdminService/ForgetLease',
                 request_serializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.FromString,
+                _registered_method=True)
+        self.ListCanaries = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListCanaries',
+                request_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesResponse.FromString,
+                _registered_method=True)
+        self.GetCanary = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetCanary',
+                request_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryResponse.FromString,
+                _registered_method=True)
+        self.RunCanary = channel.unary_unary(
+                '/broker.api.v1.AdminService/RunCanary',
+                request_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryResponse.FromString,
                 _registered_method=True)
         self.ListConnectors = channel.unary_unary(
                 '/broker.api.v1.AdminService/ListConnectors',
@@ -500,6 +516,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCanaries(self, request, context):
+        """Every connector's canary, and what it measured last. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCanary(self, request, context):
+        """One connector's canary, and what its runs came to. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunCanary(self, request, context):
+        """Run a canary now. Role operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListConnectors(self, request, context):
         """List the connectors in force, and what each promises about ending what it issues. Any role.
         """
@@ -698,6 +735,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ForgetLease,
                     request_deserializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.SerializeToString,
+            ),
+            'ListCanaries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCanaries,
+                    request_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesResponse.SerializeToString,
+            ),
+            'GetCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCanary,
+                    request_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryResponse.SerializeToString,
+            ),
+            'RunCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunCanary,
+                    request_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryResponse.SerializeToString,
             ),
             'ListConnectors': grpc.unary_unary_rpc_method_handler(
                     servicer.ListConnectors,
@@ -1664,6 +1716,87 @@ class AdminService:
             '/broker.api.v1.AdminService/ForgetLease',
             broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCanaries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListCanaries',
+            broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetCanary',
+            broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/RunCanary',
+            broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

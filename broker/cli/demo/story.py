@@ -12,6 +12,7 @@ import psycopg
 from broker.cli.demo.approval import people_approve_it
 from broker.cli.demo.aws import aws_session
 from broker.cli.demo.break_glass import glass_is_broken
+from broker.cli.demo.canary import contract_is_measured
 from broker.cli.demo.completion import (
     completion_defeats_a_reconnect_loop,
     completion_ends_it,
@@ -53,6 +54,7 @@ STORY: Sequence[Step] = (
     Step("A planner, a validator and an executor: what was not planned is not given", only_what_was_planned),
     Step("An operator suspends an agent: its login is dead, and it gets no other", suspension_kills_it),
     Step("In an emergency a person passes over approval: everybody is told, and unreviewed it blocks", glass_is_broken),
+    Step("The broker measures its own promise, with a credential of its own that it revokes", contract_is_measured),
     Step("An AWS STS session, which only time ends, and it says so", aws_session),
     Step("brokerd is killed while OpenBao's answer is on its way: the orphan is swept", orphan_is_swept),
     Step("The audit trail verifies, and a flipped byte is located", audit_verifies),
