@@ -9,7 +9,7 @@ from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import Harness
 from tests.connectors.support import make_scope
-from tests.connectors.vault_mount import allow_broker, mounted
+from tests.connectors.vault_mount import allow_broker, broker_token, mounted
 from tests.patience import PATIENCE
 
 MOUNT = "kv"
@@ -39,7 +39,8 @@ def rotate(bao: ConfiguredOpenBao, value: str) -> None:
 
 def kv_connector(bao: ConfiguredOpenBao, address: str | None = None) -> VaultKv:
     settings = VaultKvSettings(address or bao.facts.address, MOUNT, timeout=PATIENCE)
-    return VaultKv("kv", settings, bao.database.broker_token, SystemClock())
+    token = broker_token(bao.root_client())
+    return VaultKv("kv", settings, lambda: token, SystemClock())
 
 
 def kv_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
@@ -50,7 +51,6 @@ def kv_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
         make_unreachable=lambda: kv_connector(bao, dead_address),
         scope=kv_scope(),
         works=lambda credential: is_current(bao, credential),
-        secrets=(bao.database.broker_token().reveal(),),
     )
 
 

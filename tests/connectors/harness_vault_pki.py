@@ -17,7 +17,7 @@ from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import Harness
 from tests.connectors.support import make_scope
-from tests.connectors.vault_mount import allow_attempts, allow_broker, mounted
+from tests.connectors.vault_mount import allow_attempts, allow_broker, broker_token, mounted
 from tests.patience import PATIENCE
 
 MOUNT = "pki"
@@ -68,7 +68,8 @@ def configure_pki(bao: ConfiguredOpenBao, **role: object) -> None:
 def pki_connector(bao: ConfiguredOpenBao, address: str | None = None, **settings: object) -> VaultPki:
     options = {"mount": MOUNT, "list_read_within": READ_WITHIN, "timeout": PATIENCE, "threads": 4, **settings}
     made = VaultPkiSettings(address or bao.facts.address, **options)  # type: ignore[arg-type]
-    return VaultPki("pki", made, bao.database.broker_token, SystemClock())
+    token = broker_token(bao.root_client())
+    return VaultPki("pki", made, lambda: token, SystemClock())
 
 
 def pki_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
@@ -80,7 +81,6 @@ def pki_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
         scope=pki_scope(),
         works=lambda credential: taken(bao, credential),
         short_by=timedelta(seconds=2),
-        secrets=(bao.database.broker_token().reveal(),),
     )
 
 

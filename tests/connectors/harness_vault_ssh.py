@@ -16,7 +16,7 @@ from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import Harness
 from tests.connectors.support import make_scope
-from tests.connectors.vault_mount import allow_broker, mounted
+from tests.connectors.vault_mount import allow_broker, broker_token, mounted
 from tests.patience import PATIENCE
 
 MOUNT = "ssh"
@@ -55,7 +55,8 @@ def configure_ssh(bao: ConfiguredOpenBao, **role: object) -> None:
 
 def ssh_connector(bao: ConfiguredOpenBao, address: str | None = None) -> VaultSsh:
     settings = VaultSshSettings(address or bao.facts.address, MOUNT, timeout=PATIENCE, threads=4)
-    return VaultSsh("ssh", settings, bao.database.broker_token, SystemClock())
+    token = broker_token(bao.root_client())
+    return VaultSsh("ssh", settings, lambda: token, SystemClock())
 
 
 def ssh_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
@@ -67,7 +68,6 @@ def ssh_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
         scope=ssh_scope(),
         works=lambda credential: valid_now(credential),
         short_by=timedelta(seconds=2),
-        secrets=(bao.database.broker_token().reveal(),),
     )
 
 

@@ -1,13 +1,19 @@
-"""Setting up more engines on the test's OpenBao: mounts, and what attempts and the broker may do there."""
+"""Setting up more engines on the test's OpenBao: mounts, and what attempts and the broker may do there.
+
+The broker of these has a token of its own, so that what the database connector is told of its token stays what it is.
+"""
 
 from __future__ import annotations
 
 import hvac
 
-from broker.dev.openbao_database import BROKER_POLICY, broker_policy
+from broker.dev.openbao_database import broker_policy
+from broker.secret import Secret
+
+POLICY = "jit-broker-engines"
 
 # Of each mount, the path that credentials are made at.
-_MOUNTS = {"database": "creds"}
+_MOUNTS: dict[str, str] = {}
 _MORE: list[str] = []
 
 
@@ -31,8 +37,16 @@ def allow_broker(root: hvac.Client, more: str = "") -> None:
         for mount, kind in _MOUNTS.items()
         for path in (f"{mount}/{kind}", f"{mount}/{kind}/*")
     ]
-    policy = broker_policy("database").replace('"database/creds/*"', ours)
-    root.write_data(f"sys/policies/acl/{BROKER_POLICY}", data={"policy": "\n".join([policy, *lists, *_MORE])})
+    policy = broker_policy("none").replace('"none/creds/*"', ours)
+    root.write_data(f"sys/policies/acl/{POLICY}", data={"policy": "\n".join([policy, *lists, *_MORE])})
+
+
+def broker_token(root: hvac.Client) -> Secret:
+    """A fresh token of a broker that these engines are for."""
+    made = root.auth.token.create_orphan(
+        policies=[POLICY], period="24h", no_default_policy=True, display_name="brokerd"
+    )
+    return Secret(made["auth"]["client_token"])
 
 
 def allow_attempts(root: hvac.Client, role: str, policy: str) -> None:
