@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import AttemptToken, BrokerToken
-from broker.connectors.vault_examine import doubts_of_token, unreachable
+from broker.connectors.vault_examine import NOBODYS, Rights, examined
 from broker.connectors.vault_failures import SEE_PAGE, grant_mismatch, not_begun, step_failed, tending_failed
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_login import JwtLogin
@@ -96,6 +96,22 @@ class VaultEngine:
         """What proves the end besides the lease's absence; blocks. Raises VaultFailure where it does not yet."""
         return {}
 
+    def rights(self) -> Rights:
+        """What the broker needs at this engine, and what it must not have."""
+        mount, kind, upstream = self._upstream.mount, self.kind, self._upstream
+        update, lists = frozenset({"update"}), frozenset({"list", "sudo"})
+        return Rights(
+            needed={
+                f"auth/token/create/{upstream.token_role}": (update, "nothing can be issued"),
+                "auth/token/revoke-accessor": (update, "attempts' tokens cannot be ended"),
+                "sys/leases/lookup": (update, "no end can be proven"),
+                "sys/leases/revoke": (update, "nothing can be ended"),
+                f"sys/leases/lookup/{mount}/{kind}/{NOBODYS}": (lists, "what was never noted cannot be found"),
+            },
+            forbidden={f"{mount}/roles/{NOBODYS}": "change roles"},
+            closed={f"{mount}/{kind}/{NOBODYS}": "make credentials that belong to no attempt"},
+        )
+
     # ------------------------------------------------------------------ the port
 
     @property
@@ -165,15 +181,12 @@ class VaultEngine:
             raise tending_failed(self._name, failure) from None
 
     async def examine(self) -> Sequence[Doubt]:
-        """Whether OpenBao answers, and what the broker's own token is."""
+        """Whether OpenBao answers, who the broker is there, and what it may do."""
         if self._closing.closed:
             return [being_replaced()]
-        try:
-            with self._closing.call():
-                token = await self._examining.run(self._calls.own_token)
-        except VaultFailure as failure:
-            return [unreachable(failure)]
-        return list(doubts_of_token(token, logs_in=self._logs_in))
+        with self._closing.call():
+            look = partial(examined, self._calls, self.rights(), logs_in=self._logs_in)
+            return await self._examining.run(look)
 
     async def close(self) -> None:
         """Let calls under way finish, then let go of threads and connections."""

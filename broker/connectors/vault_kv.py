@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from broker.connectors.unknown_use import cannot_tell
 from broker.connectors.vault_answers import integer_in, object_in
 from broker.connectors.vault_calls import BrokerToken
+from broker.connectors.vault_examine import NOBODYS, Rights
 from broker.connectors.vault_http import Known, VaultFailure
 from broker.connectors.vault_unleased import VaultUnleased
 from broker.errors import InvalidInput, Reason
@@ -118,6 +119,12 @@ class VaultKv(VaultUnleased):
             return Revoked({"proof": rotated})
         why = f"only rotation ends a secret of {self.name}: version {handle['version']} is still the current one."
         return NotYet(why, _LOOK_AGAIN, failed=context.now >= context.expires_at)
+
+    def rights(self) -> Rights:
+        """To read what templates name, which this does not know, and to write nothing."""
+        mount = self._upstream.mount
+        writes = {f"{mount}/{part}/{NOBODYS}": "change secrets" for part in ("data", "metadata", "delete", "destroy")}
+        return Rights(needed={}, forbidden={**writes, f"{mount}/config": "change the store"}, closed={})
 
     async def use(self, credential: Credential, scope: Scope) -> Use:
         """Raises UpstreamFailed: what the secret opens, only operators know."""

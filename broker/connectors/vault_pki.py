@@ -26,6 +26,7 @@ from broker.connectors.unknown_use import cannot_tell
 from broker.connectors.vault_answers import object_in, text_in, texts_in
 from broker.connectors.vault_calls import AttemptToken, BrokerToken
 from broker.connectors.vault_engine import Made, VaultEngine
+from broker.connectors.vault_examine import NOBODYS, Rights
 from broker.connectors.vault_http import Known, VaultFailure
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, X509Certificate
@@ -139,6 +140,24 @@ class VaultPki(VaultEngine):
         if left <= timedelta(0):
             return Expired()
         return NotYet("it is on the revocation list, which not everybody is known to read.", left, failed=False)
+
+    def rights(self) -> Rights:
+        """As for every engine, and to read revocation lists; not to sign by itself, and nothing of the CA's."""
+        common, mount, read = super().rights(), self._upstream.mount, frozenset({"read"})
+        return Rights(
+            needed={
+                **common.needed,
+                f"{mount}/cert/{NOBODYS}": (read, "no revocation can be proven"),
+                f"{mount}/issuer/{NOBODYS}/crl": (read, "no revocation can be proven"),
+            },
+            forbidden={
+                **common.forbidden,
+                f"{mount}/root/generate/internal": "make CAs",
+                f"{mount}/config/crl": "switch the revocation list off",
+                f"{mount}/sign-verbatim": "sign whatever is asked",
+            },
+            closed={**common.closed, f"{mount}/issue/{NOBODYS}": "have private keys made"},
+        )
 
     async def use(self, credential: Credential, scope: Scope) -> Use:
         """As a relying party that reads the revocation list would take it. Raises UpstreamFailed."""

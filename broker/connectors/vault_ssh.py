@@ -28,6 +28,7 @@ from broker.connectors.subject_key import ssh_public_key
 from broker.connectors.unknown_use import cannot_tell
 from broker.connectors.vault_answers import object_in, text_in
 from broker.connectors.vault_calls import BrokerToken
+from broker.connectors.vault_examine import NOBODYS, Rights
 from broker.connectors.vault_http import Known, VaultFailure
 from broker.connectors.vault_unleased import VaultUnleased, name_in
 from broker.errors import InvalidInput, Reason
@@ -111,6 +112,15 @@ class VaultSsh(VaultUnleased):
             SshCertificate(line, serial, tuple(principals)),
             expires_at=datetime.fromtimestamp(certificate.valid_before, UTC),
             observed={"serial_number": serial, "key_id": attempt, "principals": list(principals)},
+        )
+
+    def rights(self) -> Rights:
+        """To sign, and nothing that would change who is trusted."""
+        mount = self._upstream.mount
+        return Rights(
+            needed={f"{mount}/sign/{NOBODYS}": (frozenset({"update"}), "nothing can be signed")},
+            forbidden={f"{mount}/roles/{NOBODYS}": "change roles", f"{mount}/config/ca": "replace the CA"},
+            closed={f"{mount}/issue/{NOBODYS}": "have private keys made"},
         )
 
     async def use(self, credential: Credential, scope: Scope) -> Use:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import BrokerToken
-from broker.connectors.vault_examine import doubts_of_token, unreachable
+from broker.connectors.vault_examine import Rights, examined
 from broker.connectors.vault_failures import grant_mismatch, not_begun, step_failed, tending_failed
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_login import JwtLogin
@@ -66,6 +66,10 @@ class VaultUnleased:
     def make(self, handle: Handle, scope: Scope, begun: datetime, ttl: int) -> Issued:
         """Make or read it, with one exchange that blocks. Raises VaultFailure, and what :meth:`mismatch` makes."""
 
+    @abstractmethod
+    def rights(self) -> Rights:
+        """What the broker needs at this engine, and what it must not have."""
+
     @property
     def name(self) -> str:
         """The name templates use."""
@@ -113,15 +117,11 @@ class VaultUnleased:
             raise tending_failed(self._name, failure) from None
 
     async def examine(self) -> Sequence[Doubt]:
-        """Whether OpenBao answers, and what the broker's own token is."""
+        """Whether OpenBao answers, who the broker is there, and what it may do."""
         if self._closing.closed:
             return [being_replaced()]
-        try:
-            with self._closing.call():
-                token = await self._threads.run(self.calls.own_token)
-        except VaultFailure as failure:
-            return [unreachable(failure)]
-        return list(doubts_of_token(token, logs_in=self._logs_in))
+        with self._closing.call():
+            return await self._threads.run(lambda: examined(self.calls, self.rights(), logs_in=self._logs_in))
 
     async def close(self) -> None:
         """Let calls under way finish, then let go of threads and connections."""
