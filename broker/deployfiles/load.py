@@ -99,9 +99,9 @@ def build(
     if people is None or not _whole(files, problems, listing.AGENTS):
         raise Problems(problems)
     canaries = canaries_of(connectors) if connectors is not None else {}
-    registry = Registry(
-        registered.agents, registered.patterns, canary_agent(trust_domain or _UNSAID) if canaries else None
-    )
+    # Where that file could not be read, what names the broker's own principal is not complained about.
+    own = canary_agent(trust_domain or _UNSAID) if canaries or connectors is None else None
+    registry = Registry(registered.agents, registered.patterns, own)
     if connectors is not None and _whole(files, problems, listing.TEMPLATES):
         problems.extend(unfit_canaries(connectors, canaries, templates))
     # None: there is such a file, and it could not be read.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import structlog
@@ -28,6 +28,8 @@ log = structlog.get_logger("broker.canaries")
 
 # Whoever asks for a run where nobody does: it was due.
 BROKER = "broker"
+# After a start, what the last run left comes first.
+SETTLING = timedelta(seconds=30)
 CANARY_PREFIX = "canary-"
 _PAGE = 100
 
@@ -77,6 +79,7 @@ class Canaries:
         self._rng = rng
         self._tenant = tenant
         self._counted = counted
+        self._started: datetime | None = None
         self._underway: dict[_Key, _Underway] = {}
         self._over: dict[_Key, _Underway] = {}  # the last one of each
         self._newest: dict[str, dict[Kind, Measurement]] = {}
@@ -88,11 +91,12 @@ class Canaries:
             for each in reversed(await self._store.measurements(self._tenant, connector, _PAGE)):
                 self._remember(each)
         await self._end_leftovers()
+        self._started = self._clock.now()
 
     async def tick(self) -> None:
         """Begin what is due; nothing while grants are stopped. Returns at once."""
         now, deploy = self._clock.now(), self._deploy.current
-        if self._gate.why_closed(now) is not None:
+        if self._gate.why_closed(now) is not None or self._settling(now):
             return
         for name, canary in deploy.canaries.items():
             connector = self._connectors(name)
@@ -201,6 +205,9 @@ class Canaries:
         self._newest.setdefault(measurement.connector, {})[measurement.kind] = measurement
         if measurement.outcome is not Outcome.UNMEASURED:
             self._measured.setdefault(measurement.connector, {})[measurement.kind] = measurement
+
+    def _settling(self, now: datetime) -> bool:
+        return self._started is not None and timedelta(0) <= now - self._started < SETTLING
 
     def _measurable(self, name: str, kind: Kind | None) -> Kind:
         connector = self._connectors(name)

@@ -21,7 +21,7 @@ from broker.deployfiles.load import policy_schema
 from broker.errors import BrokerError, Conflict, Denied, InvalidInput, NotFound, NotReady, Reason
 from broker.identity.agent import Registry
 from broker.identity.own import CANARY, canary_agent, refuse_own
-from broker.issuance.canaries import BROKER, Canaries
+from broker.issuance.canaries import BROKER, SETTLING, Canaries
 from broker.issuance.canary_run import LONGEST_TASK, Tools
 from broker.issuance.tasks import TaskDesk
 from broker.lease.credential import ContractClass
@@ -360,6 +360,9 @@ async def test_a_restart_remembers_when_it_was_measured_last(cage: Cage) -> None
     later = cage.restarted()
     await later.start()
     assert later.measured("fake") == {Kind.ON_REVOKE: first}
+    await later.tick()
+    assert later.status("fake").running == ()  # what the last run left comes first
+    cage.world.later(SETTLING)
     await later.tick()
     assert later.status("fake").running == (Kind.ON_EXPIRY,)
     await later.stop()

@@ -23,7 +23,8 @@ async def contract_is_measured(world: World) -> None:
     tell.checked(
         measured <= bound,
         f"The broker issues a login to itself, logs in, revokes it, and logs in until PostgreSQL refuses: at most"
-        f" {measured.total_seconds() * 1000:.0f} ms after the revocation. The contract promises {bound.total_seconds():g} s.",
+        f" {measured.total_seconds() * 1000:.0f} ms after the revocation. The contract promises"
+        f" {bound.total_seconds():g} s.",
     )
     shown = await sam.call("GetConnector", connectors_pb2.GetConnectorRequest(name=_CONNECTOR))
     tell.checked(
