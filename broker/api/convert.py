@@ -16,7 +16,15 @@ from broker.breakglass.reviews import Use
 from broker.canary.canary import Kind
 from broker.canary.measurement import Measurement
 from broker.errors import InvalidInput, Reason
-from broker.lease.credential import AwsSession, Contract, Credential, DatabaseLogin
+from broker.lease.credential import (
+    AwsSession,
+    Contract,
+    Credential,
+    DatabaseLogin,
+    SshCertificate,
+    StaticSecret,
+    X509Certificate,
+)
 from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
 from broker.policy.decision import Decision
 from broker.ports import Lease, LeaseEvent, Task, Tightened
@@ -75,6 +83,7 @@ def access_request(message: service.RequestCredentialRequest) -> AccessRequest:
         recipient_public_key=_recipient(message.recipient_public_key),
         plan_id=message.plan_id,
         delegation_id=message.delegation_id,
+        subject_public_key=message.subject_public_key,
     )
 
 
@@ -254,6 +263,20 @@ def credential(value: Credential) -> credential_pb2.Credential:
                 session_policy=value.session_policy,
             )
             return credential_pb2.Credential(aws_session=session)
+        case X509Certificate():
+            x509 = credential_pb2.X509Certificate(
+                certificate=value.certificate, ca_chain=value.ca_chain, serial_number=value.serial_number
+            )
+            return credential_pb2.Credential(x509_certificate=x509)
+        case SshCertificate():
+            ssh = credential_pb2.SshCertificate(
+                certificate=value.certificate, serial_number=value.serial_number, principals=value.principals
+            )
+            return credential_pb2.Credential(ssh_certificate=ssh)
+        case StaticSecret():
+            clear = {name: each.reveal() for name, each in value.values.items()}
+            static = credential_pb2.StaticSecret(path=value.path, version=value.version, values=clear)
+            return credential_pb2.Credential(static_secret=static)
 
 
 def sealed_credential(value: Credential, recipient: bytes, to: SealedTo) -> credential_pb2.SealedCredential:

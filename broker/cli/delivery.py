@@ -9,15 +9,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import click
 
+from broker.cli.agent_key import AgentKey
 from broker.cli.output import camel, environment_lines, to_json
 from broker.client import Grant
 from broker.client.forms import Form, credential_process, fits, pgpass, token_of
-from broker.lease.credential import AwsSession, DatabaseLogin
+from broker.lease.credential import AwsSession, DatabaseLogin, SshCertificate, StaticSecret, X509Certificate
 from broker.secret import Secret
 
 # Forms of forms.py that are one text.
@@ -111,6 +113,20 @@ class PrintDelivery:
         """What is printed is printed; the lease is taken back."""
 
 
+class KeyDelivery:
+    """Beside the key that was made for it; the files are the key's own to write."""
+
+    def __init__(self, key: AgentKey) -> None:
+        self.key = key
+
+    def write(self, text: str) -> None:
+        """A certificate is no secret: it is in files of its own, not in this one's text."""
+
+    def discard(self) -> None:
+        """Remove the key and what lies beside it."""
+        self.key.discard()
+
+
 def _write_all(descriptor: int, text: str) -> None:
     rest = memoryview(text.encode())
     while rest:
@@ -156,6 +172,12 @@ def written(grant: Grant, form: str) -> str:
             return grant.conninfo() + "\n"
         case _, AwsSession():
             return _profile(grant.aws)
+        case _, X509Certificate() as x509:
+            return x509.certificate + x509.ca_chain
+        case _, SshCertificate() as ssh:
+            return ssh.certificate.strip() + "\n"
+        case _, StaticSecret():
+            return environment_lines(grant.environment()) + "\n"
     raise TypeError(f"{type(grant.credential).__name__} has no text form")
 
 
@@ -163,9 +185,14 @@ def _revealed(grant: Grant) -> dict[str, object]:
     kind = type(grant.credential).__name__
     names = type(grant.credential).__dataclass_fields__
     values = {name: getattr(grant.credential, name) for name in names}
-    clear = {name: each.reveal() if isinstance(each, Secret) else each for name, each in values.items()}
-    body = {camel(name): each for name, each in clear.items()}
+    body = {camel(name): _clear(each) for name, each in values.items()}
     return {"kind": kind[0].lower() + kind[1:], **body, "lease": to_json(grant.lease)}
+
+
+def _clear(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _clear(each) for name, each in value.items()}
+    return value.reveal() if isinstance(value, Secret) else value
 
 
 def _profile(session: AwsSession) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from broker.cli.agent_key import KINDS, AgentKey, passing_key, with_files
 from broker.cli.asking import Asking, asking_options
 from broker.cli.child import Signals
 from broker.cli.connection import client_of, settings
@@ -63,6 +64,11 @@ from broker.errors import BrokerError
     show_default=True,
     help="How the command gets the credential.",
 )
+@click.option(
+    "--new-key",
+    type=click.Choice(KINDS),
+    help="Make a key to be certified, for the command's life; BROKER_KEY_FILE and _CERTIFICATE_FILE say where.",
+)
 @wait_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(
@@ -73,6 +79,7 @@ def execute(
     grace: timedelta,
     wait_for_approval: timedelta | None,
     deliver: str,
+    new_key: str | None,
     wait: timedelta,
     command: tuple[str, ...],
 ) -> None:
@@ -82,12 +89,13 @@ def execute(
     broker exec --template orders-readonly --account shop --environment dev \\
                 --resource orders --ttl 5m -- psql -c 'select 1'
 
-    A database login comes as PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD, an AWS session as AWS_...; never on the
-    command line. With --deliver pgpass it comes in libpq's password and service files, with container from an endpoint
-    on loopback that AWS SDKs ask, and which asks the broker again before a session ends, with token in a file that
-    BROKER_TOKEN_FILE names. These files are the caller's alone, and are removed at the end. Signals are passed on; the
-    exit code is the command's: 128 and the number for a signal, 127 not found, 126 not executable. Before there is a
-    command: 2 usage, 3 refused, 4 unreachable.
+    A database login comes as PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD, an AWS session as AWS_..., a
+    certificate for the key of --new-key as files; never on the command line. With --deliver pgpass a login comes in
+    libpq's password and service files, with container a session from an endpoint on loopback that AWS SDKs ask, and
+    which asks the broker again before it ends, with token a token in a file that BROKER_TOKEN_FILE names. These files
+    are the caller's alone, and are removed at the end. Signals are passed on; the exit code is the command's: 128 and
+    the number for a signal, 127 not found, 126 not executable. Before there is a command: 2 usage, 3 refused, 4
+    unreachable.
 
     Without --task a task is started, held, and completed at the end; if this process is killed, the task ends after
     --grace. With --task only the lease asked for here is ended; if this process is killed, that lease lives until
@@ -97,8 +105,13 @@ def execute(
         raise click.UsageError("--purpose and --task-type are for a task started here; with --task there is none.")
     named = purpose or f"run {PurePath(command[0]).name}"
     form = Form(deliver)
-    execution = Execution(asked, task_id, named, grace, wait, command, task_type, wait_for_approval, form=form)
-    raise SystemExit(asyncio.run(execution.run(settings())))
+    with passing_key(new_key) as key:
+        mine = asked.of_key(key)
+        execution = Execution(
+            mine, task_id, named, grace, wait, command, task_type, wait_for_approval, form=form, key=key
+        )
+        code = asyncio.run(execution.run(settings()))
+    raise SystemExit(code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +127,7 @@ class Execution:
     task_type: str = ""
     wait_for_approval: timedelta | None = None
     form: Form = Form.ENVIRONMENT
+    key: AgentKey | None = None
 
     async def run(self, chosen: Settings) -> int:
         """The exit code to end with."""
@@ -168,7 +182,7 @@ class Execution:
         demand_fit(self.form, grant)
         try:
             async with handed(self.form, grant, source, environment, place) as variables:
-                return await self._carry_out(signals, variables)
+                return await self._carry_out(signals, with_files(variables, self.key, grant.credential))
         finally:
             await source.close()
 

@@ -6,9 +6,13 @@ Everything returned here contains the secret in clear: that is what it is for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin
+from broker.lease.credential import AwsSession, Credential, DatabaseLogin, SshCertificate, StaticSecret, X509Certificate
+
+# Where `broker exec` says that the files of a key are.
+_FILES = ("BROKER_KEY_FILE", "BROKER_CERTIFICATE_FILE", "BROKER_CA_FILE")
 
 # Variables that would override, or stand beside, the ones we set, by the kind of credential.
 # PostgreSQL 18, 32.15 "Environment Variables"; AWS SDKs and Tools reference, "Environment variables list".
@@ -24,6 +28,9 @@ _CONFLICTING: Mapping[type, frozenset[str]] = {
         | {"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_DEFAULT_REGION"}
         | {"AWS_CREDENTIAL_EXPIRATION"}
     ),
+    X509Certificate: frozenset({"BROKER_CERTIFICATE", "BROKER_CA_CHAIN", *_FILES}),
+    SshCertificate: frozenset({"BROKER_SSH_CERTIFICATE", *_FILES}),
+    StaticSecret: frozenset(),  # its own names stand against no others
 }
 
 
@@ -71,6 +78,20 @@ def environment(credential: Credential) -> dict[str, str]:
             }
             regions = ("AWS_REGION", "AWS_DEFAULT_REGION")
             return variables | (dict.fromkeys(regions, credential.region) if credential.region else {})
+        case X509Certificate():
+            return {"BROKER_CERTIFICATE": credential.certificate, "BROKER_CA_CHAIN": credential.ca_chain}
+        case SshCertificate():
+            return {"BROKER_SSH_CERTIFICATE": credential.certificate.strip()}
+        case StaticSecret():
+            named = {_variable(name): value.reveal() for name, value in credential.values.items()}
+            if len(named) != len(credential.values):
+                raise ValueError("two fields of the secret have names that are one variable's; read it as JSON")
+            return named
+
+
+def _variable(field: str) -> str:
+    """``api-key`` as ``BROKER_SECRET_API_KEY``."""
+    return "BROKER_SECRET_" + re.sub(r"[^A-Z0-9]", "_", field.upper(), flags=re.ASCII)
 
 
 def inherited(surroundings: Mapping[str, str], credential: Credential) -> dict[str, str]:

@@ -15,7 +15,15 @@ from typing import TypeVar
 
 from broker.approval.machine import OPEN
 from broker.client.delivery import conninfo, environment
-from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin
+from broker.lease.credential import (
+    AwsSession,
+    ContractClass,
+    Credential,
+    DatabaseLogin,
+    SshCertificate,
+    StaticSecret,
+    X509Certificate,
+)
 from broker.lease.machine import TERMINAL
 
 T = TypeVar("T")
@@ -496,6 +504,21 @@ class Grant:
     def aws(self) -> AwsSession:
         """The credential as an AWS session. Raises TypeError if it is of another kind."""
         return _of_kind(self.credential, AwsSession)
+
+    @property
+    def x509(self) -> X509Certificate:
+        """The credential as an X.509 certificate. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, X509Certificate)
+
+    @property
+    def ssh(self) -> SshCertificate:
+        """The credential as an OpenSSH certificate. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, SshCertificate)
+
+    @property
+    def static(self) -> StaticSecret:
+        """The credential as a secret that only rotation ends. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, StaticSecret)
 
     def conninfo(self) -> str:
         """The libpq connection string of a database login. It *contains the password*."""

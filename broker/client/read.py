@@ -14,7 +14,7 @@ from broker.api.v1 import credential_pb2
 from broker.api.v1.broker_service_pb2 import RequestCredentialResponse
 from broker.client import model
 from broker.errors import Defect, Reason
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin
+from broker.lease.credential import AwsSession, Credential, DatabaseLogin, SshCertificate, StaticSecret, X509Certificate
 from broker.secret import Secret
 
 T = TypeVar("T")
@@ -91,6 +91,16 @@ def credential(message: credential_pb2.Credential) -> Credential:
                     assumed_role_arn=session.assumed_role_arn,
                     session_policy=session.session_policy,
                 )
+            case "x509_certificate":
+                x509 = message.x509_certificate
+                return X509Certificate(x509.certificate, x509.ca_chain, x509.serial_number)
+            case "ssh_certificate":
+                ssh = message.ssh_certificate
+                return SshCertificate(ssh.certificate, ssh.serial_number, tuple(ssh.principals))
+            case "static_secret":
+                static = message.static_secret
+                values = {name: Secret(value) for name, value in static.values.items()}
+                return StaticSecret(static.path, static.version, values)
             case _:
                 missing = "a kind of credential this client does not know"
     except ValueError:

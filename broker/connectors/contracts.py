@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from pydantic import TypeAdapter
 
-from broker.connectors import aws_sts, postgresql, vault_database
+from broker.connectors import aws_sts, postgresql, vault_database, vault_kv, vault_pki, vault_ssh
 from broker.connectors.aws_session_policy import Network
 from broker.lease.credential import Contract
 from broker.ports import ConnectorSpec
@@ -27,9 +27,17 @@ def _aws_sts(settings: Mapping[str, JsonValue]) -> Contract:
     )
 
 
+def _vault_pki(settings: Mapping[str, JsonValue]) -> Contract:
+    bound = settings.get("list_read_within")
+    return vault_pki.contract(TypeAdapter(timedelta).validate_python(bound) if bound else None)
+
+
 # By kind, from the settings; each the contract that the connector itself states.
 CONTRACTS: Mapping[str, Callable[[Mapping[str, JsonValue]], Contract]] = {
     "vault-database": lambda settings: vault_database.CONTRACT,
+    "vault-pki": _vault_pki,
+    "vault-ssh": lambda settings: vault_ssh.CONTRACT,
+    "vault-kv": lambda settings: vault_kv.CONTRACT,
     "aws-sts": _aws_sts,
     "postgresql": lambda settings: postgresql.CONTRACT,
 }

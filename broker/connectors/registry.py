@@ -21,11 +21,16 @@ from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
+from broker.connectors.vault_kv import VaultKv, VaultKvSettings
 from broker.connectors.vault_login import JwtLogin, JwtRole
+from broker.connectors.vault_pki import VaultPki, VaultPkiSettings
+from broker.connectors.vault_ssh import VaultSsh, VaultSshSettings
 from broker.errors import InvalidInput, Reason
 from broker.ports import Clock, Connector, ConnectorSpec
 from broker.scope.canonical import JsonValue
 from broker.secret import Secret
+
+_SPAN = TypeAdapter(timedelta)
 
 # Resolves ``file:PATH`` or ``env:NAME``. Raises BrokerError; called from worker threads too.
 Resolve = Callable[[str], Secret]
@@ -90,6 +95,16 @@ class _Reader:
             raise self._wrong(name)
         return partial(self._resolve, value)
 
+    def maybe_span(self, name: str) -> timedelta | None:
+        """A span, as the files' checks leave it: ISO 8601."""
+        value = self._settings.get(name)
+        if value is None:
+            return None
+        try:
+            return _SPAN.validate_python(value)
+        except ValueError:
+            raise self._wrong(name) from None
+
     def inner(self, name: str) -> _Reader:
         """An object inside this one."""
         value = self._settings.get(name)
@@ -149,6 +164,51 @@ def _vault_database(settings: _Reader, clock: Clock) -> Connector:
             host=login.text("host"),
             port=login.port("port"),
             database=login.text("database"),
+        ),
+        _vault_token(settings, clock),
+        clock,
+    )
+
+
+def _vault_pki(settings: _Reader, clock: Clock) -> Connector:
+    return VaultPki(
+        settings.connector,
+        VaultPkiSettings(
+            address=settings.text("address"),
+            mount=settings.text("mount", "pki"),
+            list_read_within=settings.maybe_span("list_read_within"),
+            token_role=settings.text("token_role", "jit-attempt"),
+            policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
+            ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
+        ),
+        _vault_token(settings, clock),
+        clock,
+    )
+
+
+def _vault_ssh(settings: _Reader, clock: Clock) -> Connector:
+    return VaultSsh(
+        settings.connector,
+        VaultSshSettings(
+            address=settings.text("address"),
+            mount=settings.text("mount", "ssh"),
+            ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
+        ),
+        _vault_token(settings, clock),
+        clock,
+    )
+
+
+def _vault_kv(settings: _Reader, clock: Clock) -> Connector:
+    return VaultKv(
+        settings.connector,
+        VaultKvSettings(
+            address=settings.text("address"),
+            mount=settings.text("mount", "kv"),
+            ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
         ),
         _vault_token(settings, clock),
         clock,
@@ -229,6 +289,9 @@ def _network(settings: _Reader) -> Network:
 
 _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-database": _vault_database,
+    "vault-pki": _vault_pki,
+    "vault-ssh": _vault_ssh,
+    "vault-kv": _vault_kv,
     "aws-sts": _aws_sts,
     "postgresql": _postgresql,
 }

@@ -18,13 +18,25 @@ from broker.deployfiles.kinds_aws import AwsStsConnector, AwsStsGrant
 from broker.deployfiles.kinds_fields import ParameterSegment
 from broker.deployfiles.kinds_postgresql import PostgresqlConnector, PostgresqlGrant
 from broker.deployfiles.kinds_statements import ResourceSegment
-from broker.deployfiles.kinds_vault import VaultDatabaseConnector, VaultDatabaseGrant
+from broker.deployfiles.kinds_vault import (
+    VaultDatabaseConnector,
+    VaultDatabaseGrant,
+    VaultKvConnector,
+    VaultKvGrant,
+    VaultPkiConnector,
+    VaultPkiGrant,
+    VaultSshConnector,
+    VaultSshGrant,
+)
 from broker.files import Model
 
 # --------------------------------------------------------------------------- the tables
 
 GRANTS: Mapping[str, type[Model]] = {
     "vault-database": VaultDatabaseGrant,
+    "vault-pki": VaultPkiGrant,
+    "vault-ssh": VaultSshGrant,
+    "vault-kv": VaultKvGrant,
     "aws-sts": AwsStsGrant,
     "postgresql": PostgresqlGrant,
 }
@@ -32,7 +44,15 @@ GRANTS: Mapping[str, type[Model]] = {
 ACCOUNTS: Mapping[str, re.Pattern[str]] = {"aws-sts": re.compile(r"[0-9]{12}\Z", re.ASCII)}
 
 
-ConnectorEntry = Annotated[VaultDatabaseConnector | AwsStsConnector | PostgresqlConnector, Field(discriminator="kind")]
+ConnectorEntry = Annotated[
+    VaultDatabaseConnector
+    | VaultPkiConnector
+    | VaultSshConnector
+    | VaultKvConnector
+    | AwsStsConnector
+    | PostgresqlConnector,
+    Field(discriminator="kind"),
+]
 
 
 def references(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Model]]:

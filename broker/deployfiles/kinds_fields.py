@@ -67,11 +67,12 @@ class ParameterSegment(Model):
     parameter: Text
 
 
-def _form(value: object) -> str:
+def name_or_parameter(value: object) -> str:
+    """Which of the two a field holds: the discriminator of such unions."""
     return "parameter" if isinstance(value, dict | ParameterSegment) else "name"
 
 
 # A name that the template says, or the one that a parameter has.
 NameOrParameter = Annotated[
-    Annotated[PathPart, Tag("name")] | Annotated[ParameterSegment, Tag("parameter")], Discriminator(_form)
+    Annotated[PathPart, Tag("name")] | Annotated[ParameterSegment, Tag("parameter")], Discriminator(name_or_parameter)
 ]

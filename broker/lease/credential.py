@@ -6,6 +6,7 @@ and a line in ``broker/api/convert.py``. Fields that open a door are :class:`Sec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -74,4 +75,31 @@ class AwsSession:
     session_policy: str
 
 
-Credential = DatabaseLogin | AwsSession
+@dataclass(frozen=True, slots=True)
+class X509Certificate:
+    """An X.509 certificate for the agent's own key. It holds no secret: the private key never left the agent."""
+
+    certificate: str  # PEM
+    ca_chain: str  # PEM; the issuing CA first
+    serial_number: str  # hexadecimal with colons, as the CA lists it
+
+
+@dataclass(frozen=True, slots=True)
+class SshCertificate:
+    """An OpenSSH certificate for the agent's own key. It holds no secret: the private key never left the agent."""
+
+    certificate: str  # one line
+    serial_number: str  # hexadecimal
+    principals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticSecret:
+    """A secret that was there before and stays: only rotation ends it."""
+
+    path: str
+    version: int
+    values: Mapping[str, Secret]  # by field
+
+
+Credential = DatabaseLogin | AwsSession | X509Certificate | SshCertificate | StaticSecret

@@ -11,8 +11,11 @@ from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.dev.loopback import free_port
 from broker.dev.postgres import PostgresFacts
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
-from tests.connectors.harness_postgresql import create_shop, postgresql_harness
 from tests.connectors.harness_aws_by_policy import aws_by_policy_harness
+from tests.connectors.harness_postgresql import create_shop, postgresql_harness
+from tests.connectors.harness_vault_kv import kv_harness
+from tests.connectors.harness_vault_pki import pki_harness
+from tests.connectors.harness_vault_ssh import ssh_harness
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +42,18 @@ def dead_address() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
-@pytest.fixture(params=["fake", "vault-database", "postgresql", "aws-sts", "aws-sts by policy"])
+@pytest.fixture(
+    params=[
+        "fake",
+        "vault-database",
+        "vault-pki",
+        "vault-ssh",
+        "vault-kv",
+        "postgresql",
+        "aws-sts",
+        "aws-sts by policy",
+    ]
+)
 async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIterator[Harness]:
     """Each adapter in turn."""
     match request.param:
@@ -51,6 +65,12 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
             made = postgresql_harness(request.getfixturevalue("shop"), dead_address)
         case "aws-sts by policy":
             made = aws_by_policy_harness(request.getfixturevalue("aws_double"), dead_address)
+        case "vault-pki":
+            made = pki_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "vault-ssh":
+            made = ssh_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "vault-kv":
+            made = kv_harness(request.getfixturevalue("openbao_server"), dead_address)
         case _:
             made = aws_harness(request.getfixturevalue("aws_double"), dead_address)
     async with made.stack:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import psycopg
 
@@ -38,6 +39,9 @@ class Harness:
     scope: Scope
     # Whether the upstream takes the credential; None where it cannot be asked (moto enforces nothing).
     works: Callable[[Credential], bool] | None
+    # How much sooner than asked it may end; a certificate's own times are whole seconds, too.
+    short_by: timedelta = timedelta(seconds=1)
+    ends_when_asked: bool = False  # BY_POLICY, and proven as soon as it is asked
     secrets: tuple[str, ...] = ()  # the broker's own, as the connector holds them
     misbehaving: Misbehaving | None = None  # None: said in ``cannot``
     # Cases of the contract suite (by the name of the test) that cannot apply, and why, in one line.

@@ -10,7 +10,15 @@ from datetime import timedelta
 import pytest
 
 from broker.errors import Reason, UpstreamFailed, WrongState
-from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin
+from broker.lease.credential import (
+    AwsSession,
+    ContractClass,
+    Credential,
+    DatabaseLogin,
+    SshCertificate,
+    StaticSecret,
+    X509Certificate,
+)
 from broker.ports import Carried, Connector, Expired, Issued, NotYet, Refused, Revoked
 from broker.scope.canonical import canonical_json
 from tests.connectors.harness import Harness
@@ -22,7 +30,16 @@ TTL = timedelta(minutes=5)
 ALLOWANCE = timedelta(seconds=10)
 
 
+def ends_when_asked(harness: Harness, connector: Connector) -> bool:
+    """Whether a revocation is one at once: by the upstream itself, or by a list that it publishes."""
+    return connector.contract.cls is ContractClass.IMMEDIATE or harness.ends_when_asked
+
+
 def secrets_of(credential: Credential) -> tuple[str, ...]:
+    if isinstance(credential, X509Certificate | SshCertificate):
+        return ()
+    if isinstance(credential, StaticSecret):
+        return tuple(each.reveal() for each in credential.values.values())
     if isinstance(credential, DatabaseLogin):
         return (credential.password.reveal(),)
     assert isinstance(credential, AwsSession)
@@ -74,8 +91,8 @@ async def test_what_is_issued_is_what_was_asked(harness: Harness) -> None:
     asked_from = harness.clock.now()
     issued = await issue(harness, connector, ledger)
     asked_by = harness.clock.now()
-    # Whole seconds, rounded down: at most 1 s short.
-    assert asked_from + TTL - timedelta(seconds=1) <= issued.expires_at <= asked_by + TTL + connector.contract.on_expiry
+    # Whole seconds, rounded down.
+    assert asked_from + TTL - harness.short_by <= issued.expires_at <= asked_by + TTL + connector.contract.on_expiry
     assert harness.works is None or harness.works(issued.credential)
 
 
@@ -93,10 +110,19 @@ async def test_the_handle_alone_ends_it_after_a_restart(harness: Harness) -> Non
     after_restart = harness.connector()
     now = harness.clock.now()
     outcome = await after_restart.revoke(ledger.handle, ledger.context(now, expires_at=issued.expires_at))
-    if after_restart.contract.cls is ContractClass.IMMEDIATE:
+    if ends_when_asked(harness, after_restart):
         assert isinstance(outcome, Revoked)
         assert harness.works is not None
         assert not harness.works(issued.credential)
+    elif after_restart.contract.cls is ContractClass.STATIC:
+        # Only rotation ends it, so after its time that is a failure.
+        assert isinstance(outcome, NotYet)
+        late = ledger.context(issued.expires_at, created_at=asked_from, expires_at=issued.expires_at)
+        too_late = await after_restart.revoke(ledger.handle, late)
+        assert isinstance(too_late, NotYet)
+        assert (outcome.failed, too_late.failed) == (False, True)
+        assert harness.works is not None
+        assert harness.works(issued.credential)
     else:
         # Only time ends it, or proves it: nothing has failed, and how long that takes is the time to wait.
         wait = after_restart.contract.on_revoke or issued.expires_at - now
@@ -108,7 +134,7 @@ async def test_the_handle_alone_ends_it_after_a_restart(harness: Harness) -> Non
 async def test_ending_it_twice_is_ending_it_once(harness: Harness) -> None:
     connector, ledger = harness.connector(), Ledger()
     issued = await issue(harness, connector, ledger)
-    if connector.contract.cls is not ContractClass.IMMEDIATE:
+    if not ends_when_asked(harness, connector):
         pytest.skip("only time ends it, or proves it")
     first = await connector.revoke(ledger.handle, ledger.context(expires_at=issued.expires_at))
     second = await connector.revoke(ledger.handle, ledger.context(expires_at=issued.expires_at))
@@ -118,6 +144,8 @@ async def test_ending_it_twice_is_ending_it_once(harness: Harness) -> None:
 
 async def test_an_intent_that_was_never_carried_out_ends_when_no_late_create_can_land(harness: Harness) -> None:
     connector, ledger, now = harness.connector(), Ledger(), harness.clock.now()
+    if connector.contract.cls is ContractClass.STATIC:
+        pytest.skip("reading makes nothing that could land late")
     ledger.handle = connector.prepare(harness.scope, new_attempt(), HOLDER, now + TTL)
     # Intent 15 s ago, given up 5 s ago: a late create may land until 2 * 10 s after the intent, 5 s from now.
     early = ledger.context(now, created_at=now - timedelta(seconds=15), outcome_known=False, expires_at=now + TTL)
@@ -147,7 +175,7 @@ async def test_a_refused_checkpoint_stops_it_and_leaves_nothing(harness: Harness
 
 async def test_a_cancelled_issue_is_swept(harness: Harness) -> None:
     connector, ledger = harness.connector(), Ledger()
-    if connector.contract.cls is not ContractClass.IMMEDIATE:
+    if not ends_when_asked(harness, connector):
         pytest.skip("only time ends it, or proves it")
     work = asyncio.ensure_future(issue(harness, connector, ledger))
     while not ledger.handles and not work.done():
@@ -174,7 +202,7 @@ async def test_what_is_issued_is_in_the_inventory_and_what_is_revoked_is_not(har
     assert found.created_at is None or abs(harness.clock.now() - found.created_at) < timedelta(minutes=1)
     kept = canonical_json([found.name, found.handle]).decode()
     assert not any(secret in kept for secret in (*secrets_of(issued.credential), *harness.secrets))
-    if connector.contract.cls is ContractClass.IMMEDIATE:
+    if ends_when_asked(harness, connector):
         context = ledger.context(expires_at=issued.expires_at)
         assert isinstance(await connector.revoke(ledger.handle, context), Revoked)
         assert await carried(harness, connector, ledger) == []
@@ -184,7 +212,7 @@ async def test_the_handle_of_the_inventory_ends_it_without_a_ledger(harness: Har
     connector, ledger = harness.connector(), Ledger()
     issued = await issue(harness, connector, ledger)
     (found,) = await carried(harness, connector, ledger)
-    if connector.contract.cls is not ContractClass.IMMEDIATE:
+    if not ends_when_asked(harness, connector):
         pytest.skip("only time ends it, or proves it")
     assert isinstance(await connector.revoke(found.handle, ledger.context()), Revoked)
     assert harness.works is not None
@@ -210,7 +238,7 @@ async def test_an_upstream_that_cannot_be_reached_made_nothing(harness: Harness)
     assert caught.value.outcome_known
     assert not ledger.handles
     assert_tells_no_secret(caught.value, *harness.secrets)
-    if connector.contract.cls is ContractClass.IMMEDIATE:
+    if ends_when_asked(harness, connector):
         outcome = await connector.revoke({**ledger.handle, "accessor": "a", "lease": "b"}, ledger.context())
         assert isinstance(outcome, NotYet)
         assert outcome.failed

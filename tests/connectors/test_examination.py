@@ -122,7 +122,9 @@ async def test_a_token_of_another_life_is_a_warning(bao: ConfiguredOpenBao) -> N
     ],
 )
 async def test_more_than_is_declared_is_an_error(bao: ConfiguredOpenBao, policy: str, words: Words) -> None:
-    assert_found(await examined(bao, token_with(bao, policy)), *words)
+    found = await examined(bao, token_with(bao, policy))
+    # Whoever may look everywhere sees other tests' mounts, too, which is a warning.
+    assert_found([each for each in found if "also has rights in the mounts" not in each.what], *words)
 
 
 async def test_a_policy_that_does_not_keep_it_to_its_own_leases_is_an_error(bao: ConfiguredOpenBao) -> None:

@@ -21,7 +21,7 @@ from broker.dev.identity_provider import CLIENT_ID
 from broker.dev.stack import TRUST_DOMAIN, DevFacts, DevStack
 from broker.dev.webhook_receiver import WebhookReceiver
 from broker.identity.spiffe_id import SpiffeId
-from broker.lease.credential import DatabaseLogin
+from broker.lease.credential import AwsSession, DatabaseLogin
 from broker.scope.request import AccessRequest
 from broker.secret import Secret
 
@@ -139,8 +139,10 @@ class World:
         match grant.credential:
             case DatabaseLogin() as login:
                 self.tell.hide(login.password)
-            case session:
+            case AwsSession() as session:
                 self.tell.hide(session.secret_access_key, session.session_token)
+            case _:
+                pass  # a certificate holds no secret
         return grant
 
     async def kill_brokerd(self) -> None:
