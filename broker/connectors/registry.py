@@ -11,6 +11,7 @@ from functools import partial
 
 from broker.connectors.aws_client import AwsKeys
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings
+from broker.connectors.own_identity import NoOwnToken, OwnIdentity
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
 from broker.errors import InvalidInput, Reason
 from broker.ports import Clock, Connector, ConnectorSpec
@@ -21,8 +22,11 @@ from broker.secret import Secret
 Resolve = Callable[[str], Secret]
 
 
-def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock) -> Connector:
-    """The connector of ``spec``; nothing is connected yet. Raises InvalidInput (CONFIG_INVALID), BrokerError."""
+def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock, own: OwnIdentity | None = None) -> Connector:
+    """The connector of ``spec``; nothing is connected yet. Raises InvalidInput (CONFIG_INVALID), BrokerError.
+
+    ``own``: the broker's own JWT-SVIDs, for settings that log in with them.
+    """
     made = _KINDS.get(spec.kind)
     if made is None:
         raise InvalidInput(
@@ -31,14 +35,15 @@ def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock) -> Connector:
             hint=f"Kinds are: {', '.join(sorted(_KINDS))}.",
             metadata={"connector": spec.name, "kind": ascii(spec.kind)},
         )
-    return made(_Reader(spec.name, spec.settings, resolve), clock)
+    return made(_Reader(spec.name, spec.settings, resolve, own or NoOwnToken()), clock)
 
 
 class _Reader:
     """One object of the settings; says what is wrong by connector and name."""
 
-    def __init__(self, connector: str, settings: Mapping[str, JsonValue], resolve: Resolve) -> None:
+    def __init__(self, connector: str, settings: Mapping[str, JsonValue], resolve: Resolve, own: OwnIdentity) -> None:
         self.connector = connector
+        self.own = own
         self._settings = settings
         self._resolve = resolve
 
@@ -81,7 +86,7 @@ class _Reader:
         value = self._settings.get(name)
         if not isinstance(value, Mapping):
             raise self._wrong(name)
-        return _Reader(self.connector, value, self._resolve)
+        return _Reader(self.connector, value, self._resolve, self.own)
 
     def has(self, name: str) -> bool:
         return self._settings.get(name) is not None
