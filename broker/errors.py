@@ -200,6 +200,8 @@ class Reason(StrEnum):
     UPSTREAM_ROOT_REFUSED = "UPSTREAM_ROOT_REFUSED"
     UPSTREAM_GRANT_MISMATCH = "UPSTREAM_GRANT_MISMATCH"
     PREVIOUS_ATTEMPT_LIVE = "PREVIOUS_ATTEMPT_LIVE"
+    # What an upstream has a fixed number of (family UpstreamExhausted).
+    UPSTREAM_POOL_EXHAUSTED = "UPSTREAM_POOL_EXHAUSTED"
     # The broker itself (family NotReady).
     SHUTTING_DOWN = "SHUTTING_DOWN"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
@@ -311,6 +313,10 @@ class UpstreamFailed(BrokerError):
     ) -> None:
         super().__init__(reason, message, hint=hint, metadata=metadata, retry_after=retry_after)
         self.outcome_known = outcome_known
+
+
+class UpstreamExhausted(UpstreamFailed):
+    """An upstream has no more of what there is a fixed number of; nothing was made."""
 
 
 class NotReady(BrokerError):

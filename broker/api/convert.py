@@ -12,7 +12,7 @@ from broker.api.v1 import contract_pb2, credential_pb2, lease_pb2, task_pb2, tem
 from broker.audit.report import Artifact, Mutation, TaskReport
 from broker.breakglass.reviews import Use
 from broker.errors import InvalidInput, Reason
-from broker.lease.credential import AwsSession, Contract, Credential, DatabaseLogin
+from broker.lease.credential import AwsSession, Contract, Credential, DatabaseLogin, GcpToken
 from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
 from broker.policy.decision import Decision
 from broker.ports import Lease, LeaseEvent, Task, Tightened
@@ -245,6 +245,16 @@ def credential(value: Credential) -> credential_pb2.Credential:
                 session_policy=value.session_policy,
             )
             return credential_pb2.Credential(aws_session=session)
+        case GcpToken():
+            token = credential_pb2.GcpToken(
+                access_token=value.access_token.reveal(),
+                expire_time=timestamp(value.expires_at),
+                project=value.project,
+                service_account=value.service_account,
+                scopes=value.scopes,
+                access_boundary=value.access_boundary,
+            )
+            return credential_pb2.Credential(gcp_token=token)
 
 
 def sealed_credential(value: Credential, recipient: bytes, to: SealedTo) -> credential_pb2.SealedCredential:

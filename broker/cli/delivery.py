@@ -16,7 +16,7 @@ import click
 
 from broker.cli.output import camel, environment_lines, to_json
 from broker.client import Grant
-from broker.lease.credential import AwsSession, DatabaseLogin
+from broker.lease.credential import AwsSession, DatabaseLogin, GcpToken
 from broker.secret import Secret
 
 
@@ -133,6 +133,8 @@ def written(grant: Grant, form: str) -> str:
             return grant.conninfo() + "\n"
         case _, AwsSession():
             return _profile(grant.aws)
+        case _, GcpToken():
+            return grant.gcp.access_token.reveal() + "\n"
     raise TypeError(f"{type(grant.credential).__name__} has no text form")
 
 
@@ -140,7 +142,7 @@ def _revealed(grant: Grant) -> dict[str, object]:
     kind = type(grant.credential).__name__
     names = type(grant.credential).__dataclass_fields__
     values = {name: getattr(grant.credential, name) for name in names}
-    clear = {name: each.reveal() if isinstance(each, Secret) else each for name, each in values.items()}
+    clear = {name: each.reveal() if isinstance(each, Secret) else to_json(each) for name, each in values.items()}
     body = {camel(name): each for name, each in clear.items()}
     return {"kind": kind[0].lower() + kind[1:], **body, "lease": to_json(grant.lease)}
 

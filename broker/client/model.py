@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from broker.approval.machine import OPEN
 from broker.client.delivery import conninfo, environment
-from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin
+from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin, GcpToken
 from broker.lease.machine import TERMINAL
 
 T = TypeVar("T")
@@ -389,12 +389,17 @@ class Grant:
         """The credential as an AWS session. Raises TypeError if it is of another kind."""
         return _of_kind(self.credential, AwsSession)
 
+    @property
+    def gcp(self) -> GcpToken:
+        """The credential as a Google Cloud token. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, GcpToken)
+
     def conninfo(self) -> str:
         """The libpq connection string of a database login. It *contains the password*."""
         return conninfo(self.database)
 
     def environment(self) -> dict[str, str]:
-        """The variables that PostgreSQL's or AWS's own tools read. They *contain the secret*."""
+        """The variables that PostgreSQL's, AWS's or Google Cloud's own tools read. They *contain the secret*."""
         return environment(self.credential)
 
 

@@ -14,7 +14,7 @@ from broker.api.v1 import credential_pb2
 from broker.api.v1.broker_service_pb2 import RequestCredentialResponse
 from broker.client import model
 from broker.errors import Defect, Reason
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin
+from broker.lease.credential import AwsSession, Credential, DatabaseLogin, GcpToken
 from broker.secret import Secret
 
 T = TypeVar("T")
@@ -83,6 +83,16 @@ def credential(message: credential_pb2.Credential) -> Credential:
                     region=session.region,
                     assumed_role_arn=session.assumed_role_arn,
                     session_policy=session.session_policy,
+                )
+            case "gcp_token":
+                token = message.gcp_token
+                return GcpToken(
+                    access_token=Secret(token.access_token),
+                    expires_at=moment(token.expire_time),
+                    project=token.project,
+                    service_account=token.service_account,
+                    scopes=tuple(token.scopes),
+                    access_boundary=token.access_boundary,
                 )
             case _:
                 missing = "a kind of credential this client does not know"

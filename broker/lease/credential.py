@@ -7,7 +7,7 @@ and a line in ``broker/api/convert.py``. Fields that open a door are :class:`Sec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from broker.secret import Secret
@@ -71,4 +71,17 @@ class AwsSession:
     session_policy: str
 
 
-Credential = DatabaseLogin | AwsSession
+@dataclass(frozen=True, slots=True)
+class GcpToken:
+    """An OAuth 2.0 access token of a Google Cloud service account."""
+
+    access_token: Secret
+    expires_at: datetime  # when Google ends it
+    project: str
+    service_account: str  # its email
+    scopes: tuple[str, ...]
+    # The Credential Access Boundary really sent, as JSON: what Cloud Storage enforces. Empty: none. Not secret.
+    access_boundary: str = ""
+
+
+Credential = DatabaseLogin | AwsSession | GcpToken

@@ -45,6 +45,7 @@ _SEALED = {
     "every_accepted_deploy": "accepted_deploy",
     "every_recovery": "recoveries",
     "every_fresh_login": "fresh_logins",
+    "every_allocation": "account_allocations",
 }
 MACS = "every row that a grant may rest on bears the broker's MAC"
 CHAIN = "the chain of the audit trail is whole"

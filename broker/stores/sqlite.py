@@ -4,7 +4,8 @@ Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`bro
 and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
 :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
 :mod:`broker.stores.sqlite_pipelines`, break-glass in :mod:`broker.stores.sqlite_break_glass`, checkpoints and recovery
-in :mod:`broker.stores.sqlite_trail`, what people see of everybody's in :mod:`broker.stores.sqlite_views`.
+in :mod:`broker.stores.sqlite_trail`, what people see of everybody's in :mod:`broker.stores.sqlite_views`,
+accounts of pools in :mod:`broker.stores.sqlite_allocations`.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ from broker.stores.migrate import migrate
 from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
+from broker.stores.sqlite_allocations import SqliteAllocations
 from broker.stores.sqlite_break_glass import SqliteBreakGlass
 from broker.stores.sqlite_pipelines import SqlitePipelines
 from broker.stores.sqlite_reviews import SqliteReviews
@@ -96,7 +98,7 @@ from broker.suspension.suspension import Subject, Suspension
 _ALL = -1
 
 
-class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews):
+class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews, SqliteAllocations):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(

@@ -159,3 +159,6 @@ SELECT {recovery_columns} FROM recoveries AS y;
 
 -- every_fresh_login --
 SELECT tenant, digest, issuer, subject, action, about, nonce, auth_time, at, token, mac, mac_key_id FROM fresh_logins;
+
+-- every_allocation --
+SELECT {allocation_columns} FROM account_allocations AS x;
