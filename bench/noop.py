@@ -43,6 +43,9 @@ class Noop:
         """Nothing is left, for nothing was made."""
         return Revoked()
 
+    async def inventory(self) -> None:
+        """None: nothing was made."""
+
     async def tend(self) -> None:
         """Nothing to keep alive."""
 

@@ -129,6 +129,16 @@ RevokeOutcome = Revoked | Expired | NotYet | Refused
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """One thing that lives upstream and carries our mark, as :meth:`Connector.inventory` found it. No secret."""
+
+    name: str  # the upstream's own, as it is checkpointed to the ledger (``known_upstream`` compares it)
+    attempt_id: str | None  # as the upstream tells it; None: it cannot, and ours by the place where it is
+    created_at: datetime | None  # by the upstream's clock; None: it cannot tell
+    handle: Handle  # ``revoke`` ends it by this
+
+
+@dataclass(frozen=True, slots=True)
 class RevokeContext:
     """What the ledger knows about an attempt that must die."""
 
@@ -179,6 +189,14 @@ class Connector(Protocol):
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         """End whatever this attempt made. Idempotent: what is proven gone is Revoked again."""
+        ...
+
+    async def inventory(self) -> Sequence[Carried] | None:
+        """Everything that lives upstream and carries a broker's mark; None: this upstream cannot tell.
+
+        Whose mark it is, the caller tells by the attempt's id (broker/lease/mark.py): another broker's are listed,
+        too. Raises UpstreamFailed rather than tell half.
+        """
         ...
 
     async def tend(self) -> None:

@@ -136,6 +136,9 @@ class AwsSts:
             "only time ends an STS session; its policy denies everything from the deadline on.", left, failed=False
         )
 
+    async def inventory(self) -> None:
+        """None: AWS keeps no list of the sessions that it has given out."""
+
     async def tend(self) -> None:
         """Nothing of ours ages: keys are resolved at every call, and the default chain refreshes itself."""
 

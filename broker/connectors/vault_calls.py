@@ -146,20 +146,28 @@ class VaultCalls:
         present = _time(data, "expire_time") - timedelta(seconds=_integer(data, "ttl"))
         return LeaseFacts(lease_id, present - _time(data, "issue_time"))
 
+    def list_roles(self, mount: str) -> tuple[str, ...]:
+        """The roles of ``mount`` that have living leases."""
+        return tuple(key.rstrip("/") for key in self._list(f"{mount}/creds"))
+
     def list_leases(self, mount: str, role: str) -> tuple[str, ...]:
-        """The ids of all living leases of ``role``.
+        """The ids of all living leases of ``role``."""
+        folder = f"{mount}/creds/{role}"
+        return tuple(f"{folder}/{key}" for key in self._list(folder))
+
+    def _list(self, folder: str) -> tuple[str, ...]:
+        """What lies in a folder of leases.
 
         An empty folder is a 404 whose body is exactly ``{"errors": []}``; any other 404 may come from
         something in front of the server and proves nothing.
         """
-        prefix = f"{mount}/creds/{role}/"
         try:
-            answer = _api(SystemBackend, self._ours()).list_leases(prefix.rstrip("/"))
+            answer = _api(SystemBackend, self._ours()).list_leases(folder)
         except VaultFailure as failure:
             if failure.status == 404 and failure.says_nothing:
                 return ()
             raise
-        return tuple(prefix + key for key in _texts(_object(answer, "data"), "keys"))
+        return _texts(_object(answer, "data"), "keys")
 
     def close(self) -> None:
         """Close the idle connections."""

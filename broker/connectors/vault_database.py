@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,7 +26,7 @@ from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
-from broker.ports import Checkpoint, Clock, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
+from broker.ports import Carried, Checkpoint, Clock, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
 from broker.scope.model import Scope
 from broker.secret import Secret
 
@@ -130,6 +130,19 @@ class VaultDatabase:
             return NotYet(f"{self._name} is being replaced.", failed=False)
         with self._closing.call():
             return await self._ender.end(handle, context)
+
+    async def inventory(self) -> Sequence[Carried]:
+        """Every living lease of the mount's logins. The mount is the broker's own, so each is ours by its place.
+
+        A lease does not tell whose it is; by the login's name only the database could. Raises UpstreamFailed.
+        """
+        if self._closing.closed:
+            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
+        try:
+            with self._closing.call():
+                return await self._ender.inventory(self._settings.mount, self._clock)
+        except VaultFailure as failure:
+            raise self._failed("list the leases of its mount", failure, first=True) from None
 
     async def tend(self) -> None:
         """Renew the broker's own token, which is periodic and dies when nobody does. Raises UpstreamFailed."""
