@@ -200,6 +200,7 @@ class Reason(StrEnum):
     UPSTREAM_ROOT_REFUSED = "UPSTREAM_ROOT_REFUSED"
     UPSTREAM_GRANT_MISMATCH = "UPSTREAM_GRANT_MISMATCH"
     PREVIOUS_ATTEMPT_LIVE = "PREVIOUS_ATTEMPT_LIVE"
+    CREDENTIAL_USE_UNKNOWN = "CREDENTIAL_USE_UNKNOWN"
     # What an upstream has a fixed number of (family UpstreamExhausted).
     UPSTREAM_POOL_EXHAUSTED = "UPSTREAM_POOL_EXHAUSTED"
     # The broker itself (family NotReady).
