@@ -254,7 +254,7 @@ class BreakGlassDesk:
         facts = RequestFacts(agent, request, scope, connector.contract.cls, caller.now, asker.peer.delivery, situation)
         decision = caller.deploy.policies.decide(facts)
         if decision.errors or decision.effect is Effect.DENY:
-            raise denied_by(decision)
+            raise denied_by(decision, scope, connector.contract)
         return decision, situation
 
     def _intent(

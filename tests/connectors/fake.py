@@ -21,6 +21,7 @@ from broker.ports import (
     Carried,
     Checkpoint,
     Clock,
+    Doubt,
     Expired,
     Handle,
     Issued,
@@ -92,6 +93,7 @@ def contract(cls: ContractClass = ContractClass.IMMEDIATE) -> Contract:
         on_revoke=timedelta(seconds=1) if cls is ContractClass.IMMEDIATE else None,
         broker_dead="The fake upstream ends it by its TTL.",
         upstream_dead="The fake upstream does not die.",
+        on_broker_dead=timedelta(seconds=1),
     )
 
 
@@ -112,6 +114,9 @@ class FakeConnector:
     late: dict[str, datetime] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    # What an examination finds, if it ever ends.
+    doubts: tuple[Doubt, ...] = ()
+    examination_hangs: bool = False
     closed: bool = False
 
     def usable(self, attempt: str, now: datetime) -> bool:
@@ -236,6 +241,13 @@ class FakeConnector:
 
     async def tend(self) -> None:
         self.calls.append(("tend", ""))
+
+    async def examine(self) -> Sequence[Doubt]:
+        self.calls.append(("examine", ""))
+        if self.examination_hangs:
+            self.hanging.set()
+            await asyncio.Event().wait()
+        return self.doubts
 
     async def close(self) -> None:
         self.closed = True
