@@ -1797,7 +1797,7 @@ class Taken(NamedTuple):
 
 
 class TakenUp(NamedTuple):
-    """None is ready. ``free_at``: when the first of those that rest may be enabled; None: none rests."""
+    """None is ready. ``free_at``: when the first may be enabled again, at the latest; None: nothing is known of any."""
 
     free_at: datetime | None
 

@@ -12,7 +12,7 @@ from broker.lease.credential import AwsSession, Credential, DatabaseLogin, GcpTo
 
 # Variables that would override, or stand beside, the ones we set, by the kind of credential.
 # PostgreSQL 18, 32.15 "Environment Variables"; AWS SDKs and Tools reference, "Environment variables list".
-# gcloud topic configurations (CLOUDSDK_SECTION_PROPERTY); google-auth's environment_vars; the Terraform provider's page.
+# `gcloud topic configurations` (CLOUDSDK_SECTION_PROPERTY); google.auth.environment_vars; Terraform's google provider.
 _CONFLICTING: Mapping[type, frozenset[str]] = {
     DatabaseLogin: frozenset(
         {"PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSERVICE"}

@@ -36,7 +36,8 @@ _FRESH = timedelta(minutes=5)
 class Federation:
     """Where the broker's JWT-SVID is exchanged.
 
-    ``audience`` names the provider: ``//iam.googleapis.com/projects/N/locations/global/workloadIdentityPools/P/providers/Q``.
+    ``audience`` names the provider:
+    ``//iam.googleapis.com/projects/N/locations/global/workloadIdentityPools/P/providers/Q``.
     """
 
     audience: str

@@ -55,13 +55,13 @@ def not_begun(connector: str, why: str, hint: str) -> UpstreamFailed:
     )
 
 
-def exhausted(connector: str, pool: str, accounts: int, free_at: datetime | None, now: datetime) -> UpstreamExhausted:
-    """Every account of the pool is lent or rests. ``free_at``: when the first is free by itself, if that is known."""
-    seconds = None if free_at is None else max(1.0, (free_at - now).total_seconds())
-    wait = "" if seconds is None else f"; the first is free again in {seconds:.0f} s at the latest"
+def exhausted(connector: str, pool: str, accounts: int, free_at: datetime, now: datetime) -> UpstreamExhausted:
+    """Every account of the pool is lent or rests. ``free_at``: when the first is ready again, at the latest."""
+    seconds = max(1.0, (free_at - now).total_seconds())
     return UpstreamExhausted(
         Reason.UPSTREAM_POOL_EXHAUSTED,
-        f"all {accounts} service accounts of pool {pool} are lent, or rest after they were{wait}.",
+        f"all {accounts} service accounts of pool {pool} are lent, or rest after they were; the first is ready again"
+        f" in {seconds:.0f} s at the latest.",
         outcome_known=True,
         retry_after=seconds,
         hint="Ask again then; operators: the connector's page says how large a pool must be.",
@@ -69,7 +69,7 @@ def exhausted(connector: str, pool: str, accounts: int, free_at: datetime | None
             "connector": connector,
             "pool": pool,
             "accounts": str(accounts),
-            **({} if seconds is None else {"freeInSeconds": f"{seconds:.0f}"}),
+            "readyInSeconds": f"{seconds:.0f}",
         },
     )
 

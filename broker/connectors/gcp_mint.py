@@ -1,8 +1,8 @@
 """Making one access token of one service account, and holding what came back against what was asked.
 
 Order of the calls: the broker's own token, if it is not fresh; ``generateAccessToken`` with the lifetime; where there
-is a boundary, the exchange of that token for a downscoped one. A downscoped token ends when its source does (google-auth,
-``downscoped.Credentials.refresh``), so the lifetime is set on the source, which nobody but the broker ever sees.
+is a boundary, the exchange of that token for a downscoped one. A downscoped token ends when its source does (says
+google-auth, ``downscoped.Credentials.refresh``), so the lifetime is set on the source, which only the broker ever sees.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ class Mint:
 
     def make(self, wanted: Wanted) -> Minted:
         """Blocks for a few requests. Raises GcpFailure, Mismatch."""
-        source = self._impersonated(wanted, self._base.token())
+        own = self._base.token()
+        try:
+            source = self._impersonated(wanted, own)
+        except ValueError as error:
+            raise GcpFailure(str(error), sent=False) from None
         made = source if wanted.boundary is None else downscoped.Credentials(source, wanted.boundary.rules)
         failure: Exception | None = None
         begun = self._clock.now()

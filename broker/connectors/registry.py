@@ -6,11 +6,16 @@ resolved once, here; secrets stay references and are resolved at every use, so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from broker.connectors.aws_client import AwsKeys
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings
+from broker.connectors.gcp_base import Federation
+from broker.connectors.gcp_lending import Lending
+from broker.connectors.gcp_pool import GcpPool, Pool
+from broker.connectors.gcp_token import GcpTokens
+from broker.connectors.gcp_upstream import GcpSettings
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
 from broker.errors import InvalidInput, Reason
@@ -22,10 +27,17 @@ from broker.secret import Secret
 Resolve = Callable[[str], Secret]
 
 
-def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock, own: OwnIdentity | None = None) -> Connector:
+def build(
+    spec: ConnectorSpec,
+    resolve: Resolve,
+    clock: Clock,
+    own: OwnIdentity | None = None,
+    lending: Lending | None = None,
+) -> Connector:
     """The connector of ``spec``; nothing is connected yet. Raises InvalidInput (CONFIG_INVALID), BrokerError.
 
-    ``own``: the broker's own JWT-SVIDs, for settings that log in with them.
+    ``own``: the broker's own JWT-SVIDs, for settings that log in with them. ``lending``: the ledger, for kinds that
+    lend accounts.
     """
     made = _KINDS.get(spec.kind)
     if made is None:
@@ -35,15 +47,23 @@ def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock, own: OwnIdentity 
             hint=f"Kinds are: {', '.join(sorted(_KINDS))}.",
             metadata={"connector": spec.name, "kind": ascii(spec.kind)},
         )
-    return made(_Reader(spec.name, spec.settings, resolve, own or NoOwnToken()), clock)
+    return made(_Reader(spec.name, spec.settings, resolve, own or NoOwnToken(), lending or Lending("")), clock)
 
 
 class _Reader:
     """One object of the settings; says what is wrong by connector and name."""
 
-    def __init__(self, connector: str, settings: Mapping[str, JsonValue], resolve: Resolve, own: OwnIdentity) -> None:
+    def __init__(
+        self,
+        connector: str,
+        settings: Mapping[str, JsonValue],
+        resolve: Resolve,
+        own: OwnIdentity,
+        lending: Lending,
+    ) -> None:
         self.connector = connector
         self.own = own
+        self.lending = lending
         self._settings = settings
         self._resolve = resolve
 
@@ -86,7 +106,25 @@ class _Reader:
         value = self._settings.get(name)
         if not isinstance(value, Mapping):
             raise self._wrong(name)
-        return _Reader(self.connector, value, self._resolve, self.own)
+        return _Reader(self.connector, value, self._resolve, self.own, self.lending)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts; empty where there is none."""
+        value = self._settings.get(name) or ()
+        if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(each, str) for each in value):
+            raise self._wrong(name)
+        return tuple(str(each) for each in value)
+
+    def number(self, name: str) -> int:
+        """A positive whole number."""
+        value = self._settings.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self._wrong(name)
+        return value
+
+    def names(self) -> tuple[str, ...]:
+        """The names of what is in it."""
+        return tuple(self._settings)
 
     def has(self, name: str) -> bool:
         return self._settings.get(name) is not None
@@ -140,7 +178,35 @@ def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
     )
 
 
+def _gcp_token(settings: _Reader, clock: Clock) -> Connector:
+    accounts = frozenset(settings.texts("service_accounts"))
+    return GcpTokens(settings.connector, _gcp(settings), accounts, settings.own, clock)
+
+
+def _gcp_pool(settings: _Reader, clock: Clock) -> Connector:
+    project, stated = settings.text("project"), settings.inner("pools")
+    pools = {name: _pool(stated.inner(name), project) for name in stated.names()}
+    return GcpPool(settings.connector, _gcp(settings), pools, settings.lending, settings.own, clock)
+
+
+def _pool(stated: _Reader, project: str) -> Pool:
+    return Pool(stated.text("prefix"), stated.number("size"), project, stated.texts("buckets"))
+
+
+def _gcp(settings: _Reader) -> GcpSettings:
+    credentials = settings.inner("credentials")
+    source: Federation | Callable[[], Secret]
+    if credentials.has("federation"):
+        federation = credentials.inner("federation")
+        source = Federation(federation.text("audience"), federation.maybe_text("token_audience"))
+    else:
+        source = credentials.secret("key")
+    return GcpSettings(source, settings.maybe_text("endpoint_url"), settings.maybe_text("canary_bucket"))
+
+
 _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-database": _vault_database,
     "aws-sts": _aws_sts,
+    "gcp-token": _gcp_token,
+    "gcp-pool": _gcp_pool,
 }

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from broker.errors import Reason, WrongState
+from broker.lease.quarantine import QUARANTINE
 from broker.ports import Allocation, AllocationState, Taken, TakenUp
 from broker.stores.rows import Raw
 from broker.stores.seal import RowSeal, tampered
@@ -36,10 +37,14 @@ def take(
     rows = [each for each in rows if each.trusted and each.tenant == tenant]
     ready = next((each for each in rows if each.state is AllocationState.READY), None)
     if ready is None:
-        free = [each.free_at for each in rows if each.free_at is not None]
-        return TakenUp(min(free) if free else None)
+        return TakenUp(min((when for each in rows if (when := _free(each)) is not None), default=None))
     _put(tx, tenant, connector, ready.account, AllocationState.LENT, attempt_id, now, ends_at=ends_at)
     return Taken(ready.account)
+
+
+def _free(held: Allocation) -> datetime | None:
+    """When it may be enabled again by itself: one that is lent rests from the end of its time on, at the latest."""
+    return held.free_at if held.ends_at is None else held.ends_at + QUARANTINE
 
 
 def give_back(tx: Transaction, tenant: str, attempt_id: str, account: str, now: datetime) -> None:
