@@ -17,7 +17,9 @@ from broker.connectors.gcp_pool import GcpPool, Pool
 from broker.connectors.gcp_token import GcpTokens
 from broker.connectors.gcp_upstream import GcpSettings
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity
+from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
+from broker.connectors.vault_login import JwtLogin, JwtRole
 from broker.errors import InvalidInput, Reason
 from broker.ports import Clock, Connector, ConnectorSpec
 from broker.scope.canonical import JsonValue
@@ -149,14 +151,23 @@ def _vault_database(settings: _Reader, clock: Clock) -> Connector:
             token_role=settings.text("token_role", "jit-attempt"),
             policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
             ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
             engine=login.text("engine"),
             host=login.text("host"),
             port=login.port("port"),
             database=login.text("database"),
         ),
-        settings.secret("token"),
+        _vault_token(settings, clock),
         clock,
     )
+
+
+def _vault_token(settings: _Reader, clock: Clock) -> BrokerToken:
+    """How the broker has its own token: a login with its JWT-SVID, or from where it is kept."""
+    if not settings.has("jwt"):
+        return settings.secret("token")
+    jwt = settings.inner("jwt")
+    return JwtLogin(JwtRole(jwt.text("mount", "jwt"), jwt.text("role"), jwt.text("audience")), settings.own, clock.now)
 
 
 def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
