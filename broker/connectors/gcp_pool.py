@@ -125,6 +125,7 @@ class GcpPool:
         name, pool = self._pool(scope)
         attempt = str(handle["attempt"])
         with self._upstream.closing.call():
+            await self._reachable()
             taken = await self._lending.take(attempt, pool.accounts, expires_at + TOLERANCE)
             if isinstance(taken, TakenUp):
                 now = self._clock.now()
@@ -133,8 +134,8 @@ class GcpPool:
                 raise exhausted(self._name, name, pool.size, free_at + TICK, now)
             wanted = self._wanted(scope, taken.account, expires_at)
             handle = {**handle, "account": taken.account}
+            await self._note(handle, checkpoint)
             minted = await self._made(handle, wanted, checkpoint)
-            await checkpoint(handle, _upstream_name(taken.account, attempt))
         return Issued(credential(minted, wanted, scope), minted.ends, observed(minted, wanted))
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
@@ -190,6 +191,21 @@ class GcpPool:
         await self._upstream.close()
 
     # ------------------------------------------------------------------ the steps of issuing
+
+    async def _reachable(self) -> None:
+        """Where Google does not know the broker nothing is lent."""
+        try:
+            await self._upstream.issuing.run(self._upstream.base.token)
+        except GcpFailure as failure:
+            raise told(failure, self._name, "begin") from None
+
+    async def _note(self, handle: Handle, checkpoint: Checkpoint) -> None:
+        attempt, account = str(handle["attempt"]), str(handle["account"])
+        try:
+            await checkpoint(handle, _upstream_name(account, attempt))
+        except BaseException:
+            await self._lending.give_back(attempt, account)  # nothing was made with it
+            raise
 
     async def _made(self, handle: Handle, wanted: Wanted, checkpoint: Checkpoint) -> Minted:
         """The token; an account that provably nothing was made with is given back, and nothing else is."""

@@ -113,9 +113,12 @@ class _Reader:
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts; empty where there is none."""
         value = self._settings.get(name) or ()
-        if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(each, str) for each in value):
+        if not isinstance(value, Sequence) or isinstance(value, str):
             raise self._wrong(name)
-        return tuple(str(each) for each in value)
+        texts = tuple(each for each in value if isinstance(each, str))
+        if len(texts) != len(value):
+            raise self._wrong(name)
+        return texts
 
     def number(self, name: str) -> int:
         """A positive whole number."""

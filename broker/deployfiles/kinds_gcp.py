@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from broker.deployfiles.kinds_common import PathPart, SecretReference, Segments, Text, TextSegment, Url
+from broker.deployfiles.kinds_fields import PathPart, SecretReference, Text, Url
+from broker.deployfiles.kinds_statements import Segments, TextSegment
 from broker.files import Model
 
 PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]\Z", re.ASCII)
@@ -153,3 +155,36 @@ class GcpPoolGrant(Model):
     pool: PathPart
     scopes: Scopes
     boundary: Boundary | None = None
+
+
+class GcpTokenConnector(Model):
+    """One entry of connectors.yaml."""
+
+    kind: Literal["gcp-token"]
+    settings: GcpTokenSettings
+
+
+class GcpPoolConnector(Model):
+    """One entry of connectors.yaml."""
+
+    kind: Literal["gcp-pool"]
+    settings: GcpPoolSettings
+
+
+def token_problems(
+    grant: GcpTokenGrant, settings: Mapping[str, Any], accounts: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Whether the connector may impersonate what the grant names, in each project of the template."""
+    for project in accounts:
+        email = f"{grant.service_account}@{project}.iam.gserviceaccount.com"
+        if email not in settings["service_accounts"]:
+            hint = "Add it there, with the broker's right to impersonate it, or take the project out of accounts."
+            yield "service_account", f"{email} is not among the connector's service_accounts", hint
+
+
+def pool_problems(
+    grant: GcpPoolGrant, settings: Mapping[str, Any], accounts: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Whether the connector has the pool."""
+    if grant.pool not in settings["pools"]:
+        yield "pool", f"{grant.pool} is no pool of the connector", f"There is: {', '.join(sorted(settings['pools']))}."

@@ -9,6 +9,7 @@ from moto.server import ThreadedMotoServer
 
 from broker.dev.loopback import free_port
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
+from tests.connectors.harness_gcp import gcp_harness
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,7 @@ def dead_address() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
-@pytest.fixture(params=["fake", "vault-database", "aws-sts"])
+@pytest.fixture(params=["fake", "vault-database", "aws-sts", "gcp-token", "gcp-pool"])
 async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIterator[Harness]:
     """Each adapter in turn."""
     match request.param:
@@ -37,6 +38,8 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
             made = fake_harness()
         case "vault-database":
             made = vault_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "gcp-token" | "gcp-pool":
+            made = gcp_harness(request.param, dead_address)
         case _:
             made = aws_harness(request.getfixturevalue("aws_double"), dead_address)
     async with made.stack:

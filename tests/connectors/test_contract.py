@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from broker.errors import Reason, UpstreamFailed, WrongState
-from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin
+from broker.lease.credential import ContractClass, Credential
+from broker.lease.fingerprint import secrets_in
 from broker.ports import Carried, Connector, Expired, Issued, NotYet, Revoked
 from broker.scope.canonical import canonical_json
 from tests.connectors.harness import Harness
@@ -20,10 +21,7 @@ ALLOWANCE = timedelta(seconds=10)
 
 
 def secrets_of(credential: Credential) -> tuple[str, ...]:
-    if isinstance(credential, DatabaseLogin):
-        return (credential.password.reveal(),)
-    assert isinstance(credential, AwsSession)
-    return (credential.secret_access_key.reveal(), credential.session_token.reveal())
+    return tuple(secret.reveal() for _, secret in secrets_in(credential))
 
 
 async def issue(harness: Harness, connector: Connector, ledger: Ledger, ttl: timedelta = TTL) -> Issued:
@@ -193,6 +191,8 @@ async def test_an_upstream_that_cannot_be_reached_made_nothing(harness: Harness)
     assert not ledger.handles
     assert_tells_no_secret(caught.value, *harness.secrets)
     if connector.contract.cls is ContractClass.IMMEDIATE:
-        outcome = await connector.revoke({**ledger.handle, "accessor": "a", "lease": "b"}, ledger.context())
+        outcome = await connector.revoke(
+            {**ledger.handle, "accessor": "a", "lease": "b", "account": "c"}, ledger.context()
+        )
         assert isinstance(outcome, NotYet)
         assert outcome.failed
