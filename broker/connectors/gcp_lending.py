@@ -8,6 +8,7 @@ step can be done again, and until the last commit the account is nobody's but th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -73,8 +74,9 @@ class Lender:
         return await self.store.take_account(self.tenant, self.connector, attempt, among, ends_at, self.clock.now())
 
     async def give_back(self, attempt: str, account: str) -> None:
-        """Nothing was made with it."""
-        await self.store.give_account_back(self.tenant, attempt, account, self.clock.now())
+        """Nothing was made with it. Where that cannot be noted, it is brought back as one whose attempt is over."""
+        with suppress(BrokerError):
+            await self.store.give_account_back(self.tenant, attempt, account, self.clock.now())
 
     # ------------------------------------------------------------------ ending
 

@@ -211,7 +211,8 @@ def token_scope(**changes: object) -> Scope:
         "scopes": [READ_ONLY],
         "boundary": boundary_of({"parameter": "prefix"}, {"text": "/"}),
     }
-    return make_scope(grant, **{"account": PROJECT, "parameters": {"prefix": "2031/05"}, **changes})
+    fields = {"account": PROJECT, "parameters": {"prefix": "2031/05"}, "grant": grant, **changes}
+    return make_scope(fields.pop("grant"), **fields)  # type: ignore[arg-type]
 
 
 def pool_scope(**changes: object) -> Scope:

@@ -2,7 +2,8 @@
 
 Of the Common Expression Language it knows what the documentation of boundaries shows:
 ``resource.name.startsWith('X')``, ``resource.name == 'X'`` and
-``api.getAttribute('storage.googleapis.com/objectListPrefix', '').startsWith('X')``, joined by ``||``. Anything else is refused, as a real parser would refuse what it cannot read.
+``api.getAttribute('storage.googleapis.com/objectListPrefix', '').startsWith('X')``, joined by ``||``.
+Anything else is refused, as a real parser would refuse what it cannot read.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def serve(cloud: Cloud) -> Iterator[str]:
     Handler.cloud = cloud
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -115,7 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
         if form.get("grant_type") != _EXCHANGE or form.get("requested_token_type") != _TOKEN_TYPE:
             raise Refusal(400, "unsupported_grant_type")
         if form.get("subject_token_type") == _TOKEN_TYPE:
-            # "options": the boundary, as JSON, encoded for a URL once more than the form is. No expires_in: it "may not return the expiration field for some flows".
+            # "options": the boundary, as JSON, encoded once more than the form is. An answer has no expires_in: STS
+            # "may not return the expiration field for some flows" (google-auth).
             text = self.cloud.downscope(form["subject_token"], json.loads(unquote(form.get("options", "{}"))))
             return {"access_token": text, "issued_token_type": _TOKEN_TYPE, "token_type": "Bearer"}
         text, seconds = self.cloud.federate(form["subject_token"], form.get("audience", ""))
