@@ -20,7 +20,7 @@ from broker.connectors.gcp_mint import LONGEST
 from broker.connectors.threads import Threads
 from broker.errors import BrokerError, Defect, Reason
 from broker.lease.deadlines import no_late_create_after
-from broker.lease.quarantine import free_at, last_token_ends
+from broker.lease.quarantine import TICK, free_at, last_token_ends
 from broker.ports import (
     Allocation,
     AllocationState,
@@ -132,9 +132,10 @@ class Lender:
 
         Of an unknown outcome only when even the longest token of a late create has.
         """
-        longest = LONGEST if not context.outcome_known else timedelta(minutes=1)
+        if context.outcome_known:
+            return context.now >= context.expires_at + TICK
         latest = no_late_create_after(context.created_at, context.issue_deadline)
-        return context.now >= max(context.expires_at, latest if not context.outcome_known else context.now) + longest
+        return context.now >= max(context.expires_at, latest + LONGEST) + TICK
 
     # ------------------------------------------------------------------ what is there
 

@@ -217,7 +217,8 @@ def token_scope(**changes: object) -> Scope:
 
 def pool_scope(**changes: object) -> Scope:
     """A scope of gcp-pool without a boundary."""
-    return make_scope({"pool": "orders", "scopes": [READ_ONLY], "boundary": None}, **{"account": PROJECT, **changes})
+    fields = {"account": PROJECT, "grant": {"pool": "orders", "scopes": [READ_ONLY], "boundary": None}, **changes}
+    return make_scope(fields.pop("grant"), **fields)  # type: ignore[arg-type]
 
 
 def gcp_harness(kind: str, dead_address: str) -> Harness:

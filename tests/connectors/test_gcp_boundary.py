@@ -56,7 +56,8 @@ def test_what_is_sent_is_what_the_documentation_shows() -> None:
                     "availabilityCondition": {
                         "title": "objects below a prefix",
                         "expression": "resource.name.startsWith('projects/_/buckets/orders-exports/objects/customer-a/'"
-                        ") || api.getAttribute('storage.googleapis.com/objectListPrefix', '').startsWith('customer-a/')",
+                        ") || api.getAttribute('storage.googleapis.com/objectListPrefix', '')"
+                        ".startsWith('customer-a/')",
                     },
                 }
             ]

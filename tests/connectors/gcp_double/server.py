@@ -40,6 +40,7 @@ def serve(cloud: Cloud) -> Iterator[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer leaves in one piece
     cloud: Cloud
 
     def do_GET(self) -> None:
