@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.connectors import aws_sts, vault_database
+from broker.connectors import aws_sts, gcp_pool, gcp_token, vault_database
 from broker.deployfiles import listing
 from broker.deployfiles.load import build, policy_tests
 from broker.deployfiles.policy_tests import PolicyTest
@@ -21,6 +21,8 @@ from broker.policy.trial import Outcome, Rules, tried
 CONTRACT_CLASSES: Mapping[str, ContractClass] = {
     "vault-database": vault_database.CONTRACT.cls,
     "aws-sts": aws_sts.CONTRACT.cls,
+    "gcp-token": gcp_token.CONTRACT.cls,
+    "gcp-pool": gcp_pool.CONTRACT.cls,
 }
 
 

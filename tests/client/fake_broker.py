@@ -296,6 +296,13 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
                 f"token-{secret}",
             )
             session.region = "eu-central-1"
+        elif self.kind == "gcp_token":
+            token = answer.credential.gcp_token
+            token.access_token, token.project = secret, "acme-data"
+            token.service_account = "orders-reader@acme-data.iam.gserviceaccount.com"
+            token.scopes.append("https://www.googleapis.com/auth/devstorage.read_only")
+            token.expire_time.FromDatetime(datetime(2031, 5, 1, 12, 3, 9, tzinfo=UTC))
+            token.access_boundary = '{"accessBoundary":{}}'
         return answer
 
     def RegisterPlan(self, request: Any, context: Any) -> plan_pb2.Plan:
