@@ -1848,8 +1848,8 @@ class AllocationStore(Protocol):
         """The account that it is, or was last, lent; None: none, or that is ready again."""
         ...
 
-    async def allocations(self, tenant: str, connector: str) -> Sequence[Allocation]:
-        """All that is known of one connector's accounts, by account."""
+    async def allocations(self, tenant: str, connector: str, accounts: Sequence[str]) -> Sequence[Allocation]:
+        """All that is known of ``accounts``, whichever connector had them, and of whatever else ``connector`` has."""
         ...
 
 

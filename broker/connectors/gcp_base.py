@@ -96,6 +96,7 @@ class BaseCredential:
                 status=error.status,
                 code=error.code,
                 sent=False,
+                answered=error.answered,
                 own_credential=True,
                 retry_after=error.retry_after,
             )

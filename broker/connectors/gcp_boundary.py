@@ -44,6 +44,25 @@ class Boundary:
     text: str  # compact JSON
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Somewhere in Cloud Storage: one object, or what lies below."""
+
+    bucket: str
+    below: str = ""
+    object: str = ""
+
+
+def first_place(scope: Scope) -> Place | None:
+    """Where the first rule of the boundary is about; None where there is no boundary. Raises InvalidInput."""
+    stated = scope.grant.get("boundary")
+    if access_boundary(scope) is None or not isinstance(stated, Sequence) or not isinstance(stated[0], Mapping):
+        return None
+    rule = stated[0]
+    texts = {name: _text(scope, rule[name], name) for name in ("below", "object") if rule.get(name) is not None}
+    return Place(_text(scope, rule.get("bucket"), "bucket"), **texts)
+
+
 def access_boundary(scope: Scope) -> Boundary | None:
     """The boundary of the scope's grant, None where it has none.
 

@@ -20,12 +20,11 @@ _HINTS = {
 def told(failure: GcpFailure, connector: str, step: str) -> UpstreamFailed:
     """The failure of one ``step`` of issuing, in the port's words."""
     reason, hint = Reason.UPSTREAM_UNAVAILABLE, _RETRY
-    if failure.own_credential and 400 <= failure.status < 500 and failure.status != 429:
-        reason, hint = Reason.UPSTREAM_ROOT_REFUSED, "Operators: Google refuses the broker's own credential."
-    elif failure.own_credential and failure.status == 0 and not failure.retry_after and "no usable" not in failure.what:
+    busy = not failure.answered or failure.status == 429 or failure.status >= 500
+    if failure.own_credential and not busy:
         reason = Reason.UPSTREAM_ROOT_REFUSED
         hint = "Operators: check the connector's `credentials`, and the Workload API where it is federation."
-    elif 400 <= failure.status < 500 and failure.status != 429:
+    elif 400 <= failure.status < 500 and not busy:
         reason = Reason.UPSTREAM_REFUSED
         hint = _HINTS.get(failure.status, "Operators: look the code up in Google's documentation.")
     return UpstreamFailed(

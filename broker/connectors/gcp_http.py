@@ -36,6 +36,7 @@ class GcpFailure(Exception):
         status: int = 0,
         code: str = "",
         sent: bool = True,
+        answered: bool = True,
         own_credential: bool = False,
         retry_after: timedelta | None = None,
     ) -> None:
@@ -44,6 +45,7 @@ class GcpFailure(Exception):
         self.status = status  # 0: there was no answer
         self.code = code  # what the upstream called it, one word
         self.sent = sent  # False: no byte of the request reached the upstream
+        self.answered = answered  # False: nobody was reached, or what came is no answer
         self.own_credential = own_credential  # it was the broker's own credential that could not be had
         self.retry_after = retry_after
 
@@ -108,7 +110,9 @@ class GcpTransport(transport.Request):
                 allow_redirects=False,
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            failure = GcpFailure(f"no usable answer ({type(error).__name__})", sent=not _never_left(error))
+            failure = GcpFailure(
+                f"no usable answer ({type(error).__name__})", sent=not _never_left(error), answered=False
+            )
         if failure is not None:  # outside the except: the error holds the request with its token
             raise failure
         if answer.status_code != requests.codes.ok:

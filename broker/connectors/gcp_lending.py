@@ -142,7 +142,7 @@ class Lender:
     async def carried(self, accounts: Sequence[str]) -> list[Carried]:
         """Every enabled account that is not ready. Raises GcpFailure."""
         found = []
-        known = await self._known()
+        known = await self._known(accounts)
         for account in sorted({*accounts, *known}):
             held = known.get(account)
             if held is not None and held.state is AllocationState.READY and held.trusted:
@@ -163,7 +163,7 @@ class Lender:
     async def doubts(self, accounts: Sequence[str]) -> list[Doubt]:
         """Where ledger and upstream do not say the same of an account."""
         found = []
-        for each in (await self._known()).values():
+        for each in (await self._known(accounts)).values():
             if not each.trusted:
                 found.append(_untrusted(each.account))
             elif each.state is not AllocationState.RESTING and each.account in accounts:
@@ -179,8 +179,8 @@ class Lender:
         remedy = "Enable it, or make the pool smaller; until then whoever is lent it is refused."
         return [Doubt(Severity.ERROR, what, remedy)] if disabled else []
 
-    async def _known(self) -> Mapping[str, Allocation]:
-        return {each.account: each for each in await self.store.allocations(self.tenant, self.connector)}
+    async def _known(self, accounts: Sequence[str]) -> Mapping[str, Allocation]:
+        return {each.account: each for each in await self.store.allocations(self.tenant, self.connector, accounts)}
 
     # ------------------------------------------------------------------ by time alone
 
@@ -189,7 +189,7 @@ class Lender:
 
         One account that fails does not hold up the others; the last failure is raised.
         """
-        known = await self._known()
+        known = await self._known(accounts)
         now = self.clock.now()
         work = [each for each in known.values() if each.trusted and _is_due(each, now)][:PER_TICK]
         unseen = [each for each in accounts if each not in known][: PER_TICK - len(work)]

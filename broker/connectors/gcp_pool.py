@@ -28,7 +28,7 @@ from broker.connectors.gcp_http import GcpFailure
 from broker.connectors.gcp_lending import Lending
 from broker.connectors.gcp_mint import LONGEST, TOLERANCE, Minted, Mismatch, Wanted, scopes_of
 from broker.connectors.gcp_upstream import GcpSettings, GcpUpstream, credential, malformed, observed
-from broker.connectors.gcp_use import read_bucket
+from broker.connectors.gcp_use import read_storage
 from broker.connectors.own_identity import OwnIdentity
 from broker.connectors.threads import being_replaced
 from broker.errors import UpstreamFailed
@@ -155,8 +155,11 @@ class GcpPool:
             raise told(failure, self._name, "look at its service accounts") from None
 
     async def use(self, credential: Credential, scope: Scope) -> Use:
-        """Read of the bucket that operators named for it. Raises UpstreamFailed, too, where they named none."""
-        look = partial(read_bucket, self._name, credential, self._upstream)
+        """Ask Cloud Storage for a name of what its boundary leaves, or of the bucket for canaries.
+
+        Raises UpstreamFailed, too, where there is neither.
+        """
+        look = partial(read_storage, self._name, credential, scope, self._upstream)
         with self._upstream.closing.call():
             return await self._upstream.revoking.run(look)
 

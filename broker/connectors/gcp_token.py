@@ -23,7 +23,7 @@ from broker.connectors.gcp_failures import mismatched, told
 from broker.connectors.gcp_http import GcpFailure
 from broker.connectors.gcp_mint import LONGEST, TOLERANCE, Mismatch, Wanted, scopes_of
 from broker.connectors.gcp_upstream import GcpSettings, GcpUpstream, credential, malformed, observed
-from broker.connectors.gcp_use import read_bucket
+from broker.connectors.gcp_use import read_storage
 from broker.connectors.own_identity import OwnIdentity
 from broker.connectors.threads import being_replaced
 from broker.lease.credential import Binding, Contract, ContractClass, Credential
@@ -111,8 +111,11 @@ class GcpTokens:
         """None: Google keeps no list of the tokens that it has given out."""
 
     async def use(self, credential: Credential, scope: Scope) -> Use:
-        """Read of the bucket that operators named for it. Raises UpstreamFailed, too, where they named none."""
-        look = partial(read_bucket, self._name, credential, self._upstream)
+        """Ask Cloud Storage for a name of what its boundary leaves, or of the bucket for canaries.
+
+        Raises UpstreamFailed, too, where there is neither.
+        """
+        look = partial(read_storage, self._name, credential, scope, self._upstream)
         with self._upstream.closing.call():
             return await self._upstream.revoking.run(look)
 

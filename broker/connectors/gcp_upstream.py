@@ -38,7 +38,7 @@ class GcpUpstream:
         self.name = name
         self.settings = settings
         self.clock = clock
-        # A transport for each pool of threads: what is to be ended must not wait for a connection.
+        # Connections enough for both pools of threads: what is to be ended must not wait for one.
         self.transport = GcpTransport(settings.endpoint_url, timeout=settings.timeout, threads=2 * settings.threads)
         self.base = BaseCredential(settings.credentials, own, self.transport, clock)
         self.mint = Mint(self.base, self.transport, clock)

@@ -97,9 +97,9 @@ def of_attempt(view: View, tenant: str, attempt_id: str) -> Allocation | None:
     return None if raw is None else read(raw, view.seal)
 
 
-def of_connector(view: View, tenant: str, connector: str) -> list[Allocation]:
+def of_connector(view: View, tenant: str, connector: str, accounts: Sequence[str]) -> list[Allocation]:
     """See AllocationStore.allocations."""
-    rows = view.all("allocations_of_connector", (tenant, connector))
+    rows = view.all("allocations_of_connector", (tenant, connector, json.dumps(list(accounts))))
     return [read(raw[:-1], view.seal, over=not raw[-1]) for raw in rows]
 
 

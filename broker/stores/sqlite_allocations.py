@@ -49,6 +49,6 @@ class SqliteAllocations:
         """See AllocationStore.attempt_allocation."""
         return self._readers.point(lambda view: ops.of_attempt(view, tenant, attempt_id))
 
-    async def allocations(self, tenant: str, connector: str) -> Sequence[Allocation]:
+    async def allocations(self, tenant: str, connector: str, accounts: Sequence[str]) -> Sequence[Allocation]:
         """See AllocationStore.allocations."""
-        return await self._readers.scan(lambda view: ops.of_connector(view, tenant, connector))
+        return await self._readers.scan(lambda view: ops.of_connector(view, tenant, connector, accounts))

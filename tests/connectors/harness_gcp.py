@@ -142,8 +142,12 @@ class Allocations:
     async def attempt_allocation(self, tenant: str, attempt_id: str) -> Allocation | None:
         return next((each for each in self.rows.values() if each.attempt_id == attempt_id), None)
 
-    async def allocations(self, tenant: str, connector: str) -> Sequence[Allocation]:
-        return [replace(each, over=each.attempt_id in self.over) for _, each in sorted(self.rows.items())]
+    async def allocations(self, tenant: str, connector: str, accounts: Sequence[str]) -> Sequence[Allocation]:
+        return [
+            replace(each, over=each.attempt_id in self.over)
+            for _, each in sorted(self.rows.items())
+            if each.connector == connector or each.account in accounts
+        ]
 
 
 @dataclass

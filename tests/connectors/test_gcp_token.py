@@ -368,9 +368,26 @@ async def test_every_doubt_by_making_it_come_true(world: World, spoil: Any, says
     assert any(each.severity is Severity.ERROR and says in each.what for each in found), found
 
 
+async def test_use_asks_for_what_the_boundary_leaves(world: World) -> None:
+    connector = world.tokens(canary_bucket=None)
+    rule = boundary_of({"parameter": "prefix"}, {"text": "/"})[0]
+    assert isinstance(rule, dict)
+    for narrowed in (rule, {**rule, "below": None, "object": [{"text": "not-there.csv"}]}):
+        scope = token_scope(grant={**token_scope().grant, "boundary": [narrowed]})
+        token = token_of(await issue(world, grant=scope.grant))
+        assert await connector.use(token, scope) is Use.WORKS
+        world.cloud.accounts[READER].disabled = True
+        assert await connector.use(token, scope) is Use.REFUSED
+        world.cloud.accounts[READER].disabled = False
+    with pytest.raises(UpstreamFailed, match="no boundary"):
+        await connector.use(token, token_scope(grant={**token_scope().grant, "boundary": None}))
+    await connector.close()
+
+
 async def test_use_asks_storage_and_only_a_refusal_is_dead(world: World, clock: ManualClock) -> None:
     connector, scope = world.tokens(), token_scope()
     token = token_of(await issue(world, grant={**scope.grant, "boundary": None}))
+    scope = token_scope(grant={**scope.grant, "boundary": None})
     assert await connector.use(token, scope) is Use.WORKS
     world.cloud.mishaps.append(Mishap(f"/b/{BUCKET}/o", refuse=Refusal(503, "UNAVAILABLE")))
     with pytest.raises(UpstreamFailed) as caught:

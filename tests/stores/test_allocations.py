@@ -131,10 +131,17 @@ async def test_only_what_has_rested_is_forgotten(store: AllocationStore) -> None
     await store.rest_account(TENANT, "gcp", None, TWO, at(100), at(20))
     for account in BOTH:
         await store.forget_account(TENANT, account, at(99))
-    assert len(await store.allocations(TENANT, "gcp")) == 2
+    assert len(await store.allocations(TENANT, "gcp", ())) == 2
     for account in BOTH:
         await store.forget_account(TENANT, account, at(100))
-    assert [each.account for each in await store.allocations(TENANT, "gcp")] == [ONE]
+    assert [each.account for each in await store.allocations(TENANT, "gcp", ())] == [ONE]
+
+
+async def test_a_connector_of_another_name_knows_whose_its_accounts_are(store: AllocationStore) -> None:
+    await make_ready(store, *BOTH)
+    await take(store, "attempt-1")
+    assert [each.account for each in await store.allocations(TENANT, "renamed", [ONE])] == [ONE]
+    assert await store.allocations(TENANT, "renamed", []) == []
 
 
 # --------------------------------------------------------------------------- the ledger alone
@@ -164,7 +171,7 @@ async def test_an_attempt_that_is_over_is_lent_nothing_and_what_it_had_is_told(t
     assert caught.value.reason is Reason.LEASE_ENDED
     with pytest.raises(WrongState):
         await take(store, "attempt-nobody-knows")
-    assert {each.account: each.over for each in await store.allocations(TENANT, "gcp")}[ONE]
+    assert {each.account: each.over for each in await store.allocations(TENANT, "gcp", ())}[ONE]
     await store.close()
 
 
@@ -208,7 +215,7 @@ async def test_in_recovery_nothing_that_the_ledger_calls_ready_is_believed(tmp_p
     await take(store, "attempt-1")
     await store.enter_recovery(TENANT, "recovery-1", Evidence("witness", "behind", "note", 9, 0), at(20))
     await store.burn_open(TENANT, at(20))
-    assert [each.account for each in await store.allocations(TENANT, "gcp")] == [ONE]  # that is still lent
+    assert [each.account for each in await store.allocations(TENANT, "gcp", ())] == [ONE]  # that is still lent
     await store.close()
 
 

@@ -10,10 +10,12 @@ SELECT {allocation_columns} FROM account_allocations AS x
 WHERE x.tenant = ?1 AND x.attempt_id = ?2 ORDER BY x.since DESC LIMIT 1;
 
 -- allocations_of_connector --
--- Bounded by the size of its pools. With whether its attempt may be alive, as that one's row says.
+-- And of whichever had its accounts before. Bounded by the size of its pools. With whether its attempt may be alive, as
+-- that one's row says.
 SELECT {allocation_columns}, EXISTS (
     SELECT 1 FROM attempts AS a WHERE a.tenant = x.tenant AND a.id = x.attempt_id AND a.due_at IS NOT NULL
-) FROM account_allocations AS x WHERE x.tenant = ?1 AND x.connector = ?2 ORDER BY x.account;
+) FROM account_allocations AS x
+WHERE x.tenant = ?1 AND (x.connector = ?2 OR x.account IN (SELECT value FROM json_each(?3))) ORDER BY x.account;
 
 -- allocations_among --
 -- Who has waited longest comes first, so that one account that does not work is not the first of every search.
