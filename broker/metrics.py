@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector
 
 from broker.breakglass.reviews import OWED
 from broker.policy.shadow import ShadowVerdict
-from broker.ports import LedgerFigures, WitnessLag
+from broker.ports import LedgerFigures, OrphanFigures, WitnessLag
+from broker.revocation.reconciler import Reconciled
 from broker.revocation.revoker import Tally
 from broker.suspension.suspension import Kind
 
@@ -120,6 +121,9 @@ class Snapshot:
         witnesses: Mapping[str, WitnessTally] | None = None,
         unread: Sequence[str] = (),
         access_review_overdue: bool = False,
+        roots_refused: Sequence[str] = (),
+        orphans: Mapping[str, OrphanFigures] | None = None,
+        reconciled: Mapping[str, Reconciled] | None = None,
     ) -> None:
         self.figures = figures
         self.tallies = tallies
@@ -137,6 +141,9 @@ class Snapshot:
         self.witnesses = witnesses or {}
         self.unread = frozenset(unread)
         self.issuers = issuers
+        self.roots_refused = frozenset(roots_refused)
+        self.orphans = orphans or {}
+        self.reconciled = reconciled or {}
 
 
 class KeysTally(NamedTuple):
@@ -184,7 +191,8 @@ class _State(Collector):
         if self.snapshot is None:
             return
         yield from _ledger(self.snapshot.figures)
-        yield from _connectors(self.snapshot.tallies)
+        yield from _connectors(self.snapshot)
+        yield from _reconciled(self.snapshot)
         yield from _webhooks(self.snapshot.webhooks)
         yield from _witnesses(self.snapshot)
         yield from _issuers(self.snapshot.issuers)
@@ -247,7 +255,7 @@ def _ledger(figures: LedgerFigures) -> Iterator[Metric]:
     )
 
 
-def _connectors(tallies: Mapping[str, Tally]) -> Iterator[Metric]:
+def _connectors(snapshot: Snapshot) -> Iterator[Metric]:
     done = CounterMetricFamily(
         "broker_revocations", "Revocation tries, by connector and result.", labels=["connector", "result"]
     )
@@ -256,13 +264,38 @@ def _connectors(tallies: Mapping[str, Tally]) -> Iterator[Metric]:
         "1 while the upstream refuses the broker's own credential.",
         labels=["connector"],
     )
-    for name, tally in sorted(tallies.items()):
+    for name, tally in sorted(snapshot.tallies.items()):
         done.add_metric([name, "revoked"], tally.revoked)
         done.add_metric([name, "expired"], tally.expired)
         done.add_metric([name, "failed"], tally.failed)
-        refused.add_metric([name], float(tally.root_refused))
+    for name in sorted(snapshot.tallies.keys() | snapshot.roots_refused):
+        refused.add_metric([name], float(name in snapshot.roots_refused))
     yield done
     yield refused
+
+
+_RECONCILED = (
+    ("broker_upstream_listed", "What the upstream listed as brokers' at the last inventory."),
+    ("broker_upstream_unknown", "Upstream, ours, and not alive by the ledger: being ended."),
+    ("broker_upstream_unknown_stuck", "Of them, those that failed to end several times in a row."),
+    ("broker_upstream_missing", "Alive by the ledger, and not listed upstream."),
+    ("broker_reconciliation_failed", "1 where the last inventory could not be compared with the ledger."),
+)
+
+
+def _reconciled(snapshot: Snapshot) -> Iterator[Metric]:
+    families = [GaugeMetricFamily(name, text, labels=["connector"]) for name, text in _RECONCILED]
+    listed, unknown, stuck, missing, failed = families
+    for name in sorted(snapshot.orphans.keys() | snapshot.reconciled.keys()):
+        figures, last = snapshot.orphans.get(name), snapshot.reconciled.get(name)
+        unknown.add_metric([name], 0 if figures is None else figures.living)
+        stuck.add_metric([name], 0 if figures is None else figures.stuck)
+        if last is not None:
+            missing.add_metric([name], last.missing)
+            failed.add_metric([name], float(bool(last.problem)))
+            if last.listed is not None:
+                listed.add_metric([name], last.listed)
+    yield from families
 
 
 def _webhooks(tallies: Mapping[str, WebhookTally]) -> Iterator[Metric]:

@@ -254,6 +254,38 @@ class Examination:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What came of comparing one connector's inventory with the ledger. Told to people only."""
+
+    connector: str
+    listed: int | None  # None: the upstream cannot tell
+    found: int
+    young: int
+    foreign: int
+    missing: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownCredential:
+    """Something upstream that is the broker's, and that its ledger does not hold alive. Told to people only."""
+
+    id: str
+    connector: str
+    name: str
+    attempt_id: str
+    why: str  # UNKNOWN, ENDED
+    create_time: datetime
+    find_time: datetime
+    due_time: datetime | None
+    end_time: datetime | None
+    outcome: str  # REVOKED, EXPIRED; empty: not yet
+    failures: int
+    last_error: str
+    stuck: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedAction:
     """What one step of a plan is to get at most. The last three are the broker's."""
 

@@ -35,6 +35,8 @@ MIRRORS: dict[str, type] = {
     "broker.api.v1.Connector": model.Connector,
     "broker.api.v1.Doubt": model.Doubt,
     "broker.api.v1.Examination": model.Examination,
+    "broker.api.v1.Reconciliation": model.Reconciliation,
+    "broker.api.v1.UnknownCredential": model.UnknownCredential,
     "broker.api.v1.PlannedAction": model.PlannedAction,
     "broker.api.v1.Plan": model.Plan,
     "broker.api.v1.Delegation": model.Delegation,
@@ -114,7 +116,7 @@ def _value(message: Message, field: Any) -> Any:
         return dict(value)
     if field.is_repeated:
         return tuple(_single(each, field) for each in value)
-    if field.message_type is not None and not message.HasField(field.name):
+    if field.has_presence and not message.HasField(field.name):
         return None
     return _single(value, field)
 

@@ -25,8 +25,19 @@ from botocore.parsers import ResponseParserError
 
 from broker.errors import BrokerError, Reason, UpstreamFailed
 
-# What a call through botocore may raise; a reference to a key that cannot be read is among it.
-FAILURES = (BotoCoreError, ClientError, ResponseParserError, BrokerError, OSError, ValueError)
+# What a call through botocore may raise; a reference to a key that cannot be read is among it, and what its parsers
+# raise over an answer that is well-formed and somebody else's (KeyError over a page of HTML that happens to be XML).
+FAILURES = (
+    BotoCoreError,
+    ClientError,
+    ResponseParserError,
+    BrokerError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9.]{0,63}\Z", re.ASCII)
 _PERCENT = re.compile(r"(\d{1,4}) ?%|Packed size: (\d{1,4})", re.ASCII)

@@ -28,7 +28,19 @@ from broker.connectors.aws_use import list_bucket
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession, Binding, Contract, ContractClass, Credential
-from broker.ports import Checkpoint, Clock, Doubt, Expired, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
+from broker.ports import (
+    Checkpoint,
+    Clock,
+    Doubt,
+    Expired,
+    Handle,
+    Issued,
+    NotYet,
+    Returned,
+    RevokeContext,
+    RevokeOutcome,
+    Use,
+)
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret
@@ -252,7 +264,7 @@ class AwsSts:
         packed = answer.get("PackedPolicySize")
         if isinstance(packed, int):
             observed["packed_policy_percent"] = packed
-        return Issued(credential, expires_at=deadline, observed=observed)
+        return Issued(credential, expires_at=deadline, observed=observed, returned=_returned(arn))
 
     def _text(self, part: Mapping[str, Any], name: str) -> str:
         value = part.get(name)
@@ -299,6 +311,12 @@ def _session_arn(role_arn: str, session: str) -> str:
     """``arn:P:iam::A:role/path/R`` as STS names its session: ``arn:P:sts::A:assumed-role/R/S``, without the path."""
     head, _, role = role_arn.partition(":role/")
     return f"{head.replace(':iam::', ':sts::')}:assumed-role/{role.rpartition('/')[2]}/{session}"
+
+
+def _returned(session_arn: str) -> Returned:
+    """What ``arn:P:sts::A:assumed-role/R/S`` says. Not the role: its path is not in it."""
+    account, _, session = session_arn.partition(":sts::")[2].partition(":")
+    return Returned(account=account, name=session.rpartition("/")[2])
 
 
 def _tags(scope: Scope, holder: str) -> dict[str, str]:

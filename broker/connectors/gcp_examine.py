@@ -92,7 +92,7 @@ def _asked(email: str, what: str, ask: Callable[[], Iterator[Doubt]]) -> list[Do
 
 
 def _failed(email: str, failure: GcpFailure) -> Doubt:
-    if failure.status == 404:
+    if failure.not_there:
         return Doubt(
             Severity.ERROR, f"There is no service account {email}.", "Make it, or take it out of the settings."
         )

@@ -20,7 +20,9 @@ _HINTS = {
 def told(failure: GcpFailure, connector: str, step: str) -> UpstreamFailed:
     """The failure of one ``step`` of issuing, in the port's words."""
     reason, hint = Reason.UPSTREAM_UNAVAILABLE, _RETRY
-    busy = not failure.answered or failure.status == 429 or failure.status >= 500
+    # Nothing that Google itself has said about the request.
+    bare = failure.status >= 400 and not failure.code
+    busy = bare or not failure.answered or failure.status == 429 or failure.status >= 500
     if failure.own_credential and not busy:
         reason = Reason.UPSTREAM_ROOT_REFUSED
         hint = "Operators: check the connector's `credentials`, and the Workload API where it is federation."

@@ -51,8 +51,16 @@ class GcpFailure(Exception):
 
     @property
     def proves_nothing_was_made(self) -> bool:
-        """A create that failed like this made nothing: it was never sent, or the upstream refused it (4xx)."""
-        return not self.sent or 400 <= self.status < 500
+        """A create that failed like this made nothing: it was never sent, or Google refused it (4xx).
+
+        Google itself, in its own form: a bare status may be of something in front of it.
+        """
+        return not self.sent or (400 <= self.status < 500 and self.code != "")
+
+    @property
+    def not_there(self) -> bool:
+        """Google itself says that there is no such thing."""
+        return self.status == 404 and self.code == "NOT_FOUND"
 
 
 class Response(transport.Response):

@@ -140,14 +140,14 @@ class Lender:
     # ------------------------------------------------------------------ what is there
 
     async def carried(self, accounts: Sequence[str]) -> list[Carried]:
-        """Every enabled account that is not ready. Raises GcpFailure."""
+        """Every enabled account that is not ready; each is asked after. Raises GcpFailure."""
         found = []
         known = await self._known(accounts)
         for account in sorted({*accounts, *known}):
             held = known.get(account)
-            if held is not None and held.state is AllocationState.READY and held.trusted:
-                continue
-            if not await self.threads.run(partial(self._is_disabled, account)):
+            disabled = await self.threads.run(partial(self._is_disabled, account))
+            ready = held is not None and held.state is AllocationState.READY and held.trusted
+            if not disabled and not ready:
                 found.append(_carried(account, held))
         return found
 
@@ -156,7 +156,7 @@ class Lender:
         try:
             return self.accounts.disabled(account)
         except GcpFailure as failure:
-            if failure.status == 404:
+            if failure.not_there:
                 return True
             raise
 

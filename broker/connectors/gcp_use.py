@@ -34,7 +34,7 @@ def read_storage(connector: str, credential: Credential, scope: Scope, upstream:
         if failure.status in (401, 403):
             return Use.REFUSED
         # An object that is not there is told to who may read it. Another 4xx says nothing about the token.
-        if failure.status == 404 and place.object:
+        if failure.not_there and place.object:
             return Use.WORKS
         what = failure.what
     else:

@@ -28,7 +28,19 @@ from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
-from broker.ports import Carried, Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
+from broker.ports import (
+    Carried,
+    Checkpoint,
+    Clock,
+    Doubt,
+    Handle,
+    Issued,
+    NotYet,
+    Returned,
+    RevokeContext,
+    RevokeOutcome,
+    Use,
+)
 from broker.scope.model import Scope
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
@@ -225,6 +237,7 @@ class VaultDatabase:
                 "token_ttl_seconds": token.ttl,
                 "lease_ttl_seconds": lease_ttl,
             },
+            returned=Returned(role=_role_of(login.lease_id), name=login.username),
         )
 
     def _whole_seconds(self, begun: datetime, expires_at: datetime) -> int:
@@ -331,3 +344,8 @@ class VaultDatabase:
             hint=hint,
             metadata={"connector": self._name, "status": str(failure.status)},
         )
+
+
+def _role_of(lease_id: str) -> str:
+    """``MOUNT/creds/ROLE/ID``, as the server names the lease."""
+    return lease_id.rsplit("/", 2)[-2]

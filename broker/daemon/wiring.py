@@ -25,6 +25,7 @@ from broker.api.admin_connectors import ConnectorRpcs
 from broker.api.admin_everybodys import EverybodysRpcs
 from broker.api.admin_leases import LeaseRpcs
 from broker.api.admin_operator import OperatorRpcs
+from broker.api.admin_reconciliation import ReconciliationRpcs
 from broker.api.admin_recovery import RecoveryRpcs
 from broker.api.admin_reviews import ReviewRpcs
 from broker.api.admin_server import AdminServer
@@ -87,8 +88,11 @@ from broker.issuance.tightening import TighteningDesk
 from broker.issuance.trail import TrailDesk
 from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
+from broker.lease.root import Roots
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock, KeyRing, Reloaded
+from broker.revocation.marking import own_mark
+from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
@@ -112,7 +116,8 @@ class Brokerd:
         self._clock = clock
         self._rng = SystemRng()
         self._files = DeployFiles(config.deploy.directory, config.trust_domain, signers_of(config))
-        self._pool = ConnectorPool(build)
+        self._roots = Roots()
+        self._pool = ConnectorPool(build, self._roots, clock)
         self._metrics = Metrics()
         self._budget = RefusalBudget()
         self._look_budget = LookBudget()
@@ -162,12 +167,29 @@ class Brokerd:
         recovered = await store.recover(self._clock.now())
         if recovered:
             log.warning("attempts left due or unknown by the last run are being revoked", attempts=recovered)
+        self._revoker = Revoker(
+            store,
+            self._pool.find,
+            self._clock,
+            self._rng,
+            workers=config.limits.workers_per_connector,
+            roots=self._roots,
+        )
+        self._mark = await own_mark(store, config.tenant, self._clock)
+        self._reconciler = Reconciler(
+            store,
+            self._pool.find,
+            self._pool.names,
+            self._revoker.kick_orphans,
+            self._clock,
+            self._rng,
+            config.tenant,
+            self._mark,
+            issue_timeout=config.limits.issue_timeout,
+        )
         await self._hold_against_witnesses(store, writer)
         self.reloader = Reloader(
             self._files, self._pool, store, self._clock, config.tenant, config.state.directory / "reload.json"
-        )
-        self._revoker = Revoker(
-            store, self._pool.find, self._clock, self._rng, workers=config.limits.workers_per_connector
         )
         sink: AuditSink | None = None if config.audit.export_file is None else AuditFile(config.audit.export_file)
         self._upkeep = Upkeep(
@@ -182,6 +204,7 @@ class Brokerd:
             config.tenant,
             keep_texts=config.audit.keep_texts_for,
             keep_ended=None if config.retention is None else config.retention.leases,
+            roots=self._roots,
         )
         self._tightening = TighteningDesk(
             store,
@@ -249,7 +272,8 @@ class Brokerd:
     async def _hold_against_witnesses(self, store: SqliteStore, writer: str) -> None:
         """Before anything is served: a ledger that is behind what a witness has seen grants nothing."""
         config, clock = self._config, self._clock
-        recovery = Recovering(store, self.gate, clock, self._rng, config.tenant)
+        soon = self._reconciler.soon
+        recovery = Recovering(store, self.gate, clock, self._rng, config.tenant, reconcile=soon)
         await recovery.resume()
         if (settings := config.audit.checkpoints) is not None:
             witnessing = Witnessing(config, settings, store, recovery, self.gate, clock, self._rng, writer)
@@ -336,6 +360,8 @@ class Brokerd:
             self._clock,
             self._rng,
             keys=keys,
+            mark=self._mark,
+            roots=self._roots,
             issue_timeout=limits.issue_timeout,
             confirm_within=limits.confirm_within,
             denied_cool_down=limits.denied_cool_down,
@@ -385,16 +411,18 @@ class Brokerd:
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
         self._admin = self._automation = None
         rpcs = limits.max_concurrent_admin_rpcs
+        connectors = ConnectorDesk(self._pool.find, self._clock)
         parts = (
             OperatorRpcs(),
             SuspensionRpcs(self._suspensions),
             ReviewRpcs(self._tightening),
-            RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
+            RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock, reconcile=self._reconciler.soon)),
             ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
             TextRpcs(TextDesk(store, self._clock)),
             EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock)), self._pool.find),
             RegistryRpcs(RegistryDesk(store)),
-            ConnectorRpcs(ConnectorDesk(self._pool.find, self._clock)),
+            ConnectorRpcs(connectors),
+            ReconciliationRpcs(connectors, self._reconciler, store),
             ReloadRpcs(self.reload),
             TrailRpcs(TrailDesk(store)),
             AccessReviewRpcs(self._reviews),
@@ -442,6 +470,9 @@ class Brokerd:
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
+            ("roots", self._upkeep.tell_roots, 1.0),
+            # Looks at what is due: everything soon after the start, then hourly.
+            ("reconcile", self._reconciler.tick, 5.0),
             *self._witness_jobs(),
         )
         for name, job, seconds in jobs:
@@ -504,7 +535,14 @@ class Brokerd:
         untold = untold_break_glass(self._files.current, self._config.notify)
         overdue = [f"the review of {lease} is overdue: {group} is blocked" for group, lease in self._blocked.items()]
         alarms = (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)
-        return [*(str(alarm) for alarm in alarms), *untold, *overdue]
+        return [*(str(alarm) for alarm in alarms), *untold, *overdue, *self._root_alarms()]
+
+    def _root_alarms(self) -> list[str]:
+        return [
+            f"connector {name} issues nothing: since {refusal.since.isoformat()} its upstream refuses the broker's own"
+            f" credential ({refusal.why})"
+            for name, refusal in sorted(self._roots.standing.items())
+        ]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
@@ -528,6 +566,9 @@ class Brokerd:
             recovery=bool(self.gate.recovery),
             witnesses=self._witnessing.tallies() if self._witnessing is not None else {},
             unread=self.gate.unread,
+            roots_refused=tuple(self._roots.standing),
+            orphans=await self._store.orphan_figures(),
+            reconciled=self._reconciler.last,
         )
         return self._metrics.render(snapshot)
 

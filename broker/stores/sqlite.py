@@ -4,8 +4,9 @@ Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`bro
 and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
 :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
 :mod:`broker.stores.sqlite_pipelines`, break-glass in :mod:`broker.stores.sqlite_break_glass`, checkpoints and recovery
-in :mod:`broker.stores.sqlite_trail`, what people see of everybody's in :mod:`broker.stores.sqlite_views`,
-accounts of pools in :mod:`broker.stores.sqlite_allocations`.
+in :mod:`broker.stores.sqlite_trail`, what people see of everybody's in :mod:`broker.stores.sqlite_views`, what is
+upstream and not in the ledger in :mod:`broker.stores.sqlite_orphans`, accounts of pools in
+:mod:`broker.stores.sqlite_allocations`.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite_allocations import SqliteAllocations
 from broker.stores.sqlite_break_glass import SqliteBreakGlass
+from broker.stores.sqlite_orphans import SqliteOrphans
 from broker.stores.sqlite_pipelines import SqlitePipelines
 from broker.stores.sqlite_reviews import SqliteReviews
 from broker.stores.sqlite_trail import SqliteTrail
@@ -98,7 +100,9 @@ from broker.suspension.suspension import Subject, Suspension
 _ALL = -1
 
 
-class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews, SqliteAllocations):
+class SqliteStore(
+    SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews, SqliteOrphans, SqliteAllocations
+):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
@@ -234,6 +238,7 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail,
             while tasks:
                 done = await self._writer.submit(partial(retention_ops.delete, tasks=tasks, before=before, now=now))
                 total, tasks = total + done.tasks, tasks[done.dealt_with :]
+        await self._writer.submit(lambda tx: tx.run("drop_ended_orphans", {"before": to_ms(before)}))
         return total
 
     # -- access reviews

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ from broker.secret import Secret
 from tests.connectors.gcp_double.rules import Cloud, Refusal
 from tests.connectors.gcp_double.server import serve
 from tests.connectors.harness import Harness
+from tests.connectors.misbehaving import Misbehaving, Mishap, behind_proxy
+from tests.connectors.mishap_proxy import Reply
 from tests.connectors.support import make_scope
 from tests.forge_jwt import token_authority
 from tests.patience import PATIENCE
@@ -225,6 +228,31 @@ def pool_scope(**changes: object) -> Scope:
     return make_scope(fields.pop("grant"), **fields)  # type: ignore[arg-type]
 
 
+def _misbehaving(world: World, kind: str) -> Misbehaving:
+    """Everything asked is answered so; where a case is about what may have been made, the own token is there."""
+    make = world.tokens if kind == "gcp-token" else world.pool
+    behind = behind_proxy(world.address, lambda address, timeout: make(address, timeout=timeout), _refusal)
+
+    @contextmanager
+    def misbehaving(mishap: Mishap) -> Iterator[Connector]:
+        with behind(mishap) as made:
+            assert isinstance(made, GcpTokens | GcpPool)
+            if mishap in (Mishap.GARBLED, Mishap.LOST, Mishap.HANG):
+                honest = make()._upstream
+                made._upstream.base._token = Secret(honest.base.token())
+                made._upstream.base._until = world.clock.now() + timedelta(hours=1)
+                honest.transport.close()
+            yield made
+
+    return misbehaving
+
+
+def _refusal(status: int) -> Reply:
+    """As Google's APIs say it; the token endpoint has another form, and the same meaning."""
+    code = {403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}.get(status, "INTERNAL")
+    return Reply(status, json.dumps({"error": {"code": status, "status": code, "message": "no"}}).encode())
+
+
 def gcp_harness(kind: str, dead_address: str) -> Harness:
     """For the contract suite."""
     entered = gcp_world()
@@ -236,6 +264,7 @@ def gcp_harness(kind: str, dead_address: str) -> Harness:
         make_unreachable=lambda: _made(make, dead_address),
         scope=token_scope() if kind == "gcp-token" else pool_scope(),
         works=world.works,
+        misbehaving=_misbehaving(world, kind),
     )
     made.stack.callback(entered.__exit__, None, None, None)
     return made

@@ -29,8 +29,9 @@ class Reply:
 class Rule:
     """For requests whose ``METHOD /path`` starts with ``route``.
 
-    ``instead``: answer this without asking the server. ``change``: what becomes of its answer; None:
-    the connection is cut. ``hold``: the answer waits for this event (the server has answered by then).
+    ``instead``: answer this without asking the server; a status of 0: the connection is cut. ``change``: what
+    becomes of its answer; None: the connection is cut. ``hold``: the answer waits for this event (the server has
+    answered by then).
     """
 
     route: str
@@ -55,7 +56,7 @@ class MishapProxy:
         self.seen.append(request)
         rule = next((each for each in self.rules if request.startswith(each.route)), None)
         if rule is not None and rule.instead is not None:
-            return rule.instead
+            return rule.instead if rule.instead.status else None
         got = self._session.request(method, self._target + path, headers=headers, data=body, timeout=PATIENCE)
         kept = {name: value for name, value in got.headers.items() if name.lower() not in _HOP_BY_HOP}
         reply: Reply | None = Reply(got.status_code, got.content, kept)

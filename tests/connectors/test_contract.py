@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -10,9 +12,10 @@ import pytest
 from broker.errors import Reason, UpstreamFailed, WrongState
 from broker.lease.credential import ContractClass, Credential
 from broker.lease.fingerprint import secrets_in
-from broker.ports import Carried, Connector, Expired, Issued, NotYet, Revoked
+from broker.ports import Carried, Connector, Expired, Issued, NotYet, Refused, Revoked
 from broker.scope.canonical import canonical_json
 from tests.connectors.harness import Harness
+from tests.connectors.misbehaving import RETRY_AFTER, Mishap
 from tests.connectors.support import HOLDER, Ledger, assert_tells_no_secret, new_attempt
 from tests.patience import eventually
 
@@ -40,6 +43,21 @@ async def gone(connector: Connector, ledger: Ledger, harness: Harness) -> bool:
 
     await eventually(revoked)
     return True
+
+
+@pytest.fixture(autouse=True)
+def _applies(request: pytest.FixtureRequest) -> None:
+    """Every case runs on every connector, or its harness says in one line why it cannot apply."""
+    if "harness" in request.fixturenames:
+        harness: Harness = request.getfixturevalue("harness")
+        assert harness.cannot.keys() <= globals().keys(), "a case that is not there"
+        if (why := harness.cannot.get(request.function.__name__)) is not None:
+            pytest.skip(why)
+
+
+def only_immediate(connector: Connector) -> None:
+    if connector.contract.cls is ContractClass.EXPIRY_ONLY:
+        pytest.skip("only time ends it: there is nothing to ask for")
 
 
 def test_the_handle_is_chosen_before_any_call_and_is_json(harness: Harness) -> None:
@@ -180,8 +198,7 @@ async def test_nothing_is_asked_when_the_time_is_over(harness: Harness) -> None:
 
 
 async def test_an_upstream_that_cannot_be_reached_made_nothing(harness: Harness) -> None:
-    if harness.make_unreachable is None:
-        pytest.skip("in memory")
+    assert harness.make_unreachable is not None
     connector, ledger = harness.make_unreachable(), Ledger()
     harness.stack.push_async_callback(connector.close)
     with pytest.raises(UpstreamFailed) as caught:
@@ -191,8 +208,72 @@ async def test_an_upstream_that_cannot_be_reached_made_nothing(harness: Harness)
     assert not ledger.handles
     assert_tells_no_secret(caught.value, *harness.secrets)
     if connector.contract.cls is ContractClass.IMMEDIATE:
-        outcome = await connector.revoke(
-            {**ledger.handle, "accessor": "a", "lease": "b", "account": "c"}, ledger.context()
-        )
+        made = {"accessor": "a", "lease": "b", "account": "c"}  # as the handles of one or another say
+        outcome = await connector.revoke({**ledger.handle, **made}, ledger.context())
         assert isinstance(outcome, NotYet)
         assert outcome.failed
+
+
+@contextmanager
+def misbehaving(harness: Harness, mishap: Mishap) -> Iterator[Connector]:
+    if harness.misbehaving is None:
+        pytest.skip("its upstream cannot be made to misbehave as a whole")
+    with harness.misbehaving(mishap) as connector:
+        if connector is not harness.make():
+            harness.stack.push_async_callback(connector.close)
+        yield connector
+
+
+@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.name)
+async def test_an_issue_that_is_not_answered_is_a_failure_and_leaves_nothing(harness: Harness, mishap: Mishap) -> None:
+    ledger = Ledger()
+    with misbehaving(harness, mishap) as connector, pytest.raises(UpstreamFailed) as caught:
+        await issue(harness, connector, ledger)
+    failure = caught.value
+    assert_tells_no_secret(failure, *harness.secrets)
+    if mishap is Mishap.FORBIDDEN:
+        assert failure.reason is Reason.UPSTREAM_ROOT_REFUSED
+    if mishap in (Mishap.FORBIDDEN, Mishap.BUSY):
+        assert failure.outcome_known  # the upstream itself says that it did nothing
+        assert not ledger.noted
+    if mishap in (Mishap.GARBLED, Mishap.LOST, Mishap.HANG):
+        assert not failure.outcome_known  # unknown is issued
+    if mishap is Mishap.BUSY and failure.retry_after is not None:
+        assert failure.retry_after == RETRY_AFTER
+    if connector.contract.cls is ContractClass.IMMEDIATE:
+        assert await gone(harness.connector(), ledger, harness)
+
+
+@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.name)
+async def test_a_revocation_that_is_not_answered_is_no_proof(harness: Harness, mishap: Mishap) -> None:
+    connector, ledger = harness.connector(), Ledger()
+    only_immediate(connector)
+    issued = await issue(harness, connector, ledger)
+    context = ledger.context(expires_at=issued.expires_at)
+    with misbehaving(harness, mishap) as behind:
+        outcome = await behind.revoke(ledger.handle, context)  # returns, whatever happens
+    if mishap is Mishap.FORBIDDEN:
+        assert isinstance(outcome, Refused)
+    else:
+        assert isinstance(outcome, NotYet)
+        assert outcome.failed
+    if mishap is Mishap.BUSY:
+        assert outcome == NotYet(outcome.why, timedelta(seconds=RETRY_AFTER))
+    if mishap not in (Mishap.LOST, Mishap.HANG) and harness.works is not None:
+        assert harness.works(issued.credential)  # nothing was done: the case is what it says
+    assert isinstance(await connector.revoke(ledger.handle, context), Revoked)
+    assert harness.works is None or not harness.works(issued.credential)
+
+
+@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.name)
+async def test_an_inventory_that_is_not_answered_is_not_empty(harness: Harness, mishap: Mishap) -> None:
+    with misbehaving(harness, mishap) as connector:
+        try:
+            listed = await connector.inventory()
+        except UpstreamFailed as failure:
+            assert_tells_no_secret(failure, *harness.secrets)
+            if mishap is Mishap.FORBIDDEN:
+                assert failure.reason is Reason.UPSTREAM_ROOT_REFUSED
+            return
+    assert listed is None, "what was not answered was taken for an empty list"
+    pytest.skip("this upstream cannot tell what it has given out")

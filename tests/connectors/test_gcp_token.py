@@ -161,6 +161,12 @@ async def test_what_an_answer_proves(
     assert refusal.code in failure.message
 
 
+async def test_a_bare_refusal_may_be_of_something_in_front_of_google(world: World) -> None:
+    world.cloud.mishaps.append(Mishap(GENERATE, refuse=Refusal(404, "")))
+    failure = await refused(world)
+    assert (failure.reason, failure.outcome_known) == (Reason.UPSTREAM_UNAVAILABLE, False)
+
+
 async def test_a_reply_that_is_lost_counts_as_made(world: World) -> None:
     world.cloud.mishaps.append(Mishap(GENERATE, lose=True))
     failure = await refused(world)

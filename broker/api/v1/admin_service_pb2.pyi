@@ -14,6 +14,7 @@ from broker.api.v1 import lease_pb2 as _lease_pb2
 from broker.api.v1 import lease_forgetting_pb2 as _lease_forgetting_pb2
 from broker.api.v1 import lease_review_pb2 as _lease_review_pb2
 from broker.api.v1 import options_pb2 as _options_pb2
+from broker.api.v1 import reconciliation_pb2 as _reconciliation_pb2
 from broker.api.v1 import recovery_pb2 as _recovery_pb2
 from broker.api.v1 import suspension_pb2 as _suspension_pb2
 from broker.api.v1 import task_pb2 as _task_pb2

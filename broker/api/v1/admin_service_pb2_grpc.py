@@ -17,6 +17,7 @@ from broker.api.v1 import connectors_pb2 as broker_dot_api_dot_v1_dot_connectors
 from broker.api.v1 import lease_forgetting_pb2 as broker_dot_api_dot_v1_dot_lease__forgetting__pb2
 from broker.api.v1 import lease_pb2 as broker_dot_api_dot_v1_dot_lease__pb2
 from broker.api.v1 import lease_review_pb2 as broker_dot_api_dot_v1_dot_lease__review__pb2
+from broker.api.v1 import reconciliation_pb2 as broker_dot_api_dot_v1_dot_reconciliation__pb2
 from broker.api.v1 import recovery_pb2 as broker_dot_api_dot_v1_dot_recovery__pb2
 from broker.api.v1 import task_pb2 as broker_dot_api_dot_v1_dot_task__pb2
 
@@ -242,6 +243,16 @@ class AdminServiceStub:
                 '/broker.api.v1.AdminService/ExamineConnector',
                 request_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorResponse.FromString,
+                _registered_method=True)
+        self.RunReconciliation = channel.unary_unary(
+                '/broker.api.v1.AdminService/RunReconciliation',
+                request_serializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationResponse.FromString,
+                _registered_method=True)
+        self.ListUnknown = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListUnknown',
+                request_serializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownResponse.FromString,
                 _registered_method=True)
 
 
@@ -521,6 +532,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RunReconciliation(self, request, context):
+        """Compare what upstreams hold with the ledger, now; what is ours and unknown is ended. Role operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUnknown(self, request, context):
+        """What such a comparison has found, and what became of it. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -713,6 +738,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ExamineConnector,
                     request_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorResponse.SerializeToString,
+            ),
+            'RunReconciliation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunReconciliation,
+                    request_deserializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationResponse.SerializeToString,
+            ),
+            'ListUnknown': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnknown,
+                    request_deserializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1745,6 +1780,60 @@ class AdminService:
             '/broker.api.v1.AdminService/ExamineConnector',
             broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunReconciliation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/RunReconciliation',
+            broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnknown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListUnknown',
+            broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,7 +105,9 @@ SELECT {attempt_columns} FROM attempts AS a
 WHERE a.connector = :connector AND a.upstream IN (SELECT value FROM json_each(:names));
 
 -- connectors_in_use --
-SELECT DISTINCT connector FROM attempts WHERE due_at IS NOT NULL;
+SELECT DISTINCT connector FROM attempts WHERE due_at IS NOT NULL
+UNION
+SELECT connector FROM upstream_orphans WHERE due_at IS NOT NULL;
 
 -- owed_figures --
 -- How many attempts should have been ended by now and are not, and since when the oldest.
