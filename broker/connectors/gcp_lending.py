@@ -7,6 +7,7 @@ step can be done again, and until the last commit the account is nobody's but th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -141,15 +142,15 @@ class Lender:
 
     async def carried(self, accounts: Sequence[str]) -> list[Carried]:
         """Every enabled account that is not ready; each is asked after. Raises GcpFailure."""
-        found = []
         known = await self._known(accounts)
-        for account in sorted({*accounts, *known}):
-            held = known.get(account)
-            disabled = await self.threads.run(partial(self._is_disabled, account))
-            ready = held is not None and held.state is AllocationState.READY and held.trusted
-            if not disabled and not ready:
-                found.append(_carried(account, held))
-        return found
+        names = sorted({*accounts, *known})
+        asked = (self.threads.run(partial(self._is_disabled, account)) for account in names)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        enabled = [name for name, disabled in zip(names, answers, strict=True) if not disabled]
+        return [_carried(each, held) for each in enabled if not _is_ready(held := known.get(each))]
 
     def _is_disabled(self, account: str) -> bool:
         """One that is not there is as good as disabled."""
@@ -237,6 +238,10 @@ def _untrusted(account: str) -> Doubt:
         f"The ledger's row of {account} fails its MAC: it is neither lent nor enabled any more.",
         "Compare it with the audit trail (broker audit show); take the account out of the pool meanwhile.",
     )
+
+
+def _is_ready(held: Allocation | None) -> bool:
+    return held is not None and held.trusted and held.state is AllocationState.READY
 
 
 def _is_due(held: Allocation, now: datetime) -> bool:
