@@ -116,7 +116,7 @@ class Mint:
         if native > wanted.ends + TOLERANCE:
             raise Mismatch("the token lives longer than was asked for, or the clocks differ", native)
         if made is not source:
-            if token == source.token:
+            if Secret(token) == Secret(source.token):
                 raise Mismatch("the exchange for a narrower token returned the wide one", native)
             # Where STS states an end at all, google-auth adds it to its own clock.
             stated = ends.replace(tzinfo=UTC)
