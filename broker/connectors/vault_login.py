@@ -76,7 +76,7 @@ class JwtLogin:
         """Another token than the one that the server refused; None where another would be refused as well."""
         with self._lock:
             held, now = self._held, self._now()
-            if held is not None and held.token.reveal() != refused.reveal():
+            if held is not None and held.token != refused:
                 return held.token  # somebody else was quicker
             if held is not None and now - held.since < _YOUNG:
                 return None
