@@ -88,8 +88,8 @@ class Response(transport.Response):
 class GcpTransport(transport.Request):
     """Sends each request once. ``timeout``, in seconds, is for connecting and for each read.
 
-    ``endpoint`` stands in for the host of every URL: a double, or a private endpoint. ``closing`` is asked before each
-    request leaves, and may raise: a caller that stood still for long must not wake up and create something.
+    ``endpoint`` stands in for the host of every URL: a double, or a private endpoint. :meth:`guarded` is for who makes
+    something: a caller that stood still for long must not wake up and create it.
     """
 
     def __init__(self, endpoint: str | None, *, timeout: float, threads: int) -> None:
