@@ -205,6 +205,8 @@ class Reason(StrEnum):
     UPSTREAM_GRANT_MISMATCH = "UPSTREAM_GRANT_MISMATCH"
     PREVIOUS_ATTEMPT_LIVE = "PREVIOUS_ATTEMPT_LIVE"
     CREDENTIAL_USE_UNKNOWN = "CREDENTIAL_USE_UNKNOWN"
+    # What an upstream has a fixed number of (family UpstreamExhausted).
+    UPSTREAM_POOL_EXHAUSTED = "UPSTREAM_POOL_EXHAUSTED"
     # The broker itself (family NotReady).
     SHUTTING_DOWN = "SHUTTING_DOWN"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
@@ -317,6 +319,10 @@ class UpstreamFailed(BrokerError):
     ) -> None:
         super().__init__(reason, message, hint=hint, metadata=metadata, retry_after=retry_after)
         self.outcome_known = outcome_known
+
+
+class UpstreamExhausted(UpstreamFailed):
+    """An upstream has no more of what there is a fixed number of; nothing was made."""
 
 
 class NotReady(BrokerError):

@@ -21,6 +21,7 @@ from broker.lease.credential import (
     Contract,
     Credential,
     DatabaseLogin,
+    GcpToken,
     SshCertificate,
     StaticSecret,
     X509Certificate,
@@ -277,6 +278,16 @@ def credential(value: Credential) -> credential_pb2.Credential:
             clear = {name: each.reveal() for name, each in value.values.items()}
             static = credential_pb2.StaticSecret(path=value.path, version=value.version, values=clear)
             return credential_pb2.Credential(static_secret=static)
+        case GcpToken():
+            token = credential_pb2.GcpToken(
+                access_token=value.access_token.reveal(),
+                expire_time=timestamp(value.expires_at),
+                project=value.project,
+                service_account=value.service_account,
+                scopes=value.scopes,
+                access_boundary=value.access_boundary,
+            )
+            return credential_pb2.Credential(gcp_token=token)
 
 
 def sealed_credential(value: Credential, recipient: bytes, to: SealedTo) -> credential_pb2.SealedCredential:

@@ -1,6 +1,6 @@
 """A credential in the forms that other programs read.
 
-Belongs here: libpq's connection string, and the environment variables of PostgreSQL's and AWS's tools.
+Belongs here: libpq's connection string, and the environment variables of PostgreSQL's, AWS's and Google Cloud's tools.
 Everything returned here contains the secret in clear: that is what it is for.
 """
 
@@ -9,13 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin, SshCertificate, StaticSecret, X509Certificate
+from broker.lease.credential import (
+    AwsSession,
+    Credential,
+    DatabaseLogin,
+    GcpToken,
+    SshCertificate,
+    StaticSecret,
+    X509Certificate,
+)
 
 # Where `broker exec` says that the files of a key are.
 _FILES = ("BROKER_KEY_FILE", "BROKER_CERTIFICATE_FILE", "BROKER_CA_FILE")
 
 # Variables that would override, or stand beside, the ones we set, by the kind of credential.
 # PostgreSQL 18, 32.15 "Environment Variables"; AWS SDKs and Tools reference, "Environment variables list".
+# `gcloud topic configurations` (CLOUDSDK_SECTION_PROPERTY); google.auth.environment_vars; Terraform's google provider.
 _CONFLICTING: Mapping[type, frozenset[str]] = {
     DatabaseLogin: frozenset(
         {"PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSERVICE"}
@@ -31,6 +40,13 @@ _CONFLICTING: Mapping[type, frozenset[str]] = {
     X509Certificate: frozenset({"BROKER_CERTIFICATE", "BROKER_CA_CHAIN", *_FILES}),
     SshCertificate: frozenset({"BROKER_SSH_CERTIFICATE", *_FILES}),
     StaticSecret: frozenset(),  # its own names stand against no others
+    GcpToken: frozenset(
+        {"CLOUDSDK_AUTH_ACCESS_TOKEN", "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", "CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE"}
+        | {"CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT", "CLOUDSDK_CORE_ACCOUNT", "CLOUDSDK_CORE_PROJECT"}
+        | {"CLOUDSDK_PROJECT", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"}
+        | {"GOOGLE_OAUTH_ACCESS_TOKEN", "GOOGLE_CREDENTIALS", "GOOGLE_CLOUD_KEYFILE_JSON", "GCLOUD_KEYFILE_JSON"}
+        | {"GOOGLE_IMPERSONATE_SERVICE_ACCOUNT", "GOOGLE_PROJECT", "GOOGLE_CLOUD_QUOTA_PROJECT"}
+    ),
 }
 
 
@@ -78,6 +94,13 @@ def environment(credential: Credential) -> dict[str, str]:
             }
             regions = ("AWS_REGION", "AWS_DEFAULT_REGION")
             return variables | (dict.fromkeys(regions, credential.region) if credential.region else {})
+        case GcpToken():
+            # gcloud (with bq and gsutil) reads the first, Terraform's provider the second. Google's client libraries
+            # read no bare token from anywhere: a program hands it to them.
+            names = ("CLOUDSDK_AUTH_ACCESS_TOKEN", "GOOGLE_OAUTH_ACCESS_TOKEN")
+            projects = ("CLOUDSDK_CORE_PROJECT", "GOOGLE_CLOUD_PROJECT")
+            token = dict.fromkeys(names, credential.access_token.reveal())
+            return token | (dict.fromkeys(projects, credential.project) if credential.project else {})
         case X509Certificate():
             return {"BROKER_CERTIFICATE": credential.certificate, "BROKER_CA_CHAIN": credential.ca_chain}
         case SshCertificate():

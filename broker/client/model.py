@@ -20,6 +20,7 @@ from broker.lease.credential import (
     ContractClass,
     Credential,
     DatabaseLogin,
+    GcpToken,
     SshCertificate,
     StaticSecret,
     X509Certificate,
@@ -520,12 +521,17 @@ class Grant:
         """The credential as a secret that only rotation ends. Raises TypeError if it is of another kind."""
         return _of_kind(self.credential, StaticSecret)
 
+    @property
+    def gcp(self) -> GcpToken:
+        """The credential as a Google Cloud token. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, GcpToken)
+
     def conninfo(self) -> str:
         """The libpq connection string of a database login. It *contains the password*."""
         return conninfo(self.database)
 
     def environment(self) -> dict[str, str]:
-        """The variables that PostgreSQL's or AWS's own tools read. They *contain the secret*."""
+        """The variables that PostgreSQL's, AWS's or Google Cloud's own tools read. They *contain the secret*."""
         return environment(self.credential)
 
 

@@ -14,7 +14,15 @@ from broker.api.v1 import credential_pb2
 from broker.api.v1.broker_service_pb2 import RequestCredentialResponse
 from broker.client import model
 from broker.errors import Defect, Reason
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin, SshCertificate, StaticSecret, X509Certificate
+from broker.lease.credential import (
+    AwsSession,
+    Credential,
+    DatabaseLogin,
+    GcpToken,
+    SshCertificate,
+    StaticSecret,
+    X509Certificate,
+)
 from broker.secret import Secret
 
 T = TypeVar("T")
@@ -101,6 +109,16 @@ def credential(message: credential_pb2.Credential) -> Credential:
                 static = message.static_secret
                 values = {name: Secret(value) for name, value in static.values.items()}
                 return StaticSecret(static.path, static.version, values)
+            case "gcp_token":
+                token = message.gcp_token
+                return GcpToken(
+                    access_token=Secret(token.access_token),
+                    expires_at=moment(token.expire_time),
+                    project=token.project,
+                    service_account=token.service_account,
+                    scopes=tuple(token.scopes),
+                    access_boundary=token.access_boundary,
+                )
             case _:
                 missing = "a kind of credential this client does not know"
     except ValueError:

@@ -16,6 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 from broker.connectors.aws_client import AwsKeys, Base, WebIdentity
 from broker.connectors.aws_session_policy import Network
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings, Revocation
+from broker.connectors.gcp_base import Federation
+from broker.connectors.gcp_lending import Lending
+from broker.connectors.gcp_pool import GcpPool, Pool
+from broker.connectors.gcp_token import GcpTokens
+from broker.connectors.gcp_upstream import GcpSettings
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity
 from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
@@ -36,10 +41,17 @@ _SPAN = TypeAdapter(timedelta)
 Resolve = Callable[[str], Secret]
 
 
-def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock, own: OwnIdentity | None = None) -> Connector:
+def build(
+    spec: ConnectorSpec,
+    resolve: Resolve,
+    clock: Clock,
+    own: OwnIdentity | None = None,
+    lending: Lending | None = None,
+) -> Connector:
     """The connector of ``spec``; nothing is connected yet. Raises InvalidInput (CONFIG_INVALID), BrokerError.
 
-    ``own``: the broker's own JWT-SVIDs, for settings that log in with them.
+    ``own``: the broker's own JWT-SVIDs, for settings that log in with them. ``lending``: the ledger, for kinds that
+    lend accounts.
     """
     made = _KINDS.get(spec.kind)
     if made is None:
@@ -49,15 +61,23 @@ def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock, own: OwnIdentity 
             hint=f"Kinds are: {', '.join(sorted(_KINDS))}.",
             metadata={"connector": spec.name, "kind": ascii(spec.kind)},
         )
-    return made(_Reader(spec.name, spec.settings, resolve, own or NoOwnToken()), clock)
+    return made(_Reader(spec.name, spec.settings, resolve, own or NoOwnToken(), lending or Lending("")), clock)
 
 
 class _Reader:
     """One object of the settings; says what is wrong by connector and name."""
 
-    def __init__(self, connector: str, settings: Mapping[str, JsonValue], resolve: Resolve, own: OwnIdentity) -> None:
+    def __init__(
+        self,
+        connector: str,
+        settings: Mapping[str, JsonValue],
+        resolve: Resolve,
+        own: OwnIdentity,
+        lending: Lending,
+    ) -> None:
         self.connector = connector
         self.own = own
+        self.lending = lending
         self._settings = settings
         self._resolve = resolve
 
@@ -110,7 +130,18 @@ class _Reader:
         value = self._settings.get(name)
         if not isinstance(value, Mapping):
             raise self._wrong(name)
-        return _Reader(self.connector, value, self._resolve, self.own)
+        return _Reader(self.connector, value, self._resolve, self.own, self.lending)
+
+    def number(self, name: str) -> int:
+        """A positive whole number."""
+        value = self._settings.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self._wrong(name)
+        return value
+
+    def names(self) -> tuple[str, ...]:
+        """The names of what is in it."""
+        return tuple(self._settings)
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """A truth value."""
@@ -287,6 +318,32 @@ def _network(settings: _Reader) -> Network:
     return Network(settings.texts("source_ips"), settings.texts("source_vpces"))
 
 
+def _gcp_token(settings: _Reader, clock: Clock) -> Connector:
+    accounts = frozenset(settings.texts("service_accounts"))
+    return GcpTokens(settings.connector, _gcp(settings), accounts, settings.own, clock)
+
+
+def _gcp_pool(settings: _Reader, clock: Clock) -> Connector:
+    project, stated = settings.text("project"), settings.inner("pools")
+    pools = {name: _pool(stated.inner(name), project) for name in stated.names()}
+    return GcpPool(settings.connector, _gcp(settings), pools, settings.lending, settings.own, clock)
+
+
+def _pool(stated: _Reader, project: str) -> Pool:
+    return Pool(stated.text("prefix"), stated.number("size"), project, stated.texts("buckets"))
+
+
+def _gcp(settings: _Reader) -> GcpSettings:
+    credentials = settings.inner("credentials")
+    source: Federation | Callable[[], Secret]
+    if credentials.has("federation"):
+        federation = credentials.inner("federation")
+        source = Federation(federation.text("audience"), federation.maybe_text("token_audience"))
+    else:
+        source = credentials.secret("key")
+    return GcpSettings(source, settings.maybe_text("endpoint_url"), settings.maybe_text("canary_bucket"))
+
+
 _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-database": _vault_database,
     "vault-pki": _vault_pki,
@@ -294,4 +351,6 @@ _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-kv": _vault_kv,
     "aws-sts": _aws_sts,
     "postgresql": _postgresql,
+    "gcp-token": _gcp_token,
+    "gcp-pool": _gcp_pool,
 }

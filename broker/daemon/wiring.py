@@ -48,6 +48,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.canary.watch import Moment
 from broker.clock import SystemRng
 from broker.config import Config, HostPort
+from broker.connectors.gcp_lending import Lending
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
 from broker.daemon.notifying import Notifier, untold_break_glass
@@ -112,7 +113,9 @@ _DECIDING = timedelta(seconds=15)
 class Brokerd:
     """The daemon's parts. :meth:`start` serves; :meth:`stop` drains and closes."""
 
-    def __init__(self, config: Config, clock: Clock, build: Build) -> None:
+    def __init__(self, config: Config, clock: Clock, build: Build, lending: Lending | None = None) -> None:
+        """``lending`` is told of the ledger once it is open: what ``build`` makes lends accounts of it."""
+        self._lending = lending
         self._config = config
         self._clock = clock
         self._rng = SystemRng()
@@ -161,6 +164,8 @@ class Brokerd:
             keeps_texts=config.audit.keep_texts,
         )
         self._store = store
+        if self._lending is not None:
+            self._lending.store = store
         self._undo.push_async_callback(store.close)
         self._undo.push_async_callback(self._pool.close)
         recovered = await store.recover(self._clock.now())

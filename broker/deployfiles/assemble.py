@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydantic import ValidationError
 
 from broker.deployfiles.agents import Entries, entries
-from broker.deployfiles.kinds import ACCOUNTS, GRANTS, references
+from broker.deployfiles.kinds import ACCOUNTS, AGAINST, GRANTS, references
 from broker.deployfiles.kinds_fields import ParameterSegment
 from broker.deployfiles.models import AgentFile, ConnectorsFile, MayEntry, PeopleFile, PersonEntry, TemplateFile
 from broker.deployfiles.read import Read
@@ -118,6 +118,7 @@ class Assembly:
         resource = entry.resource.build(_RESOURCE)
         problems = [
             *_account_problems(file, connector),
+            *_settings_problems(file, grant, connector),
             *_resource_problems(file),
             *_reference_problems(file, grant, parameters, resource),
         ]
@@ -126,11 +127,16 @@ class Assembly:
 
 
 def _account_problems(file: Read[TemplateFile], connector: ConnectorSpec) -> Iterable[Problem]:
-    form = ACCOUNTS.get(connector.kind)
+    form, what, hint = ACCOUNTS.get(connector.kind, (None, "", ""))
     for index, account in enumerate(file.content.accounts):
         if form is not None and not form.match(account):
-            hint = "Write its 12 digits in quotes."
-            yield file.problem(("accounts", index), f"{account} is no AWS account id", hint)
+            yield file.problem(("accounts", index), f"{account} is no {what}", hint)
+
+
+def _settings_problems(file: Read[TemplateFile], grant: Model, connector: ConnectorSpec) -> Iterable[Problem]:
+    against = AGAINST.get(connector.kind)
+    for field, message, hint in against(grant, connector.settings, file.content.accounts) if against else ():
+        yield file.problem(("grant", field), message, hint)
 
 
 def _resource_problems(file: Read[TemplateFile]) -> Iterable[Problem]:

@@ -9,13 +9,22 @@ resolves it when it is made. Secrets are always references.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from broker.deployfiles.kinds_aws import AwsStsConnector, AwsStsGrant
 from broker.deployfiles.kinds_fields import ParameterSegment
+from broker.deployfiles.kinds_gcp import (
+    PROJECT,
+    GcpPoolConnector,
+    GcpPoolGrant,
+    GcpTokenConnector,
+    GcpTokenGrant,
+    pool_problems,
+    token_problems,
+)
 from broker.deployfiles.kinds_postgresql import PostgresqlConnector, PostgresqlGrant
 from broker.deployfiles.kinds_statements import ResourceSegment
 from broker.deployfiles.kinds_vault import (
@@ -37,11 +46,22 @@ GRANTS: Mapping[str, type[Model]] = {
     "vault-pki": VaultPkiGrant,
     "vault-ssh": VaultSshGrant,
     "vault-kv": VaultKvGrant,
-    "aws-sts": AwsStsGrant,
     "postgresql": PostgresqlGrant,
+    "aws-sts": AwsStsGrant,
+    "gcp-token": GcpTokenGrant,
+    "gcp-pool": GcpPoolGrant,
 }
-# What the accounts of a template must look like where its connector gives them a meaning.
-ACCOUNTS: Mapping[str, re.Pattern[str]] = {"aws-sts": re.compile(r"[0-9]{12}\Z", re.ASCII)}
+# What the accounts of a template must look like where its connector gives them a meaning, and in words.
+ACCOUNTS: Mapping[str, tuple[re.Pattern[str], str, str]] = {
+    "aws-sts": (re.compile(r"[0-9]{12}\Z", re.ASCII), "AWS account id", "Write its 12 digits in quotes."),
+    "gcp-token": (PROJECT, "project id of Google Cloud", "Write the id, not the name or the number."),
+    "gcp-pool": (PROJECT, "project id of Google Cloud", "Write the id, not the name or the number."),
+}
+# What a grant says, held against its connector's settings: (way into the grant, message, hint) of each problem.
+AGAINST: Mapping[str, Callable[[Any, Mapping[str, Any], Sequence[str]], Iterator[tuple[str, str, str]]]] = {
+    "gcp-token": token_problems,
+    "gcp-pool": pool_problems,
+}
 
 
 ConnectorEntry = Annotated[
@@ -50,6 +70,8 @@ ConnectorEntry = Annotated[
     | VaultSshConnector
     | VaultKvConnector
     | AwsStsConnector
+    | GcpTokenConnector
+    | GcpPoolConnector
     | PostgresqlConnector,
     Field(discriminator="kind"),
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from broker.secret import Secret
@@ -76,6 +76,19 @@ class AwsSession:
 
 
 @dataclass(frozen=True, slots=True)
+class GcpToken:
+    """An OAuth 2.0 access token of a Google Cloud service account."""
+
+    access_token: Secret
+    expires_at: datetime  # when Google ends it
+    project: str
+    service_account: str  # its email
+    scopes: tuple[str, ...]
+    # The Credential Access Boundary really sent, as JSON: what Cloud Storage enforces. Empty: none. Not secret.
+    access_boundary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class X509Certificate:
     """An X.509 certificate for the agent's own key. It holds no secret: the private key never left the agent."""
 
@@ -102,4 +115,4 @@ class StaticSecret:
     values: Mapping[str, Secret]  # by field
 
 
-Credential = DatabaseLogin | AwsSession | X509Certificate | SshCertificate | StaticSecret
+Credential = DatabaseLogin | AwsSession | GcpToken | X509Certificate | SshCertificate | StaticSecret

@@ -48,6 +48,7 @@ _SEALED = {
     "every_mark": "marks",
     "every_orphan": "upstream_orphans",
     "every_canary_measurement": "canary_measurements",
+    "every_allocation": "account_allocations",
 }
 MACS = "every row that a grant may rest on bears the broker's MAC"
 CHAIN = "the chain of the audit trail is whole"

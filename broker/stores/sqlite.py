@@ -5,7 +5,8 @@ and the readers (:mod:`broker.stores.readers`); what each operation does is in t
 :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
 :mod:`broker.stores.sqlite_pipelines`, break-glass in :mod:`broker.stores.sqlite_break_glass`, checkpoints and recovery
 in :mod:`broker.stores.sqlite_trail`, what people see of everybody's in :mod:`broker.stores.sqlite_views`, what is
-upstream and not in the ledger in :mod:`broker.stores.sqlite_orphans`.
+upstream and not in the ledger in :mod:`broker.stores.sqlite_orphans`, accounts of pools in
+:mod:`broker.stores.sqlite_allocations`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ from broker.stores.migrate import migrate
 from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
+from broker.stores.sqlite_allocations import SqliteAllocations
 from broker.stores.sqlite_break_glass import SqliteBreakGlass
 from broker.stores.sqlite_canaries import SqliteCanaries
 from broker.stores.sqlite_orphans import SqliteOrphans
@@ -100,7 +102,14 @@ _ALL = -1
 
 
 class SqliteStore(
-    SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews, SqliteOrphans, SqliteCanaries
+    SqlitePipelines,
+    SqliteReviews,
+    SqliteBreakGlass,
+    SqliteTrail,
+    SqliteViews,
+    SqliteOrphans,
+    SqliteCanaries,
+    SqliteAllocations,
 ):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 

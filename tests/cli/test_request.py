@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -75,6 +76,24 @@ def test_an_aws_session_as_a_profile(cli: Cli, fake: FakeBroker, task_id: str, t
     profile.read(out)
     assert profile["default"]["aws_secret_access_key"] == fake.secrets[0]
     assert profile["default"]["region"] == "eu-central-1"
+
+
+def test_a_google_cloud_token_in_each_form(cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path) -> None:
+    fake.kind = "gcp_token"
+    said = {}
+    for form in ("text", "json", "env"):
+        out = tmp_path / form
+        assert cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out), "--format", form).returncode == 0
+        said[form] = out.read_text()
+    text, first, last = said["text"], json.loads(said["json"]), said["env"]
+    assert text == f"{fake.secrets[0]}\n"
+    assert (first["kind"], first["accessToken"], first["expiresAt"]) == (
+        "gcpToken",
+        fake.secrets[1],
+        "2031-05-01T12:03:09Z",
+    )
+    assert first["scopes"] == ["https://www.googleapis.com/auth/devstorage.read_only"]
+    assert f"CLOUDSDK_AUTH_ACCESS_TOKEN={shlex.quote(fake.secrets[2])}\n" in last
 
 
 def test_into_a_descriptor(cli: Cli, fake: FakeBroker, task_id: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import psycopg.conninfo
 import pytest
 
 from broker.client.delivery import conninfo, environment, inherited
-from broker.lease.credential import AwsSession, DatabaseLogin
+from broker.lease.credential import AwsSession, DatabaseLogin, GcpToken
 from broker.secret import Secret
 
 NASTY = r"a'b\c d=e' host='evil" + '\n\t"$(x)`é'
@@ -24,6 +27,13 @@ def login(**changes: object) -> DatabaseLogin:
     return DatabaseLogin(**{**facts, **changes})  # type: ignore[arg-type]
 
 
+GCP = GcpToken(
+    Secret("ya29.t"),
+    datetime(2031, 5, 1, tzinfo=UTC),
+    "acme-data",
+    "orders-reader@acme-data.iam.gserviceaccount.com",
+    ("https://www.googleapis.com/auth/devstorage.read_only",),
+)
 AWS = AwsSession("ASIA", Secret("sk"), Secret("st"), "eu-central-1", "arn:aws:sts::1:assumed-role/r/s", "{}")
 
 
@@ -66,6 +76,16 @@ def test_the_environment_of_each_kind() -> None:
     }
 
 
+def test_the_environment_of_google_clouds_tools() -> None:
+    assert environment(GCP) == {
+        "CLOUDSDK_AUTH_ACCESS_TOKEN": "ya29.t",
+        "GOOGLE_OAUTH_ACCESS_TOKEN": "ya29.t",
+        "CLOUDSDK_CORE_PROJECT": "acme-data",
+        "GOOGLE_CLOUD_PROJECT": "acme-data",
+    }
+    assert "GOOGLE_CLOUD_PROJECT" not in environment(replace(GCP, project=""))
+
+
 def test_a_session_without_a_region_sets_none() -> None:
     session = AwsSession("ASIA", Secret("sk"), Secret("st"), "", "", "")
     assert "AWS_REGION" not in environment(session)
@@ -76,10 +96,20 @@ def test_a_session_without_a_region_sets_none() -> None:
     [
         (login(), {"PGHOSTADDR": "10.0.0.1", "PGSERVICE": "prod", "PGPASSFILE": "/x"}, 3),
         (AWS, {"AWS_PROFILE": "admin", "AWS_WEB_IDENTITY_TOKEN_FILE": "/x", "AWS_ROLE_ARN": "arn"}, 3),
+        (
+            GCP,
+            {
+                "GOOGLE_APPLICATION_CREDENTIALS": "/admin.json",
+                "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": "/x",
+                "CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT": "admin@acme.iam.gserviceaccount.com",
+                "GOOGLE_IMPERSONATE_SERVICE_ACCOUNT": "admin@acme.iam.gserviceaccount.com",
+            },
+            4,
+        ),
     ],
 )
 def test_nothing_inherited_stands_against_the_credential(
-    credential: DatabaseLogin | AwsSession, surroundings: dict[str, str], gone: int
+    credential: DatabaseLogin | AwsSession | GcpToken, surroundings: dict[str, str], gone: int
 ) -> None:
     """libpq prefers PGHOSTADDR to PGHOST, and some AWS SDKs a profile to keys: the command would use those."""
     made = inherited({"PATH": "/bin", **surroundings}, credential)

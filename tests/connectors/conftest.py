@@ -12,6 +12,7 @@ from broker.dev.loopback import free_port
 from broker.dev.postgres import PostgresFacts
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
 from tests.connectors.harness_aws_by_policy import aws_by_policy_harness
+from tests.connectors.harness_gcp import gcp_harness
 from tests.connectors.harness_postgresql import create_shop, postgresql_harness
 from tests.connectors.harness_vault_kv import kv_harness
 from tests.connectors.harness_vault_pki import pki_harness
@@ -52,6 +53,8 @@ def dead_address() -> str:
         "postgresql",
         "aws-sts",
         "aws-sts by policy",
+        "gcp-token",
+        "gcp-pool",
     ]
 )
 async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIterator[Harness]:
@@ -71,6 +74,8 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
             made = ssh_harness(request.getfixturevalue("openbao_server"), dead_address)
         case "vault-kv":
             made = kv_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "gcp-token" | "gcp-pool":
+            made = gcp_harness(request.param, dead_address)
         case _:
             made = aws_harness(request.getfixturevalue("aws_double"), dead_address)
     async with made.stack:

@@ -165,3 +165,6 @@ SELECT {orphan_columns} FROM upstream_orphans AS o;
 
 -- every_fresh_login --
 SELECT tenant, digest, issuer, subject, action, about, nonce, auth_time, at, token, mac, mac_key_id FROM fresh_logins;
+
+-- every_allocation --
+SELECT {allocation_columns} FROM account_allocations AS x;
