@@ -83,6 +83,7 @@ def credential(message: credential_pb2.Credential) -> Credential:
                     region=session.region,
                     assumed_role_arn=session.assumed_role_arn,
                     session_policy=session.session_policy,
+                    endpoint_url=session.endpoint_url,
                 )
             case _:
                 missing = "a kind of credential this client does not know"

@@ -26,7 +26,13 @@ class AwsKeys:
 
 
 def sts_client(
-    region: str, keys: AwsKeys | None, *, endpoint_url: str | None, timeout: float, threads: int
+    region: str,
+    keys: AwsKeys | None,
+    *,
+    endpoint_url: str | None,
+    timeout: float,
+    threads: int,
+    ca_file: str | None = None,
 ) -> STSClient:
     """A client for ``threads`` threads; ``timeout`` (seconds) is for connecting and for each read.
 
@@ -43,6 +49,7 @@ def sts_client(
         "sts",
         region_name=region,
         endpoint_url=endpoint_url,
+        verify=ca_file,
         config=Config(
             connect_timeout=timeout,
             read_timeout=timeout,

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from broker.errors import InvalidInput, Reason
@@ -42,10 +42,35 @@ LONGEST_POLICY = 2048
 _NOT_PLAIN = re.compile(r"[*?$\x00-\x1f\x7f-\x9f]")
 
 
-def session_policy(scope: Scope, deadline: datetime) -> str:
-    """The policy as compact JSON. Raises InvalidInput (SCOPE_TOO_LARGE, PARAMETER_INVALID, CONFIG_INVALID)."""
+def aws_ends(deadline: datetime) -> list[dict[str, object]]:
+    """The two statements that are always added, as AWS reads them."""
+    return [
+        deadline_deny(deadline, "*", "*"),
+        {"Sid": "BrokerNoOtherSessions", "Effect": "Deny", "Action": "sts:*", "Resource": "*"},
+    ]
+
+
+def deadline_deny(deadline: datetime, action: str, resource: str) -> dict[str, object]:
+    """An explicit Deny of ``action`` on ``resource`` from ``deadline``, an aware whole second, on."""
+    at = deadline.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "Sid": "BrokerDeadline",
+        "Effect": "Deny",
+        "Action": action,
+        "Resource": resource,
+        "Condition": {"DateGreaterThanEquals": {"aws:CurrentTime": at}},
+    }
+
+
+def session_policy(
+    scope: Scope, deadline: datetime, ends: Callable[[datetime], list[dict[str, object]]] = aws_ends
+) -> str:
+    """The policy as compact JSON. Raises InvalidInput (SCOPE_TOO_LARGE, PARAMETER_INVALID, CONFIG_INVALID).
+
+    ``ends`` makes the statements that end it, where the upstream is not AWS itself.
+    """
     allowed = [_allow(scope, each) for each in _list(scope, scope.grant.get("policy"), "policy")]
-    document = {"Version": "2012-10-17", "Statement": [*allowed, *_ends(deadline)]}
+    document = {"Version": "2012-10-17", "Statement": [*allowed, *ends(deadline)]}
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
     if len(text) > LONGEST_POLICY:
         raise InvalidInput(
@@ -58,20 +83,6 @@ def session_policy(scope: Scope, deadline: datetime) -> str:
     return text
 
 
-def _ends(deadline: datetime) -> list[dict[str, object]]:
-    at = deadline.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return [
-        {
-            "Sid": "BrokerDeadline",
-            "Effect": "Deny",
-            "Action": "*",
-            "Resource": "*",
-            "Condition": {"DateGreaterThanEquals": {"aws:CurrentTime": at}},
-        },
-        {"Sid": "BrokerNoOtherSessions", "Effect": "Deny", "Action": "sts:*", "Resource": "*"},
-    ]
-
-
 def _allow(scope: Scope, stated: JsonValue) -> dict[str, object]:
     if not isinstance(stated, Mapping) or stated.keys() - {"sid", "actions", "resources", "conditions"}:
         raise _malformed(scope, "a statement is an object of sid, actions, resources, conditions")
@@ -79,7 +90,7 @@ def _allow(scope: Scope, stated: JsonValue) -> dict[str, object]:
     if stated.get("sid") is not None:
         statement["Sid"] = _literal(scope, stated["sid"], "sid")
     statement["Action"] = [_literal(scope, each, "actions") for each in _list(scope, stated.get("actions"), "actions")]
-    statement["Resource"] = [_text(scope, each) for each in _list(scope, stated.get("resources"), "resources")]
+    statement["Resource"] = [text_of(scope, each) for each in _list(scope, stated.get("resources"), "resources")]
     if stated.get("conditions") is not None:
         statement["Condition"] = _conditions(scope, stated["conditions"])
     return statement
@@ -92,12 +103,12 @@ def _conditions(scope: Scope, stated: JsonValue) -> dict[str, dict[str, list[str
     for operator, keys in stated.items():
         if not isinstance(keys, Mapping) or not keys:
             raise _malformed(scope, "a condition operator holds an object of keys")
-        built[operator] = {key: [_text(scope, each) for each in _list(scope, of, key)] for key, of in keys.items()}
+        built[operator] = {key: [text_of(scope, each) for each in _list(scope, of, key)] for key, of in keys.items()}
     return built
 
 
-def _text(scope: Scope, stated: JsonValue) -> str:
-    """A literal, a single segment, or a list of segments."""
+def text_of(scope: Scope, stated: JsonValue) -> str:
+    """A literal, a single segment, or a list of segments. Raises InvalidInput (PARAMETER_INVALID, CONFIG_INVALID)."""
     if isinstance(stated, Sequence) and not isinstance(stated, str):
         if not stated:
             raise _malformed(scope, "a text has at least one segment")
@@ -147,7 +158,7 @@ def _list(scope: Scope, stated: JsonValue, where: str) -> Sequence[JsonValue]:
 def _malformed(scope: Scope, what: str) -> InvalidInput:
     return InvalidInput(
         Reason.CONFIG_INVALID,
-        f"the grant of template {scope.template} is not one of aws-sts: {what}.",
+        f"the grant of template {scope.template} is not a session policy: {what}.",
         hint="Operators: `broker check` tells file and line.",
         metadata={"template": scope.template},
     )

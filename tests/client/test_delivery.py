@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg.conninfo
 import pytest
 
@@ -71,11 +73,18 @@ def test_a_session_without_a_region_sets_none() -> None:
     assert "AWS_REGION" not in environment(session)
 
 
+def test_a_session_of_another_place_than_aws_says_where_it_is_good() -> None:
+    session = replace(AWS, endpoint_url="https://minio.example.org:9000")
+    assert environment(session) == {**environment(AWS), "AWS_ENDPOINT_URL": "https://minio.example.org:9000"}
+
+
 @pytest.mark.parametrize(
     ("credential", "surroundings", "gone"),
     [
         (login(), {"PGHOSTADDR": "10.0.0.1", "PGSERVICE": "prod", "PGPASSFILE": "/x"}, 3),
         (AWS, {"AWS_PROFILE": "admin", "AWS_WEB_IDENTITY_TOKEN_FILE": "/x", "AWS_ROLE_ARN": "arn"}, 3),
+        # A session of AWS must not be sent to somebody's MinIO, nor a MinIO's to another.
+        (AWS, {"AWS_ENDPOINT_URL": "http://x", "AWS_ENDPOINT_URL_S3": "http://x", "AWS_ENDPOINT_URL_STS": "http://x"}, 3),
     ],
 )
 def test_nothing_inherited_stands_against_the_credential(

@@ -26,7 +26,7 @@ _sym_db = _symbol_database.Default()
 from broker.api.v1 import options_pb2 as broker_dot_api_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62roker/api/v1/credential.proto\x12\rbroker.api.v1\x1a\x1b\x62roker/api/v1/options.proto\"~\n\nCredential\x12\x36\n\x0e\x64\x61tabase_login\x18\x01 \x01(\x0b\x32\x1c.broker.api.v1.DatabaseLoginH\x00\x12\x30\n\x0b\x61ws_session\x18\x02 \x01(\x0b\x32\x19.broker.api.v1.AwsSessionH\x00\x42\x06\n\x04kind\"w\n\rDatabaseLogin\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x04 \x01(\t\x12\x10\n\x08username\x18\x05 \x01(\t\x12\x16\n\x08password\x18\x06 \x01(\tB\x04\xa8\x9f\x19\x01\"\xa3\x01\n\nAwsSession\x12\x15\n\raccess_key_id\x18\x01 \x01(\t\x12\x1f\n\x11secret_access_key\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x1b\n\rsession_token\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x18\n\x10\x61ssumed_role_arn\x18\x05 \x01(\t\x12\x16\n\x0esession_policy\x18\x06 \x01(\t\"O\n\x10SealedCredential\x12\r\n\x05suite\x18\x01 \x01(\t\x12\x18\n\x10\x65ncapsulated_key\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62roker/api/v1/credential.proto\x12\rbroker.api.v1\x1a\x1b\x62roker/api/v1/options.proto\"~\n\nCredential\x12\x36\n\x0e\x64\x61tabase_login\x18\x01 \x01(\x0b\x32\x1c.broker.api.v1.DatabaseLoginH\x00\x12\x30\n\x0b\x61ws_session\x18\x02 \x01(\x0b\x32\x19.broker.api.v1.AwsSessionH\x00\x42\x06\n\x04kind\"w\n\rDatabaseLogin\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x04 \x01(\t\x12\x10\n\x08username\x18\x05 \x01(\t\x12\x16\n\x08password\x18\x06 \x01(\tB\x04\xa8\x9f\x19\x01\"\xb9\x01\n\nAwsSession\x12\x15\n\raccess_key_id\x18\x01 \x01(\t\x12\x1f\n\x11secret_access_key\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x1b\n\rsession_token\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x18\n\x10\x61ssumed_role_arn\x18\x05 \x01(\t\x12\x16\n\x0esession_policy\x18\x06 \x01(\t\x12\x14\n\x0c\x65ndpoint_url\x18\x07 \x01(\t\"O\n\x10SealedCredential\x12\r\n\x05suite\x18\x01 \x01(\t\x12\x18\n\x10\x65ncapsulated_key\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,7 +44,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATABASELOGIN']._serialized_start=206
   _globals['_DATABASELOGIN']._serialized_end=325
   _globals['_AWSSESSION']._serialized_start=328
-  _globals['_AWSSESSION']._serialized_end=491
-  _globals['_SEALEDCREDENTIAL']._serialized_start=493
-  _globals['_SEALEDCREDENTIAL']._serialized_end=572
+  _globals['_AWSSESSION']._serialized_end=513
+  _globals['_SEALEDCREDENTIAL']._serialized_start=515
+  _globals['_SEALEDCREDENTIAL']._serialized_end=594
 # @@protoc_insertion_point(module_scope)
