@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
-from broker.ports import Checkpoint, ConnectorSpec, Handle, Issued, RevokeContext, Revoked, RevokeOutcome
+from broker.ports import Checkpoint, ConnectorSpec, Doubt, Handle, Issued, RevokeContext, Revoked, RevokeOutcome
 from broker.scope.model import Scope
 from broker.secret import Secret
 
@@ -19,6 +20,8 @@ CONTRACT = Contract(
     on_revoke=timedelta(0),
     broker_dead="There is no upstream.",
     upstream_dead="There is no upstream.",
+    on_broker_dead=timedelta(0),
+    on_upstream_dead=timedelta(0),
 )
 
 
@@ -45,6 +48,10 @@ class Noop:
 
     async def tend(self) -> None:
         """Nothing to keep alive."""
+
+    async def examine(self) -> Sequence[Doubt]:
+        """Nothing that could be wrong."""
+        return ()
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -141,6 +141,22 @@ class RevokeContext:
     known_upstream: Callable[[Sequence[str]], Awaitable[frozenset[str]]]
 
 
+class Severity(StrEnum):
+    """How much a doubt matters."""
+
+    ERROR = "ERROR"  # something does not work, or is wider than declared: to be mended now
+    WARNING = "WARNING"  # something could not be told, or is weaker than it should be
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something about a connector's upstream that is not as it must be. Nothing in it is secret."""
+
+    severity: Severity
+    what: str  # one sentence
+    remedy: str  # what an operator does about it, one sentence or more
+
+
 class Connector(Protocol):
     """One configured upstream (adapter of one kind).
 
@@ -185,6 +201,14 @@ class Connector(Protocol):
         """What must be done by time alone, called about once a minute: keep the broker's own credential alive.
 
         Raises UpstreamFailed where that failed; it is called again.
+        """
+        ...
+
+    async def examine(self) -> Sequence[Doubt]:
+        """Whether the upstream answers, gives the broker the rights it needs, and gives it no more than declared.
+
+        Empty: all is well. Makes and changes nothing upstream. Does not raise for what the upstream does: that is
+        a Doubt, too. Takes as long as its calls take; whoever asks bounds it.
         """
         ...
 

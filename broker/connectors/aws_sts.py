@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from broker.connectors.aws_client import AwsKeys, sts_client
+from broker.connectors.aws_examine import doubts_of_identity, unreachable
 from broker.connectors.aws_failures import FAILURES, told
 from broker.connectors.aws_session_policy import session_policy
-from broker.connectors.threads import Closing, Threads
+from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession, Binding, Contract, ContractClass
-from broker.ports import Checkpoint, Clock, Expired, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
+from broker.ports import Checkpoint, Clock, Doubt, Expired, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret
@@ -54,6 +55,8 @@ CONTRACT = Contract(
     on_revoke=None,
     broker_dead="AWS denies every request of the session from its deadline on: the Deny is in the session itself.",
     upstream_dead="As with the broker dead; where AWS does not answer, the session cannot be used either.",
+    on_broker_dead=timedelta(seconds=1),
+    on_upstream_dead=timedelta(seconds=1),
 )
 
 
@@ -138,6 +141,17 @@ class AwsSts:
 
     async def tend(self) -> None:
         """Nothing of ours ages: keys are resolved at every call, and the default chain refreshes itself."""
+
+    async def examine(self) -> Sequence[Doubt]:
+        """Whether STS answers, and whose keys the broker has: AWS's root user's would be a disaster."""
+        if self._closing.closed:
+            return [being_replaced()]
+        try:
+            with self._closing.call():
+                identity = await self._threads.run(lambda: self._client().get_caller_identity())
+        except FAILURES as error:
+            return [unreachable(told(error, self._name, "ask who it is"))]
+        return list(doubts_of_identity(identity))
 
     async def close(self) -> None:
         """Let calls under way finish, then close the connections."""

@@ -36,6 +36,16 @@ class AttemptToken:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnToken:
+    """The broker's own token, as the server describes it."""
+
+    policies: tuple[str, ...]  # those of its identity, where it has one, among them
+    renewable: bool
+    ends: bool  # False: it has no end
+    orphan: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Login:
     """A database login, and the lease that ends it."""
 
@@ -124,6 +134,17 @@ class VaultCalls:
         except VaultFailure as failure:
             if not failure.says_only("invalid accessor"):
                 raise
+
+    def own_token(self) -> OwnToken:
+        """What the server says of the broker's own token. Needs ``read`` on auth/token/lookup-self."""
+        data = _object(_api(Token, self._ours()).lookup_self(), "data")
+        of_identity = _texts(data, "identity_policies") if data.get("identity_policies") else ()
+        return OwnToken(
+            policies=(*_texts(data, "policies"), *of_identity),
+            renewable=data.get("renewable") is True,
+            ends=data.get("expire_time") is not None,
+            orphan=data.get("orphan") is True,
+        )
 
     def renew_own(self) -> None:
         """Give the broker's own token its period again; a token that has no end, or takes no renewal, is left alone."""

@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from broker.connectors.threads import Closing, Threads
+from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import AttemptToken, Login, VaultCalls
+from broker.connectors.vault_examine import doubts_of_token, unreachable
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
-from broker.ports import Checkpoint, Clock, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
+from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
 from broker.scope.model import Scope
 from broker.secret import Secret
 
@@ -44,6 +45,8 @@ CONTRACT = Contract(
     broker_dead="The upstream ends the login and its sessions when the attempt's token expires, by the TTL.",
     upstream_dead="The database refuses new logins 5 s after the TTL (VALID UNTIL); open sessions stay until the"
     " upstream is back.",
+    on_broker_dead=timedelta(seconds=5),
+    on_upstream_dead=None,  # of the open sessions
 )
 
 
@@ -145,6 +148,17 @@ class VaultDatabase:
                 hint="Operators: put a fresh token where the connector's `token` refers to.",
                 metadata={"connector": self._name},
             ) from None
+
+    async def examine(self) -> Sequence[Doubt]:
+        """Whether OpenBao answers, and what the broker's own token is."""
+        if self._closing.closed:
+            return [being_replaced()]
+        try:
+            with self._closing.call():
+                token = await self._revoking.run(self._calls.own_token)
+        except VaultFailure as failure:
+            return [unreachable(failure)]
+        return list(doubts_of_token(token))
 
     async def close(self) -> None:
         """Let calls under way finish, then let go of threads and connections."""

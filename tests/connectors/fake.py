@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -20,6 +20,7 @@ from broker.lease.deadlines import no_late_create_after
 from broker.ports import (
     Checkpoint,
     Clock,
+    Doubt,
     Expired,
     Handle,
     Issued,
@@ -69,6 +70,7 @@ def contract(cls: ContractClass = ContractClass.IMMEDIATE) -> Contract:
         on_revoke=timedelta(seconds=1) if cls is ContractClass.IMMEDIATE else None,
         broker_dead="The fake upstream ends it by its TTL.",
         upstream_dead="The fake upstream does not die.",
+        on_broker_dead=timedelta(seconds=1),
     )
 
 
@@ -86,6 +88,9 @@ class FakeConnector:
     late: dict[str, datetime] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    # What an examination finds, if it ever ends.
+    doubts: tuple[Doubt, ...] = ()
+    examination_hangs: bool = False
     closed: bool = False
 
     def usable(self, attempt: str, now: datetime) -> bool:
@@ -160,6 +165,13 @@ class FakeConnector:
 
     async def tend(self) -> None:
         self.calls.append(("tend", ""))
+
+    async def examine(self) -> Sequence[Doubt]:
+        self.calls.append(("examine", ""))
+        if self.examination_hangs:
+            self.hanging.set()
+            await asyncio.Event().wait()
+        return self.doubts
 
     async def close(self) -> None:
         self.closed = True
