@@ -6,8 +6,9 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
-from broker.ports import Checkpoint, ConnectorSpec, Doubt, Handle, Issued, RevokeContext, Revoked, RevokeOutcome
+from broker.errors import Reason, UpstreamFailed
+from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
+from broker.ports import Checkpoint, ConnectorSpec, Doubt, Handle, Issued, RevokeContext, Revoked, RevokeOutcome, Use
 from broker.scope.model import Scope
 from broker.secret import Secret
 
@@ -45,6 +46,10 @@ class Noop:
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         """Nothing is left, for nothing was made."""
         return Revoked()
+
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """There is nothing to use it on."""
+        raise UpstreamFailed(Reason.CREDENTIAL_USE_UNKNOWN, "there is no upstream.")
 
     async def tend(self) -> None:
         """Nothing to keep alive."""

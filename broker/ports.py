@@ -21,7 +21,8 @@ from broker.audit.claimed import Claimed
 from broker.audit.event import AuditEvent
 from broker.audit.report import TaskReport
 from broker.breakglass.codes import Batch, KeptCode
-from broker.breakglass.reviews import OverrideKind, Use
+from broker.breakglass.reviews import OverrideKind
+from broker.breakglass.reviews import Use as BreakGlassUse
 from broker.breakglass.rules import BreakGlassRule
 from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
@@ -128,6 +129,13 @@ class Refused:
 RevokeOutcome = Revoked | Expired | NotYet | Refused
 
 
+class Use(StrEnum):
+    """What an upstream said to a credential that was used."""
+
+    WORKS = "WORKS"
+    REFUSED = "REFUSED"
+
+
 @dataclass(frozen=True, slots=True)
 class RevokeContext:
     """What the ledger knows about an attempt that must die."""
@@ -195,6 +203,15 @@ class Connector(Protocol):
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         """End whatever this attempt made. Idempotent: what is proven gone is Revoked again."""
+        ...
+
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """Use a credential of ours as its holder would, harmlessly, and never with the broker's own.
+
+        REFUSED is said only where the upstream itself refused the credential. Raises UpstreamFailed, with the reason in
+        its message, where that cannot be told: no answer, another failure, or nothing that could be tried. What is
+        raised holds nothing of the credential. It ends by itself within the connector's own timeout.
+        """
         ...
 
     async def tend(self) -> None:
@@ -493,7 +510,7 @@ class Lease:
     delegation_id: str = ""  # by which
     access_request_id: str = ""  # the one that people approved it by; empty where nobody had to
     policy_tightened: Tightened | None = None  # why it would not be granted any more
-    break_glass: Use | None = None  # the emergency it was granted in, where it was
+    break_glass: BreakGlassUse | None = None  # the emergency it was granted in, where it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -1479,11 +1496,11 @@ class BreakGlassStore(Protocol):
     Denied (BREAK_GLASS_CODE_OF_ANOTHER); and what it rests on, words and code, is used up with it.
     """
 
-    async def get_use(self, tenant: str, lease_id: str) -> tuple[Use, Lease]:
+    async def get_use(self, tenant: str, lease_id: str) -> tuple[BreakGlassUse, Lease]:
         """Raises NotFound (BREAK_GLASS_NOT_FOUND)."""
         ...
 
-    async def uses(self, tenant: str, unsettled: bool, after: str, limit: int) -> Sequence[tuple[Use, Lease]]:
+    async def uses(self, tenant: str, unsettled: bool, after: str, limit: int) -> Sequence[tuple[BreakGlassUse, Lease]]:
         """Newest first; ``unsettled``: only those alive, or not reviewed. Raises InvalidInput (PAGE_TOKEN_INVALID)."""
         ...
 
@@ -1491,7 +1508,7 @@ class BreakGlassStore(Protocol):
         """Of ``groups``, those that an overdue review blocks, each with the lease that is to be reviewed."""
         ...
 
-    async def review_use(self, new: NewFindings) -> Use:
+    async def review_use(self, new: NewFindings) -> BreakGlassUse:
         """Record a review. One stands: WrongState (BREAK_GLASS_REVIEWED) for another, Denied (REVIEW_OF_ONES_OWN),
         WrongState (BREAK_GLASS_LIVE) while the credential is in use.
         """

@@ -24,10 +24,11 @@ from broker.connectors.aws_client import AwsKeys, sts_client
 from broker.connectors.aws_examine import doubts_of_identity, unreachable
 from broker.connectors.aws_failures import FAILURES, told
 from broker.connectors.aws_session_policy import session_policy
+from broker.connectors.aws_use import list_bucket
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import AwsSession, Binding, Contract, ContractClass
-from broker.ports import Checkpoint, Clock, Doubt, Expired, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
+from broker.lease.credential import AwsSession, Binding, Contract, ContractClass, Credential
+from broker.ports import Checkpoint, Clock, Doubt, Expired, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret
@@ -68,6 +69,8 @@ class AwsStsSettings:
     partition: str = "aws"
     endpoint_url: str | None = None  # for a double or a private endpoint; None: the region's own
     external_id: str | None = None
+    canary_bucket: str | None = None  # what a canary lists; None: nothing can be tried
+    canary_endpoint_url: str | None = None  # of S3, for a double or a private endpoint
     timeout: float = 5.0
     threads: int = 8
 
@@ -138,6 +141,23 @@ class AwsSts:
         return NotYet(
             "only time ends an STS session; its policy denies everything from the deadline on.", left, failed=False
         )
+
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """List the bucket that operators named for it. Raises UpstreamFailed, too, where they named none.
+
+        Not GetCallerIdentity: that answers whatever is denied (AWS STS API reference).
+        """
+        settings = self._settings
+        list_one = partial(
+            list_bucket,
+            self._name,
+            credential,
+            settings.canary_bucket,
+            endpoint_url=settings.canary_endpoint_url,
+            timeout=settings.timeout,
+        )
+        with self._closing.call():
+            return await self._threads.run(list_one)
 
     async def tend(self) -> None:
         """Nothing of ours ages: keys are resolved at every call, and the default chain refreshes itself."""

@@ -127,6 +127,8 @@ def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
             partition=settings.text("partition", "aws"),
             endpoint_url=settings.maybe_text("endpoint_url"),
             external_id=settings.maybe_text("external_id"),
+            canary_bucket=settings.maybe_text("canary_bucket"),
+            canary_endpoint_url=settings.maybe_text("canary_endpoint_url"),
         ),
         keys,
         clock,

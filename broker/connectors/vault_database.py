@@ -20,14 +20,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from broker.connectors.postgresql_use import log_in
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import AttemptToken, Login, VaultCalls
 from broker.connectors.vault_examine import doubts_of_token, unreachable
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
-from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
+from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
+from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.model import Scope
 from broker.secret import Secret
 
@@ -84,6 +85,7 @@ class VaultDatabase:
         # Two pools: a storm of requests must not keep credentials from being ended.
         self._issuing = Threads(f"{name}-issue", settings.threads)
         self._revoking = Threads(f"{name}-revoke", settings.threads)
+        self._using = Threads(f"{name}-use", 2)
         self._ender = LeaseEnder(name, self._calls, self._revoking)
         self._closing = Closing()
 
@@ -134,6 +136,11 @@ class VaultDatabase:
         with self._closing.call():
             return await self._ender.end(handle, context)
 
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """Log in to the database and select a constant. Raises UpstreamFailed."""
+        with self._closing.call():
+            return await self._using.run(partial(log_in, self._name, credential, self._settings.timeout))
+
     async def tend(self) -> None:
         """Renew the broker's own token, which is periodic and dies when nobody does. Raises UpstreamFailed."""
         if self._closing.closed:
@@ -165,6 +172,7 @@ class VaultDatabase:
         await self._closing.close()
         await self._issuing.close()
         await self._revoking.close()
+        await self._using.close()
         self._calls.close()
 
     # ------------------------------------------------------------------ the steps of issuing

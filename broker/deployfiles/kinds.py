@@ -118,6 +118,10 @@ class AwsStsSettings(Model):
     endpoint_url: Url | None = None
     # 2 to 1224 of these characters: AssumeRole's own limits. Not a secret, says AWS.
     external_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+=,.@:/-]{2,1224}$")] | None = None
+    canary_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(
+        None, description="What a canary's session lists to find out whether it still works."
+    )
+    canary_endpoint_url: Url | None = Field(None, description="Of S3, where it is not AWS's own.")
     access_key_id: SecretReference | None = None
     secret_access_key: SecretReference | None = None
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 
 from broker.errors import Reason, UpstreamFailed
-from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
+from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
 from broker.lease.deadlines import no_late_create_after
 from broker.ports import (
     Checkpoint,
@@ -29,6 +29,7 @@ from broker.ports import (
     RevokeContext,
     Revoked,
     RevokeOutcome,
+    Use,
 )
 from broker.scope.model import Scope
 from broker.secret import Secret
@@ -59,6 +60,15 @@ class RevokeMishap(Enum):
     DONE_BUT_LOST = auto()  # it is ended, and the reply is lost
 
 
+class UseMishap(Enum):
+    """What goes wrong in one ``use``."""
+
+    NO_ANSWER = auto()  # whether it works cannot be told
+    HANG = auto()  # never answers (until the call is cancelled)
+    REFUSED = auto()  # it is refused, though it lives
+    DEFECT = auto()  # the adapter itself breaks, with a secret in its text
+
+
 def contract(cls: ContractClass = ContractClass.IMMEDIATE) -> Contract:
     """A contract of that class, with wide bounds."""
     return Contract(
@@ -83,6 +93,7 @@ class FakeConnector:
     contract: Contract = field(default_factory=contract)
     issue_mishaps: deque[IssueMishap] = field(default_factory=deque)
     revoke_mishaps: deque[RevokeMishap] = field(default_factory=deque)
+    use_mishaps: deque[UseMishap] = field(default_factory=deque)
     # The ground truth: what lives upstream, by attempt, and until when.
     alive: dict[str, datetime] = field(default_factory=dict)
     late: dict[str, datetime] = field(default_factory=dict)
@@ -162,6 +173,22 @@ class FakeConnector:
         if not context.outcome_known and "upstream" not in handle and wait > timedelta(0):
             return NotYet("a late create may still land.", wait, failed=False)
         return Revoked({"upstream": handle.get("upstream")})
+
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        assert isinstance(credential, DatabaseLogin)
+        attempt = credential.username.removeprefix("login-")
+        self.calls.append(("use", attempt))
+        mishap = self.use_mishaps.popleft() if self.use_mishaps else None
+        if mishap is UseMishap.HANG:
+            self.hanging.set()
+            await asyncio.Event().wait()
+        if mishap is UseMishap.NO_ANSWER:
+            raise _failure(Reason.CREDENTIAL_USE_UNKNOWN, known=False)
+        if mishap is UseMishap.DEFECT:
+            raise RuntimeError(f"the adapter broke with {credential.password.reveal()}")
+        if mishap is UseMishap.REFUSED:
+            return Use.REFUSED
+        return Use.WORKS if self.usable(attempt, self.clock.now()) else Use.REFUSED
 
     async def tend(self) -> None:
         self.calls.append(("tend", ""))
