@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Any
 from broker.connectors.aws_client import AwsKeys, sts_client
 from broker.connectors.aws_failures import FAILURES
 from broker.connectors.aws_session_policy import deadline_deny, session_policy
+from broker.connectors.aws_use import list_bucket
 from broker.connectors.minio_admin import MinioAdmin, MinioFailure
 from broker.connectors.minio_answer import session_of, told
 from broker.connectors.minio_examine import doubts_of_account, unreachable
 from broker.connectors.minio_revoke import SessionEnder
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import Binding, Contract, ContractClass
-from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
+from broker.lease.credential import Binding, Contract, ContractClass, Credential
+from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.model import Scope
 from broker.secret import Secret
 
@@ -65,6 +66,7 @@ class MinioStsSettings:
     user: str  # of the broker's own; MinIO's name for an access key
     buckets: tuple[str, ...]  # that its policy may reach, as declared
     nodes: tuple[str, ...] = ()  # every server of a cluster; none: endpoint_url is the only one
+    canary_bucket: str | None = None  # what a canary lists; None: nothing can be tried
     region: str = "us-east-1"
     ca_file: str | None = None
     timeout: float = 5.0
@@ -156,6 +158,24 @@ class MinioSts:
             return NotYet(f"{self._name} is being replaced.", failed=False)
         with self._closing.call():
             return await self._ender.end(handle, context)
+
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """List the bucket that operators named for it. Raises UpstreamFailed, too, where they named none."""
+        settings = self._settings
+        list_one = partial(
+            list_bucket,
+            self._name,
+            credential,
+            settings.canary_bucket,
+            endpoint_url=settings.endpoint_url,
+            timeout=settings.timeout,
+            ca_file=settings.ca_file,
+        )
+        with self._closing.call():
+            return await self._revoking.run(list_one)
+
+    async def inventory(self) -> None:
+        """None: MinIO lists access keys of sessions that are in a node's memory, and tells nobody their revoke type."""
 
     async def tend(self) -> None:
         """Nothing of ours ages: the secret is resolved at every call."""

@@ -6,12 +6,16 @@ resolved once, here; secrets stay references and are resolved at every use, so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from broker.connectors.aws_client import AwsKeys
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings
+from broker.connectors.minio_sts import MinioSts, MinioStsSettings
+from broker.connectors.own_identity import NoOwnToken, OwnIdentity
+from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
+from broker.connectors.vault_login import JwtLogin, JwtRole
 from broker.errors import InvalidInput, Reason
 from broker.ports import Clock, Connector, ConnectorSpec
 from broker.scope.canonical import JsonValue
@@ -21,8 +25,11 @@ from broker.secret import Secret
 Resolve = Callable[[str], Secret]
 
 
-def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock) -> Connector:
-    """The connector of ``spec``; nothing is connected yet. Raises InvalidInput (CONFIG_INVALID), BrokerError."""
+def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock, own: OwnIdentity | None = None) -> Connector:
+    """The connector of ``spec``; nothing is connected yet. Raises InvalidInput (CONFIG_INVALID), BrokerError.
+
+    ``own``: the broker's own JWT-SVIDs, for settings that log in with them.
+    """
     made = _KINDS.get(spec.kind)
     if made is None:
         raise InvalidInput(
@@ -31,14 +38,15 @@ def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock) -> Connector:
             hint=f"Kinds are: {', '.join(sorted(_KINDS))}.",
             metadata={"connector": spec.name, "kind": ascii(spec.kind)},
         )
-    return made(_Reader(spec.name, spec.settings, resolve), clock)
+    return made(_Reader(spec.name, spec.settings, resolve, own or NoOwnToken()), clock)
 
 
 class _Reader:
     """One object of the settings; says what is wrong by connector and name."""
 
-    def __init__(self, connector: str, settings: Mapping[str, JsonValue], resolve: Resolve) -> None:
+    def __init__(self, connector: str, settings: Mapping[str, JsonValue], resolve: Resolve, own: OwnIdentity) -> None:
         self.connector = connector
+        self.own = own
         self._settings = settings
         self._resolve = resolve
 
@@ -58,6 +66,16 @@ class _Reader:
         if not isinstance(value, str) or not value:
             raise self._wrong(name)
         return self._resolve(value).reveal() if value.startswith("env:") else value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts, each perhaps the value of ``env:NAME``; empty if it is not there."""
+        value = self._settings.get(name)
+        if value is None:
+            return ()
+        if not isinstance(value, Sequence) or not all(isinstance(each, str) and each for each in value):
+            raise self._wrong(name)
+        texts = [str(each) for each in value]
+        return tuple(self._resolve(each).reveal() if each.startswith("env:") else each for each in texts)
 
     def port(self, name: str) -> int:
         """A TCP port, or the value of ``env:NAME``."""
@@ -81,7 +99,7 @@ class _Reader:
         value = self._settings.get(name)
         if not isinstance(value, Mapping):
             raise self._wrong(name)
-        return _Reader(self.connector, value, self._resolve)
+        return _Reader(self.connector, value, self._resolve, self.own)
 
     def has(self, name: str) -> bool:
         return self._settings.get(name) is not None
@@ -106,14 +124,23 @@ def _vault_database(settings: _Reader, clock: Clock) -> Connector:
             token_role=settings.text("token_role", "jit-attempt"),
             policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
             ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
             engine=login.text("engine"),
             host=login.text("host"),
             port=login.port("port"),
             database=login.text("database"),
         ),
-        settings.secret("token"),
+        _vault_token(settings, clock),
         clock,
     )
+
+
+def _vault_token(settings: _Reader, clock: Clock) -> BrokerToken:
+    """How the broker has its own token: a login with its JWT-SVID, or from where it is kept."""
+    if not settings.has("jwt"):
+        return settings.secret("token")
+    jwt = settings.inner("jwt")
+    return JwtLogin(JwtRole(jwt.text("mount", "jwt"), jwt.text("role"), jwt.text("audience")), settings.own, clock.now)
 
 
 def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
@@ -135,7 +162,25 @@ def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
     )
 
 
+def _minio_sts(settings: _Reader, clock: Clock) -> Connector:
+    return MinioSts(
+        settings.connector,
+        MinioStsSettings(
+            endpoint_url=settings.text("endpoint_url"),
+            nodes=settings.texts("nodes"),
+            user=settings.text("user"),
+            buckets=settings.texts("buckets"),
+            canary_bucket=settings.maybe_text("canary_bucket"),
+            region=settings.text("region", "us-east-1"),
+            ca_file=settings.maybe_text("ca_file"),
+        ),
+        settings.secret("secret_key"),
+        clock,
+    )
+
+
 _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-database": _vault_database,
     "aws-sts": _aws_sts,
+    "minio-sts": _minio_sts,
 }

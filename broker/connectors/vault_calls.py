@@ -18,8 +18,12 @@ from hvac.api.auth_methods import Token
 from hvac.api.secrets_engines import Database
 
 from broker.connectors.vault_http import Known, VaultAdapter, VaultFailure, open_session
+from broker.connectors.vault_login import JwtLogin, LoggedIn
 from broker.errors import BrokerError
 from broker.secret import Secret
+
+# How the broker has its own token: from where it is kept, at every call, or by logging in.
+BrokerToken = Callable[[], Secret] | JwtLogin
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +69,21 @@ class LeaseFacts:
 class VaultCalls:
     """The calls, with the broker's token unless said otherwise. Safe to use from several threads.
 
-    ``token`` is asked before every call, so that a rotated token is used at once. ``timeout`` is for
-    connecting and for each read, in seconds.
+    ``token`` is asked before every call, so that a rotated token is used at once; or it is a login that keeps
+    itself fresh. ``timeout`` is for connecting and for each read, in seconds. ``namespace``: of every path.
     """
 
     def __init__(
         self,
         address: str,
-        token: Callable[[], Secret],
+        token: BrokerToken,
         *,
         timeout: float,
         threads: int,
         ca_file: str | None = None,
+        namespace: str = "",
     ) -> None:
+        self._namespace = namespace
         self._address = address
         self._token = token
         self._timeout = timeout
@@ -147,7 +153,13 @@ class VaultCalls:
         )
 
     def renew_own(self) -> None:
-        """Give the broker's own token its period again; a token that has no end, or takes no renewal, is left alone."""
+        """Give the broker's own token its period again; a token that has no end, or takes no renewal, is left alone.
+
+        A login is made anew instead, once half of its life is over.
+        """
+        if isinstance(self._token, JwtLogin):
+            self._token.keep(self._adapter(None))
+            return
         data = _object(_api(Token, self._ours()).lookup_self(), "data")
         if data.get("renewable") is True and data.get("expire_time") is not None:
             _api(Token, self._ours()).renew_self()
@@ -187,6 +199,8 @@ class VaultCalls:
         self._session.close()
 
     def _ours(self) -> VaultAdapter:
+        if isinstance(self._token, JwtLogin):
+            return LoggedIn(self._adapter(None), self._token)
         failure = None
         try:
             token = self._token()
@@ -196,8 +210,8 @@ class VaultCalls:
             raise failure
         return self._adapter(token)
 
-    def _adapter(self, token: Secret) -> VaultAdapter:
-        return VaultAdapter(self._session, self._address, token, timeout=self._timeout)
+    def _adapter(self, token: Secret | None) -> VaultAdapter:
+        return VaultAdapter(self._session, self._address, token, timeout=self._timeout, namespace=self._namespace)
 
 
 def _api(kind: Callable[[VaultAdapter], Any], adapter: VaultAdapter) -> Any:

@@ -22,7 +22,7 @@ from functools import partial
 
 from broker.connectors.postgresql_use import log_in
 from broker.connectors.threads import Closing, Threads, being_replaced
-from broker.connectors.vault_calls import AttemptToken, Login, VaultCalls
+from broker.connectors.vault_calls import AttemptToken, BrokerToken, Login, VaultCalls
 from broker.connectors.vault_examine import doubts_of_token, unreachable
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_sweep import LeaseEnder
@@ -30,7 +30,6 @@ from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
 from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.model import Scope
-from broker.secret import Secret
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
 # Display names are changed by the server unless they are letters, digits and hyphens.
@@ -64,14 +63,15 @@ class VaultDatabaseSettings:
     token_role: str = "jit-attempt"  # noqa: S105 - a name, not a token
     policy_prefix: str = "jit-attempt-"  # before the role's name: the policy of that token
     ca_file: str | None = None
+    namespace: str = ""
     timeout: float = 5.0
     threads: int = 8
 
 
 class VaultDatabase:
-    """The connector. ``token`` yields the broker's own token, and is asked before every call."""
+    """The connector. ``token`` yields the broker's own token and is asked before every call, or is a login."""
 
-    def __init__(self, name: str, settings: VaultDatabaseSettings, token: Callable[[], Secret], clock: Clock) -> None:
+    def __init__(self, name: str, settings: VaultDatabaseSettings, token: BrokerToken, clock: Clock) -> None:
         self._name = name
         self._settings = settings
         self._clock = clock
@@ -81,6 +81,7 @@ class VaultDatabase:
             timeout=settings.timeout,
             threads=2 * settings.threads,
             ca_file=settings.ca_file,
+            namespace=settings.namespace,
         )
         # Two pools: a storm of requests must not keep credentials from being ended.
         self._issuing = Threads(f"{name}-issue", settings.threads)
@@ -142,7 +143,7 @@ class VaultDatabase:
             return await self._using.run(partial(log_in, self._name, credential, self._settings.timeout))
 
     async def tend(self) -> None:
-        """Renew the broker's own token, which is periodic and dies when nobody does. Raises UpstreamFailed."""
+        """Keep the broker's own token alive: renew it, or log in anew. Raises UpstreamFailed."""
         if self._closing.closed:
             return
         try:
@@ -152,7 +153,7 @@ class VaultDatabase:
             raise UpstreamFailed(
                 Reason.UPSTREAM_ROOT_REFUSED if failure.status in (401, 403) else Reason.UPSTREAM_UNAVAILABLE,
                 f"connector {self._name} could not renew the broker's own token: {failure.what}",
-                hint="Operators: put a fresh token where the connector's `token` refers to.",
+                hint="Operators: put a fresh token where the connector's `token` refers to, or look at its `jwt` role.",
                 metadata={"connector": self._name},
             ) from None
 

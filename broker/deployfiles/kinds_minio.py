@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
-from broker.deployfiles.kinds_values import SecretReference, Segments, Statement, Text, TextSegment, Url
+from broker.deployfiles.kinds_fields import SecretReference, Text, Url
+from broker.deployfiles.kinds_statements import Statement, TextSegment
 from broker.files import Model
 
 _ARN = "arn:aws:s3:::"
@@ -29,6 +30,9 @@ class MinioStsSettings(Model):
     buckets: list[Bucket] = Field(
         min_length=1, max_length=256, description="All that the user's policy may reach; an examination compares."
     )
+    canary_bucket: Bucket | None = Field(
+        None, description="What a canary's session lists to find out whether it still works."
+    )
     region: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "us-east-1"
     ca_file: Text | None = None
 
@@ -45,23 +49,10 @@ def _s3_only(statement: Statement) -> Statement:
     return statement
 
 
-class MinioCanary(Model):
-    """An object that the policy lets be read, there for the broker's own probes."""
-
-    bucket: Segments
-    key: Segments
-
-
 class MinioStsGrant(Model):
     """What of its user's policy this template leaves to a session."""
 
     policy: list[Annotated[Statement, AfterValidator(_s3_only)]] = Field(min_length=1, max_length=16)
-    canary: MinioCanary | None = None
-
-    @field_validator("canary", mode="before")
-    @classmethod
-    def _absent(cls, value: object) -> object:
-        return value
 
 
 class MinioStsConnector(Model):
