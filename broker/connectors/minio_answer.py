@@ -53,8 +53,8 @@ def told(error: Exception, connector: str, policy_characters: int) -> UpstreamFa
         )
     elif code == "InvalidParameterValue":
         hint = (
-            f"Operators: MinIO does not take this session policy of {policy_characters} characters: its own form of it has"
-            " more than 2048, or it holds an action, a condition or a resource that MinIO does not know."
+            f"Operators: MinIO does not take this session policy of {policy_characters} characters: its own form of it"
+            " has more than 2048, or it holds an action, a condition or a resource that MinIO does not know."
         )
     return UpstreamFailed(
         reason, failure.message, outcome_known=failure.outcome_known, hint=hint, metadata=dict(failure.metadata)

@@ -18,8 +18,8 @@ def unreachable(node: str, failure: MinioFailure) -> Doubt:
     return Doubt(
         Severity.ERROR,
         f"MinIO at {node}: {failure.what}.",
-        "Check endpoint_url, nodes, ca_file, user and secret_key in the connector's settings, that the user is enabled, and"
-        " that the clocks of both machines agree.",
+        "Check endpoint_url, nodes, ca_file, user and secret_key in the connector's settings, that the user is enabled,"
+        " and that the clocks of both machines agree.",
     )
 
 
@@ -53,7 +53,8 @@ def _administration(allowed: Sequence[Mapping[str, Any]], user: str) -> Iterator
             Severity.ERROR,
             f"The user {user} may administer MinIO ({', '.join(found) or 'NotAction'}): it is MinIO's root user or an"
             " administrator.",
-            "Give the broker a user of its own with a policy of s3: actions only. Issuing and revoking need no admin right.",
+            "Give the broker a user of its own with a policy of s3: actions only. Issuing and revoking need no admin"
+            " right.",
         )
 
 

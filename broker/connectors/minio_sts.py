@@ -52,7 +52,7 @@ CONTRACT = Contract(
     on_expiry=timedelta(seconds=1),
     on_revoke=timedelta(seconds=1),
     broker_dead="MinIO denies every request of the session from its deadline on: the Deny is in the session itself.",
-    upstream_dead="Where MinIO does not answer, the session cannot be used; when it is back, the Deny in it still holds.",
+    upstream_dead="Where MinIO does not answer, the session cannot be used; when it is back, the Deny in it holds.",
     on_broker_dead=timedelta(seconds=1),
     on_upstream_dead=timedelta(seconds=1),
 )

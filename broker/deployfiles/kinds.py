@@ -20,7 +20,6 @@ from broker.deployfiles.kinds_statements import ResourceSegment, Statement
 from broker.deployfiles.kinds_vault import VaultDatabaseConnector, VaultDatabaseGrant
 from broker.files import Model
 
-
 # --------------------------------------------------------------------------- aws-sts
 
 
