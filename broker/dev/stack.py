@@ -23,6 +23,7 @@ from broker.dev.broker_svid import BrokerSvidFiles
 from broker.dev.brokerd import BROKERD, BrokerdProcess
 from broker.dev.files import private_directory, remove_directory, secret_file, write_private
 from broker.dev.loopback import LOOPBACK, free_port
+from broker.dev.minio import BROKER_USER, MinioFacts, MinioServer
 from broker.dev.openbao import OpenBaoServer
 from broker.dev.openbao_database import DatabaseEngineFacts, configure_database
 from broker.dev.orders import create_orders
@@ -45,6 +46,7 @@ BROKER_ID = SpiffeId(TRUST_DOMAIN, "/broker")
 # What TLS clients check: stock gRPC matches a server's DNS name, never its SPIFFE ID.
 BROKER_DNS_NAME = "broker.dev.broker.internal"
 AWS_ROLES = ("orders-reports-reader",)
+_NOWHERE = f"http://{LOOPBACK}:9"  # discard (RFC 863): nobody listens there
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class DevFacts:
     openbao: DatabaseEngineFacts
     postgres: PostgresFacts
     aws: AwsFacts
+    minio: MinioFacts | None  # None: its binary was not built
     # Of each agent, what goes into SPIFFE_ENDPOINT_SOCKET.
     endpoints: Mapping[SpiffeId, str]
     # Where people log in (dev/identity_provider.py), and how people.yaml names it; empty where there are no people.
@@ -96,6 +99,10 @@ class DevFacts:
             "BROKER_DEV_AWS_ENDPOINT": self.aws.endpoint,
             "BROKER_DEV_AWS_ACCESS_KEY_ID": self.aws.access_key_id,
             "BROKER_DEV_AWS_SECRET_ACCESS_KEY": self.aws.secret_access_key.reveal(),
+            "BROKER_DEV_MINIO_USER": BROKER_USER,
+            # Without MinIO its connector is there all the same, and whoever asks hears that it does not answer.
+            "BROKER_DEV_MINIO_ENDPOINT": _NOWHERE if self.minio is None else self.minio.endpoint,
+            "BROKER_DEV_MINIO_SECRET_KEY": "none" if self.minio is None else self.minio.broker_secret.reveal(),
         }
 
 
@@ -106,7 +113,7 @@ class DevStack:
     Without any there is no people's door.
 
     ``state_dir`` may be a :class:`StateDirectory` that the caller acquired, to put something there first; the stack
-    releases it when it stops. ``render_config`` writes brokerd's configuration from the facts. ``brokerd_command``
+    releases it when it stops. ``minio`` is MinIO's binary, where it was built. ``render_config`` writes brokerd's configuration from the facts. ``brokerd_command``
     is for tests.
     """
 
@@ -120,6 +127,7 @@ class DevStack:
         clock: Clock,
         render_config: Callable[[DevFacts], str],
         brokerd_command: Sequence[str] = BROKERD,
+        minio: Path | None = None,
     ) -> None:
         self._state = StateDirectory(state_dir) if isinstance(state_dir, Path) else state_dir
         self._deploy = deploy_dir.absolute()
@@ -128,6 +136,7 @@ class DevStack:
         self._clock = clock
         self._render_config = render_config
         self._brokerd_command = brokerd_command
+        self._minio = minio
         self._facts: DevFacts | None = None
         self._brokerd: BrokerdProcess | None = None
         self._sockets: WorkloadApiSockets | None = None
@@ -215,7 +224,7 @@ class DevStack:
         api_port, admin_port, ops_port = (free_port(state / f"{name}_port") for name in ("api", "admin", "ops"))
         brokerd = BrokerdProcess(state, config, ops_port, self._brokerd_command)
         brokerd.stop_leftover()  # before its upstreams restart under it
-        postgres, openbao, aws = await self._start_upstreams(state)
+        postgres, openbao, aws, minio = await self._start_upstreams(state)
         svid, sockets = await self._start_identities(state)
         issuer, known_as = await self._start_provider(state)
         mac_key = state / "mac.key"
@@ -239,6 +248,7 @@ class DevStack:
             openbao=openbao,
             postgres=postgres,
             aws=aws,
+            minio=minio,
             endpoints={agent: sockets.endpoint(agent) for agent in self._agents},
             issuer=issuer,
             issuer_known_as=known_as,
@@ -249,17 +259,21 @@ class DevStack:
         await self.start_brokerd()
         return self._facts
 
-    async def _start_upstreams(self, state: Path) -> tuple[PostgresFacts, DatabaseEngineFacts, AwsFacts]:
-        """PostgreSQL, OpenBao and moto at the same time, then OpenBao's configuration."""
+    async def _start_upstreams(
+        self, state: Path
+    ) -> tuple[PostgresFacts, DatabaseEngineFacts, AwsFacts, MinioFacts | None]:
+        """PostgreSQL, OpenBao, moto and perhaps MinIO at the same time, then OpenBao's configuration."""
         postgres = PostgresServer(state / "postgres")
         openbao = OpenBaoServer(state / "openbao")
         aws = AwsDouble(state / "aws", AWS_ROLES)
-        for server in (postgres, openbao, aws):
-            self._undo.push_async_callback(asyncio.to_thread, server.stop)
+        minio = None if self._minio is None else MinioServer(self._minio, state / "minio")
+        for stop in (postgres.stop, openbao.stop, aws.stop, *([] if minio is None else [minio.stop])):
+            self._undo.push_async_callback(asyncio.to_thread, stop)
         starting = (
             asyncio.create_task(asyncio.to_thread(postgres.start)),
             asyncio.create_task(asyncio.to_thread(openbao.start)),
             asyncio.create_task(asyncio.to_thread(aws.start)),
+            asyncio.create_task(asyncio.to_thread(lambda: None if minio is None else minio.start())),
         )
         await _settled(starting)
         postgres_facts, openbao_facts = starting[0].result(), starting[1].result()
@@ -268,7 +282,7 @@ class DevStack:
         engine = await asyncio.to_thread(
             configure_database, openbao_facts, target, token_file=state / "openbao" / "broker.token"
         )
-        return postgres_facts, engine, starting[2].result()
+        return postgres_facts, engine, starting[2].result(), starting[3].result()
 
     async def _start_identities(self, state: Path) -> tuple[BrokerSvidFiles, WorkloadApiSockets]:
         """The trust domain, brokerd's own SVID (kept fresh), and a Workload API socket for each agent."""

@@ -84,7 +84,11 @@ def test_a_session_of_another_place_than_aws_says_where_it_is_good() -> None:
         (login(), {"PGHOSTADDR": "10.0.0.1", "PGSERVICE": "prod", "PGPASSFILE": "/x"}, 3),
         (AWS, {"AWS_PROFILE": "admin", "AWS_WEB_IDENTITY_TOKEN_FILE": "/x", "AWS_ROLE_ARN": "arn"}, 3),
         # A session of AWS must not be sent to somebody's MinIO, nor a MinIO's to another.
-        (AWS, {"AWS_ENDPOINT_URL": "http://x", "AWS_ENDPOINT_URL_S3": "http://x", "AWS_ENDPOINT_URL_STS": "http://x"}, 3),
+        (
+            AWS,
+            {"AWS_ENDPOINT_URL": "http://x", "AWS_ENDPOINT_URL_S3": "http://x", "AWS_ENDPOINT_URL_STS": "http://x"},
+            3,
+        ),
     ],
 )
 def test_nothing_inherited_stands_against_the_credential(

@@ -64,7 +64,13 @@ def test_the_set_is_what_the_demo_needs(dev: DeploySet) -> None:
         "reporter": Tier.AUTONOMOUS,
         "validator": Tier.ADVISORY,
     }
-    assert dev.templates.keys() == {"orders-production", "orders-readonly", "orders-readwrite", "reports-read"}
+    assert dev.templates.keys() == {
+        "orders-production",
+        "orders-readonly",
+        "orders-readwrite",
+        "reports-read",
+        "reports-s3",
+    }
     assert {name: spec.kind for name, spec in dev.connectors.items()} == {
         "openbao-orders": "vault-database",
         "aws": "aws-sts",
