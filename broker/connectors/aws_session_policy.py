@@ -45,21 +45,20 @@ _NOT_PLAIN = re.compile(r"[*?$\x00-\x1f\x7f-\x9f]")
 def aws_ends(deadline: datetime) -> list[dict[str, object]]:
     """The two statements that are always added, as AWS reads them."""
     return [
-        deadline_deny(deadline, "*", "*"),
+        {
+            "Sid": "BrokerDeadline",
+            "Effect": "Deny",
+            "Action": "*",
+            "Resource": "*",
+            "Condition": {"DateGreaterThanEquals": {"aws:CurrentTime": policy_time(deadline)}},
+        },
         {"Sid": "BrokerNoOtherSessions", "Effect": "Deny", "Action": "sts:*", "Resource": "*"},
     ]
 
 
-def deadline_deny(deadline: datetime, action: str, resource: str) -> dict[str, object]:
-    """An explicit Deny of ``action`` on ``resource`` from ``deadline``, an aware whole second, on."""
-    at = deadline.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {
-        "Sid": "BrokerDeadline",
-        "Effect": "Deny",
-        "Action": action,
-        "Resource": resource,
-        "Condition": {"DateGreaterThanEquals": {"aws:CurrentTime": at}},
-    }
+def policy_time(moment: datetime) -> str:
+    """As conditions have it, in whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def session_policy(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.connectors.aws_client import AwsKeys, sts_client
 from broker.connectors.aws_failures import FAILURES
-from broker.connectors.aws_session_policy import deadline_deny, session_policy
+from broker.connectors.aws_session_policy import policy_time, session_policy
 from broker.connectors.aws_use import list_bucket
 from broker.connectors.minio_admin import MinioAdmin, MinioFailure
 from broker.connectors.minio_answer import session_of, told
@@ -267,7 +267,11 @@ def minio_ends(deadline: datetime) -> list[dict[str, object]]:
     Its sessions can make no other ones: a temporary key is refused by AssumeRole, and what else makes keys is
     an ``admin:`` action, which a session policy does not allow unless it says so.
     """
-    return [deadline_deny(deadline, "s3:*", "arn:aws:s3:::*")]
+    # Lists, and not texts, because MinIO counts the characters of its own form, which has lists.
+    at = {"DateGreaterThanEquals": {"aws:CurrentTime": [policy_time(deadline)]}}
+    return [
+        {"Sid": "BrokerDeadline", "Effect": "Deny", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"], "Condition": at}
+    ]
 
 
 def _name_the_revoke_type(params: dict[str, Any], **_: object) -> None:

@@ -73,6 +73,7 @@ class MinioFacts:
             retries={"total_max_attempts": 1},
             connect_timeout=5,
             read_timeout=_REQUEST_SECONDS,
+            signature_version="s3v4",  # of presigned URLs, too
             s3={"addressing_style": "path"},
         )
         return session.client("s3", endpoint_url=self.endpoint, config=config)

@@ -113,8 +113,8 @@ class DevStack:
     Without any there is no people's door.
 
     ``state_dir`` may be a :class:`StateDirectory` that the caller acquired, to put something there first; the stack
-    releases it when it stops. ``minio`` is MinIO's binary, where it was built. ``render_config`` writes brokerd's configuration from the facts. ``brokerd_command``
-    is for tests.
+    releases it when it stops. ``minio`` is MinIO's binary, where it was built. ``render_config`` writes brokerd's
+    configuration from the facts. ``brokerd_command`` is for tests.
     """
 
     def __init__(

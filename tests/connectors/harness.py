@@ -35,6 +35,7 @@ class Harness:
     scope: Scope
     # Whether the upstream takes the credential; None where it cannot be asked (moto enforces nothing).
     works: Callable[[Credential], bool] | None
+    notes_last: bool = False  # after its note nothing is left to do: it is cancelled while its only call is under way
     secrets: tuple[str, ...] = ()  # the broker's own, as the connector holds them
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 

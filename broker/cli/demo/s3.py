@@ -90,7 +90,7 @@ async def dies_without_the_broker(world: World, minio: MinioFacts) -> None:
     late = (world.clock.now() - ends).total_seconds()
     tell.checked(
         late >= 0,
-        f"{time.perf_counter() - asked:.1f} s after it was asked for MinIO refuses it, brokerd being dead all the while.",
+        f"{time.perf_counter() - asked:.1f} s after it was asked for MinIO refuses it. brokerd was dead all the while.",
         f"MinIO refused it {-late:.1f} s before its deadline.",
     )
     await world.start_brokerd()
