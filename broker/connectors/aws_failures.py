@@ -25,8 +25,9 @@ from botocore.parsers import ResponseParserError
 
 from broker.errors import BrokerError, Reason, UpstreamFailed
 
-# What a call through botocore may raise; a reference to a key that cannot be read is among it.
-FAILURES = (BotoCoreError, ClientError, ResponseParserError, BrokerError, OSError, ValueError)
+# What a call through botocore may raise; a reference to a key that cannot be read is among it. KeyError is its
+# parser's word for XML that is well-formed and no answer of STS.
+FAILURES = (BotoCoreError, ClientError, ResponseParserError, BrokerError, OSError, ValueError, KeyError)
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9.]{0,63}\Z", re.ASCII)
 _PERCENT = re.compile(r"(\d{1,4}) ?%|Packed size: (\d{1,4})", re.ASCII)
