@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.connectors import aws_sts, vault_database
+from broker.connectors import aws_sts, minio_sts, vault_database
 from broker.deployfiles import listing
 from broker.deployfiles.load import build, policy_tests
 from broker.deployfiles.policy_tests import PolicyTest
@@ -21,6 +21,7 @@ from broker.policy.trial import Outcome, Rules, tried
 CONTRACT_CLASSES: Mapping[str, ContractClass] = {
     "vault-database": vault_database.CONTRACT.cls,
     "aws-sts": aws_sts.CONTRACT.cls,
+    "minio-sts": minio_sts.CONTRACT.cls,
 }
 
 

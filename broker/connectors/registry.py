@@ -6,7 +6,7 @@ resolved once, here; secrets stay references and are resolved at every use, so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from broker.connectors.aws_client import AwsKeys
@@ -72,7 +72,7 @@ class _Reader:
         value = self._settings.get(name)
         if value is None:
             return ()
-        if not isinstance(value, Sequence) or not all(isinstance(each, str) and each for each in value):
+        if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
             raise self._wrong(name)
         texts = [str(each) for each in value]
         return tuple(self._resolve(each).reveal() if each.startswith("env:") else each for each in texts)

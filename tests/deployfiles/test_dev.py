@@ -35,12 +35,12 @@ def ask(
     contract_class: str = "IMMEDIATE",
     **claims: str,
 ) -> Decision:
-    reports = template == "reports-read"
+    reports = template.startswith("reports-")
     request = AccessRequest(
         request_id="r",
         template=template,
         task_id="t",
-        account="123456789012" if reports else "dev",
+        account="123456789012" if template == "reports-read" else "dev",
         environment=environment,
         resource="orders-reports" if reports else "orders",
         ttl=timedelta(seconds=ttl),
@@ -74,6 +74,7 @@ def test_the_set_is_what_the_demo_needs(dev: DeploySet) -> None:
     assert {name: spec.kind for name, spec in dev.connectors.items()} == {
         "openbao-orders": "vault-database",
         "aws": "aws-sts",
+        "minio": "minio-sts",
     }
 
 
@@ -87,6 +88,7 @@ def test_the_set_is_what_the_demo_needs(dev: DeploySet) -> None:
         ("migrator", "orders-readwrite", "dev", 300),
         ("reporter", "reports-read", "dev", 300),
         ("analyst", "reports-read", "dev", 900),
+        ("reporter", "reports-s3", "dev", 300),
     ],
 )
 def test_ordinary_work_goes_through(dev: DeploySet, who: str, template: str, environment: str, ttl: int) -> None:
