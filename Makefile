@@ -24,6 +24,10 @@ demo: .venv/ready private ## watch the whole story on real parts; exit 0 only if
 dev: .venv/ready private ## start everything here, to play with from another terminal; Ctrl-C ends it
 	$(BIN)/broker dev
 
+.PHONY: minio
+minio: ## build MinIO from its Go module, once, outside of the repository: the demo's self-hosted S3
+	@integration/minio/binaries/build
+
 ##@ Prove it
 .PHONY: test
 test: .venv/ready private ## unit, contract and API tests, with a real OpenBao and PostgreSQL (WORKERS=n)
@@ -48,12 +52,18 @@ lint: .venv/ready ## style, types, who may import whom, the wire, the locks, kno
 	$(BIN)/python requirements/audit.py
 
 .PHONY: integration
-integration: .venv/ready private ## slow stories with whole stacks: the demo, and people at a real OpenID provider
+integration: .venv/ready private ## slow stories with whole stacks: the demo, people at a real OpenID provider, a real MinIO
+	@integration/minio/binaries/build >/dev/null
 	$(BIN)/python -m pytest integration --ignore integration/spire
 
 .PHONY: integration-oidc
 integration-oidc: .venv/ready private ## of those, the ones with a real OpenID provider (Node.js; npm fetches it once)
 	$(BIN)/python -m pytest integration/oidc
+
+.PHONY: integration-minio
+integration-minio: .venv/ready private ## of those, the ones with a real MinIO, which is built once, from its Go module
+	@integration/minio/binaries/build >/dev/null
+	$(BIN)/python -m pytest integration/minio
 
 .PHONY: integration-spire
 integration-spire: .venv/ready ## stories with a real SPIRE, which is built once, from its Go modules
