@@ -25,7 +25,7 @@ class Behind(NamedTuple):
     """Who is behind a task, and the digest of the token that proved it."""
 
     human: Human
-    token: str
+    token_digest: str
 
 
 def behind(caller: Caller, request_id: str, token: Secret, proofs: Proofs | None) -> Behind:

@@ -123,7 +123,7 @@ class TaskDesk:
                 max_open=caller.agent.quotas.open_tasks,
                 task_type=order.task_type,
                 on_behalf_of=human,
-                id_token="" if acts_for is None else acts_for.token,
+                id_token="" if acts_for is None else acts_for.token_digest,
             )
         )
 
