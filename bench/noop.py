@@ -51,6 +51,9 @@ class Noop:
         """There is nothing to use it on."""
         raise UpstreamFailed(Reason.CREDENTIAL_USE_UNKNOWN, "there is no upstream.")
 
+    async def inventory(self) -> None:
+        """None: nothing was made."""
+
     async def tend(self) -> None:
         """Nothing to keep alive."""
 

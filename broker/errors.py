@@ -138,6 +138,7 @@ class Reason(StrEnum):
     ON_BEHALF_OF_EXCEEDED = "ON_BEHALF_OF_EXCEEDED"
     # What is not there, or not the caller's: told alike, so that ids cannot be probed (family NotFound).
     TEMPLATE_NOT_FOUND = "TEMPLATE_NOT_FOUND"
+    CONNECTOR_NOT_FOUND = "CONNECTOR_NOT_FOUND"
     TASK_NOT_FOUND = "TASK_NOT_FOUND"
     LEASE_NOT_FOUND = "LEASE_NOT_FOUND"
     SUSPENSION_NOT_FOUND = "SUSPENSION_NOT_FOUND"

@@ -137,6 +137,16 @@ class Use(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """One thing that lives upstream and carries our mark, as :meth:`Connector.inventory` found it. No secret."""
+
+    name: str  # the upstream's own, as it is checkpointed to the ledger (``known_upstream`` compares it)
+    attempt_id: str | None  # as the upstream tells it; None: it cannot, and ours by the place where it is
+    created_at: datetime | None  # by the upstream's clock; None: it cannot tell
+    handle: Handle  # ``revoke`` ends it by this
+
+
+@dataclass(frozen=True, slots=True)
 class RevokeContext:
     """What the ledger knows about an attempt that must die."""
 
@@ -211,6 +221,14 @@ class Connector(Protocol):
         REFUSED is said only where the upstream itself refused the credential. Raises UpstreamFailed, with the reason in
         its message, where that cannot be told: no answer, another failure, or nothing that could be tried. What is
         raised holds nothing of the credential. It ends by itself within the connector's own timeout.
+        """
+        ...
+
+    async def inventory(self) -> Sequence[Carried] | None:
+        """Everything that lives upstream and carries a broker's mark; None: this upstream cannot tell.
+
+        Whose mark it is, the caller tells by the attempt's id (broker/lease/mark.py): another broker's are listed,
+        too. Raises UpstreamFailed rather than tell half.
         """
         ...
 

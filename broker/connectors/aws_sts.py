@@ -159,6 +159,9 @@ class AwsSts:
         with self._closing.call():
             return await self._threads.run(list_one)
 
+    async def inventory(self) -> None:
+        """None: AWS keeps no list of the sessions that it has given out."""
+
     async def tend(self) -> None:
         """Nothing of ours ages: keys are resolved at every call, and the default chain refreshes itself."""
 

@@ -23,12 +23,13 @@ from functools import partial
 from broker.connectors.postgresql_use import log_in
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import AttemptToken, BrokerToken, Login, VaultCalls
-from broker.connectors.vault_examine import doubts_of_token, unreachable
+from broker.connectors.vault_database_examiner import DatabaseExaminer
 from broker.connectors.vault_http import VaultFailure
+from broker.connectors.vault_login import JwtLogin
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
-from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
+from broker.ports import Carried, Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.model import Scope
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
@@ -87,6 +88,8 @@ class VaultDatabase:
         self._issuing = Threads(f"{name}-issue", settings.threads)
         self._revoking = Threads(f"{name}-revoke", settings.threads)
         self._using = Threads(f"{name}-use", 2)
+        self._examining = Threads(f"{name}-examine", 1)
+        self._logs_in = isinstance(token, JwtLogin)
         self._ender = LeaseEnder(name, self._calls, self._revoking)
         self._closing = Closing()
 
@@ -142,6 +145,19 @@ class VaultDatabase:
         with self._closing.call():
             return await self._using.run(partial(log_in, self._name, credential, self._settings.timeout))
 
+    async def inventory(self) -> Sequence[Carried]:
+        """Every living lease of the mount's logins. The mount is the broker's own, so each is ours by its place.
+
+        A lease does not tell whose it is; by the login's name only the database could. Raises UpstreamFailed.
+        """
+        if self._closing.closed:
+            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
+        try:
+            with self._closing.call():
+                return await self._ender.inventory(self._settings.mount, self._clock)
+        except VaultFailure as failure:
+            raise self._failed("list the leases of its mount", failure, first=True) from None
+
     async def tend(self) -> None:
         """Keep the broker's own token alive: renew it, or log in anew. Raises UpstreamFailed."""
         if self._closing.closed:
@@ -158,15 +174,23 @@ class VaultDatabase:
             ) from None
 
     async def examine(self) -> Sequence[Doubt]:
-        """Whether OpenBao answers, and what the broker's own token is."""
+        """Whether OpenBao answers, what the broker may do there, and whether engine and roles are set up right."""
         if self._closing.closed:
             return [being_replaced()]
-        try:
-            with self._closing.call():
-                token = await self._revoking.run(self._calls.own_token)
-        except VaultFailure as failure:
-            return [unreachable(failure)]
-        return list(doubts_of_token(token))
+        settings = self._settings
+        examiner = DatabaseExaminer(
+            self._calls,
+            settings.mount,
+            settings.token_role,
+            settings.policy_prefix,
+            CONTRACT.ttl_ceiling,
+            logs_in=self._logs_in,
+        )
+        with self._closing.call():
+            doubts, goes_on = await self._examining.run(examiner.first)
+            for part in examiner.parts() if goes_on else ():
+                doubts += await self._examining.run(partial(examiner.part, part))
+        return doubts
 
     async def close(self) -> None:
         """Let calls under way finish, then let go of threads and connections."""
@@ -174,6 +198,7 @@ class VaultDatabase:
         await self._issuing.close()
         await self._revoking.close()
         await self._using.close()
+        await self._examining.close()
         self._calls.close()
 
     # ------------------------------------------------------------------ the steps of issuing

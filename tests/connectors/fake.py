@@ -18,6 +18,7 @@ from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
 from broker.lease.deadlines import no_late_create_after
 from broker.ports import (
+    Carried,
     Checkpoint,
     Clock,
     Doubt,
@@ -69,6 +70,18 @@ class UseMishap(Enum):
     DEFECT = auto()  # the adapter itself breaks, with a secret in its text
 
 
+class InventoryMishap(Enum):
+    """What goes wrong in one ``inventory``."""
+
+    CANNOT_TELL = auto()  # this upstream has no list
+    BROKEN = auto()  # 500
+    FORBIDDEN = auto()  # 403 on the broker's own credential
+    HANG = auto()  # never answers (until the call is cancelled)
+    NO_TIMES = auto()  # it does not tell when things were made
+    NO_ATTEMPTS = auto()  # nor by which attempt
+    DEFECT = auto()  # the adapter itself breaks
+
+
 def contract(cls: ContractClass = ContractClass.IMMEDIATE) -> Contract:
     """A contract of that class, with wide bounds."""
     return Contract(
@@ -94,8 +107,11 @@ class FakeConnector:
     issue_mishaps: deque[IssueMishap] = field(default_factory=deque)
     revoke_mishaps: deque[RevokeMishap] = field(default_factory=deque)
     use_mishaps: deque[UseMishap] = field(default_factory=deque)
+
+    inventory_mishaps: deque[InventoryMishap] = field(default_factory=deque)
     # The ground truth: what lives upstream, by attempt, and until when.
     alive: dict[str, datetime] = field(default_factory=dict)
+    born: dict[str, datetime] = field(default_factory=dict)  # of what lives, since when
     late: dict[str, datetime] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,8 +127,13 @@ class FakeConnector:
     def land(self) -> list[str]:
         """The late creates arrive; their attempts."""
         landed, self.late = self.late, {}
-        self.alive |= landed
+        for attempt, ends in landed.items():
+            self.plant(attempt, ends)
         return list(landed)
+
+    def plant(self, attempt: str, ends: datetime, born: datetime | None = None) -> None:
+        """It lives upstream from now on, whoever made it."""
+        self.alive[attempt], self.born[attempt] = ends, born or self.clock.now()
 
     # ------------------------------------------------------------------ the port
 
@@ -137,7 +158,7 @@ class FakeConnector:
             self.late[attempt] = expires_at
             raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         ends = expires_at + timedelta(hours=1) if mishap is IssueMishap.LONGER else expires_at
-        self.alive[attempt] = ends
+        self.plant(attempt, ends)
         if mishap is IssueMishap.LOST_REPLY:
             raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         if mishap is IssueMishap.HANG:
@@ -190,6 +211,35 @@ class FakeConnector:
             return Use.REFUSED
         return Use.WORKS if self.usable(attempt, self.clock.now()) else Use.REFUSED
 
+    async def inventory(self) -> Sequence[Carried] | None:
+        self.calls.append(("inventory", ""))
+        mishap = self.inventory_mishaps.popleft() if self.inventory_mishaps else None
+        now = self.clock.now()
+        listed = [
+            Carried(
+                f"up-{attempt}",
+                None if mishap is InventoryMishap.NO_ATTEMPTS else attempt,
+                None if mishap in _TIMELESS else self.born[attempt],
+                {"attempt": attempt, "upstream": f"up-{attempt}"},
+            )
+            for attempt in self.alive
+            if self.usable(attempt, now)
+        ]
+        await asyncio.sleep(0)  # what is told was so when it was asked
+        match mishap:
+            case InventoryMishap.CANNOT_TELL:
+                return None
+            case InventoryMishap.BROKEN:
+                raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=True)
+            case InventoryMishap.FORBIDDEN:
+                raise _failure(Reason.UPSTREAM_ROOT_REFUSED, known=True)
+            case InventoryMishap.HANG:
+                self.hanging.set()
+                await asyncio.Event().wait()
+            case InventoryMishap.DEFECT:
+                raise RuntimeError("the adapter broke")
+        return listed
+
     async def tend(self) -> None:
         self.calls.append(("tend", ""))
 
@@ -204,6 +254,7 @@ class FakeConnector:
         self.closed = True
 
 
+_TIMELESS = (InventoryMishap.NO_TIMES, InventoryMishap.NO_ATTEMPTS)
 _REVOKE_FAILURES: Mapping[RevokeMishap, RevokeOutcome] = {
     RevokeMishap.BROKEN: NotYet("answered 500."),
     RevokeMishap.FORBIDDEN: Refused("answered 403."),
