@@ -52,7 +52,7 @@ lint: .venv/ready ## style, types, who may import whom, the wire, the locks, kno
 	$(BIN)/python requirements/audit.py
 
 .PHONY: integration
-integration: .venv/ready private ## slow stories with whole stacks: the demo, people at a real OpenID provider, a real MinIO
+integration: .venv/ready private ## slow stories: the demo, a real OpenID provider, a real MinIO, IAM policies judged
 	@integration/minio/binaries/build >/dev/null
 	$(BIN)/python -m pytest integration --ignore integration/spire
 
@@ -64,6 +64,10 @@ integration-oidc: .venv/ready private ## of those, the ones with a real OpenID p
 integration-minio: .venv/ready private ## of those, the ones with a real MinIO, which is built once, from its Go module
 	@integration/minio/binaries/build >/dev/null
 	$(BIN)/python -m pytest integration/minio
+
+.PHONY: integration-aws
+integration-aws: .venv/ready ## of those, IAM policies judged by an evaluator that knows conditions (Node.js; npm fetches it once)
+	$(BIN)/python -m pytest integration/aws
 
 .PHONY: integration-spire
 integration-spire: .venv/ready ## stories with a real SPIRE, which is built once, from its Go modules
@@ -100,7 +104,7 @@ lock: .venv/ready ## write requirements/*.txt for pyproject.toml (UPGRADE=1: wit
 
 .PHONY: clean
 clean: ## remove everything that was made here, .venv included
-	rm -rf .venv build dist *.egg-info integration/oidc/node_modules .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info integration/*/node_modules .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help

@@ -157,6 +157,9 @@ class RevokeContext:
     outcome_known: bool  # False: the attempt never became ACTIVE, so the upstream may know more than we
     # Of these upstream names, the ones the ledger holds (for any attempt of this connector).
     known_upstream: Callable[[Sequence[str]], Awaitable[frozenset[str]]]
+    # Durably end (ENDED_TOGETHER) whatever else of this connector lives under an upstream name that starts so, and
+    # tell how many: before an upstream is told to end more than it was asked for. None: that must not be done.
+    end_together: Callable[[str], Awaitable[int]] | None = None
 
 
 class Severity(StrEnum):
@@ -399,6 +402,7 @@ class EndCause(StrEnum):
     POLICY_TIGHTENED = "POLICY_TIGHTENED"  # the rules in force would not grant it any more, and its template revokes
     REVOKED_BY_OPERATOR = "REVOKED_BY_OPERATOR"  # at the people's door
     COMPLETED_BY_OPERATOR = "COMPLETED_BY_OPERATOR"  # its task was, at the people's door
+    ENDED_TOGETHER = "ENDED_TOGETHER"  # the upstream could only end another credential together with this one
     RECOVERY = "RECOVERY"  # the ledger was found behind a witness: nothing that it says is open can be relied on
 
 
@@ -1226,6 +1230,13 @@ class LeaseStore(Protocol):
 
     async def changed(self, since: int) -> int:
         """Wait until the audit head is above ``since``; the head. (May return early and unchanged.)"""
+        ...
+
+    async def end_together(self, connector: str, prefix: str, because: str, now: datetime) -> int:
+        """End (ENDED_TOGETHER) every living attempt of ``connector`` whose upstream name starts with ``prefix``.
+
+        ``because``: the attempt that could not be ended alone; their events tell it. How many attempts.
+        """
         ...
 
     async def known_upstream(self, connector: str, names: Sequence[str]) -> frozenset[str]:

@@ -8,6 +8,7 @@ never left; the caller makes one try per call, so there is no earlier one that m
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -24,6 +25,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from broker.errors import BrokerError, Reason, UpstreamFailed
+from broker.ports import NotYet, Refused
 
 # What a call through botocore may raise; a reference to a key that cannot be read is among it. KeyError is its
 # parser's word for XML that is well-formed and no answer of STS.
@@ -35,7 +37,9 @@ _OUR_CREDENTIALS = frozenset(
     {
         "ExpiredToken",
         "ExpiredTokenException",
+        "IDPRejectedClaim",
         "IncompleteSignature",
+        "InvalidIdentityToken",
         "InvalidClientTokenId",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
@@ -46,13 +50,31 @@ _OUR_CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
-_BUSY = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"})
+_BUSY = frozenset(
+    {
+        "ConcurrentModification",
+        "IDPCommunicationError",
+        "RequestLimitExceeded",
+        "ServiceFailure",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_BASE_SESSION = "AssumeRoleWithWebIdentity"
+_SECONDS = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
 _HINTS = {
-    "AccessDenied": "Operators: the role's trust policy must let the broker do sts:AssumeRole, sts:TagSession and"
+    "AccessDenied": "Operators: is the role there, in this account, by this name (AWS does not tell)? The role's"
+    " trust policy must let the broker do sts:AssumeRole, sts:TagSession and"
     " sts:SetSourceIdentity (and the broker's own policy too, across accounts).",
     "PackedPolicyTooLarge": "Ask for less at once; operators: fewer statements or shorter names in the template.",
     "MalformedPolicyDocument": "Operators: the template's actions, resources or conditions are not valid IAM policy.",
-    "RegionDisabledException": "Operators: STS is switched off for this region in the account.",
+    "RegionDisabledException": "Operators: STS is switched off for this region in the account; switch it on under"
+    " IAM, Account settings, or set another region in connectors.yaml.",
+    "NoSuchEntity": "Operators: the role is not there; look at role_name in the template, and at the account.",
+    "LimitExceeded": "Operators: the role's inline policies are full (10,240 characters); make some of them managed.",
+    "UnmodifiableEntity": "Operators: only the AWS service that owns this role may change it.",
 }
 _NOT_SENT = (
     ConnectTimeoutError,
@@ -89,11 +111,48 @@ def told(error: Exception, connector: str, doing: str = "assume the role") -> Up
     )
 
 
+def not_ended(error: Exception, connector: str, doing: str) -> NotYet | Refused:
+    """The same for a revocation: nothing is proven ended. A right that the broker lacks is an alarm."""
+    failure = told(error, connector, doing)
+    if failure.reason is Reason.UPSTREAM_ROOT_REFUSED or code_of(error) == "AccessDenied":
+        return Refused(f"{failure.message} {failure.hint}".strip())
+    return NotYet(f"{failure.message} {failure.hint}".strip(), _retry_after(error))
+
+
+def code_of(error: Exception) -> str:
+    """The code that AWS answered, without the suffix that some of its services add; empty for no answer."""
+    if not isinstance(error, ClientError):
+        return ""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return code.removesuffix("Exception") if code != "RegionDisabledException" else code
+
+
+def _retry_after(error: Exception) -> timedelta | None:
+    """What the answer says in Retry-After; a few seconds where AWS is busy and does not say."""
+    if not isinstance(error, ClientError):
+        return None
+    said = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
+    if _SECONDS.match(said):
+        return timedelta(seconds=int(said))
+    return timedelta(seconds=5) if code_of(error) in {each.removesuffix("Exception") for each in _BUSY} else None
+
+
 def _answered(error: ClientError, connector: str, doing: str) -> UpstreamFailed:
     said = error.response.get("Error", {})
     code = str(said.get("Code", ""))
     code = code if _CODE.match(code) else "an unknown error"
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if error.operation_name == _BASE_SESSION and code not in _BUSY:
+        return _failed(
+            f"{connector} could not {doing}",
+            connector,
+            Reason.UPSTREAM_ROOT_REFUSED,
+            f"STS gave the broker no session for its own JWT-SVID, it answered {code}",
+            known=True,
+            hint="Operators: the identity provider in IAM must have the trust domain's issuer and this audience, and"
+            " the trust policy of web_identity.role_arn must name the broker's SPIFFE ID as its sub.",
+            metadata={"code": code, "status": str(status)},
+        )
     refused = isinstance(status, int) and 400 <= status < 500
     metadata = {"code": code, "status": str(status)}
     what = f"it answered {code}"

@@ -23,7 +23,13 @@ not AWS compares fractions. *No other sessions*: a Deny on all of STS, because e
 that is not a mere question makes credentials with a life and rights of their own (AssumeRole*,
 AssumeRoot, GetFederationToken, GetSessionToken, GetWebIdentityToken, GetServiceBearerToken, ...).
 GetCallerIdentity cannot be denied, by AWS's own rule. Tokens of other services (ECR, CodeArtifact)
-are a matter of the grant: what it does not allow, nobody gets.
+are a matter of the grant: what it does not allow, nobody gets. *Network*, where the connector or the grant names
+one: a Deny on whatever comes from anywhere else. An absent key counts as another one (IAM User Guide, "negated
+matching condition operators"), so a request through a VPC endpoint, which has no ``aws:SourceIp``, must come through
+one that is named. What an AWS service does with the session on its own (``aws:ViaAWSService``) comes from AWS's
+addresses, after a request that came from ours.
+
+A grant's ``managed_policies`` add to what is allowed; every Deny here holds against them, too.
 """
 
 from __future__ import annotations
@@ -31,7 +37,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from broker.errors import InvalidInput, Reason
 from broker.scope.canonical import JsonValue
@@ -39,7 +47,17 @@ from broker.scope.model import Scope
 
 # STS API reference, AssumeRole: "The plaintext ... can't exceed 2,048 characters." botocore does not check it.
 LONGEST_POLICY = 2048
+# The same: "You can provide up to 10 managed policy ARNs."
+_MANAGED = 10
 _NOT_PLAIN = re.compile(r"[*?$\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Where requests must come from: one of these addresses (CIDR), or through one of these VPC endpoints."""
+
+    source_ips: tuple[str, ...] = ()
+    source_vpces: tuple[str, ...] = ()
 
 
 def aws_ends(deadline: datetime) -> list[dict[str, object]]:
@@ -62,14 +80,21 @@ def policy_time(moment: datetime) -> str:
 
 
 def session_policy(
-    scope: Scope, deadline: datetime, ends: Callable[[datetime], list[dict[str, object]]] = aws_ends
+    scope: Scope,
+    deadline: datetime,
+    ends: Callable[[datetime], list[dict[str, object]]] = aws_ends,
+    *,
+    network: Network | None = None,
 ) -> str:
     """The policy as compact JSON. Raises InvalidInput (SCOPE_TOO_LARGE, PARAMETER_INVALID, CONFIG_INVALID).
 
     ``ends`` makes the statements that end it, where the upstream is not AWS itself.
     """
-    allowed = [_allow(scope, each) for each in _list(scope, scope.grant.get("policy"), "policy")]
-    document = {"Version": "2012-10-17", "Statement": [*allowed, *ends(deadline)]}
+    stated = scope.grant.get("policy")
+    managed_alone = bool(scope.grant.get("managed_policies")) and not stated
+    allowed = [] if managed_alone else [_allow(scope, each) for each in _list(scope, stated, "policy")]
+    denied = [*ends(deadline), *_elsewhere(network, "BrokerNetwork"), *_elsewhere(_network(scope), "GrantNetwork")]
+    document = {"Version": "2012-10-17", "Statement": [*allowed, *denied]}
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
     if len(text) > LONGEST_POLICY:
         raise InvalidInput(
@@ -82,6 +107,48 @@ def session_policy(
     return text
 
 
+def managed_policies(scope: Scope, partition: str) -> list[str]:
+    """The ARNs of the grant's managed policies: in full, or as names in the request's account.
+
+    Raises InvalidInput (CONFIG_INVALID).
+    """
+    stated = scope.grant.get("managed_policies")
+    if stated is None or stated == []:
+        return []
+    names = [_literal(scope, each, "managed_policies") for each in _list(scope, stated, "managed_policies")]
+    if len(names) > _MANAGED:
+        raise _malformed(scope, f"managed_policies has {len(names)} entries; STS takes {_MANAGED}")
+    return [
+        name if name.startswith("arn:") else f"arn:{partition}:iam::{scope.account}:policy/{name}" for name in names
+    ]
+
+
+def _network(scope: Scope) -> Network | None:
+    stated = scope.grant.get("network")
+    if stated is None:
+        return None
+    if not isinstance(stated, Mapping) or stated.keys() - {"source_ips", "source_vpces"}:
+        raise _malformed(scope, "network is an object of source_ips, source_vpces")
+    ips, vpces = (
+        tuple(_literal(scope, each, name) for each in _list(scope, stated[name], name)) if stated.get(name) else ()
+        for name in ("source_ips", "source_vpces")
+    )
+    if not ips and not vpces:
+        raise _malformed(scope, "network names at least one address or VPC endpoint")
+    return Network(ips, vpces)
+
+
+def _elsewhere(network: Network | None, sid: str) -> list[dict[str, Any]]:
+    if network is None:
+        return []
+    condition: dict[str, Any] = {"BoolIfExists": {"aws:ViaAWSService": "false"}}
+    if network.source_ips:
+        condition["NotIpAddress"] = {"aws:SourceIp": list(network.source_ips)}
+    if network.source_vpces:
+        condition["StringNotEquals"] = {"aws:SourceVpce": list(network.source_vpces)}
+    return [{"Sid": sid, "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}]
+
+
 def _allow(scope: Scope, stated: JsonValue) -> dict[str, object]:
     if not isinstance(stated, Mapping) or stated.keys() - {"sid", "actions", "resources", "conditions"}:
         raise _malformed(scope, "a statement is an object of sid, actions, resources, conditions")
@@ -89,7 +156,7 @@ def _allow(scope: Scope, stated: JsonValue) -> dict[str, object]:
     if stated.get("sid") is not None:
         statement["Sid"] = _literal(scope, stated["sid"], "sid")
     statement["Action"] = [_literal(scope, each, "actions") for each in _list(scope, stated.get("actions"), "actions")]
-    statement["Resource"] = [text_of(scope, each) for each in _list(scope, stated.get("resources"), "resources")]
+    statement["Resource"] = [_text(scope, each) for each in _list(scope, stated.get("resources"), "resources")]
     if stated.get("conditions") is not None:
         statement["Condition"] = _conditions(scope, stated["conditions"])
     return statement
@@ -102,12 +169,12 @@ def _conditions(scope: Scope, stated: JsonValue) -> dict[str, dict[str, list[str
     for operator, keys in stated.items():
         if not isinstance(keys, Mapping) or not keys:
             raise _malformed(scope, "a condition operator holds an object of keys")
-        built[operator] = {key: [text_of(scope, each) for each in _list(scope, of, key)] for key, of in keys.items()}
+        built[operator] = {key: [_text(scope, each) for each in _list(scope, of, key)] for key, of in keys.items()}
     return built
 
 
-def text_of(scope: Scope, stated: JsonValue) -> str:
-    """A literal, a single segment, or a list of segments. Raises InvalidInput (PARAMETER_INVALID, CONFIG_INVALID)."""
+def _text(scope: Scope, stated: JsonValue) -> str:
+    """A literal, a single segment, or a list of segments."""
     if isinstance(stated, Sequence) and not isinstance(stated, str):
         if not stated:
             raise _malformed(scope, "a text has at least one segment")
@@ -157,7 +224,7 @@ def _list(scope: Scope, stated: JsonValue, where: str) -> Sequence[JsonValue]:
 def _malformed(scope: Scope, what: str) -> InvalidInput:
     return InvalidInput(
         Reason.CONFIG_INVALID,
-        f"the grant of template {scope.template} is not a session policy: {what}.",
+        f"the grant of template {scope.template} is not one of aws-sts: {what}.",
         hint="Operators: `broker check` tells file and line.",
         metadata={"template": scope.template},
     )

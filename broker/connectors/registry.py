@@ -6,11 +6,16 @@ resolved once, here; secrets stay references and are resolved at every use, so t
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import partial
 
-from broker.connectors.aws_client import AwsKeys
-from broker.connectors.aws_sts import AwsSts, AwsStsSettings
+from pydantic import TypeAdapter, ValidationError
+
+from broker.connectors.aws_client import AwsKeys, Base, WebIdentity
+from broker.connectors.aws_session_policy import Network
+from broker.connectors.aws_sts import AwsSts, AwsStsSettings, Revocation
 from broker.connectors.minio_sts import MinioSts, MinioStsSettings
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity
 from broker.connectors.vault_calls import BrokerToken
@@ -101,6 +106,23 @@ class _Reader:
             raise self._wrong(name)
         return _Reader(self.connector, value, self._resolve, self.own)
 
+    def flag(self, name: str) -> bool:
+        """A truth value; absent: false."""
+        value = self._settings.get(name, False)
+        if not isinstance(value, bool):
+            raise self._wrong(name)
+        return value
+
+    def duration(self, name: str, default: timedelta) -> timedelta:
+        """A length of time, as the deploy files' own writer dumps it (ISO 8601)."""
+        value = self._settings.get(name)
+        if value is None:
+            return default
+        try:
+            return TypeAdapter(timedelta).validate_python(value)
+        except ValidationError:
+            raise self._wrong(name) from None
+
     def has(self, name: str) -> bool:
         return self._settings.get(name) is not None
 
@@ -144,9 +166,6 @@ def _vault_token(settings: _Reader, clock: Clock) -> BrokerToken:
 
 
 def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
-    keys = None
-    if settings.has("access_key_id") or settings.has("secret_access_key"):
-        keys = AwsKeys(settings.secret("access_key_id"), settings.secret("secret_access_key"))
     return AwsSts(
         settings.connector,
         AwsStsSettings(
@@ -156,8 +175,11 @@ def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
             external_id=settings.maybe_text("external_id"),
             canary_bucket=settings.maybe_text("canary_bucket"),
             canary_endpoint_url=settings.maybe_text("canary_endpoint_url"),
+            revocation=_revocation(settings.inner("revocation"), clock) if settings.has("revocation") else None,
+            network=_network(settings.inner("network")) if settings.has("network") else None,
+            proves_identity=settings.flag("proves_identity"),
         ),
-        keys,
+        _base(settings),
         clock,
     )
 
@@ -177,6 +199,32 @@ def _minio_sts(settings: _Reader, clock: Clock) -> Connector:
         settings.secret("secret_key"),
         clock,
     )
+
+
+def _base(settings: _Reader) -> Base:
+    """Whose credentials the broker asks STS with."""
+    if settings.has("web_identity"):
+        inner = settings.inner("web_identity")
+        audience = inner.text("audience", "sts.amazonaws.com")
+        return WebIdentity(inner.text("role_arn"), audience, "jit-broker", settings.own)
+    if settings.has("access_key_id") or settings.has("secret_access_key"):
+        return AwsKeys(settings.secret("access_key_id"), settings.secret("secret_access_key"))
+    return None
+
+
+def _revocation(settings: _Reader, clock: Clock) -> Revocation:
+    # A writer's own for ever: the time for people, the rest so that no two are the same.
+    epoch = f"{clock.now():%Y%m%dT%H%M%SZ}{secrets.token_hex(6)}"
+    return Revocation(
+        epoch,
+        propagation=settings.duration("propagation", timedelta(minutes=5)),
+        role_name=settings.maybe_text("role_name"),
+        endpoint_url=settings.maybe_text("endpoint_url"),
+    )
+
+
+def _network(settings: _Reader) -> Network:
+    return Network(settings.texts("source_ips"), settings.texts("source_vpces"))
 
 
 _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {

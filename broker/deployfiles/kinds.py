@@ -10,47 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from broker.deployfiles.kinds_fields import ParameterSegment, SecretReference, Url
+from broker.deployfiles.kinds_aws import AwsStsConnector, AwsStsGrant
+from broker.deployfiles.kinds_fields import ParameterSegment
 from broker.deployfiles.kinds_minio import MinioStsConnector, MinioStsGrant
-from broker.deployfiles.kinds_statements import ResourceSegment, Statement
+from broker.deployfiles.kinds_statements import ResourceSegment
 from broker.deployfiles.kinds_vault import VaultDatabaseConnector, VaultDatabaseGrant
 from broker.files import Model
-
-# --------------------------------------------------------------------------- aws-sts
-
-
-class AwsStsSettings(Model):
-    """AWS STS; without keys, boto3's default chain finds the broker's own credentials."""
-
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")]
-    partition: Literal["aws", "aws-cn", "aws-us-gov", "aws-eusc"] = "aws"
-    endpoint_url: Url | None = None
-    # 2 to 1224 of these characters: AssumeRole's own limits. Not a secret, says AWS.
-    external_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+=,.@:/-]{2,1224}$")] | None = None
-    canary_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(
-        None, description="What a canary's session lists to find out whether it still works."
-    )
-    canary_endpoint_url: Url | None = Field(None, description="Of S3, where it is not AWS's own.")
-    access_key_id: SecretReference | None = None
-    secret_access_key: SecretReference | None = None
-
-    @model_validator(mode="after")
-    def _both_or_neither(self) -> AwsStsSettings:
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("access_key_id and secret_access_key come together or not at all")
-        return self
-
-
-class AwsStsGrant(Model):
-    """The role to assume in the request's account, and what of it this template leaves."""
-
-    role_name: Annotated[str, Field(pattern=r"^([A-Za-z0-9+=,.@_-]+/)*[A-Za-z0-9+=,.@_-]{1,64}$")]
-    policy: list[Statement] = Field(min_length=1, max_length=16)
-
 
 # --------------------------------------------------------------------------- the tables
 
@@ -61,13 +30,6 @@ GRANTS: Mapping[str, type[Model]] = {
 }
 # What the accounts of a template must look like where its connector gives them a meaning.
 ACCOUNTS: Mapping[str, re.Pattern[str]] = {"aws-sts": re.compile(r"[0-9]{12}\Z", re.ASCII)}
-
-
-class AwsStsConnector(Model):
-    """One entry of connectors.yaml."""
-
-    kind: Literal["aws-sts"]
-    settings: AwsStsSettings
 
 
 ConnectorEntry = Annotated[VaultDatabaseConnector | AwsStsConnector | MinioStsConnector, Field(discriminator="kind")]

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
-from broker.deployfiles import listing
+from broker.deployfiles import aws_policies, listing
 from broker.deployfiles.approvals import ApprovalsFile, approval_rules, unreachable
 from broker.deployfiles.assemble import Assembly
 from broker.deployfiles.break_glass import break_glass_rules, unusable
@@ -133,6 +133,14 @@ def policy_tests(files: Listing) -> list[PolicyTest]:
     if problems:
         raise Problems(problems)
     return tests_of(tests)
+
+
+def warnings(files: Listing) -> list[Problem]:
+    """What keeps no set from being taken, but is probably not meant. For sets that :func:`build` takes."""
+    read: list[Problem] = []
+    connectors = _one(files, listing.CONNECTORS, ConnectorsFile, read)
+    templates = _each(files, listing.TEMPLATES, TemplateFile, read)
+    return [] if connectors is None else aws_policies.lint(templates, Assembly(None, connectors, read).connectors)
 
 
 def templates_in(files: Listing) -> dict[str, Read[TemplateFile]]:

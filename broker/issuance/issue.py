@@ -409,7 +409,7 @@ class Issuer:
             return not any(attempt.id in ids for attempt in living)
 
         wait = (opened.attempt.issue_deadline - self._clock.now()) / 2
-        if connector.contract.cls is ContractClass.EXPIRY_ONLY:
+        if connector.contract.cls is not ContractClass.IMMEDIATE:  # no proof comes as soon as that
             wait = timedelta(0)
         if not await until(gone, self._store, wait.total_seconds()):
             ends = max(previous.expires_at for previous in opened.previous)

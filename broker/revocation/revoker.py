@@ -144,6 +144,9 @@ class Revoker:
         async def known(names: Sequence[str]) -> frozenset[str]:
             return await self._store.known_upstream(attempt.connector, names)
 
+        async def together(prefix: str) -> int:
+            return await self._store.end_together(attempt.connector, prefix, attempt.id, self._clock.now())
+
         context = RevokeContext(
             now=self._clock.now(),
             created_at=attempt.created_at,
@@ -151,6 +154,7 @@ class Revoker:
             expires_at=attempt.expires_at,
             outcome_known=attempt.activated_at is not None,
             known_upstream=known,
+            end_together=together,
         )
         try:
             async with asyncio.timeout(self._try_timeout.total_seconds()):

@@ -371,6 +371,10 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail,
         """See LeaseStore.end_leases."""
         return await self._writer.submit(lambda tx: end_ops.end_leases(tx, selector, cause, actor, now, audit))
 
+    async def end_together(self, connector: str, prefix: str, because: str, now: datetime) -> int:
+        """See LeaseStore.end_together."""
+        return await self._writer.submit(lambda tx: end_ops.end_together(tx, connector, prefix, because, now))
+
     async def end_unregistered(self, tenant: str, registered: Callable[[str], bool], now: datetime) -> int:
         """See LeaseStore.end_unregistered. Writes only if somebody has left."""
         holders = await self._readers.scan(lambda view: reads.living_holders(view, tenant))

@@ -86,6 +86,13 @@ WHERE a.tenant = l.tenant AND a.lease_id = l.id
     AND a.state IN ('ISSUING', 'ACTIVE')
 LIMIT :limit;
 
+-- unended_by_upstream --
+SELECT {attempt_columns}, {lease_columns}
+FROM {attempts_with_leases}
+WHERE a.connector = :connector AND a.upstream >= :prefix AND a.upstream < :following
+    AND a.state IN ('ISSUING', 'ACTIVE')
+LIMIT :limit;
+
 -- attempts_due --
 -- Earliest due first, over every tenant: a connector is shared.
 SELECT {attempt_columns}, {lease_columns}
