@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hmac import compare_digest
 from typing import Any
 
 from broker.connectors.own_identity import OwnIdentity
@@ -76,7 +77,7 @@ class JwtLogin:
         """Another token than the one that the server refused; None where another would be refused as well."""
         with self._lock:
             held, now = self._held, self._now()
-            if held is not None and held.token.reveal() != refused.reveal():
+            if held is not None and not compare_digest(held.token.reveal().encode(), refused.reveal().encode()):
                 return held.token  # somebody else was quicker
             if held is not None and now - held.since < _YOUNG:
                 return None
