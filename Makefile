@@ -11,6 +11,8 @@ BIN := .venv/bin
 # One per pytest worker: each has an OpenBao and a PostgreSQL of its own.
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
+STEPS ?= 1000000
+SEED ?= 1
 # Tried in this order; the first that is at least 3.11 and can make a virtual environment is taken.
 PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 /usr/bin/python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -34,8 +36,12 @@ test: .venv/ready private ## unit, contract and API tests, with a real OpenBao a
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" tests
 
 .PHONY: test-slow
-test-slow: .venv/ready private ## the few tests that take long: 50,000 decisions against a naive evaluator, stacks that crash
+test-slow: .venv/ready private ## the few tests that take long: 50,000 decisions against a naive evaluator, crashes, planted bugs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow tests
+
+.PHONY: simulate
+simulate: .venv/ready ## the real core on simulated time, disk, network and upstream: STEPS (1000000) from SEED (1), everything going wrong
+	$(BIN)/python -m tests.simulation --steps $(STEPS) --seed $(SEED)
 
 .PHONY: lint
 lint: .venv/ready ## style, types, who may import whom, the wire, the locks, known vulnerabilities

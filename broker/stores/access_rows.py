@@ -124,7 +124,7 @@ def votes_of(view: View, row: RequestRow) -> tuple[Vote, ...]:
 def _vote(raw: Raw, request: RequestRow, view: View) -> Vote:
     *values, mac, key_id = raw
     row = VoteRow(*values)
-    if not view.seal.holds(VoteRow.TABLE, _vote_sealed(values), mac, key_id) or row.digest != request.digest:
+    if not view.seal.holds(VoteRow.TABLE, vote_sealed(values), mac, key_id) or row.digest != request.digest:
         raise tampered(row.TABLE, row.access_request_id)
     return Vote(
         issuer=row.issuer,
@@ -139,7 +139,7 @@ def _vote(raw: Raw, request: RequestRow, view: View) -> Vote:
     )
 
 
-def _vote_sealed(values: Sequence[Any]) -> Raw:
+def vote_sealed(values: Sequence[Any]) -> Raw:
     """What the MAC of a vote is over: the column of a later schema only where it is not NULL."""
     return tuple(values if values[-1] is not None else values[:-1])
 
@@ -178,7 +178,7 @@ def put_vote(tx: Transaction, request: RequestRow, vote: Vote) -> None:
         request_id=vote.request_id or None,
     )
     values = vote_values(row)
-    tx.run("put_vote", (*values, *tx.seal.make(row.TABLE, _vote_sealed(values))))
+    tx.run("put_vote", (*values, *tx.seal.make(row.TABLE, vote_sealed(values))))
 
 
 def filed(row: RequestRow, votes: tuple[Vote, ...], seal: RowSeal) -> FiledRequest:

@@ -37,7 +37,7 @@ Operation = Callable[[Transaction], T | CommitAndRaise]
 
 
 @dataclass(slots=True)
-class _Job:
+class Job:
     """One queued operation, and then its outcome."""
 
     operation: Callable[[Transaction], Any]
@@ -66,13 +66,13 @@ class GroupCommit:
         self._trail = trail
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[_Job] = []
+        self._waiting: list[Job] = []
         self._idle = asyncio.Event()  # no batch is being gathered or written
         self._idle.set()
-        self._batches: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        self._start()
 
     async def submit(self, operation: Operation[T]) -> T:
         """Run ``operation`` in the next transaction; returns, or raises, after its COMMIT.
@@ -81,7 +81,7 @@ class GroupCommit:
         """
         if self._closing:
             raise closed()
-        job = _Job(operation, self._loop.create_future())
+        job = Job(operation, self._loop.create_future())
         self._waiting.append(job)
         if self._idle.is_set():
             self._idle.clear()
@@ -94,7 +94,8 @@ class GroupCommit:
             self._closing = True
             await self._idle.wait()
             self._batches.put(None)
-        await asyncio.to_thread(self._thread.join)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
 
     def _gather(self, seen: int, patience: int) -> None:
         """Hand a batch over once nobody joined it during a turn of the loop, it is full, or patience is at its end."""
@@ -102,6 +103,15 @@ class GroupCommit:
             self._loop.call_soon(self._gather, len(self._waiting), patience - 1)
             return
         batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        self._hand_over(batch)
+
+    # What is done by a thread is begun here, for whoever simulates time.
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def _hand_over(self, batch: list[Job]) -> None:
         self._batches.put(batch)
 
     # ------------------------------------------------------------------ on the writer thread
@@ -111,7 +121,7 @@ class GroupCommit:
             self._commit(batch)
             self._loop.call_soon_threadsafe(self._answer, batch, self._trail.committed_seq)
 
-    def _commit(self, batch: list[_Job]) -> None:
+    def _commit(self, batch: list[Job]) -> None:
         try:
             try:
                 self._transact(batch, self._bare)
@@ -127,7 +137,7 @@ class GroupCommit:
             for job in batch:
                 job.value, job.error = None, unavailable(error)
 
-    def _transact(self, batch: list[_Job], run: Callable[[_Job], None]) -> None:
+    def _transact(self, batch: list[Job], run: Callable[[Job], None]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         self._transaction.images.begin(self._connection)
         for job in batch:
@@ -137,7 +147,7 @@ class GroupCommit:
         self._connection.execute("COMMIT")
         self._trail.committed()
 
-    def _bare(self, job: _Job) -> None:
+    def _bare(self, job: Job) -> None:
         mark, changes = self._trail.mark(), self._connection.total_changes
         try:
             job.value = carried_out(self._transaction, job.operation)
@@ -148,7 +158,7 @@ class GroupCommit:
             self._trail.rewind(mark)
             job.error = _explained(error)
 
-    def _guarded(self, job: _Job) -> None:
+    def _guarded(self, job: Job) -> None:
         mark = self._trail.mark()
         self._connection.execute("SAVEPOINT operation")
         try:
@@ -173,7 +183,7 @@ class GroupCommit:
 
     # ------------------------------------------------------------------ on the event loop
 
-    def _answer(self, batch: list[_Job], head: int) -> None:
+    def _answer(self, batch: list[Job], head: int) -> None:
         for job in batch:
             if job.future.done():  # its caller was cancelled
                 continue

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from broker.errors import Reason, Tampered
 from broker.ports import KeyRing
+from broker.stores.access_rows import vote_sealed
 from broker.stores.audit_reader import AuditReader
 from broker.stores.migrate import version
 from broker.stores.queries import SQL, migrations
@@ -38,7 +39,6 @@ _SEALED = {
     "every_attempt": "attempts",
     "every_suspension": "suspensions",
     "every_access_request": "access_requests",
-    "every_vote": "access_votes",
     "every_plan": "plans",
     "every_delegation": "delegations",
     "every_origin": "lease_origins",
@@ -88,6 +88,7 @@ class LedgerChecks(AuditReader):
 
     def _unsealed(self, seal: RowSeal) -> Iterator[Violation]:
         yield from self._failing("every_task", "tasks", lambda raw: read_task(raw, seal).trusted)
+        yield from self._failing("every_vote", "access_votes", lambda raw: _vote_holds(raw, seal))
         for name, table in _SEALED.items():
             holds = _holding(seal, table)
             yield from self._failing(name, table, holds)
@@ -99,6 +100,11 @@ class LedgerChecks(AuditReader):
                     yield Violation(MACS, f"{table} {raw[0]}/{raw[1]}", "it fails its MAC")
         except sqlite3.DatabaseError as error:
             yield Violation(MACS, table, f"it cannot be read: {error}")
+
+
+def _vote_holds(raw: Raw, seal: RowSeal) -> bool:
+    *values, mac, key_id = raw
+    return seal.holds("access_votes", vote_sealed(values), mac, key_id)
 
 
 def _holding(seal: RowSeal, table: str) -> Callable[[Raw], bool]:

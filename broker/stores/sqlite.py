@@ -120,9 +120,9 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail,
         # What the next tick looks at of each tenant's suspensions. The first one looks at all.
         self._looks: dict[str, suspension_ops.Look] = {}
         seal = RowSeal(keys)
-        self._readers = Readers(path, seal)
+        self._readers = self._reading(path, seal)
         transaction = Transaction(connection, seal, trail, keeps_texts=keeps_texts)
-        self._writer = GroupCommit(connection, transaction, trail, self._committed)
+        self._writer = self._writing(connection, transaction, trail)
 
     @classmethod
     async def open(cls, path: Path, keys: KeyRing, writer: str, *, keeps_texts: bool = True) -> SqliteStore:
@@ -147,6 +147,14 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail,
             if isinstance(error, sqlite3.Error):
                 raise unavailable(error) from error
             raise
+
+    # What has threads is made here, for whoever simulates time.
+
+    def _reading(self, path: Path, seal: RowSeal) -> Readers:
+        return Readers(path, seal)
+
+    def _writing(self, connection: sqlite3.Connection, transaction: Transaction, trail: Trail) -> GroupCommit:
+        return GroupCommit(connection, transaction, trail, self._committed)
 
     def _committed(self, head: int) -> None:
         """On the event loop, after each batch: wake whoever waits for the audit head to move."""

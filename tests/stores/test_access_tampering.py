@@ -12,6 +12,7 @@ from broker.approval.machine import RequestState
 from broker.errors import Reason, Tampered
 from broker.ports import FiledRequest, RequestFilter
 from broker.stores.access_rows import RequestRow, VoteRow
+from broker.stores.invariants import LedgerChecks
 from broker.stores.sqlite import SqliteStore
 from tests.stores.make import ALICE, TASK, TENANT, Keys, at, filing, new_task, redeeming, vote
 from tests.stores.test_tampering import change, tampered
@@ -128,6 +129,23 @@ async def test_a_changed_vote_carries_nothing(store: SqliteStore, column: str) -
     await change(store, f"UPDATE access_votes SET {column} = ?{also}", VOTE[column])
     await tampered(store.vote(TENANT, asked.id, asked.digest, vote("eli"), enough))
     await tampered(store.get_access_request(TENANT, asked.id))
+
+
+@pytest.mark.parametrize("request_id", ["", "approve-1"])
+async def test_the_checks_of_a_ledger_know_an_honest_vote_from_a_changed_one(
+    store: SqliteStore, tmp_path: Path, request_id: str
+) -> None:
+    asked = filing()
+    await store.open_access_request(asked)
+    await store.vote(TENANT, asked.id, asked.digest, vote(request_id=request_id), lambda filed: False)
+
+    def found() -> list[str]:
+        with LedgerChecks(tmp_path / "ledger.sqlite3") as checks:
+            return [each.where for each in checks.violations(Keys())]
+
+    assert found() == []
+    await change(store, "UPDATE access_votes SET note = 'x'")
+    assert found() == [f"access_votes {TENANT}/{asked.id}"]
 
 
 async def test_a_vote_that_nobody_gave_carries_nothing(store: SqliteStore) -> None:

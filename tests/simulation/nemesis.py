@@ -1,0 +1,60 @@
+"""What goes wrong as a whole: brokers that die or hang, disks that fill up, upstreams that are away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tests.simulation.world import World
+
+# The revoker's claims run out after 30 s: some stops outlast them.
+_LONGEST_STOP = 90.0
+
+
+async def kills(world: World, going: Callable[[], bool]) -> None:
+    """``kill -9`` at any moment, and a start some seconds later."""
+    while going():
+        await asyncio.sleep(world.chance.between(1, 120))
+        if not going() or not world.chance.sometimes("killed", 0.9):
+            continue
+        world.kill()
+        await asyncio.sleep(world.chance.between(0.1, 20))
+        await world.start()
+
+
+async def stops(world: World, going: Callable[[], bool]) -> None:
+    """SIGSTOP, and SIGCONT when it has forgotten what time it is."""
+    while going():
+        await asyncio.sleep(world.chance.between(5, 200))
+        broker = world.broker
+        if broker is None or not going() or not world.chance.sometimes("stopped", 0.8):
+            continue
+        world.tell("stop")
+        broker.process.stop()
+        await asyncio.sleep(world.chance.between(0.5, _LONGEST_STOP))
+        broker.process.go_on()
+        world.tell("go on")
+
+
+async def outages(world: World, going: Callable[[], bool]) -> None:
+    """An upstream is away for a while, in one of the ways in which they are."""
+    upstream = world.connectors["fake"]
+    while going():
+        await asyncio.sleep(world.chance.between(5, 150))
+        if world.chance.sometimes("outage", 0.8):
+            upstream.down = world.chance.one_of("hangs", "broken", "forbidden")
+            await asyncio.sleep(world.chance.between(1, 60))
+            upstream.down = ""
+
+
+async def bad_disks(world: World, going: Callable[[], bool]) -> None:
+    """No write succeeds for a while."""
+    while going():
+        await asyncio.sleep(world.chance.between(20, 300))
+        if world.chance.sometimes("disk full", 0.8):
+            world.disk.failing = True
+            await asyncio.sleep(world.chance.between(0.1, 10))
+            world.disk.failing = False
+
+
+EVERYTHING = (kills, stops, outages, bad_disks)

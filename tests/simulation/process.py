@@ -1,0 +1,91 @@
+"""One broker as the operating system sees it: it runs, is stopped for a while, or is gone and acts no more."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Coroutine
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_CURRENT: ContextVar[Process | None] = ContextVar("process", default=None)
+
+
+class Dead(BaseException):
+    """Inside of a process that is gone: unwinds whatever still stands there. Nothing of it reaches the world."""
+
+
+class Process:
+    """Everything that was started by :meth:`start`, and everything that started in turn."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.stopped: asyncio.Future[None] | None = None
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a seed must repeat in which they are cancelled
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run it as a part of this process."""
+        context = copy_context()
+        context.run(_CURRENT.set, self)
+        return context.run(asyncio.create_task, work)
+
+    def kill(self) -> None:
+        """At once, wherever it is."""
+        self.alive = False
+        self.go_on()
+        for task in list(self._tasks):
+            task.cancel()
+
+    def stop(self) -> None:
+        """SIGSTOP: it answers nobody and does nothing, and does not know it."""
+        self.stopped = self.stopped or asyncio.get_running_loop().create_future()
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        if self.stopped is not None:
+            self.stopped.set_result(None)
+            self.stopped = None
+
+    async def running(self) -> None:
+        """What this process does next it does when it runs. Raises :class:`Dead`."""
+        while self.alive and self.stopped is not None:
+            await asyncio.shield(self.stopped)
+        if not self.alive:
+            raise Dead
+
+    def reach(self, port: Any) -> Any:
+        """``port``, as this process reaches it."""
+        return _Reached(self, port)
+
+
+class _Reached:
+    """Calls go out, and answers come in, only while the process runs."""
+
+    def __init__(self, process: Process, port: Any) -> None:
+        self._process = process
+        self._port = port
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._port, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+
+        async def call(*arguments: Any, **named: Any) -> Any:
+            await self._process.running()
+            try:
+                return await found(*arguments, **named)
+            finally:
+                await self._process.running()
+
+        return call
+
+
+def tasks_know_their_process(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Task[Any]:
+    """A task factory: a task is its process's."""
+    task = asyncio.Task(work, loop=loop, **named)
+    process = _CURRENT.get()
+    if process is not None:
+        process._tasks[task] = None
+        task.add_done_callback(lambda done: process._tasks.pop(done, None) and None)
+    return task

@@ -1,0 +1,116 @@
+"""One run from one seed: live for so many steps, heal everything, let time pass, and look at what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from broker.lease.machine import TERMINAL
+from tests.simulation.agents import Life, people
+from tests.simulation.checks import Broken
+from tests.simulation.nemesis import EVERYTHING
+from tests.simulation.virtual import VirtualLoop
+from tests.simulation.world import AGENTS, World
+
+# After everything is healed: longer than any lease, any claim and any pause between two tries.
+_HEALING_SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of it. ``broken`` says which promise was not kept, and after how many steps; empty: all were."""
+
+    seed: int
+    steps: int
+    seconds: float  # simulated
+    trace: str
+    broken: str
+    told: Counter[str]
+    attempts: int
+
+
+def simulate(seed: int, steps: int) -> Run:
+    """Run it. The same seed and steps give the same run, to the last commit."""
+    _be_quiet()
+    loop = VirtualLoop()
+    with tempfile.TemporaryDirectory(prefix="jit-sim-", dir=_memory()) as directory:
+        world = World(loop, seed, Path(directory))
+        try:
+            loop.run_until_complete(_run(world, steps))
+        except Broken as broken:
+            world.fail(broken)
+        finally:
+            lasted = loop.steps
+            _tear_down(world)
+    return Run(
+        seed=seed,
+        steps=lasted,
+        seconds=loop.time(),
+        trace=world.trace.hexdigest(),
+        broken=str(world.broken or ""),
+        told=world.chance.told,
+        attempts=len(world.checks.attempts),
+    )
+
+
+async def _run(world: World, steps: int) -> None:
+    def going() -> bool:
+        return world.loop.steps < steps and world.broken is None
+
+    await world.start()
+    lives = [asyncio.create_task(Life(world, who).live(going)) for who in AGENTS]
+    lives += [asyncio.create_task(each(world, going)) for each in (people, *EVERYTHING)]
+    await _first(world, asyncio.gather(*lives))
+    if world.broken is None:
+        world.check_ledger()  # as it is in the middle of it all
+        await _heal(world)
+        world.checks.at_the_end()
+        world.check_ledger()
+
+
+async def _heal(world: World) -> None:
+    world.chance.calm = True
+    if world.broker is None:
+        await world.start()
+    deadline = world.loop.time() + _HEALING_SECONDS
+    while world.broken is None and world.loop.time() < deadline:
+        await asyncio.sleep(10)
+        if all(known.state in TERMINAL for known in world.checks.attempts.values()):
+            return
+
+
+async def _first(world: World, lives: asyncio.Future[object]) -> None:
+    """Until all have lived, or a promise is broken."""
+    done, _ = await asyncio.wait({lives, world.ended}, return_when=asyncio.FIRST_COMPLETED)
+    if lives in done:
+        lives.result()
+    else:
+        lives.cancel()
+
+
+def _tear_down(world: World) -> None:
+    world.loop.set_exception_handler(lambda loop, context: None)
+    world.kill()
+    for task in asyncio.all_tasks(world.loop):
+        task.cancel()
+    world.loop.run_until_complete(asyncio.sleep(0))
+    if world.checks.connection is not None:
+        world.checks.connection.close()
+    world.loop.close()
+    gc.collect()
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def _be_quiet() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)

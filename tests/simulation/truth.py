@@ -1,0 +1,163 @@
+"""What is really alive upstream, and the adapter that a broker reaches it through, over a network that loses things."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from broker.errors import Reason, UpstreamFailed
+from broker.lease.credential import Contract, ContractClass, DatabaseLogin
+from broker.lease.deadlines import no_late_create_after
+from broker.ports import (
+    Checkpoint,
+    Clock,
+    Expired,
+    Handle,
+    Issued,
+    NotYet,
+    Refused,
+    RevokeContext,
+    Revoked,
+    RevokeOutcome,
+)
+from broker.scope.model import Scope
+from broker.secret import Secret
+from tests.connectors.fake import contract
+from tests.simulation.chance import Chance
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One credential: until when the upstream lets it in."""
+
+    attempt: str
+    until: datetime
+
+
+class Truth:
+    """Every credential that any upstream ever made. Only the simulation's checks look here."""
+
+    def __init__(self, clock: Clock, on_made: Callable[[Made], None]) -> None:
+        self._clock = clock
+        self._on_made = on_made
+        self.alive: dict[str, Made] = {}
+        self.ever: set[str] = set()
+
+    def make(self, attempt: str, until: datetime) -> None:
+        made = Made(attempt, until)
+        self._on_made(made)
+        self.ever.add(attempt)
+        self.alive[attempt] = made
+
+    def end(self, attempt: str) -> None:
+        self.alive.pop(attempt, None)
+
+    def usable(self, attempt: str) -> bool:
+        made = self.alive.get(attempt)
+        if made is not None and self._clock.now() >= made.until:
+            del self.alive[attempt]
+            made = None
+        return made is not None
+
+
+class SimulatedConnector:
+    """The port, over a network. ``allowance``: how long an issue may take, and a request may be on its way."""
+
+    def __init__(
+        self, name: str, cls: ContractClass, truth: Truth, chance: Chance, clock: Clock, allowance: timedelta
+    ) -> None:
+        self._name = name
+        self._truth = truth
+        self._chance = chance
+        self._clock = clock
+        self._allowance = allowance.total_seconds()
+        self._contract = replace(contract(cls), ttl_floor=timedelta(seconds=1))
+        self.down = ""  # for a while: "hangs", "broken" or "forbidden"
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def contract(self) -> Contract:
+        return self._contract
+
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+        return {"attempt": attempt_id}
+
+    async def issue(self, handle: Handle, scope: Scope, expires_at: datetime, checkpoint: Checkpoint) -> Issued:
+        attempt = str(handle["attempt"])
+        await checkpoint({**handle, "noted": True}, None)
+        await self._arrive("issue")
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        late = self._chance.sometimes("late create", 0.03)
+        on_its_way = self._chance.between(0.5, 0.99) * self._allowance if late else self._chance.between(0.001, 0.05)
+        # What was sent arrives, whether anybody still waits for it or lives.
+        asyncio.get_running_loop().call_later(on_its_way, self._make, attempt, expires_at, arrived)
+        if late and self._chance.often(0.5):
+            await asyncio.sleep(self._chance.between(0, 2))
+            raise _failed(known=False)
+        await arrived
+        if self._chance.sometimes("lost reply", 0.03):
+            raise _failed(known=False)
+        if self._chance.sometimes("reply that never comes", 0.02):
+            await asyncio.Event().wait()
+        await asyncio.sleep(self._chance.between(0.001, 0.05))
+        upstream = f"up-{attempt}"
+        await checkpoint({**handle, "noted": True, "upstream": upstream}, upstream)
+        login = DatabaseLogin(
+            "postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(f"password-{attempt}")
+        )
+        longer = self._chance.sometimes("granted for longer", 0.005)
+        return Issued(login, expires_at + timedelta(hours=1) if longer else expires_at, {"upstream": upstream})
+
+    async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
+        attempt = str(handle["attempt"])
+        if self._contract.cls is ContractClass.EXPIRY_ONLY:
+            left = context.expires_at - context.now
+            return Expired() if left <= timedelta(0) else NotYet("only time ends it.", left, failed=False)
+        try:
+            await self._arrive("revoke")
+        except UpstreamFailed as failure:
+            return (
+                Refused(failure.message) if failure.reason is Reason.UPSTREAM_ROOT_REFUSED else NotYet(failure.message)
+            )
+        self._truth.end(attempt)
+        if self._chance.sometimes("lost confirmation", 0.05):
+            return NotYet("no answer in time.")
+        await asyncio.sleep(self._chance.between(0.001, 0.05))
+        wait = no_late_create_after(context.created_at, context.issue_deadline) - context.now
+        if not context.outcome_known and "upstream" not in handle and wait > timedelta(0):
+            self._chance.told["swept, and again later"] += 1
+            return NotYet("a late create may still land.", wait, failed=False)
+        return Revoked({"upstream": handle.get("upstream")})
+
+    async def tend(self) -> None:
+        await self._arrive("tend")
+
+    async def close(self) -> None:
+        pass
+
+    async def _arrive(self, what: str) -> None:
+        """The way there, and whoever stands in it. Raises UpstreamFailed: nothing has arrived."""
+        await asyncio.sleep(self._chance.between(0.001, 0.05))
+        if self.down and not self._chance.calm:
+            self._chance.told[f"{what} while it {self.down}"] += 1
+            if self.down == "hangs":
+                await asyncio.sleep(self._chance.between(5, 60))
+                raise _failed(known=True)
+            raise _failed(known=True, root=self.down == "forbidden")
+        if self._chance.sometimes(f"{what} refused", 0.02):
+            raise _failed(known=True)
+
+    def _make(self, attempt: str, until: datetime, arrived: asyncio.Future[None]) -> None:
+        self._truth.make(attempt, until)
+        if not arrived.done():
+            arrived.set_result(None)
+
+
+def _failed(*, known: bool, root: bool = False) -> UpstreamFailed:
+    reason = Reason.UPSTREAM_ROOT_REFUSED if root else Reason.UPSTREAM_UNAVAILABLE
+    return UpstreamFailed(reason, "the simulated upstream failed.", outcome_known=known)

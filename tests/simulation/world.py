@@ -1,0 +1,174 @@
+"""Everything that is simulated, wired: one ledger, one broker after the other, upstreams, the checks around them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from broker.dev.identity_provider import IdentityProvider
+from broker.errors import BrokerError, Defect
+from broker.identity.agent import Agent, Peer, Quotas, Registry
+from broker.identity.operator import LOGIN, Operator, Role
+from broker.issuance.caller import Caller, OperatorCaller
+from broker.issuance.fresh_logins import FreshLogins
+from broker.lease.credential import ContractClass
+from broker.ports import DeploySet
+from broker.stores.invariants import LedgerChecks
+from broker.stores.ledger_file import connect_reader
+from tests.clock import START
+from tests.issuance.world import PEOPLE, RULES, TENANT, StaticKeys, agent, gated_policies, id_tokens, template
+from tests.simulation.broker import ISSUE_TIMEOUT, SimulatedBroker
+from tests.simulation.chance import Chance
+from tests.simulation.checks import Broken, Checks
+from tests.simulation.disk import Disk, SimulatedLedger
+from tests.simulation.process import Dead, Process, tasks_know_their_process
+from tests.simulation.truth import SimulatedConnector
+from tests.simulation.virtual import VirtualLoop
+
+T = TypeVar("T")
+AGENTS = tuple(
+    agent(name, quotas=Quotas(live_leases=8, open_tasks=4)) for name in ("alice", "bob", "carol", "dave", "erin")
+)
+ACCOUNTS = frozenset({"dev", "prod"})
+
+
+class LoopClock:
+    """The simulated wall clock, to the millisecond as the port says."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def now(self) -> datetime:
+        return START + timedelta(milliseconds=int(self._loop.time() * 1000))
+
+
+class Gone(Exception):
+    """The broker that was asked is not there, or went while it was asked."""
+
+
+class World:
+    """``trace`` is a digest of all that was committed, made, and answered, and when: what a seed must repeat."""
+
+    def __init__(self, loop: VirtualLoop, seed: int, directory: Path) -> None:
+        self.loop = loop
+        self.chance = Chance(seed)
+        self.clock = LoopClock(loop)
+        self.checks = Checks(self.clock, self.chance.told)
+        self.trace = hashlib.sha256()
+        self.disk = Disk(directory / "ledger.sqlite3", self.chance, self._committed)
+        self.broken: Broken | None = None
+        self.ended = loop.create_future()  # by the first promise that is not kept
+        classes = {"fake": ContractClass.IMMEDIATE, "timed": ContractClass.EXPIRY_ONLY}
+        self.connectors = {
+            name: SimulatedConnector(name, cls, self.checks.truth, self.chance, self.clock, ISSUE_TIMEOUT)
+            for name, cls in classes.items()
+        }
+        templates = {
+            name: template(name=name, connector=connector, accounts=ACCOUNTS)
+            for name, connector in (("orders-read", "fake"), ("reports-read", "timed"))
+        }
+        self.deploy = DeploySet(
+            digest="d" * 64,
+            registry=Registry(AGENTS),
+            people=PEOPLE,
+            templates=templates,
+            policies=gated_policies(),
+            connectors={},
+            approvals=RULES,
+        )
+        self.provider = IdentityProvider("https://idp.test", PEOPLE.values(), self.clock)
+        self._fresh = FreshLogins(id_tokens(self.provider), self.clock)
+        self.ledger: SimulatedLedger | None = None
+        self.broker: SimulatedBroker | None = None
+        loop.set_task_factory(tasks_know_their_process)
+        loop.set_exception_handler(self._unhandled)
+
+    # ------------------------------------------------------------------ brokers come and go
+
+    async def start(self) -> None:
+        """A broker, on what is on the disk."""
+        self.ledger = await self.disk.open(StaticKeys(), "w")
+        if self.checks.connection is None:
+            self.checks.connection = connect_reader(self.disk.path)
+        process = Process()
+        made = SimulatedBroker(process, self.ledger, self.connectors, self.deploy, self._fresh, self.clock, self.chance)
+        self.tell("boot")
+        await self.within(process, made.boot())
+        self.broker = made
+
+    def kill(self) -> None:
+        """``kill -9`` or a power cut: nobody is told anything."""
+        broker, self.broker = self.broker, None
+        if broker is not None and self.ledger is not None:
+            self.tell("kill")
+            broker.process.kill()
+            self.ledger.lose_power()
+
+    async def ask(self, work: Coroutine[Any, Any, T], broker: SimulatedBroker) -> T:
+        """One RPC of a client; cancelling it cancels that. Raises :class:`Gone`, and what the broker refuses with."""
+        return await self.within(broker.process, work)
+
+    async def within(self, process: Process, work: Coroutine[Any, Any, T]) -> T:
+        task = process.start(work)
+        try:
+            return await task
+        except Dead:
+            raise Gone from None
+        except asyncio.CancelledError:
+            task.cancel()
+            if not process.alive and not _being_cancelled():
+                raise Gone from None
+            raise
+
+    # ------------------------------------------------------------------ callers
+
+    def caller(self, who: Agent) -> Caller:
+        now = self.clock.now()
+        peer = Peer(who.spiffe_id, now - timedelta(hours=1), now + timedelta(hours=1), 1, "f" * 64)
+        return Caller(TENANT, who, peer, self.deploy, now)
+
+    def person(self, key: str) -> OperatorCaller:
+        operator = Operator(self.deploy.people[key], key, LOGIN)
+        roles = frozenset({Role.APPROVER, Role.SECURITY, Role.OPERATOR})
+        return OperatorCaller(TENANT, operator, roles, self.deploy, self.clock.now())
+
+    # ------------------------------------------------------------------ what happens is told and checked
+
+    def tell(self, *what: object) -> None:
+        self.trace.update(f"{self.loop.time():.6f} {' '.join(map(str, what))}\n".encode())
+
+    def fail(self, broken: Broken) -> None:
+        self.broken = self.broken or broken
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _committed(self) -> None:
+        try:
+            for record in self.checks.read():
+                self.tell(record["type"], record["attempt_id"], record["data"].get("cause"))
+        except Broken as broken:
+            self.fail(broken)
+
+    def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, Broken):
+            self.fail(error)
+        elif isinstance(error, Defect) or not isinstance(
+            error, BrokerError | Dead | Gone | asyncio.CancelledError | None
+        ):
+            self.fail(Broken(f"a task died: {type(error).__name__}: {error} ({context.get('message')})"))
+
+    def check_ledger(self) -> None:
+        """The ledger's own invariants, as ``broker verify`` checks them."""
+        with LedgerChecks(self.disk.path) as checks:
+            for violation in checks.violations(StaticKeys()):
+                raise Broken(f"ledger: {violation.invariant}: {violation.where}: {violation.detail}")
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
