@@ -11,6 +11,7 @@ from broker.connectors.minio_sts import MinioSts, MinioStsSettings
 from broker.dev.minio import BROKER_USER, BUCKET, ROOT_USER, MinioFacts, call_as_root, make_user, reading
 from broker.errors import Reason, UpstreamFailed
 from broker.ports import Doubt, Refused, Severity
+from broker.scope.canonical import JsonValue
 from broker.secret import Secret
 from integration.minio.sessions import CLOCK, ended, held
 from tests.connectors.harness_minio import minio_connector, reading_one_day
@@ -83,11 +84,14 @@ async def test_wrong_keys_and_a_disabled_user_are_the_root_credential_refused(mi
 
 
 async def test_a_policy_that_minio_does_not_know_is_refused_in_words(minio: MinioFacts) -> None:
-    unknown = {"actions": ["s3:GetObject"], "resources": [f"arn:aws:s3:::{BUCKET}/*"],
-               "conditions": {"StringEquals": {"aws:PrincipalOrgID": ["o-1"]}}}  # fmt: skip
+    unknown: dict[str, JsonValue] = {
+        "actions": ["s3:GetObject"],
+        "resources": [f"arn:aws:s3:::{BUCKET}/*"],
+        "conditions": {"StringEquals": {"aws:PrincipalOrgID": ["o-1"]}},
+    }
     connector = minio_connector(minio)
     with pytest.raises(UpstreamFailed) as caught:
-        await held(connector, scope=make_scope({"policy": [unknown]}))  # type: ignore[dict-item]
+        await held(connector, scope=make_scope({"policy": [unknown]}))
     assert caught.value.reason is Reason.UPSTREAM_REFUSED
     assert caught.value.outcome_known
     assert "a condition" in caught.value.hint
