@@ -32,7 +32,7 @@ from broker.dev.process import ServerProcess
 from broker.errors import NotReady, Reason, UpstreamFailed
 from broker.secret import Secret
 
-NOT_BUILT = "MinIO is not built here, and nothing plays it. `make minio` builds it (Go; once, some minutes)."
+NOT_BUILT = "MinIO is not built here; `make minio` does it (Go; once, some minutes)."
 REGION = "us-east-1"
 ROOT_USER, BROKER_USER = "root-user", "jit-broker"
 BUCKET = "orders-reports"
