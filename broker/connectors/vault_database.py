@@ -189,6 +189,8 @@ class VaultDatabase:
         with self._closing.call():
             doubts, goes_on = await self._examining.run(examiner.first)
             for part in examiner.parts() if goes_on else ():
+                if self._closing.closed:  # whoever replaces it waits for calls under way
+                    return [being_replaced()]
                 doubts += await self._examining.run(partial(examiner.part, part))
         return doubts
 

@@ -88,7 +88,7 @@ def unreachable(failure: VaultFailure) -> Doubt:
     return Doubt(Severity.ERROR, what, remedy)
 
 
-def doubts_of_token(token: OwnToken, *, logs_in: bool) -> Iterator[Doubt]:
+def doubts_of_token(token: OwnToken, *, logs_in: bool = False) -> Iterator[Doubt]:
     """By what the server says of the broker's own token; one of a login (``logs_in``) ends, and is had anew."""
     fresh = "Make one as the connector's page says: orphan, periodic, without the default policy."
     if "root" in token.policies:

@@ -10,11 +10,11 @@ Everything here blocks for a bounded time and is called from a connector's own t
 
 from __future__ import annotations
 
+import hmac
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hmac import compare_digest
 from typing import Any
 
 from broker.connectors.own_identity import OwnIdentity
@@ -77,7 +77,7 @@ class JwtLogin:
         """Another token than the one that the server refused; None where another would be refused as well."""
         with self._lock:
             held, now = self._held, self._now()
-            if held is not None and not compare_digest(held.token.reveal().encode(), refused.reveal().encode()):
+            if held is not None and not hmac.compare_digest(held.token.reveal(), refused.reveal()):
                 return held.token  # somebody else was quicker
             if held is not None and now - held.since < _YOUNG:
                 return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -289,6 +290,16 @@ async def test_what_cannot_be_reached_is_an_error(openbao_server: ConfiguredOpen
         [found] = await connector.examine()
         assert found.severity is Severity.ERROR
         await connector.close()
+
+
+async def test_one_that_is_being_replaced_is_not_asked_any_more(bao: ConfiguredOpenBao) -> None:
+    before, after = vault_connector(bao), vault_connector(bao)
+    await after.close()
+    assert_found(await after.examine(), (WARNING, "being replaced"))
+    under_way = asyncio.ensure_future(before.examine())
+    await asyncio.sleep(0)  # it has begun
+    await before.close()  # and is not waited for to the end
+    assert_found(await under_way, (WARNING, "being replaced"))
 
 
 async def test_the_double_of_aws_has_no_doubt(aws_double: str) -> None:
