@@ -262,6 +262,7 @@ def credential(value: Credential) -> credential_pb2.Credential:
                 region=value.region,
                 assumed_role_arn=value.assumed_role_arn,
                 session_policy=value.session_policy,
+                endpoint_url=value.endpoint_url,
             )
             return credential_pb2.Credential(aws_session=session)
         case X509Certificate():

@@ -205,4 +205,5 @@ def _profile(session: AwsSession) -> str:
         f"aws_secret_access_key = {session.secret_access_key.reveal()}",
         f"aws_session_token = {session.session_token.reveal()}",
     ]
-    return "\n".join([*lines, *([f"region = {session.region}"] if session.region else [])]) + "\n"
+    also = {"region": session.region, "endpoint_url": session.endpoint_url}
+    return "\n".join([*lines, *(f"{name} = {value}" for name, value in also.items() if value)]) + "\n"

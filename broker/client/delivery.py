@@ -35,7 +35,8 @@ _CONFLICTING: Mapping[type, frozenset[str]] = {
         | {"AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE"}
         | {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_REGION"}
         | {"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_DEFAULT_REGION"}
-        | {"AWS_CREDENTIAL_EXPIRATION"}
+        | {"AWS_CREDENTIAL_EXPIRATION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS"}
+        | {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"}
     ),
     X509Certificate: frozenset({"BROKER_CERTIFICATE", "BROKER_CA_CHAIN", *_FILES}),
     SshCertificate: frozenset({"BROKER_SSH_CERTIFICATE", *_FILES}),
@@ -92,6 +93,8 @@ def environment(credential: Credential) -> dict[str, str]:
                 "AWS_SECRET_ACCESS_KEY": credential.secret_access_key.reveal(),
                 "AWS_SESSION_TOKEN": credential.session_token.reveal(),
             }
+            if credential.endpoint_url:
+                variables["AWS_ENDPOINT_URL"] = credential.endpoint_url
             regions = ("AWS_REGION", "AWS_DEFAULT_REGION")
             return variables | (dict.fromkeys(regions, credential.region) if credential.region else {})
         case GcpToken():

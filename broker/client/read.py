@@ -98,6 +98,7 @@ def credential(message: credential_pb2.Credential) -> Credential:
                     region=session.region,
                     assumed_role_arn=session.assumed_role_arn,
                     session_policy=session.session_policy,
+                    endpoint_url=session.endpoint_url,
                 )
             case "x509_certificate":
                 x509 = message.x509_certificate

@@ -7,7 +7,17 @@ from datetime import timedelta
 
 from pydantic import TypeAdapter
 
-from broker.connectors import aws_sts, gcp_pool, gcp_token, postgresql, vault_database, vault_kv, vault_pki, vault_ssh
+from broker.connectors import (
+    aws_sts,
+    gcp_pool,
+    gcp_token,
+    minio_sts,
+    postgresql,
+    vault_database,
+    vault_kv,
+    vault_pki,
+    vault_ssh,
+)
 from broker.connectors.aws_session_policy import Network
 from broker.lease.credential import Contract
 from broker.ports import ConnectorSpec
@@ -42,6 +52,7 @@ CONTRACTS: Mapping[str, Callable[[Mapping[str, JsonValue]], Contract]] = {
     "gcp-token": lambda settings: gcp_token.CONTRACT,
     "gcp-pool": lambda settings: gcp_pool.CONTRACT,
     "postgresql": lambda settings: postgresql.CONTRACT,
+    "minio-sts": lambda settings: minio_sts.CONTRACT,
 }
 
 

@@ -21,6 +21,7 @@ from broker.connectors.gcp_lending import Lending
 from broker.connectors.gcp_pool import GcpPool, Pool
 from broker.connectors.gcp_token import GcpTokens
 from broker.connectors.gcp_upstream import GcpSettings
+from broker.connectors.minio_sts import MinioSts, MinioStsSettings
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity
 from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
@@ -98,6 +99,16 @@ class _Reader:
             raise self._wrong(name)
         return self._resolve(value).reveal() if value.startswith("env:") else value
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts, each perhaps the value of ``env:NAME``; empty if it is not there."""
+        value = self._settings.get(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
+            raise self._wrong(name)
+        texts = [str(each) for each in value]
+        return tuple(self._resolve(each).reveal() if each.startswith("env:") else each for each in texts)
+
     def port(self, name: str) -> int:
         """A TCP port, or the value of ``env:NAME``."""
         value = self._settings.get(name)
@@ -159,13 +170,6 @@ class _Reader:
             return TypeAdapter(timedelta).validate_python(value)
         except ValidationError:
             raise self._wrong(name) from None
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """A list of texts; absent: empty."""
-        value = self._settings.get(name) or ()
-        if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
-            raise self._wrong(name)
-        return tuple(str(each) for each in value)
 
     def has(self, name: str) -> bool:
         return self._settings.get(name) is not None
@@ -292,6 +296,23 @@ def _postgresql(settings: _Reader, clock: Clock) -> Connector:
     )
 
 
+def _minio_sts(settings: _Reader, clock: Clock) -> Connector:
+    return MinioSts(
+        settings.connector,
+        MinioStsSettings(
+            endpoint_url=settings.text("endpoint_url"),
+            nodes=settings.texts("nodes"),
+            user=settings.text("user"),
+            buckets=settings.texts("buckets"),
+            canary_bucket=settings.maybe_text("canary_bucket"),
+            region=settings.text("region", "us-east-1"),
+            ca_file=settings.maybe_text("ca_file"),
+        ),
+        settings.secret("secret_key"),
+        clock,
+    )
+
+
 def _base(settings: _Reader) -> Base:
     """Whose credentials the broker asks STS with."""
     if settings.has("web_identity"):
@@ -353,4 +374,5 @@ _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "postgresql": _postgresql,
     "gcp-token": _gcp_token,
     "gcp-pool": _gcp_pool,
+    "minio-sts": _minio_sts,
 }

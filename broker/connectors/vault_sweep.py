@@ -20,7 +20,7 @@ from functools import partial
 from broker.connectors.threads import Threads
 from broker.connectors.vault_calls import LeaseFacts, VaultCalls
 from broker.connectors.vault_http import Known, VaultFailure
-from broker.lease.deadlines import no_late_create_after
+from broker.lease.deadlines import no_late_create_after, until_next_sweep
 from broker.ports import Carried, Clock, Handle, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
 from broker.scope.canonical import JsonValue
 
@@ -168,5 +168,4 @@ def _look_again(in_flight: list[LeaseFacts], context: RevokeContext) -> timedelt
 
 def _still_to_wait(context: RevokeContext) -> timedelta:
     """Until the next sweep that can matter: at the call's deadline, and when no late create can land."""
-    latest = no_late_create_after(context.created_at, context.issue_deadline)
-    return (context.issue_deadline if context.now < context.issue_deadline else latest) - context.now
+    return until_next_sweep(context.now, context.created_at, context.issue_deadline)

@@ -25,6 +25,7 @@ from broker.deployfiles.kinds_gcp import (
     pool_problems,
     token_problems,
 )
+from broker.deployfiles.kinds_minio import MinioStsConnector, MinioStsGrant
 from broker.deployfiles.kinds_postgresql import PostgresqlConnector, PostgresqlGrant
 from broker.deployfiles.kinds_statements import ResourceSegment
 from broker.deployfiles.kinds_vault import (
@@ -48,6 +49,7 @@ GRANTS: Mapping[str, type[Model]] = {
     "vault-kv": VaultKvGrant,
     "postgresql": PostgresqlGrant,
     "aws-sts": AwsStsGrant,
+    "minio-sts": MinioStsGrant,
     "gcp-token": GcpTokenGrant,
     "gcp-pool": GcpPoolGrant,
 }
@@ -70,6 +72,7 @@ ConnectorEntry = Annotated[
     | VaultSshConnector
     | VaultKvConnector
     | AwsStsConnector
+    | MinioStsConnector
     | GcpTokenConnector
     | GcpPoolConnector
     | PostgresqlConnector,

@@ -73,6 +73,7 @@ class AwsSession:
     assumed_role_arn: str
     # The session policy really sent, as JSON: what the upstream enforces. Not secret.
     session_policy: str
+    endpoint_url: str = ""  # where it is good, if not at AWS itself
 
 
 @dataclass(frozen=True, slots=True)

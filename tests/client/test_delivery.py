@@ -91,6 +91,11 @@ def test_a_session_without_a_region_sets_none() -> None:
     assert "AWS_REGION" not in environment(session)
 
 
+def test_a_session_of_another_place_than_aws_says_where_it_is_good() -> None:
+    session = replace(AWS, endpoint_url="https://minio.example.org:9000")
+    assert environment(session) == {**environment(AWS), "AWS_ENDPOINT_URL": "https://minio.example.org:9000"}
+
+
 @pytest.mark.parametrize(
     ("credential", "surroundings", "gone"),
     [
@@ -105,6 +110,12 @@ def test_a_session_without_a_region_sets_none() -> None:
                 "GOOGLE_IMPERSONATE_SERVICE_ACCOUNT": "admin@acme.iam.gserviceaccount.com",
             },
             4,
+        ),
+        # A session of AWS must not be sent to somebody's MinIO, nor a MinIO's to another.
+        (
+            AWS,
+            {"AWS_ENDPOINT_URL": "http://x", "AWS_ENDPOINT_URL_S3": "http://x", "AWS_ENDPOINT_URL_STS": "http://x"},
+            3,
         ),
     ],
 )

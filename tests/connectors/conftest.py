@@ -9,14 +9,18 @@ from moto.server import ThreadedMotoServer
 
 from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.dev.loopback import free_port
+from broker.dev.minio import MinioFacts
 from broker.dev.postgres import PostgresFacts
+from broker.secret import Secret
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
 from tests.connectors.harness_aws_by_policy import aws_by_policy_harness
 from tests.connectors.harness_gcp import gcp_harness
+from tests.connectors.harness_minio import minio_harness
 from tests.connectors.harness_postgresql import create_shop, postgresql_harness
 from tests.connectors.harness_vault_kv import kv_harness
 from tests.connectors.harness_vault_pki import pki_harness
 from tests.connectors.harness_vault_ssh import ssh_harness
+from tests.connectors.minio_double import minio_double
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +42,13 @@ def shop(postgres_server: PostgresFacts) -> PostgresqlSettings:
 
 
 @pytest.fixture
+def minio() -> Iterator[MinioFacts]:
+    """A double of MinIO that enforces no policy; the real one runs this suite in ``integration/minio``."""
+    with minio_double() as double:
+        yield MinioFacts(double.address, Secret("root-password"), Secret("secret-of-the-broker"))
+
+
+@pytest.fixture
 def dead_address() -> str:
     """An address on loopback where nobody listens."""
     return f"http://127.0.0.1:{free_port()}"
@@ -53,6 +64,7 @@ def dead_address() -> str:
         "postgresql",
         "aws-sts",
         "aws-sts by policy",
+        "minio-sts",
         "gcp-token",
         "gcp-pool",
     ]
@@ -76,6 +88,8 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
             made = kv_harness(request.getfixturevalue("openbao_server"), dead_address)
         case "gcp-token" | "gcp-pool":
             made = gcp_harness(request.param, dead_address)
+        case "minio-sts":
+            made = minio_harness(request.getfixturevalue("minio"), dead_address)
         case _:
             made = aws_harness(request.getfixturevalue("aws_double"), dead_address)
     async with made.stack:

@@ -42,6 +42,7 @@ class Harness:
     # How much sooner than asked it may end; a certificate's own times are whole seconds, too.
     short_by: timedelta = timedelta(seconds=1)
     ends_when_asked: bool = False  # BY_POLICY, and proven as soon as it is asked
+    notes_last: bool = False  # after its note nothing is left to do: it is cancelled while its only call is under way
     secrets: tuple[str, ...] = ()  # the broker's own, as the connector holds them
     misbehaving: Misbehaving | None = None  # None: said in ``cannot``
     # Cases of the contract suite (by the name of the test) that cannot apply, and why, in one line.

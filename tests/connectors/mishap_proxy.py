@@ -69,8 +69,8 @@ class MishapProxy:
 
 
 @contextmanager
-def mishap_proxy(target: str) -> Iterator[tuple[MishapProxy, str]]:
-    """A running proxy and its address."""
+def mishap_proxy(target: str, *, keeps_host: bool = False) -> Iterator[tuple[MishapProxy, str]]:
+    """A running proxy and its address. ``keeps_host``: for a server that checks what its clients have signed."""
     proxy = MishapProxy(target)
 
     class Handler(BaseHTTPRequestHandler):
@@ -88,7 +88,8 @@ def mishap_proxy(target: str) -> Iterator[tuple[MishapProxy, str]]:
                 self.close_connection = True
                 return
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            sent = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+            dropped = _HOP_BY_HOP - ({"host"} if keeps_host else set())
+            sent = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
             reply = proxy.answer(self.command, self.path, sent, body)
             if reply is None:
                 self.close_connection = True

@@ -338,7 +338,8 @@ async def test_the_session_is_one_of_the_role_and_the_attempt(connector: AwsSts,
 
 
 async def test_lost_and_broken_replies_leave_the_outcome_unknown(aws_double: str) -> None:
-    cases = [Rule("POST /", change=lost), Rule("POST /", Reply(200, b"<html>")), Rule("POST /", Reply(502, b"no"))]
+    bodies = [(200, b"<html>"), (200, b"<html></html>"), (502, b"no")]
+    cases = [Rule("POST /", change=lost), *(Rule("POST /", Reply(*each)) for each in bodies)]
     with mishap_proxy(aws_double) as (proxy, address):
         for rule in cases:
             proxy.rules = [rule]

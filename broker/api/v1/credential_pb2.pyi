@@ -44,20 +44,22 @@ class DatabaseLogin(_message.Message):
     def __init__(self, engine: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., database: _Optional[str] = ..., username: _Optional[str] = ..., password: _Optional[str] = ...) -> None: ...
 
 class AwsSession(_message.Message):
-    __slots__ = ("access_key_id", "secret_access_key", "session_token", "region", "assumed_role_arn", "session_policy")
+    __slots__ = ("access_key_id", "secret_access_key", "session_token", "region", "assumed_role_arn", "session_policy", "endpoint_url")
     ACCESS_KEY_ID_FIELD_NUMBER: _ClassVar[int]
     SECRET_ACCESS_KEY_FIELD_NUMBER: _ClassVar[int]
     SESSION_TOKEN_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
     ASSUMED_ROLE_ARN_FIELD_NUMBER: _ClassVar[int]
     SESSION_POLICY_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_URL_FIELD_NUMBER: _ClassVar[int]
     access_key_id: str
     secret_access_key: str
     session_token: str
     region: str
     assumed_role_arn: str
     session_policy: str
-    def __init__(self, access_key_id: _Optional[str] = ..., secret_access_key: _Optional[str] = ..., session_token: _Optional[str] = ..., region: _Optional[str] = ..., assumed_role_arn: _Optional[str] = ..., session_policy: _Optional[str] = ...) -> None: ...
+    endpoint_url: str
+    def __init__(self, access_key_id: _Optional[str] = ..., secret_access_key: _Optional[str] = ..., session_token: _Optional[str] = ..., region: _Optional[str] = ..., assumed_role_arn: _Optional[str] = ..., session_policy: _Optional[str] = ..., endpoint_url: _Optional[str] = ...) -> None: ...
 
 class GcpToken(_message.Message):
     __slots__ = ("access_token", "expire_time", "project", "service_account", "scopes", "access_boundary")

@@ -58,6 +58,7 @@ READ_REPORT = replace(
     parameters={"day": "daily/2026-01-31"},
     intent="sum up the day",
 )
+READ_S3 = replace(READ_REPORT, template="reports-s3", account="dev")
 
 
 def agent_id(name: str) -> SpiffeId:
