@@ -8,7 +8,8 @@ back as their owner, who alone may. *Everywhere*: DROP OWNED reaches one databas
 *A good answer is no proof*: proof is that there is no role of that name, and no session of its number.
 
 An agent may hold a lock on its own role (``BEGIN; ALTER ROLE ...``), and the door would wait for it. So the wait is
-short, its sessions are ended, and it is tried again: sooner than anybody can log in. So with every step.
+short, its sessions are told to end, and it is tried again at once: the broker stands in line for the lock before they
+are gone, and so before anybody who logs in anew. So with every step.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from broker.connectors.postgresql_session import PostgresqlFailure, Session, Ses
 
 _TRIES = 20
 _LOCK_WAIT = "200ms"
-# For a session to be gone once it was told to.
-_SESSION_END_MS = 2000
+# For a session to be gone once it was told to. Not waited for where a lock is wanted: the server looks every 100 ms
+# only whether it is gone, and an agent that reconnects in a loop has the lock again by then, every time.
+_SESSION_END_MS, _TOLD_ONLY = 2000, 0
 _OID = sql.SQL("SELECT oid FROM pg_roles WHERE rolname = %s")
 # In the list and not in a condition: those may be evaluated in any order, and would end anybody's session.
-_TERMINATE = sql.SQL("SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usesysid = %s")
+_TERMINATE = sql.SQL("SELECT pid, pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usesysid = %s")
 _SESSIONS = sql.SQL("SELECT count(*) FROM pg_stat_activity WHERE usesysid = %s")
 _PREPARED = sql.SQL("SELECT gid, database FROM pg_prepared_xacts WHERE owner = %s ORDER BY gid")
 _ELSEWHERE = sql.SQL(
@@ -51,9 +53,13 @@ _PASSING = ("55P03", "40P01", "40001", "XX000")
 class Ended:
     """What had to be ended besides the role."""
 
-    sessions: int = 0
+    pids: set[int] = field(default_factory=set)  # one that takes its time is told again, and is one all the same
     prepared: int = 0
     databases: list[str] = field(default_factory=list)
+
+    @property
+    def sessions(self) -> int:
+        return len(self.pids)
 
 
 def end_login(sessions: Sessions, login: str, alone: Callable[[], AbstractContextManager[None]]) -> Ended | None:
@@ -69,7 +75,7 @@ def end_login(sessions: Sessions, login: str, alone: Callable[[], AbstractContex
             return None
         _insist(session, statements.shut(login), oid, ended)
         _wait_for_logins_under_way(session)
-        ended.sessions += _terminate(session, oid)
+        ended.pids |= _terminate(session, oid)
         _roll_back_prepared(sessions, session, login, ended)
         _drop_owned_elsewhere(sessions, session, login, oid, ended)
         with alone():
@@ -84,8 +90,9 @@ def _oid(session: Session, login: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _terminate(session: Session, oid: int) -> int:
-    return len(session.execute(_TERMINATE, [_SESSION_END_MS, oid]).fetchall())
+def _terminate(session: Session, oid: int, wait_ms: int = _SESSION_END_MS) -> set[int]:
+    """Tell its sessions to end, and wait that long for each; the server's processes that were told."""
+    return {pid for pid, _ in session.execute(_TERMINATE, [wait_ms, oid]).fetchall()}
 
 
 def _roll_back_prepared(sessions: Sessions, session: Session, login: str, ended: Ended) -> None:
@@ -128,7 +135,7 @@ def _insist(session: Session, statement: sql.Composed, oid: int, ended: Ended) -
         except errors.Error as error:
             if error.sqlstate not in _PASSING or not left:
                 raise
-            ended.sessions += _terminate(session, oid)
+            ended.pids |= _terminate(session, oid, _TOLD_ONLY)
 
 
 def _prove(session: Session, login: str, oid: int) -> None:

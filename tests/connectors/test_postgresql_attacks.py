@@ -203,14 +203,19 @@ async def test_a_lock_on_its_own_role_does_not_keep_the_door_open(upstream: Upst
             except psycopg.Error:
                 continue
 
-    holder = threading.Thread(target=hold)
-    holder.start()
+    # More than one: who is told to end has others in line, and is back in it long before a broker that only waits.
+    holders = [threading.Thread(target=hold) for _ in range(3)]
+    for holder in holders:
+        holder.start()
     try:
         assert await asyncio.to_thread(begun.wait, PATIENCE)
         await upstream.revoked(ledger)
     finally:
         stop.set()
-        await asyncio.to_thread(holder.join)
+        # Where the door stayed open, nobody waits for what they sleep.
+        upstream.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", login.username)
+        for holder in holders:
+            await asyncio.to_thread(holder.join)
 
 
 async def test_a_login_that_stalls_before_the_door_finds_it_shut(upstream: Upstream) -> None:
@@ -333,4 +338,5 @@ async def test_many_at_once_on_one_table(upstream: Upstream) -> None:
     logins = await asyncio.gather(*(upstream.login(each) for each in ledgers))
     assert all(map(can_log_in, logins))
     await asyncio.gather(*(upstream.revoked(each) for each in ledgers))
-    assert upstream.ask("SELECT 1 FROM pg_roles WHERE starts_with(rolname, 'shop-')") == []
+    # `revoked` has looked for each of these. Not at all of the server's: tests of grants leave theirs, of minutes.
+    assert not any(map(can_log_in, logins))
