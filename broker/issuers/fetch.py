@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
@@ -25,12 +26,18 @@ class NotFetched(Exception):
 Fetch = Callable[[str], Awaitable[bytes]]
 
 
+@cache
+def _of_the_system() -> ssl.SSLContext:
+    """Reading the system's CA certificates takes longer than all else of a start: once for all providers."""
+    return ssl.create_default_context()
+
+
 class Fetcher:
     """Fetches for one provider. Made and used on the event loop; :meth:`close` ends it."""
 
     def __init__(self, ca_file: Path | None = None) -> None:
         """``ca_file`` has the CA certificates (PEM) to believe instead of the system's. Raises OSError for it."""
-        trusted = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        trusted = _of_the_system() if ca_file is None else ssl.create_default_context(cafile=str(ca_file))
         self._session = ClientSession(
             connector=TCPConnector(ssl=trusted, limit=1),
             timeout=ClientTimeout(total=SECONDS),

@@ -39,6 +39,8 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
 _KEPT = 2048
 # Questions whose answer is kept, about a kilobyte each.
 _ANSWERS = 2048
+# Sets kept parsed: what is in force, and what is looked at beside it. A reload rarely changes policies.
+_SETS = 4
 _DEFAULT_DENY = "No policy permits this request."
 _STATIC_DENY = (
     "Only rotation would end this credential (STATIC), and no policy permits that by name: it takes a permit with the"
@@ -118,15 +120,10 @@ class PolicySet:
         """The set written in ``files`` (name to text), validated against ``schema`` (Cedar syntax).
 
         Raises :class:`PolicyProblems` with every problem of every file, and :class:`ValueError` for a
-        schema that is none, which is a defect of the broker and not of the operator.
+        schema that is none, which is a defect of the broker and not of the operator. The same texts give the same
+        object, as long as it is one of the last few.
         """
-        reader = _Reader(cedarpy.Schema.from_str(schema))
-        for file in sorted(files):
-            for statement in statements(file, files[file]):
-                reader.read(statement)
-        if reader.problems:
-            raise PolicyProblems(tuple(reader.problems))
-        return cls(reader.policies, schema, _digest(files, schema), tuple(reader.mentions), reader.places)
+        return _validated(tuple(sorted(files.items())), schema)
 
     def __len__(self) -> int:
         return self._size
@@ -210,6 +207,17 @@ class PolicySet:
 
     def _parse_entities(self, who: Parties) -> cedarpy.Entities:
         return cedarpy.Entities.from_json_str(entities(who), self._schema)
+
+
+@lru_cache(maxsize=_SETS)
+def _validated(files: tuple[tuple[str, str], ...], schema: str) -> PolicySet:
+    reader = _Reader(cedarpy.Schema.from_str(schema))
+    for file, text in files:
+        for statement in statements(file, text):
+            reader.read(statement)
+    if reader.problems:
+        raise PolicyProblems(tuple(reader.problems))
+    return PolicySet(reader.policies, schema, _digest(dict(files), schema), tuple(reader.mentions), reader.places)
 
 
 class _Sliced:

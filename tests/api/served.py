@@ -28,7 +28,7 @@ from broker.clock import SystemClock
 from broker.config import load_config
 from broker.connectors.gcp_lending import Lending
 from broker.daemon.wiring import Brokerd
-from broker.deployfiles.load import load, policy_schema
+from broker.deployfiles.load import policy_schema
 from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF, IdentityProvider
 from broker.dev.identity_provider_http import IdentityProviderServer
 from broker.keys import new_key
@@ -172,7 +172,7 @@ async def serve(
     daemon = Brokerd(config, time, build or fake, lending)
     provider = server = None
     if config.people is not None and served_provider:
-        people = load(config.deploy.directory).people.values()
+        people = daemon._files.current.people.values()
         provider = IdentityProvider(next(iter(config.people.issuers)), people, time)
         server = IdentityProviderServer(provider, time)
         await server.start()

@@ -108,7 +108,8 @@ async def test_of_ones_own_of_anothers_and_of_nobodys(served: Served, method: Me
     needed = ROLES[f"/{ADMIN_SERVICE.full_name}/{method.name}"]
     for who, roles in PEOPLE.items():
         own, other = (analysts, migrators) if who == "dana" else (migrators, analysts)
-        answers = [await answer(person(served, who), method, request(method, each)) for each in (own, other, nothing)]
+        stub = person(served, who)
+        answers = [await answer(stub, method, request(method, each)) for each in (own, other, nothing)]
         if needed and not needed & roles:
             assert answers[0][0] == "ROLE_REQUIRED"
             assert len(set(answers)) == 1, answers
