@@ -59,6 +59,7 @@ class Ended:
 
     @property
     def sessions(self) -> int:
+        """How many of its sessions were told to end."""
         return len(self.pids)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from functools import cache
@@ -21,6 +22,12 @@ def modules() -> list[Path]:
     """Every module that people write."""
     found = sorted((ROOT / "broker").rglob("*.py"))
     return [path for path in found if not path.relative_to(ROOT).as_posix().startswith(GENERATED)]
+
+
+@cache
+def tree(module: Path) -> ast.Module:
+    """Of a module, parsed once for all who look at it; nobody changes it."""
+    return ast.parse(module.read_text())
 
 
 def documents() -> list[Path]:
