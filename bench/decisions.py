@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from bench.noop import CONTRACT
 from broker.deployfiles.load import policy_schema
 from broker.identity.agent import Agent, Person, Quotas, Tier
 from broker.identity.spiffe_id import SpiffeId
@@ -90,9 +91,7 @@ def requests(count: int) -> Iterator[RequestFacts]:
             risk=Risk(Sensitivity.INTERNAL, BlastRadius.SERVICE, Reversibility.REVERSIBLE, "data"),
         )
         held = frozenset({"orders-readonly", "read:dev"})
-        yield RequestFacts(
-            agent, asked, scope, "IMMEDIATE", _NOW, situation=Situation(active_grants=held, active_count=1)
-        )
+        yield RequestFacts(agent, asked, scope, CONTRACT, _NOW, situation=Situation(active_grants=held, active_count=1))
 
 
 def measure(count: int = REQUESTS) -> Decisions:

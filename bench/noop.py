@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
-from broker.ports import Checkpoint, ConnectorSpec, Handle, Issued, RevokeContext, Revoked, RevokeOutcome
+from broker.errors import Reason, UpstreamFailed
+from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
+from broker.ports import Checkpoint, ConnectorSpec, Doubt, Handle, Issued, RevokeContext, Revoked, RevokeOutcome, Use
 from broker.scope.model import Scope
 from broker.secret import Secret
 
@@ -19,6 +21,8 @@ CONTRACT = Contract(
     on_revoke=timedelta(0),
     broker_dead="There is no upstream.",
     upstream_dead="There is no upstream.",
+    on_broker_dead=timedelta(0),
+    on_upstream_dead=timedelta(0),
 )
 
 
@@ -43,8 +47,19 @@ class Noop:
         """Nothing is left, for nothing was made."""
         return Revoked()
 
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """There is nothing to use it on."""
+        raise UpstreamFailed(Reason.CREDENTIAL_USE_UNKNOWN, "there is no upstream.")
+
+    async def inventory(self) -> None:
+        """None: nothing was made."""
+
     async def tend(self) -> None:
         """Nothing to keep alive."""
+
+    async def examine(self) -> Sequence[Doubt]:
+        """Nothing that could be wrong."""
+        return ()
 
     async def close(self) -> None:
         """Nothing is held."""

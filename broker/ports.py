@@ -21,7 +21,8 @@ from broker.audit.claimed import Claimed
 from broker.audit.event import AuditEvent
 from broker.audit.report import TaskReport
 from broker.breakglass.codes import Batch, KeptCode
-from broker.breakglass.reviews import OverrideKind, Use
+from broker.breakglass.reviews import OverrideKind
+from broker.breakglass.reviews import Use as BreakGlassUse
 from broker.breakglass.rules import BreakGlassRule
 from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
@@ -128,6 +129,23 @@ class Refused:
 RevokeOutcome = Revoked | Expired | NotYet | Refused
 
 
+class Use(StrEnum):
+    """What an upstream said to a credential that was used."""
+
+    WORKS = "WORKS"
+    REFUSED = "REFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One thing that lives upstream and carries our mark, as :meth:`Connector.inventory` found it. No secret."""
+
+    name: str  # the upstream's own, as it is checkpointed to the ledger (``known_upstream`` compares it)
+    attempt_id: str | None  # as the upstream tells it; None: it cannot, and ours by the place where it is
+    created_at: datetime | None  # by the upstream's clock; None: it cannot tell
+    handle: Handle  # ``revoke`` ends it by this
+
+
 @dataclass(frozen=True, slots=True)
 class RevokeContext:
     """What the ledger knows about an attempt that must die."""
@@ -139,6 +157,22 @@ class RevokeContext:
     outcome_known: bool  # False: the attempt never became ACTIVE, so the upstream may know more than we
     # Of these upstream names, the ones the ledger holds (for any attempt of this connector).
     known_upstream: Callable[[Sequence[str]], Awaitable[frozenset[str]]]
+
+
+class Severity(StrEnum):
+    """How much a doubt matters."""
+
+    ERROR = "ERROR"  # something does not work, or is wider than declared: to be mended now
+    WARNING = "WARNING"  # something could not be told, or is weaker than it should be
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something about a connector's upstream that is not as it must be. Nothing in it is secret."""
+
+    severity: Severity
+    what: str  # one sentence
+    remedy: str  # what an operator does about it, one sentence or more
 
 
 class Connector(Protocol):
@@ -181,10 +215,35 @@ class Connector(Protocol):
         """End whatever this attempt made. Idempotent: what is proven gone is Revoked again."""
         ...
 
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """Use a credential of ours as its holder would, harmlessly, and never with the broker's own.
+
+        REFUSED is said only where the upstream itself refused the credential. Raises UpstreamFailed, with the reason in
+        its message, where that cannot be told: no answer, another failure, or nothing that could be tried. What is
+        raised holds nothing of the credential. It ends by itself within the connector's own timeout.
+        """
+        ...
+
+    async def inventory(self) -> Sequence[Carried] | None:
+        """Everything that lives upstream and carries a broker's mark; None: this upstream cannot tell.
+
+        Whose mark it is, the caller tells by the attempt's id (broker/lease/mark.py): another broker's are listed,
+        too. Raises UpstreamFailed rather than tell half.
+        """
+        ...
+
     async def tend(self) -> None:
         """What must be done by time alone, called about once a minute: keep the broker's own credential alive.
 
         Raises UpstreamFailed where that failed; it is called again.
+        """
+        ...
+
+    async def examine(self) -> Sequence[Doubt]:
+        """Whether the upstream answers, gives the broker the rights it needs, and gives it no more than declared.
+
+        Empty: all is well. Makes and changes nothing upstream. Does not raise for what the upstream does: that is
+        a Doubt, too. Takes as long as its calls take; whoever asks bounds it.
         """
         ...
 
@@ -469,7 +528,7 @@ class Lease:
     delegation_id: str = ""  # by which
     access_request_id: str = ""  # the one that people approved it by; empty where nobody had to
     policy_tightened: Tightened | None = None  # why it would not be granted any more
-    break_glass: Use | None = None  # the emergency it was granted in, where it was
+    break_glass: BreakGlassUse | None = None  # the emergency it was granted in, where it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -1455,11 +1514,11 @@ class BreakGlassStore(Protocol):
     Denied (BREAK_GLASS_CODE_OF_ANOTHER); and what it rests on, words and code, is used up with it.
     """
 
-    async def get_use(self, tenant: str, lease_id: str) -> tuple[Use, Lease]:
+    async def get_use(self, tenant: str, lease_id: str) -> tuple[BreakGlassUse, Lease]:
         """Raises NotFound (BREAK_GLASS_NOT_FOUND)."""
         ...
 
-    async def uses(self, tenant: str, unsettled: bool, after: str, limit: int) -> Sequence[tuple[Use, Lease]]:
+    async def uses(self, tenant: str, unsettled: bool, after: str, limit: int) -> Sequence[tuple[BreakGlassUse, Lease]]:
         """Newest first; ``unsettled``: only those alive, or not reviewed. Raises InvalidInput (PAGE_TOKEN_INVALID)."""
         ...
 
@@ -1467,7 +1526,7 @@ class BreakGlassStore(Protocol):
         """Of ``groups``, those that an overdue review blocks, each with the lease that is to be reviewed."""
         ...
 
-    async def review_use(self, new: NewFindings) -> Use:
+    async def review_use(self, new: NewFindings) -> BreakGlassUse:
         """Record a review. One stands: WrongState (BREAK_GLASS_REVIEWED) for another, Denied (REVIEW_OF_ONES_OWN),
         WrongState (BREAK_GLASS_LIVE) while the credential is in use.
         """

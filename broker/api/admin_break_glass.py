@@ -35,7 +35,7 @@ class BreakGlassRpcs:
         proven = None if code is None else await self._codes.prove(caller.tenant, caller.id, code)
         grant = await self._desk.use(caller, order, fresh_id_token=request.fresh_id_token, proven=proven)
         return pb.BreakGlassResponse(
-            decision=convert.decision(grant.decision),
+            decision=convert.decision(grant.decision, grant.contract),
             lease=None if grant.lease is None else convert.lease(grant.lease, caller.now),
             credential=None if grant.credential is None else convert.credential(grant.credential),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from broker.api import convert
@@ -10,7 +11,7 @@ from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import lease_pb2, task_pb2
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.everybodys import EndOrder, EverybodysDesk
-from broker.ports import LeaseSearch, TaskSearch
+from broker.ports import Connector, LeaseSearch, TaskSearch
 
 _PAGE = 100
 
@@ -18,8 +19,9 @@ _PAGE = 100
 class EverybodysRpcs:
     """One method per RPC, named as in the proto; the door has established the caller before."""
 
-    def __init__(self, desk: EverybodysDesk) -> None:
+    def __init__(self, desk: EverybodysDesk, connectors: Callable[[str], Connector | None]) -> None:
         self._desk = desk
+        self._connectors = connectors
 
     async def ListLeases(
         self, request: pb.AdminServiceListLeasesRequest, caller: OperatorCaller, context: Any
@@ -34,7 +36,9 @@ class EverybodysRpcs:
 
     async def GetLease(self, request: service.GetLeaseRequest, caller: OperatorCaller, context: Any) -> lease_pb2.Lease:
         """One lease."""
-        return convert.lease(await self._desk.lease(caller, request.lease_id), caller.now)
+        found = await self._desk.lease(caller, request.lease_id)
+        running = self._connectors(found.connector)
+        return convert.lease(found, caller.now, None if running is None else running.contract)
 
     async def RevokeLease(
         self, request: pb.AdminServiceRevokeLeaseRequest, caller: OperatorCaller, context: Any

@@ -168,7 +168,9 @@ class AgentService(PipelineRpcs):
 
     async def GetLease(self, request: pb.GetLeaseRequest, caller: Caller, context: Any) -> lease_pb2.Lease:
         """One lease."""
-        return convert.lease(await self._leases.get(caller, request.lease_id), caller.now)
+        found = await self._leases.get(caller, request.lease_id)
+        running = self._connectors(found.connector)
+        return convert.lease(found, caller.now, None if running is None else running.contract)
 
     async def ListLeases(self, request: pb.ListLeasesRequest, caller: Caller, context: Any) -> pb.ListLeasesResponse:
         """A page of the caller's leases. The page token is the last lease's id, checked against the caller."""
@@ -209,7 +211,7 @@ def _answer(grant: Grant, caller: Caller) -> pb.RequestCredentialResponse:
     """What a request came to: the one place from which a credential goes out."""
     asked = grant.access_request
     answer = pb.RequestCredentialResponse(
-        decision=convert.decision(grant.decision),
+        decision=convert.decision(grant.decision, grant.contract),
         lease=None if grant.lease is None else convert.lease(grant.lease),
         access_request=None if asked is None else convert_requests.access_request(asked, caller.deploy, caller.now),
     )

@@ -110,6 +110,9 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/ReadAudit": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/SignOffAccessReview": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ForgetLease": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListConnectors": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/GetConnector": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ExamineConnector": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
@@ -156,6 +159,9 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/ReadAudit": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/SignOffAccessReview": frozenset({Role.AUDITOR, Role.SECURITY}),
         f"/{_PEOPLE}/ForgetLease": frozenset({Role.OPERATOR, Role.SECURITY}),
+        f"/{_PEOPLE}/ListConnectors": EVERY_ROLE,
+        f"/{_PEOPLE}/GetConnector": EVERY_ROLE,
+        f"/{_PEOPLE}/ExamineConnector": EVERY_ROLE,
     }
 )
 
@@ -183,6 +189,9 @@ AUTOMATION: Final = frozenset(
         "CompleteTask",
         "ListAgents",
         "GetAgent",
+        "ListConnectors",
+        "GetConnector",
+        "ExamineConnector",
     )
 )
 
@@ -205,6 +214,9 @@ LOOKS: Final = frozenset(
         "GetTask",
         "ListAgents",
         "GetAgent",
+        "ListConnectors",
+        "GetConnector",
+        "ExamineConnector",
         "ReadAudit",
     )
 )

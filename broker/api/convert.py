@@ -135,8 +135,8 @@ def report(request: service.CompleteTaskRequest) -> TaskReport | None:
     return TaskReport(made, changed) or None
 
 
-def lease(value: Lease, now: datetime | None = None) -> lease_pb2.Lease:
-    """A lease as a message."""
+def lease(value: Lease, now: datetime | None = None, promised: Contract | None = None) -> lease_pb2.Lease:
+    """A lease as a message, with its connector's contract where that is told."""
     message = lease_pb2.Lease(
         id=value.id,
         task_id=value.task_id,
@@ -169,6 +169,7 @@ def lease(value: Lease, now: datetime | None = None) -> lease_pb2.Lease:
         access_request_id=value.access_request_id,
         policy_tightened=None if value.policy_tightened is None else _tightened(value.policy_tightened),
         break_glass=None if value.break_glass is None else _badge(value.break_glass, now),
+        contract=None if promised is None else contract(promised),
     )
     # One by one: handed a mapping, protobuf goes through it in Python, with three times the work.
     for name, text in value.parameters.items():
@@ -211,14 +212,15 @@ def lease_event(value: LeaseEvent) -> lease_pb2.LeaseEvent:
     )
 
 
-def decision(value: Decision) -> service.Decision:
-    """A decision as a message."""
+def decision(value: Decision, promised: Contract | None) -> service.Decision:
+    """A decision as a message, with the contract of what was decided on."""
     return service.Decision(
         policies=value.policies,
         explanations=value.explanations,
         policy_digest=value.set_digest,
         effect=f"EFFECT_{value.effect}",
         approvals=value.approvals,
+        contract=None if promised is None else contract(promised),
     )
 
 
@@ -266,6 +268,8 @@ def contract(value: Contract) -> contract_pb2.RevocationContract:
         bound_on_revoke=None if value.on_revoke is None else to_duration(value.on_revoke),
         if_broker_dead=value.broker_dead,
         if_upstream_dead=value.upstream_dead,
+        bound_on_broker_dead=None if value.on_broker_dead is None else to_duration(value.on_broker_dead),
+        bound_on_upstream_dead=None if value.on_upstream_dead is None else to_duration(value.on_upstream_dead),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import click
@@ -9,6 +10,7 @@ import click
 from broker.api.v1 import admin_view_pb2 as pb
 from broker.api.v1 import broker_service_pb2 as service
 from broker.approval.inert import inert
+from broker.cli import contracts
 from broker.cli.admin import AdminSettings, admin_options, run_admin
 from broker.cli.ending import end, end_options
 from broker.cli.output import format_option, lease_state, print_json, print_shown, table
@@ -69,6 +71,10 @@ def revoke(admin: AdminSettings, lease_id: str, reason: str, wait: timedelta, re
 
 
 def _show(found: Lease, form: str) -> None:
-    print_shown(found, form)
-    if form == "text":
-        click.echo(inert(lease_state(found, SystemClock().now())))
+    if form != "text":
+        print_shown(found, form)
+        return
+    print_shown(replace(found, contract=None), form)
+    for line in contracts.lines(found.contract) if found.contract else ():
+        click.echo(line)
+    click.echo(inert(lease_state(found, SystemClock().now())))

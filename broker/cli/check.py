@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import click
 if TYPE_CHECKING:
     from broker.cli.check_signed import Brokerd
     from broker.files import Problem
+    from broker.ports import DeploySet
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class _Checked:
     summary: str
     facts: dict[str, Any]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()  # it is taken all the same
 
     @property
     def ok(self) -> bool:
@@ -45,6 +48,7 @@ def check(paths: tuple[Path, ...], config_file: Path | None, form: str) -> None:
     """Check deploy directories (and brokerd configuration files) before use.
 
     Exits 0 if all would be taken. Otherwise prints each problem as FILE:LINE: FIELD: MESSAGE (HINT) and exits 1.
+    What would be taken, but cannot be meant, is a warning.
 
     Signatures are looked at with --config only. The serial is then compared with that of the newest set that was in
     force, where the ledger of that brokerd is on this machine.
@@ -95,13 +99,12 @@ def _check(path: Path, brokerd: Brokerd) -> _Checked:
     from broker.files import Problems
 
     try:
-        summary, facts = _directory(path, brokerd) if path.is_dir() else _config(path)
+        return _directory(path, brokerd) if path.is_dir() else _config(path)
     except Problems as found:
         return _Checked(str(path), "", {}, found.problems)
-    return _Checked(str(path), summary, facts, ())
 
 
-def _directory(path: Path, brokerd: Brokerd) -> tuple[str, dict[str, Any]]:
+def _directory(path: Path, brokerd: Brokerd) -> _Checked:
     loaded, signatures = brokerd.load(path)
     counts = {
         "agents": len(loaded.registry),
@@ -112,7 +115,22 @@ def _directory(path: Path, brokerd: Brokerd) -> tuple[str, dict[str, Any]]:
     }
     told = ", ".join(_count(counts[what], what) for what in ("agents", "templates", "policies"))
     digest = f"sha256:{loaded.digest}"
-    return f"{told}, digest {digest}{signatures.summary}", {**counts, "digest": digest, **signatures.facts}
+    summary, facts = f"{told}, digest {digest}{signatures.summary}", {**counts, "digest": digest, **signatures.facts}
+    return _Checked(str(path), summary, facts, (), tuple(_ttl_warnings(path, loaded)))
+
+
+def _ttl_warnings(path: Path, loaded: DeploySet) -> Iterator[Problem]:
+    """Templates that offer what their connectors cannot honour."""
+    from broker.connectors.contracts import contract_of
+    from broker.deployfiles import listing
+    from broker.deployfiles.load import templates_in
+    from broker.issuance.verdicts import doubts_of_template
+
+    contracts = {name: contract_of(spec) for name, spec in loaded.connectors.items()}
+    files = templates_in(listing.read_set(path))
+    for name, template in sorted(loaded.templates.items()):
+        for doubt in doubts_of_template(template, contracts[template.connector]):
+            yield files[name].problem(("max_ttl",), doubt.what.rstrip("."), doubt.remedy)
 
 
 def _count(count: int, what: str) -> str:
@@ -120,11 +138,11 @@ def _count(count: int, what: str) -> str:
     return f"{count} {singular if count == 1 else what}"
 
 
-def _config(path: Path) -> tuple[str, dict[str, Any]]:
+def _config(path: Path) -> _Checked:
     from broker.config import load_config
 
     config = load_config(path)
-    return f"brokerd of {config.trust_domain}", {"trust_domain": config.trust_domain}
+    return _Checked(str(path), f"brokerd of {config.trust_domain}", {"trust_domain": config.trust_domain}, ())
 
 
 def _print(result: _Checked) -> None:
@@ -132,7 +150,10 @@ def _print(result: _Checked) -> None:
         click.echo(f"{result.path}: ok, {result.summary}")
     for problem in result.problems:
         click.echo(str(problem), err=True)
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _json(result: _Checked) -> dict[str, Any]:
-    return {"path": result.path, "ok": result.ok, **result.facts, "problems": [asdict(p) for p in result.problems]}
+    found = {"problems": [asdict(p) for p in result.problems], "warnings": [asdict(w) for w in result.warnings]}
+    return {"path": result.path, "ok": result.ok, **result.facts, **found}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import click
 
+from broker.cli import contracts
 from broker.cli.connection import run
 from broker.cli.lease_review import review
 from broker.cli.leases_forget import forget
@@ -35,8 +37,11 @@ def list_(task_id: str, living: bool, form: str) -> None:
         print_json(found)
         return
     now = SystemClock().now()
-    rows = [(each.id, each.task_id, each.template, each.resource, lease_state(each, now)) for each in found]
-    click.echo(table(rows, ("LEASE", "TASK", "TEMPLATE", "RESOURCE", "STATE")))
+    rows = [
+        (each.id, each.task_id, each.template, each.resource, each.contract_class, lease_state(each, now))
+        for each in found
+    ]
+    click.echo(table(rows, ("LEASE", "TASK", "TEMPLATE", "RESOURCE", "ENDS", "STATE")))
 
 
 @leases.command()
@@ -49,9 +54,13 @@ def get(lease_id: str, form: str) -> None:
 
 def show(lease: Lease, form: str) -> None:
     """One lease: its facts and, for people, what is true of it."""
-    print_record(lease, form, "BROKER_LEASE")
-    if form == "text":
-        click.echo(lease_state(lease, SystemClock().now()))
+    if form != "text":
+        print_record(lease, form, "BROKER_LEASE")
+        return
+    print_record(replace(lease, contract=None), form, "BROKER_LEASE")
+    for line in contracts.lines(lease.contract) if lease.contract else ():
+        click.echo(line)
+    click.echo(lease_state(lease, SystemClock().now()))
 
 
 @leases.command()

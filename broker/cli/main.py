@@ -58,6 +58,7 @@ OPERATORS: Mapping[str, Entry] = {
     "recovery": Entry("broker.cli.recovery:recovery", "The ledger was found behind a witness: look, and release."),
     "suspensions": Entry("broker.cli.suspensions:suspensions", "What is suspended."),
     "admin": Entry("broker.cli.admin_group:admin", "Everybody's leases and tasks, the agents, a reload."),
+    "connectors": Entry("broker.cli.connectors:connectors", "What connectors promise; whether upstreams are sound."),
     "approvals": Entry("broker.cli.approvals:approvals", "Look at, approve and deny what agents ask for."),
     "break-glass": Entry("broker.cli.break_glass:break_glass", "A credential now, reviewed afterwards."),
     "operator": Entry("broker.cli.operator:operator", "Who you are at the people's door."),

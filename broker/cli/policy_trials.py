@@ -6,22 +6,15 @@ that is printed, and how a request is typed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.connectors import aws_sts, vault_database
+from broker.connectors.contracts import contract_of
 from broker.deployfiles import listing
 from broker.deployfiles.load import build, policy_tests
 from broker.deployfiles.policy_tests import PolicyTest
-from broker.lease.credential import ContractClass
 from broker.policy.trial import Outcome, Rules, tried
-
-# By kind, from the contracts that the connectors themselves state.
-CONTRACT_CLASSES: Mapping[str, ContractClass] = {
-    "vault-database": vault_database.CONTRACT.cls,
-    "aws-sts": aws_sts.CONTRACT.cls,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +50,9 @@ def trial_set(directory: Path, *, for_review: bool = False) -> TrialSet:
     """The set in ``directory``, read once. Raises :class:`~broker.files.Problems`; ``for_review`` as in build()."""
     files = listing.read_set(directory)
     deploy = build(files, to_serve=for_review, for_review=for_review)
-    classes = {name: CONTRACT_CLASSES[spec.kind].value for name, spec in deploy.connectors.items()}
+    contracts = {name: contract_of(spec) for name, spec in deploy.connectors.items()}
     rules = Rules(
-        deploy.registry, deploy.templates, deploy.policies, classes, deploy.denied, deploy.people, deploy.shadow
+        deploy.registry, deploy.templates, deploy.policies, contracts, deploy.denied, deploy.people, deploy.shadow
     )
     return TrialSet(directory, rules, tuple(policy_tests(files)), deploy.digest)
 

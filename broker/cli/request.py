@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from broker.cli import contracts
 from broker.cli.asking import Asking, asking_options
 from broker.cli.connection import run
 from broker.cli.delivery import Delivery, choose, written
@@ -159,3 +160,5 @@ def _tell_decision(decision: Decision, form: str) -> None:
     click.echo(f"{told} {', '.join(decision.policies)} (policies sha256:{decision.policy_digest[:16]})")
     for explanation in decision.explanations:
         click.echo(f"  {explanation}")
+    for line in contracts.lines(decision.contract) if decision.contract else ():
+        click.echo(f"  {line}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
+from broker.cli import contracts
 from broker.cli.connection import run
 from broker.cli.output import format_option, print_json, span, table
-from broker.client import ParameterSpec, RevocationContract, ScopeTemplate
+from broker.client import ParameterSpec, ScopeTemplate
 from broker.errors import NotFound, Reason
 
 
@@ -66,20 +67,11 @@ def _in_full(template: ScopeTemplate) -> str:
         f"  data            {template.sensitivity}",
         f"  production      {'promoted' if template.promoted else 'not promoted'}",
     ]
-    return "\n".join(lines + (_contract(template.contract) if template.contract else []))
+    promised = [f"  {line}" for line in contracts.lines(template.contract)] if template.contract else []
+    return "\n".join([*lines, f"  connector       {template.connector}", *promised])
 
 
 def _parameter(each: ParameterSpec) -> str:
     if each.from_identity:
         return f"  {each.name}  is the {each.from_identity} of your SPIFFE ID ({each.type}: {each.expectation})"
     return f"  --param {each.name}=...  {each.type}: {each.expectation}"
-
-
-def _contract(contract: RevocationContract) -> list[str]:
-    bound = contract.bound_on_revoke
-    ends = f"within {span(bound)} of a revocation" if bound is not None else "only by time"
-    return [
-        f"  ends            {ends} ({contract.contract_class}); bound to: {contract.binding.lower()}",
-        f"  broker dead     {contract.if_broker_dead}",
-        f"  upstream dead   {contract.if_upstream_dead}",
-    ]

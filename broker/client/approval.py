@@ -15,7 +15,7 @@ from broker.api.v1 import access_request_pb2 as pb
 from broker.approval.machine import RequestState, refusal
 from broker.client import read
 from broker.client.calls import Calls
-from broker.client.model import AccessRequest, AccessRequestEvent
+from broker.client.model import AccessRequest, AccessRequestEvent, RevocationContract
 from broker.client.streams import FIRST_WAIT, messages
 from broker.client.watch import FROM_NOW_ON
 from broker.errors import Denied, InvalidInput, Reason, WrongState
@@ -24,10 +24,19 @@ READ_SECONDS = 10.0
 
 
 class ApprovalNeeded(Denied):
-    """People must agree first, and have not (yet). ``access_request`` is what waits for them; it goes on waiting."""
+    """People must agree first, and have not (yet). ``access_request`` is what waits for them; it goes on waiting.
 
-    def __init__(self, access_request: AccessRequest, waited: timedelta | None = None) -> None:
+    ``contract``: how, and how fast, the credential could be ended; None where the broker was not asked just now.
+    """
+
+    def __init__(
+        self,
+        access_request: AccessRequest,
+        waited: timedelta | None = None,
+        contract: RevocationContract | None = None,
+    ) -> None:
         self.access_request = access_request
+        self.contract = contract
         missing = "; ".join(access_request.missing) or "its redemption"
         after = "" if waited is None else f" after {waited}"
         super().__init__(

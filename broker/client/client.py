@@ -205,7 +205,7 @@ class AsyncClient(PipelineCalls):
         if answer.HasField("access_request"):
             filed = read.read(AccessRequest, answer.access_request)
             if wait_for_approval is None:
-                raise ApprovalNeeded(filed)
+                raise ApprovalNeeded(filed, contract=read.read(Decision, answer.decision).contract)
             filed = await approved(self.calls, filed, wait_for_approval, self._fraction)
             return await self._redeem(filed.id, self.new_id(), recipient, confirm=confirm)
         return await self._granted(answer, recipient, asked.request_id, confirm=confirm)

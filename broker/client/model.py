@@ -53,6 +53,9 @@ class RevocationContract:
     bound_on_revoke: timedelta | None  # None: a revocation does not end it before it expires
     if_broker_dead: str
     if_upstream_dead: str
+    # How long after its deadline it may still work then; None: nothing bounds it.
+    bound_on_broker_dead: timedelta | None = None
+    bound_on_upstream_dead: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,7 @@ class Lease:
     access_request_id: str = ""  # the one that people approved it by; empty where nobody had to
     policy_tightened: PolicyTightened | None = None  # why it would not be granted any more; None: it would
     break_glass: BreakGlass | None = None  # the emergency it was got in; None: none
+    contract: RevocationContract | None = None  # what is promised about ending it; told of one lease, not in lists
 
     @property
     def may_be_alive(self) -> bool:
@@ -217,6 +221,36 @@ class RegisteredAgent:
     open_tasks: int
     max_live_leases: int  # of one workload
     max_open_tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """One connector of the deploy set in force. Told to people only."""
+
+    name: str
+    kind: str
+    contract: RevocationContract | None  # None: it does not run
+    templates: tuple[str, ...]  # that issue through it, by name
+    running: bool
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something about a connector that is not as it must be."""
+
+    severity: str  # ERROR or WARNING
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What an examination of one connector found. Without doubts, all is well."""
+
+    connector: Connector | None
+    doubts: tuple[Doubt, ...]
+    examine_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +339,7 @@ class Decision:
     policy_digest: str
     effect: str  # "ALLOW" or "NEEDS_APPROVAL"
     approvals: tuple[str, ...]  # that are missing, by name
+    contract: RevocationContract | None = None  # how, and how fast, what was decided on can be ended
 
 
 @dataclass(frozen=True, slots=True)

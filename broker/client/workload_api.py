@@ -5,17 +5,14 @@ Apart from ``svid.py`` so that only who uses it waits for py-spiffe to be import
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-
-from spiffe import JwtSvid, WorkloadApiClient
-from spiffe.errors import PySpiffeError
 
 from broker.client.svid import FILE_POLL_SECONDS, Material, bundle_missing, read_pem
 from broker.client.tokens import no_token
 from broker.identity.bundle import TrustBundle
+from broker.workloadapi.jwt_svids import JwtSvids
 from broker.workloadapi.source import TIMEOUT_SECONDS, Update, WorkloadApi
 
 
@@ -75,39 +72,13 @@ class WorkloadApiTokens:
     def __init__(
         self, endpoint: str, audience: str, now: Callable[[], datetime], timeout_seconds: float = TIMEOUT_SECONDS
     ) -> None:
-        self._endpoint = endpoint
         self._audience = audience
-        self._now = now
-        self._timeout = timeout_seconds
-        self._lock = threading.Lock()
-        self._client: WorkloadApiClient | None = None
-        self._token = ""
-        self._use_until: datetime | None = None
+        self._svids = JwtSvids(endpoint, now, timeout_seconds, missing=no_token)
 
     def token(self) -> str:
         """The token in use, or a fresh one. Raises :class:`Unauthenticated` (JWT_SVID_MISSING)."""
-        with self._lock:
-            now = self._now()
-            if self._use_until is None or now >= self._use_until:
-                svid = self._fetched()
-                self._token = svid.token
-                self._use_until = now + (datetime.fromtimestamp(svid.expiry, UTC) - now) / 2
-            return self._token
-
-    def _fetched(self) -> JwtSvid:
-        try:
-            if self._client is None:
-                self._client = WorkloadApiClient(self._endpoint)
-            return self._client.fetch_jwt_svid({self._audience}, timeout=self._timeout)
-        except PySpiffeError as error:
-            raise no_token(f"the Workload API at {self._endpoint} gave none: {str(error)[:300]}") from None
-        except (KeyError, TypeError, ValueError) as error:  # of a token that lacks a claim
-            raise no_token(f"what the Workload API at {self._endpoint} gave is none ({type(error).__name__})") from None
+        return self._svids.token(self._audience).token.reveal()
 
     def close(self) -> None:
         """Close the connection to the Workload API."""
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
-            self._use_until = None
+        self._svids.close()

@@ -65,12 +65,13 @@ _NOT_SENT = (
 )
 
 
-def told(error: Exception, connector: str) -> UpstreamFailed:
-    """The failure in the port's words, free of the upstream's text."""
+def told(error: Exception, connector: str, doing: str = "assume the role") -> UpstreamFailed:
+    """The failure in the port's words, free of the upstream's text. ``doing``: what was wanted, after "could not"."""
     if isinstance(error, ClientError):
-        return _answered(error, connector)
+        return _answered(error, connector, doing)
     if isinstance(error, BrokerError | NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return _failed(
+            f"{connector} could not {doing}",
             connector,
             Reason.UPSTREAM_ROOT_REFUSED,
             f"the broker's own AWS credentials cannot be had ({type(error).__name__})",
@@ -78,6 +79,7 @@ def told(error: Exception, connector: str) -> UpstreamFailed:
             hint="Operators: check the references in the connector's file, or the default credential chain.",
         )
     return _failed(
+        f"{connector} could not {doing}",
         connector,
         Reason.UPSTREAM_UNAVAILABLE,
         f"no usable answer ({type(error).__name__})",
@@ -86,7 +88,7 @@ def told(error: Exception, connector: str) -> UpstreamFailed:
     )
 
 
-def _answered(error: ClientError, connector: str) -> UpstreamFailed:
+def _answered(error: ClientError, connector: str, doing: str) -> UpstreamFailed:
     said = error.response.get("Error", {})
     code = str(said.get("Code", ""))
     code = code if _CODE.match(code) else "an unknown error"
@@ -106,15 +108,23 @@ def _answered(error: ClientError, connector: str) -> UpstreamFailed:
         )
     else:
         reason, hint = Reason.UPSTREAM_UNAVAILABLE, "Retry later with the same request_id."
-    return _failed(connector, reason, what, known=refused, hint=hint, metadata=metadata)
+    failed = f"{connector} could not {doing}"
+    return _failed(failed, connector, reason, what, known=refused, hint=hint, metadata=metadata)
 
 
 def _failed(
-    connector: str, reason: Reason, what: str, *, known: bool, hint: str, metadata: dict[str, str] | None = None
+    failed: str,
+    connector: str,
+    reason: Reason,
+    what: str,
+    *,
+    known: bool,
+    hint: str,
+    metadata: dict[str, str] | None = None,
 ) -> UpstreamFailed:
     return UpstreamFailed(
         reason,
-        f"{connector} could not assume the role: {what}.",
+        f"{failed}: {what}.",
         outcome_known=known,
         hint=hint,
         metadata={"connector": connector, **(metadata or {})},

@@ -14,19 +14,21 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from broker.connectors.aws_client import AwsKeys, sts_client
+from broker.connectors.aws_examine import doubts_of_identity, unreachable
 from broker.connectors.aws_failures import FAILURES, told
 from broker.connectors.aws_session_policy import session_policy
-from broker.connectors.threads import Closing, Threads
+from broker.connectors.aws_use import list_bucket
+from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import AwsSession, Binding, Contract, ContractClass
-from broker.ports import Checkpoint, Clock, Expired, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
+from broker.lease.credential import AwsSession, Binding, Contract, ContractClass, Credential
+from broker.ports import Checkpoint, Clock, Doubt, Expired, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret
@@ -54,6 +56,8 @@ CONTRACT = Contract(
     on_revoke=None,
     broker_dead="AWS denies every request of the session from its deadline on: the Deny is in the session itself.",
     upstream_dead="As with the broker dead; where AWS does not answer, the session cannot be used either.",
+    on_broker_dead=timedelta(seconds=1),
+    on_upstream_dead=timedelta(seconds=1),
 )
 
 
@@ -65,6 +69,8 @@ class AwsStsSettings:
     partition: str = "aws"
     endpoint_url: str | None = None  # for a double or a private endpoint; None: the region's own
     external_id: str | None = None
+    canary_bucket: str | None = None  # what a canary lists; None: nothing can be tried
+    canary_endpoint_url: str | None = None  # of S3, for a double or a private endpoint
     timeout: float = 5.0
     threads: int = 8
 
@@ -136,8 +142,39 @@ class AwsSts:
             "only time ends an STS session; its policy denies everything from the deadline on.", left, failed=False
         )
 
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """List the bucket that operators named for it. Raises UpstreamFailed, too, where they named none.
+
+        Not GetCallerIdentity: that answers whatever is denied (AWS STS API reference).
+        """
+        settings = self._settings
+        list_one = partial(
+            list_bucket,
+            self._name,
+            credential,
+            settings.canary_bucket,
+            endpoint_url=settings.canary_endpoint_url,
+            timeout=settings.timeout,
+        )
+        with self._closing.call():
+            return await self._threads.run(list_one)
+
+    async def inventory(self) -> None:
+        """None: AWS keeps no list of the sessions that it has given out."""
+
     async def tend(self) -> None:
         """Nothing of ours ages: keys are resolved at every call, and the default chain refreshes itself."""
+
+    async def examine(self) -> Sequence[Doubt]:
+        """Whether STS answers, and whose keys the broker has: AWS's root user's would be a disaster."""
+        if self._closing.closed:
+            return [being_replaced()]
+        try:
+            with self._closing.call():
+                identity = await self._threads.run(lambda: self._client().get_caller_identity())
+        except FAILURES as error:
+            return [unreachable(told(error, self._name, "ask who it is"))]
+        return list(doubts_of_identity(identity))
 
     async def close(self) -> None:
         """Let calls under way finish, then close the connections."""

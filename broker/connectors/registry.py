@@ -11,7 +11,10 @@ from functools import partial
 
 from broker.connectors.aws_client import AwsKeys
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings
+from broker.connectors.own_identity import NoOwnToken, OwnIdentity
+from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
+from broker.connectors.vault_login import JwtLogin, JwtRole
 from broker.errors import InvalidInput, Reason
 from broker.ports import Clock, Connector, ConnectorSpec
 from broker.scope.canonical import JsonValue
@@ -21,8 +24,11 @@ from broker.secret import Secret
 Resolve = Callable[[str], Secret]
 
 
-def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock) -> Connector:
-    """The connector of ``spec``; nothing is connected yet. Raises InvalidInput (CONFIG_INVALID), BrokerError."""
+def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock, own: OwnIdentity | None = None) -> Connector:
+    """The connector of ``spec``; nothing is connected yet. Raises InvalidInput (CONFIG_INVALID), BrokerError.
+
+    ``own``: the broker's own JWT-SVIDs, for settings that log in with them.
+    """
     made = _KINDS.get(spec.kind)
     if made is None:
         raise InvalidInput(
@@ -31,14 +37,15 @@ def build(spec: ConnectorSpec, resolve: Resolve, clock: Clock) -> Connector:
             hint=f"Kinds are: {', '.join(sorted(_KINDS))}.",
             metadata={"connector": spec.name, "kind": ascii(spec.kind)},
         )
-    return made(_Reader(spec.name, spec.settings, resolve), clock)
+    return made(_Reader(spec.name, spec.settings, resolve, own or NoOwnToken()), clock)
 
 
 class _Reader:
     """One object of the settings; says what is wrong by connector and name."""
 
-    def __init__(self, connector: str, settings: Mapping[str, JsonValue], resolve: Resolve) -> None:
+    def __init__(self, connector: str, settings: Mapping[str, JsonValue], resolve: Resolve, own: OwnIdentity) -> None:
         self.connector = connector
+        self.own = own
         self._settings = settings
         self._resolve = resolve
 
@@ -81,7 +88,7 @@ class _Reader:
         value = self._settings.get(name)
         if not isinstance(value, Mapping):
             raise self._wrong(name)
-        return _Reader(self.connector, value, self._resolve)
+        return _Reader(self.connector, value, self._resolve, self.own)
 
     def has(self, name: str) -> bool:
         return self._settings.get(name) is not None
@@ -106,14 +113,23 @@ def _vault_database(settings: _Reader, clock: Clock) -> Connector:
             token_role=settings.text("token_role", "jit-attempt"),
             policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
             ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
             engine=login.text("engine"),
             host=login.text("host"),
             port=login.port("port"),
             database=login.text("database"),
         ),
-        settings.secret("token"),
+        _vault_token(settings, clock),
         clock,
     )
+
+
+def _vault_token(settings: _Reader, clock: Clock) -> BrokerToken:
+    """How the broker has its own token: a login with its JWT-SVID, or from where it is kept."""
+    if not settings.has("jwt"):
+        return settings.secret("token")
+    jwt = settings.inner("jwt")
+    return JwtLogin(JwtRole(jwt.text("mount", "jwt"), jwt.text("role"), jwt.text("audience")), settings.own, clock.now)
 
 
 def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
@@ -127,6 +143,8 @@ def _aws_sts(settings: _Reader, clock: Clock) -> Connector:
             partition=settings.text("partition", "aws"),
             endpoint_url=settings.maybe_text("endpoint_url"),
             external_id=settings.maybe_text("external_id"),
+            canary_bucket=settings.maybe_text("canary_bucket"),
+            canary_endpoint_url=settings.maybe_text("canary_endpoint_url"),
         ),
         keys,
         clock,

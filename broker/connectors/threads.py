@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
+from broker.ports import Doubt, Severity
+
 _T = TypeVar("_T")
 
 
@@ -75,3 +77,8 @@ class Closing:
         """Take no more calls and wait for those under way."""
         self.closed = True
         await self._idle.wait()
+
+
+def being_replaced() -> Doubt:
+    """What an examination finds of a connector that takes no calls any more."""
+    return Doubt(Severity.WARNING, "It is being replaced by a newer definition.", "Ask again in a few seconds.")

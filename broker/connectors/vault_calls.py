@@ -1,4 +1,4 @@
-"""What the database connector asks of Vault or OpenBao, call by call: typed in, typed and checked out.
+"""What connectors ask of Vault or OpenBao, call by call: typed in, typed and checked out.
 
 Each function is one exchange, blocking, made through hvac; each raises :class:`VaultFailure` and
 nothing else. An answer that lacks what it must hold is a failure with unknown outcome (faults.md F8:
@@ -7,9 +7,9 @@ half an object), never a value with holes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import requests
@@ -17,9 +17,14 @@ from hvac.api import SystemBackend
 from hvac.api.auth_methods import Token
 from hvac.api.secrets_engines import Database
 
+from broker.connectors.vault_answers import half, integer_in, object_in, text_in, texts_in, time_in
 from broker.connectors.vault_http import Known, VaultAdapter, VaultFailure, open_session
+from broker.connectors.vault_login import JwtLogin, LoggedIn
 from broker.errors import BrokerError
 from broker.secret import Secret
+
+# How the broker has its own token: from where it is kept, at every call, or by logging in.
+BrokerToken = Callable[[], Secret] | JwtLogin
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,16 @@ class AttemptToken:
     renewable: bool
     orphan: bool
     kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnToken:
+    """The broker's own token, as the server describes it."""
+
+    policies: tuple[str, ...]  # those of its identity, where it has one, among them
+    renewable: bool
+    ends: bool  # False: it has no end
+    orphan: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +70,21 @@ class LeaseFacts:
 class VaultCalls:
     """The calls, with the broker's token unless said otherwise. Safe to use from several threads.
 
-    ``token`` is asked before every call, so that a rotated token is used at once. ``timeout`` is for
-    connecting and for each read, in seconds.
+    ``token`` is asked before every call, so that a rotated token is used at once; or it is a login that keeps
+    itself fresh. ``timeout`` is for connecting and for each read, in seconds. ``namespace``: of every path.
     """
 
     def __init__(
         self,
         address: str,
-        token: Callable[[], Secret],
+        token: BrokerToken,
         *,
         timeout: float,
         threads: int,
         ca_file: str | None = None,
+        namespace: str = "",
     ) -> None:
+        self._namespace = namespace
         self._address = address
         self._token = token
         self._timeout = timeout
@@ -88,29 +105,29 @@ class VaultCalls:
             display_name=display_name,
             meta=dict(meta),
         )
-        auth = _object(answer, "auth")
+        auth = object_in(answer, "auth")
         return AttemptToken(
-            token=Secret(_text(auth, "client_token")),
-            accessor=_text(auth, "accessor"),
-            policies=_texts(auth, "policies"),
-            ttl=_integer(auth, "lease_duration"),
+            token=Secret(text_in(auth, "client_token")),
+            accessor=text_in(auth, "accessor"),
+            policies=texts_in(auth, "policies"),
+            ttl=integer_in(auth, "lease_duration"),
             renewable=auth.get("renewable") is not False,
             orphan=auth.get("orphan") is True,
-            kind=_text(auth, "token_type"),
+            kind=text_in(auth, "token_type"),
         )
 
     def read_login(self, mount: str, role: str, token: Secret) -> Login:
         """A fresh login of ``role``, read with the attempt's ``token``."""
         answer = _api(Database, self._adapter(token)).generate_credentials(role, mount_point=mount)
-        data = _object(answer, "data")
-        return Login(_text(answer, "lease_id"), _text(data, "username"), Secret(_text(data, "password")))
+        data = object_in(answer, "data")
+        return Login(text_in(answer, "lease_id"), text_in(data, "username"), Secret(text_in(data, "password")))
 
     def set_lease_end(self, lease_id: str, ttl: int) -> int:
         """Make the lease, and the login's VALID UNTIL, end ``ttl`` seconds from now; what the server made of it.
 
         Renewal counts the increment from now and *replaces* the remaining time (expiration.go, Renew).
         """
-        return _integer(_api(SystemBackend, self._ours()).renew_lease(lease_id, increment=ttl), "lease_duration")
+        return integer_in(_api(SystemBackend, self._ours()).renew_lease(lease_id, increment=ttl), "lease_duration")
 
     def revoke_lease(self, lease_id: str) -> None:
         """End the login before answering. Gone already, or never there, is success: it proves nothing."""
@@ -125,9 +142,26 @@ class VaultCalls:
             if not failure.says_only("invalid accessor"):
                 raise
 
+    def own_token(self) -> OwnToken:
+        """What the server says of the broker's own token. Needs ``read`` on auth/token/lookup-self."""
+        data = object_in(_api(Token, self._ours()).lookup_self(), "data")
+        of_identity = texts_in(data, "identity_policies") if data.get("identity_policies") else ()
+        return OwnToken(
+            policies=(*texts_in(data, "policies"), *of_identity),
+            renewable=data.get("renewable") is True,
+            ends=data.get("expire_time") is not None,
+            orphan=data.get("orphan") is True,
+        )
+
     def renew_own(self) -> None:
-        """Give the broker's own token its period again; a token that has no end, or takes no renewal, is left alone."""
-        data = _object(_api(Token, self._ours()).lookup_self(), "data")
+        """Give the broker's own token its period again; a token that has no end, or takes no renewal, is left alone.
+
+        A login is made anew instead, once half of its life is over.
+        """
+        if isinstance(self._token, JwtLogin):
+            self._token.keep(self._adapter(None))
+            return
+        data = object_in(_api(Token, self._ours()).lookup_self(), "data")
         if data.get("renewable") is True and data.get("expire_time") is not None:
             _api(Token, self._ours()).renew_self()
 
@@ -139,33 +173,53 @@ class VaultCalls:
             if failure.status == 400 and failure.says_only("invalid lease"):
                 return None
             raise
-        data = _object(answer, "data")
-        if _text(data, "id") != lease_id:
-            raise _half("id")
+        data = object_in(answer, "data")
+        if text_in(data, "id") != lease_id:
+            raise half("id")
         # The server tells when the lease ends and in how many seconds that is, hence its own present.
-        present = _time(data, "expire_time") - timedelta(seconds=_integer(data, "ttl"))
-        return LeaseFacts(lease_id, present - _time(data, "issue_time"))
+        present = time_in(data, "expire_time") - timedelta(seconds=integer_in(data, "ttl"))
+        return LeaseFacts(lease_id, present - time_in(data, "issue_time"))
 
-    def list_leases(self, mount: str, role: str) -> tuple[str, ...]:
-        """The ids of all living leases of ``role``.
+    def write(self, path: str, body: Mapping[str, object], token: Secret | None = None) -> Mapping[str, Any]:
+        """The answer to ``body``, with the attempt's ``token`` or else the broker's own."""
+        adapter = self._ours() if token is None else self._adapter(token)
+        return adapter.request("post", f"/v1/{path}", json=dict(body))
+
+    def read(self, path: str, token: Secret | None = None, **query: str) -> Mapping[str, Any]:
+        """What lies at ``path``, with the attempt's ``token`` or else the broker's own."""
+        adapter = self._ours() if token is None else self._adapter(token)
+        return adapter.request("get", f"/v1/{path}", params=query)
+
+    def list_roles(self, mount: str, kind: str = "creds") -> tuple[str, ...]:
+        """The roles of ``mount`` that have living leases; ``kind``: the path that these are made at."""
+        return tuple(key.rstrip("/") for key in self._list(f"{mount}/{kind}"))
+
+    def list_leases(self, mount: str, role: str, kind: str = "creds") -> tuple[str, ...]:
+        """The ids of all living leases of ``role``."""
+        folder = f"{mount}/{kind}/{role}"
+        return tuple(f"{folder}/{key}" for key in self._list(folder))
+
+    def _list(self, folder: str) -> tuple[str, ...]:
+        """What lies in a folder of leases.
 
         An empty folder is a 404 whose body is exactly ``{"errors": []}``; any other 404 may come from
         something in front of the server and proves nothing.
         """
-        prefix = f"{mount}/creds/{role}/"
         try:
-            answer = _api(SystemBackend, self._ours()).list_leases(prefix.rstrip("/"))
+            answer = _api(SystemBackend, self._ours()).list_leases(folder)
         except VaultFailure as failure:
             if failure.status == 404 and failure.says_nothing:
                 return ()
             raise
-        return tuple(prefix + key for key in _texts(_object(answer, "data"), "keys"))
+        return texts_in(object_in(answer, "data"), "keys")
 
     def close(self) -> None:
         """Close the idle connections."""
         self._session.close()
 
     def _ours(self) -> VaultAdapter:
+        if isinstance(self._token, JwtLogin):
+            return LoggedIn(self._adapter(None), self._token)
         failure = None
         try:
             token = self._token()
@@ -175,53 +229,10 @@ class VaultCalls:
             raise failure
         return self._adapter(token)
 
-    def _adapter(self, token: Secret) -> VaultAdapter:
-        return VaultAdapter(self._session, self._address, token, timeout=self._timeout)
+    def _adapter(self, token: Secret | None) -> VaultAdapter:
+        return VaultAdapter(self._session, self._address, token, timeout=self._timeout, namespace=self._namespace)
 
 
 def _api(kind: Callable[[VaultAdapter], Any], adapter: VaultAdapter) -> Any:
     """One of hvac's API classes; its stubs leave arguments and results untyped, hence the checks below."""
     return kind(adapter)
-
-
-def _half(name: str) -> VaultFailure:
-    return VaultFailure(Known.UNKNOWN, f"the answer says success but its {name!r} is missing or malformed")
-
-
-def _object(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = answer.get(name)
-    if not isinstance(value, dict):
-        raise _half(name)
-    return value
-
-
-def _text(answer: Mapping[str, Any], name: str) -> str:
-    value = answer.get(name)
-    if not isinstance(value, str) or not value:
-        raise _half(name)
-    return value
-
-
-def _texts(answer: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    value = answer.get(name)
-    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(each, str) for each in value):
-        raise _half(name)
-    return tuple(value)
-
-
-def _integer(answer: Mapping[str, Any], name: str) -> int:
-    value = answer.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _half(name)
-    return value
-
-
-def _time(answer: Mapping[str, Any], name: str) -> datetime:
-    """RFC 3339, with the server's nanoseconds cut to microseconds by the parser."""
-    try:
-        value = datetime.fromisoformat(_text(answer, name))
-    except ValueError:
-        value = None
-    if value is None or value.tzinfo is None:
-        raise _half(name)
-    return value.astimezone(UTC)

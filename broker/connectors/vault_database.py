@@ -15,20 +15,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from broker.connectors.threads import Closing, Threads
-from broker.connectors.vault_calls import AttemptToken, Login, VaultCalls
+from broker.connectors.postgresql_use import log_in
+from broker.connectors.threads import Closing, Threads, being_replaced
+from broker.connectors.vault_calls import AttemptToken, BrokerToken, Login, VaultCalls
+from broker.connectors.vault_database_examiner import DatabaseExaminer
 from broker.connectors.vault_http import VaultFailure
+from broker.connectors.vault_login import JwtLogin
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
-from broker.ports import Checkpoint, Clock, Handle, Issued, NotYet, RevokeContext, RevokeOutcome
+from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
+from broker.ports import Carried, Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.model import Scope
-from broker.secret import Secret
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
 # Display names are changed by the server unless they are letters, digits and hyphens.
@@ -44,6 +46,8 @@ CONTRACT = Contract(
     broker_dead="The upstream ends the login and its sessions when the attempt's token expires, by the TTL.",
     upstream_dead="The database refuses new logins 5 s after the TTL (VALID UNTIL); open sessions stay until the"
     " upstream is back.",
+    on_broker_dead=timedelta(seconds=5),
+    on_upstream_dead=None,  # of the open sessions
 )
 
 
@@ -60,14 +64,15 @@ class VaultDatabaseSettings:
     token_role: str = "jit-attempt"  # noqa: S105 - a name, not a token
     policy_prefix: str = "jit-attempt-"  # before the role's name: the policy of that token
     ca_file: str | None = None
+    namespace: str = ""
     timeout: float = 5.0
     threads: int = 8
 
 
 class VaultDatabase:
-    """The connector. ``token`` yields the broker's own token, and is asked before every call."""
+    """The connector. ``token`` yields the broker's own token and is asked before every call, or is a login."""
 
-    def __init__(self, name: str, settings: VaultDatabaseSettings, token: Callable[[], Secret], clock: Clock) -> None:
+    def __init__(self, name: str, settings: VaultDatabaseSettings, token: BrokerToken, clock: Clock) -> None:
         self._name = name
         self._settings = settings
         self._clock = clock
@@ -77,10 +82,14 @@ class VaultDatabase:
             timeout=settings.timeout,
             threads=2 * settings.threads,
             ca_file=settings.ca_file,
+            namespace=settings.namespace,
         )
         # Two pools: a storm of requests must not keep credentials from being ended.
         self._issuing = Threads(f"{name}-issue", settings.threads)
         self._revoking = Threads(f"{name}-revoke", settings.threads)
+        self._using = Threads(f"{name}-use", 2)
+        self._examining = Threads(f"{name}-examine", 1)
+        self._logs_in = isinstance(token, JwtLogin)
         self._ender = LeaseEnder(name, self._calls, self._revoking)
         self._closing = Closing()
 
@@ -131,8 +140,26 @@ class VaultDatabase:
         with self._closing.call():
             return await self._ender.end(handle, context)
 
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        """Log in to the database and select a constant. Raises UpstreamFailed."""
+        with self._closing.call():
+            return await self._using.run(partial(log_in, self._name, credential, self._settings.timeout))
+
+    async def inventory(self) -> Sequence[Carried]:
+        """Every living lease of the mount's logins. The mount is the broker's own, so each is ours by its place.
+
+        A lease does not tell whose it is; by the login's name only the database could. Raises UpstreamFailed.
+        """
+        if self._closing.closed:
+            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
+        try:
+            with self._closing.call():
+                return await self._ender.inventory(self._settings.mount, self._clock)
+        except VaultFailure as failure:
+            raise self._failed("list the leases of its mount", failure, first=True) from None
+
     async def tend(self) -> None:
-        """Renew the broker's own token, which is periodic and dies when nobody does. Raises UpstreamFailed."""
+        """Keep the broker's own token alive: renew it, or log in anew. Raises UpstreamFailed."""
         if self._closing.closed:
             return
         try:
@@ -142,15 +169,36 @@ class VaultDatabase:
             raise UpstreamFailed(
                 Reason.UPSTREAM_ROOT_REFUSED if failure.status in (401, 403) else Reason.UPSTREAM_UNAVAILABLE,
                 f"connector {self._name} could not renew the broker's own token: {failure.what}",
-                hint="Operators: put a fresh token where the connector's `token` refers to.",
+                hint="Operators: put a fresh token where the connector's `token` refers to, or look at its `jwt` role.",
                 metadata={"connector": self._name},
             ) from None
+
+    async def examine(self) -> Sequence[Doubt]:
+        """Whether OpenBao answers, what the broker may do there, and whether engine and roles are set up right."""
+        if self._closing.closed:
+            return [being_replaced()]
+        settings = self._settings
+        examiner = DatabaseExaminer(
+            self._calls,
+            settings.mount,
+            settings.token_role,
+            settings.policy_prefix,
+            CONTRACT.ttl_ceiling,
+            logs_in=self._logs_in,
+        )
+        with self._closing.call():
+            doubts, goes_on = await self._examining.run(examiner.first)
+            for part in examiner.parts() if goes_on else ():
+                doubts += await self._examining.run(partial(examiner.part, part))
+        return doubts
 
     async def close(self) -> None:
         """Let calls under way finish, then let go of threads and connections."""
         await self._closing.close()
         await self._issuing.close()
         await self._revoking.close()
+        await self._using.close()
+        await self._examining.close()
         self._calls.close()
 
     # ------------------------------------------------------------------ the steps of issuing

@@ -103,14 +103,25 @@ def open_session(threads: int, ca_file: str | None) -> requests.Session:
 
 
 class VaultAdapter(_JsonAdapter):
-    """hvac's adapter for one token. The session, with its connections, is shared between adapters.
+    """hvac's adapter for one token, or none. The session, with its connections, is shared between adapters.
 
-    ``timeout`` is for connecting and for each read, in seconds.
+    ``timeout`` is for connecting and for each read, in seconds. ``namespace``: where paths begin, empty for the root.
     """
 
-    def __init__(self, session: requests.Session, base_uri: str, token: Secret, *, timeout: float) -> None:
-        super().__init__(base_uri=base_uri, token=token.reveal(), session=session)
-        self._timeout = timeout
+    def __init__(
+        self,
+        session: requests.Session,
+        base_uri: str,
+        token: Secret | None,
+        *,
+        timeout: float,
+        namespace: str = "",
+    ) -> None:
+        # An empty text, unlike None, keeps hvac from looking for a namespace in the environment.
+        super().__init__(
+            base_uri=base_uri, token="" if token is None else token.reveal(), session=session, namespace=namespace
+        )
+        self.timeout_seconds = timeout
 
     def get_login_token(self, response: dict[str, Any]) -> str:
         """Part of hvac's interface; the broker does not log in through it."""
@@ -134,7 +145,7 @@ class VaultAdapter(_JsonAdapter):
                 headers={**(headers or {}), **self._own_headers()},
                 # A redirect would carry the token to whoever is named there.
                 allow_redirects=False,
-                timeout=self._timeout,
+                timeout=self.timeout_seconds,
                 **kwargs,
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
@@ -147,7 +158,12 @@ class VaultAdapter(_JsonAdapter):
         raise failure
 
     def _own_headers(self) -> dict[str, str]:
-        return {"X-Vault-Request": "true", "X-Vault-Token": self.token or ""}
+        headers = {"X-Vault-Request": "true"}
+        if self.token:
+            headers["X-Vault-Token"] = self.token
+        if self.namespace:
+            headers["X-Vault-Namespace"] = self.namespace
+        return headers
 
 
 def _read(response: requests.Response) -> dict[str, Any]:

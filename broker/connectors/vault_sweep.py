@@ -12,6 +12,8 @@ each once; whoever knows the lease knows that both creations have landed.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -19,7 +21,7 @@ from broker.connectors.threads import Threads
 from broker.connectors.vault_calls import LeaseFacts, VaultCalls
 from broker.connectors.vault_http import Known, VaultFailure
 from broker.lease.deadlines import no_late_create_after
-from broker.ports import Handle, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
+from broker.ports import Carried, Clock, Handle, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
 
 # The server tells ages in whole seconds, and its lookup takes a moment.
 _ROUNDING = timedelta(seconds=2)
@@ -44,11 +46,26 @@ class LeaseEnder:
         except VaultFailure as failure:
             return self._not_done(failure)
 
+    async def inventory(self, mount: str, clock: Clock) -> Sequence[Carried]:
+        """Every living lease of the logins of ``mount``. Raises VaultFailure; what ends meanwhile is left out."""
+        roles = await self._threads.run(partial(self._calls.list_roles, mount))
+        listed = [(role, await self._threads.run(partial(self._calls.list_leases, mount, role))) for role in roles]
+        looks = [self._carried(mount, role, lease_id, clock) for role, ids in listed for lease_id in ids]
+        return [each for each in await asyncio.gather(*looks) if each is not None]
+
+    async def _carried(self, mount: str, role: str, lease_id: str, clock: Clock) -> Carried | None:
+        found = await self._threads.run(partial(self._calls.find_lease, lease_id))
+        if found is None:
+            return None
+        # By the server's age and our clock: the two clocks need not agree.
+        return Carried(lease_id, None, clock.now() - found.age, {"mount": mount, "role": role, "lease": lease_id})
+
     def _end_noted(self, handle: Handle) -> RevokeOutcome:
-        """Both ids are in the ledger: four calls, the last two of them the proof."""
-        lease_id, accessor = str(handle["lease"]), str(handle["accessor"])
+        """The lease is known, and mostly its token: the last two calls are the proof."""
+        lease_id = str(handle["lease"])
         self._revoke_lease(lease_id)
-        self._calls.revoke_accessor(accessor)
+        if "accessor" in handle:
+            self._calls.revoke_accessor(str(handle["accessor"]))
         if self._calls.find_lease(lease_id) is not None:
             return NotYet(f"{self._name} said the lease was revoked, but it is still there.")
         if lease_id in self._calls.list_leases(str(handle["mount"]), str(handle["role"])):

@@ -21,6 +21,7 @@ from broker import logs
 from broker.clock import SystemClock
 from broker.config import Config, load_config
 from broker.connectors.registry import build
+from broker.daemon.own_tokens import own_tokens
 from broker.daemon.pool import Build
 from broker.daemon.wiring import Brokerd
 from broker.errors import BrokerError, NotReady, Unauthenticated
@@ -71,7 +72,8 @@ async def _serve(config: Config, connectors: Build | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     clock = SystemClock()
-    daemon = Brokerd(config, clock, connectors or partial(build, resolve=resolve, clock=clock))
+    real = partial(build, resolve=resolve, clock=clock, own=own_tokens(config, clock))
+    daemon = Brokerd(config, clock, connectors or real)
     reloads: set[asyncio.Task[Reloaded]] = set()
 
     def hangup() -> None:

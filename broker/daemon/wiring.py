@@ -21,6 +21,7 @@ from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_audit import TrailRpcs
 from broker.api.admin_break_glass import BreakGlassRpcs
+from broker.api.admin_connectors import ConnectorRpcs
 from broker.api.admin_everybodys import EverybodysRpcs
 from broker.api.admin_leases import LeaseRpcs
 from broker.api.admin_operator import OperatorRpcs
@@ -61,6 +62,7 @@ from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk
 from broker.issuance.break_glass_reviews import ReviewDesk
+from broker.issuance.connectors import ConnectorDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.ending import Ending
 from broker.issuance.escalation import Watch
@@ -385,8 +387,9 @@ class Brokerd:
             RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
             ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
             TextRpcs(TextDesk(store, self._clock)),
-            EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock))),
+            EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock)), self._pool.find),
             RegistryRpcs(RegistryDesk(store)),
+            ConnectorRpcs(ConnectorDesk(self._pool.find, self._clock)),
             ReloadRpcs(self.reload),
             TrailRpcs(TrailDesk(store)),
             AccessReviewRpcs(self._reviews),

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydantic import ValidationError
 
 from broker.deployfiles.agents import Entries, entries
-from broker.deployfiles.kinds import ACCOUNTS, GRANTS, ParameterSegment, references
+from broker.deployfiles.kinds import ACCOUNTS, GRANTS, references
+from broker.deployfiles.kinds_fields import ParameterSegment
 from broker.deployfiles.models import AgentFile, ConnectorsFile, MayEntry, PeopleFile, PersonEntry, TemplateFile
 from broker.deployfiles.read import Read
 from broker.files import Model, Problem, Problems, validated

@@ -1,110 +1,24 @@
 """What each kind of connector is told: its settings, and the part of a template that is its own.
 
-A new kind of connector is a ``...Settings`` and a ``...Grant`` here, and a line in each of the two
-tables at the end. Any address may be ``env:NAME``, so that one set serves several places; the
-connector resolves it when it is made. Secrets are always references.
+A new kind of connector is a ``...Settings`` and a ``...Grant`` in a file of its own beside this one
+(``kinds_vault.py``), and a line in each of the tables at the end; what several need is in
+``kinds_fields.py``. Any address may be ``env:NAME``, so that one set serves several places; the connector
+resolves it when it is made. Secrets are always references.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from broker.files import Model, Reference
+from broker.deployfiles.kinds_fields import ParameterSegment, SecretReference, Text, Url
+from broker.deployfiles.kinds_vault import VaultDatabaseConnector, VaultDatabaseGrant
+from broker.files import Model
 
-_ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
 _ARN = re.compile(r"arn:aws[a-z-]*:[a-z0-9-]+:", re.ASCII)
-
-
-def _url(value: str) -> str:
-    if _ENV.match(value):
-        return value
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ValueError("must be https://host[:port] or env:NAME")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
-        raise ValueError("must be https: plain http is for loopback only")
-    return value
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _port(value: object) -> object:
-    if isinstance(value, str) and _ENV.match(value):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
-        raise ValueError("must be a port from 1 to 65535, or env:NAME")
-    return value
-
-
-def _absolute(value: str) -> str:
-    # A deploy set may be swapped, so nothing in it is relative to where it lies.
-    if value.startswith("file:") and not value.startswith("file:/"):
-        raise ValueError("must name an absolute path: file:/...")
-    return value
-
-
-Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": "^(https?://|env:)"})]
-Port = Annotated[
-    int | str,
-    BeforeValidator(_port),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"pattern": "^env:"}]}),
-]
-SecretReference = Annotated[Reference, AfterValidator(_absolute)]
-Text = Annotated[str, Field(min_length=1, max_length=1024)]
-PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-
-
-# --------------------------------------------------------------------------- vault-database
-
-
-class Login(Model):
-    """What an agent needs to know, besides its login, to reach the database."""
-
-    engine: Literal["postgresql"]
-    host: Text = Field(description="A name, an address, the directory of a unix socket, or env:NAME.")
-    port: Port
-    database: Text
-
-
-class VaultDatabaseSettings(Model):
-    """A database secrets engine of Vault or OpenBao."""
-
-    address: Url
-    token: SecretReference = Field(description="The broker's own token.")
-    mount: PathPart = "database"
-    token_role: PathPart = Field("jit-attempt", description="The token role that makes one orphan token per attempt.")
-    policy_prefix: PathPart = Field("jit-attempt-", description="Before the role's name: the policy of that token.")
-    ca_file: Text | None = None
-    login: Login
-
-
-class ParameterSegment(Model):
-    """The value of a parameter that the template declares."""
-
-    parameter: Text
-
-
-def _role_form(value: object) -> str:
-    return "parameter" if isinstance(value, dict | ParameterSegment) else "name"
-
-
-class VaultDatabaseGrant(Model):
-    """Which role of the engine makes the login: always one, or the one that a parameter names."""
-
-    role: Annotated[
-        Annotated[PathPart, Tag("name")] | Annotated[ParameterSegment, Tag("parameter")], Discriminator(_role_form)
-    ]
 
 
 # --------------------------------------------------------------------------- aws-sts
@@ -118,6 +32,10 @@ class AwsStsSettings(Model):
     endpoint_url: Url | None = None
     # 2 to 1224 of these characters: AssumeRole's own limits. Not a secret, says AWS.
     external_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+=,.@:/-]{2,1224}$")] | None = None
+    canary_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(
+        None, description="What a canary's session lists to find out whether it still works."
+    )
+    canary_endpoint_url: Url | None = Field(None, description="Of S3, where it is not AWS's own.")
     access_key_id: SecretReference | None = None
     secret_access_key: SecretReference | None = None
 
@@ -196,13 +114,6 @@ class AwsStsGrant(Model):
 GRANTS: Mapping[str, type[Model]] = {"vault-database": VaultDatabaseGrant, "aws-sts": AwsStsGrant}
 # What the accounts of a template must look like where its connector gives them a meaning.
 ACCOUNTS: Mapping[str, re.Pattern[str]] = {"aws-sts": re.compile(r"[0-9]{12}\Z", re.ASCII)}
-
-
-class VaultDatabaseConnector(Model):
-    """One entry of connectors.yaml."""
-
-    kind: Literal["vault-database"]
-    settings: VaultDatabaseSettings
 
 
 class AwsStsConnector(Model):

@@ -135,6 +135,11 @@ def policy_tests(files: Listing) -> list[PolicyTest]:
     return tests_of(tests)
 
 
+def templates_in(files: Listing) -> dict[str, Read[TemplateFile]]:
+    """The templates of a set that could be built, by name, with where each part stands."""
+    return {file.content.name: file for file in _each(files, listing.TEMPLATES, TemplateFile, [])}
+
+
 def policy_schema() -> str:
     """The Cedar schema that every policy is validated against."""
     return resources.files("broker.policy").joinpath("broker.cedarschema").read_text("utf-8")

@@ -21,7 +21,7 @@ from broker.files import Duration, Model, Problem
 from broker.files.document import Path
 from broker.identity.agent import Delivery, Registry, Tier
 from broker.identity.spiffe_id import SpiffeId
-from broker.lease.credential import ContractClass
+from broker.lease.credential import Binding, ContractClass
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Effect
 from broker.policy.facts import Situation
@@ -37,6 +37,15 @@ REQUIRED = ("agent", "template", "account", "environment", "resource", "ttl")
 _GIVEN = "given"
 _KEY = b"\x01" * 32
 _RISK = frozenset({"sensitivity", "blast_radius", "reversibility", "change_type"})
+# What may be supposed of the contract, and the field of it that is meant.
+_CONTRACT: Mapping[str, str] = {
+    "contract_class": "cls",
+    "binding": "binding",
+    "bound_on_expiry": "on_expiry",
+    "bound_on_revoke": "on_revoke",
+    "bound_on_broker_dead": "on_broker_dead",
+    "bound_on_upstream_dead": "on_upstream_dead",
+}
 _CLAIMS = ("reason", "prompt", "tool_call", "plan")
 
 Text = Annotated[str, Field(max_length=1024)]
@@ -71,6 +80,13 @@ class SupposeEntry(Model):
     contract_class: Annotated[ContractClass, Field(strict=False)] = Field(
         ContractClass.IMMEDIATE, description="How the connector's credentials can be ended."
     )
+    binding: Annotated[Binding, Field(strict=False)] = Field(
+        Binding.NONE, description="What, besides knowing one, is needed to use it."
+    )
+    bound_on_expiry: Duration = Field(timedelta(), description="How long one may still work after its deadline.")
+    bound_on_revoke: Duration | None = Field(None, description="After a revocation; null: until it expires.")
+    bound_on_broker_dead: Duration | None = Field(None, description="Past its end, broker dead; null: no bound.")
+    bound_on_upstream_dead: Duration | None = Field(None, description="The same, upstream dead.")
     template_environments: Words = Field(default_factory=list, description="Where the template can be asked for.")
     agent_environments: Words = Field(default_factory=list, description="Where the agent is registered for.")
     access: Annotated[AccessClass, Field(strict=False)] = Field(AccessClass.READ, description="Of the template.")
@@ -106,7 +122,7 @@ class SupposeEntry(Model):
         if "agent_promoted" in said:
             agent["promoted"] = self.agent_promoted
         return Supposed(
-            contract_class=self.contract_class.value if "contract_class" in said else "",
+            contract={field: said[name] for name, field in _CONTRACT.items() if name in said},
             template_environments=frozenset(self.template_environments),
             agent_environments=frozenset(self.agent_environments),
             access=self.access if "access" in said else None,

@@ -28,11 +28,7 @@ def render(facts: DevFacts, notify: WebhookReceiver | None = None) -> str:
         "tenant": TENANT,
         "trust_domain": facts.trust_domain,
         "listen": {"agents": facts.api_address, **admin, "operations": f"127.0.0.1:{facts.ops_port}"},
-        "identity": {
-            "certificate": str(facts.certificate),
-            "private_key": str(facts.key),
-            "bundles": {facts.trust_domain: str(facts.bundle)},
-        },
+        "identity": {"workload_api": facts.broker_endpoint},
         **({"people": {"issuers": {facts.issuer: _issuer(facts)}}} if facts.issuer else {}),
         "roles": ROLES,
         "deploy": {"directory": str(facts.deploy)},

@@ -1,4 +1,4 @@
-"""What the broker needs inside OpenBao for PostgreSQL: engine, roles, policies, and its own small token.
+"""What the broker needs inside OpenBao for PostgreSQL: engine, roles, policies, and a small token if it keeps one.
 
 The recipe an operator follows on a real OpenBao, in the order of :func:`configure_database`. The two
 policies are the text files ``policies/broker.hcl`` and ``policies/attempt.hcl``. The mount and its
@@ -17,7 +17,7 @@ import hvac
 
 from broker.dev.files import write_private
 from broker.dev.openbao import OpenBaoFacts, answered, client_for
-from broker.errors import InvalidInput, Reason
+from broker.errors import InvalidInput, NotReady, Reason
 from broker.secret import Secret
 
 TOKEN_ROLE = "jit-attempt"  # noqa: S105 - a name, not a token
@@ -91,7 +91,7 @@ class DatabaseEngineFacts:
     mount: str
     roles: tuple[str, ...]
     token_role: str
-    broker_token_file: Path
+    broker_token_file: Path | None  # None: the broker logs in (openbao_jwt.py)
     target: DatabaseTarget
 
     def attempt_policy(self, role: str) -> str:
@@ -99,7 +99,9 @@ class DatabaseEngineFacts:
         return _attempt_policy_name(role)
 
     def broker_token(self) -> Secret:
-        """The broker's token, from its file."""
+        """The broker's token, from its file. Raises :class:`NotReady` where it has none."""
+        if self.broker_token_file is None:
+            raise NotReady(Reason.UPSTREAM_UNAVAILABLE, "This OpenBao keeps no token for the broker: it logs in.")
         return Secret(self.broker_token_file.read_text().strip())
 
     def broker_client(self) -> hvac.Client:
@@ -111,15 +113,15 @@ def configure_database(
     bao: OpenBaoFacts,
     target: DatabaseTarget,
     *,
-    token_file: Path,
+    token_file: Path | None,
     roles: Mapping[str, tuple[str, ...]] = DEMO_ROLES,
     mount: str = "database",
 ) -> DatabaseEngineFacts:
     """Set up everything the connector needs, again if it is already there, and leave the broker's token in a file.
 
     ``roles`` maps a role's name to its creation statements. A token that is in ``token_file`` and still
-    valid is kept, so that a running broker is not cut off. Raises :class:`InvalidInput` for a name that
-    could be read as anything but a name, and hvac's errors if OpenBao refuses.
+    valid is kept, so that a running broker is not cut off; without a file none is made. Raises
+    :class:`InvalidInput` for a name that could be read as anything but a name, and hvac's errors if OpenBao refuses.
     """
     for name in (mount, *roles):
         _demand_name(name)
@@ -135,7 +137,8 @@ def configure_database(
         )
     client.write_data(f"sys/policies/acl/{BROKER_POLICY}", data={"policy": broker_policy(mount)})
     client.write_data(f"auth/token/roles/{TOKEN_ROLE}", data=_TOKEN_ROLE_SETTINGS)
-    _keep_or_make_token(bao, client, token_file)
+    if token_file is not None:
+        _keep_or_make_token(bao, client, token_file)
     return DatabaseEngineFacts(bao.address, mount, tuple(sorted(roles)), TOKEN_ROLE, token_file, target)
 
 

@@ -19,12 +19,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from broker.dev.aws_double import AwsDouble, AwsFacts
-from broker.dev.broker_svid import BrokerSvidFiles
 from broker.dev.brokerd import BROKERD, BrokerdProcess
 from broker.dev.files import private_directory, remove_directory, secret_file, write_private
 from broker.dev.loopback import LOOPBACK, free_port
 from broker.dev.openbao import OpenBaoServer
 from broker.dev.openbao_database import DatabaseEngineFacts, configure_database
+from broker.dev.openbao_jwt import configure_jwt
 from broker.dev.orders import create_orders
 from broker.dev.postgres import PostgresFacts, PostgresServer
 from broker.dev.state import StateDirectory
@@ -59,8 +59,6 @@ class DevFacts:
     api_port: int
     admin_port: int
     ops_port: int
-    certificate: Path
-    key: Path
     bundle: Path
     ledger: Path
     mac_key: Path
@@ -68,7 +66,8 @@ class DevFacts:
     openbao: DatabaseEngineFacts
     postgres: PostgresFacts
     aws: AwsFacts
-    # Of each agent, what goes into SPIFFE_ENDPOINT_SOCKET.
+    # Where brokerd has its own SVIDs from; of each agent, what goes into SPIFFE_ENDPOINT_SOCKET.
+    broker_endpoint: str
     endpoints: Mapping[SpiffeId, str]
     # Where people log in (dev/identity_provider.py), and how people.yaml names it; empty where there are no people.
     issuer: str
@@ -89,7 +88,6 @@ class DevFacts:
         target = self.openbao.target
         return {
             "BROKER_DEV_OPENBAO_ADDR": self.openbao.address,
-            "BROKER_DEV_OPENBAO_TOKEN": self.openbao.broker_token().reveal(),
             "BROKER_DEV_POSTGRES_HOST": target.host,
             "BROKER_DEV_POSTGRES_PORT": str(target.port),
             "BROKER_DEV_POSTGRES_DATABASE": target.database,
@@ -215,8 +213,11 @@ class DevStack:
         api_port, admin_port, ops_port = (free_port(state / f"{name}_port") for name in ("api", "admin", "ops"))
         brokerd = BrokerdProcess(state, config, ops_port, self._brokerd_command)
         brokerd.stop_leftover()  # before its upstreams restart under it
-        postgres, openbao, aws = await self._start_upstreams(state)
-        svid, sockets = await self._start_identities(state)
+        domain = TrustDomain.load(TRUST_DOMAIN, state / "trust-domain", self._clock.now())
+        postgres, openbao, aws = await self._start_upstreams(state, domain)
+        bundle = state / "bundle.pem"
+        write_private(bundle, domain.bundle_pem.decode())
+        sockets = await self._start_identities(state, domain)
         issuer, known_as = await self._start_provider(state)
         mac_key = state / "mac.key"
         if not mac_key.exists():
@@ -230,15 +231,14 @@ class DevStack:
             api_port=api_port,
             admin_port=admin_port,
             ops_port=ops_port,
-            certificate=svid.chain,
-            key=svid.key,
-            bundle=svid.bundle,
+            bundle=bundle,
             ledger=ledger,
             mac_key=mac_key,
             config=config,
             openbao=openbao,
             postgres=postgres,
             aws=aws,
+            broker_endpoint=sockets.endpoint(BROKER_ID),
             endpoints={agent: sockets.endpoint(agent) for agent in self._agents},
             issuer=issuer,
             issuer_known_as=known_as,
@@ -249,7 +249,9 @@ class DevStack:
         await self.start_brokerd()
         return self._facts
 
-    async def _start_upstreams(self, state: Path) -> tuple[PostgresFacts, DatabaseEngineFacts, AwsFacts]:
+    async def _start_upstreams(
+        self, state: Path, domain: TrustDomain
+    ) -> tuple[PostgresFacts, DatabaseEngineFacts, AwsFacts]:
         """PostgreSQL, OpenBao and moto at the same time, then OpenBao's configuration."""
         postgres = PostgresServer(state / "postgres")
         openbao = OpenBaoServer(state / "openbao")
@@ -265,22 +267,22 @@ class DevStack:
         postgres_facts, openbao_facts = starting[0].result(), starting[1].result()
         password = Secret(secret_file(state / "postgres" / "openbao.password"))
         target = await asyncio.to_thread(create_orders, postgres_facts, password)
-        engine = await asyncio.to_thread(
-            configure_database, openbao_facts, target, token_file=state / "openbao" / "broker.token"
-        )
+        engine = await asyncio.to_thread(configure_database, openbao_facts, target, token_file=None)
+        await asyncio.to_thread(configure_jwt, openbao_facts, domain, BROKER_ID)
         return postgres_facts, engine, starting[2].result()
 
-    async def _start_identities(self, state: Path) -> tuple[BrokerSvidFiles, WorkloadApiSockets]:
-        """The trust domain, brokerd's own SVID (kept fresh), and a Workload API socket for each agent."""
-        domain = TrustDomain.load(TRUST_DOMAIN, state / "trust-domain", self._clock.now())
-        svid = BrokerSvidFiles(domain, BROKER_ID, (BROKER_DNS_NAME,), state / "broker-svid", self._clock)
-        svid.write()
-        renewal = asyncio.create_task(svid.keep_fresh())
-        self._undo.push_async_callback(_cancelled, renewal)
-        sockets = WorkloadApiSockets(domain, self._agents, state / "agents", self._clock)
+    async def _start_identities(self, state: Path, domain: TrustDomain) -> WorkloadApiSockets:
+        """A Workload API socket for brokerd, and one for each agent."""
+        sockets = WorkloadApiSockets(
+            domain,
+            (BROKER_ID, *self._agents),
+            state / "agents",
+            self._clock,
+            dns_names={BROKER_ID: (BROKER_DNS_NAME,)},
+        )
         self._undo.push_async_callback(sockets.stop)
         await sockets.start()
-        return svid, sockets
+        return sockets
 
     async def _start_provider(self, state: Path) -> tuple[str, str]:
         """The development identity provider: where it listens, and how people.yaml names it."""
@@ -320,9 +322,3 @@ async def _settled(tasks: Sequence[asyncio.Task[Any]]) -> None:
         for other in others:
             first.add_note(f"Also: {other}")
         raise first
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

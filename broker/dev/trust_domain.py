@@ -105,6 +105,13 @@ class TrustDomain:
         return self._certificate.public_bytes(serialization.Encoding.DER)
 
     @property
+    def jwt_key_pem(self) -> bytes:
+        """The public key of its JWT-SVIDs as PEM, for verifiers that take no JWK set."""
+        return self._jwt_key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    @property
     def jwks(self) -> dict[str, object]:
         """The JWT bundle as a JWK set (SPIFFE_Trust_Domain_and_Bundle.md, section 4)."""
         public = ECAlgorithm.to_jwk(self._jwt_key.public_key(), as_dict=True)

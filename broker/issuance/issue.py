@@ -37,7 +37,7 @@ from broker.issuance.situation import Situations, seen
 from broker.issuance.stopped import check_suspended
 from broker.issuance.verdicts import denied_by, mismatch, too_late, within_contract
 from broker.issuance.waiting import until
-from broker.lease.credential import ContractClass, Credential
+from broker.lease.credential import Contract, ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
 from broker.lease.fingerprint import fingerprints
 from broker.lease.machine import Event
@@ -83,6 +83,7 @@ class Grant:
     credential: Credential | None = None
     access_request: FiledRequest | None = None
     recipient_public_key: bytes = b""  # whom the credential is to be sealed to; empty: nobody asked for that
+    contract: Contract | None = None  # what its connector promises about ending it
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +244,14 @@ class Issuer:
             raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
         check_within(situation.on_behalf_of, wanted(scope))
         within_contract(scope, connector.contract)
-        contract_class = connector.contract.cls
-        facts = RequestFacts(caller.agent, request, scope, contract_class, caller.now, caller.peer.delivery, situation)
+        promised, delivery = connector.contract, caller.peer.delivery
+        facts = RequestFacts(caller.agent, request, scope, promised, caller.now, delivery, situation)
         decision = caller.deploy.policies.decide(facts)
         shadow = None if caller.deploy.shadow is None else caller.deploy.shadow.verdict(facts, decision)
         if shadow is not None:
             self._shadow_seen(shadow)
         if not decision.allowed and (decision.effect is not Effect.NEEDS_APPROVAL or decision.errors):
-            denial = denied_by(decision)
+            denial = denied_by(decision, scope, connector.contract)
             asked = {**what_was_asked(facts), **decided_on(caller, scope, situation)}
             denial.evidence = {"decided_on": asked, **shadow_told(shadow)}
             raise denial
@@ -284,9 +285,10 @@ class Issuer:
         )
         if validate_only:
             await self._store.check_access_request(filing)
-            return Grant(admitted.decision)
+            return Grant(admitted.decision, contract=admitted.connector.contract)
         self._gate.check(caller.now)
-        return Grant(admitted.decision, access_request=await self._store.open_access_request(filing))
+        filed = await self._store.open_access_request(filing)
+        return Grant(admitted.decision, access_request=filed, contract=admitted.connector.contract)
 
     def _intent(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Intent:
         name = self._rng.id()
@@ -334,7 +336,7 @@ class Issuer:
             return await self._ask_people(caller, request, admitted, validate_only=True)
         intent = self._intent(caller, request, admitted)
         await self._store.check_intent(intent)
-        return Grant(admitted.decision)
+        return Grant(admitted.decision, contract=admitted.connector.contract)
 
     # ------------------------------------------------------------------ carry out
 
@@ -394,7 +396,8 @@ class Issuer:
         if intent.redeems is not None:
             lease = replace(lease, access_request_id=intent.redeems.access_request_id)
         key = intent.request.recipient_public_key
-        return Grant(admitted.decision, lease, issued.credential, recipient_public_key=key)
+        promised = admitted.connector.contract
+        return Grant(admitted.decision, lease, issued.credential, recipient_public_key=key, contract=promised)
 
     async def _end_previous(self, opened: Opened, connector: Connector) -> None:
         """Never two live: a retry's new attempt waits for proof that the older ones are gone."""

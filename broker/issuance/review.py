@@ -116,7 +116,13 @@ def _effect(filed: FiledRequest, contract: Contract | None) -> Iterator[str]:
         return
     early = "cannot be ended before it expires" if contract.on_revoke is None else f"ends within {contract.on_revoke}"
     yield f"Ending it: {contract.cls.value}; revoked, it {early}. Bound to: {contract.binding.value}."
-    yield f"If the broker is dead: {inert(contract.broker_dead)}"
+    yield f"Past its deadline it may still work for {contract.on_expiry}."
+    for dead, bound, words in (
+        ("broker", contract.on_broker_dead, contract.broker_dead),
+        ("upstream", contract.on_upstream_dead, contract.upstream_dead),
+    ):
+        told = "nothing bounds it" if bound is None else f"for at most {bound} past its deadline"
+        yield f"If the {dead} is dead: {told}. {inert(words)}"
 
 
 def _behind(task: Task) -> Iterator[str]:

@@ -160,9 +160,9 @@ class TighteningDesk:
     def _rules(self, deploy: DeploySet, connector: str) -> Rules:
         """What decides. Shadow policies are not part of it."""
         running = self._connectors(connector)
-        classes = {} if running is None else {connector: running.contract.cls.value}
+        contracts = {} if running is None else {connector: running.contract}
         return Rules(
-            deploy.registry, deploy.templates, deploy.policies, classes, deploy.denied, deploy.people, shadow=None
+            deploy.registry, deploy.templates, deploy.policies, contracts, deploy.denied, deploy.people, shadow=None
         )
 
     def _tightened(self, verdict: Verdict, deploy: DeploySet) -> Tightened:

@@ -44,6 +44,9 @@ class Contract:
     # In words, for people: what ends it if the broker, or the upstream's control plane, is dead.
     broker_dead: str
     upstream_dead: str
+    # The same as times: how long after its deadline it may still work then. None: nothing bounds it.
+    on_broker_dead: timedelta | None = None
+    on_upstream_dead: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import Any
 import cedarpy
 
 from broker.errors import InvalidInput, Reason
+from broker.lease.credential import ContractClass
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts
 from broker.policy.gates import gate_problem, opening, through_gates
@@ -30,6 +31,7 @@ from broker.policy.question import CIRCUMSTANCES, Parties, Told, compared, entit
 from broker.policy.reads import attributes_read, policies_about, reads_by_access, without_circumstances
 from broker.policy.slicing import cut
 from broker.policy.statements import Statement, named_line, statements, syntax_line
+from broker.policy.static import PERMITS, permits_problem, permits_static
 from broker.scope.model import AccessClass
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
@@ -38,6 +40,10 @@ _KEPT = 2048
 # Questions whose answer is kept, about a kilobyte each.
 _ANSWERS = 2048
 _DEFAULT_DENY = "No policy permits this request."
+_STATIC_DENY = (
+    "Only rotation would end this credential (STATIC), and no policy permits that by name: it takes a permit with the"
+    f' annotation @{PERMITS}("{ContractClass.STATIC}").'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,7 @@ class PolicySet:
         }
         # By id of the gate: the approval that opens it.
         self._gates = {name: approval for name, policy in policies.items() if (approval := opening(policy))}
+        self._for_static = frozenset(name for name, policy in policies.items() if permits_static(policy))
         self._size = len(policies)
         # By access class: every approval that some gate about it names.
         self.approvals_about = {
@@ -170,10 +177,13 @@ class PolicySet:
             answers += [cedarpy.is_authorized(asked, policies, entities) for policies in others]
         except ValueError as error:  # entities that are not of the schema
             return self._denied((), (str(error),))
-        return self._decided(answers)
+        return self._decided(answers, static=who.contract.cls is ContractClass.STATIC)
 
-    def _decided(self, answers: Sequence[cedarpy.AuthzResult]) -> Decision:
-        """One decision on one request of what its slices say: a forbid of any, else a permit of any, else a deny."""
+    def _decided(self, answers: Sequence[cedarpy.AuthzResult], *, static: bool) -> Decision:
+        """One decision on one request of what its slices say: a forbid of any, else a permit of any, else a deny.
+
+        ``static``: of what only rotation ends, and then a permit counts that says so (:mod:`broker.policy.static`).
+        """
         errors = tuple(sorted({error for each in answers for error in each.diagnostics.errors}))
         if any(each.decision not in (cedarpy.Decision.Allow, cedarpy.Decision.Deny) for each in answers):
             return self._denied((), errors or ("the engine gave no decision",))
@@ -185,6 +195,8 @@ class PolicySet:
             return self._denied(forbids, errors)
         if errors:
             return self._denied((), errors)
+        if static and not self._for_static.intersection(permits):
+            return Decision(Effect.DENY, (), (_STATIC_DENY,), (), self._digest)
         return Decision(Effect.ALLOW, permits, self._explain(permits), (), self._digest)
 
     def _denied(self, policies: tuple[str, ...], errors: tuple[str, ...]) -> Decision:
@@ -260,7 +272,7 @@ class _Reader:
             self._problem(statement, name, f"has the @id {name} again", f"It is taken at {first.file}:{first.line}.")
         if policy["effect"] == "forbid" and not _annotation(policy, "reason"):
             self._problem(statement, name, "forbids without a @reason", "Say what the agent shall read when refused.")
-        if wrong := gate_problem(policy):
+        for wrong in filter(None, (gate_problem(policy), permits_problem(policy))):
             self._problem(statement, name, *wrong)
 
     def _problem(self, statement: Statement, policy: str, message: str, hint: str) -> None:

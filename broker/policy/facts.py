@@ -7,6 +7,7 @@ from datetime import datetime
 
 from broker.identity.agent import Agent, Delivery, Person
 from broker.identity.behalf import Wanted
+from broker.lease.credential import Contract
 from broker.scope.model import Scope
 from broker.scope.request import AccessRequest
 
@@ -43,7 +44,7 @@ class RequestFacts:
     agent: Agent
     request: AccessRequest
     scope: Scope
-    contract_class: str  # of the connector: IMMEDIATE, BY_POLICY, EXPIRY_ONLY, STATIC
+    contract: Contract  # of the connector: how, and how fast, what it issues can be ended
     now: datetime
     delivery: Delivery = Delivery.DIRECT
     situation: Situation = NOTHING_KNOWN

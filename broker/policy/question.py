@@ -12,6 +12,7 @@ from datetime import UTC, timedelta
 from typing import Any, NamedTuple
 
 from broker.identity.agent import Agent, Person
+from broker.lease.credential import Contract
 from broker.policy.facts import RequestFacts
 from broker.scope.model import Risk
 
@@ -31,7 +32,7 @@ class Parties(NamedTuple):
     access: str
     actions: tuple[str, ...]
     parameters: tuple[str, ...]
-    contract_class: str
+    contract: Contract
     risk: Risk
     behind: Person | None  # on whose behalf; None, too, where nobody would read it
 
@@ -50,7 +51,7 @@ def parties(facts: RequestFacts, *, with_parameters: bool, with_behind: bool = T
         access=scope.access.value,
         actions=scope.actions,
         parameters=tuple(sorted(f"{key}={value}" for key, value in parameters.items())),
-        contract_class=facts.contract_class,
+        contract=facts.contract,
         risk=scope.risk,
         behind=facts.situation.on_behalf_of if with_behind else None,
     )
@@ -85,6 +86,7 @@ def entities(who: Parties) -> str:
             _entity(
                 _SCOPE,
                 [template],
+                {},
                 template=who.template,
                 connector=who.connector,
                 account=who.account,
@@ -93,7 +95,7 @@ def entities(who: Parties) -> str:
                 access=who.access,
                 actions=list(who.actions),
                 parameters=list(who.parameters),
-                contract_class=who.contract_class,
+                **_promised(who.contract),
                 sensitivity=risk.sensitivity.value,
                 blast_radius=risk.blast_radius.value,
                 reversibility=risk.reversibility.value,
@@ -102,6 +104,23 @@ def entities(who: Parties) -> str:
             ),
         ]
     )
+
+
+def _promised(contract: Contract) -> dict[str, object]:
+    """How, and how fast, it can be ended. A bound that there is not is left out: no number is honest for it."""
+    bounds = {
+        "bound_on_expiry_seconds": contract.on_expiry,
+        "bound_on_revoke_seconds": contract.on_revoke,
+        "bound_on_broker_dead_seconds": contract.on_broker_dead,
+        "bound_on_upstream_dead_seconds": contract.on_upstream_dead,
+    }
+    told = {name: _seconds(bound) for name, bound in bounds.items() if bound is not None}
+    return {"contract_class": contract.cls.value, "binding": contract.binding.value, **told}
+
+
+def _seconds(span: timedelta) -> int:
+    """Rounded up."""
+    return -(-span // timedelta(seconds=1))
 
 
 def compared(who: Parties, what: tuple[str, str]) -> str:
@@ -115,7 +134,8 @@ _SINGLE: Mapping[tuple[str, str], Callable[[Parties], str]] = {
     ("resource", "account"): lambda who: who.account,
     ("resource", "environment"): lambda who: who.environment,
     ("resource", "name"): lambda who: who.name,
-    ("resource", "contract_class"): lambda who: who.contract_class,
+    ("resource", "contract_class"): lambda who: who.contract.cls.value,
+    ("resource", "binding"): lambda who: who.contract.binding.value,
     ("principal", ""): lambda who: str(who.agent.spiffe_id),
     ("principal", "entry"): lambda who: who.agent.principal,
     ("principal", "trust_domain"): lambda who: who.agent.spiffe_id.trust_domain,
@@ -129,7 +149,7 @@ Circumstance = Callable[[RequestFacts], Told]
 
 # The context of a question, by name; times are UTC.
 CIRCUMSTANCES: Mapping[str, Circumstance] = {
-    "ttl_seconds": lambda facts: -(-facts.scope.ttl // timedelta(seconds=1)),
+    "ttl_seconds": lambda facts: _seconds(facts.scope.ttl),
     "date": lambda facts: int(facts.now.astimezone(UTC).strftime("%Y%m%d")),
     "hour": lambda facts: facts.now.astimezone(UTC).hour,
     "minute": lambda facts: facts.now.astimezone(UTC).minute,

@@ -36,7 +36,8 @@ PRINCIPAL = ("principal", "")
 # Attributes that every request has exactly one text of: comparing one with a text is certain not to fail.
 SINGLE = frozenset(
     {
-        *(("resource", name) for name in ("template", "connector", "account", "environment", "name", "contract_class")),
+        *(("resource", name) for name in ("template", "connector", "account", "environment", "name")),
+        *(("resource", name) for name in ("contract_class", "binding")),
         *(("principal", name) for name in ("entry", "trust_domain", "path", "tier")),
     }
 )

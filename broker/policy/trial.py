@@ -17,6 +17,7 @@ from broker.identity.agent import Agent, Delivery, Peer, Person, Registry
 from broker.identity.behalf import check_within
 from broker.identity.denied import DenyList
 from broker.identity.spiffe_id import SpiffeId
+from broker.lease.credential import Contract, ContractClass
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Effect
 from broker.policy.facts import NOTHING_KNOWN, RequestFacts, Situation, wanted
@@ -27,16 +28,17 @@ from broker.scope.request import AccessRequest
 
 # No certificate has it (RFC 5280 wants a positive one), so no entry of a deny list names it.
 _NO_SERIAL = -1
+_ENDED_EARLY = (ContractClass.IMMEDIATE, ContractClass.BY_POLICY)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What of a deploy set decides. ``contract_classes`` are by connector: how what it issues can be ended."""
+    """What of a deploy set decides. ``contracts`` are by connector: how what it issues can be ended."""
 
     registry: Registry
     templates: Mapping[str, ScopeTemplate]
     policies: PolicySet
-    contract_classes: Mapping[str, str]
+    contracts: Mapping[str, Contract]
     denied: DenyList = field(default_factory=DenyList)
     people: Mapping[str, Person] = field(default_factory=dict)
     shadow: ShadowPolicies | None = None
@@ -46,7 +48,8 @@ class Rules:
 class Supposed:
     """What is taken to be otherwise than in the set, for rules about what it does not hold yet. Empty: as it is."""
 
-    contract_class: str = ""
+    # Other values for fields of the contract, by name; of a class that only time or rotation ends, with no on_revoke.
+    contract: Mapping[str, Any] = field(default_factory=dict)
     template_environments: frozenset[str] = frozenset()
     agent_environments: frozenset[str] = frozenset()
     access: AccessClass | None = None
@@ -156,5 +159,10 @@ def _facts(trial: Trial, rules: Rules) -> RequestFacts:
         situation = replace(situation, on_behalf_of=rules.people[supposed.on_behalf_of])
     scope = bind(template, trial.request, dict(agent.segments))
     check_within(situation.on_behalf_of, wanted(scope))
-    contract_class = supposed.contract_class or rules.contract_classes[template.connector]
-    return RequestFacts(agent, trial.request, scope, contract_class, trial.now, trial.delivery, situation)
+    contract = _promised(rules.contracts[template.connector], supposed.contract)
+    return RequestFacts(agent, trial.request, scope, contract, trial.now, trial.delivery, situation)
+
+
+def _promised(contract: Contract, supposed: Mapping[str, Any]) -> Contract:
+    ends = {} if supposed.get("cls", contract.cls) in _ENDED_EARLY else {"on_revoke": None}
+    return replace(contract, **{**ends, **supposed})

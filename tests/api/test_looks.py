@@ -34,7 +34,9 @@ async def told(served: Served, kind: str = "admin.read") -> list[dict[str, Any]]
 
 def test_every_method_that_shows_something_is_told() -> None:
     showing = {
-        name for name in methods_of(ADMIN_SERVICE) if name.rpartition("/")[2].startswith(("Get", "List", "Read"))
+        name
+        for name in methods_of(ADMIN_SERVICE)
+        if name.rpartition("/")[2].startswith(("Get", "List", "Read", "Examine"))
     }
     assert LOOKS | {PREFIX + "GetTaskTexts"} == showing  # which has an event of its own
 

@@ -41,6 +41,7 @@ SAID: dict[str, Any] = {
     "subject": "none",
     "named": "none",
     "batch_id": "none",
+    "name": "openbao-orders",
     "template": "orders-production",
     "account": "dev",
     "environment": "production",

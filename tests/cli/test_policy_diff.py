@@ -26,6 +26,7 @@ from broker.policy.decision import Effect
 from broker.policy.trial import Rules
 from broker.stores.sqlite import SqliteStore
 from tests.clock import START
+from tests.connectors.fake import contract
 from tests.deployfiles.test_broken import private_copy
 from tests.house.project import ROOT
 from tests.issuance.world import ALICE, RULES, TENANT, StaticKeys, World
@@ -58,7 +59,7 @@ def under(world: World, *policies: str) -> None:
 
 def rules(world: World, *policies: str) -> Rules:
     deploy = world.deploy
-    return Rules(deploy.registry, deploy.templates, parsed(*policies), {"fake": "IMMEDIATE"}, people=deploy.people)
+    return Rules(deploy.registry, deploy.templates, parsed(*policies), {"fake": contract()}, people=deploy.people)
 
 
 async def refused(world: World, **changes: Any) -> None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
 from broker.errors import Reason, UpstreamFailed
-from broker.lease.credential import Binding, Contract, ContractClass, DatabaseLogin
+from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
 from broker.lease.deadlines import no_late_create_after
 from broker.ports import (
+    Carried,
     Checkpoint,
     Clock,
+    Doubt,
     Expired,
     Handle,
     Issued,
@@ -28,6 +30,7 @@ from broker.ports import (
     RevokeContext,
     Revoked,
     RevokeOutcome,
+    Use,
 )
 from broker.scope.model import Scope
 from broker.secret import Secret
@@ -58,6 +61,27 @@ class RevokeMishap(Enum):
     DONE_BUT_LOST = auto()  # it is ended, and the reply is lost
 
 
+class UseMishap(Enum):
+    """What goes wrong in one ``use``."""
+
+    NO_ANSWER = auto()  # whether it works cannot be told
+    HANG = auto()  # never answers (until the call is cancelled)
+    REFUSED = auto()  # it is refused, though it lives
+    DEFECT = auto()  # the adapter itself breaks, with a secret in its text
+
+
+class InventoryMishap(Enum):
+    """What goes wrong in one ``inventory``."""
+
+    CANNOT_TELL = auto()  # this upstream has no list
+    BROKEN = auto()  # 500
+    FORBIDDEN = auto()  # 403 on the broker's own credential
+    HANG = auto()  # never answers (until the call is cancelled)
+    NO_TIMES = auto()  # it does not tell when things were made
+    NO_ATTEMPTS = auto()  # nor by which attempt
+    DEFECT = auto()  # the adapter itself breaks
+
+
 def contract(cls: ContractClass = ContractClass.IMMEDIATE) -> Contract:
     """A contract of that class, with wide bounds."""
     return Contract(
@@ -69,6 +93,7 @@ def contract(cls: ContractClass = ContractClass.IMMEDIATE) -> Contract:
         on_revoke=timedelta(seconds=1) if cls is ContractClass.IMMEDIATE else None,
         broker_dead="The fake upstream ends it by its TTL.",
         upstream_dead="The fake upstream does not die.",
+        on_broker_dead=timedelta(seconds=1),
     )
 
 
@@ -81,11 +106,18 @@ class FakeConnector:
     contract: Contract = field(default_factory=contract)
     issue_mishaps: deque[IssueMishap] = field(default_factory=deque)
     revoke_mishaps: deque[RevokeMishap] = field(default_factory=deque)
+    use_mishaps: deque[UseMishap] = field(default_factory=deque)
+
+    inventory_mishaps: deque[InventoryMishap] = field(default_factory=deque)
     # The ground truth: what lives upstream, by attempt, and until when.
     alive: dict[str, datetime] = field(default_factory=dict)
+    born: dict[str, datetime] = field(default_factory=dict)  # of what lives, since when
     late: dict[str, datetime] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    # What an examination finds, if it ever ends.
+    doubts: tuple[Doubt, ...] = ()
+    examination_hangs: bool = False
     closed: bool = False
 
     def usable(self, attempt: str, now: datetime) -> bool:
@@ -95,8 +127,13 @@ class FakeConnector:
     def land(self) -> list[str]:
         """The late creates arrive; their attempts."""
         landed, self.late = self.late, {}
-        self.alive |= landed
+        for attempt, ends in landed.items():
+            self.plant(attempt, ends)
         return list(landed)
+
+    def plant(self, attempt: str, ends: datetime, born: datetime | None = None) -> None:
+        """It lives upstream from now on, whoever made it."""
+        self.alive[attempt], self.born[attempt] = ends, born or self.clock.now()
 
     # ------------------------------------------------------------------ the port
 
@@ -121,7 +158,7 @@ class FakeConnector:
             self.late[attempt] = expires_at
             raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         ends = expires_at + timedelta(hours=1) if mishap is IssueMishap.LONGER else expires_at
-        self.alive[attempt] = ends
+        self.plant(attempt, ends)
         if mishap is IssueMishap.LOST_REPLY:
             raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         if mishap is IssueMishap.HANG:
@@ -158,13 +195,66 @@ class FakeConnector:
             return NotYet("a late create may still land.", wait, failed=False)
         return Revoked({"upstream": handle.get("upstream")})
 
+    async def use(self, credential: Credential, scope: Scope) -> Use:
+        assert isinstance(credential, DatabaseLogin)
+        attempt = credential.username.removeprefix("login-")
+        self.calls.append(("use", attempt))
+        mishap = self.use_mishaps.popleft() if self.use_mishaps else None
+        if mishap is UseMishap.HANG:
+            self.hanging.set()
+            await asyncio.Event().wait()
+        if mishap is UseMishap.NO_ANSWER:
+            raise _failure(Reason.CREDENTIAL_USE_UNKNOWN, known=False)
+        if mishap is UseMishap.DEFECT:
+            raise RuntimeError(f"the adapter broke with {credential.password.reveal()}")
+        if mishap is UseMishap.REFUSED:
+            return Use.REFUSED
+        return Use.WORKS if self.usable(attempt, self.clock.now()) else Use.REFUSED
+
+    async def inventory(self) -> Sequence[Carried] | None:
+        self.calls.append(("inventory", ""))
+        mishap = self.inventory_mishaps.popleft() if self.inventory_mishaps else None
+        now = self.clock.now()
+        listed = [
+            Carried(
+                f"up-{attempt}",
+                None if mishap is InventoryMishap.NO_ATTEMPTS else attempt,
+                None if mishap in _TIMELESS else self.born[attempt],
+                {"attempt": attempt, "upstream": f"up-{attempt}"},
+            )
+            for attempt in self.alive
+            if self.usable(attempt, now)
+        ]
+        await asyncio.sleep(0)  # what is told was so when it was asked
+        match mishap:
+            case InventoryMishap.CANNOT_TELL:
+                return None
+            case InventoryMishap.BROKEN:
+                raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=True)
+            case InventoryMishap.FORBIDDEN:
+                raise _failure(Reason.UPSTREAM_ROOT_REFUSED, known=True)
+            case InventoryMishap.HANG:
+                self.hanging.set()
+                await asyncio.Event().wait()
+            case InventoryMishap.DEFECT:
+                raise RuntimeError("the adapter broke")
+        return listed
+
     async def tend(self) -> None:
         self.calls.append(("tend", ""))
+
+    async def examine(self) -> Sequence[Doubt]:
+        self.calls.append(("examine", ""))
+        if self.examination_hangs:
+            self.hanging.set()
+            await asyncio.Event().wait()
+        return self.doubts
 
     async def close(self) -> None:
         self.closed = True
 
 
+_TIMELESS = (InventoryMishap.NO_TIMES, InventoryMishap.NO_ATTEMPTS)
 _REVOKE_FAILURES: Mapping[RevokeMishap, RevokeOutcome] = {
     RevokeMishap.BROKEN: NotYet("answered 500."),
     RevokeMishap.FORBIDDEN: Refused("answered 403."),

@@ -60,6 +60,7 @@ class Ledger:
     handle: Handle = field(default_factory=dict)
     handles: list[Handle] = field(default_factory=list)
     names: set[str] = field(default_factory=lambda: _NAMES)
+    noted: set[str] = field(default_factory=set)  # of these, this ledger's own
     refuse_from: int | None = None  # the number (from 1) of the first checkpoint that is refused
     error: Exception | None = None
 
@@ -72,6 +73,7 @@ class Ledger:
         self.handles.append(handle)
         if upstream is not None:
             self.names.add(upstream)
+            self.noted.add(upstream)
 
     async def known(self, names: Sequence[str]) -> frozenset[str]:
         return frozenset(names) & self.names

@@ -9,7 +9,7 @@ import pytest
 
 from broker.errors import Reason, UpstreamFailed, WrongState
 from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin
-from broker.ports import Connector, Expired, Issued, NotYet, Revoked
+from broker.ports import Carried, Connector, Expired, Issued, NotYet, Revoked
 from broker.scope.canonical import canonical_json
 from tests.connectors.harness import Harness
 from tests.connectors.support import HOLDER, Ledger, assert_tells_no_secret, new_attempt
@@ -137,6 +137,40 @@ async def test_a_cancelled_issue_is_swept(harness: Harness) -> None:
     with pytest.raises(asyncio.CancelledError):
         await work
     assert await gone(connector, ledger, harness)
+
+
+async def carried(harness: Harness, connector: Connector, ledger: Ledger) -> list[Carried]:
+    """What the inventory lists of this ledger's attempt: by its id, or by the name that was noted."""
+    listed = await connector.inventory()
+    if listed is None:
+        pytest.skip("this upstream cannot tell what it has given out")
+    attempt = str(ledger.handle["attempt"])
+    return [each for each in listed if each.attempt_id == attempt or each.name in ledger.noted]
+
+
+async def test_what_is_issued_is_in_the_inventory_and_what_is_revoked_is_not(harness: Harness) -> None:
+    connector, ledger = harness.connector(), Ledger()
+    issued = await issue(harness, connector, ledger)
+    (found,) = await carried(harness, harness.connector(), ledger)
+    assert found.created_at is None or abs(harness.clock.now() - found.created_at) < timedelta(minutes=1)
+    kept = canonical_json([found.name, found.handle]).decode()
+    assert not any(secret in kept for secret in (*secrets_of(issued.credential), *harness.secrets))
+    if connector.contract.cls is ContractClass.IMMEDIATE:
+        context = ledger.context(expires_at=issued.expires_at)
+        assert isinstance(await connector.revoke(ledger.handle, context), Revoked)
+        assert await carried(harness, connector, ledger) == []
+
+
+async def test_the_handle_of_the_inventory_ends_it_without_a_ledger(harness: Harness) -> None:
+    connector, ledger = harness.connector(), Ledger()
+    issued = await issue(harness, connector, ledger)
+    (found,) = await carried(harness, connector, ledger)
+    if connector.contract.cls is not ContractClass.IMMEDIATE:
+        pytest.skip("only time ends it")
+    assert isinstance(await connector.revoke(found.handle, ledger.context()), Revoked)
+    assert harness.works is not None
+    assert not harness.works(issued.credential)
+    assert await carried(harness, connector, ledger) == []
 
 
 async def test_nothing_is_asked_when_the_time_is_over(harness: Harness) -> None:

@@ -30,7 +30,6 @@ from tests.patience import PATIENCE, becomes_true, eventually, until
 ENVIRONMENT = {
     **os.environ,
     "BROKER_DEV_OPENBAO_ADDR": "http://127.0.0.1:9",  # the discard port: nothing answers
-    "BROKER_DEV_OPENBAO_TOKEN": "unused",
     "BROKER_DEV_POSTGRES_HOST": "127.0.0.1",
     "BROKER_DEV_POSTGRES_PORT": "9",
     "BROKER_DEV_POSTGRES_DATABASE": "orders",

@@ -16,9 +16,11 @@ from broker.errors import InvalidInput, Reason
 from broker.files import Problems
 from broker.identity.agent import Quotas, Tier
 from broker.identity.spiffe_id import SpiffeId
+from broker.lease.credential import ContractClass
 from broker.policy.facts import RequestFacts
 from broker.scope.bind import bind
 from broker.scope.request import AccessRequest
+from tests.connectors.fake import contract
 from tests.deployfiles.test_broken import HERE, private_copy
 
 JOBS = """\
@@ -81,12 +83,12 @@ def test_from_a_file_with_a_pattern_to_a_decision_on_one_identity(directory: Pat
     scope = bind(template, REQUEST, dict(agent.segments))
     assert scope.parameters == {"day": "payments"}
     now = datetime(2026, 12, 24, tzinfo=UTC)
-    assert deploy.policies.decide(RequestFacts(agent, REQUEST, scope, "EXPIRY_ONLY", now)).allowed
+    assert deploy.policies.decide(RequestFacts(agent, REQUEST, scope, contract(ContractClass.EXPIRY_ONLY), now)).allowed
 
     other = deploy.registry.find(SpiffeId.parse("spiffe://example.org/ns/refunds/job/nightly"))
     refunds = bind(template, REQUEST, dict(other.segments))
     assert refunds == replace(scope, parameters={"day": "refunds"})
-    refused = deploy.policies.decide(RequestFacts(other, REQUEST, refunds, "EXPIRY_ONLY", now))
+    refused = deploy.policies.decide(RequestFacts(other, REQUEST, refunds, contract(ContractClass.EXPIRY_ONLY), now))
     assert refused.policies == ("jobs-of-payments",)
 
 

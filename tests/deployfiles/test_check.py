@@ -80,3 +80,19 @@ def test_programs_get_json(good: Path, tmp_path: Path) -> None:
 
 def test_nothing_to_check_is_a_usage_error() -> None:
     assert run().exit_code == 2
+
+
+@pytest.mark.parametrize(("longest", "told"), [("2h", "7200 s, above the ceiling"), ("500ms", "0.5 s, below what")])
+def test_what_a_connector_cannot_honour_is_a_warning(good: Path, longest: str, told: str) -> None:
+    path = good / "templates" / "orders.yaml"
+    lines = path.read_text().splitlines()
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("max_ttl:")]
+    lines[at] = f"max_ttl: {longest}"
+    path.write_text("\n".join(lines))
+    result = run(good)
+    assert result.exit_code == 0  # it is taken all the same
+    (warning,) = result.stderr.splitlines()
+    assert warning.startswith(f"warning: {path}:{at + 1}: max_ttl: Template orders")
+    assert told in warning
+    (checked,) = json.loads(run(good, "--format", "json").stdout)
+    assert (checked["ok"], checked["problems"], len(checked["warnings"])) == (True, [], 1)

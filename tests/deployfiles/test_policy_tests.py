@@ -13,6 +13,7 @@ from broker.deployfiles.policy_tests import DEFAULT_TIME, PolicyTest
 from broker.deployfiles.source import DeployFiles
 from broker.files import Problems
 from broker.identity.agent import Delivery
+from broker.lease.credential import ContractClass
 from tests.deployfiles.test_broken import HERE, private_copy
 from tests.deployfiles.test_load import refusals
 
@@ -33,7 +34,7 @@ tests:
       plan: true
       delivery: proxy
       sealed: true
-      suppose: {contract_class: STATIC, template_environments: [production]}
+      suppose: {contract_class: STATIC, bound_on_broker_dead: 5s, template_environments: [production]}
     expect: {effect: deny, reason: PARAMETER_UNKNOWN}
 """
 FILE = "policies/read.test.yaml"
@@ -56,13 +57,14 @@ def test_what_is_said_is_what_is_tried(good: Path) -> None:
     assert (first.file, first.line, first.name) == (str(good / FILE), 3, "reads")
     assert (first.trial.now, first.trial.request.ttl) == (DEFAULT_TIME, timedelta(minutes=1))
     assert (first.trial.request.plan, first.trial.request.recipient_public_key) == ("", b"")
-    assert first.trial.supposed.contract_class == ""
+    assert first.trial.supposed.contract == {}
     asked = second.trial
     assert (asked.now.hour, asked.now.utcoffset()) == (18, timedelta(hours=1))
     assert (asked.request.account, asked.request.ttl) == ("dev", timedelta(minutes=5))  # given, and said otherwise
     assert asked.request.plan and asked.request.recipient_public_key and not asked.request.prompt
     assert asked.delivery is Delivery.PROXY
-    assert (asked.supposed.contract_class, asked.supposed.agent_environments) == ("STATIC", frozenset())
+    assert asked.supposed.contract == {"cls": ContractClass.STATIC, "on_broker_dead": timedelta(seconds=5)}
+    assert asked.supposed.agent_environments == frozenset()
 
 
 def test_tests_are_in_the_digest_of_the_set_and_not_in_that_of_the_policies(good: Path) -> None:

@@ -18,9 +18,13 @@ import pytest
 from cryptography import x509
 from spiffe import X509Source
 
+from broker.clock import SystemClock
+from broker.dev import openbao_jwt
 from broker.dev.files import remove_directory
+from broker.dev.openbao import client_for
 from broker.dev.stack import BROKER_DNS_NAME, BROKER_ID
 from broker.errors import InvalidInput, NotReady, UpstreamFailed
+from broker.workloadapi.jwt_svids import JwtSvids
 from tests.dev.small_stack import READY, REPORTER, make_stack
 from tests.dev.test_process import eventually, gone
 from tests.patience import PATIENCE
@@ -51,27 +55,38 @@ async def test_its_life(state: Path) -> None:
     names = {process.name() for process in ours}
     assert {"postgres", "bao"} <= names
 
-    # An agent gets its SVID; the broker's own is in files, for its DNS name, of the same trust domain.
-    source = await asyncio.to_thread(X509Source, socket_path=facts.endpoints[REPORTER], timeout_in_seconds=PATIENCE)
-    assert str(source.get_x509_context().default_svid.spiffe_id) == str(REPORTER)
-    await asyncio.to_thread(source.close)
-    certificate = x509.load_pem_x509_certificate(facts.certificate.read_bytes())
+    # An agent gets its SVID; the broker its own, for its DNS name, of the same trust domain.
+    certificate = None
+    for endpoint, spiffe_id in ((facts.endpoints[REPORTER], REPORTER), (facts.broker_endpoint, BROKER_ID)):
+        source = await asyncio.to_thread(X509Source, socket_path=endpoint, timeout_in_seconds=PATIENCE)
+        svid = source.get_x509_context().default_svid
+        assert str(svid.spiffe_id) == str(spiffe_id)
+        certificate = svid.leaf
+        await asyncio.to_thread(source.close)
+    assert certificate is not None
     names_in_it = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names_in_it.get_values_for_type(x509.UniformResourceIdentifier) == [str(BROKER_ID)]
     store = x509.verification.Store(x509.load_pem_x509_certificates(facts.bundle.read_bytes()))
     server = x509.verification.PolicyBuilder().store(store).time(datetime.now(UTC))
     assert server.build_server_verifier(x509.DNSName(BROKER_DNS_NAME)).verify(certificate, [])
 
-    # The broker's token makes a login; the double of AWS has the role.
+    # The broker gets in with its JWT-SVID; the double of AWS has the role.
     with psycopg.connect(facts.postgres.conninfo("orders")) as admin:
         assert admin.execute("SELECT count(*) FROM orders").fetchone() == (5,)
-    assert facts.openbao.broker_client().is_authenticated()
+    svids = JwtSvids(facts.broker_endpoint, SystemClock().now)
+    held = await asyncio.to_thread(svids.token, openbao_jwt.AUDIENCE)
+    body = {"role": openbao_jwt.ROLE, "jwt": held.token.reveal()}
+    svids.close()
+    entered = client_for(facts.openbao.address, None).write_data(f"auth/{openbao_jwt.MOUNT}/login", data=body)
+    assert entered["auth"]["policies"] == ["jit-broker"]
+    with pytest.raises(NotReady):
+        facts.openbao.broker_token()
     assert list(facts.aws.role_arns) == ["orders-reports-reader"]
 
     # brokerd got what its deploy files refer to, and nothing of ours; restarted, by force too, it comes back.
     notes = json.loads((state / "notes.json").read_text())
     assert notes["BROKER_DEV_POSTGRES_PORT"] == str(facts.postgres.port)
-    assert notes["BROKER_DEV_OPENBAO_TOKEN"] == facts.openbao.broker_token().reveal()
+    assert not [name for name in notes if "TOKEN" in name]
     assert set(notes) - {"PATH", "HOME", "LC_CTYPE"} == set(facts.broker_environment())
     await stack.restart_brokerd(kill=True, environment={"BROKER_DEV_OPENBAO_ADDR": "http://127.0.0.1:1"})
     notes = json.loads((state / "notes.json").read_text())

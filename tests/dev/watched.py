@@ -37,7 +37,6 @@ SOMEBODYS = {
 SECRET_FILES = (
     "mac.key",
     "openbao/keys.json",
-    "openbao/broker.token",
     "postgres/superuser.password",
     "postgres/openbao.password",
     "aws/secret-access-key",

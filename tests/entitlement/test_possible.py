@@ -15,6 +15,7 @@ from broker.policy.decision import Effect
 from broker.policy.trial import Rules
 from broker.scope.model import AccessClass, ScopeTemplate
 from broker.scope.parameters import EnumParameter, RegexParameter
+from tests.connectors.fake import contract
 from tests.policy.world import AGENT, OWNER, policies
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)  # a Monday
@@ -42,7 +43,7 @@ def template(**changes: Any) -> ScopeTemplate:
 
 def could(*texts: str, people: dict[str, Person] | None = None, **changes: Any) -> Possible:
     one = template(**changes)
-    rules = Rules(Registry([AGENT]), {one.name: one}, policies(*texts), {"fake": "IMMEDIATE"}, DenyList(), people or {})
+    rules = Rules(Registry([AGENT]), {one.name: one}, policies(*texts), {"fake": contract()}, DenyList(), people or {})
     (found,) = Evaluation(rules, NOW, {}).of(ID)
     return found
 
@@ -110,7 +111,7 @@ def test_what_cannot_be_tried_is_not_called_denied() -> None:
 
 def test_a_denied_or_unregistered_agent_can_get_nothing() -> None:
     one = template()
-    rules = Rules(Registry([]), {one.name: one}, policies(permit("true")), {"fake": "IMMEDIATE"})
+    rules = Rules(Registry([]), {one.name: one}, policies(permit("true")), {"fake": contract()})
     (found,) = Evaluation(rules, NOW, {}).of(ID)
     assert (found.reachable, found.reason) == (False, "AGENT_NOT_REGISTERED")
 
@@ -121,7 +122,7 @@ def test_every_account_and_environment_is_one_line() -> None:
         Registry([AGENT]),
         {wide.name: wide},
         policies(permit('resource.environment == "dev" || resource.account == "b"')),
-        {"fake": "IMMEDIATE"},
+        {"fake": contract()},
     )
     found = {(each.account, each.environment): each.reachable for each in Evaluation(rules, NOW, {}).of(ID)}
     assert found == {("a", "dev"): True, ("a", "prod"): False, ("b", "dev"): True, ("b", "prod"): True}

@@ -13,6 +13,7 @@ from broker.policy.cedar import PolicyProblems, PolicySet
 from broker.policy.decision import Effect
 from broker.policy.trial import Rules, Trial, tried
 from broker.scope.request import AccessRequest
+from tests.connectors.fake import contract
 from tests.issuance.world import ALICE, TTL, template
 from tests.policy.world import NOW, PERMIT_ALL, SCHEMA, facts, policies
 
@@ -95,7 +96,7 @@ def test_who_asks_is_told_that_it_was_an_error() -> None:
     request = AccessRequest("r", "orders-read", "t", "dev", "dev", "orders", TTL)
     asked = Trial("alice", request, NOW)
     outcomes = {
-        name: tried(asked, Rules(Registry([ALICE]), {"orders-read": template()}, decided, {"fake": "IMMEDIATE"}))
+        name: tried(asked, Rules(Registry([ALICE]), {"orders-read": template()}, decided, {"fake": contract()}))
         for name, decided in {
             "sound": policies(PERMIT_ALL),
             "failing": policies(PERMIT_ALL, failing("forbid", VALID["a product that does not fit"])),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from broker.cli.main import cli as command
+from broker.lease.credential import ContractClass
+from broker.scope.model import AccessClass
 from tests.deployfiles.test_broken import private_copy
 from tests.house.project import ROOT, blocks
+from tests.policy.world import PERMIT_ALL, facts, policies
 
 PAGE = (ROOT / "docs/policy.md").read_text()
 
@@ -31,7 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_gate_and_its_tests_are_as_the_page_says(place: Path) -> None:
-    _, gate = [content for language, content in blocks(PAGE) if language == "cedar"]
+    _, gate, *_ = [content for language, content in blocks(PAGE) if language == "cedar"]
     _, approvals, tests = [content for language, content in blocks(PAGE) if language == "yaml"]
     dev = place / "deploy/dev"
     (dev / "policies/owners.cedar").write_text(gate)
@@ -78,10 +82,27 @@ def test_the_rule_breaks_two_shipped_tests_as_the_page_says_and_passes_its_own(p
     test.write_text(text)
     done = run("broker policy test deploy/new --strict")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert done.stdout == "deploy/new: 43 of 43 tests passed, 16 of 16 policies decided in one\n"
+    assert done.stdout == "deploy/new: 52 of 52 tests passed, 17 of 17 policies decided in one\n"
 
 
 def test_what_the_rule_changes_is_told_before_it_does(place: Path) -> None:
     done = run(quoted("policy simulate"))
     assert "reporters do not read during the working day: ALLOW by" in done.stdout
     assert "-> DENY POLICY_DENIED by no-reports-in-office-hours" in done.stdout
+
+
+def test_what_the_page_says_of_how_credentials_end_holds() -> None:
+    _, _, ended, static = [content for language, content in blocks(PAGE) if language == "cedar"]
+    changes = policies(PERMIT_ALL, ended)
+    write = {"access": AccessClass.WRITE}
+    for bound, allowed in (
+        (timedelta(seconds=60), True),
+        (timedelta(seconds=60, milliseconds=1), False),
+        (None, False),
+    ):
+        assert changes.decide(facts(scope=write, contract={"on_revoke": bound})).allowed is allowed
+    only = {"cls": ContractClass.STATIC, "on_revoke": None}
+    by_name = policies(PERMIT_ALL, static)
+    billing = {"agent": {"principal": "billing"}, "contract": only}
+    assert by_name.decide(facts(scope={"template": "legacy-api-key"}, **billing)).allowed
+    assert not by_name.decide(facts(scope={"template": "another"}, **billing)).allowed

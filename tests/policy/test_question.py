@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from broker.identity.agent import Tier
+from broker.lease.credential import Binding, ContractClass
 from broker.scope.model import AccessClass
 from tests.policy.world import PERMIT_ALL, facts, policies
 
@@ -54,7 +55,18 @@ def test_policies_see(condition: str) -> None:
         ),
         ({"agent": {"tier": Tier.SEMI_AUTONOMOUS}}, 'principal.tier == "semi-autonomous"'),
         ({"agent": {"roles": frozenset()}}, '!principal.roles.contains("analyst")'),
-        ({"contract_class": "EXPIRY_ONLY"}, 'resource.contract_class == "EXPIRY_ONLY"'),
+        ({"contract": {"cls": ContractClass.EXPIRY_ONLY}}, 'resource.contract_class == "EXPIRY_ONLY"'),
+        ({"contract": {"binding": Binding.KEY}}, 'resource.binding == "KEY"'),
+        ({"contract": {"on_expiry": timedelta(milliseconds=7001)}}, "resource.bound_on_expiry_seconds == 8"),
+        ({"contract": {"on_revoke": None}}, "!(resource has bound_on_revoke_seconds)"),
+        (
+            {"contract": {"on_broker_dead": timedelta(seconds=2)}},
+            "resource has bound_on_broker_dead_seconds && resource.bound_on_broker_dead_seconds == 2",
+        ),
+        (
+            {"contract": {"on_upstream_dead": timedelta(seconds=3)}},
+            "resource has bound_on_upstream_dead_seconds && resource.bound_on_upstream_dead_seconds == 3",
+        ),
         ({"request": {"intent": '" || true //\n\0\u202e'}}, 'context.intent != "look"'),
     ],
 )
@@ -92,7 +104,7 @@ def test_what_is_kept_between_calls_never_answers_for_somebody_else() -> None:
         facts(scope={"resource": "other"}),
         facts(scope={"parameters": {"table": "orders"}}),
         facts(agent={"roles": frozenset({"other"})}),
-        facts(contract_class="STATIC"),
+        facts(contract={"cls": ContractClass.EXPIRY_ONLY}),
     ]
     for _ in range(2):
         assert only.decide(facts()).allowed

@@ -17,6 +17,7 @@ from broker.policy.standing import Held, Standing, reviewed
 from broker.policy.trial import Rules
 from broker.scope.model import AccessClass, OnPolicyChange
 from tests.clock import START
+from tests.connectors.fake import contract
 from tests.issuance.world import ALICE, BOB, POLICY, template
 
 HELD = Held("orders-read", "fake", "read", ("SELECT",))
@@ -55,7 +56,7 @@ FAILS = (
 
 def rules(more: str = "", **changes: Any) -> Rules:
     policies = PolicySet.parse({"test.cedar": POLICY, "more.cedar": more}, policy_schema())
-    made = Rules(Registry([ALICE, BOB]), {"orders-read": template()}, policies, {"fake": "IMMEDIATE"})
+    made = Rules(Registry([ALICE, BOB]), {"orders-read": template()}, policies, {"fake": contract()})
     return replace(made, **changes)
 
 
@@ -97,12 +98,12 @@ CASES = [
     ("more to do", rules(**of(actions=("EXPLAIN", "SELECT"))), granted(), Standing.ALLOW, ("reads",)),
     (
         "another connector",
-        rules(**of(connector="other"), contract_classes={"other": "IMMEDIATE"}),
+        rules(**of(connector="other"), contracts={"other": contract()}),
         granted(),
         Standing.DENY,
         (),
     ),
-    ("a connector that does not run", rules(contract_classes={}), granted(), Standing.UNKNOWN, ()),
+    ("a connector that does not run", rules(contracts={}), granted(), Standing.UNKNOWN, ()),
     ("nothing recorded", rules(), None, Standing.UNKNOWN, ()),
     ("too little recorded", rules(), granted(delivery=None), Standing.UNKNOWN, ()),
     ("what is no record", rules(), granted(ttl_ms="x"), Standing.UNKNOWN, ()),

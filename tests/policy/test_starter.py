@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.policy_trials import CONTRACT_CLASSES, TrialSet, judged, never_decisive, trial_set
+from broker.cli.policy_trials import TrialSet, judged, never_decisive, trial_set
+from broker.connectors.contracts import CONTRACTS
 from broker.deployfiles.kinds import GRANTS
 from tests.deployfiles.test_broken import private_copy
 from tests.house.project import ROOT
@@ -32,4 +33,4 @@ def test_every_policy_decides_in_a_test(shipped: TrialSet) -> None:
 
 
 def test_every_kind_of_connector_has_its_contract_class() -> None:
-    assert CONTRACT_CLASSES.keys() == GRANTS.keys()
+    assert CONTRACTS.keys() == GRANTS.keys()

@@ -12,6 +12,7 @@ import pytest
 
 from broker.errors import BrokerError, Reason
 from broker.identity.agent import Delivery
+from broker.lease.credential import ContractClass
 from broker.policy.decision import Effect
 from broker.policy.remedies import remedies
 from broker.policy.trial import Rules, Supposed, Trial, tried
@@ -28,7 +29,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 def rules_of(world: World) -> Rules:
     deploy = world.deploy
-    return Rules(deploy.registry, deploy.templates, deploy.policies, {"fake": world.upstream.contract.cls.value})
+    return Rules(deploy.registry, deploy.templates, deploy.policies, {"fake": world.upstream.contract})
 
 
 @pytest.mark.parametrize(
@@ -78,11 +79,12 @@ async def test_what_is_supposed_holds_for_the_trial_alone(world: World) -> None:
         rules_of(world),
         policies=policies(
             '@id("p") permit (principal, action, resource) when { resource.environment == "production" &&'
-            ' principal.environments.contains("production") && resource.contract_class == "STATIC" };'
+            ' principal.environments.contains("production") && resource.contract_class == "EXPIRY_ONLY" &&'
+            " !(resource has bound_on_revoke_seconds) };"
         ),
     )
     asked = world.asked(await world.task(), environment="production")
-    supposed = Supposed("STATIC", frozenset({"production"}), frozenset({"production"}))
+    supposed = Supposed({"cls": ContractClass.EXPIRY_ONLY}, frozenset({"production"}), frozenset({"production"}))
     assert tried(Trial("alice", asked, NOW, supposed=supposed), rules).allowed
     assert tried(Trial("alice", asked, NOW), rules).reason is Reason.ENVIRONMENT_NOT_IN_TEMPLATE
 

@@ -9,6 +9,7 @@ from typing import Any
 from broker.deployfiles.load import policy_schema
 from broker.identity.agent import Agent, Person, Quotas, Tier
 from broker.identity.spiffe_id import SpiffeId
+from broker.lease.credential import Binding, Contract, ContractClass
 from broker.policy.cedar import PolicySet
 from broker.policy.facts import RequestFacts, Situation
 from broker.scope.model import AccessClass, Scope
@@ -41,6 +42,16 @@ SCOPE = Scope(
     grant={},
 )
 REQUEST = AccessRequest("r", "orders-readonly", "t", "acct", "dev", "orders", timedelta(seconds=60), intent="look")
+CONTRACT = Contract(
+    ContractClass.IMMEDIATE,
+    Binding.NONE,
+    ttl_floor=timedelta(seconds=1),
+    ttl_ceiling=timedelta(hours=1),
+    on_expiry=timedelta(seconds=5),
+    on_revoke=timedelta(seconds=5),
+    broker_dead="",
+    upstream_dead="",
+)
 NOW = datetime(2026, 12, 24, 23, 30, tzinfo=UTC)  # a Thursday
 
 
@@ -48,7 +59,7 @@ def facts(
     agent: dict[str, Any] | None = None,
     scope: dict[str, Any] | None = None,
     request: dict[str, Any] | None = None,
-    contract_class: str = "IMMEDIATE",
+    contract: dict[str, Any] | None = None,
     now: datetime = NOW,
     situation: dict[str, Any] | None = None,
 ) -> RequestFacts:
@@ -56,7 +67,7 @@ def facts(
         agent=replace(AGENT, **(agent or {})),
         request=replace(REQUEST, **(request or {})),
         scope=replace(SCOPE, **(scope or {})),
-        contract_class=contract_class,
+        contract=replace(CONTRACT, **(contract or {})),
         now=now,
         situation=Situation(**(situation or {})),
     )

@@ -9,6 +9,7 @@ from broker.api.v1 import audit_export_pb2 as _audit_export_pb2
 from broker.api.v1 import break_glass_pb2 as _break_glass_pb2
 from broker.api.v1 import broker_service_pb2 as _broker_service_pb2
 from broker.api.v1 import claimed_text_pb2 as _claimed_text_pb2
+from broker.api.v1 import connectors_pb2 as _connectors_pb2
 from broker.api.v1 import lease_pb2 as _lease_pb2
 from broker.api.v1 import lease_forgetting_pb2 as _lease_forgetting_pb2
 from broker.api.v1 import lease_review_pb2 as _lease_review_pb2

@@ -13,6 +13,7 @@ from broker.api.v1 import audit_export_pb2 as broker_dot_api_dot_v1_dot_audit__e
 from broker.api.v1 import break_glass_pb2 as broker_dot_api_dot_v1_dot_break__glass__pb2
 from broker.api.v1 import broker_service_pb2 as broker_dot_api_dot_v1_dot_broker__service__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
+from broker.api.v1 import connectors_pb2 as broker_dot_api_dot_v1_dot_connectors__pb2
 from broker.api.v1 import lease_forgetting_pb2 as broker_dot_api_dot_v1_dot_lease__forgetting__pb2
 from broker.api.v1 import lease_pb2 as broker_dot_api_dot_v1_dot_lease__pb2
 from broker.api.v1 import lease_review_pb2 as broker_dot_api_dot_v1_dot_lease__review__pb2
@@ -226,6 +227,21 @@ class AdminServiceStub:
                 '/broker.api.v1.AdminService/ForgetLease',
                 request_serializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.FromString,
+                _registered_method=True)
+        self.ListConnectors = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListConnectors',
+                request_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.ListConnectorsRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.ListConnectorsResponse.FromString,
+                _registered_method=True)
+        self.GetConnector = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetConnector',
+                request_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.GetConnectorRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.Connector.FromString,
+                _registered_method=True)
+        self.ExamineConnector = channel.unary_unary(
+                '/broker.api.v1.AdminService/ExamineConnector',
+                request_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorResponse.FromString,
                 _registered_method=True)
 
 
@@ -484,6 +500,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListConnectors(self, request, context):
+        """List the connectors in force, and what each promises about ending what it issues. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConnector(self, request, context):
+        """Read one connector. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExamineConnector(self, request, context):
+        """Ask a connector's upstream whether it is as it must be; nothing is changed there. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -661,6 +698,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ForgetLease,
                     request_deserializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.SerializeToString,
+            ),
+            'ListConnectors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConnectors,
+                    request_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.ListConnectorsRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.ListConnectorsResponse.SerializeToString,
+            ),
+            'GetConnector': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConnector,
+                    request_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.GetConnectorRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.Connector.SerializeToString,
+            ),
+            'ExamineConnector': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExamineConnector,
+                    request_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1612,6 +1664,87 @@ class AdminService:
             '/broker.api.v1.AdminService/ForgetLease',
             broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConnectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListConnectors',
+            broker_dot_api_dot_v1_dot_connectors__pb2.ListConnectorsRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_connectors__pb2.ListConnectorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConnector(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetConnector',
+            broker_dot_api_dot_v1_dot_connectors__pb2.GetConnectorRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_connectors__pb2.Connector.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExamineConnector(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ExamineConnector',
+            broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorResponse.FromString,
             options,
             channel_credentials,
             insecure,

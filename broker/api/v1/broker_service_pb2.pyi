@@ -2,6 +2,7 @@
 import datetime
 
 from broker.api.v1 import access_request_pb2 as _access_request_pb2
+from broker.api.v1 import contract_pb2 as _contract_pb2
 from broker.api.v1 import credential_pb2 as _credential_pb2
 from broker.api.v1 import delegation_pb2 as _delegation_pb2
 from broker.api.v1 import lease_pb2 as _lease_pb2
@@ -236,7 +237,7 @@ class RequestCredentialResponse(_message.Message):
     def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., lease: _Optional[_Union[_lease_pb2.Lease, _Mapping]] = ..., credential: _Optional[_Union[_credential_pb2.Credential, _Mapping]] = ..., access_request: _Optional[_Union[_access_request_pb2.AccessRequest, _Mapping]] = ..., sealed_credential: _Optional[_Union[_credential_pb2.SealedCredential, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("policies", "explanations", "policy_digest", "effect", "approvals")
+    __slots__ = ("policies", "explanations", "policy_digest", "effect", "approvals", "contract")
     class Effect(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         EFFECT_UNSPECIFIED: _ClassVar[Decision.Effect]
@@ -250,12 +251,14 @@ class Decision(_message.Message):
     POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
     EFFECT_FIELD_NUMBER: _ClassVar[int]
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    CONTRACT_FIELD_NUMBER: _ClassVar[int]
     policies: _containers.RepeatedScalarFieldContainer[str]
     explanations: _containers.RepeatedScalarFieldContainer[str]
     policy_digest: str
     effect: Decision.Effect
     approvals: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, policies: _Optional[_Iterable[str]] = ..., explanations: _Optional[_Iterable[str]] = ..., policy_digest: _Optional[str] = ..., effect: _Optional[_Union[Decision.Effect, str]] = ..., approvals: _Optional[_Iterable[str]] = ...) -> None: ...
+    contract: _contract_pb2.RevocationContract
+    def __init__(self, policies: _Optional[_Iterable[str]] = ..., explanations: _Optional[_Iterable[str]] = ..., policy_digest: _Optional[str] = ..., effect: _Optional[_Union[Decision.Effect, str]] = ..., approvals: _Optional[_Iterable[str]] = ..., contract: _Optional[_Union[_contract_pb2.RevocationContract, _Mapping]] = ...) -> None: ...
 
 class ConfirmDeliveryRequest(_message.Message):
     __slots__ = ("lease_id", "attempt_id", "request_id")

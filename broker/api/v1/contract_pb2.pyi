@@ -35,7 +35,7 @@ BINDING_NETWORK: Binding
 BINDING_KEY: Binding
 
 class RevocationContract(_message.Message):
-    __slots__ = ("contract_class", "binding", "ttl_floor", "ttl_ceiling", "bound_on_expiry", "bound_on_revoke", "if_broker_dead", "if_upstream_dead")
+    __slots__ = ("contract_class", "binding", "ttl_floor", "ttl_ceiling", "bound_on_expiry", "bound_on_revoke", "if_broker_dead", "if_upstream_dead", "bound_on_broker_dead", "bound_on_upstream_dead")
     CONTRACT_CLASS_FIELD_NUMBER: _ClassVar[int]
     BINDING_FIELD_NUMBER: _ClassVar[int]
     TTL_FLOOR_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +44,8 @@ class RevocationContract(_message.Message):
     BOUND_ON_REVOKE_FIELD_NUMBER: _ClassVar[int]
     IF_BROKER_DEAD_FIELD_NUMBER: _ClassVar[int]
     IF_UPSTREAM_DEAD_FIELD_NUMBER: _ClassVar[int]
+    BOUND_ON_BROKER_DEAD_FIELD_NUMBER: _ClassVar[int]
+    BOUND_ON_UPSTREAM_DEAD_FIELD_NUMBER: _ClassVar[int]
     contract_class: ContractClass
     binding: Binding
     ttl_floor: _duration_pb2.Duration
@@ -52,4 +54,6 @@ class RevocationContract(_message.Message):
     bound_on_revoke: _duration_pb2.Duration
     if_broker_dead: str
     if_upstream_dead: str
-    def __init__(self, contract_class: _Optional[_Union[ContractClass, str]] = ..., binding: _Optional[_Union[Binding, str]] = ..., ttl_floor: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl_ceiling: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_expiry: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_revoke: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., if_broker_dead: _Optional[str] = ..., if_upstream_dead: _Optional[str] = ...) -> None: ...
+    bound_on_broker_dead: _duration_pb2.Duration
+    bound_on_upstream_dead: _duration_pb2.Duration
+    def __init__(self, contract_class: _Optional[_Union[ContractClass, str]] = ..., binding: _Optional[_Union[Binding, str]] = ..., ttl_floor: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl_ceiling: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_expiry: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_revoke: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., if_broker_dead: _Optional[str] = ..., if_upstream_dead: _Optional[str] = ..., bound_on_broker_dead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_upstream_dead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

@@ -140,5 +140,5 @@ def _as_client(grant: Any) -> Grant:
     """A grant of the inside as the SDK shows one."""
     if grant.lease is None or grant.credential is None:
         failed("nothing was granted.")
-    decision = read.read(Decision, convert.decision(grant.decision))
+    decision = read.read(Decision, convert.decision(grant.decision, grant.contract))
     return Grant(read.read(Lease, convert.lease(grant.lease)), grant.credential, decision)

@@ -26,6 +26,7 @@ from broker.breakglass.intent import review_fields, use_fields
 from broker.breakglass.reviews import Use
 from broker.cli.demo.world import World
 from broker.clock import SystemClock, SystemRng
+from broker.connectors.own_identity import OwnToken
 from broker.connectors.registry import build
 from broker.deployfiles.load import load
 from broker.dev.configuration import TENANT
@@ -46,6 +47,7 @@ from broker.references import resolve
 from broker.revocation.revoker import Revoker
 from broker.secret import Secret
 from broker.stores.sqlite import SqliteStore
+from broker.workloadapi.jwt_svids import JwtSvids
 
 _ISSUE_TIMEOUT = timedelta(seconds=10)
 
@@ -70,6 +72,18 @@ class _ProvidersKeys:
         return KeySet.from_jwks(self._provider.jwks_document())
 
 
+class _BrokersTokens:
+    """The broker's own JWT-SVIDs, as long from their end as they are in the present of this one."""
+
+    def __init__(self, endpoint: str, ahead: timedelta) -> None:
+        self._svids = JwtSvids(endpoint, SystemClock().now)
+        self._ahead = ahead
+
+    def own_token(self, audience: str) -> OwnToken:
+        held = self._svids.token(audience)
+        return OwnToken(held.token, held.expires_at + self._ahead)
+
+
 class LaterInstance:
     """The inside of a broker, ``ahead`` of this one. An asynchronous context manager: it has a ledger of its own."""
 
@@ -78,7 +92,8 @@ class LaterInstance:
         self._clock = AheadClock(ahead)
         self._deploy = load(self._facts.deploy)
         environment = self._facts.broker_environment()
-        made = partial(build, resolve=partial(_resolve, environment), clock=self._clock)
+        own = _BrokersTokens(self._facts.broker_endpoint, ahead)
+        made = partial(build, resolve=partial(_resolve, environment), clock=self._clock, own=own)
         self._connectors = {name: made(spec) for name, spec in self._deploy.connectors.items()}
         issuer = next(iter(self._deploy.people.values())).issuer
         self._provider = IdentityProvider(issuer, self._deploy.people.values(), self._clock)

@@ -42,3 +42,27 @@ path "auth/token/lookup-self" {
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }
+
+# What `broker connectors doctor` looks at: whether all this is set up right. None of it changes anything, or shows a
+# password, as long as connection_url has {{password}} and not the password itself.
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}
+path "auth/token/roles/${token_role}" {
+  capabilities = ["read"]
+}
+path "sys/policies/acl/jit-attempt-*" {
+  capabilities = ["read"]
+}
+path "sys/mounts/${mount}/tune" {
+  capabilities = ["read"]
+}
+path "${mount}/roles" {
+  capabilities = ["list"]
+}
+path "${mount}/roles/*" {
+  capabilities = ["read"]
+}
+path "${mount}/config/*" {
+  capabilities = ["read"]
+}

@@ -1,0 +1,79 @@
+"""Whether S3 takes an AWS session: list at most one key of a bucket that operators named for it.
+
+A call that a Deny really refuses, and that touches nothing. sts:GetCallerIdentity would be no test: it answers whatever
+is denied (AWS STS API reference).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from broker.connectors.unknown_use import cannot_tell
+from broker.lease.credential import AwsSession, Credential
+from broker.ports import Use
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What S3 answers to a session that is denied, over, or not known (S3 API reference, error responses). Another 4xx, as
+# NoSuchBucket or SlowDown, says nothing about the session.
+_REFUSALS = frozenset({"AccessDenied", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken"})
+
+
+def list_bucket(
+    connector: str, credential: Credential, bucket: str | None, *, endpoint_url: str | None, timeout: float
+) -> Use:
+    """Blocks; ``timeout`` (seconds) is for connecting and for each read.
+
+    Raises UpstreamFailed (CREDENTIAL_USE_UNKNOWN).
+    """
+    if not isinstance(credential, AwsSession):
+        raise cannot_tell(connector, f"a {type(credential).__name__} is no session of AWS")
+    if bucket is None:
+        raise cannot_tell(connector, "its settings name no canary_bucket, and nothing else shows that a Deny holds")
+    client = _s3(credential, endpoint_url, timeout)
+    try:
+        client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+    except ClientError as refusal:
+        code = _code(refusal.response)
+        if code in _REFUSALS:
+            return Use.REFUSED
+        what = f"S3 answered {code}" if code.isalnum() else "S3 answered an unknown error"
+    except (BotoCoreError, ResponseParserError, OSError, ValueError) as failure:
+        what = f"no usable answer ({type(failure).__name__})"
+    else:
+        return Use.WORKS
+    finally:
+        client.close()
+    raise cannot_tell(connector, what)
+
+
+def _s3(credential: AwsSession, endpoint_url: str | None, timeout: float) -> Any:
+    """A client with this session's keys alone; endpoints named in the environment are ignored."""
+    session = botocore.session.Session()
+    session.set_config_variable("ignore_configured_endpoint_urls", True)
+    return boto3.Session(botocore_session=session).client(
+        "s3",
+        region_name=credential.region,
+        endpoint_url=endpoint_url,
+        aws_access_key_id=credential.access_key_id,
+        aws_secret_access_key=credential.secret_access_key.reveal(),
+        aws_session_token=credential.session_token.reveal(),
+        config=Config(
+            connect_timeout=timeout,
+            read_timeout=timeout,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            # An endpoint of one's own knows no bucket in its name.
+            s3={"addressing_style": "auto" if endpoint_url is None else "path"},
+        ),
+    )
+
+
+def _code(response: Mapping[str, Any]) -> str:
+    return str(response.get("Error", {}).get("Code", ""))

@@ -1,0 +1,74 @@
+"""Fields that several kinds of connectors have in their settings or grants, each with what it may hold."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+
+from broker.files import Model, Reference
+
+_ENV = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
+
+
+def _url(value: str) -> str:
+    if _ENV.match(value):
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ValueError("must be https://host[:port] or env:NAME")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise ValueError("must be https: plain http is for loopback only")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _port(value: object) -> object:
+    if isinstance(value, str) and _ENV.match(value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+        raise ValueError("must be a port from 1 to 65535, or env:NAME")
+    return value
+
+
+def _absolute(value: str) -> str:
+    # A deploy set may be swapped, so nothing in it is relative to where it lies.
+    if value.startswith("file:") and not value.startswith("file:/"):
+        raise ValueError("must name an absolute path: file:/...")
+    return value
+
+
+Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": "^(https?://|env:)"})]
+Port = Annotated[
+    int | str,
+    BeforeValidator(_port),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"pattern": "^env:"}]}),
+]
+SecretReference = Annotated[Reference, AfterValidator(_absolute)]
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
+PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class ParameterSegment(Model):
+    """The value of a parameter that the template declares."""
+
+    parameter: Text
+
+
+def _form(value: object) -> str:
+    return "parameter" if isinstance(value, dict | ParameterSegment) else "name"
+
+
+# A name that the template says, or the one that a parameter has.
+NameOrParameter = Annotated[
+    Annotated[PathPart, Tag("name")] | Annotated[ParameterSegment, Tag("parameter")], Discriminator(_form)
+]
