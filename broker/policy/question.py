@@ -6,10 +6,11 @@ on every call. Claimed texts enter as values of attributes, never as parts of na
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, timedelta
 from typing import Any, NamedTuple
+
+import orjson
 
 from broker.identity.agent import Agent, Person
 from broker.lease.credential import Contract
@@ -58,12 +59,12 @@ def parties(facts: RequestFacts, *, with_parameters: bool, with_behind: bool = T
 
 
 def entities(who: Parties) -> str:
-    """The agent, its owner and the scope, in Cedar's JSON entity format."""
+    """The agent, its owner and the scope, in Cedar's JSON entity format. Raises ValueError for what is no Unicode."""
     agent, owner, risk = who.agent, who.agent.owner, who.risk
     template = {"type": "Template", "id": who.template}
     # By id: whoever is owner and principal of a task at once is one entity, and as the registry has them.
     persons = {_id(person): person for person in (who.behind, owner) if person is not None}
-    return json.dumps(
+    return _json(
         [
             *(
                 _entity(_person(each), issuer=each.issuer, subject=each.subject, groups=sorted(each.groups))
@@ -164,31 +165,39 @@ CIRCUMSTANCES: Mapping[str, Circumstance] = {
     "delivery": lambda facts: facts.delivery.value,
     "sealed": lambda facts: bool(facts.request.recipient_public_key),
     "task_type": lambda facts: facts.situation.task_type,
-    "approvals": lambda facts: _sorted(facts.situation.approvals),
+    "approvals": lambda facts: told_set(facts.situation.approvals),
     "plan": lambda facts: facts.situation.plan,
     "delegated": lambda facts: bool(facts.situation.delegators),
     "delegation_depth": lambda facts: len(facts.situation.delegators),
-    "delegators": lambda facts: _sorted(facts.situation.delegators),
+    "delegators": lambda facts: told_set(facts.situation.delegators),
     "on_behalf_of": lambda facts: facts.situation.on_behalf_of,
-    "active_grants": lambda facts: _sorted(facts.situation.active_grants),
+    "active_grants": lambda facts: told_set(facts.situation.active_grants),
     "active_count": lambda facts: facts.situation.active_count,
     "pending_count": lambda facts: facts.situation.pending_count,
 }
 
 
-def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+def told_set(names: Iterable[str]) -> tuple[str, ...]:
+    """A set of names, as it is told."""
     return tuple(sorted(names))
 
 
 def question(who: Parties, circumstances: Mapping[str, Told]) -> dict[str, Any]:
-    """The request, in the form the engine takes."""
+    """The request, in the form the engine takes. Raises ValueError for what is no Unicode."""
     return {
         "principal": _agent(who.agent),
         "action": {"type": "Action", "id": who.access},
         "resource": _SCOPE,
         # As text: handed a dict, the library copies the question before it writes the same text.
-        "context": json.dumps({name: _said(value) for name, value in circumstances.items() if value is not None}),
+        "context": _json({name: _said(value) for name, value in circumstances.items() if value is not None}),
     }
+
+
+def _json(value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:  # a lone surrogate
+        raise ValueError(str(error)) from None
 
 
 def _said(value: Told) -> object:
