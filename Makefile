@@ -26,6 +26,10 @@ demo: .venv/ready private ## watch the whole story on real parts; exit 0 only if
 dev: .venv/ready private ## start everything here, to play with from another terminal; Ctrl-C ends it
 	$(BIN)/broker dev
 
+.PHONY: minio
+minio: ## build MinIO from its Go module, once, outside of the repository: the demo's self-hosted S3
+	@integration/minio/binaries/build
+
 ##@ Prove it
 .PHONY: test
 test: .venv/ready private ## unit, contract and API tests, with a real OpenBao and PostgreSQL (WORKERS=n)
@@ -54,12 +58,22 @@ lint: .venv/ready ## style, types, who may import whom, the wire, the locks, kno
 	$(BIN)/python requirements/audit.py
 
 .PHONY: integration
-integration: .venv/ready private ## slow stories with whole stacks: the demo, and people at a real OpenID provider
+integration: .venv/ready private ## slow stories: the demo, a real OpenID provider, a real MinIO, IAM policies judged
+	@integration/minio/binaries/build >/dev/null
 	$(BIN)/python -m pytest integration --ignore integration/spire
 
 .PHONY: integration-oidc
 integration-oidc: .venv/ready private ## of those, the ones with a real OpenID provider (Node.js; npm fetches it once)
 	$(BIN)/python -m pytest integration/oidc
+
+.PHONY: integration-minio
+integration-minio: .venv/ready private ## of those, the ones with a real MinIO, which is built once, from its Go module
+	@integration/minio/binaries/build >/dev/null
+	$(BIN)/python -m pytest integration/minio
+
+.PHONY: integration-aws
+integration-aws: .venv/ready ## of those, IAM policies judged by an evaluator that knows conditions (Node.js; npm fetches it once)
+	$(BIN)/python -m pytest integration/aws
 
 .PHONY: integration-spire
 integration-spire: .venv/ready ## stories with a real SPIRE, which is built once, from its Go modules
@@ -96,7 +110,7 @@ lock: .venv/ready ## write requirements/*.txt for pyproject.toml (UPGRADE=1: wit
 
 .PHONY: clean
 clean: ## remove everything that was made here, .venv included
-	rm -rf .venv build dist *.egg-info integration/oidc/node_modules .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info integration/*/node_modules .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help

@@ -76,6 +76,7 @@ class Reason(StrEnum):
     TTL_INVALID = "TTL_INVALID"
     TTL_TOO_LONG = "TTL_TOO_LONG"
     TTL_TOO_SHORT = "TTL_TOO_SHORT"
+    CANARY_CANNOT_MEASURE = "CANARY_CANNOT_MEASURE"
     FIELD_REQUIRED_BY_TEMPLATE = "FIELD_REQUIRED_BY_TEMPLATE"
     PARAMETER_UNKNOWN = "PARAMETER_UNKNOWN"
     PARAMETER_MISSING = "PARAMETER_MISSING"
@@ -147,10 +148,12 @@ class Reason(StrEnum):
     ACCESS_REQUEST_NOT_FOUND = "ACCESS_REQUEST_NOT_FOUND"
     PLAN_NOT_FOUND = "PLAN_NOT_FOUND"
     DELEGATION_NOT_FOUND = "DELEGATION_NOT_FOUND"
+    CANARY_NOT_FOUND = "CANARY_NOT_FOUND"
     METHOD_NOT_FOUND = "METHOD_NOT_FOUND"
     # The same id with other content, or at the same time (family Conflict).
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     REQUEST_IN_FLIGHT = "REQUEST_IN_FLIGHT"
+    CANARY_RUNNING = "CANARY_RUNNING"
     APPROVAL_DIGEST_MISMATCH = "APPROVAL_DIGEST_MISMATCH"
     VOTE_ALREADY_CAST = "VOTE_ALREADY_CAST"
     ID_TOKEN_USED = "ID_TOKEN_USED"
@@ -202,6 +205,8 @@ class Reason(StrEnum):
     UPSTREAM_GRANT_MISMATCH = "UPSTREAM_GRANT_MISMATCH"
     PREVIOUS_ATTEMPT_LIVE = "PREVIOUS_ATTEMPT_LIVE"
     CREDENTIAL_USE_UNKNOWN = "CREDENTIAL_USE_UNKNOWN"
+    # What an upstream has a fixed number of (family UpstreamExhausted).
+    UPSTREAM_POOL_EXHAUSTED = "UPSTREAM_POOL_EXHAUSTED"
     # The broker itself (family NotReady).
     SHUTTING_DOWN = "SHUTTING_DOWN"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
@@ -210,6 +215,7 @@ class Reason(StrEnum):
     WITNESS_UNREAD = "WITNESS_UNREAD"
     RECOVERY_MODE = "RECOVERY_MODE"
     STREAM_TOO_OLD = "STREAM_TOO_OLD"
+    CONNECTOR_ROOT_REFUSED = "CONNECTOR_ROOT_REFUSED"
     REVOKER_STALLED = "REVOKER_STALLED"
     OWN_SVID_EXPIRED = "OWN_SVID_EXPIRED"
     ISSUER_KEYS_UNAVAILABLE = "ISSUER_KEYS_UNAVAILABLE"
@@ -313,6 +319,10 @@ class UpstreamFailed(BrokerError):
     ) -> None:
         super().__init__(reason, message, hint=hint, metadata=metadata, retry_after=retry_after)
         self.outcome_known = outcome_known
+
+
+class UpstreamExhausted(UpstreamFailed):
+    """An upstream has no more of what there is a fixed number of; nothing was made."""
 
 
 class NotReady(BrokerError):

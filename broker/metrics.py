@@ -12,8 +12,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from broker.breakglass.reviews import OWED
+from broker.canary.measurement import Measurement
 from broker.policy.shadow import ShadowVerdict
-from broker.ports import LedgerFigures, WitnessLag
+from broker.ports import LedgerFigures, OrphanFigures, WitnessLag
+from broker.revocation.reconciler import Reconciled
 from broker.revocation.revoker import Tally
 from broker.suspension.suspension import Kind
 
@@ -54,6 +56,12 @@ class Metrics:
             ("outcome", "revoked"),
             registry=self._registry,
         )
+        self._canaries = Counter(
+            "broker_canaries",
+            "Runs of canaries, by what they came to.",
+            ("connector", "kind", "outcome"),
+            registry=self._registry,
+        )
         self._unquestioned = Counter(
             "broker_escalation_unquestioned",
             "Ids that were not found and, being too many, were not looked into.",
@@ -88,6 +96,10 @@ class Metrics:
         """One live lease that stands otherwise than before."""
         self._reviews.labels(outcome, "yes" if revoked else "no").inc()
 
+    def canary(self, connector: str, kind: str, outcome: str) -> None:
+        """One run of a canary came to something; one whose bound was broken comes to ALIVE, and later to LATE."""
+        self._canaries.labels(connector, kind, outcome).inc()
+
     def unquestioned(self) -> None:
         """One id that was not found was not looked into."""
         self._unquestioned.inc()
@@ -120,6 +132,11 @@ class Snapshot:
         witnesses: Mapping[str, WitnessTally] | None = None,
         unread: Sequence[str] = (),
         access_review_overdue: bool = False,
+        roots_refused: Sequence[str] = (),
+        orphans: Mapping[str, OrphanFigures] | None = None,
+        reconciled: Mapping[str, Reconciled] | None = None,
+        canaries: Sequence[Measurement] = (),
+        now: datetime | None = None,
     ) -> None:
         self.figures = figures
         self.tallies = tallies
@@ -137,6 +154,11 @@ class Snapshot:
         self.witnesses = witnesses or {}
         self.unread = frozenset(unread)
         self.issuers = issuers
+        self.roots_refused = frozenset(roots_refused)
+        self.orphans = orphans or {}
+        self.reconciled = reconciled or {}
+        self.canaries = canaries
+        self.now = now
 
 
 class KeysTally(NamedTuple):
@@ -184,10 +206,12 @@ class _State(Collector):
         if self.snapshot is None:
             return
         yield from _ledger(self.snapshot.figures)
-        yield from _connectors(self.snapshot.tallies)
+        yield from _connectors(self.snapshot)
+        yield from _reconciled(self.snapshot)
         yield from _webhooks(self.snapshot.webhooks)
         yield from _witnesses(self.snapshot)
         yield from _issuers(self.snapshot.issuers)
+        yield from _canaries(self.snapshot)
         yield from _house(self.snapshot)
 
 
@@ -247,7 +271,7 @@ def _ledger(figures: LedgerFigures) -> Iterator[Metric]:
     )
 
 
-def _connectors(tallies: Mapping[str, Tally]) -> Iterator[Metric]:
+def _connectors(snapshot: Snapshot) -> Iterator[Metric]:
     done = CounterMetricFamily(
         "broker_revocations", "Revocation tries, by connector and result.", labels=["connector", "result"]
     )
@@ -256,13 +280,38 @@ def _connectors(tallies: Mapping[str, Tally]) -> Iterator[Metric]:
         "1 while the upstream refuses the broker's own credential.",
         labels=["connector"],
     )
-    for name, tally in sorted(tallies.items()):
+    for name, tally in sorted(snapshot.tallies.items()):
         done.add_metric([name, "revoked"], tally.revoked)
         done.add_metric([name, "expired"], tally.expired)
         done.add_metric([name, "failed"], tally.failed)
-        refused.add_metric([name], float(tally.root_refused))
+    for name in sorted(snapshot.tallies.keys() | snapshot.roots_refused):
+        refused.add_metric([name], float(name in snapshot.roots_refused))
     yield done
     yield refused
+
+
+_RECONCILED = (
+    ("broker_upstream_listed", "What the upstream listed as brokers' at the last inventory."),
+    ("broker_upstream_unknown", "Upstream, ours, and not alive by the ledger: being ended."),
+    ("broker_upstream_unknown_stuck", "Of them, those that failed to end several times in a row."),
+    ("broker_upstream_missing", "Alive by the ledger, and not listed upstream."),
+    ("broker_reconciliation_failed", "1 where the last inventory could not be compared with the ledger."),
+)
+
+
+def _reconciled(snapshot: Snapshot) -> Iterator[Metric]:
+    families = [GaugeMetricFamily(name, text, labels=["connector"]) for name, text in _RECONCILED]
+    listed, unknown, stuck, missing, failed = families
+    for name in sorted(snapshot.orphans.keys() | snapshot.reconciled.keys()):
+        figures, last = snapshot.orphans.get(name), snapshot.reconciled.get(name)
+        unknown.add_metric([name], 0 if figures is None else figures.living)
+        stuck.add_metric([name], 0 if figures is None else figures.stuck)
+        if last is not None:
+            missing.add_metric([name], last.missing)
+            failed.add_metric([name], float(bool(last.problem)))
+            if last.listed is not None:
+                listed.add_metric([name], last.listed)
+    yield from families
 
 
 def _webhooks(tallies: Mapping[str, WebhookTally]) -> Iterator[Metric]:
@@ -312,6 +361,27 @@ def _issuers(tallies: Mapping[str, KeysTally]) -> Iterator[Metric]:
             age.add_metric([issuer], tally.age)
     yield tries
     yield age
+
+
+def _canaries(snapshot: Snapshot) -> Iterator[Metric]:
+    label = ["connector", "kind"]
+    measured = GaugeMetricFamily(
+        "broker_canary_measured_seconds",
+        "How long a canary's credential worked after its end, at most, by the newest measurement.",
+        labels=label,
+    )
+    bound = GaugeMetricFamily("broker_canary_bound_seconds", "What the contract promises of it.", labels=label)
+    age = GaugeMetricFamily("broker_canary_age_seconds", "Since that was measured.", labels=label)
+    broken = GaugeMetricFamily("broker_canary_bound_broken", "1 while the contract is not kept.", labels=label)
+    for each in snapshot.canaries:
+        labels = [each.connector, each.kind.value]
+        if each.measured is not None:
+            measured.add_metric(labels, each.measured.total_seconds())
+        bound.add_metric(labels, each.bound.total_seconds())
+        if snapshot.now is not None:
+            age.add_metric(labels, (snapshot.now - each.told_at).total_seconds())
+        broken.add_metric(labels, float(each.broken))
+    yield from (measured, bound, age, broken)
 
 
 def _house(snapshot: Snapshot) -> Iterator[Metric]:

@@ -24,6 +24,8 @@ from broker.breakglass.codes import Batch, KeptCode
 from broker.breakglass.reviews import OverrideKind
 from broker.breakglass.reviews import Use as BreakGlassUse
 from broker.breakglass.rules import BreakGlassRule
+from broker.canary.canary import Canary
+from broker.canary.measurement import Measurement
 from broker.delegation.delegation import Delegation
 from broker.escalation.rules import Rule
 from broker.identity.agent import Person, Registry
@@ -85,6 +87,15 @@ Checkpoint = Callable[[Handle, str | None], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """Of what was granted, what the upstream itself says: never what was asked. None: it does not tell."""
+
+    account: str | None = None  # as templates name accounts
+    role: str | None = None  # as the template's grant names it (``role`` or ``role_name``)
+    name: str | None = None  # that carries the attempt's id: of a session, a login
+
+
+@dataclass(frozen=True, slots=True)
 class Issued:
     """What the upstream returned: the credential, and what it really granted."""
 
@@ -93,6 +104,7 @@ class Issued:
     expires_at: datetime
     # The upstream's own names and limits, for the audit trail. Never secret.
     observed: Mapping[str, JsonValue] = field(default_factory=dict)
+    returned: Returned = Returned()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +169,9 @@ class RevokeContext:
     outcome_known: bool  # False: the attempt never became ACTIVE, so the upstream may know more than we
     # Of these upstream names, the ones the ledger holds (for any attempt of this connector).
     known_upstream: Callable[[Sequence[str]], Awaitable[frozenset[str]]]
+    # Durably end (ENDED_TOGETHER) whatever else of this connector lives under an upstream name that starts so, and
+    # tell how many: before an upstream is told to end more than it was asked for. None: that must not be done.
+    end_together: Callable[[str], Awaitable[int]] | None = None
 
 
 class Severity(StrEnum):
@@ -303,6 +318,7 @@ class DeploySet:
     quotas: tuple[Quota, ...] = ()
     escalation: tuple[Rule, ...] = ()
     break_glass: Mapping[str, BreakGlassRule] = field(default_factory=dict)  # by template; absent: nobody's
+    canaries: Mapping[str, Canary] = field(default_factory=dict)  # by connector; absent: nothing is measured of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +415,7 @@ class EndCause(StrEnum):
     POLICY_TIGHTENED = "POLICY_TIGHTENED"  # the rules in force would not grant it any more, and its template revokes
     REVOKED_BY_OPERATOR = "REVOKED_BY_OPERATOR"  # at the people's door
     COMPLETED_BY_OPERATOR = "COMPLETED_BY_OPERATOR"  # its task was, at the people's door
+    ENDED_TOGETHER = "ENDED_TOGETHER"  # the upstream could only end another credential together with this one
     RECOVERY = "RECOVERY"  # the ledger was found behind a witness: nothing that it says is open can be relied on
 
 
@@ -599,6 +616,7 @@ class LiveQuota:
     """How many leases of ``subject`` may be alive. ``members``: a subject of several holders, and whether one is of it.
 
     ``shown`` is how people call the subject. ``members`` is pure, and is called in the writer's thread.
+    ``uncounted``: the holder whose leases take no place from others, the broker itself; empty: nobody.
     """
 
     name: str
@@ -607,6 +625,7 @@ class LiveQuota:
     limit: int
     shown: str
     members: Callable[[str], bool] | None = None
+    uncounted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -944,7 +963,8 @@ class LeaseStore(Protocol):
     async def delete_ended(self, before: datetime, now: datetime) -> int:
         """Delete the tasks that have been over since ``before``, each with its leases, attempts, plans, delegations and
         access requests; how many tasks. Never one of which anything may be alive, is younger, or fails its MAC. Their
-        request ids may be used anew. In small transactions, so that others commit in between.
+        request ids may be used anew. In small transactions, so that others commit in between. What was upstream, no
+        lease's, and ended before then goes, too.
         """
         ...
 
@@ -1226,6 +1246,13 @@ class LeaseStore(Protocol):
 
     async def changed(self, since: int) -> int:
         """Wait until the audit head is above ``since``; the head. (May return early and unchanged.)"""
+        ...
+
+    async def end_together(self, connector: str, prefix: str, because: str, now: datetime) -> int:
+        """End (ENDED_TOGETHER) every living attempt of ``connector`` whose upstream name starts with ``prefix``.
+
+        ``because``: the attempt that could not be ended alone; their events tell it. How many attempts.
+        """
         ...
 
     async def known_upstream(self, connector: str, names: Sequence[str]) -> frozenset[str]:
@@ -1766,7 +1793,233 @@ class ViewStore(Protocol):
         ...
 
 
-class Ledger(LeaseStore, PipelineStore, ReviewStore, BreakGlassStore, TrailStore, ViewStore, Protocol):
+class AllocationState(StrEnum):
+    """What an account of a pool is for, now."""
+
+    READY = "READY"  # enabled upstream, and nobody has anything of it
+    LENT = "LENT"  # to one attempt
+    RESTING = "RESTING"  # nobody's: what was made with it must be long dead before it is enabled again
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """One account of an upstream's pool."""
+
+    account: str  # the upstream's own name of it
+    tenant: str
+    connector: str
+    state: AllocationState
+    attempt_id: str | None  # that has it, or had it last, if the broker knows
+    since: datetime  # when it got into this state
+    ends_at: datetime | None  # while lent: the native end of what is made with it, at the latest
+    free_at: datetime | None  # while it rests: until when
+    over: bool = False  # its attempt is not alive any more, as far as was looked
+    trusted: bool = True  # its row passes its MAC; otherwise it is neither lent nor enabled
+
+
+class Taken(NamedTuple):
+    """The account that an attempt was lent."""
+
+    account: str
+
+
+class TakenUp(NamedTuple):
+    """None is ready. ``free_at``: when the first may be enabled again, at the latest; None: nothing is known of any."""
+
+    free_at: datetime | None
+
+
+class AllocationStore(Protocol):
+    """Who has which account of a pool; in one database with, and by the rules of, :class:`LeaseStore`.
+
+    An account is lent to one attempt at a time, whoever asks: the account is the key. What is lent is durable before
+    the upstream hears of it, and an attempt that is over is lent nothing any more. An account that there is no row of
+    is nobody's and is not lent: nobody knows who had it.
+    """
+
+    async def take_account(
+        self, tenant: str, connector: str, attempt_id: str, among: Sequence[str], ends_at: datetime, now: datetime
+    ) -> Taken | TakenUp:
+        """Lend the account of ``among`` that has been ready for longest.
+
+        Raises WrongState (LEASE_ENDED) unless the attempt is ISSUING.
+        """
+        ...
+
+    async def give_account_back(self, tenant: str, attempt_id: str, account: str, now: datetime) -> None:
+        """It is ready again: proven that nothing was made with it. What is not lent to that attempt is left alone."""
+        ...
+
+    async def rest_account(
+        self, tenant: str, connector: str, attempt_id: str | None, account: str, free_at: datetime, now: datetime
+    ) -> None:
+        """From now until ``free_at`` it is nobody's. Idempotent, and never for shorter than was said before.
+
+        Raises WrongState (LEASE_ENDED) where it is lent to another attempt, Tampered.
+        """
+        ...
+
+    async def account_ready(self, tenant: str, account: str, now: datetime) -> None:
+        """It was enabled after it had rested. Raises WrongState (LEASE_ENDED) where it had not, Tampered."""
+        ...
+
+    async def forget_account(self, tenant: str, account: str, now: datetime) -> None:
+        """Drop what is known of one that has rested, and is in no pool any more. Anything else is left alone."""
+        ...
+
+    async def account_allocation(self, account: str) -> Allocation | None:
+        """What is known of it; None: nothing."""
+        ...
+
+    async def attempt_allocation(self, tenant: str, attempt_id: str) -> Allocation | None:
+        """The account that it is, or was last, lent; None: none, or that is ready again."""
+        ...
+
+    async def allocations(self, tenant: str, connector: str, accounts: Sequence[str]) -> Sequence[Allocation]:
+        """All that is known of ``accounts``, whichever connector had them, and of whatever else ``connector`` has."""
+        ...
+
+
+class OrphanWhy(StrEnum):
+    """Why what an upstream lists as ours has to end."""
+
+    UNKNOWN = "UNKNOWN"  # the ledger has never heard of it
+    ENDED = "ENDED"  # the ledger holds that it has ended
+
+
+class OrphanEnd(StrEnum):
+    """How it ended."""
+
+    REVOKED = "REVOKED"  # the upstream proved it
+    EXPIRED = "EXPIRED"  # only time ends it, and its time is over
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Something upstream that is ours and no living attempt of the ledger: never a lease, only to be ended."""
+
+    tenant: str
+    id: str
+    connector: str
+    name: str  # the upstream's own
+    attempt_id: str  # as the upstream tells it; empty: it does not
+    handle: Handle
+    why: OrphanWhy
+    created_at: datetime  # upstream, or when it was seen first
+    expires_at: datetime  # the latest that the connector's contract allows
+    found_at: datetime
+    due_at: datetime | None = None  # None: it has ended
+    ended_at: datetime | None = None
+    outcome: OrphanEnd | None = None
+    epoch: int = 1  # fencing, as of an attempt
+    failures: int = 0
+    last_error: str = ""
+    stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeldUpstream:
+    """An attempt that the ledger holds alive, and what the upstream calls what it made."""
+
+    attempt: Attempt
+    upstream: str  # empty: never noted
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanFigures:
+    """Of one connector, what is unknown and not ended yet."""
+
+    living: int
+    stuck: int
+
+
+class OrphanStore(Protocol):
+    """What is upstream and not in the ledger, with the same promises as :class:`LeaseStore`: intent before effect,
+    a due time for whatever may be alive, claims fenced by an epoch.
+    """
+
+    async def mark(self, tenant: str, candidate: str, now: datetime) -> str:
+        """This tenant's mark (broker/lease/mark.py); ``candidate`` where it had none. Raises Tampered."""
+        ...
+
+    async def held(self, tenant: str, carried: Sequence[Carried]) -> Mapping[str, State]:
+        """By name, what the ledger holds of these: the state of the attempt of that name or id, whichever connector
+        made it; the liveliest where there are several. What is not there is unknown. A row that fails its MAC vouches
+        for nothing.
+        """
+        ...
+
+    async def active_attempts(self, connector: str, now: datetime) -> Sequence[HeldUpstream]:
+        """What the ledger holds ACTIVE at ``now``; rows that fail their MAC are left out."""
+        ...
+
+    async def add_orphans(self, found: Sequence[Orphan]) -> Sequence[Orphan]:
+        """Durably keep, due at once, those that the ledger still does not hold alive, each with its audit event.
+
+        One that is kept already, and not ended, is left as it is. Returns the new ones.
+        """
+        ...
+
+    async def orphan_connectors(self, now: datetime) -> frozenset[str]:
+        """The connectors of which some are due."""
+        ...
+
+    async def claim_orphans(self, connector: str, now: datetime, limit: int, claim_for: timedelta) -> Sequence[Orphan]:
+        """Take what is due, as :meth:`LeaseStore.claim_due` does. A row that fails its MAC is dropped, which is told:
+        nothing is ended by its word, and what is really there is found again.
+        """
+        ...
+
+    async def record_orphan(
+        self, orphan: Orphan, outcome: OrphanEnd | None, now: datetime, next_due: datetime, error: str, stuck: bool
+    ) -> bool:
+        """How the try went, as :meth:`LeaseStore.record_revocation`; False where the claim was lost."""
+        ...
+
+    async def orphans(self, tenant: str, after: str, limit: int, *, living_only: bool) -> Sequence[Orphan]:
+        """The newest first; ``after`` is the id of the last of the page before, or empty.
+
+        Raises InvalidInput (PAGE_TOKEN_INVALID).
+        """
+        ...
+
+    async def orphan_figures(self) -> Mapping[str, OrphanFigures]:
+        """By connector, for /metrics."""
+        ...
+
+
+# Of each connector.
+KEPT_MEASUREMENTS = 100
+
+
+class CanaryStore(Protocol):
+    """What canaries measured; in one database with, and by the rules of, LeaseStore."""
+
+    async def record_measurement(self, measurement: Measurement) -> None:
+        """Keep what a run came to, with its event: canary.measured, .unmeasured or .bound_broken.
+
+        The same run again takes its own place: a credential that was ALIVE was refused in the end. Of each connector
+        the newest ``KEPT_MEASUREMENTS`` are kept.
+        """
+        ...
+
+    async def measurements(self, tenant: str, connector: str, limit: int) -> Sequence[Measurement]:
+        """Of one connector, the newest first. A row that fails its MAC is none: nobody measured that."""
+        ...
+
+
+class Ledger(
+    LeaseStore,
+    PipelineStore,
+    ReviewStore,
+    BreakGlassStore,
+    TrailStore,
+    ViewStore,
+    OrphanStore,
+    CanaryStore,
+    AllocationStore,
+    Protocol,
+):
     """All in one: what the whole of issuing works on."""
 
 

@@ -10,17 +10,22 @@ from datetime import timedelta
 
 import structlog
 
+from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import BrokerError
 from broker.issuance import looks
 from broker.issuance.gate import Gate
 from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget, summary
-from broker.ports import AuditSink, Clock, LeaseStore
+from broker.lease.root import RootNews, Roots
+from broker.ports import AuditSink, Clock, Ledger
 from broker.revocation.revoker import Revoker
+from broker.scope.canonical import JsonValue
 
 log = structlog.get_logger("broker.upkeep")
 
 BATCH = 500
+BROKER = "broker"
+LONGEST_WHY = 500
 
 
 class Upkeep:
@@ -28,7 +33,7 @@ class Upkeep:
 
     def __init__(
         self,
-        store: LeaseStore,
+        store: Ledger,
         revoker: Revoker,
         connectors: Callable[[], Iterable[str]],
         gate: Gate,
@@ -39,6 +44,7 @@ class Upkeep:
         tenant: str,
         keep_texts: timedelta = timedelta(days=30),
         keep_ended: timedelta | None = None,
+        roots: Roots | None = None,
     ) -> None:
         self._store = store
         self._revoker = revoker
@@ -51,6 +57,7 @@ class Upkeep:
         self._tenant = tenant
         self._keep_texts = keep_texts
         self._keep_ended = keep_ended
+        self._roots = roots or Roots()
 
     async def tick(self) -> None:
         """Close what is due: tasks first (that makes leases due), then every lane looks.
@@ -64,6 +71,8 @@ class Upkeep:
             while await self._store.lapse_access_requests(now, BATCH) == BATCH:
                 pass
             names = set(self._connectors()) | await self._store.connectors_in_use()
+            for name in await self._store.orphan_connectors(now):
+                self._revoker.kick_orphans(name)
         except BrokerError as failure:
             log.error("the ledger could not be looked at", reason=failure.reason)
             # Revocation does not wait for the ledger's reading half to recover.
@@ -92,6 +101,17 @@ class Upkeep:
                 await self._store.audit_exported(after)
         except OSError as failure:
             log.error("the audit export cannot be written", error=str(failure))
+
+    async def tell_roots(self) -> None:
+        """Write which upstreams began to refuse the broker's own credential, and which take it again."""
+        news = self._roots.take_news()
+        if not news:
+            return
+        try:
+            await self._store.append([_root_event(self._tenant, each) for each in news], self._clock.now())
+        except BrokerError:
+            self._roots.put_back(news)
+            raise
 
     async def erase_texts(self) -> None:
         """Erase agents' whole texts that have been kept for long enough."""
@@ -125,3 +145,14 @@ class Upkeep:
         closed = self._look_budget.close_windows(now, every=every)
         if closed:
             await self._store.append([looks.summary(self._tenant, who, counts) for who, counts in closed], now)
+
+
+def _root_event(tenant: str, news: RootNews) -> AuditEvent:
+    type_ = EventType.CONNECTOR_ROOT_REFUSED if news.refused else EventType.CONNECTOR_ROOT_RESTORED
+    about: dict[str, JsonValue] = {
+        "connector": news.connector,
+        "why": news.why[:LONGEST_WHY],
+        "seen_by": news.seen_by.value,
+        "since": news.since.isoformat(),
+    }
+    return AuditEvent(type_, BROKER, Vouch.UPSTREAM, tenant=tenant, data=about)

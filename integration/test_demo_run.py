@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from broker.cli.demo.story import STORY
+from broker.dev.minio import built
 from tests.dev.watched import Watched, passable_directory, secrets_in
 
 Start = Callable[..., Watched]
@@ -50,7 +51,8 @@ def test_the_whole_story(start: Start, temporary: Path) -> None:
     assert demo.left() == {}
     assert list(temporary.iterdir()) == []
     assert [secret for secret in secrets if secret in demo.output] == []
-    assert "enforces no policy" in demo.output
+    # Who plays S3 depends on the machine; who only plays it says so.
+    assert ("enforces no policy" in demo.output) is (built() is None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -48,7 +48,8 @@ class ConfiguredOpenBao:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresFacts]:
     """A real PostgreSQL 18 on loopback; yields its facts."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    # So that a login can try what outlives its session.
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"), max_prepared_transactions="8")
     try:
         yield server.start()
     finally:

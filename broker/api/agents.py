@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from broker.api import convert, convert_requests
@@ -10,6 +10,8 @@ from broker.api.agents_pipelines import PipelineRpcs
 from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_pb2, task_pb2
+from broker.canary.canary import Kind
+from broker.canary.measurement import Measurement
 from broker.errors import InvalidInput, Reason
 from broker.issuance.caller import Caller
 from broker.issuance.delegations import DelegationDesk
@@ -37,6 +39,7 @@ class AgentService(PipelineRpcs):
         plans: PlanDesk,
         delegations: DelegationDesk,
         connectors: Callable[[str], Connector | None],
+        measured: Callable[[str], Mapping[Kind, Measurement]] = lambda connector: convert.NOT_MEASURED,
     ) -> None:
         super().__init__(plans, delegations)
         self._issuer = issuer
@@ -44,6 +47,7 @@ class AgentService(PipelineRpcs):
         self._leases = leases
         self._requests = requests
         self._connectors = connectors
+        self._measured = measured
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, caller: Caller, context: Any) -> pb.WhoAmIResponse:
         """The caller, as validated and as registered."""
@@ -72,7 +76,9 @@ class AgentService(PipelineRpcs):
         named = sorted(caller.deploy.templates.items())
         found = [(template, self._connectors(template.connector)) for _, template in named]
         return pb.ListTemplatesResponse(
-            templates=[convert.template(t, None if c is None else c.contract) for t, c in found]
+            templates=[
+                convert.template(t, None if c is None else c.contract, self._measured(t.connector)) for t, c in found
+            ]
         )
 
     async def StartTask(self, request: pb.StartTaskRequest, caller: Caller, context: Any) -> task_pb2.Task:

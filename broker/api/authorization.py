@@ -113,6 +113,11 @@ TABLE: Final[Mapping[str, tuple[Allowed, Relation]]] = MappingProxyType(
         f"/{_PEOPLE}/ListConnectors": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/GetConnector": (Allowed.OPERATOR, Relation.NONE),
         f"/{_PEOPLE}/ExamineConnector": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/RunReconciliation": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListUnknown": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/ListCanaries": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/GetCanary": (Allowed.OPERATOR, Relation.NONE),
+        f"/{_PEOPLE}/RunCanary": (Allowed.OPERATOR, Relation.NONE),
         "/grpc.health.v1.Health/Check": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/List": (Allowed.ANY_SVID, Relation.NONE),
         "/grpc.health.v1.Health/Watch": (Allowed.ANY_SVID, Relation.NONE),
@@ -162,6 +167,11 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         f"/{_PEOPLE}/ListConnectors": EVERY_ROLE,
         f"/{_PEOPLE}/GetConnector": EVERY_ROLE,
         f"/{_PEOPLE}/ExamineConnector": EVERY_ROLE,
+        f"/{_PEOPLE}/RunReconciliation": frozenset({Role.OPERATOR}),
+        f"/{_PEOPLE}/ListUnknown": EVERY_ROLE,
+        f"/{_PEOPLE}/ListCanaries": EVERY_ROLE,
+        f"/{_PEOPLE}/GetCanary": EVERY_ROLE,
+        f"/{_PEOPLE}/RunCanary": frozenset({Role.OPERATOR}),
     }
 )
 
@@ -192,6 +202,10 @@ AUTOMATION: Final = frozenset(
         "ListConnectors",
         "GetConnector",
         "ExamineConnector",
+        "RunReconciliation",
+        "ListUnknown",
+        "ListCanaries",
+        "GetCanary",
     )
 )
 
@@ -216,7 +230,10 @@ LOOKS: Final = frozenset(
         "GetAgent",
         "ListConnectors",
         "GetConnector",
+        "ListUnknown",
         "ExamineConnector",
+        "ListCanaries",
+        "GetCanary",
         "ReadAudit",
     )
 )

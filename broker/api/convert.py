@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,8 +13,19 @@ from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import contract_pb2, credential_pb2, lease_pb2, task_pb2, template_pb2
 from broker.audit.report import Artifact, Mutation, TaskReport
 from broker.breakglass.reviews import Use
+from broker.canary.canary import Kind
+from broker.canary.measurement import Measurement
 from broker.errors import InvalidInput, Reason
-from broker.lease.credential import AwsSession, Contract, Credential, DatabaseLogin
+from broker.lease.credential import (
+    AwsSession,
+    Contract,
+    Credential,
+    DatabaseLogin,
+    GcpToken,
+    SshCertificate,
+    StaticSecret,
+    X509Certificate,
+)
 from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
 from broker.policy.decision import Decision
 from broker.ports import Lease, LeaseEvent, Task, Tightened
@@ -20,6 +33,7 @@ from broker.scope.model import ScopeTemplate
 from broker.scope.parameters import Parameter
 from broker.scope.request import AccessRequest
 
+NOT_MEASURED: Mapping[Kind, Measurement] = MappingProxyType({})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # protobuf's own limit for a Duration; beyond it a timedelta could overflow.
@@ -70,6 +84,7 @@ def access_request(message: service.RequestCredentialRequest) -> AccessRequest:
         recipient_public_key=_recipient(message.recipient_public_key),
         plan_id=message.plan_id,
         delegation_id=message.delegation_id,
+        subject_public_key=message.subject_public_key,
     )
 
 
@@ -91,6 +106,8 @@ def timestamp(value: datetime) -> Timestamp:
 def to_duration(value: timedelta) -> Duration:
     """A timedelta as a Duration."""
     micros = value // _MICROSECOND
+    if micros < 0:  # both parts have one sign
+        return Duration(seconds=-(-micros // 1_000_000), nanos=-(-micros % 1_000_000) * 1000)
     return Duration(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
 
 
@@ -245,8 +262,33 @@ def credential(value: Credential) -> credential_pb2.Credential:
                 region=value.region,
                 assumed_role_arn=value.assumed_role_arn,
                 session_policy=value.session_policy,
+                endpoint_url=value.endpoint_url,
             )
             return credential_pb2.Credential(aws_session=session)
+        case X509Certificate():
+            x509 = credential_pb2.X509Certificate(
+                certificate=value.certificate, ca_chain=value.ca_chain, serial_number=value.serial_number
+            )
+            return credential_pb2.Credential(x509_certificate=x509)
+        case SshCertificate():
+            ssh = credential_pb2.SshCertificate(
+                certificate=value.certificate, serial_number=value.serial_number, principals=value.principals
+            )
+            return credential_pb2.Credential(ssh_certificate=ssh)
+        case StaticSecret():
+            clear = {name: each.reveal() for name, each in value.values.items()}
+            static = credential_pb2.StaticSecret(path=value.path, version=value.version, values=clear)
+            return credential_pb2.Credential(static_secret=static)
+        case GcpToken():
+            token = credential_pb2.GcpToken(
+                access_token=value.access_token.reveal(),
+                expire_time=timestamp(value.expires_at),
+                project=value.project,
+                service_account=value.service_account,
+                scopes=value.scopes,
+                access_boundary=value.access_boundary,
+            )
+            return credential_pb2.Credential(gcp_token=token)
 
 
 def sealed_credential(value: Credential, recipient: bytes, to: SealedTo) -> credential_pb2.SealedCredential:
@@ -257,9 +299,15 @@ def sealed_credential(value: Credential, recipient: bytes, to: SealedTo) -> cred
     )
 
 
-def contract(value: Contract) -> contract_pb2.RevocationContract:
-    """A connector's contract as a message."""
+def contract(value: Contract, measured: Mapping[Kind, Measurement] = NOT_MEASURED) -> contract_pb2.RevocationContract:
+    """A connector's contract as a message, beside it what canaries measured last."""
+    revoke, expiry = measured.get(Kind.ON_REVOKE), measured.get(Kind.ON_EXPIRY)
     return contract_pb2.RevocationContract(
+        measured_on_revoke=_measured(revoke),
+        measured_on_revoke_time=None if revoke is None else timestamp(revoke.told_at),
+        measured_on_expiry=_measured(expiry),
+        measured_on_expiry_time=None if expiry is None else timestamp(expiry.told_at),
+        measured_broken=any(each.broken for each in measured.values()),
         contract_class=f"CONTRACT_CLASS_{value.cls}",
         binding=f"BINDING_{value.binding}",
         ttl_floor=to_duration(value.ttl_floor),
@@ -273,7 +321,13 @@ def contract(value: Contract) -> contract_pb2.RevocationContract:
     )
 
 
-def template(value: ScopeTemplate, promised: Contract | None) -> template_pb2.ScopeTemplate:
+def _measured(value: Measurement | None) -> Duration | None:
+    return None if value is None or value.measured is None else to_duration(value.measured)
+
+
+def template(
+    value: ScopeTemplate, promised: Contract | None, measured: Mapping[Kind, Measurement] = NOT_MEASURED
+) -> template_pb2.ScopeTemplate:
     """A template as a message, with its connector's contract."""
     return template_pb2.ScopeTemplate(
         name=value.name,
@@ -290,7 +344,7 @@ def template(value: ScopeTemplate, promised: Contract | None) -> template_pb2.Sc
             *(_parameter(each) for each in value.parameters.values()),
             *(_parameter(each.parameter, each.segment) for each in value.from_identity.values()),
         ],
-        contract=None if promised is None else contract(promised),
+        contract=None if promised is None else contract(promised, measured),
         digest=value.digest,
         sensitivity=value.risk.sensitivity,
         blast_radius=value.risk.blast_radius,

@@ -18,6 +18,7 @@ from broker.api.bearer import Metadata
 from broker.api.sightings import named_by
 from broker.errors import BrokerError
 from broker.identity.agent import Peer
+from broker.identity.own import refuse_own
 from broker.issuance.caller import Caller
 from broker.issuance.escalation import Watch
 from broker.ports import Clock, DeploySource
@@ -104,6 +105,7 @@ class AgentsEntrance:
         """Raises :class:`Denied` (AGENT_DENIED, AGENT_NOT_REGISTERED)."""
         deploy, now = self._deploy.current, self._clock.now()
         deploy.denied.check(who, now)
+        refuse_own(who.spiffe_id)
         return Caller(self._tenant, deploy.registry.find(who.spiffe_id), who, deploy, now)
 
     def check_request(self, who: Peer, method: str, request: Any) -> None:

@@ -23,6 +23,7 @@ STATUS: Final = MappingProxyType(
         errors.Conflict: grpc.StatusCode.ALREADY_EXISTS,
         errors.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
         errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        errors.UpstreamExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
         errors.UpstreamFailed: grpc.StatusCode.UNAVAILABLE,
         errors.NotReady: grpc.StatusCode.UNAVAILABLE,
         errors.Tampered: grpc.StatusCode.DATA_LOSS,

@@ -64,6 +64,8 @@ class Terms:
                 "recipient_public_key": request.recipient_public_key.hex(),
                 "plan_id": request.plan_id,
                 "delegation_id": request.delegation_id,
+                # Only where there is one: approvals of requests without keep their digest.
+                **({"subject_public_key": request.subject_public_key} if request.subject_public_key else {}),
             }
         )
 

@@ -76,7 +76,17 @@ class EventType(StrEnum):
     TEXTS_READ = "texts.read"  # what agents said in whole on a task, by a person
     TEXTS_ERASED = "texts.erased"  # the prompts, tool calls and plans of a task; their digests stay
     ACCESS_REVIEW_SIGNED_OFF = "access_review.signed_off"  # a person stands for a report of what agents could get
+    CANARY_MEASURED = "canary.measured"  # the broker used its own credential after its end, until it was refused
+    CANARY_UNMEASURED = "canary.unmeasured"  # a run of which nothing can be said, and why
+    CANARY_BOUND_BROKEN = "canary.bound_broken"  # it still worked after the contract's bound
     RETENTION_DELETED = "retention.deleted"  # rows of what has long been over; the trail stays
+    UPSTREAM_UNKNOWN_FOUND = "upstream.unknown_found"  # it carries our mark and no ledger holds it: it is being ended
+    UPSTREAM_UNKNOWN_ENDED = "upstream.unknown_ended"  # the upstream has confirmed that
+    UPSTREAM_UNKNOWN_STUCK = "upstream.unknown_stuck"  # ending it has failed several times in a row
+    UPSTREAM_MISSING = "upstream.missing"  # the ledger holds it alive, and the upstream does not list it
+    UPSTREAM_RECONCILED = "upstream.reconciled"  # somebody had the inventories compared with the ledger
+    CONNECTOR_ROOT_REFUSED = "connector.root_refused"  # the upstream refuses the broker itself: it stops issuing
+    CONNECTOR_ROOT_RESTORED = "connector.root_restored"  # it takes it again
     DEPLOY_ACTIVATED = "deploy.activated"
     DEPLOY_REFUSED = "deploy.refused"
     AUDIT_CHECKPOINT = "audit.checkpoint"  # signed: what the broker vouches for so far

@@ -69,6 +69,8 @@ _ACTIVITIES: Final[Mapping[str, int]] = MappingProxyType(
         EventType.DELEGATION_REVOKED: _DELETE,
         EventType.RESUMED: _DELETE,
         EventType.SUSPENSION_EXPIRED: _DELETE,
+        EventType.UPSTREAM_UNKNOWN_ENDED: _DELETE,
+        EventType.UPSTREAM_RECONCILED: _READ,
     }
 )
 _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
@@ -88,6 +90,10 @@ _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
         EventType.BREAK_GLASS_BLOCKED: _MEDIUM,
         EventType.BREAK_GLASS_CODE_FAILED: _MEDIUM,
         EventType.LEASE_STUCK: _CRITICAL,
+        EventType.UPSTREAM_UNKNOWN_FOUND: _HIGH,
+        EventType.UPSTREAM_UNKNOWN_STUCK: _CRITICAL,
+        EventType.UPSTREAM_MISSING: _MEDIUM,
+        EventType.CONNECTOR_ROOT_REFUSED: _CRITICAL,
         EventType.SUSPENSION_TAMPERED: _CRITICAL,
         EventType.RECOVERY_ENTERED: _CRITICAL,
     }
@@ -99,6 +105,8 @@ _FAILED = frozenset(
         EventType.AGENT_DENIED,
         EventType.DEPLOY_REFUSED,
         EventType.LEASE_STUCK,
+        EventType.UPSTREAM_UNKNOWN_STUCK,
+        EventType.CONNECTOR_ROOT_REFUSED,
     }
 )
 

@@ -309,6 +309,28 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.RECOVERY_RELEASED: lambda record, told: (
             f"{short(record.actor)} released the recovery, after {short(told['first'])}{_said(told)}: grants go on"
         ),
+        EventType.UPSTREAM_UNKNOWN_FOUND: lambda record, told: (
+            f"connector {told['connector']} has {told['name']} upstream, "
+            + ("which the ledger has never heard of" if told["why"] == "UNKNOWN" else "whose end the ledger has proven")
+            + ": it is being ended"
+        ),
+        EventType.UPSTREAM_UNKNOWN_ENDED: _actor("{name} of connector {connector} is dead: the upstream confirmed"),
+        EventType.UPSTREAM_UNKNOWN_STUCK: lambda record, told: (
+            f"ALARM: {told.get('name', told.get('id'))} cannot be ended so far: {told.get('error') or told.get('why')};"
+            " tried for ever"
+        ),
+        EventType.UPSTREAM_MISSING: _actor("connector {connector} does not list it, though the ledger holds it alive"),
+        EventType.UPSTREAM_RECONCILED: lambda record, told: (
+            f"{short(record.actor)} had the inventory of {told['connector']} compared with the ledger: "
+            + (told["problem"] or f"{told['found']} unknown, {told['missing']} missing")
+        ),
+        EventType.CONNECTOR_ROOT_REFUSED: lambda record, told: (
+            f"ALARM: the upstream of connector {told['connector']} refuses the broker itself: it issues nothing"
+            f" ({told['why']})"
+        ),
+        EventType.CONNECTOR_ROOT_RESTORED: lambda record, told: (
+            f"the upstream of connector {told['connector']} takes the broker again: it issues"
+        ),
         EventType.DAEMON_STARTED: lambda record, told: (
             f"the broker started; {_count(told['recovered'], 'credential')} found due or unknown"
         ),

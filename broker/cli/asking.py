@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import wraps
 from typing import Any, TypeVar
 
 import click
 
+from broker.cli.agent_key import AgentKey
 from broker.cli.values import Pair, Span, Text
 from broker.scope.request import AccessRequest
 
@@ -36,6 +37,14 @@ _OPTIONS = (
     click.option("--plan", default="", type=Text(), metavar=_TEXT, help="The plan, in words."),
     click.option("--plan-id", default="", metavar="PLAN", help="The registered plan that --step is a step of."),
     click.option("--delegation", "delegation_id", default="", metavar="DELEGATION", help="The delegation to redeem."),
+    click.option(
+        "--public-key",
+        "subject_public_key",
+        default="",
+        type=Text(),
+        metavar="@FILE",
+        help="A key of yours to be certified: a PKCS #10 request that asks for no names, or a .pub file of OpenSSH.",
+    ),
     click.option("--request-id", default="", help="The same id and content again replaces the credential."),
 )
 
@@ -59,7 +68,16 @@ class Asking:
     plan: str
     plan_id: str
     delegation_id: str
+    subject_public_key: str
     request_id: str
+
+    def of_key(self, key: AgentKey | None) -> Asking:
+        """The same, for a key that was made for it. Raises a usage error where another was named."""
+        if key is None:
+            return self
+        if self.subject_public_key:
+            raise click.UsageError("--public-key is a key that you have, --new-key makes one: say one of them.")
+        return replace(self, subject_public_key=key.public)
 
     def under(self, task_id: str, new_id: Callable[[], str]) -> AccessRequest:
         """The request, under a task."""
@@ -81,6 +99,7 @@ class Asking:
             plan=self.plan,
             plan_id=self.plan_id,
             delegation_id=self.delegation_id,
+            subject_public_key=self.subject_public_key,
         )
 
 

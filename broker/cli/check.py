@@ -116,7 +116,15 @@ def _directory(path: Path, brokerd: Brokerd) -> _Checked:
     told = ", ".join(_count(counts[what], what) for what in ("agents", "templates", "policies"))
     digest = f"sha256:{loaded.digest}"
     summary, facts = f"{told}, digest {digest}{signatures.summary}", {**counts, "digest": digest, **signatures.facts}
-    return _Checked(str(path), summary, facts, (), tuple(_ttl_warnings(path, loaded)))
+    return _Checked(str(path), summary, facts, (), (*_ttl_warnings(path, loaded), *_lint(path)))
+
+
+def _lint(path: Path) -> list[Problem]:
+    """Actions that AWS is not known to have, or that do not take the resources beside them."""
+    from broker.deployfiles import listing
+    from broker.deployfiles.load import warnings
+
+    return warnings(listing.read_set(path))
 
 
 def _ttl_warnings(path: Path, loaded: DeploySet) -> Iterator[Problem]:

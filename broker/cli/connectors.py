@@ -1,4 +1,8 @@
-"""``broker connectors list|show|doctor``: what each connector promises, and whether its upstream is as it must be."""
+"""``broker connectors list|show|doctor``: what each connector promises, and whether its upstream is as it must be.
+
+``reconcile`` and ``unknown`` of the same group are in ``reconciliation.py``.
+What is measured of the promises is in ``canaries.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ import click
 
 from broker.api.v1 import connectors_pb2 as pb
 from broker.approval.inert import inert
-from broker.cli import contracts
+from broker.cli import canaries, contracts
 from broker.cli.admin import AdminSettings, admin_options, run_admin
 from broker.cli.output import format_option, print_json, table
+from broker.cli.reconciliation import reconcile, unknown
 from broker.cli.settings import EXIT_WRONG
 from broker.client import read
 from broker.client.model import Connector, Examination
@@ -19,6 +24,12 @@ from broker.client.model import Connector, Examination
 @click.group()
 def connectors() -> None:
     """The connectors in force: what each promises about ending what it issues, and whether its upstream is sound."""
+
+
+connectors.add_command(reconcile)
+connectors.add_command(unknown)
+connectors.add_command(canaries.canary)
+connectors.add_command(canaries.canaries)
 
 
 @connectors.command("list")

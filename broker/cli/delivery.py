@@ -9,15 +9,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import click
 
+from broker.cli.agent_key import AgentKey
 from broker.cli.output import camel, environment_lines, to_json
 from broker.client import Grant
-from broker.lease.credential import AwsSession, DatabaseLogin
+from broker.client.forms import Form, credential_process, fits, pgpass, token_of
+from broker.lease.credential import AwsSession, DatabaseLogin, GcpToken, SshCertificate, StaticSecret, X509Certificate
 from broker.secret import Secret
+
+# Forms of forms.py that are one text.
+NEEDED_FORMS = (Form.CREDENTIAL_PROCESS.value, Form.PGPASS.value, Form.TOKEN.value)
 
 
 class Delivery(Protocol):
@@ -107,6 +113,20 @@ class PrintDelivery:
         """What is printed is printed; the lease is taken back."""
 
 
+class KeyDelivery:
+    """Beside the key that was made for it; the files are the key's own to write."""
+
+    def __init__(self, key: AgentKey) -> None:
+        self.key = key
+
+    def write(self, text: str) -> None:
+        """A certificate is no secret: it is in files of its own, not in this one's text."""
+
+    def discard(self) -> None:
+        """Remove the key and what lies beside it."""
+        self.key.discard()
+
+
 def _write_all(descriptor: int, text: str) -> None:
     rest = memoryview(text.encode())
     while rest:
@@ -122,9 +142,28 @@ def choose(out: Path | None, descriptor: int | None, *, reveal: bool) -> Deliver
     return PrintDelivery() if descriptor is None else DescriptorDelivery(descriptor)
 
 
+def demand_fit(form: Form, grant: Grant) -> None:
+    """A usage error where a credential of this kind has no such form."""
+    if not fits(form, grant.credential):
+        kind = type(grant.credential).__name__
+        able = ", ".join(each.value for each in Form if fits(each, grant.credential))
+        raise click.UsageError(f"a {kind} cannot be delivered as {form.value}, but as {able}; it was taken back.")
+
+
 def written(grant: Grant, form: str) -> str:
-    """The credential with its secret, in clear, as ``form``: json, env or text. Ends with a newline."""
+    """The credential with its secret, in clear, as ``form``. Ends with a newline, but for a token.
+
+    Raises a usage error where a credential of this kind has no such form.
+    """
+    if form in NEEDED_FORMS:
+        demand_fit(Form(form), grant)
     match form, grant.credential:
+        case Form.CREDENTIAL_PROCESS, _:
+            return credential_process(grant)
+        case Form.PGPASS, DatabaseLogin() as login:
+            return pgpass(login)
+        case Form.TOKEN, credential if (token := token_of(credential)) is not None:
+            return token.reveal()
         case "json", _:
             return json.dumps(_revealed(grant), indent=2, ensure_ascii=False) + "\n"
         case "env", _:
@@ -133,6 +172,14 @@ def written(grant: Grant, form: str) -> str:
             return grant.conninfo() + "\n"
         case _, AwsSession():
             return _profile(grant.aws)
+        case _, X509Certificate() as x509:
+            return x509.certificate + x509.ca_chain
+        case _, SshCertificate() as ssh:
+            return ssh.certificate.strip() + "\n"
+        case _, StaticSecret():
+            return environment_lines(grant.environment()) + "\n"
+        case _, GcpToken():
+            return grant.gcp.access_token.reveal() + "\n"
     raise TypeError(f"{type(grant.credential).__name__} has no text form")
 
 
@@ -140,9 +187,14 @@ def _revealed(grant: Grant) -> dict[str, object]:
     kind = type(grant.credential).__name__
     names = type(grant.credential).__dataclass_fields__
     values = {name: getattr(grant.credential, name) for name in names}
-    clear = {name: each.reveal() if isinstance(each, Secret) else each for name, each in values.items()}
-    body = {camel(name): each for name, each in clear.items()}
+    body = {camel(name): _clear(each) for name, each in values.items()}
     return {"kind": kind[0].lower() + kind[1:], **body, "lease": to_json(grant.lease)}
+
+
+def _clear(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _clear(each) for name, each in value.items()}
+    return value.reveal() if isinstance(value, Secret) else to_json(value)
 
 
 def _profile(session: AwsSession) -> str:
@@ -153,4 +205,5 @@ def _profile(session: AwsSession) -> str:
         f"aws_secret_access_key = {session.secret_access_key.reveal()}",
         f"aws_session_token = {session.session_token.reveal()}",
     ]
-    return "\n".join([*lines, *([f"region = {session.region}"] if session.region else [])]) + "\n"
+    also = {"region": session.region, "endpoint_url": session.endpoint_url}
+    return "\n".join([*lines, *(f"{name} = {value}" for name, value in also.items() if value)]) + "\n"

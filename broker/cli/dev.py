@@ -25,6 +25,7 @@ from broker.dev.aws_double import DISCLAIMER as AWS_DISCLAIMER
 from broker.dev.configuration import render
 from broker.dev.deploy_copy import DeployCopy, shipped_set
 from broker.dev.identity_provider import CLIENT_ID, DISCLAIMER
+from broker.dev.minio import NOT_BUILT, built
 from broker.dev.shell import forget_other_servers
 from broker.dev.stack import DevFacts, DevStack
 from broker.dev.state import StateDirectory
@@ -80,7 +81,9 @@ def dev(state: Path, deploy: Path | None) -> None:
 async def _run(state: StateDirectory, copy: DeployCopy, first: DeploySet) -> None:
     agents = sorted({agent.spiffe_id for agent in first.registry}, key=str)
     people = [first.people[key] for key in sorted(first.people)]
-    stack = DevStack(state, copy.current, agents=agents, people=people, clock=SystemClock(), render_config=render)
+    stack = DevStack(
+        state, copy.current, agents=agents, people=people, clock=SystemClock(), render_config=render, minio=built()
+    )
     following: list[asyncio.Task[None]] = []
 
     def ready(facts: DevFacts) -> None:
@@ -170,6 +173,7 @@ def _greeting(facts: DevFacts, copy: DeployCopy, first: DeploySet) -> Iterator[s
     yield f"OpenBao     {facts.openbao.address}"
     yield f"AWS         {facts.aws.endpoint}"
     yield from (f"            {line}" for line in textwrap.wrap(AWS_DISCLAIMER, 88))
+    yield f"S3          {NOT_BUILT if facts.minio is None else f'{facts.minio.endpoint} (MinIO)'}"
     yield f"state       {_relative(facts.state)} (keys, ledger, logs)"
     yield f"deploy      {copy.shown}, watched: save, and it is in force, or you are told why not"
     if not copy.source.is_relative_to(Path.cwd()):

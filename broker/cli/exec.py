@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import PurePath
 from typing import Any
 
 import click
 
+from broker.cli.agent_key import KINDS, AgentKey, passing_key, with_files
 from broker.cli.asking import Asking, asking_options
 from broker.cli.child import Signals
 from broker.cli.connection import client_of, settings
+from broker.cli.delivery import demand_fit
+from broker.cli.handing import handed
 from broker.cli.output import lease_state, note, span
+from broker.cli.private_files import PrivateDirectory, private_directory
 from broker.cli.settings import Settings
 from broker.cli.task import wait_option
 from broker.cli.values import Span, Text
 from broker.client import AsyncClient, Grant, Lease
-from broker.client.delivery import inherited
+from broker.client.forms import Form
 from broker.client.hold import Hold
+from broker.client.renewing import TaskCredential
 from broker.client.task import uninterrupted
 from broker.clock import SystemClock
 from broker.errors import BrokerError
@@ -52,6 +57,18 @@ from broker.errors import BrokerError
     metavar="SPAN",
     help="If people must agree first, wait for them this long; else the command does not run.",
 )
+@click.option(
+    "--deliver",
+    type=click.Choice([form.value for form in Form if form is not Form.CREDENTIAL_PROCESS]),
+    default=Form.ENVIRONMENT.value,
+    show_default=True,
+    help="How the command gets the credential.",
+)
+@click.option(
+    "--new-key",
+    type=click.Choice(KINDS),
+    help="Make a key to be certified, for the command's life; BROKER_KEY_FILE and _CERTIFICATE_FILE say where.",
+)
 @wait_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(
@@ -61,6 +78,8 @@ def execute(
     task_type: str,
     grace: timedelta,
     wait_for_approval: timedelta | None,
+    deliver: str,
+    new_key: str | None,
     wait: timedelta,
     command: tuple[str, ...],
 ) -> None:
@@ -70,9 +89,13 @@ def execute(
     broker exec --template orders-readonly --account shop --environment dev \\
                 --resource orders --ttl 5m -- psql -c 'select 1'
 
-    A database login comes as PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD, an AWS session as AWS_...; never on
-    the command line. Signals are passed on; the exit code is the command's: 128 and the number for a signal, 127
-    not found, 126 not executable. Before there is a command: 2 usage, 3 refused, 4 unreachable.
+    A database login comes as PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD, an AWS session as AWS_..., a
+    certificate for the key of --new-key as files; never on the command line. With --deliver pgpass a login comes in
+    libpq's password and service files, with container a session from an endpoint on loopback that AWS SDKs ask, and
+    which asks the broker again before it ends, with token a token in a file that BROKER_TOKEN_FILE names. These files
+    are the caller's alone, and are removed at the end. Signals are passed on; the exit code is the command's: 128 and
+    the number for a signal, 127 not found, 126 not executable. Before there is a command: 2 usage, 3 refused, 4
+    unreachable.
 
     Without --task a task is started, held, and completed at the end; if this process is killed, the task ends after
     --grace. With --task only the lease asked for here is ended; if this process is killed, that lease lives until
@@ -81,8 +104,14 @@ def execute(
     if task_id and (purpose or task_type):
         raise click.UsageError("--purpose and --task-type are for a task started here; with --task there is none.")
     named = purpose or f"run {PurePath(command[0]).name}"
-    execution = Execution(asked, task_id, named, grace, wait, command, task_type, wait_for_approval)
-    raise SystemExit(asyncio.run(execution.run(settings())))
+    form = Form(deliver)
+    with passing_key(new_key) as key:
+        mine = asked.of_key(key)
+        execution = Execution(
+            mine, task_id, named, grace, wait, command, task_type, wait_for_approval, form=form, key=key
+        )
+        code = asyncio.run(execution.run(settings()))
+    raise SystemExit(code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,41 +126,78 @@ class Execution:
     command: Sequence[str]
     task_type: str = ""
     wait_for_approval: timedelta | None = None
+    form: Form = Form.ENVIRONMENT
+    key: AgentKey | None = None
 
     async def run(self, chosen: Settings) -> int:
         """The exit code to end with."""
         with Signals() as signals:
             try:
-                async with client_of(chosen) as client:
-                    if self.task_id:
-                        return await self._borrowing(client, signals, chosen.environment)
-                    return await self._owning(client, signals, chosen.environment)
+                # What cannot be written to is told before anybody is asked for a credential.
+                with self._place(chosen.environment) as place:
+                    async with client_of(chosen) as client:
+                        if self.task_id:
+                            return await self._borrowing(client, signals, chosen.environment, place)
+                        return await self._owning(client, signals, chosen.environment, place)
+            except OSError as error:
+                raise click.ClickException(f"the credential could not be delivered: {error.strerror}.") from None
             except asyncio.CancelledError:
                 if signals.stopped_by is None:
                     raise
                 return signals.exit_code
 
-    async def _owning(self, client: AsyncClient, signals: Signals, environment: Mapping[str, str]) -> int:
+    def _place(self, environment: Mapping[str, str]) -> AbstractContextManager[PrivateDirectory | None]:
+        return nullcontext() if self.form is Form.ENVIRONMENT else private_directory(environment)
+
+    async def _owning(
+        self, client: AsyncClient, signals: Signals, environment: Mapping[str, str], place: PrivateDirectory | None
+    ) -> int:
         """Under a task of our own, which is completed whatever happens."""
         task = await client.start_task(self.purpose, task_type=self.task_type)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._at_last, signals, self._complete(client, task.id))
             hold = await stack.enter_async_context(client.hold(task.id, grace=self.grace))
-            grant = await self._asking(client, task.id)
-            code = await signals.run(self.command, inherited(environment, grant.credential))
+            source = self._source(client, task.id)
+            code = await self._hand_over(source, signals, environment, place)
             _tell_if_lost(hold, task.id)
             return code
 
-    async def _borrowing(self, client: AsyncClient, signals: Signals, environment: Mapping[str, str]) -> int:
+    async def _borrowing(
+        self, client: AsyncClient, signals: Signals, environment: Mapping[str, str], place: PrivateDirectory | None
+    ) -> int:
         """Under somebody's task, which goes on."""
-        grant = await self._asking(client, self.task_id)
+        source = self._source(client, self.task_id)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._at_last, signals, self._revoke(client, grant.lease.id))
-            return await signals.run(self.command, inherited(environment, grant.credential))
+            stack.push_async_callback(self._at_last, signals, self._revoke(client, source))
+            return await self._hand_over(source, signals, environment, place)
 
-    async def _asking(self, client: AsyncClient, task_id: str) -> Grant:
-        asked = self.asked.under(task_id, client.new_id)
-        return await client.request(asked, wait_for_approval=self.wait_for_approval)
+    async def _hand_over(
+        self,
+        source: TaskCredential,
+        signals: Signals,
+        environment: Mapping[str, str],
+        place: PrivateDirectory | None,
+    ) -> int:
+        grant = await source.first()
+        demand_fit(self.form, grant)
+        try:
+            async with handed(self.form, grant, source, environment, place) as variables:
+                return await self._carry_out(signals, with_files(variables, self.key, grant.credential))
+        finally:
+            await source.close()
+
+    async def _carry_out(self, signals: Signals, variables: Mapping[str, str]) -> int:
+        return await signals.run(self.command, variables)
+
+    def _source(self, client: AsyncClient, task_id: str) -> TaskCredential:
+        # The first has the id that was given; another of the same id would replace it.
+        given = iter([self.asked.under(task_id, client.new_id)])
+
+        async def ask() -> Grant:
+            asked = next(given, None) or replace(self.asked, request_id="").under(task_id, client.new_id)
+            return await client.request(asked, wait_for_approval=self.wait_for_approval)
+
+        return TaskCredential(client, task_id, ask, SystemClock().now)
 
     async def _at_last(self, signals: Signals, ending: Coroutine[Any, Any, None]) -> None:
         signals.end()
@@ -143,12 +209,13 @@ class Execution:
         except BrokerError as error:
             note(f"task {task_id} could not be completed; let go of, it ends in {span(self.grace)}: {error}")
 
-    async def _revoke(self, client: AsyncClient, lease_id: str) -> None:
-        try:
-            lease = await client.revoke(lease_id, wait=self.wait)
-            _tell_living([lease] if lease.may_be_alive else [])
-        except BrokerError as error:
-            note(f"lease {lease_id} could not be revoked; it ends with its TTL or its task: {error}")
+    async def _revoke(self, client: AsyncClient, source: TaskCredential) -> None:
+        for lease_id in source.lease_ids:
+            try:
+                lease = await client.revoke(lease_id, wait=self.wait)
+                _tell_living([lease] if lease.may_be_alive else [])
+            except BrokerError as error:
+                note(f"lease {lease_id} could not be revoked; it ends with its TTL or its task: {error}")
 
 
 def _tell_if_lost(hold: Hold, task_id: str) -> None:

@@ -40,7 +40,10 @@ AGENTS: Mapping[str, Entry] = {
     "task": Entry("broker.cli.task:task", "Start, look at, hold and complete tasks."),
     "request": Entry("broker.cli.request:request", "Ask for a credential, into a file or a descriptor."),
     "requests": Entry("broker.cli.requests:requests", "What you asked for that people must agree to first."),
-    "exec": Entry("broker.cli.exec:execute", "Run a command with a credential in its environment."),
+    "exec": Entry("broker.cli.exec:execute", "Run a command with a credential, and end that with it."),
+    "serve-credentials": Entry(
+        "broker.cli.serve_credentials:serve_credentials", "Serve a credential to AWS SDKs on loopback."
+    ),
     "leases": Entry("broker.cli.leases:leases", "List and follow your leases."),
     "revoke": Entry("broker.cli.leases:revoke", "End a lease now."),
     "plan": Entry("broker.cli.plan:plan", "Register, look at, confirm and reject plans."),

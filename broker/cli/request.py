@@ -11,12 +11,16 @@ from typing import Any
 import click
 
 from broker.cli import contracts
+from broker.cli.agent_key import KINDS, AgentKey
 from broker.cli.asking import Asking, asking_options
-from broker.cli.connection import run
-from broker.cli.delivery import Delivery, choose, written
+from broker.cli.connection import run, settings
+from broker.cli.credential_process import answer as process_answer
+from broker.cli.credential_process import default_directory
+from broker.cli.delivery import NEEDED_FORMS, Delivery, KeyDelivery, choose, written
 from broker.cli.output import format_option, lease_state, note, print_json
 from broker.cli.values import Span, Text
 from broker.client import ApprovalNeeded, AsyncClient, Decision, Grant
+from broker.client.forms import Form
 from broker.client.task import uninterrupted
 from broker.clock import SystemClock
 from broker.errors import BrokerError
@@ -40,28 +44,50 @@ from broker.errors import BrokerError
     help="If people must agree first, wait for them this long; else the request is filed and its id told.",
 )
 @click.option("--task-type", default="", metavar="WORD", help="With --purpose: what kind of work it is.")
+@click.option("--new-key", type=click.Choice(KINDS), help="Make a key to be certified, in --key-out.")
+@click.option(
+    "--key-out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --new-key: its file, new, mode 0600; the certificate is put beside it.",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Into this file: new, mode 0600.")
 @click.option("--fd", type=int, metavar="N", help="Into this open descriptor, which is closed then.")
 @click.option("--reveal", is_flag=True, help="Print the secret on standard output.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIRECTORY",
+    help="Of credential-process: where its answer is kept.  [default: in your runtime directory]",
+)
 @click.option("--validate-only", is_flag=True, help="Only decide; nothing is issued.")
-@format_option("env", "json", "text")
+@format_option("env", "json", "text", *NEEDED_FORMS)
 def request(
     asked: Asking,
     task_id: str,
     purpose: str,
     wait_for_approval: timedelta | None,
     task_type: str,
+    new_key: str | None,
+    key_out: Path | None,
     out: Path | None,
     fd: int | None,
     reveal: bool,
+    cache: Path | None,
     validate_only: bool,
     form: str,
 ) -> None:
     """Ask for a credential under a task.
 
-    It goes into a new file or a descriptor, as NAME=value lines (env), JSON, or what the upstream's own tools
-    read (text: libpq's connection string, a profile for AWS). Only when it is written is its arrival confirmed;
-    if that fails, it is revoked. Texts may be @FILE, or @- for standard input.
+    It goes into a new file or a descriptor, as NAME=value lines (env), JSON, or what the upstream's own tools read
+    (text: libpq's connection string, a profile for AWS; pgpass: libpq's password file; token: the token alone). Only
+    when it is written is its arrival confirmed; if that fails, it is revoked. Texts may be @FILE, or @- for standard
+    input.
+
+    With --format credential-process it prints what AWS SDKs read of a program in ~/.aws/config, and keeps it, so that
+    the next call is answered without a new lease; when the task has ended, it says so and fails.
+
+    A certificate is for a key of yours: --new-key makes one, in --key-out, and puts the certificate beside it; only its
+    public part is sent.
 
     Where people must agree first, the request is filed for them, and the task goes on: wait with --wait, or see
     `broker requests`.
@@ -70,14 +96,28 @@ def request(
         raise click.UsageError("Name the task: one of --task ID or --purpose TEXT.")
     if task_type and task_id:
         raise click.UsageError("--task-type is for a task started here; with --task there is none.")
+    if (new_key is None) != (key_out is None):
+        raise click.UsageError("--new-key and --key-out come together.")
     if validate_only:
+        if new_key is not None:
+            raise click.UsageError("--validate-only issues nothing: say --public-key, of a key that you have.")
         if out is not None or fd is not None or reveal:
             raise click.UsageError("--validate-only issues nothing, so there is nothing for --out, --fd or --reveal.")
         _tell_decision(run(lambda client: _validate(client, asked, task_id, purpose, task_type)), form)
         return
-    delivery = choose(out, fd, reveal=reveal)
+    if form == Form.CREDENTIAL_PROCESS and new_key is None and out is None and fd is None and not reveal:
+        if not task_id:
+            raise click.UsageError("credential-process is run again and again under one task: name it with --task.")
+        directory = cache or default_directory(settings().environment)
+        told = run(lambda client: process_answer(client, asked, task_id, directory, wait_for_approval))
+        click.echo(told, nl=False)
+        return
+    if cache is not None:
+        raise click.UsageError("--cache is for --format credential-process, without --out, --fd and --reveal.")
+    delivery = _delivery(new_key, key_out, out, fd, reveal=reveal)
     try:
         how = (wait_for_approval, delivery, form)
+        asked = asked.of_key(delivery.key if isinstance(delivery, KeyDelivery) else None)
         grant = run(lambda client: _request(client, asked, task_id, purpose, task_type, *how))
     except BaseException:
         delivery.discard()
@@ -86,6 +126,15 @@ def request(
     if purpose:
         started = grant.lease.task_id
         note(f"task {started} goes on; end it, and all its leases: broker task complete {started}")
+
+
+def _delivery(new_key: str | None, key_out: Path | None, out: Path | None, fd: int | None, *, reveal: bool) -> Delivery:
+    """Where it goes: beside the key that is made for it, or where it was said."""
+    if new_key is None or key_out is None:
+        return choose(out, fd, reveal=reveal)
+    if out is not None or fd is not None or reveal:
+        raise click.UsageError("With --key-out it goes beside the key: leave out --out, --fd and --reveal.")
+    return KeyDelivery(AgentKey(new_key, key_out))
 
 
 def tell_grant(grant: Grant, form: str, *, reveal: bool) -> None:
@@ -135,7 +184,10 @@ async def delivered(client: AsyncClient, asking: Awaitable[Grant], delivery: Del
     """What ``asking`` (unconfirmed) yields, put where it is needed and then confirmed; else revoked."""
     grant = await asking
     try:
-        await asyncio.to_thread(delivery.write, written(grant, form))
+        if isinstance(delivery, KeyDelivery):
+            await asyncio.to_thread(delivery.key.certified, grant.credential)
+        else:
+            await asyncio.to_thread(delivery.write, written(grant, form))
         return await client.confirm(grant)
     except BaseException as error:
         await uninterrupted(_last_resort(client.revoke(grant.lease.id), f"lease {grant.lease.id}"))

@@ -367,6 +367,7 @@ def _access_request(asked: Asked, recipient: Recipient | None) -> pb.RequestCred
         recipient_public_key=b"" if recipient is None else recipient.public_key,
         plan_id=asked.plan_id,
         delegation_id=asked.delegation_id,
+        subject_public_key=asked.subject_public_key,
     )
 
 

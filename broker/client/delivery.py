@@ -1,17 +1,30 @@
 """A credential in the forms that other programs read.
 
-Belongs here: libpq's connection string, and the environment variables of PostgreSQL's and AWS's tools.
+Belongs here: libpq's connection string, and the environment variables of PostgreSQL's, AWS's and Google Cloud's tools.
 Everything returned here contains the secret in clear: that is what it is for.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin
+from broker.lease.credential import (
+    AwsSession,
+    Credential,
+    DatabaseLogin,
+    GcpToken,
+    SshCertificate,
+    StaticSecret,
+    X509Certificate,
+)
+
+# Where `broker exec` says that the files of a key are.
+_FILES = ("BROKER_KEY_FILE", "BROKER_CERTIFICATE_FILE", "BROKER_CA_FILE")
 
 # Variables that would override, or stand beside, the ones we set, by the kind of credential.
 # PostgreSQL 18, 32.15 "Environment Variables"; AWS SDKs and Tools reference, "Environment variables list".
+# `gcloud topic configurations` (CLOUDSDK_SECTION_PROPERTY); google.auth.environment_vars; Terraform's google provider.
 _CONFLICTING: Mapping[type, frozenset[str]] = {
     DatabaseLogin: frozenset(
         {"PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSERVICE"}
@@ -22,7 +35,18 @@ _CONFLICTING: Mapping[type, frozenset[str]] = {
         | {"AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE"}
         | {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_REGION"}
         | {"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_DEFAULT_REGION"}
-        | {"AWS_CREDENTIAL_EXPIRATION"}
+        | {"AWS_CREDENTIAL_EXPIRATION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS"}
+        | {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"}
+    ),
+    X509Certificate: frozenset({"BROKER_CERTIFICATE", "BROKER_CA_CHAIN", *_FILES}),
+    SshCertificate: frozenset({"BROKER_SSH_CERTIFICATE", *_FILES}),
+    StaticSecret: frozenset(),  # its own names stand against no others
+    GcpToken: frozenset(
+        {"CLOUDSDK_AUTH_ACCESS_TOKEN", "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", "CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE"}
+        | {"CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT", "CLOUDSDK_CORE_ACCOUNT", "CLOUDSDK_CORE_PROJECT"}
+        | {"CLOUDSDK_PROJECT", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"}
+        | {"GOOGLE_OAUTH_ACCESS_TOKEN", "GOOGLE_CREDENTIALS", "GOOGLE_CLOUD_KEYFILE_JSON", "GCLOUD_KEYFILE_JSON"}
+        | {"GOOGLE_IMPERSONATE_SERVICE_ACCOUNT", "GOOGLE_PROJECT", "GOOGLE_CLOUD_QUOTA_PROJECT"}
     ),
 }
 
@@ -69,12 +93,39 @@ def environment(credential: Credential) -> dict[str, str]:
                 "AWS_SECRET_ACCESS_KEY": credential.secret_access_key.reveal(),
                 "AWS_SESSION_TOKEN": credential.session_token.reveal(),
             }
+            if credential.endpoint_url:
+                variables["AWS_ENDPOINT_URL"] = credential.endpoint_url
             regions = ("AWS_REGION", "AWS_DEFAULT_REGION")
             return variables | (dict.fromkeys(regions, credential.region) if credential.region else {})
+        case GcpToken():
+            # gcloud (with bq and gsutil) reads the first, Terraform's provider the second. Google's client libraries
+            # read no bare token from anywhere: a program hands it to them.
+            names = ("CLOUDSDK_AUTH_ACCESS_TOKEN", "GOOGLE_OAUTH_ACCESS_TOKEN")
+            projects = ("CLOUDSDK_CORE_PROJECT", "GOOGLE_CLOUD_PROJECT")
+            token = dict.fromkeys(names, credential.access_token.reveal())
+            return token | (dict.fromkeys(projects, credential.project) if credential.project else {})
+        case X509Certificate():
+            return {"BROKER_CERTIFICATE": credential.certificate, "BROKER_CA_CHAIN": credential.ca_chain}
+        case SshCertificate():
+            return {"BROKER_SSH_CERTIFICATE": credential.certificate.strip()}
+        case StaticSecret():
+            named = {_variable(name): value.reveal() for name, value in credential.values.items()}
+            if len(named) != len(credential.values):
+                raise ValueError("two fields of the secret have names that are one variable's; read it as JSON")
+            return named
+
+
+def _variable(field: str) -> str:
+    """``api-key`` as ``BROKER_SECRET_API_KEY``."""
+    return "BROKER_SECRET_" + re.sub(r"[^A-Z0-9]", "_", field.upper(), flags=re.ASCII)
 
 
 def inherited(surroundings: Mapping[str, str], credential: Credential) -> dict[str, str]:
     """``surroundings`` with the credential in place of every variable that could stand against it."""
+    return cleared(surroundings, credential) | environment(credential)
+
+
+def cleared(surroundings: Mapping[str, str], credential: Credential) -> dict[str, str]:
+    """``surroundings`` without every variable that could stand against the credential, however it is handed over."""
     conflicting = _CONFLICTING[type(credential)]
-    kept = {name: value for name, value in surroundings.items() if name not in conflicting}
-    return kept | environment(credential)
+    return {name: value for name, value in surroundings.items() if name not in conflicting}

@@ -29,6 +29,7 @@ from broker.errors import (
     Reason,
     Tampered,
     Unauthenticated,
+    UpstreamExhausted,
     UpstreamFailed,
     WrongState,
 )
@@ -38,8 +39,14 @@ HINT_KEY = "hint"
 
 Family = type[BrokerError]
 
-# UpstreamFailed shares its status with NotReady, and is told from it by the reason.
-_UPSTREAM: Final = frozenset({Reason.PREVIOUS_ATTEMPT_LIVE} | {each for each in Reason if each.startswith("UPSTREAM_")})
+# UpstreamFailed shares its status with NotReady, and its subclass with Exhausted: told from them by the reason.
+_UPSTREAM: Final[Mapping[str, Family]] = MappingProxyType(
+    {
+        Reason.PREVIOUS_ATTEMPT_LIVE: UpstreamFailed,
+        **{each: UpstreamFailed for each in Reason if each.startswith("UPSTREAM_")},
+        Reason.UPSTREAM_POOL_EXHAUSTED: UpstreamExhausted,
+    }
+)
 
 _BY_CODE: Final[Mapping[grpc.StatusCode, Family]] = MappingProxyType(
     {
@@ -78,7 +85,7 @@ def from_rpc_error(failure: grpc.aio.AioRpcError) -> BrokerError:
     hint = metadata.pop(HINT_KEY, "")
     # The status text is for people who see nothing else, and so repeats the hint.
     message = (failure.details() or "").removesuffix(hint).rstrip()
-    family = UpstreamFailed if info.reason in _UPSTREAM else _BY_CODE.get(failure.code(), Defect)
+    family = _UPSTREAM.get(info.reason) or _BY_CODE.get(failure.code(), Defect)
     error = family(_reason(info.reason), message, hint=hint, metadata=metadata)
     error.retry_after = _retry_after(failure)
     return error

@@ -15,7 +15,16 @@ from typing import TypeVar
 
 from broker.approval.machine import OPEN
 from broker.client.delivery import conninfo, environment
-from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin
+from broker.lease.credential import (
+    AwsSession,
+    ContractClass,
+    Credential,
+    DatabaseLogin,
+    GcpToken,
+    SshCertificate,
+    StaticSecret,
+    X509Certificate,
+)
 from broker.lease.machine import TERMINAL
 
 T = TypeVar("T")
@@ -56,6 +65,12 @@ class RevocationContract:
     # How long after its deadline it may still work then; None: nothing bounds it.
     bound_on_broker_dead: timedelta | None = None
     bound_on_upstream_dead: timedelta | None = None
+    # What a canary measured last, and when: at most so long it worked. None: not measured.
+    measured_on_revoke: timedelta | None = None
+    measured_on_revoke_time: datetime | None = None
+    measured_on_expiry: timedelta | None = None  # less than zero: it died before its deadline
+    measured_on_expiry_time: datetime | None = None
+    measured_broken: bool = False  # the newest canary worked after its bound: the contract is not kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +251,41 @@ class Connector:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryMeasurement:
+    """What one run of a canary came to. Told to people only."""
+
+    id: str
+    connector: str
+    kind: str  # ON_REVOKE, ON_EXPIRY
+    outcome: str  # WITHIN, ALIVE, LATE, UNMEASURED
+    measured: timedelta | None  # from its end until it was refused, at most
+    at_least: timedelta | None  # it worked for so long, for certain
+    bound: timedelta | None
+    begin_time: datetime | None
+    since_time: datetime | None
+    confirm_time: datetime | None
+    tell_time: datetime | None
+    lease_id: str
+    looks: int
+    asked_by: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The canary of one connector, and what it measured last."""
+
+    connector: str
+    contract: RevocationContract | None
+    template: str
+    ttl: timedelta | None
+    every: timedelta | None
+    running: tuple[str, ...]
+    measured: tuple[CanaryMeasurement, ...]
+    newest: tuple[CanaryMeasurement, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Doubt:
     """Something about a connector that is not as it must be."""
 
@@ -251,6 +301,38 @@ class Examination:
     connector: Connector | None
     doubts: tuple[Doubt, ...]
     examine_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What came of comparing one connector's inventory with the ledger. Told to people only."""
+
+    connector: str
+    listed: int | None  # None: the upstream cannot tell
+    found: int
+    young: int
+    foreign: int
+    missing: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownCredential:
+    """Something upstream that is the broker's, and that its ledger does not hold alive. Told to people only."""
+
+    id: str
+    connector: str
+    name: str
+    attempt_id: str
+    why: str  # UNKNOWN, ENDED
+    create_time: datetime
+    find_time: datetime
+    due_time: datetime | None
+    end_time: datetime | None
+    outcome: str  # REVOKED, EXPIRED; empty: not yet
+    failures: int
+    last_error: str
+    stuck: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,12 +506,32 @@ class Grant:
         """The credential as an AWS session. Raises TypeError if it is of another kind."""
         return _of_kind(self.credential, AwsSession)
 
+    @property
+    def x509(self) -> X509Certificate:
+        """The credential as an X.509 certificate. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, X509Certificate)
+
+    @property
+    def ssh(self) -> SshCertificate:
+        """The credential as an OpenSSH certificate. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, SshCertificate)
+
+    @property
+    def static(self) -> StaticSecret:
+        """The credential as a secret that only rotation ends. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, StaticSecret)
+
+    @property
+    def gcp(self) -> GcpToken:
+        """The credential as a Google Cloud token. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, GcpToken)
+
     def conninfo(self) -> str:
         """The libpq connection string of a database login. It *contains the password*."""
         return conninfo(self.database)
 
     def environment(self) -> dict[str, str]:
-        """The variables that PostgreSQL's or AWS's own tools read. They *contain the secret*."""
+        """The variables that PostgreSQL's, AWS's or Google Cloud's own tools read. They *contain the secret*."""
         return environment(self.credential)
 
 

@@ -14,7 +14,15 @@ from broker.api.v1 import credential_pb2
 from broker.api.v1.broker_service_pb2 import RequestCredentialResponse
 from broker.client import model
 from broker.errors import Defect, Reason
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin
+from broker.lease.credential import (
+    AwsSession,
+    Credential,
+    DatabaseLogin,
+    GcpToken,
+    SshCertificate,
+    StaticSecret,
+    X509Certificate,
+)
 from broker.secret import Secret
 
 T = TypeVar("T")
@@ -33,8 +41,12 @@ MIRRORS: dict[str, type] = {
     "broker.api.v1.LeaseEvent": model.LeaseEvent,
     "broker.api.v1.RegisteredAgent": model.RegisteredAgent,
     "broker.api.v1.Connector": model.Connector,
+    "broker.api.v1.Canary": model.Canary,
+    "broker.api.v1.CanaryMeasurement": model.CanaryMeasurement,
     "broker.api.v1.Doubt": model.Doubt,
     "broker.api.v1.Examination": model.Examination,
+    "broker.api.v1.Reconciliation": model.Reconciliation,
+    "broker.api.v1.UnknownCredential": model.UnknownCredential,
     "broker.api.v1.PlannedAction": model.PlannedAction,
     "broker.api.v1.Plan": model.Plan,
     "broker.api.v1.Delegation": model.Delegation,
@@ -86,6 +98,27 @@ def credential(message: credential_pb2.Credential) -> Credential:
                     region=session.region,
                     assumed_role_arn=session.assumed_role_arn,
                     session_policy=session.session_policy,
+                    endpoint_url=session.endpoint_url,
+                )
+            case "x509_certificate":
+                x509 = message.x509_certificate
+                return X509Certificate(x509.certificate, x509.ca_chain, x509.serial_number)
+            case "ssh_certificate":
+                ssh = message.ssh_certificate
+                return SshCertificate(ssh.certificate, ssh.serial_number, tuple(ssh.principals))
+            case "static_secret":
+                static = message.static_secret
+                values = {name: Secret(value) for name, value in static.values.items()}
+                return StaticSecret(static.path, static.version, values)
+            case "gcp_token":
+                token = message.gcp_token
+                return GcpToken(
+                    access_token=Secret(token.access_token),
+                    expires_at=moment(token.expire_time),
+                    project=token.project,
+                    service_account=token.service_account,
+                    scopes=tuple(token.scopes),
+                    access_boundary=token.access_boundary,
                 )
             case _:
                 missing = "a kind of credential this client does not know"
@@ -104,7 +137,7 @@ def _value(message: Message, field: Any) -> Any:
         return dict(value)
     if field.is_repeated:
         return tuple(_single(each, field) for each in value)
-    if field.message_type is not None and not message.HasField(field.name):
+    if field.has_presence and not message.HasField(field.name):
         return None
     return _single(value, field)
 

@@ -47,6 +47,8 @@ class Ask(TypedDict, total=False):
     # The registered plan that `step` is a step of, or the delegation that this redeems; not both.
     plan_id: str
     delegation_id: str
+    # The agent's own public key, where a template's credential is a certificate for it.
+    subject_public_key: str
     # Made if absent. The same one again replaces the credential; with another content it is refused.
     request_id: str
 
@@ -133,6 +135,7 @@ class Task:
             plan=ask.get("plan", ""),
             plan_id=ask.get("plan_id", ""),
             delegation_id=ask.get("delegation_id", ""),
+            subject_public_key=ask.get("subject_public_key", ""),
         )
 
     async def register_plan(

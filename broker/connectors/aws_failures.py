@@ -8,6 +8,7 @@ never left; the caller makes one try per call, so there is no earlier one that m
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -24,9 +25,21 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from broker.errors import BrokerError, Reason, UpstreamFailed
+from broker.ports import NotYet, Refused
 
-# What a call through botocore may raise; a reference to a key that cannot be read is among it.
-FAILURES = (BotoCoreError, ClientError, ResponseParserError, BrokerError, OSError, ValueError)
+# What a call through botocore may raise; a reference to a key that cannot be read is among it, and what its parsers
+# raise over an answer that is well-formed and somebody else's (KeyError over a page of HTML that happens to be XML).
+FAILURES = (
+    BotoCoreError,
+    ClientError,
+    ResponseParserError,
+    BrokerError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9.]{0,63}\Z", re.ASCII)
 _PERCENT = re.compile(r"(\d{1,4}) ?%|Packed size: (\d{1,4})", re.ASCII)
@@ -34,7 +47,9 @@ _OUR_CREDENTIALS = frozenset(
     {
         "ExpiredToken",
         "ExpiredTokenException",
+        "IDPRejectedClaim",
         "IncompleteSignature",
+        "InvalidIdentityToken",
         "InvalidClientTokenId",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
@@ -45,13 +60,33 @@ _OUR_CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
-_BUSY = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"})
+_BUSY = frozenset(
+    {
+        "ConcurrentModification",
+        "IDPCommunicationError",
+        "RequestLimitExceeded",
+        "ServiceFailure",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_BASE_SESSION = "AssumeRoleWithWebIdentity"
+_SECONDS = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
 _HINTS = {
-    "AccessDenied": "Operators: the role's trust policy must let the broker do sts:AssumeRole, sts:TagSession and"
+    "AccessDenied": "Operators: is the role there, in this account, by this name (AWS does not tell)? The role's"
+    " trust policy must let the broker do sts:AssumeRole, sts:TagSession and"
     " sts:SetSourceIdentity (and the broker's own policy too, across accounts).",
     "PackedPolicyTooLarge": "Ask for less at once; operators: fewer statements or shorter names in the template.",
     "MalformedPolicyDocument": "Operators: the template's actions, resources or conditions are not valid IAM policy.",
-    "RegionDisabledException": "Operators: STS is switched off for this region in the account.",
+    "RegionDisabledException": "Operators: STS is switched off for this region in the account; switch it on under"
+    " IAM, Account settings, or set another region in connectors.yaml.",
+    "ValidationError": "Operators: is the role's MaxSessionDuration below an hour, or does another endpoint than AWS"
+    " answer, with other limits?",
+    "NoSuchEntity": "Operators: the role is not there; look at role_name in the template, and at the account.",
+    "LimitExceeded": "Operators: the role's inline policies are full (10,240 characters); make some of them managed.",
+    "UnmodifiableEntity": "Operators: only the AWS service that owns this role may change it.",
 }
 _NOT_SENT = (
     ConnectTimeoutError,
@@ -88,11 +123,51 @@ def told(error: Exception, connector: str, doing: str = "assume the role") -> Up
     )
 
 
+def not_ended(error: Exception, connector: str, doing: str) -> NotYet | Refused:
+    """The same for a revocation: nothing is proven ended. A right that is missing on one role is no word about all."""
+    failure = told(error, connector, doing)
+    if failure.reason is Reason.UPSTREAM_ROOT_REFUSED:
+        return Refused(f"{failure.message} {failure.hint}".strip())
+    return NotYet(f"{failure.message} {failure.hint}".strip(), _retry_after(error))
+
+
+def code_of(error: Exception) -> str:
+    """The code that AWS answered, without the suffix that some of its services add; empty for no answer."""
+    if not isinstance(error, ClientError):
+        return ""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return code.removesuffix("Exception") if code != "RegionDisabledException" else code
+
+
+def _retry_after(error: Exception) -> timedelta | None:
+    """What the answer says in Retry-After; a few seconds where AWS is busy and does not say."""
+    busy = code_of(error) in {each.removesuffix("Exception") for each in _BUSY}
+    return _said(error) or (timedelta(seconds=5) if busy else None)
+
+
+def _said(error: Exception) -> timedelta | None:
+    if not isinstance(error, ClientError):
+        return None
+    header = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
+    return timedelta(seconds=int(header)) if _SECONDS.match(header) else None
+
+
 def _answered(error: ClientError, connector: str, doing: str) -> UpstreamFailed:
     said = error.response.get("Error", {})
     code = str(said.get("Code", ""))
     code = code if _CODE.match(code) else "an unknown error"
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if error.operation_name == _BASE_SESSION and code not in _BUSY:
+        return _failed(
+            f"{connector} could not {doing}",
+            connector,
+            Reason.UPSTREAM_ROOT_REFUSED,
+            f"STS gave the broker no session for its own JWT-SVID, it answered {code}",
+            known=True,
+            hint="Operators: the identity provider in IAM must have the trust domain's issuer and this audience, and"
+            " the trust policy of web_identity.role_arn must name the broker's SPIFFE ID as its sub.",
+            metadata={"code": code, "status": str(status)},
+        )
     refused = isinstance(status, int) and 400 <= status < 500
     metadata = {"code": code, "status": str(status)}
     what = f"it answered {code}"
@@ -109,7 +184,8 @@ def _answered(error: ClientError, connector: str, doing: str) -> UpstreamFailed:
     else:
         reason, hint = Reason.UPSTREAM_UNAVAILABLE, "Retry later with the same request_id."
     failed = f"{connector} could not {doing}"
-    return _failed(failed, connector, reason, what, known=refused, hint=hint, metadata=metadata)
+    told_to_wait = _said(error)
+    return _failed(failed, connector, reason, what, known=refused, hint=hint, metadata=metadata, wait=told_to_wait)
 
 
 def _failed(
@@ -121,11 +197,13 @@ def _failed(
     known: bool,
     hint: str,
     metadata: dict[str, str] | None = None,
+    wait: timedelta | None = None,
 ) -> UpstreamFailed:
     return UpstreamFailed(
         reason,
         f"{failed}: {what}.",
         outcome_known=known,
+        retry_after=None if wait is None else wait.total_seconds(),
         hint=hint,
         metadata={"connector": connector, **(metadata or {})},
     )

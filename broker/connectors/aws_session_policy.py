@@ -23,15 +23,23 @@ not AWS compares fractions. *No other sessions*: a Deny on all of STS, because e
 that is not a mere question makes credentials with a life and rights of their own (AssumeRole*,
 AssumeRoot, GetFederationToken, GetSessionToken, GetWebIdentityToken, GetServiceBearerToken, ...).
 GetCallerIdentity cannot be denied, by AWS's own rule. Tokens of other services (ECR, CodeArtifact)
-are a matter of the grant: what it does not allow, nobody gets.
+are a matter of the grant: what it does not allow, nobody gets. *Network*, where the connector or the grant names
+one: a Deny on whatever comes from anywhere else. An absent key counts as another one (IAM User Guide, "negated
+matching condition operators"), so a request through a VPC endpoint, which has no ``aws:SourceIp``, must come through
+one that is named. What an AWS service does with the session on its own (``aws:ViaAWSService``) comes from AWS's
+addresses, after a request that came from ours.
+
+A grant's ``managed_policies`` add to what is allowed; every Deny here holds against them, too.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from broker.errors import InvalidInput, Reason
 from broker.scope.canonical import JsonValue
@@ -39,13 +47,54 @@ from broker.scope.model import Scope
 
 # STS API reference, AssumeRole: "The plaintext ... can't exceed 2,048 characters." botocore does not check it.
 LONGEST_POLICY = 2048
+# The same: "You can provide up to 10 managed policy ARNs."
+_MANAGED = 10
 _NOT_PLAIN = re.compile(r"[*?$\x00-\x1f\x7f-\x9f]")
 
 
-def session_policy(scope: Scope, deadline: datetime) -> str:
-    """The policy as compact JSON. Raises InvalidInput (SCOPE_TOO_LARGE, PARAMETER_INVALID, CONFIG_INVALID)."""
-    allowed = [_allow(scope, each) for each in _list(scope, scope.grant.get("policy"), "policy")]
-    document = {"Version": "2012-10-17", "Statement": [*allowed, *_ends(deadline)]}
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Where requests must come from: one of these addresses (CIDR), or through one of these VPC endpoints."""
+
+    source_ips: tuple[str, ...] = ()
+    source_vpces: tuple[str, ...] = ()
+
+
+def aws_ends(deadline: datetime) -> list[dict[str, object]]:
+    """The two statements that are always added, as AWS reads them."""
+    return [
+        {
+            "Sid": "BrokerDeadline",
+            "Effect": "Deny",
+            "Action": "*",
+            "Resource": "*",
+            "Condition": {"DateGreaterThanEquals": {"aws:CurrentTime": policy_time(deadline)}},
+        },
+        {"Sid": "BrokerNoOtherSessions", "Effect": "Deny", "Action": "sts:*", "Resource": "*"},
+    ]
+
+
+def policy_time(moment: datetime) -> str:
+    """As conditions have it, in whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def session_policy(
+    scope: Scope,
+    deadline: datetime,
+    ends: Callable[[datetime], list[dict[str, object]]] = aws_ends,
+    *,
+    network: Network | None = None,
+) -> str:
+    """The policy as compact JSON. Raises InvalidInput (SCOPE_TOO_LARGE, PARAMETER_INVALID, CONFIG_INVALID).
+
+    ``ends`` makes the statements that end it, where the upstream is not AWS itself.
+    """
+    stated = scope.grant.get("policy")
+    managed_alone = bool(scope.grant.get("managed_policies")) and not stated
+    allowed = [] if managed_alone else [_allow(scope, each) for each in _list(scope, stated, "policy")]
+    denied = [*ends(deadline), *_elsewhere(network, "BrokerNetwork"), *_elsewhere(_network(scope), "GrantNetwork")]
+    document = {"Version": "2012-10-17", "Statement": [*allowed, *denied]}
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
     if len(text) > LONGEST_POLICY:
         raise InvalidInput(
@@ -58,18 +107,46 @@ def session_policy(scope: Scope, deadline: datetime) -> str:
     return text
 
 
-def _ends(deadline: datetime) -> list[dict[str, object]]:
-    at = deadline.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def managed_policies(scope: Scope, partition: str) -> list[str]:
+    """The ARNs of the grant's managed policies: in full, or as names in the request's account.
+
+    Raises InvalidInput (CONFIG_INVALID).
+    """
+    stated = scope.grant.get("managed_policies")
+    if stated is None or stated == []:
+        return []
+    names = [_literal(scope, each, "managed_policies") for each in _list(scope, stated, "managed_policies")]
+    if len(names) > _MANAGED:
+        raise _malformed(scope, f"managed_policies has {len(names)} entries; STS takes {_MANAGED}")
     return [
-        {
-            "Sid": "BrokerDeadline",
-            "Effect": "Deny",
-            "Action": "*",
-            "Resource": "*",
-            "Condition": {"DateGreaterThanEquals": {"aws:CurrentTime": at}},
-        },
-        {"Sid": "BrokerNoOtherSessions", "Effect": "Deny", "Action": "sts:*", "Resource": "*"},
+        name if name.startswith("arn:") else f"arn:{partition}:iam::{scope.account}:policy/{name}" for name in names
     ]
+
+
+def _network(scope: Scope) -> Network | None:
+    stated = scope.grant.get("network")
+    if stated is None:
+        return None
+    if not isinstance(stated, Mapping) or stated.keys() - {"source_ips", "source_vpces"}:
+        raise _malformed(scope, "network is an object of source_ips, source_vpces")
+    ips, vpces = (
+        tuple(_literal(scope, each, name) for each in _list(scope, stated[name], name)) if stated.get(name) else ()
+        for name in ("source_ips", "source_vpces")
+    )
+    if not ips and not vpces:
+        raise _malformed(scope, "network names at least one address or VPC endpoint")
+    return Network(ips, vpces)
+
+
+def _elsewhere(network: Network | None, sid: str) -> list[dict[str, Any]]:
+    if network is None:
+        return []
+    condition: dict[str, Any] = {"BoolIfExists": {"aws:ViaAWSService": "false"}}
+    if network.source_ips:
+        condition["NotIpAddress"] = {"aws:SourceIp": list(network.source_ips)}
+    if network.source_vpces:
+        condition["StringNotEquals"] = {"aws:SourceVpce": list(network.source_vpces)}
+    return [{"Sid": sid, "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}]
 
 
 def _allow(scope: Scope, stated: JsonValue) -> dict[str, object]:

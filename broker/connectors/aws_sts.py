@@ -1,10 +1,14 @@
 """Sessions of an AWS role, by STS AssumeRole (kind ``aws-sts``).
 
 A session carries the attempt's id twice, as RoleSessionName and as SourceIdentity, so that CloudTrail
-and every later Deny can name it; tags say for whom and what. Nothing is undone upstream: STS cannot
-take a session back. What ends it is the Deny in its own session policy (``aws_session_policy.py``),
-enforced by AWS at every request, with the broker dead too. So an attempt whose outcome is unknown
-ends at the same time as one that is known: the deadline was in the request.
+and every later Deny can name it; tags say for whom and what. What ends it at its deadline is the Deny in
+its own session policy (``aws_session_policy.py``), enforced by AWS at every request, with the broker dead
+too. So an attempt whose outcome is unknown ends at the same time as one that is known: the deadline was
+in the request.
+
+STS cannot take a session back. Where the settings name a ``revocation``, a Deny on the role ends it sooner
+(``aws_denials.py``): then the role's id is looked up and noted before STS is asked, because with it the name of a
+session is known of which no answer ever came.
 
 What the operator must have set up: the role's trust policy allows the broker sts:AssumeRole,
 sts:TagSession and sts:SetSourceIdentity (and demands the ExternalId, if one is configured).
@@ -12,28 +16,49 @@ sts:TagSession and sts:SetSourceIdentity (and demands the ExternalId, if one is 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from broker.connectors.aws_client import AwsKeys, sts_client
+from broker.connectors.aws_client import Base, Calls, iam_client, sts_client
+from broker.connectors.aws_denials import Denials
+from broker.connectors.aws_deny import Session
+from broker.connectors.aws_deny_plan import CLOCKS
+from broker.connectors.aws_examination import Examiner
 from broker.connectors.aws_examine import doubts_of_identity, unreachable
-from broker.connectors.aws_failures import FAILURES, told
-from broker.connectors.aws_session_policy import session_policy
+from broker.connectors.aws_failures import FAILURES, not_ended, told
+from broker.connectors.aws_iam import Iam, Role
+from broker.connectors.aws_session_policy import Network, managed_policies, session_policy
 from broker.connectors.aws_use import list_bucket
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession, Binding, Contract, ContractClass, Credential
-from broker.ports import Checkpoint, Clock, Doubt, Expired, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
+from broker.lease.deadlines import no_late_create_after
+from broker.ports import (
+    Checkpoint,
+    Clock,
+    Doubt,
+    Expired,
+    Handle,
+    Issued,
+    NotYet,
+    Returned,
+    RevokeContext,
+    Revoked,
+    RevokeOutcome,
+    Use,
+)
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret
 
 if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
     from mypy_boto3_sts import STSClient
 
 # STS API reference, AssumeRole: DurationSeconds from 900, and at most 3600 where the caller itself
@@ -41,10 +66,13 @@ if TYPE_CHECKING:
 _SHORTEST, _LONGEST = 900, 3600
 _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}\Z", re.ASCII)
 _ROLE_NAME = re.compile(r"([\w+=,.@-]+/)*[\w+=,.@-]{1,64}\Z", re.ASCII)
+_ROLE_ID = re.compile(r"[A-Z0-9]{4,128}\Z", re.ASCII)
 _ACCOUNT = re.compile(r"[0-9]{12}\Z", re.ASCII)
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]*\Z")
 _NOT_IN_TAG = re.compile(r"[^\w .:/=+@-]")
 _LONGEST_TAG = 256
+# How long an answer of GetRole is believed; a role that was made anew under the same name has another id.
+_ROLE_ID_FOR = timedelta(minutes=10)
 
 CONTRACT = Contract(
     cls=ContractClass.EXPIRY_ONLY,
@@ -62,6 +90,20 @@ CONTRACT = Contract(
 
 
 @dataclass(frozen=True, slots=True)
+class Revocation:
+    """How sessions are ended before their deadline: by a Deny on their role.
+
+    ``propagation``: how long AWS may take to spread it; a session is called revoked only after that.
+    ``role_name``: the role that is assumed, in the target role's account, to write there; None: the broker's own.
+    """
+
+    epoch: str
+    propagation: timedelta = timedelta(minutes=5)
+    role_name: str | None = None
+    endpoint_url: str | None = None  # of IAM; for a double
+
+
+@dataclass(frozen=True, slots=True)
 class AwsStsSettings:
     """What the operator says about one such upstream. Times in seconds."""
 
@@ -73,20 +115,45 @@ class AwsStsSettings:
     canary_endpoint_url: str | None = None  # of S3, for a double or a private endpoint
     timeout: float = 5.0
     threads: int = 8
+    revocation: Revocation | None = None
+    network: Network | None = None
+    # Its roles log in elsewhere by GetCallerIdentity (EKS, Vault), which no Deny stops, not even the deadline's.
+    proves_identity: bool = False
+    examined_roles: tuple[str, ...] = ()  # ARNs
+
+
+def contract_of(settings: AwsStsSettings) -> Contract:
+    """What can be promised with these settings."""
+    contract = CONTRACT
+    if settings.network is not None:
+        contract = replace(contract, binding=Binding.NETWORK)
+    if settings.proves_identity:
+        # Only where STS itself ends the session at the deadline does nothing of it live on.
+        return replace(contract, ttl_floor=timedelta(seconds=_SHORTEST))
+    if settings.revocation is not None:
+        contract = replace(contract, cls=ContractClass.BY_POLICY, on_revoke=settings.revocation.propagation)
+    return contract
 
 
 class AwsSts:
-    """The connector. Without ``keys`` the SDK's default credential chain finds the broker's credentials."""
+    """The connector. Without ``base`` the SDK's default credential chain finds the broker's credentials."""
 
-    def __init__(self, name: str, settings: AwsStsSettings, keys: AwsKeys | None, clock: Clock) -> None:
+    def __init__(self, name: str, settings: AwsStsSettings, base: Base, clock: Clock) -> None:
         self._name = name
         self._settings = settings
-        self._keys = keys
+        self._base = base
         self._clock = clock
+        self._contract = contract_of(settings)
         self._threads = Threads(name, settings.threads)
         self._closing = Closing()
         self._making = threading.Lock()
         self._made: STSClient | None = None
+        self._iam = Iam(self._iam_client, self._threads)
+        self._role_ids: dict[Role, tuple[str, datetime]] = {}
+        self._denials: Denials | None = None
+        if settings.revocation is not None and not settings.proves_identity:
+            revocation = settings.revocation
+            self._denials = Denials(name, self._iam, clock, revocation.epoch, revocation.propagation)
 
     @property
     def name(self) -> str:
@@ -95,8 +162,8 @@ class AwsSts:
 
     @property
     def contract(self) -> Contract:
-        """EXPIRY_ONLY: the deadline in the session policy ends it, nothing sooner."""
-        return CONTRACT
+        """EXPIRY_ONLY: the deadline in the session policy ends it; BY_POLICY where there is a revocation."""
+        return self._contract
 
     def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
         """The names, and a rehearsal of everything STS would refuse for size or form.
@@ -106,13 +173,17 @@ class AwsSts:
         _within("the role session name", attempt_id, _SESSION_NAME, 64)
         for key, value in _tags(scope, holder).items():
             _within(f"session tag {key}", value, _TAG_VALUE, _LONGEST_TAG)
-        session_policy(scope, expires_at)
-        return {"attempt": attempt_id, "role_arn": _role_arn(scope, self._settings.partition), "holder": holder}
+        session_policy(scope, expires_at, network=self._settings.network)
+        managed_policies(scope, self._settings.partition)
+        handle = {"attempt": attempt_id, "role_arn": _role_arn(scope, self._settings.partition), "holder": holder}
+        # With it, a handle that lacks the role's id is that of a call that never began.
+        return handle if self._denials is None else {**handle, "revocable": True}
 
     async def issue(self, handle: Handle, scope: Scope, expires_at: datetime, checkpoint: Checkpoint) -> Issued:
         """A session until ``expires_at``, rounded down to a whole second. Raises UpstreamFailed, InvalidInput.
 
-        ``checkpoint`` is not needed: one call, named by us beforehand, that nothing could take back.
+        ``checkpoint`` notes what a Deny will need, where there can be one. Without, it is not needed: one call, named
+        by us beforehand, that nothing could take back.
         """
         deadline = expires_at.replace(microsecond=0)
         begun = self._clock.now()
@@ -121,26 +192,36 @@ class AwsSts:
         if deadline <= begun:
             why = f"the credential's time was over before {self._name} could be asked."
             raise self._not_begun(why, "Ask for a longer TTL.")
-        policy = session_policy(scope, deadline)
+        policy = session_policy(scope, deadline, network=self._settings.network)
         seconds = min(max(_SHORTEST, -((begun - deadline) // timedelta(seconds=1))), _LONGEST)
         request = self._request(handle, scope, policy, seconds)
-        try:
-            with self._closing.call():
-                answer = await self._threads.run(partial(self._assume, request))
-        except FAILURES as error:
-            failure = told(error, self._name)
-        else:
-            return self._checked(answer, request, deadline, begun + timedelta(seconds=seconds))
-        raise failure
+        with self._closing.call():
+            if self._denials is None:
+                return self._checked(await self._asked(request), request, deadline, begun)
+            noted = await self._note(handle, request, checkpoint)
+            issued = self._checked(await self._asked(request), request, deadline, begun)
+            if (assumed_id := str(issued.observed["assumed_role_id"])) != _user_id(noted):
+                # The role was made anew: what was noted would deny nobody.
+                self._role_ids.pop(Role(request["RoleArn"]), None)
+                await checkpoint({**noted, "role_id": assumed_id.partition(":")[0]}, assumed_id)
+            return issued
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
-        """Expired from the deadline on, issued or not; before it, only waiting helps."""
+        """Expired from the deadline on, issued or not; before it, a Deny on the role, or else waiting."""
         left = context.expires_at - context.now
         if left <= timedelta(0):
             return Expired()
-        return NotYet(
-            "only time ends an STS session; its policy denies everything from the deadline on.", left, failed=False
-        )
+        if self._denials is None:
+            why = "only time ends an STS session; its policy denies everything from the deadline on."
+            return NotYet(why, left, failed=False)
+        if self._closing.closed:
+            return NotYet(f"{self._name} is being replaced by a newer definition.", timedelta(seconds=1))
+        if handle.get("revocable") is True and "role_id" not in handle:
+            wait = no_late_create_after(context.created_at, context.issue_deadline) - context.now
+            why = "STS was not asked yet, and may be until then."
+            return Revoked({"asked": False}) if wait <= timedelta(0) else NotYet(why, wait, failed=False)
+        with self._closing.call():
+            return await self._deny(self._denials, handle, context)
 
     async def use(self, credential: Credential, scope: Scope) -> Use:
         """List the bucket that operators named for it. Raises UpstreamFailed, too, where they named none.
@@ -163,10 +244,23 @@ class AwsSts:
         """None: AWS keeps no list of the sessions that it has given out."""
 
     async def tend(self) -> None:
-        """Nothing of ours ages: keys are resolved at every call, and the default chain refreshes itself."""
+        """Look after the policies that deny sessions. Keys are resolved at every call, sessions refresh themselves."""
+        if self._denials is None or self._closing.closed:
+            return
+        try:
+            with self._closing.call():
+                await self._denials.tend()
+        except FAILURES as error:
+            failure = told(error, self._name, "look after the policies that deny sessions")
+        else:
+            return
+        raise failure
 
     async def examine(self) -> Sequence[Doubt]:
-        """Whether STS answers, and whose keys the broker has: AWS's root user's would be a disaster."""
+        """Whether STS answers, whose keys the broker has, and how the roles stand that it assumes.
+
+        AWS's root user's keys would be a disaster, and so would be a role that it could widen.
+        """
         if self._closing.closed:
             return [being_replaced()]
         try:
@@ -174,14 +268,75 @@ class AwsSts:
                 identity = await self._threads.run(lambda: self._client().get_caller_identity())
         except FAILURES as error:
             return [unreachable(told(error, self._name, "ask who it is"))]
-        return list(doubts_of_identity(identity))
+        settings = self._settings
+        roles = {*map(Role, settings.examined_roles), *self._role_ids}
+        examiner = Examiner(
+            self._name,
+            self._iam,
+            settings.partition,
+            settings.external_id,
+            self._denials is not None,
+            None if settings.revocation is None else settings.revocation.role_name,
+            lambda: self._closing.closed,
+        )
+        with self._closing.call():
+            return [*doubts_of_identity(identity), *await examiner.examine(roles, identity)]
 
     async def close(self) -> None:
         """Let calls under way finish, then close the connections."""
         await self._closing.close()
         await self._threads.close()
+        self._iam.close()
         if self._made is not None:
             self._made.close()
+
+    # ------------------------------------------------------------------ ending sooner
+
+    async def _note(self, handle: Handle, request: Mapping[str, Any], checkpoint: Checkpoint) -> Handle:
+        """Durably note the name that the session will have, before STS is asked for it."""
+        role = Role(request["RoleArn"])
+        assert self._denials is not None  # noqa: S101 - only called where there are
+        if (closed := self._denials.closed(role)) is not None:
+            raise self._not_begun(closed.why, f"Ask again after {closed.until.isoformat()}.")
+        try:
+            role_id = await self._role_id(role)
+        except FAILURES as error:
+            failure = told(error, self._name, "look up the role that sessions are to be denied on")
+        else:
+            noted: Handle = {**handle, "role_id": role_id, "seconds": request["DurationSeconds"]}
+            await checkpoint(noted, _user_id(noted))
+            return noted
+        failure.outcome_known = True  # STS was not asked
+        raise failure
+
+    async def _role_id(self, role: Role, *, anew: bool = False) -> str:
+        known = self._role_ids.get(role)
+        now = self._clock.now()
+        if known is not None and not anew and now - known[1] < _ROLE_ID_FOR:
+            return known[0]
+        answer = await self._iam.role(role)
+        role_id = answer.get("RoleId")
+        if not isinstance(role_id, str) or not _ROLE_ID.match(role_id):
+            raise ValueError("GetRole said success, but RoleId is missing or malformed")
+        self._role_ids[role] = (role_id, now)
+        return role_id
+
+    async def _deny(self, denials: Denials, handle: Handle, context: RevokeContext) -> RevokeOutcome:
+        """Deny the session under every name that it can have; revoked once all of them are."""
+        role = Role(str(handle["role_arn"]))
+        ids = {str(handle["role_id"])} if "role_id" in handle else set()
+        if not ids or not context.outcome_known:
+            try:
+                ids.add(await self._role_id(role, anew=True))
+            except FAILURES as error:
+                return not_ended(error, self._name, "look up the role of the session")
+        issued_by = no_late_create_after(context.created_at, context.issue_deadline)
+        seconds = handle.get("seconds")
+        native = timedelta(seconds=seconds if isinstance(seconds, int) else _LONGEST)
+        names = [f"{role_id}:{handle['attempt']}" for role_id in sorted(ids)]
+        sessions = [Session(name, issued_by, issued_by + native + CLOCKS) for name in names]
+        outcomes = await asyncio.gather(*(denials.deny(role, each, context) for each in sessions))
+        return next((each for each in outcomes if not isinstance(each, Revoked)), outcomes[0])
 
     # ------------------------------------------------------------------ asking
 
@@ -195,9 +350,18 @@ class AwsSts:
             "Policy": policy,
             "Tags": [{"Key": key, "Value": value} for key, value in _tags(scope, str(handle["holder"])).items()],
         }
+        if managed := managed_policies(scope, self._settings.partition):
+            request["PolicyArns"] = [{"arn": arn} for arn in managed]
         if self._settings.external_id is not None:
             request["ExternalId"] = self._settings.external_id
         return request
+
+    async def _asked(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return await self._threads.run(partial(self._assume, request))
+        except FAILURES as error:
+            failure = told(error, self._name)
+        raise failure
 
     def _assume(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         return self._client().assume_role(**request)
@@ -209,18 +373,38 @@ class AwsSts:
                 settings = self._settings
                 self._made = sts_client(
                     settings.region,
-                    self._keys,
+                    self._base,
                     endpoint_url=settings.endpoint_url,
                     timeout=settings.timeout,
                     threads=settings.threads,
                 )
             return self._made
 
+    def _iam_client(self, account: str) -> IAMClient:
+        revocation = self._settings.revocation
+        if revocation is None or revocation.role_name is None:
+            return self._iam_made_of(None)
+        request: dict[str, Any] = {
+            "RoleArn": f"arn:{self._settings.partition}:iam::{account}:role/{revocation.role_name}",
+            "RoleSessionName": f"jit-broker-{revocation.epoch}"[:64],
+            "DurationSeconds": _LONGEST,
+        }
+        if self._settings.external_id is not None:
+            request["ExternalId"] = self._settings.external_id
+        return self._iam_made_of(lambda: self._client().assume_role(**request))
+
+    def _iam_made_of(self, assume: Callable[[], Mapping[str, Any]] | None) -> IAMClient:
+        settings = self._settings
+        sts = Calls(settings.region, settings.timeout, settings.threads, settings.endpoint_url)
+        endpoint_url = None if settings.revocation is None else settings.revocation.endpoint_url
+        return iam_client(replace(sts, endpoint_url=endpoint_url), self._base, sts, assume)
+
     # ------------------------------------------------------------------ comparing what came back
 
     def _checked(
-        self, answer: Mapping[str, Any], request: Mapping[str, Any], deadline: datetime, asked_end: datetime
+        self, answer: Mapping[str, Any], request: Mapping[str, Any], deadline: datetime, begun: datetime
     ) -> Issued:
+        asked_end = begun + timedelta(seconds=request["DurationSeconds"])
         keys, user = answer.get("Credentials"), answer.get("AssumedRoleUser")
         if not isinstance(keys, dict) or not isinstance(user, dict):
             raise self._half("Credentials or AssumedRoleUser")
@@ -252,7 +436,8 @@ class AwsSts:
         packed = answer.get("PackedPolicySize")
         if isinstance(packed, int):
             observed["packed_policy_percent"] = packed
-        return Issued(credential, expires_at=deadline, observed=observed)
+        # Where STS gave less than was asked, that is what there is.
+        return Issued(credential, expires_at=min(deadline, ends), observed=observed, returned=_returned(arn))
 
     def _text(self, part: Mapping[str, Any], name: str) -> str:
         value = part.get(name)
@@ -282,6 +467,10 @@ class AwsSts:
         )
 
 
+def _user_id(noted: Handle) -> str:
+    return f"{noted['role_id']}:{noted['attempt']}"
+
+
 def _role_arn(scope: Scope, partition: str) -> str:
     role = scope.grant.get("role_name")
     for what, value, form in (("role_name", role, _ROLE_NAME), ("account", scope.account, _ACCOUNT)):
@@ -299,6 +488,12 @@ def _session_arn(role_arn: str, session: str) -> str:
     """``arn:P:iam::A:role/path/R`` as STS names its session: ``arn:P:sts::A:assumed-role/R/S``, without the path."""
     head, _, role = role_arn.partition(":role/")
     return f"{head.replace(':iam::', ':sts::')}:assumed-role/{role.rpartition('/')[2]}/{session}"
+
+
+def _returned(session_arn: str) -> Returned:
+    """What ``arn:P:sts::A:assumed-role/R/S`` says. Not the role: its path is not in it."""
+    account, _, session = session_arn.partition(":sts::")[2].partition(":")
+    return Returned(account=account, name=session.rpartition("/")[2])
 
 
 def _tags(scope: Scope, holder: str) -> dict[str, str]:

@@ -22,12 +22,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # What S3 answers to a session that is denied, over, or not known (S3 API reference, error responses). Another 4xx, as
-# NoSuchBucket or SlowDown, says nothing about the session.
-_REFUSALS = frozenset({"AccessDenied", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken"})
+# NoSuchBucket or SlowDown, says nothing about the session. InvalidTokenId is MinIO's.
+_REFUSALS = frozenset(
+    {"AccessDenied", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "InvalidTokenId"}
+)
 
 
 def list_bucket(
-    connector: str, credential: Credential, bucket: str | None, *, endpoint_url: str | None, timeout: float
+    connector: str,
+    credential: Credential,
+    bucket: str | None,
+    *,
+    endpoint_url: str | None,
+    timeout: float,
+    ca_file: str | None = None,
 ) -> Use:
     """Blocks; ``timeout`` (seconds) is for connecting and for each read.
 
@@ -37,7 +45,7 @@ def list_bucket(
         raise cannot_tell(connector, f"a {type(credential).__name__} is no session of AWS")
     if bucket is None:
         raise cannot_tell(connector, "its settings name no canary_bucket, and nothing else shows that a Deny holds")
-    client = _s3(credential, endpoint_url, timeout)
+    client = _s3(credential, endpoint_url, timeout, ca_file)
     try:
         client.list_objects_v2(Bucket=bucket, MaxKeys=1)
     except ClientError as refusal:
@@ -54,7 +62,7 @@ def list_bucket(
     raise cannot_tell(connector, what)
 
 
-def _s3(credential: AwsSession, endpoint_url: str | None, timeout: float) -> Any:
+def _s3(credential: AwsSession, endpoint_url: str | None, timeout: float, ca_file: str | None) -> Any:
     """A client with this session's keys alone; endpoints named in the environment are ignored."""
     session = botocore.session.Session()
     session.set_config_variable("ignore_configured_endpoint_urls", True)
@@ -62,6 +70,7 @@ def _s3(credential: AwsSession, endpoint_url: str | None, timeout: float) -> Any
         "s3",
         region_name=credential.region,
         endpoint_url=endpoint_url,
+        verify=ca_file,
         aws_access_key_id=credential.access_key_id,
         aws_secret_access_key=credential.secret_access_key.reveal(),
         aws_session_token=credential.session_token.reveal(),

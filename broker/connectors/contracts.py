@@ -3,16 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 
-from broker.connectors import aws_sts, vault_database
+from pydantic import TypeAdapter
+
+from broker.connectors import (
+    aws_sts,
+    gcp_pool,
+    gcp_token,
+    minio_sts,
+    postgresql,
+    vault_database,
+    vault_kv,
+    vault_pki,
+    vault_ssh,
+)
+from broker.connectors.aws_session_policy import Network
 from broker.lease.credential import Contract
 from broker.ports import ConnectorSpec
 from broker.scope.canonical import JsonValue
 
+
+def _aws_sts(settings: Mapping[str, JsonValue]) -> Contract:
+    revocation = settings.get("revocation")
+    bound = revocation.get("propagation") if isinstance(revocation, Mapping) else None
+    return aws_sts.contract_of(
+        aws_sts.AwsStsSettings(
+            region="",
+            revocation=aws_sts.Revocation("", TypeAdapter(timedelta).validate_python(bound)) if bound else None,
+            network=Network() if settings.get("network") else None,
+            proves_identity=settings.get("proves_identity") is True,
+        )
+    )
+
+
+def _vault_pki(settings: Mapping[str, JsonValue]) -> Contract:
+    bound = settings.get("list_read_within")
+    return vault_pki.contract(TypeAdapter(timedelta).validate_python(bound) if bound else None)
+
+
 # By kind, from the settings; each the contract that the connector itself states.
 CONTRACTS: Mapping[str, Callable[[Mapping[str, JsonValue]], Contract]] = {
     "vault-database": lambda settings: vault_database.CONTRACT,
-    "aws-sts": lambda settings: aws_sts.CONTRACT,
+    "vault-pki": _vault_pki,
+    "vault-ssh": lambda settings: vault_ssh.CONTRACT,
+    "vault-kv": lambda settings: vault_kv.CONTRACT,
+    "aws-sts": _aws_sts,
+    "gcp-token": lambda settings: gcp_token.CONTRACT,
+    "gcp-pool": lambda settings: gcp_pool.CONTRACT,
+    "postgresql": lambda settings: postgresql.CONTRACT,
+    "minio-sts": lambda settings: minio_sts.CONTRACT,
 }
 
 

@@ -1,8 +1,9 @@
 """Whether PostgreSQL takes a login: log in as an agent would, select a constant, log out.
 
 libpq has no error code for a login that was refused, only the server's text. So a refusal is what says, in PostgreSQL's
-own English words, that *this* login is not let in; anything else (another language, a full server, pg_hba.conf) proves
-nothing about the login and is told as such. src/backend/libpq/auth.c and utils/init/miscinit.c have the words.
+own English words, that *this* login is not let in. Anything else proves nothing about the login and is told as such:
+another language, a full server, pg_hba.conf, a session that was ended, as a shutdown ends it too.
+src/backend/libpq/auth.c and utils/init/miscinit.c have the words.
 """
 
 from __future__ import annotations
@@ -38,8 +39,6 @@ def log_in(connector: str, credential: Credential, timeout: float) -> Use:
             options=f"-c statement_timeout={round(timeout * 1000)}",
         ) as session:
             session.execute("SELECT 1")
-    except psycopg.errors.AdminShutdown:
-        return Use.REFUSED  # let in, and ended before it could do anything: pg_terminate_backend
     except psycopg.Error as failure:
         text, kind = str(failure), type(failure).__name__
     else:

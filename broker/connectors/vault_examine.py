@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from broker.connectors.vault_calls import OwnToken
+from broker.connectors.vault_answers import object_in, texts_in
+from broker.connectors.vault_calls import OwnToken, VaultCalls
 from broker.connectors.vault_http import VaultFailure
 from broker.ports import Doubt, Severity
 
@@ -88,7 +89,7 @@ def unreachable(failure: VaultFailure) -> Doubt:
     return Doubt(Severity.ERROR, what, remedy)
 
 
-def doubts_of_token(token: OwnToken, *, logs_in: bool) -> Iterator[Doubt]:
+def doubts_of_token(token: OwnToken, *, logs_in: bool = False) -> Iterator[Doubt]:
     """By what the server says of the broker's own token; one of a login (``logs_in``) ends, and is had anew."""
     fresh = "Make one as the connector's page says: orphan, periodic, without the default policy."
     if "root" in token.policies:
@@ -128,3 +129,20 @@ def not_told(what: str, failure: VaultFailure) -> Doubt:
         f"Whether {what} cannot be told: {failure.what}.",
         "Give the broker the rights to look that stand at the end of the policy on the connector's page.",
     )
+
+
+def examined(calls: VaultCalls, wanted: Rights, *, logs_in: bool) -> list[Doubt]:
+    """What there is to find on every such server: who the broker is there, and what it may do. Blocks."""
+    try:
+        token = calls.own_token()
+    except VaultFailure as failure:
+        return [unreachable(failure)]
+    found = list(doubts_of_token(token, logs_in=logs_in))
+    if "root" in token.policies:  # everything is said already
+        return found
+    try:
+        paths = list(wanted.paths())
+        told = object_in(calls.write("sys/capabilities-self", {"paths": paths}), "data")
+        return [*found, *wanted.doubts({path: frozenset(texts_in(told, path)) for path in paths})]
+    except VaultFailure as failure:
+        return [*found, not_told("the broker has the rights it needs, and no more", failure)]

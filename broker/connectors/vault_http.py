@@ -199,7 +199,7 @@ def _refusal(response: requests.Response, body: dict[str, Any] | None) -> VaultF
         status=status,
         errors=len(errors),
         told=told,
-        retry_after=_retry_after(response),
+        retry_after=retry_after_of(response.headers),
     )
 
 
@@ -234,13 +234,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             pending += [*each.args, getattr(each, "reason", None), each.__cause__, each.__context__]
 
 
-def _retry_after(response: requests.Response) -> timedelta | None:
+def retry_after_of(headers: Mapping[str, str]) -> timedelta | None:
     """RFC 9110, 10.2.3: seconds, or a date (then counted from the answer's own Date)."""
-    value = response.headers.get("Retry-After", "").strip()
+    value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit() and len(value) <= 9:
         return min(timedelta(seconds=int(value)), LONGEST_RETRY_AFTER)
     try:
-        wait = parsedate_to_datetime(value) - parsedate_to_datetime(response.headers.get("Date", ""))
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("Date", ""))
     except (ValueError, TypeError):
         return None
     return min(max(wait, timedelta(0)), LONGEST_RETRY_AFTER)

@@ -10,6 +10,7 @@ Everything here blocks for a bounded time and is called from a connector's own t
 
 from __future__ import annotations
 
+import hmac
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from broker.secret import Secret
 # A token that the server refuses although it is younger than this is refused for what it may do, not for its age:
 # another login would not help, and one per refused call would be a storm.
 _YOUNG = timedelta(seconds=5)
+# For so long a login that failed is not tried again: whoever asks is told what the last one came to.
+_PAUSE = timedelta(seconds=1)
 # A call that begins shortly before a token's end must not outlive it.
 _SPARE = timedelta(seconds=10)
 
@@ -56,10 +59,13 @@ class JwtLogin:
         self._now = now
         self._lock = threading.Lock()
         self._held: _Held | None = None
+        self._failure: VaultFailure | None = None
+        self._retry_at = now()
 
     def token(self, exchange: VaultAdapter) -> Secret:
         """The token in force. Raises VaultFailure, always NOT_SENT: what it was needed for was never asked."""
         with self._lock:
+            # What waiting for others took is over now: the time is asked for under the lock.
             held, now = self._held, self._now()
             if held is None or now >= held.ends - min(_SPARE, (held.ends - held.since) / 2):
                 held = self._log_in(exchange, now)
@@ -76,27 +82,39 @@ class JwtLogin:
         """Another token than the one that the server refused; None where another would be refused as well."""
         with self._lock:
             held, now = self._held, self._now()
-            if held is not None and held.token.reveal() != refused.reveal():
+            if held is not None and not hmac.compare_digest(held.token.reveal(), refused.reveal()):
                 return held.token  # somebody else was quicker
             if held is not None and now - held.since < _YOUNG:
                 return None
             return self._log_in(exchange, now).token
 
     def _log_in(self, exchange: VaultAdapter, now: datetime) -> _Held:
+        if self._failure is not None and now < self._retry_at:
+            last = self._failure  # as another: two threads do not raise one
+            raise VaultFailure(last.known, last.what, status=last.status, retry_after=last.retry_after)
+        try:
+            self._held = self._logged_in(exchange, now)
+        except VaultFailure as failure:
+            # By the time it is over, not begun: those who waited for it meanwhile do not each wait once more.
+            self._failure, self._retry_at = failure, self._now() + _PAUSE
+            raise
+        self._failure = None
+        return self._held
+
+    def _logged_in(self, exchange: VaultAdapter, now: datetime) -> _Held:
         body = {"role": self._role.role, "jwt": self._svid(now).reveal()}
         try:
             auth = exchange.request("post", f"/v1/auth/{self._role.mount}/login", json=body).get("auth")
         except VaultFailure as failure:
             raise self._failed(failure) from None
-        self._held = self._checked(auth, now)
-        return self._held
+        return self._checked(auth, now)
 
     def _svid(self, now: datetime) -> Secret:
         failure = None
         try:
             svid = self._own.own_token(self._role.audience)
         except BrokerError as error:
-            failure = VaultFailure(Known.NOT_SENT, error.message)
+            failure = VaultFailure(Known.NOT_SENT, error.message.rstrip("."))
         except (OSError, ValueError) as error:
             failure = VaultFailure(
                 Known.NOT_SENT, f"the broker has no JWT-SVID to log in with ({type(error).__name__})"

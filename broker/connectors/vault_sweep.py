@@ -1,4 +1,4 @@
-"""Ending what one attempt made in Vault or OpenBao, and proving it (``vault_database.py`` makes it).
+"""Ending what one attempt made in Vault or OpenBao, and proving it (``vault_engine.py`` makes it).
 
 Three rules. *The lease before the token*: revoking a token only queues its leases, and a queued
 revocation beside ours would run the same SQL twice. *A good answer is no proof*: an unknown lease id
@@ -13,15 +13,16 @@ each once; whoever knows the lease knows that both creations have landed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 
 from broker.connectors.threads import Threads
 from broker.connectors.vault_calls import LeaseFacts, VaultCalls
 from broker.connectors.vault_http import Known, VaultFailure
-from broker.lease.deadlines import no_late_create_after
+from broker.lease.deadlines import no_late_create_after, until_next_sweep
 from broker.ports import Carried, Clock, Handle, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
+from broker.scope.canonical import JsonValue
 
 # The server tells ages in whole seconds, and its lookup takes a moment.
 _ROUNDING = timedelta(seconds=2)
@@ -30,9 +31,22 @@ _LOOK_AGAIN = timedelta(milliseconds=500)
 
 
 class LeaseEnder:
-    """Ends attempts of one connector."""
+    """Ends attempts of one connector.
 
-    def __init__(self, name: str, calls: VaultCalls, threads: Threads) -> None:
+    ``kind``: the path that its credentials are made at. ``proof`` says what proves an end besides the lease's absence,
+    for a handle at a time, or raises VaultFailure where that is not there yet.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        calls: VaultCalls,
+        threads: Threads,
+        kind: str = "creds",
+        proof: Callable[[Handle, datetime], Mapping[str, JsonValue]] = lambda handle, now: {},
+    ) -> None:
+        self._kind = kind
+        self._proof = proof
         self._name = name
         self._calls = calls
         self._threads = threads
@@ -41,15 +55,15 @@ class LeaseEnder:
         """One try. Returns, whatever happens upstream."""
         try:
             if "lease" in handle:
-                return await self._threads.run(partial(self._end_noted, handle))
+                return await self._threads.run(partial(self._end_noted, handle, context.now))
             return await self._end_unnoted(handle, context)
         except VaultFailure as failure:
             return self._not_done(failure)
 
     async def inventory(self, mount: str, clock: Clock) -> Sequence[Carried]:
-        """Every living lease of the logins of ``mount``. Raises VaultFailure; what ends meanwhile is left out."""
-        roles = await self._threads.run(partial(self._calls.list_roles, mount))
-        listed = [(role, await self._threads.run(partial(self._calls.list_leases, mount, role))) for role in roles]
+        """Every living lease of ``mount``. Raises VaultFailure; what ends meanwhile is left out."""
+        roles = await self._threads.run(partial(self._calls.list_roles, mount, self._kind))
+        listed = [(role, await self._threads.run(partial(self._list, mount, role))) for role in roles]
         looks = [self._carried(mount, role, lease_id, clock) for role, ids in listed for lease_id in ids]
         return [each for each in await asyncio.gather(*looks) if each is not None]
 
@@ -60,7 +74,10 @@ class LeaseEnder:
         # By the server's age and our clock: the two clocks need not agree.
         return Carried(lease_id, None, clock.now() - found.age, {"mount": mount, "role": role, "lease": lease_id})
 
-    def _end_noted(self, handle: Handle) -> RevokeOutcome:
+    def _list(self, mount: str, role: str) -> tuple[str, ...]:
+        return self._calls.list_leases(mount, role, self._kind)
+
+    def _end_noted(self, handle: Handle, now: datetime) -> RevokeOutcome:
         """The lease is known, and mostly its token: the last two calls are the proof."""
         lease_id = str(handle["lease"])
         self._revoke_lease(lease_id)
@@ -68,9 +85,10 @@ class LeaseEnder:
             self._calls.revoke_accessor(str(handle["accessor"]))
         if self._calls.find_lease(lease_id) is not None:
             return NotYet(f"{self._name} said the lease was revoked, but it is still there.")
-        if lease_id in self._calls.list_leases(str(handle["mount"]), str(handle["role"])):
+        if lease_id in self._list(str(handle["mount"]), str(handle["role"])):
             return NotYet(f"{self._name} said the lease was gone, but it is still listed.")
-        return Revoked({"lease_id": lease_id, "proof": "lease neither found nor listed"})
+        proof = self._proof(handle, now)
+        return Revoked({"lease_id": lease_id, "proof": "lease neither found nor listed", **proof})
 
     def _revoke_lease(self, lease_id: str) -> None:
         """A failure that the lease's end explains is none: the token's expiry may have run the SQL before us."""
@@ -105,7 +123,7 @@ class LeaseEnder:
     async def _suspects(self, handle: Handle, context: RevokeContext) -> list[LeaseFacts]:
         """Living leases of the role that the ledger does not know and that this attempt's call may have made."""
         mount, role = str(handle["mount"]), str(handle["role"])
-        listed = await self._threads.run(partial(self._calls.list_leases, mount, role))
+        listed = await self._threads.run(partial(self._list, mount, role))
         known = await context.known_upstream(listed)
         unknown = [lease_id for lease_id in listed if lease_id not in known]
         found = [await self._threads.run(partial(self._calls.find_lease, lease_id)) for lease_id in unknown]
@@ -150,5 +168,4 @@ def _look_again(in_flight: list[LeaseFacts], context: RevokeContext) -> timedelt
 
 def _still_to_wait(context: RevokeContext) -> timedelta:
     """Until the next sweep that can matter: at the call's deadline, and when no late create can land."""
-    latest = no_late_create_after(context.created_at, context.issue_deadline)
-    return (context.issue_deadline if context.now < context.issue_deadline else latest) - context.now
+    return until_next_sweep(context.now, context.created_at, context.issue_deadline)

@@ -20,6 +20,7 @@ import uvloop
 from broker import logs
 from broker.clock import SystemClock
 from broker.config import Config, load_config
+from broker.connectors.gcp_lending import Lending
 from broker.connectors.registry import build
 from broker.daemon.own_tokens import own_tokens
 from broker.daemon.pool import Build
@@ -72,8 +73,9 @@ async def _serve(config: Config, connectors: Build | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     clock = SystemClock()
-    real = partial(build, resolve=resolve, clock=clock, own=own_tokens(config, clock))
-    daemon = Brokerd(config, clock, connectors or real)
+    lending = Lending(config.tenant)
+    real = partial(build, resolve=resolve, clock=clock, own=own_tokens(config, clock), lending=lending)
+    daemon = Brokerd(config, clock, connectors or real, lending)
     reloads: set[asyncio.Task[Reloaded]] = set()
 
     def hangup() -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from broker.errors import BrokerError, InvalidInput, Reason
-from broker.ports import Connector, ConnectorSpec
+from broker.lease.root import Roots, Work
+from broker.ports import Clock, Connector, ConnectorSpec
 
 log = structlog.get_logger("broker.connectors")
 
@@ -21,8 +22,10 @@ Build = Callable[[ConnectorSpec], Connector]
 class ConnectorPool:
     """Connectors by name. Not locked: it belongs to the event loop."""
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, build: Build, roots: Roots, clock: Clock) -> None:
         self._build = build
+        self._roots = roots
+        self._clock = clock
         self._running: dict[str, tuple[str, Connector]] = {}
 
     def find(self, name: str) -> Connector | None:
@@ -54,6 +57,7 @@ class ConnectorPool:
     async def activate(self, prepared: dict[str, tuple[str, Connector]]) -> None:
         """Run what :meth:`prepare` made. Calls under way keep the connector they started with."""
         before, self._running = self._running, prepared
+        self._roots.only(prepared)
         kept = {id(connector) for _, connector in prepared.values()}
         for _, connector in before.values():
             if id(connector) not in kept:
@@ -64,7 +68,10 @@ class ConnectorPool:
         for name, (_, connector) in list(self._running.items()):
             try:
                 await connector.tend()
+                self._roots.works(name, Work.TEND)
             except BrokerError as failure:
+                if failure.reason is Reason.UPSTREAM_ROOT_REFUSED:
+                    self._roots.refused(name, str(failure), Work.TEND, self._clock.now())
                 log.error("a connector could not be tended", connector=name, reason=failure.reason, error=str(failure))
 
     async def close(self) -> None:

@@ -21,10 +21,12 @@ from broker.api.admin_access_reviews import AccessReviewRpcs
 from broker.api.admin_approvals import ApprovalRpcs
 from broker.api.admin_audit import TrailRpcs
 from broker.api.admin_break_glass import BreakGlassRpcs
+from broker.api.admin_canaries import CanaryRpcs
 from broker.api.admin_connectors import ConnectorRpcs
 from broker.api.admin_everybodys import EverybodysRpcs
 from broker.api.admin_leases import LeaseRpcs
 from broker.api.admin_operator import OperatorRpcs
+from broker.api.admin_reconciliation import ReconciliationRpcs
 from broker.api.admin_recovery import RecoveryRpcs
 from broker.api.admin_reviews import ReviewRpcs
 from broker.api.admin_server import AdminServer
@@ -43,8 +45,10 @@ from broker.api.proxied import PROXY_OPTIONS
 from broker.api.server import AgentServer
 from broker.api.tls import peer_from_auth_context
 from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.canary.watch import Moment
 from broker.clock import SystemRng
 from broker.config import Config, HostPort
+from broker.connectors.gcp_lending import Lending
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
 from broker.daemon.notifying import Notifier, untold_break_glass
@@ -62,6 +66,8 @@ from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk
 from broker.issuance.break_glass_reviews import ReviewDesk
+from broker.issuance.canaries import Canaries
+from broker.issuance.canary_run import LONGEST_TASK, Tools
 from broker.issuance.connectors import ConnectorDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.ending import Ending
@@ -86,8 +92,11 @@ from broker.issuance.tightening import TighteningDesk
 from broker.issuance.trail import TrailDesk
 from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
+from broker.lease.root import Roots
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock, KeyRing, Reloaded
+from broker.revocation.marking import own_mark
+from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
@@ -104,12 +113,15 @@ _DECIDING = timedelta(seconds=15)
 class Brokerd:
     """The daemon's parts. :meth:`start` serves; :meth:`stop` drains and closes."""
 
-    def __init__(self, config: Config, clock: Clock, build: Build) -> None:
+    def __init__(self, config: Config, clock: Clock, build: Build, lending: Lending | None = None) -> None:
+        """``lending`` is told of the ledger once it is open: what ``build`` makes lends accounts of it."""
+        self._lending = lending
         self._config = config
         self._clock = clock
         self._rng = SystemRng()
         self._files = DeployFiles(config.deploy.directory, config.trust_domain, signers_of(config))
-        self._pool = ConnectorPool(build)
+        self._roots = Roots()
+        self._pool = ConnectorPool(build, self._roots, clock)
         self._metrics = Metrics()
         self._budget = RefusalBudget()
         self._look_budget = LookBudget()
@@ -152,17 +164,36 @@ class Brokerd:
             keeps_texts=config.audit.keep_texts,
         )
         self._store = store
+        if self._lending is not None:
+            self._lending.store = store
         self._undo.push_async_callback(store.close)
         self._undo.push_async_callback(self._pool.close)
         recovered = await store.recover(self._clock.now())
         if recovered:
             log.warning("attempts left due or unknown by the last run are being revoked", attempts=recovered)
+        self._revoker = Revoker(
+            store,
+            self._pool.find,
+            self._clock,
+            self._rng,
+            workers=config.limits.workers_per_connector,
+            roots=self._roots,
+        )
+        self._mark = await own_mark(store, config.tenant, self._clock)
+        self._reconciler = Reconciler(
+            store,
+            self._pool.find,
+            self._pool.names,
+            self._revoker.kick_orphans,
+            self._clock,
+            self._rng,
+            config.tenant,
+            self._mark,
+            issue_timeout=config.limits.issue_timeout,
+        )
         await self._hold_against_witnesses(store, writer)
         self.reloader = Reloader(
             self._files, self._pool, store, self._clock, config.tenant, config.state.directory / "reload.json"
-        )
-        self._revoker = Revoker(
-            store, self._pool.find, self._clock, self._rng, workers=config.limits.workers_per_connector
         )
         sink: AuditSink | None = None if config.audit.export_file is None else AuditFile(config.audit.export_file)
         self._upkeep = Upkeep(
@@ -177,6 +208,7 @@ class Brokerd:
             config.tenant,
             keep_texts=config.audit.keep_texts_for,
             keep_ended=None if config.retention is None else config.retention.leases,
+            roots=self._roots,
         )
         self._tightening = TighteningDesk(
             store,
@@ -217,6 +249,8 @@ class Brokerd:
         await self._upkeep.tick()
         await self._look_at_reviews()
         self._servers = self._doors(store, keys)
+        await self._canaries.start()
+        self._undo.push_async_callback(self._canaries.stop)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
         self.agents_port, *others = (
             server.bind(str(address), self._identity.tls.credentials())
@@ -244,7 +278,8 @@ class Brokerd:
     async def _hold_against_witnesses(self, store: SqliteStore, writer: str) -> None:
         """Before anything is served: a ledger that is behind what a witness has seen grants nothing."""
         config, clock = self._config, self._clock
-        recovery = Recovering(store, self.gate, clock, self._rng, config.tenant)
+        soon = self._reconciler.soon
+        recovery = Recovering(store, self.gate, clock, self._rng, config.tenant, reconcile=soon)
         await recovery.resume()
         if (settings := config.audit.checkpoints) is not None:
             witnessing = Witnessing(config, settings, store, recovery, self.gate, clock, self._rng, writer)
@@ -331,6 +366,8 @@ class Brokerd:
             self._clock,
             self._rng,
             keys=keys,
+            mark=self._mark,
+            roots=self._roots,
             issue_timeout=limits.issue_timeout,
             confirm_within=limits.confirm_within,
             denied_cool_down=limits.denied_cool_down,
@@ -372,7 +409,9 @@ class Brokerd:
 
         plans = PlanDesk(store, self._clock, self._rng, limits=bounds, default_life=limits.default_plan_duration)
         delegations = DelegationDesk(store, kick, self._clock, self._rng, limits=bounds)
-        service = AgentService(self._issuer, tasks, leases, requests, plans, delegations, self._pool.find)
+        self._canaries = self._canary(store, leases)
+        measured = self._canaries.measured
+        service = AgentService(self._issuer, tasks, leases, requests, plans, delegations, self._pool.find, measured)
         rpcs = limits.max_concurrent_rpcs
         servers = [AgentServer(door(agents(self._identify)), service, max_concurrent_rpcs=rpcs)]
         if self._proxies is not None:
@@ -380,16 +419,19 @@ class Brokerd:
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
         self._admin = self._automation = None
         rpcs = limits.max_concurrent_admin_rpcs
+        connectors = ConnectorDesk(self._pool.find, self._clock)
         parts = (
             OperatorRpcs(),
             SuspensionRpcs(self._suspensions),
             ReviewRpcs(self._tightening),
-            RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock)),
+            RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock, reconcile=self._reconciler.soon)),
             ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
             TextRpcs(TextDesk(store, self._clock)),
             EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock)), self._pool.find),
             RegistryRpcs(RegistryDesk(store)),
-            ConnectorRpcs(ConnectorDesk(self._pool.find, self._clock)),
+            ConnectorRpcs(connectors, measured),
+            ReconciliationRpcs(connectors, self._reconciler, store),
+            CanaryRpcs(self._canaries),
             ReloadRpcs(self.reload),
             TrailRpcs(TrailDesk(store)),
             AccessReviewRpcs(self._reviews),
@@ -408,6 +450,40 @@ class Brokerd:
             entrance = AutomationEntrance(self._certified, self._files, self._clock, config.tenant)
             self._automation = AdminServer(door(entrance), *parts, max_concurrent_rpcs=rpcs)
         return servers
+
+    def _canary(self, store: SqliteStore, leases: LeaseDesk) -> Canaries:
+        """What measures the connectors' contracts: a user of the same desks as agents are."""
+        ticking, clock = asyncio.get_running_loop().time, self._clock
+        tasks = TaskDesk(
+            store,
+            self._revoker.kick,
+            self.gate,
+            clock,
+            self._rng,
+            default_duration=LONGEST_TASK,
+            max_duration=LONGEST_TASK,
+        )
+        tools = Tools(
+            store,
+            self._issuer,
+            tasks,
+            leases,
+            self._pool.find,
+            clock,
+            moment=lambda: Moment(clock.now(), timedelta(seconds=ticking())),
+            wait=lambda by: asyncio.sleep(by.total_seconds()),
+        )
+        return Canaries(
+            store,
+            tools,
+            self._files,
+            self._pool.find,
+            self.gate,
+            clock,
+            self._rng,
+            self._config.tenant,
+            counted=self._metrics.canary,
+        )
 
     def _identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Peer:
         refuse_token(metadata)
@@ -437,6 +513,10 @@ class Brokerd:
             ("swap", self.reloader.if_swapped, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
+            ("roots", self._upkeep.tell_roots, 1.0),
+            # Looks at what is due: everything soon after the start, then hourly.
+            ("reconcile", self._reconciler.tick, 5.0),
+            ("canaries", self._canaries.tick, 1.0),
             *self._witness_jobs(),
         )
         for name, job, seconds in jobs:
@@ -499,7 +579,14 @@ class Brokerd:
         untold = untold_break_glass(self._files.current, self._config.notify)
         overdue = [f"the review of {lease} is overdue: {group} is blocked" for group, lease in self._blocked.items()]
         alarms = (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)
-        return [*(str(alarm) for alarm in alarms), *untold, *overdue]
+        return [*(str(alarm) for alarm in alarms), *untold, *overdue, *self._root_alarms(), *self._canaries.alarms()]
+
+    def _root_alarms(self) -> list[str]:
+        return [
+            f"connector {name} issues nothing: since {refusal.since.isoformat()} its upstream refuses the broker's own"
+            f" credential ({refusal.why})"
+            for name, refusal in sorted(self._roots.standing.items())
+        ]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
@@ -523,6 +610,11 @@ class Brokerd:
             recovery=bool(self.gate.recovery),
             witnesses=self._witnessing.tallies() if self._witnessing is not None else {},
             unread=self.gate.unread,
+            roots_refused=tuple(self._roots.standing),
+            orphans=await self._store.orphan_figures(),
+            reconciled=self._reconciler.last,
+            canaries=[each for status in self._canaries.all() for each in status.measured.values()],
+            now=now,
         )
         return self._metrics.render(snapshot)
 

@@ -16,6 +16,7 @@ from broker.deployfiles.models import AgentFile
 from broker.deployfiles.read import Read
 from broker.files import Problem
 from broker.identity.agent import Agent, AgentPattern, Person, Quotas
+from broker.identity.own import is_own
 from broker.identity.pattern import IdPattern, names_of
 from broker.identity.pattern_index import PatternIndex, example
 from broker.identity.spiffe_id import SpiffeId
@@ -78,6 +79,8 @@ def _alone(file: Read[AgentFile]) -> Iterator[Problem]:
     if not _NAME.match(file.stem):
         hint = "Name the file in a-z 0-9 and -, at most 63 characters: policies and the audit trail call the agent so."
         yield file.problem((), f"{ascii(file.stem)[:80]} names no agent", hint)
+    if entry.spiffe_id and is_own(SpiffeId.parse(entry.spiffe_id)):
+        yield file.problem((_EXACT,), f"{entry.spiffe_id} is the broker's own id", "Give the workload another one.")
     if not entry.spiffe_id and not entry.spiffe_id_pattern:
         yield file.problem((_EXACT,), "is missing", "Write spiffe_id for one workload, spiffe_id_pattern for many.")
     if entry.spiffe_id and entry.spiffe_id_pattern:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydantic import ValidationError
 
 from broker.deployfiles.agents import Entries, entries
-from broker.deployfiles.kinds import ACCOUNTS, GRANTS, references
+from broker.deployfiles.kinds import ACCOUNTS, AGAINST, GRANTS, references
 from broker.deployfiles.kinds_fields import ParameterSegment
 from broker.deployfiles.models import AgentFile, ConnectorsFile, MayEntry, PeopleFile, PersonEntry, TemplateFile
 from broker.deployfiles.read import Read
@@ -118,6 +118,7 @@ class Assembly:
         resource = entry.resource.build(_RESOURCE)
         problems = [
             *_account_problems(file, connector),
+            *_settings_problems(file, grant, connector),
             *_resource_problems(file),
             *_reference_problems(file, grant, parameters, resource),
         ]
@@ -126,11 +127,16 @@ class Assembly:
 
 
 def _account_problems(file: Read[TemplateFile], connector: ConnectorSpec) -> Iterable[Problem]:
-    form = ACCOUNTS.get(connector.kind)
+    form, what, hint = ACCOUNTS.get(connector.kind, (None, "", ""))
     for index, account in enumerate(file.content.accounts):
         if form is not None and not form.match(account):
-            hint = "Write its 12 digits in quotes."
-            yield file.problem(("accounts", index), f"{account} is no AWS account id", hint)
+            yield file.problem(("accounts", index), f"{account} is no {what}", hint)
+
+
+def _settings_problems(file: Read[TemplateFile], grant: Model, connector: ConnectorSpec) -> Iterable[Problem]:
+    against = AGAINST.get(connector.kind)
+    for field, message, hint in against(grant, connector.settings, file.content.accounts) if against else ():
+        yield file.problem(("grant", field), message, hint)
 
 
 def _resource_problems(file: Read[TemplateFile]) -> Iterable[Problem]:
@@ -153,6 +159,9 @@ def _reference_problems(
             yield file.problem(path, f"{name} may hold more than plain text", hint)
         elif len(path) == _WHOLE_FIELD:
             yield from _choice_problems(file, grant, path, target)
+        elif isinstance(segment, ParameterSegment) and segment.chooses and not isinstance(target, EnumParameter):
+            hint = "Make it an enum of what it may choose."
+            yield file.problem(path, f"{target.name} is of type {target.kind}, and chooses what is granted", hint)
 
 
 def _choice_problems(file: Read[TemplateFile], grant: Model, path: Path, target: Parameter) -> Iterable[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated
+from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
@@ -20,12 +20,13 @@ def _url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ValueError("must be https://host[:port] or env:NAME")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("must be https: plain http is for loopback only")
     return value
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether it is a loopback address, or localhost."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -61,14 +62,17 @@ PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 class ParameterSegment(Model):
     """The value of a parameter that the template declares."""
 
+    # Whether it alone chooses a thing upstream, wherever in the grant it stands: then an enum must list which.
+    chooses: ClassVar[bool] = False
     parameter: Text
 
 
-def _form(value: object) -> str:
+def name_or_parameter(value: object) -> str:
+    """Which of the two a field holds: the discriminator of such unions."""
     return "parameter" if isinstance(value, dict | ParameterSegment) else "name"
 
 
 # A name that the template says, or the one that a parameter has.
 NameOrParameter = Annotated[
-    Annotated[PathPart, Tag("name")] | Annotated[ParameterSegment, Tag("parameter")], Discriminator(_form)
+    Annotated[PathPart, Tag("name")] | Annotated[ParameterSegment, Tag("parameter")], Discriminator(name_or_parameter)
 ]

@@ -12,10 +12,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
-from broker.deployfiles import listing
+from broker.deployfiles import aws_policies, listing
 from broker.deployfiles.approvals import ApprovalsFile, approval_rules, unreachable
 from broker.deployfiles.assemble import Assembly
 from broker.deployfiles.break_glass import break_glass_rules, unusable
+from broker.deployfiles.canaries import canaries_of, unfit_canaries
 from broker.deployfiles.denied import DeniedFile, deny_list
 from broker.deployfiles.escalation import EscalationFile, rules_of
 from broker.deployfiles.federation import TrustDomainsFile, federation_problems
@@ -30,12 +31,16 @@ from broker.deployfiles.signers import Signers
 from broker.files import Model, Problem, Problems, parse_yaml, validated
 from broker.identity.agent import Registry
 from broker.identity.denied import DenyList
+from broker.identity.own import canary_agent
 from broker.policy.cedar import PolicyProblems, PolicySet
 from broker.policy.shadow import ShadowPolicies
 from broker.ports import DeploySet, Signed
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Model)
+
+# Where nobody says which trust domain the set is for: it is then only checked.
+_UNSAID = "trust-domain.invalid"
 
 
 def load(directory: Path, trust_domain: str = "", signers: Signers | None = None) -> DeploySet:
@@ -93,7 +98,12 @@ def build(
     # What refers to agents is only looked at where every agent is known.
     if people is None or not _whole(files, problems, listing.AGENTS):
         raise Problems(problems)
-    registry = Registry(registered.agents, registered.patterns)
+    canaries = canaries_of(connectors) if connectors is not None else {}
+    # Where that file could not be read, what names the broker's own principal is not complained about.
+    own = canary_agent(trust_domain or _UNSAID) if canaries or connectors is None else None
+    registry = Registry(registered.agents, registered.patterns, own)
+    if connectors is not None and _whole(files, problems, listing.TEMPLATES):
+        problems.extend(unfit_canaries(connectors, canaries, templates))
     # None: there is such a file, and it could not be read.
     known = None if approvals is None and listing.APPROVALS in files.texts else rules_of_approval
     problems.extend(unknown_segments(template_files, registry))
@@ -123,6 +133,7 @@ def build(
         quotas=quotas_of(quotas, assembly.people) if quotas else (),
         escalation=rules_of(escalation) if escalation else (),
         break_glass=break_glass_rules(template_files),
+        canaries=canaries,
     )
 
 
@@ -133,6 +144,14 @@ def policy_tests(files: Listing) -> list[PolicyTest]:
     if problems:
         raise Problems(problems)
     return tests_of(tests)
+
+
+def warnings(files: Listing) -> list[Problem]:
+    """What keeps no set from being taken, but is probably not meant. For sets that :func:`build` takes."""
+    read: list[Problem] = []
+    connectors = _one(files, listing.CONNECTORS, ConnectorsFile, read)
+    templates = _each(files, listing.TEMPLATES, TemplateFile, read)
+    return [] if connectors is None else aws_policies.lint(templates, Assembly(None, connectors, read).connectors)
 
 
 def templates_in(files: Listing) -> dict[str, Read[TemplateFile]]:

@@ -32,6 +32,8 @@ def unknown_mentions(
 ) -> Iterator[tuple[Mention, str, str]]:
     """Each name in a policy that names nothing, with message and hint. ``approvals``: None where not known."""
     entries = {agent.principal for agent in registry} | {entry.principal for entry in registry.patterns}
+    if registry.own is not None:
+        entries |= {registry.own.principal}
     persons = {f"{person.issuer}#{person.subject}" for person in people.values()}
     known_segments = segments(registry)
     kinds = {f"{each.access}:{environment}" for each in templates.values() for environment in each.environments}

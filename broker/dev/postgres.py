@@ -71,7 +71,8 @@ class PostgresFacts:
 class PostgresServer:
     """PostgreSQL with its data, socket, log and superuser's password under ``directory`` (kept between starts)."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: str) -> None:
+        """``settings``: of postgresql.conf, beside our own."""
         self._directory = private_directory(directory, others_may_pass=os.geteuid() == 0)
         self._account = _step_down_account()
         # Fast shutdown (SIGINT): open sessions are cut, what was committed is written.
@@ -82,6 +83,7 @@ class PostgresServer:
             account=self._account if os.geteuid() == 0 else None,
             environment=_ENVIRONMENT,
         )
+        self._settings = settings
         self._facts: PostgresFacts | None = None
 
     @property
@@ -107,7 +109,13 @@ class PostgresServer:
         if not (data / "PG_VERSION").exists():
             self._initdb(binaries, home, data, password)
         port = free_port(self._directory / "port")
-        settings = {**_SETTINGS, "listen_addresses": LOOPBACK, "port": str(port), "unix_socket_directories": str(home)}
+        settings = {
+            **_SETTINGS,
+            **self._settings,
+            "listen_addresses": LOOPBACK,
+            "port": str(port),
+            "unix_socket_directories": str(home),
+        }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         _release(home, data)
         self._process.start([binaries / "postgres", "-D", data, *options], cwd=home)

@@ -22,6 +22,7 @@ from broker.dev.aws_double import AwsDouble, AwsFacts
 from broker.dev.brokerd import BROKERD, BrokerdProcess
 from broker.dev.files import private_directory, remove_directory, secret_file, write_private
 from broker.dev.loopback import LOOPBACK, free_port
+from broker.dev.minio import BROKER_USER, MinioFacts, MinioServer
 from broker.dev.openbao import OpenBaoServer
 from broker.dev.openbao_database import DatabaseEngineFacts, configure_database
 from broker.dev.openbao_jwt import configure_jwt
@@ -45,6 +46,7 @@ BROKER_ID = SpiffeId(TRUST_DOMAIN, "/broker")
 # What TLS clients check: stock gRPC matches a server's DNS name, never its SPIFFE ID.
 BROKER_DNS_NAME = "broker.dev.broker.internal"
 AWS_ROLES = ("orders-reports-reader",)
+_NOWHERE = f"http://{LOOPBACK}:9"  # discard (RFC 863): nobody listens there
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class DevFacts:
     openbao: DatabaseEngineFacts
     postgres: PostgresFacts
     aws: AwsFacts
+    minio: MinioFacts | None  # None: its binary was not built
     # Where brokerd has its own SVIDs from; of each agent, what goes into SPIFFE_ENDPOINT_SOCKET.
     broker_endpoint: str
     endpoints: Mapping[SpiffeId, str]
@@ -94,6 +97,10 @@ class DevFacts:
             "BROKER_DEV_AWS_ENDPOINT": self.aws.endpoint,
             "BROKER_DEV_AWS_ACCESS_KEY_ID": self.aws.access_key_id,
             "BROKER_DEV_AWS_SECRET_ACCESS_KEY": self.aws.secret_access_key.reveal(),
+            "BROKER_DEV_MINIO_USER": BROKER_USER,
+            # Without MinIO its connector is there all the same, and whoever asks hears that it does not answer.
+            "BROKER_DEV_MINIO_ENDPOINT": _NOWHERE if self.minio is None else self.minio.endpoint,
+            "BROKER_DEV_MINIO_SECRET_KEY": "none" if self.minio is None else self.minio.broker_secret.reveal(),
         }
 
 
@@ -104,8 +111,8 @@ class DevStack:
     Without any there is no people's door.
 
     ``state_dir`` may be a :class:`StateDirectory` that the caller acquired, to put something there first; the stack
-    releases it when it stops. ``render_config`` writes brokerd's configuration from the facts. ``brokerd_command``
-    is for tests.
+    releases it when it stops. ``minio`` is MinIO's binary, where it was built. ``render_config`` writes brokerd's
+    configuration from the facts. ``brokerd_command`` is for tests.
     """
 
     def __init__(
@@ -118,6 +125,7 @@ class DevStack:
         clock: Clock,
         render_config: Callable[[DevFacts], str],
         brokerd_command: Sequence[str] = BROKERD,
+        minio: Path | None = None,
     ) -> None:
         self._state = StateDirectory(state_dir) if isinstance(state_dir, Path) else state_dir
         self._deploy = deploy_dir.absolute()
@@ -126,6 +134,7 @@ class DevStack:
         self._clock = clock
         self._render_config = render_config
         self._brokerd_command = brokerd_command
+        self._minio = minio
         self._facts: DevFacts | None = None
         self._brokerd: BrokerdProcess | None = None
         self._sockets: WorkloadApiSockets | None = None
@@ -214,7 +223,7 @@ class DevStack:
         brokerd = BrokerdProcess(state, config, ops_port, self._brokerd_command)
         brokerd.stop_leftover()  # before its upstreams restart under it
         domain = TrustDomain.load(TRUST_DOMAIN, state / "trust-domain", self._clock.now())
-        postgres, openbao, aws = await self._start_upstreams(state, domain)
+        postgres, openbao, aws, minio = await self._start_upstreams(state, domain)
         bundle = state / "bundle.pem"
         write_private(bundle, domain.bundle_pem.decode())
         sockets = await self._start_identities(state, domain)
@@ -238,6 +247,7 @@ class DevStack:
             openbao=openbao,
             postgres=postgres,
             aws=aws,
+            minio=minio,
             broker_endpoint=sockets.endpoint(BROKER_ID),
             endpoints={agent: sockets.endpoint(agent) for agent in self._agents},
             issuer=issuer,
@@ -251,17 +261,19 @@ class DevStack:
 
     async def _start_upstreams(
         self, state: Path, domain: TrustDomain
-    ) -> tuple[PostgresFacts, DatabaseEngineFacts, AwsFacts]:
-        """PostgreSQL, OpenBao and moto at the same time, then OpenBao's configuration."""
+    ) -> tuple[PostgresFacts, DatabaseEngineFacts, AwsFacts, MinioFacts | None]:
+        """PostgreSQL, OpenBao, moto and perhaps MinIO at the same time, then OpenBao's configuration."""
         postgres = PostgresServer(state / "postgres")
         openbao = OpenBaoServer(state / "openbao")
         aws = AwsDouble(state / "aws", AWS_ROLES)
-        for server in (postgres, openbao, aws):
-            self._undo.push_async_callback(asyncio.to_thread, server.stop)
+        minio = None if self._minio is None else MinioServer(self._minio, state / "minio")
+        for stop in (postgres.stop, openbao.stop, aws.stop, *([] if minio is None else [minio.stop])):
+            self._undo.push_async_callback(asyncio.to_thread, stop)
         starting = (
             asyncio.create_task(asyncio.to_thread(postgres.start)),
             asyncio.create_task(asyncio.to_thread(openbao.start)),
             asyncio.create_task(asyncio.to_thread(aws.start)),
+            asyncio.create_task(asyncio.to_thread(lambda: None if minio is None else minio.start())),
         )
         await _settled(starting)
         postgres_facts, openbao_facts = starting[0].result(), starting[1].result()
@@ -269,7 +281,7 @@ class DevStack:
         target = await asyncio.to_thread(create_orders, postgres_facts, password)
         engine = await asyncio.to_thread(configure_database, openbao_facts, target, token_file=None)
         await asyncio.to_thread(configure_jwt, openbao_facts, domain, BROKER_ID)
-        return postgres_facts, engine, starting[2].result()
+        return postgres_facts, engine, starting[2].result(), starting[3].result()
 
     async def _start_identities(self, state: Path, domain: TrustDomain) -> WorkloadApiSockets:
         """A Workload API socket for brokerd, and one for each agent."""

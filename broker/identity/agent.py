@@ -160,13 +160,18 @@ class Registry:
     however many identities come by, the registry is as large as what operators wrote.
     """
 
-    def __init__(self, agents: Iterable[Agent], patterns: Iterable[AgentPattern] = ()) -> None:
-        """Raises :class:`InvalidInput` (CONFIG_INVALID) where two patterns, or the names of two entries, collide."""
+    def __init__(
+        self, agents: Iterable[Agent], patterns: Iterable[AgentPattern] = (), own: Agent | None = None
+    ) -> None:
+        """``own``: the broker itself, where it holds leases. It is found and is not counted among the entries.
+
+        Raises :class:`InvalidInput` (CONFIG_INVALID) where two patterns, or the names of two entries, collide."""
         self._by_id: Mapping[SpiffeId, Agent] = {agent.spiffe_id: agent for agent in agents}
         self.patterns = tuple(patterns)
         self._index = PatternIndex([entry.pattern for entry in self.patterns])
         for one, other in self._index.overlaps():
             raise _ambiguous(f"{self.patterns[one].pattern} and {self.patterns[other].pattern} match one id")
+        self.own = own
         names = [*(agent.principal for agent in self), *(entry.principal for entry in self.patterns)]
         if len(set(names)) != len(names) or "" in names:
             raise _ambiguous("two entries have one name, or one has none")
@@ -176,6 +181,8 @@ class Registry:
         return len(self._by_id) + len(self.patterns)
 
     def __contains__(self, spiffe_id: object) -> bool:
+        if self.own is not None and spiffe_id == self.own.spiffe_id:
+            return True
         return spiffe_id in self._by_id or (isinstance(spiffe_id, SpiffeId) and self._matched(spiffe_id) is not None)
 
     def __iter__(self) -> Iterator[Agent]:
@@ -184,6 +191,8 @@ class Registry:
 
     def find(self, spiffe_id: SpiffeId) -> Agent:
         """The agent of this id. Raises :class:`Denied` (AGENT_NOT_REGISTERED)."""
+        if self.own is not None and spiffe_id == self.own.spiffe_id:
+            return self.own
         try:
             return self._by_id[spiffe_id]
         except KeyError:

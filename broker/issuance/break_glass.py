@@ -38,7 +38,7 @@ from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.fresh_logins import proven as as_proven
 from broker.issuance.gate import Gate
 from broker.issuance.holders import enabled_people
-from broker.issuance.issue import ATTEMPT_PREFIX, Grant, Issuer
+from broker.issuance.issue import Grant, Issuer
 from broker.issuance.records import decided_on
 from broker.issuance.redemption import LEASE_PREFIX
 from broker.issuance.situation import Situations, seen
@@ -261,7 +261,7 @@ class BreakGlassDesk:
         self, caller: OperatorCaller, order: BreakGlassOrder, proven: Proven, asked: _Asked, gates: tuple[str, ...]
     ) -> Intent:
         name, now, agent = self._rng.id(), caller.now, asked.agent
-        attempt_id, expires_at = ATTEMPT_PREFIX + name, now + asked.scope.ttl
+        attempt_id, expires_at = self._issuer.mark.attempt(name), now + asked.scope.ttl
         told = would_have_approved(caller, asked.decision, asked.scope, agent)
         new = NewUse(
             person=caller.id,

@@ -29,6 +29,11 @@ class Caller:
         return str(self.agent.spiffe_id)
 
     @property
+    def is_broker(self) -> bool:
+        """Whether it is the broker itself, which asks for a canary's lease."""
+        return self.agent is self.deploy.registry.own
+
+    @property
     def counted(self) -> str:
         """In whose budget a refusal is: all workloads of one registry entry share one."""
         return self.agent.principal

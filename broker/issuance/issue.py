@@ -28,6 +28,7 @@ from broker.errors import (
 from broker.identity.behalf import check_within
 from broker.issuance.caller import Caller
 from broker.issuance.citations import cite
+from broker.issuance.comparison import clamped, mismatch
 from broker.issuance.filing import DENIED_COOL_DOWN, filing_of
 from broker.issuance.gate import Gate
 from broker.issuance.quotas import Rates, live_quotas
@@ -35,12 +36,14 @@ from broker.issuance.records import decided_on, delivered, shadow_told, told_by_
 from broker.issuance.redemption import LEASE_PREFIX, approvals_held, funded, not_held
 from broker.issuance.situation import Situations, seen
 from broker.issuance.stopped import check_suspended
-from broker.issuance.verdicts import denied_by, mismatch, too_late, within_contract
+from broker.issuance.verdicts import denied_by, too_late, within_contract
 from broker.issuance.waiting import until
 from broker.lease.credential import Contract, ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
 from broker.lease.fingerprint import fingerprints
 from broker.lease.machine import Event
+from broker.lease.mark import Mark
+from broker.lease.root import Roots, Work
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts, Situation, wanted
 from broker.policy.shadow import ShadowVerdict
@@ -68,8 +71,6 @@ from broker.scope.request import AccessRequest, Digested
 
 log = structlog.get_logger("broker.issuance")
 
-# Attempt ids travel far: STS session names (64), PostgreSQL logins (63 with prefix and suffix).
-ATTEMPT_PREFIX = "jb-"
 # How often policy decides on one request whose circumstances move under it, before its caller is asked to retry.
 DECISIONS = 4
 
@@ -101,8 +102,9 @@ class _Admitted:
 class Issuer:
     """Carries requests. ``connectors`` finds a connector by name; ``kick`` wakes its revoker.
 
-    ``keys`` make the digests by which the trail knows issued secrets again. ``shadow_seen`` is told what shadow
-    policies would have made of each request, where there are any.
+    ``keys`` make the digests by which the trail knows issued secrets again. ``mark`` is in the id of every attempt, so
+    that upstreams can tell whose it is; ``roots`` knows which upstreams refuse the broker itself. ``shadow_seen`` is
+    told what shadow policies would have made of each request, where there are any.
     """
 
     def __init__(
@@ -115,11 +117,13 @@ class Issuer:
         rng: Rng,
         *,
         keys: KeyRing,
+        mark: Mark,
         issue_timeout: timedelta,
         confirm_within: timedelta = CONFIRM_WITHIN,
         denied_cool_down: timedelta = DENIED_COOL_DOWN,
         limits: TaskLimits = DEFAULT_LIMITS,
         shadow_seen: Callable[[ShadowVerdict], None] = lambda verdict: None,
+        roots: Roots | None = None,
     ) -> None:
         self._store = store
         self._situations = Situations(store)
@@ -130,6 +134,8 @@ class Issuer:
         self._clock = clock
         self._rng = rng
         self._keys = keys
+        self.mark = mark
+        self._roots = roots or Roots()
         self._issue_timeout = issue_timeout
         self._confirm_within = confirm_within
         self._denied_cool_down = denied_cool_down
@@ -139,12 +145,15 @@ class Issuer:
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
         """Grant ``request``, ask people about it, or say why not. Cancelling this call takes back what it issued."""
-        if caller.deploy.quotas:
+        if caller.deploy.quotas and not caller.is_broker:
             await self._rates.admit(caller, request)
         if validate_only:
             return await self._validated(caller, request)
         opened = await self._open(caller, request)
         if isinstance(opened, _Admitted):
+            if caller.is_broker:
+                # People are not asked for what the broker wants for itself.
+                raise denied_by(opened.decision, opened.scope, opened.connector.contract)
             return await self._ask_people(caller, request, opened)
         return await self._deliver(*opened)
 
@@ -210,6 +219,7 @@ class Issuer:
             if not admitted.decision.allowed:
                 return admitted
             self._gate.check(caller.now)
+            self._roots.check(admitted.scope.connector)
             intent = fund(self._intent(caller, request, admitted))
             try:
                 return admitted, intent, await self._store.open_intent(intent)
@@ -262,7 +272,7 @@ class Issuer:
     ) -> Grant:
         """File the request; nothing is issued. What the upstream would refuse is refused before anybody is asked."""
         scope, contract_class = admitted.scope, admitted.connector.contract.cls
-        admitted.connector.prepare(scope, ATTEMPT_PREFIX, caller.id, caller.now + scope.ttl)
+        admitted.connector.prepare(scope, self.mark.attempt("x"), caller.id, caller.now + scope.ttl)
         task = await self._store.get_task(caller.tenant, request.task_id)
         if caller.id in task.participants:  # others hear nothing of the task, not even that it is stopped
             await check_suspended(self._store, caller, request.task_id, scope)
@@ -292,7 +302,7 @@ class Issuer:
 
     def _intent(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Intent:
         name = self._rng.id()
-        attempt_id = ATTEMPT_PREFIX + name
+        attempt_id = self.mark.attempt(name)
         expires_at = caller.now + admitted.scope.ttl
         if admitted.situation.latest_end is not None:
             expires_at = min(expires_at, admitted.situation.latest_end)
@@ -347,15 +357,13 @@ class Issuer:
                 await self._end_previous(opened, admitted.connector)
             issued = await self._issue(attempt, intent, admitted)
         except UpstreamFailed as failure:
-            if failure.outcome_known:
-                await self._end(intent, Event.NEVER_ISSUED, EndCause.NEVER_ISSUED, failure.message)
-            else:
-                await self._end(intent, Event.END, EndCause.OUTCOME_UNKNOWN, failure.message)
+            await self._failed(intent, failure)
             raise
         except BaseException:
             await self._end(intent, Event.END, EndCause.OUTCOME_UNKNOWN, "the issue was broken off")
             raise
-        wider = mismatch(issued, attempt, admitted.connector.contract)
+        self._roots.works(intent.scope.connector, Work.ISSUE)
+        wider = mismatch(issued, intent.scope, attempt.id, attempt.expires_at, admitted.connector.contract)
         if wider is not None:
             await self._end(intent, Event.END, EndCause.GRANT_MISMATCH, wider.message)
             raise wider
@@ -374,8 +382,19 @@ class Issuer:
         except TimeoutError:
             raise too_late(outcome_known=False) from None
 
+    async def _failed(self, intent: Intent, failure: UpstreamFailed) -> None:
+        """What the connector's failure proves: never issued, or all that may be there is ended."""
+        if failure.reason is Reason.UPSTREAM_ROOT_REFUSED:
+            self._roots.refused(intent.scope.connector, failure.message, Work.ISSUE, self._clock.now())
+        if failure.outcome_known:
+            await self._end(intent, Event.NEVER_ISSUED, EndCause.NEVER_ISSUED, failure.message)
+            return
+        mismatched = failure.reason is Reason.UPSTREAM_GRANT_MISMATCH
+        cause = EndCause.GRANT_MISMATCH if mismatched else EndCause.OUTCOME_UNKNOWN
+        await self._end(intent, Event.END, cause, failure.message)
+
     async def _activate(self, attempt: Attempt, issued: Issued, intent: Intent, admitted: _Admitted) -> Grant:
-        now = self._clock.now()
+        now, short = self._clock.now(), clamped(issued, attempt.expires_at)
         try:
             lease = await self._store.activate(
                 attempt.tenant,
@@ -383,7 +402,11 @@ class Issuer:
                 attempt.epoch,
                 min(issued.expires_at, attempt.expires_at),
                 now + self._confirm_within,
-                {**issued.observed, "secrets": fingerprints(*self._keys.current(), issued.credential)},
+                {
+                    **issued.observed,
+                    **({"clamped_seconds": int(short.total_seconds())} if short else {}),
+                    "secrets": fingerprints(*self._keys.current(), issued.credential),
+                },
                 now,
             )
         except NotReady:
@@ -409,7 +432,7 @@ class Issuer:
             return not any(attempt.id in ids for attempt in living)
 
         wait = (opened.attempt.issue_deadline - self._clock.now()) / 2
-        if connector.contract.cls is ContractClass.EXPIRY_ONLY:
+        if connector.contract.cls is not ContractClass.IMMEDIATE:  # no proof comes as soon as that
             wait = timedelta(0)
         if not await until(gone, self._store, wait.total_seconds()):
             ends = max(previous.expires_at for previous in opened.previous)

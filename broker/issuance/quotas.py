@@ -71,7 +71,7 @@ def asked_by(caller: Caller, request: AccessRequest) -> Asked | None:
 def live_quotas(caller: Caller, request: AccessRequest) -> tuple[LiveQuota, ...]:
     """What the intent transaction must count, beside the agent's own quota."""
     asked = asked_by(caller, request) if caller.deploy.quotas else None
-    if asked is None:
+    if asked is None or caller.is_broker:  # a canary neither waits for agents, nor takes a place from them
         return ()
     return tuple(
         _live(caller, each, each.quota.live_leases)
@@ -86,8 +86,10 @@ def _live(caller: Caller, each: Counted, limit: int) -> LiveQuota:
         # An exact entry is one identity: counted like one.
         per, subject = Per.AGENT, caller.id
     several = per in (Per.ENTRY, Per.OWNER)
-    members = belongs(caller.deploy.registry, per, subject) if several else None
-    return LiveQuota(each.quota.name, per, subject, limit, shown, members)
+    registry = caller.deploy.registry
+    members = belongs(registry, per, subject) if several else None
+    uncounted = "" if registry.own is None else str(registry.own.spiffe_id)
+    return LiveQuota(each.quota.name, per, subject, limit, shown, members, uncounted)
 
 
 def _too_often(each: Counted, wait: timedelta) -> Exhausted:

@@ -7,6 +7,8 @@ people have to look at before they release it is in docs/audit.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from broker.approval.intent_digest import RELEASE_RECOVERY
@@ -23,7 +25,18 @@ RECOVERY_PREFIX = "rec-"
 class Recovering:
     """Begins recovery."""
 
-    def __init__(self, store: TrailStore, gate: Gate, clock: Clock, rng: Rng, tenant: str) -> None:
+    def __init__(
+        self,
+        store: TrailStore,
+        gate: Gate,
+        clock: Clock,
+        rng: Rng,
+        tenant: str,
+        *,
+        reconcile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``reconcile`` has every upstream's inventory compared with the ledger soon."""
+        self._reconcile = reconcile
         self._store = store
         self._gate = gate
         self._clock = clock
@@ -45,6 +58,7 @@ class Recovering:
 
     async def _closed(self, recovery: Recovery) -> None:
         self._gate.recovery = recovery.id
+        self._reconcile()
         ended = await self._store.burn_open(self._tenant, self._clock.now())
         log.error(
             "recovery mode: nothing is granted until two people release it",
@@ -59,7 +73,16 @@ class Recovering:
 class RecoveryDesk:
     """What people do about it."""
 
-    def __init__(self, store: TrailStore, gate: Gate, fresh: FreshLogins, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: TrailStore,
+        gate: Gate,
+        fresh: FreshLogins,
+        clock: Clock,
+        *,
+        reconcile: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._reconcile = reconcile
         self._store = store
         self._gate = gate
         self._fresh = fresh
@@ -93,4 +116,5 @@ class RecoveryDesk:
         recovery = await self._store.release_recovery(word)
         if not recovery.open:
             self._gate.recovery = ""
+            self._reconcile()
         return recovery

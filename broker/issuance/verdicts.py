@@ -8,7 +8,7 @@ from datetime import timedelta
 from broker.errors import Denied, InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Contract
 from broker.policy.decision import Decision
-from broker.ports import Attempt, Doubt, Issued, Severity
+from broker.ports import Doubt, Severity
 from broker.scope.model import Scope, ScopeTemplate
 
 
@@ -80,17 +80,6 @@ def denied_by(decision: Decision, scope: Scope, contract: Contract) -> Denied:
             "policyDigest": decision.set_digest,
             **_whose(scope, contract),
         },
-    )
-
-
-def mismatch(issued: Issued, attempt: Attempt, contract: Contract) -> UpstreamFailed | None:
-    """F9: an upstream that grants for longer than asked is not believed, and not used."""
-    if issued.expires_at <= attempt.expires_at + contract.on_expiry:
-        return None
-    return UpstreamFailed(
-        Reason.UPSTREAM_GRANT_MISMATCH,
-        f"the upstream granted until {issued.expires_at.isoformat()}, asked was {attempt.expires_at.isoformat()}.",
-        hint="Operators: the upstream's role does not honour the TTL; see the connector's page.",
     )
 
 

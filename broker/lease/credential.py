@@ -6,8 +6,9 @@ and a line in ``broker/api/convert.py``. Fields that open a door are :class:`Sec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from broker.secret import Secret
@@ -72,6 +73,47 @@ class AwsSession:
     assumed_role_arn: str
     # The session policy really sent, as JSON: what the upstream enforces. Not secret.
     session_policy: str
+    endpoint_url: str = ""  # where it is good, if not at AWS itself
 
 
-Credential = DatabaseLogin | AwsSession
+@dataclass(frozen=True, slots=True)
+class GcpToken:
+    """An OAuth 2.0 access token of a Google Cloud service account."""
+
+    access_token: Secret
+    expires_at: datetime  # when Google ends it
+    project: str
+    service_account: str  # its email
+    scopes: tuple[str, ...]
+    # The Credential Access Boundary really sent, as JSON: what Cloud Storage enforces. Empty: none. Not secret.
+    access_boundary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class X509Certificate:
+    """An X.509 certificate for the agent's own key. It holds no secret: the private key never left the agent."""
+
+    certificate: str  # PEM
+    ca_chain: str  # PEM; the issuing CA first
+    serial_number: str  # hexadecimal with colons, as the CA lists it
+
+
+@dataclass(frozen=True, slots=True)
+class SshCertificate:
+    """An OpenSSH certificate for the agent's own key. It holds no secret: the private key never left the agent."""
+
+    certificate: str  # one line
+    serial_number: str  # hexadecimal
+    principals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticSecret:
+    """A secret that was there before and stays: only rotation ends it."""
+
+    path: str
+    version: int
+    values: Mapping[str, Secret]  # by field
+
+
+Credential = DatabaseLogin | AwsSession | GcpToken | X509Certificate | SshCertificate | StaticSecret

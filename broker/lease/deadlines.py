@@ -46,3 +46,12 @@ def no_late_create_after(issued_from: datetime, issue_deadline: datetime) -> dat
     a sweep is repeated until twice the call's allowance has passed (faults.md, finding 4).
     """
     return issue_deadline + (issue_deadline - issued_from)
+
+
+def until_next_sweep(now: datetime, issued_from: datetime, issue_deadline: datetime) -> timedelta:
+    """How long until an attempt of unknown outcome is worth looking for again; not positive: never.
+
+    Once at the call's deadline, and once when no late create can land any more.
+    """
+    latest = no_late_create_after(issued_from, issue_deadline)
+    return (issue_deadline if now < issue_deadline else latest) - now

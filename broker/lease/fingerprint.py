@@ -8,7 +8,7 @@ whether a guess is right. The key is the ledger's; a prefix keeps this use of it
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
 from broker.lease.credential import Credential
@@ -21,11 +21,13 @@ def fingerprint(key: bytes, secret: Secret) -> str:
 
 
 def secrets_in(credential: Credential) -> Iterator[tuple[str, Secret]]:
-    """Every field of ``credential`` that opens a door, by name."""
+    """Every field of ``credential`` that opens a door, by name; of a mapping each, as FIELD.NAME."""
     for each in fields(credential):
         value = getattr(credential, each.name)
-        if isinstance(value, Secret):
-            yield each.name, value
+        named = {each.name: value}
+        if isinstance(value, Mapping):
+            named = {f"{each.name}.{name}": inner for name, inner in value.items()}
+        yield from ((name, inner) for name, inner in named.items() if isinstance(inner, Secret))
 
 
 def fingerprints(key_id: str, key: bytes, credential: Credential) -> dict[str, str]:

@@ -121,7 +121,7 @@ def found(agent: str, registry: Registry) -> Agent:
     """The agent of this SPIFFE ID, or of this entry. Raises :class:`BrokerError`, too, for the entry of a pattern."""
     if "://" in agent:
         return registry.find(SpiffeId.parse(agent))
-    for each in registry:
+    for each in registry if registry.own is None else (*registry, registry.own):
         if each.principal == agent:
             return each
     many = any(entry.principal == agent for entry in registry.patterns)

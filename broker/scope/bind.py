@@ -3,7 +3,7 @@
 Belongs here: every check that needs only the template, the request and what the registry's pattern names
 of the caller's SPIFFE ID. What is bound is the template's own data plus values that passed a typed
 parameter; nothing else of request or identity enters a :class:`~broker.scope.model.Scope`, so no text of
-an agent, not even its name, can widen a grant.
+an agent, not even its name, can widen a grant. (The agent's own public key goes along; it grants nothing.)
 
 Does not belong here: whether the agent may (policy), and what the connector's contract allows.
 """
@@ -54,6 +54,7 @@ def bind(template: ScopeTemplate, request: AccessRequest, segments: Mapping[str,
         ttl=_ttl(template, request),
         grant=_grant(template, parameters),
         risk=template.risk,
+        subject_public_key=request.subject_public_key,
     )
 
 

@@ -125,3 +125,4 @@ class Scope:
     ttl: timedelta
     grant: Mapping[str, JsonValue]
     risk: Risk = Risk()
+    subject_public_key: str = ""  # as the agent sent it: what a connector that certifies keys reads, and checks

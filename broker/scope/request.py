@@ -36,11 +36,13 @@ class AccessRequest:
     recipient_public_key: bytes = b""  # X25519; empty: the credential is delivered in clear
     plan_id: str = ""  # the registered plan whose step it is
     delegation_id: str = ""  # the delegation that it redeems
+    subject_public_key: str = ""  # the agent's own, to be certified: PEM of a CSR, or one line of OpenSSH; not secret
 
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical bytes of everything asked, the request id included."""
-        # Only where it cites something: what was asked before there were plans keeps its digest.
-        cited = {name: value for name in ("plan_id", "delegation_id") if (value := getattr(self, name))}
+        # Only where it is there: what was asked before there were these keeps its digest.
+        names = ("plan_id", "delegation_id", "subject_public_key")
+        cited = {name: value for name in names if (value := getattr(self, name))}
         return hashlib.sha256(
             canonical_json(
                 {

@@ -248,6 +248,7 @@ def packed_request(request: AccessRequest) -> str:
         "recipient_public_key": request.recipient_public_key.hex(),
         "plan_id": request.plan_id,
         "delegation_id": request.delegation_id,
+        "subject_public_key": request.subject_public_key,
     }
     return canonical_json(kept).decode()
 
@@ -264,4 +265,5 @@ def unpacked_request(kept: Mapping[str, Any]) -> AccessRequest:
         recipient_public_key=bytes.fromhex(kept["recipient_public_key"]),
         plan_id=kept["plan_id"],
         delegation_id=kept["delegation_id"],
+        subject_public_key=kept.get("subject_public_key", ""),  # absent from what was filed before there was one
     )

@@ -130,6 +130,16 @@ def end_denied(tx: Transaction, tenant: str, certificates: frozenset[tuple[str, 
     )
 
 
+def end_together(tx: Transaction, connector: str, prefix: str, because: str, now: datetime) -> int:
+    """See LeaseStore.end_together. Over every tenant: a connector is shared."""
+    if not prefix:
+        raise Defect(Reason.INTERNAL, "a prefix of upstream names is not empty.")
+    following = prefix[:-1] + chr(ord(prefix[-1]) + 1)  # the first text that does not start so
+    where = {"connector": connector, "prefix": prefix, "following": following}
+    audit: dict[str, JsonValue] = {"because": because}
+    return end_selected(tx, "unended_by_upstream", where, EndCause.ENDED_TOGETHER, BROKER, to_ms(now), audit)
+
+
 def end_on_behalf_of(tx: Transaction, tenant: str, humans: Collection[str], now: datetime) -> int:
     """End what open tasks have that act for these (``tasks.on_behalf_of``)."""
     return sum(

@@ -45,6 +45,10 @@ _SEALED = {
     "every_accepted_deploy": "accepted_deploy",
     "every_recovery": "recoveries",
     "every_fresh_login": "fresh_logins",
+    "every_mark": "marks",
+    "every_orphan": "upstream_orphans",
+    "every_canary_measurement": "canary_measurements",
+    "every_allocation": "account_allocations",
 }
 MACS = "every row that a grant may rest on bears the broker's MAC"
 CHAIN = "the chain of the audit trail is whole"

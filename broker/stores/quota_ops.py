@@ -16,6 +16,8 @@ _QUERIES = {
     Per.TEMPLATE: "quota_by_template",
     Per.CONNECTOR: "quota_by_connector",
 }
+# How many of what these count are somebody's.
+_SPARING = {Per.TEMPLATE: "living_of_template", Per.CONNECTOR: "living_of_connector"}
 # Told where what is counted should have ended already and is still being revoked.
 _SOON = 1.0
 
@@ -41,7 +43,14 @@ def index(tx: Transaction, kinds: frozenset[Per]) -> None:
 def _living(view: View, tenant: str, quota: LiveQuota) -> tuple[int, int | None]:
     """(how many, when the first of them ends in ms): counted up to the limit."""
     if quota.members is None:
-        return _count(view, _QUERIES[quota.per], tenant, quota.subject, quota.limit)
+        count, first_ends = _count(view, _QUERIES[quota.per], tenant, quota.subject, quota.limit)
+        if count < quota.limit or not quota.uncounted or quota.per not in _SPARING:
+            return count, first_ends
+        # Whoever is not counted may be among them. Only now that it matters: nearly no request comes this far.
+        key = {"tenant": tenant, "subject": quota.subject, "holder": quota.uncounted}
+        spared = view.row(_SPARING[quota.per], key)[0]
+        count, first_ends = _count(view, _QUERIES[quota.per], tenant, quota.subject, quota.limit + spared)
+        return count - spared, first_ends
     total, first = 0, None
     for (holder,) in view.all("living_holders", {"tenant": tenant}):
         if not quota.members(holder):

@@ -117,6 +117,8 @@ def enter(tx: Transaction, tenant: str, recovery_id: str, evidence: Evidence, no
 def burn(tx: Transaction, tenant: str, now: datetime) -> int:
     """See TrailStore.burn_open; one portion of it."""
     now_ms = to_ms(now)
+    # Accounts that the ledger calls ready may have been lent since: without a row they rest before they are lent.
+    tx.run("forget_ready_allocations", (tenant,))
 
     def end(raw: Raw) -> bool:
         close(tx, read_task(raw, tx.seal), TaskState.ENDED, EndCause.RECOVERY, BROKER, now_ms)

@@ -4,7 +4,9 @@ Puts together the file (:mod:`broker.stores.ledger_file`), the writer (:mod:`bro
 and the readers (:mod:`broker.stores.readers`); what each operation does is in the ``*_ops`` modules and in
 :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and delegations are in
 :mod:`broker.stores.sqlite_pipelines`, break-glass in :mod:`broker.stores.sqlite_break_glass`, checkpoints and recovery
-in :mod:`broker.stores.sqlite_trail`, what people see of everybody's in :mod:`broker.stores.sqlite_views`.
+in :mod:`broker.stores.sqlite_trail`, what people see of everybody's in :mod:`broker.stores.sqlite_views`, what is
+upstream and not in the ledger in :mod:`broker.stores.sqlite_orphans`, accounts of pools in
+:mod:`broker.stores.sqlite_allocations`.
 """
 
 from __future__ import annotations
@@ -82,7 +84,10 @@ from broker.stores.migrate import migrate
 from broker.stores.queries import SQL
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
+from broker.stores.sqlite_allocations import SqliteAllocations
 from broker.stores.sqlite_break_glass import SqliteBreakGlass
+from broker.stores.sqlite_canaries import SqliteCanaries
+from broker.stores.sqlite_orphans import SqliteOrphans
 from broker.stores.sqlite_pipelines import SqlitePipelines
 from broker.stores.sqlite_reviews import SqliteReviews
 from broker.stores.sqlite_trail import SqliteTrail
@@ -96,7 +101,16 @@ from broker.suspension.suspension import Subject, Suspension
 _ALL = -1
 
 
-class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail, SqliteViews):
+class SqliteStore(
+    SqlitePipelines,
+    SqliteReviews,
+    SqliteBreakGlass,
+    SqliteTrail,
+    SqliteViews,
+    SqliteOrphans,
+    SqliteCanaries,
+    SqliteAllocations,
+):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
@@ -232,6 +246,7 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail,
             while tasks:
                 done = await self._writer.submit(partial(retention_ops.delete, tasks=tasks, before=before, now=now))
                 total, tasks = total + done.tasks, tasks[done.dealt_with :]
+        await self._writer.submit(lambda tx: tx.run("drop_ended_orphans", {"before": to_ms(before)}))
         return total
 
     # -- access reviews
@@ -378,6 +393,10 @@ class SqliteStore(SqlitePipelines, SqliteReviews, SqliteBreakGlass, SqliteTrail,
     ) -> int:
         """See LeaseStore.end_leases."""
         return await self._writer.submit(lambda tx: end_ops.end_leases(tx, selector, cause, actor, now, audit))
+
+    async def end_together(self, connector: str, prefix: str, because: str, now: datetime) -> int:
+        """See LeaseStore.end_together."""
+        return await self._writer.submit(lambda tx: end_ops.end_together(tx, connector, prefix, because, now))
 
     async def end_unregistered(self, tenant: str, registered: Callable[[str], bool], now: datetime) -> int:
         """See LeaseStore.end_unregistered. Writes only if somebody has left."""

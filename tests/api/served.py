@@ -26,6 +26,7 @@ from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST, RESUME_SUSPENS
 from broker.approval.rules import ApprovalRule, Quorum
 from broker.clock import SystemClock
 from broker.config import load_config
+from broker.connectors.gcp_lending import Lending
 from broker.daemon.wiring import Brokerd
 from broker.deployfiles.load import load, policy_schema
 from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF, IdentityProvider
@@ -70,6 +71,17 @@ def private(path: Path, data: bytes | str) -> Path:
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     path.chmod(0o600)
     return path
+
+
+def without_canary(deploy: Path) -> None:
+    """For a set whose templates are changed, so that the broker's own requests would not fit them."""
+    file = deploy / "connectors.yaml"
+    said = yaml.safe_load(file.read_text())
+    for entry in said["connectors"].values():
+        entry.pop("canary", None)
+    private(file, yaml.safe_dump(said, sort_keys=False))
+    for policies in (deploy / "policies").glob("canaries.*"):
+        policies.unlink()
 
 
 def write_config(root: Path, **changes: Any) -> Path:
@@ -154,6 +166,7 @@ async def serve(
     clock: Clock | None = None,
     build: Callable[[ConnectorSpec], Connector] | None = None,
     served_provider: bool = True,
+    lending: Lending | None = None,
     **changes: Any,
 ) -> AsyncIterator[Served]:
     """brokerd on a configuration under ``root``; ``build`` makes other connectors than the fake one.
@@ -167,7 +180,7 @@ async def serve(
     def fake(spec: ConnectorSpec) -> Connector:
         return upstreams.setdefault(spec.name, FakeConnector(time, name=spec.name))
 
-    daemon = Brokerd(config, time, build or fake)
+    daemon = Brokerd(config, time, build or fake, lending)
     provider = server = None
     if config.people is not None and served_provider:
         people = load(config.deploy.directory).people.values()

@@ -42,6 +42,7 @@ SAID: dict[str, Any] = {
     "named": "none",
     "batch_id": "none",
     "name": "openbao-orders",
+    "connector": "openbao-orders",
     "template": "orders-production",
     "account": "dev",
     "environment": "production",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from pathlib import Path
 
 import grpc
@@ -12,11 +11,9 @@ import pytest
 
 from broker.api.v1 import admin_service_pb2 as admin
 from broker.api.v1 import credential_pb2
-from broker.clock import SystemClock
-from broker.connectors.registry import build
 from broker.lease.credential import DatabaseLogin
-from broker.references import resolve
 from broker.secret import Secret
+from tests.api.real_upstreams import real, set_environment
 from tests.api.served import ANALYST, ask, people_changes, person, reason, serve, start_task
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, conninfo
@@ -31,19 +28,7 @@ def login_of(message: credential_pb2.Credential) -> DatabaseLogin:
 async def test_an_open_session_is_ended_and_the_login_gone(
     tmp_path: Path, openbao_server: ConfiguredOpenBao, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = openbao_server.database.target
-    for name, value in {
-        "OPENBAO_ADDR": openbao_server.facts.address,
-        "OPENBAO_TOKEN": openbao_server.database.broker_token().reveal(),
-        "POSTGRES_HOST": target.host,
-        "POSTGRES_PORT": str(target.port),
-        "POSTGRES_DATABASE": target.database,
-        "AWS_ENDPOINT": "http://127.0.0.1:9",
-        "AWS_ACCESS_KEY_ID": "unused",
-        "AWS_SECRET_ACCESS_KEY": "unused",
-    }.items():
-        monkeypatch.setenv(f"BROKER_DEV_{name}", value)
-    real = partial(build, resolve=resolve, clock=SystemClock())
+    set_environment(openbao_server, monkeypatch)
     limits = {"issue_timeout": "20s", "drain_timeout": "20s"}
     async with serve(tmp_path, build=real, limits=limits, **people_changes(tmp_path)) as served:
         agent = served.stub(ANALYST)

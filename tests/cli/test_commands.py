@@ -59,7 +59,8 @@ def test_templates_as_a_table_and_in_full(cli: Cli) -> None:
     ]
     full = cli("templates", "orders-readonly").stdout
     assert "  --ttl           up to 15m\n  --param schema=...  enum: public\n" in full
-    assert "only by time (IMMEDIATE)" in full  # the fake states no bound
+    assert "  class           IMMEDIATE: the upstream ends one credential when asked\n" in full
+    assert "  revoked         works until it expires\n" in full  # the fake states no bound
     missing = cli("templates", "nothing")
     assert (missing.returncode, missing.stdout) == (3, "")
     assert "TEMPLATE_NOT_FOUND" in missing.stderr

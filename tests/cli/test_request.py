@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -77,6 +78,24 @@ def test_an_aws_session_as_a_profile(cli: Cli, fake: FakeBroker, task_id: str, t
     assert profile["default"]["region"] == "eu-central-1"
 
 
+def test_a_google_cloud_token_in_each_form(cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path) -> None:
+    fake.kind = "gcp_token"
+    said = {}
+    for form in ("text", "json", "env"):
+        out = tmp_path / form
+        assert cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out), "--format", form).returncode == 0
+        said[form] = out.read_text()
+    text, first, last = said["text"], json.loads(said["json"]), said["env"]
+    assert text == f"{fake.secrets[0]}\n"
+    assert (first["kind"], first["accessToken"], first["expiresAt"]) == (
+        "gcpToken",
+        fake.secrets[1],
+        "2031-05-01T12:03:09Z",
+    )
+    assert first["scopes"] == ["https://www.googleapis.com/auth/devstorage.read_only"]
+    assert f"CLOUDSDK_AUTH_ACCESS_TOKEN={shlex.quote(fake.secrets[2])}\n" in last
+
+
 def test_into_a_descriptor(cli: Cli, fake: FakeBroker, task_id: str) -> None:
     reader, writer = os.pipe()
     try:
@@ -106,7 +125,7 @@ def test_reveal_prints_the_secret_and_nothing_else(process: Cli, fake: FakeBroke
         (("--reveal", "--out", "x"), "Say where the credential goes"),
         (("--fd", "1"), "print with --reveal"),
         (("--fd", "2"), "print with --reveal"),
-        (("--fd", "63"), "Bad file descriptor"),
+        (("--fd", "999999"), "Bad file descriptor"),  # above any limit: this process has many open
         (("--out", "/nonexistent/x"), "cannot be created"),
         (("--reveal", "--ttl", "nan"), "is not a span of time"),
         (("--reveal", "--ttl", "0s"), "is not more than nothing"),
@@ -217,7 +236,7 @@ def test_there_is_a_flag_for_each_field(cli: Cli, fake: FakeBroker, task_id: str
     done = cli(
         *("request", *ASK, *TTL, "--task", task_id, "--reveal", "--request-id", "r-1", "--step", "s"),
         *("--intent", "i", "--reason", "r", "--ticket", "t", "--tool-call", "@@tool", "--plan", f"@{plan}"),
-        *("--prompt", "@-", "--plan-id", "plan-1", "--delegation", "delegation-1"),
+        *("--prompt", "@-", "--plan-id", "plan-1", "--delegation", "delegation-1", "--public-key", "ssh-ed25519 A"),
         stdin="what do we have?\n",
     )
     assert done.returncode == 0, done.stderr

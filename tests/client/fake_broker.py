@@ -296,6 +296,20 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
                 f"token-{secret}",
             )
             session.region = "eu-central-1"
+        elif self.kind == "x509_certificate":
+            x509 = answer.credential.x509_certificate
+            x509.certificate, x509.ca_chain, x509.serial_number = "the certificate\n", "the CA\n", "0a:0b"
+        elif self.kind == "ssh_certificate":
+            ssh = answer.credential.ssh_certificate
+            ssh.certificate, ssh.serial_number = "ssh-cert-v01@openssh.com AAAA", "0a0b"
+            ssh.principals.append("deploy")
+        elif self.kind == "gcp_token":
+            token = answer.credential.gcp_token
+            token.access_token, token.project = secret, "acme-data"
+            token.service_account = "orders-reader@acme-data.iam.gserviceaccount.com"
+            token.scopes.append("https://www.googleapis.com/auth/devstorage.read_only")
+            token.expire_time.FromDatetime(datetime(2031, 5, 1, 12, 3, 9, tzinfo=UTC))
+            token.access_boundary = '{"accessBoundary":{}}'
         return answer
 
     def RegisterPlan(self, request: Any, context: Any) -> plan_pb2.Plan:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import psycopg.conninfo
 import pytest
 
 from broker.client.delivery import conninfo, environment, inherited
-from broker.lease.credential import AwsSession, DatabaseLogin
+from broker.lease.credential import AwsSession, DatabaseLogin, GcpToken
 from broker.secret import Secret
 
 NASTY = r"a'b\c d=e' host='evil" + '\n\t"$(x)`é'
@@ -24,6 +27,13 @@ def login(**changes: object) -> DatabaseLogin:
     return DatabaseLogin(**{**facts, **changes})  # type: ignore[arg-type]
 
 
+GCP = GcpToken(
+    Secret("ya29.t"),
+    datetime(2031, 5, 1, tzinfo=UTC),
+    "acme-data",
+    "orders-reader@acme-data.iam.gserviceaccount.com",
+    ("https://www.googleapis.com/auth/devstorage.read_only",),
+)
 AWS = AwsSession("ASIA", Secret("sk"), Secret("st"), "eu-central-1", "arn:aws:sts::1:assumed-role/r/s", "{}")
 
 
@@ -66,9 +76,24 @@ def test_the_environment_of_each_kind() -> None:
     }
 
 
+def test_the_environment_of_google_clouds_tools() -> None:
+    assert environment(GCP) == {
+        "CLOUDSDK_AUTH_ACCESS_TOKEN": "ya29.t",
+        "GOOGLE_OAUTH_ACCESS_TOKEN": "ya29.t",
+        "CLOUDSDK_CORE_PROJECT": "acme-data",
+        "GOOGLE_CLOUD_PROJECT": "acme-data",
+    }
+    assert "GOOGLE_CLOUD_PROJECT" not in environment(replace(GCP, project=""))
+
+
 def test_a_session_without_a_region_sets_none() -> None:
     session = AwsSession("ASIA", Secret("sk"), Secret("st"), "", "", "")
     assert "AWS_REGION" not in environment(session)
+
+
+def test_a_session_of_another_place_than_aws_says_where_it_is_good() -> None:
+    session = replace(AWS, endpoint_url="https://minio.example.org:9000")
+    assert environment(session) == {**environment(AWS), "AWS_ENDPOINT_URL": "https://minio.example.org:9000"}
 
 
 @pytest.mark.parametrize(
@@ -76,10 +101,26 @@ def test_a_session_without_a_region_sets_none() -> None:
     [
         (login(), {"PGHOSTADDR": "10.0.0.1", "PGSERVICE": "prod", "PGPASSFILE": "/x"}, 3),
         (AWS, {"AWS_PROFILE": "admin", "AWS_WEB_IDENTITY_TOKEN_FILE": "/x", "AWS_ROLE_ARN": "arn"}, 3),
+        (
+            GCP,
+            {
+                "GOOGLE_APPLICATION_CREDENTIALS": "/admin.json",
+                "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": "/x",
+                "CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT": "admin@acme.iam.gserviceaccount.com",
+                "GOOGLE_IMPERSONATE_SERVICE_ACCOUNT": "admin@acme.iam.gserviceaccount.com",
+            },
+            4,
+        ),
+        # A session of AWS must not be sent to somebody's MinIO, nor a MinIO's to another.
+        (
+            AWS,
+            {"AWS_ENDPOINT_URL": "http://x", "AWS_ENDPOINT_URL_S3": "http://x", "AWS_ENDPOINT_URL_STS": "http://x"},
+            3,
+        ),
     ],
 )
 def test_nothing_inherited_stands_against_the_credential(
-    credential: DatabaseLogin | AwsSession, surroundings: dict[str, str], gone: int
+    credential: DatabaseLogin | AwsSession | GcpToken, surroundings: dict[str, str], gone: int
 ) -> None:
     """libpq prefers PGHOSTADDR to PGHOST, and some AWS SDKs a profile to keys: the command would use those."""
     made = inherited({"PATH": "/bin", **surroundings}, credential)

@@ -21,6 +21,7 @@ ONE_REASON_EACH = {
     errors.Conflict: Reason.REQUEST_ID_REUSED,
     errors.WrongState: Reason.TASK_ENDED,
     errors.Exhausted: Reason.QUOTA_LIVE_LEASES,
+    errors.UpstreamExhausted: Reason.UPSTREAM_POOL_EXHAUSTED,
     errors.UpstreamFailed: Reason.UPSTREAM_REFUSED,
     errors.NotReady: Reason.SHUTTING_DOWN,
     errors.Tampered: Reason.ROW_MAC_MISMATCH,

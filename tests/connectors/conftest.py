@@ -7,8 +7,20 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from moto.server import ThreadedMotoServer
 
+from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.dev.loopback import free_port
+from broker.dev.minio import MinioFacts
+from broker.dev.postgres import PostgresFacts
+from broker.secret import Secret
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
+from tests.connectors.harness_aws_by_policy import aws_by_policy_harness
+from tests.connectors.harness_gcp import gcp_harness
+from tests.connectors.harness_minio import minio_harness
+from tests.connectors.harness_postgresql import create_shop, postgresql_harness
+from tests.connectors.harness_vault_kv import kv_harness
+from tests.connectors.harness_vault_pki import pki_harness
+from tests.connectors.harness_vault_ssh import ssh_harness
+from tests.connectors.minio_double import minio_double
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +35,40 @@ def aws_double() -> Iterator[str]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def shop(postgres_server: PostgresFacts) -> PostgresqlSettings:
+    """A database that is set up for a connector of kind ``postgresql``; yields how that reaches it."""
+    return create_shop(postgres_server)
+
+
+@pytest.fixture
+def minio() -> Iterator[MinioFacts]:
+    """A double of MinIO that enforces no policy; the real one runs this suite in ``integration/minio``."""
+    with minio_double() as double:
+        yield MinioFacts(double.address, Secret("root-password"), Secret("secret-of-the-broker"))
+
+
 @pytest.fixture
 def dead_address() -> str:
     """An address on loopback where nobody listens."""
     return f"http://127.0.0.1:{free_port()}"
 
 
-@pytest.fixture(params=["fake", "vault-database", "aws-sts"])
+@pytest.fixture(
+    params=[
+        "fake",
+        "vault-database",
+        "vault-pki",
+        "vault-ssh",
+        "vault-kv",
+        "postgresql",
+        "aws-sts",
+        "aws-sts by policy",
+        "minio-sts",
+        "gcp-token",
+        "gcp-pool",
+    ]
+)
 async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIterator[Harness]:
     """Each adapter in turn."""
     match request.param:
@@ -37,6 +76,20 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
             made = fake_harness()
         case "vault-database":
             made = vault_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "postgresql":
+            made = postgresql_harness(request.getfixturevalue("shop"), dead_address)
+        case "aws-sts by policy":
+            made = aws_by_policy_harness(request.getfixturevalue("aws_double"), dead_address)
+        case "vault-pki":
+            made = pki_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "vault-ssh":
+            made = ssh_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "vault-kv":
+            made = kv_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "gcp-token" | "gcp-pool":
+            made = gcp_harness(request.param, dead_address)
+        case "minio-sts":
+            made = minio_harness(request.getfixturevalue("minio"), dead_address)
         case _:
             made = aws_harness(request.getfixturevalue("aws_double"), dead_address)
     async with made.stack:

@@ -8,6 +8,7 @@ from a queue. What it tells is what a real adapter would tell in that case; what
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from broker.ports import (
     Issued,
     NotYet,
     Refused,
+    Returned,
     RevokeContext,
     Revoked,
     RevokeOutcome,
@@ -46,6 +48,10 @@ class IssueMishap(Enum):
     LATE_CREATE = auto()  # the call fails, and it is made later, by land()
     HANG = auto()  # it is made, and the reply never comes (until the call is cancelled)
     LONGER = auto()  # it is made, for an hour longer than asked
+    SHORTER = auto()  # it is made, for half of the time that is left
+    WIDER = auto()  # it is made, with another role than asked
+    ELSEWHERE = auto()  # it is made, in another account than asked
+    ANOTHERS = auto()  # somebody else's is returned, and it is made
     DEFECT = auto()  # it is made, and the adapter itself breaks
 
 
@@ -106,8 +112,7 @@ class FakeConnector:
     contract: Contract = field(default_factory=contract)
     issue_mishaps: deque[IssueMishap] = field(default_factory=deque)
     revoke_mishaps: deque[RevokeMishap] = field(default_factory=deque)
-    use_mishaps: deque[UseMishap] = field(default_factory=deque)
-
+    use_mishaps: deque[UseMishap | None] = field(default_factory=deque)
     inventory_mishaps: deque[InventoryMishap] = field(default_factory=deque)
     # The ground truth: what lives upstream, by attempt, and until when.
     alive: dict[str, datetime] = field(default_factory=dict)
@@ -119,6 +124,7 @@ class FakeConnector:
     doubts: tuple[Doubt, ...] = ()
     examination_hangs: bool = False
     closed: bool = False
+    gives_up_after: float | None = None  # seconds: what a real adapter's timeouts are for; None: never
 
     def usable(self, attempt: str, now: datetime) -> bool:
         """Whether the upstream would let this attempt's credential in."""
@@ -134,6 +140,13 @@ class FakeConnector:
     def plant(self, attempt: str, ends: datetime, born: datetime | None = None) -> None:
         """It lives upstream from now on, whoever made it."""
         self.alive[attempt], self.born[attempt] = ends, born or self.clock.now()
+
+    async def _hang(self) -> None:
+        """Until it is given up: by the caller, or as an adapter's timeouts do it."""
+        self.hanging.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.gives_up_after):
+                await asyncio.Event().wait()
 
     # ------------------------------------------------------------------ the port
 
@@ -158,27 +171,35 @@ class FakeConnector:
             self.late[attempt] = expires_at
             raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         ends = expires_at + timedelta(hours=1) if mishap is IssueMishap.LONGER else expires_at
+        if mishap is IssueMishap.SHORTER:
+            ends -= (expires_at - self.clock.now()) / 2
         self.plant(attempt, ends)
         if mishap is IssueMishap.LOST_REPLY:
             raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         if mishap is IssueMishap.HANG:
-            self.hanging.set()
-            await asyncio.Event().wait()
+            await self._hang()
+            raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         if mishap is IssueMishap.DEFECT:
             raise RuntimeError("the adapter broke")
         await checkpoint({**handle, "noted": True, "upstream": f"up-{attempt}"}, f"up-{attempt}")
         login = DatabaseLogin(
             "postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(f"password-{attempt}")
         )
-        return Issued(login, ends, {"upstream": f"up-{attempt}"})
+        role = scope.grant.get("role")
+        returned = Returned(
+            account="elsewhere" if mishap is IssueMishap.ELSEWHERE else scope.account,
+            role="admin" if mishap is IssueMishap.WIDER else str(role) if role is not None else None,
+            name="login-of-somebody" if mishap is IssueMishap.ANOTHERS else login.username,
+        )
+        return Issued(login, ends, {"upstream": f"up-{attempt}"}, returned)
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         attempt = str(handle["attempt"])
         self.calls.append(("revoke", attempt))
         mishap = self.revoke_mishaps.popleft() if self.revoke_mishaps else None
         if mishap is RevokeMishap.HANG:
-            self.hanging.set()
-            await asyncio.Event().wait()
+            await self._hang()
+            return NotYet("no answer in time.")
         if mishap is RevokeMishap.LIES:
             return Revoked()
         failed = _REVOKE_FAILURES.get(mishap) if mishap is not None else None
@@ -234,8 +255,8 @@ class FakeConnector:
             case InventoryMishap.FORBIDDEN:
                 raise _failure(Reason.UPSTREAM_ROOT_REFUSED, known=True)
             case InventoryMishap.HANG:
-                self.hanging.set()
-                await asyncio.Event().wait()
+                await self._hang()
+                raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
             case InventoryMishap.DEFECT:
                 raise RuntimeError("the adapter broke")
         return listed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import psycopg
 
@@ -19,6 +21,8 @@ from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.fake import FakeConnector
+from tests.connectors.misbehaving import Misbehaving, behind_proxy, playing
+from tests.connectors.mishap_proxy import Reply
 from tests.connectors.support import make_scope
 from tests.patience import PATIENCE
 
@@ -35,7 +39,14 @@ class Harness:
     scope: Scope
     # Whether the upstream takes the credential; None where it cannot be asked (moto enforces nothing).
     works: Callable[[Credential], bool] | None
+    # How much sooner than asked it may end; a certificate's own times are whole seconds, too.
+    short_by: timedelta = timedelta(seconds=1)
+    ends_when_asked: bool = False  # BY_POLICY, and proven as soon as it is asked
+    notes_last: bool = False  # after its note nothing is left to do: it is cancelled while its only call is under way
     secrets: tuple[str, ...] = ()  # the broker's own, as the connector holds them
+    misbehaving: Misbehaving | None = None  # None: said in ``cannot``
+    # Cases of the contract suite (by the name of the test) that cannot apply, and why, in one line.
+    cannot: Mapping[str, str] = field(default_factory=dict)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def connector(self) -> Connector:
@@ -74,6 +85,13 @@ def vault_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
         scope=make_scope({"role": "orders-readonly"}),
         works=can_log_in,
         secrets=(bao.database.broker_token().reveal(),),
+        misbehaving=behind_proxy(
+            bao.facts.address,
+            lambda address, timeout: VaultDatabase(
+                "orders-db", vault_settings(bao, address, timeout), bao.database.broker_token, SystemClock()
+            ),
+            lambda status: Reply(status, json.dumps({"errors": ["no"]}).encode()),
+        ),
     )
 
 
@@ -91,7 +109,17 @@ def aws_harness(double: str, dead_address: str) -> Harness:
         scope=make_scope(aws_grant(), parameters={"prefix": "2031/05"}),
         works=None,
         secrets=("secret-of-the-broker",),
+        misbehaving=behind_proxy(
+            double, lambda address, timeout: aws_connector(address, timeout=timeout), _aws_refusal
+        ),
     )
+
+
+def _aws_refusal(status: int) -> Reply:
+    """STS speaks XML; a code says what it is."""
+    code = {403: "InvalidClientTokenId", 429: "Throttling"}.get(status, "InternalFailure")
+    body = f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
+    return Reply(status, body.encode(), {"Content-Type": "text/xml"})
 
 
 def aws_grant() -> dict[str, JsonValue]:
@@ -116,7 +144,15 @@ def fake_harness() -> Harness:
         assert isinstance(credential, DatabaseLogin)
         return upstream.usable(credential.username.removeprefix("login-"), clock.now())
 
-    return Harness(clock=clock, make=lambda: upstream, make_unreachable=None, scope=make_scope({}), works=works)
+    return Harness(
+        clock=clock,
+        make=lambda: upstream,
+        make_unreachable=None,
+        scope=make_scope({}),
+        works=works,
+        misbehaving=playing(upstream),
+        cannot={"test_an_upstream_that_cannot_be_reached_made_nothing": "it is in memory"},
+    )
 
 
 def conninfo(login: DatabaseLogin) -> str:

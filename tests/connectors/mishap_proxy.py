@@ -29,8 +29,9 @@ class Reply:
 class Rule:
     """For requests whose ``METHOD /path`` starts with ``route``.
 
-    ``instead``: answer this without asking the server. ``change``: what becomes of its answer; None:
-    the connection is cut. ``hold``: the answer waits for this event (the server has answered by then).
+    ``instead``: answer this without asking the server; a status of 0: the connection is cut. ``change``: what
+    becomes of its answer; None: the connection is cut. ``hold``: the answer waits for this event (the server has
+    answered by then).
     """
 
     route: str
@@ -55,7 +56,7 @@ class MishapProxy:
         self.seen.append(request)
         rule = next((each for each in self.rules if request.startswith(each.route)), None)
         if rule is not None and rule.instead is not None:
-            return rule.instead
+            return rule.instead if rule.instead.status else None
         got = self._session.request(method, self._target + path, headers=headers, data=body, timeout=PATIENCE)
         kept = {name: value for name, value in got.headers.items() if name.lower() not in _HOP_BY_HOP}
         reply: Reply | None = Reply(got.status_code, got.content, kept)
@@ -68,8 +69,8 @@ class MishapProxy:
 
 
 @contextmanager
-def mishap_proxy(target: str) -> Iterator[tuple[MishapProxy, str]]:
-    """A running proxy and its address."""
+def mishap_proxy(target: str, *, keeps_host: bool = False) -> Iterator[tuple[MishapProxy, str]]:
+    """A running proxy and its address. ``keeps_host``: for a server that checks what its clients have signed."""
     proxy = MishapProxy(target)
 
     class Handler(BaseHTTPRequestHandler):
@@ -87,7 +88,8 @@ def mishap_proxy(target: str) -> Iterator[tuple[MishapProxy, str]]:
                 self.close_connection = True
                 return
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            sent = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+            dropped = _HOP_BY_HOP - ({"host"} if keeps_host else set())
+            sent = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
             reply = proxy.answer(self.command, self.path, sent, body)
             if reply is None:
                 self.close_connection = True

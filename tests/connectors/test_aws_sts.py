@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs
 
 import boto3
 import botocore.exceptions
@@ -17,9 +18,10 @@ import pytest
 from botocore.parsers import ResponseParserError
 
 from broker.clock import SystemClock
-from broker.connectors.aws_client import AwsKeys
+from broker.connectors.aws_client import AwsKeys, WebIdentity
 from broker.connectors.aws_failures import told
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings
+from broker.connectors.own_identity import OwnToken
 from broker.errors import InvalidInput, NotReady, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession
 from broker.ports import Expired, NotYet
@@ -225,6 +227,12 @@ async def test_half_an_answer_or_another_grant_is_not_delivered(changes: dict[st
     assert_tells_no_secret(caught.value, "session-secret", "session-token")
 
 
+async def test_a_session_that_sts_made_shorter_is_told_as_short_as_it_is() -> None:
+    ends = NOW + timedelta(seconds=100)
+    issued = await issue(Recorded(granted(REQUEST, Credentials={**KEYS, "Expiration": ends})))
+    assert issued.expires_at == ends
+
+
 def client_error(code: str, status: int, message: str = CANARY) -> botocore.exceptions.ClientError:
     return botocore.exceptions.ClientError(
         {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
@@ -281,6 +289,13 @@ def test_the_packed_size_is_told(message: str, percent: str) -> None:
     assert f"{percent} %" in failure.message
 
 
+def test_how_long_to_wait_is_told_where_aws_says_so() -> None:
+    busy = client_error("Throttling", 400)
+    assert told(busy, "aws").retry_after is None
+    busy.response["ResponseMetadata"]["HTTPHeaders"] = {"retry-after": "7"}
+    assert told(busy, "aws").retry_after == 7
+
+
 async def test_only_time_ends_it() -> None:
     connector, ledger = Recorded(), Ledger()
     at = {"created_at": NOW, "expires_at": NOW + timedelta(minutes=5)}
@@ -323,7 +338,8 @@ async def test_the_session_is_one_of_the_role_and_the_attempt(connector: AwsSts,
 
 
 async def test_lost_and_broken_replies_leave_the_outcome_unknown(aws_double: str) -> None:
-    cases = [Rule("POST /", change=lost), Rule("POST /", Reply(200, b"<html>")), Rule("POST /", Reply(502, b"no"))]
+    bodies = [(200, b"<html>"), (200, b"<html></html>"), (502, b"no")]
+    cases = [Rule("POST /", change=lost), *(Rule("POST /", Reply(*each)) for each in bodies)]
     with mishap_proxy(aws_double) as (proxy, address):
         for rule in cases:
             proxy.rules = [rule]
@@ -368,3 +384,82 @@ async def test_a_key_that_was_replaced_is_used_at_once(aws_double: str) -> None:
             del keys[: len(keys) - 1]
         await connector.close()
     assert seen == ["AKIAFIRST", "AKIASECOND"]
+
+
+# ------------------------------------------------------------------ the broker's own session, by its JWT-SVID
+
+
+class Own:
+    """The broker's identity; counts how often it is asked."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.asked: list[str] = []
+
+    def own_token(self, audience: str) -> OwnToken:
+        self.asked.append(audience)
+        if self.error is not None:
+            raise self.error
+        return OwnToken(Secret(f"{CANARY}.svid"), CLOCK.now() + timedelta(minutes=5))
+
+
+def by_web_identity(address: str, own: Own) -> AwsSts:
+    base = WebIdentity("arn:aws:iam::123456789012:role/jit-broker", "sts.amazonaws.com", "jit-broker", own)
+    return AwsSts("aws", AwsStsSettings(region="eu-central-1", endpoint_url=address), base, CLOCK)
+
+
+async def test_the_base_session_comes_from_the_brokers_own_svid_unsigned_and_is_used_again(aws_double: str) -> None:
+    own, seen = Own(), list[tuple[str, bool, bool]]()
+    with mishap_proxy(aws_double) as (proxy, address):
+        forward = proxy.answer
+
+        def note(method: str, path: str, headers: dict[str, str], body: bytes) -> Reply | None:
+            action = parse_qs(body.decode())["Action"][0]
+            seen.append((action, "Authorization" in headers, f"{CANARY}.svid".encode() in body))
+            return forward(method, path, headers, body)
+
+        proxy.answer = note  # type: ignore[method-assign]
+        connector = by_web_identity(address, own)
+        for _ in range(2):
+            expires_at = CLOCK.now() + timedelta(minutes=5)
+            handle = connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
+            await connector.issue(handle, SCOPE, expires_at, Ledger().checkpoint)
+        await connector.close()
+    assert seen == [
+        ("AssumeRoleWithWebIdentity", False, True),
+        ("AssumeRole", True, False),
+        ("AssumeRole", True, False),
+    ]
+    assert own.asked == ["sts.amazonaws.com"]
+
+
+def refusal(code: str, status: int = 400) -> Reply:
+    body = f"<ErrorResponse><Error><Code>{code}</Code><Message>{CANARY}</Message></Error></ErrorResponse>"
+    return Reply(status, body.encode())
+
+
+@pytest.mark.parametrize(
+    ("own", "reply", "reason", "words"),
+    [
+        (Own(), refusal("InvalidIdentityToken"), Reason.UPSTREAM_ROOT_REFUSED, "InvalidIdentityToken"),
+        (Own(), refusal("AccessDenied", 403), Reason.UPSTREAM_ROOT_REFUSED, "AccessDenied"),
+        (Own(), refusal("IDPCommunicationError"), Reason.UPSTREAM_UNAVAILABLE, "IDPCommunicationError"),
+        (Own(NotReady(Reason.JWT_SVID_MISSING, CANARY)), None, Reason.UPSTREAM_ROOT_REFUSED, "cannot be had"),
+    ],
+)
+async def test_no_base_session_no_call_and_whose_fault_it_is(
+    aws_double: str, own: Own, reply: Reply | None, reason: Reason, words: str
+) -> None:
+    with mishap_proxy(aws_double) as (proxy, address):
+        proxy.rules = [Rule("POST /", reply)] if reply else []
+        connector = by_web_identity(address, own)
+        expires_at = CLOCK.now() + timedelta(minutes=5)
+        handle = connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
+        with pytest.raises(UpstreamFailed) as caught:
+            await connector.issue(handle, SCOPE, expires_at, Ledger().checkpoint)
+        await connector.close()
+        assert len(proxy.seen) == (1 if reply else 0)
+    assert caught.value.reason is reason
+    assert caught.value.outcome_known
+    assert words in caught.value.message
+    assert_tells_no_secret(caught.value, CANARY)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 
 from broker.errors import Reason, UpstreamFailed, WrongState
-from broker.lease.credential import AwsSession, ContractClass, Credential, DatabaseLogin
-from broker.ports import Carried, Connector, Expired, Issued, NotYet, Revoked
+from broker.lease.credential import (
+    ContractClass,
+    Credential,
+)
+from broker.lease.fingerprint import secrets_in
+from broker.ports import Carried, Connector, Expired, Issued, NotYet, Refused, Revoked
 from broker.scope.canonical import canonical_json
 from tests.connectors.harness import Harness
+from tests.connectors.misbehaving import RETRY_AFTER, Mishap
 from tests.connectors.support import HOLDER, Ledger, assert_tells_no_secret, new_attempt
 from tests.patience import eventually
 
@@ -19,11 +26,13 @@ TTL = timedelta(minutes=5)
 ALLOWANCE = timedelta(seconds=10)
 
 
+def ends_when_asked(harness: Harness, connector: Connector) -> bool:
+    """Whether a revocation is one at once: by the upstream itself, or by a list that it publishes."""
+    return connector.contract.cls is ContractClass.IMMEDIATE or harness.ends_when_asked
+
+
 def secrets_of(credential: Credential) -> tuple[str, ...]:
-    if isinstance(credential, DatabaseLogin):
-        return (credential.password.reveal(),)
-    assert isinstance(credential, AwsSession)
-    return (credential.secret_access_key.reveal(), credential.session_token.reveal())
+    return tuple(secret.reveal() for _, secret in secrets_in(credential))
 
 
 async def issue(harness: Harness, connector: Connector, ledger: Ledger, ttl: timedelta = TTL) -> Issued:
@@ -44,6 +53,21 @@ async def gone(connector: Connector, ledger: Ledger, harness: Harness) -> bool:
     return True
 
 
+@pytest.fixture(autouse=True)
+def _applies(request: pytest.FixtureRequest) -> None:
+    """Every case runs on every connector, or its harness says in one line why it cannot apply."""
+    if "harness" in request.fixturenames:
+        harness: Harness = request.getfixturevalue("harness")
+        assert harness.cannot.keys() <= globals().keys(), "a case that is not there"
+        if (why := harness.cannot.get(request.function.__name__)) is not None:
+            pytest.skip(why)
+
+
+def only_immediate(connector: Connector) -> None:
+    if connector.contract.cls is ContractClass.EXPIRY_ONLY:
+        pytest.skip("only time ends it: there is nothing to ask for")
+
+
 def test_the_handle_is_chosen_before_any_call_and_is_json(harness: Harness) -> None:
     connector, attempt, expires_at = harness.connector(), new_attempt(), harness.clock.now() + TTL
     handle = connector.prepare(harness.scope, attempt, HOLDER, expires_at)
@@ -56,8 +80,8 @@ async def test_what_is_issued_is_what_was_asked(harness: Harness) -> None:
     asked_from = harness.clock.now()
     issued = await issue(harness, connector, ledger)
     asked_by = harness.clock.now()
-    # Whole seconds, rounded down: at most 1 s short.
-    assert asked_from + TTL - timedelta(seconds=1) <= issued.expires_at <= asked_by + TTL + connector.contract.on_expiry
+    # Whole seconds, rounded down.
+    assert asked_from + TTL - harness.short_by <= issued.expires_at <= asked_by + TTL + connector.contract.on_expiry
     assert harness.works is None or harness.works(issued.credential)
 
 
@@ -75,13 +99,23 @@ async def test_the_handle_alone_ends_it_after_a_restart(harness: Harness) -> Non
     after_restart = harness.connector()
     now = harness.clock.now()
     outcome = await after_restart.revoke(ledger.handle, ledger.context(now, expires_at=issued.expires_at))
-    if after_restart.contract.cls is ContractClass.IMMEDIATE:
+    if ends_when_asked(harness, after_restart):
         assert isinstance(outcome, Revoked)
         assert harness.works is not None
         assert not harness.works(issued.credential)
+    elif after_restart.contract.cls is ContractClass.STATIC:
+        # Only rotation ends it, so after its time that is a failure.
+        assert isinstance(outcome, NotYet)
+        late = ledger.context(issued.expires_at, created_at=asked_from, expires_at=issued.expires_at)
+        too_late = await after_restart.revoke(ledger.handle, late)
+        assert isinstance(too_late, NotYet)
+        assert (outcome.failed, too_late.failed) == (False, True)
+        assert harness.works is not None
+        assert harness.works(issued.credential)
     else:
-        # Only time ends it, so nothing has failed, and the time left is the time to wait.
-        assert outcome == NotYet(outcome.why, issued.expires_at - now, failed=False)  # type: ignore[union-attr]
+        # Only time ends it, or proves it: nothing has failed, and how long that takes is the time to wait.
+        wait = after_restart.contract.on_revoke or issued.expires_at - now
+        assert outcome == NotYet(outcome.why, wait, failed=False)  # type: ignore[union-attr]
         at_its_end = ledger.context(issued.expires_at, created_at=asked_from, expires_at=issued.expires_at)
         assert await after_restart.revoke(ledger.handle, at_its_end) == Expired()
 
@@ -89,8 +123,8 @@ async def test_the_handle_alone_ends_it_after_a_restart(harness: Harness) -> Non
 async def test_ending_it_twice_is_ending_it_once(harness: Harness) -> None:
     connector, ledger = harness.connector(), Ledger()
     issued = await issue(harness, connector, ledger)
-    if connector.contract.cls is not ContractClass.IMMEDIATE:
-        pytest.skip("only time ends it")
+    if not ends_when_asked(harness, connector):
+        pytest.skip("only time ends it, or proves it")
     first = await connector.revoke(ledger.handle, ledger.context(expires_at=issued.expires_at))
     second = await connector.revoke(ledger.handle, ledger.context(expires_at=issued.expires_at))
     assert isinstance(first, Revoked)
@@ -99,6 +133,8 @@ async def test_ending_it_twice_is_ending_it_once(harness: Harness) -> None:
 
 async def test_an_intent_that_was_never_carried_out_ends_when_no_late_create_can_land(harness: Harness) -> None:
     connector, ledger, now = harness.connector(), Ledger(), harness.clock.now()
+    if connector.contract.cls is ContractClass.STATIC:
+        pytest.skip("reading makes nothing that could land late")
     ledger.handle = connector.prepare(harness.scope, new_attempt(), HOLDER, now + TTL)
     # Intent 15 s ago, given up 5 s ago: a late create may land until 2 * 10 s after the intent, 5 s from now.
     early = ledger.context(now, created_at=now - timedelta(seconds=15), outcome_known=False, expires_at=now + TTL)
@@ -128,10 +164,12 @@ async def test_a_refused_checkpoint_stops_it_and_leaves_nothing(harness: Harness
 
 async def test_a_cancelled_issue_is_swept(harness: Harness) -> None:
     connector, ledger = harness.connector(), Ledger()
-    if connector.contract.cls is not ContractClass.IMMEDIATE:
-        pytest.skip("only time ends it")
+    if not ends_when_asked(harness, connector):
+        pytest.skip("only time ends it, or proves it")
     work = asyncio.ensure_future(issue(harness, connector, ledger))
-    while not ledger.handles and not work.done():
+    if harness.notes_last:
+        await asyncio.sleep(0)
+    while not (harness.notes_last or ledger.handles or work.done()):
         await asyncio.sleep(0)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -155,7 +193,7 @@ async def test_what_is_issued_is_in_the_inventory_and_what_is_revoked_is_not(har
     assert found.created_at is None or abs(harness.clock.now() - found.created_at) < timedelta(minutes=1)
     kept = canonical_json([found.name, found.handle]).decode()
     assert not any(secret in kept for secret in (*secrets_of(issued.credential), *harness.secrets))
-    if connector.contract.cls is ContractClass.IMMEDIATE:
+    if ends_when_asked(harness, connector):
         context = ledger.context(expires_at=issued.expires_at)
         assert isinstance(await connector.revoke(ledger.handle, context), Revoked)
         assert await carried(harness, connector, ledger) == []
@@ -165,8 +203,8 @@ async def test_the_handle_of_the_inventory_ends_it_without_a_ledger(harness: Har
     connector, ledger = harness.connector(), Ledger()
     issued = await issue(harness, connector, ledger)
     (found,) = await carried(harness, connector, ledger)
-    if connector.contract.cls is not ContractClass.IMMEDIATE:
-        pytest.skip("only time ends it")
+    if not ends_when_asked(harness, connector):
+        pytest.skip("only time ends it, or proves it")
     assert isinstance(await connector.revoke(found.handle, ledger.context()), Revoked)
     assert harness.works is not None
     assert not harness.works(issued.credential)
@@ -182,8 +220,7 @@ async def test_nothing_is_asked_when_the_time_is_over(harness: Harness) -> None:
 
 
 async def test_an_upstream_that_cannot_be_reached_made_nothing(harness: Harness) -> None:
-    if harness.make_unreachable is None:
-        pytest.skip("in memory")
+    assert harness.make_unreachable is not None
     connector, ledger = harness.make_unreachable(), Ledger()
     harness.stack.push_async_callback(connector.close)
     with pytest.raises(UpstreamFailed) as caught:
@@ -192,7 +229,73 @@ async def test_an_upstream_that_cannot_be_reached_made_nothing(harness: Harness)
     assert caught.value.outcome_known
     assert not ledger.handles
     assert_tells_no_secret(caught.value, *harness.secrets)
-    if connector.contract.cls is ContractClass.IMMEDIATE:
-        outcome = await connector.revoke({**ledger.handle, "accessor": "a", "lease": "b"}, ledger.context())
+    if ends_when_asked(harness, connector):
+        made = {"accessor": "a", "lease": "b", "account": "c"}  # as the handles of one or another say
+        outcome = await connector.revoke({**ledger.handle, **made}, ledger.context())
         assert isinstance(outcome, NotYet)
         assert outcome.failed
+
+
+@contextmanager
+def misbehaving(harness: Harness, mishap: Mishap) -> Iterator[Connector]:
+    if harness.misbehaving is None:
+        pytest.skip("its upstream cannot be made to misbehave as a whole")
+    with harness.misbehaving(mishap) as connector:
+        if connector is not harness.make():
+            harness.stack.push_async_callback(connector.close)
+        yield connector
+
+
+@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.name)
+async def test_an_issue_that_is_not_answered_is_a_failure_and_leaves_nothing(harness: Harness, mishap: Mishap) -> None:
+    ledger = Ledger()
+    with misbehaving(harness, mishap) as connector, pytest.raises(UpstreamFailed) as caught:
+        await issue(harness, connector, ledger)
+    failure = caught.value
+    assert_tells_no_secret(failure, *harness.secrets)
+    if mishap is Mishap.FORBIDDEN:
+        assert failure.reason is Reason.UPSTREAM_ROOT_REFUSED
+    if mishap in (Mishap.FORBIDDEN, Mishap.BUSY):
+        assert failure.outcome_known  # the upstream itself says that it did nothing
+        assert not ledger.noted
+    if mishap in (Mishap.GARBLED, Mishap.LOST, Mishap.HANG):
+        assert not failure.outcome_known  # unknown is issued
+    if mishap is Mishap.BUSY and failure.retry_after is not None:
+        assert failure.retry_after == RETRY_AFTER
+    if connector.contract.cls is ContractClass.IMMEDIATE:
+        assert await gone(harness.connector(), ledger, harness)
+
+
+@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.name)
+async def test_a_revocation_that_is_not_answered_is_no_proof(harness: Harness, mishap: Mishap) -> None:
+    connector, ledger = harness.connector(), Ledger()
+    only_immediate(connector)
+    issued = await issue(harness, connector, ledger)
+    context = ledger.context(expires_at=issued.expires_at)
+    with misbehaving(harness, mishap) as behind:
+        outcome = await behind.revoke(ledger.handle, context)  # returns, whatever happens
+    if mishap is Mishap.FORBIDDEN:
+        assert isinstance(outcome, Refused)
+    else:
+        assert isinstance(outcome, NotYet)
+        assert outcome.failed
+    if mishap is Mishap.BUSY:
+        assert outcome == NotYet(outcome.why, timedelta(seconds=RETRY_AFTER))
+    if mishap not in (Mishap.LOST, Mishap.HANG) and harness.works is not None:
+        assert harness.works(issued.credential)  # nothing was done: the case is what it says
+    assert isinstance(await connector.revoke(ledger.handle, context), Revoked)
+    assert harness.works is None or not harness.works(issued.credential)
+
+
+@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.name)
+async def test_an_inventory_that_is_not_answered_is_not_empty(harness: Harness, mishap: Mishap) -> None:
+    with misbehaving(harness, mishap) as connector:
+        try:
+            listed = await connector.inventory()
+        except UpstreamFailed as failure:
+            assert_tells_no_secret(failure, *harness.secrets)
+            if mishap is Mishap.FORBIDDEN:
+                assert failure.reason is Reason.UPSTREAM_ROOT_REFUSED
+            return
+    assert listed is None, "what was not answered was taken for an empty list"
+    pytest.skip("this upstream cannot tell what it has given out")

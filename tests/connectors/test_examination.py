@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -121,7 +122,9 @@ async def test_a_token_of_another_life_is_a_warning(bao: ConfiguredOpenBao) -> N
     ],
 )
 async def test_more_than_is_declared_is_an_error(bao: ConfiguredOpenBao, policy: str, words: Words) -> None:
-    assert_found(await examined(bao, token_with(bao, policy)), *words)
+    found = await examined(bao, token_with(bao, policy))
+    # Whoever may look everywhere sees other tests' mounts, too, which is a warning.
+    assert_found([each for each in found if "also has rights in the mounts" not in each.what], *words)
 
 
 async def test_a_policy_that_does_not_keep_it_to_its_own_leases_is_an_error(bao: ConfiguredOpenBao) -> None:
@@ -289,6 +292,16 @@ async def test_what_cannot_be_reached_is_an_error(openbao_server: ConfiguredOpen
         [found] = await connector.examine()
         assert found.severity is Severity.ERROR
         await connector.close()
+
+
+async def test_one_that_is_being_replaced_is_not_asked_any_more(bao: ConfiguredOpenBao) -> None:
+    before, after = vault_connector(bao), vault_connector(bao)
+    await after.close()
+    assert_found(await after.examine(), (WARNING, "being replaced"))
+    under_way = asyncio.ensure_future(before.examine())
+    await asyncio.sleep(0)  # it has begun
+    await before.close()  # and is not waited for to the end
+    assert_found(await under_way, (WARNING, "being replaced"))
 
 
 async def test_the_double_of_aws_has_no_doubt(aws_double: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from broker.clock import SystemClock
 from broker.connectors.aws_sts import AwsSts
+from broker.connectors.minio_sts import MinioSts
 from broker.connectors.registry import build
 from broker.connectors.vault_database import VaultDatabase
 from broker.errors import InvalidInput, NotReady, Reason
@@ -36,7 +37,17 @@ AWS: Mapping[str, JsonValue] = {
     "access_key_id": "env:KEY",
     "secret_access_key": "file:/run/key",
 }
+MINIO: Mapping[str, JsonValue] = {
+    "endpoint_url": "env:MINIO",
+    "nodes": ["env:MINIO", "https://minio-2.example.org:9000"],
+    "user": "jit-broker",
+    "secret_key": "file:/run/key",
+    "buckets": ["orders-reports"],
+    "region": "us-east-1",
+    "ca_file": None,
+}
 VALUES = {
+    "env:MINIO": "http://127.0.0.1:9000",
     "env:OPENBAO": "http://127.0.0.1:8200",
     "file:/run/broker.token": "s.token",
     "env:PG_HOST": "127.0.0.1",
@@ -62,9 +73,11 @@ async def test_each_kind_is_built() -> None:
     aws = build(spec("aws-sts", AWS), resolve, SystemClock())
     assert isinstance(vault, VaultDatabase)
     assert isinstance(aws, AwsSts)
-    assert (vault.name, aws.name) == ("upstream", "upstream")
-    await vault.close()
-    await aws.close()
+    minio = build(spec("minio-sts", MINIO), resolve, SystemClock())
+    assert isinstance(minio, MinioSts)
+    for each in (vault, aws, minio):
+        assert each.name == "upstream"
+        await each.close()
 
 
 async def test_a_built_connector_works(openbao_server: ConfiguredOpenBao) -> None:
@@ -103,6 +116,11 @@ async def test_a_built_connector_works(openbao_server: ConfiguredOpenBao) -> Non
         ("aws-sts", {**AWS, "secret_access_key": None}, "secret_access_key"),
         ("aws-sts", {**AWS, "access_key_id": None}, "access_key_id"),
         ("aws-sts", {**AWS, "secret_access_key": "the-key-itself"}, "secret_access_key"),
+        ("minio-sts", {**MINIO, "endpoint_url": None}, "endpoint_url"),
+        ("minio-sts", {**MINIO, "nodes": "https://minio-2.example.org"}, "nodes"),
+        ("minio-sts", {**MINIO, "nodes": ["https://minio-2.example.org", 7]}, "nodes"),
+        ("minio-sts", {**MINIO, "user": None}, "user"),
+        ("minio-sts", {**MINIO, "secret_key": "the-key-itself"}, "secret_key"),
     ],
 )
 def test_a_wrong_entry_is_refused_by_name_and_not_quoted(

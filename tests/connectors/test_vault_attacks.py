@@ -192,6 +192,23 @@ async def test_three_seconds_end_it_with_nobody_asking(upstream: Upstream) -> No
     assert isinstance(await upstream.revoke(ledger), Revoked)
 
 
+async def test_one_second_is_the_shortest_and_ends_it(upstream: Upstream) -> None:
+    """The floor: made, and gone again with nobody asking. A machine that stands still may miss the second itself."""
+    for _ in range(20):
+        ledger = Ledger()
+        with Pauses() as pauses:
+            try:
+                issued = await upstream.issue(ledger, ttl=timedelta(seconds=1))
+            except BrokerError:
+                continue
+            while upstream.roles_of(ledger) and CLOCK.now() < issued.expires_at + timedelta(seconds=PATIENCE):
+                await asyncio.sleep(0.05)
+            assert upstream.roles_of(ledger) == []
+            assert CLOCK.now() - pauses.span <= issued.expires_at + upstream.connector.contract.on_expiry
+        return
+    raise AssertionError("no login of a second was made in 20 tries")
+
+
 async def test_a_login_that_cannot_be_dropped_is_not_yet_ended_and_later_is(upstream: Upstream) -> None:
     ledger = Ledger()
     login = await upstream.login(ledger)

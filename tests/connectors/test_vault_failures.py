@@ -14,7 +14,7 @@ import requests
 
 from broker.clock import SystemClock
 from broker.connectors.vault_database import VaultDatabase
-from broker.connectors.vault_http import _retry_after
+from broker.connectors.vault_http import retry_after_of
 from broker.errors import BrokerError, InvalidInput, NotReady, Reason, UpstreamFailed, WrongState
 from broker.ports import Issued, NotYet, Refused, Revoked, RevokeOutcome
 from broker.secret import Secret
@@ -331,7 +331,7 @@ async def test_an_invalid_accessor_is_a_token_that_is_gone(behind: Behind) -> No
 def test_retry_after_is_read_as_the_rfc_says_and_cut(asked: str, waits: timedelta | None) -> None:
     answer = requests.Response()
     answer.headers.update({"Retry-After": asked, "Date": NOW.strftime("%a, %d %b %Y %H:%M:%S GMT")})
-    assert _retry_after(answer) == waits
+    assert retry_after_of(answer.headers) == waits
 
 
 def _unreadable() -> Secret:

@@ -36,6 +36,9 @@ ENVIRONMENT = {
     "BROKER_DEV_AWS_ENDPOINT": "http://127.0.0.1:9",
     "BROKER_DEV_AWS_ACCESS_KEY_ID": "unused",
     "BROKER_DEV_AWS_SECRET_ACCESS_KEY": "unused",
+    "BROKER_DEV_MINIO_ENDPOINT": "http://127.0.0.1:9",
+    "BROKER_DEV_MINIO_USER": "unused",
+    "BROKER_DEV_MINIO_SECRET_KEY": "unused",
 }
 
 

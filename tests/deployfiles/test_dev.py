@@ -37,12 +37,12 @@ def ask(
     cls: ContractClass = ContractClass.IMMEDIATE,
     **claims: str,
 ) -> Decision:
-    reports = template == "reports-read"
+    reports = template.startswith("reports-")
     request = AccessRequest(
         request_id="r",
         template=template,
         task_id="t",
-        account="123456789012" if reports else "dev",
+        account="123456789012" if template == "reports-read" else "dev",
         environment=environment,
         resource="orders-reports" if reports else "orders",
         ttl=timedelta(seconds=ttl),
@@ -66,10 +66,17 @@ def test_the_set_is_what_the_demo_needs(dev: DeploySet) -> None:
         "reporter": Tier.AUTONOMOUS,
         "validator": Tier.ADVISORY,
     }
-    assert dev.templates.keys() == {"orders-production", "orders-readonly", "orders-readwrite", "reports-read"}
+    assert dev.templates.keys() == {
+        "orders-production",
+        "orders-readonly",
+        "orders-readwrite",
+        "reports-read",
+        "reports-s3",
+    }
     assert {name: spec.kind for name, spec in dev.connectors.items()} == {
         "openbao-orders": "vault-database",
         "aws": "aws-sts",
+        "minio": "minio-sts",
     }
 
 
@@ -83,6 +90,7 @@ def test_the_set_is_what_the_demo_needs(dev: DeploySet) -> None:
         ("migrator", "orders-readwrite", "dev", 300),
         ("reporter", "reports-read", "dev", 300),
         ("analyst", "reports-read", "dev", 600),
+        ("reporter", "reports-s3", "dev", 300),
     ],
 )
 def test_ordinary_work_goes_through(dev: DeploySet, who: str, template: str, environment: str, ttl: int) -> None:
@@ -135,7 +143,7 @@ def test_production_is_written_only_with_the_yes_of_people(dev: DeploySet) -> No
 def test_every_starter_policy_explains_itself(dev: DeploySet) -> None:
     texts = [path.read_text() for path in (Path(__file__).parents[2] / "deploy/dev/policies").glob("*.cedar")]
     count = sum(text.count("@id(") for text in texts)
-    assert count == sum(text.count("@reason(") for text in texts) == len(dev.policies) == 16
+    assert count == sum(text.count("@reason(") for text in texts) == len(dev.policies) == 17
 
 
 def test_autonomous_agents_hold_less_than_others_and_ask_no_faster_than_is_allowed(dev: DeploySet) -> None:

@@ -183,7 +183,7 @@ def test_the_broker_may_do_nothing_else(openbao_server: ConfiguredOpenBao, broke
     before = (root.sys.list_policies()["data"]["keys"], root.secrets.database.list_roles()["data"]["keys"])
     refused = {
         "read a login itself": lambda: broker.secrets.database.generate_credentials("orders-readonly"),
-        "read the connection": lambda: broker.secrets.database.read_connection("orders"),
+        "change the connection": lambda: broker.write_data("database/config/orders", data={"verify_connection": False}),
         "change a role": lambda: broker.secrets.database.create_role("orders-readonly", "orders", ["SELECT 1"]),
         "write a policy": lambda: broker.sys.create_or_update_policy("jit-attempt-x", 'path "*" {}'),
         "make a plain token": lambda: broker.auth.token.create(policies=["jit-broker"]),
@@ -198,6 +198,12 @@ def test_the_broker_may_do_nothing_else(openbao_server: ConfiguredOpenBao, broke
             attempt()
             pytest.fail(f"the broker could {what}")
     assert (root.sys.list_policies()["data"]["keys"], root.secrets.database.list_roles()["data"]["keys"]) == before
+
+
+def test_what_the_broker_may_look_at_shows_no_password(openbao_server: ConfiguredOpenBao, broker: hvac.Client) -> None:
+    seen = repr([broker.read(f"database/{each}") for each in ("config/orders", "roles/orders-readonly")])
+    assert "username_template" in seen
+    assert openbao_server.database.target.password.reveal() not in seen
 
 
 def test_an_attempts_token_cannot_get_more_than_its_role(

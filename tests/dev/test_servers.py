@@ -19,6 +19,7 @@ import pytest
 from broker.dev.aws_double import DISCLAIMER, AwsDouble
 from broker.dev.files import can_reach, directory_for, remove_directory
 from broker.dev.loopback import free_port
+from broker.dev.minio import built
 from broker.dev.openbao import OpenBaoServer
 from broker.dev.openbao_database import configure_database
 from broker.dev.orders import create_orders
@@ -275,6 +276,18 @@ def test_the_double_of_aws_assumes_the_role_as_the_brokers_user_and_says_what_it
     assert pid is not None
     assert gone(pid)
     assert "enforces no policy" in DISCLAIMER
+
+
+def test_minio_is_there_only_where_it_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert built() is None
+    made = tmp_path / "jit-broker" / "minio" / "0123"
+    made.mkdir(parents=True)
+    (made.parent / "current").symlink_to(made.name)
+    (made / "minio").touch(mode=0o600)
+    assert built() is None  # not to be executed
+    (made / "minio").chmod(0o700)
+    assert built() == made.parent / "current" / "minio"
 
 
 def test_a_remembered_port_is_kept_while_free(tmp_path: Path) -> None:

@@ -28,8 +28,11 @@ from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
+from broker.lease.mark import Mark
+from broker.lease.root import Roots
 from broker.policy.cedar import PolicySet
 from broker.ports import DeploySet, FiledRequest, Lease, Task
+from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import TRY_TIMEOUT, Revoker
 from broker.scope.model import AccessClass, ScopeTemplate
 from broker.scope.parameters import EnumParameter
@@ -46,6 +49,7 @@ ISSUE_TIMEOUT = timedelta(seconds=PATIENCE)
 # For an end that is waited for, in real time.
 WAIT = timedelta(seconds=PATIENCE)
 TTL = timedelta(minutes=5)
+MARK = Mark("testmark")
 OWNER = Person("https://idp.test", "ada", "Ada")
 
 POLICY = """
@@ -167,15 +171,17 @@ class World:
     requests: RequestDesk
     approvals: ApprovalDesk
     provider: IdentityProvider
+    roots: Roots
+    reconciler: Reconciler
 
     @classmethod
     async def open(cls, directory: Path, *, try_timeout: timedelta = TRY_TIMEOUT, **issuer_options: Any) -> World:
-        clock, rng = ManualClock(), CountingRng()
+        clock, rng, roots = ManualClock(), CountingRng(), Roots()
         upstream = FakeConnector(clock)
         store = await SqliteStore.open(directory / "ledger.sqlite3", StaticKeys(), writer="w1")
         gate = Gate(timedelta(seconds=5), 1000, timedelta(minutes=5), heartbeat=START)
         connectors = {"fake": upstream}
-        revoker = Revoker(store, connectors.get, clock, rng, workers=4, try_timeout=try_timeout)
+        revoker = Revoker(store, connectors.get, clock, rng, workers=4, try_timeout=try_timeout, roots=roots)
         deploy = DeploySet(
             digest="d" * 64,
             registry=Registry([ALICE, BOB, EVE]),
@@ -185,7 +191,7 @@ class World:
             connectors={},
             approvals=RULES,
         )
-        options = {"keys": StaticKeys(), "issue_timeout": ISSUE_TIMEOUT, **issuer_options}
+        options = {"keys": StaticKeys(), "mark": MARK, "roots": roots, "issue_timeout": ISSUE_TIMEOUT, **issuer_options}
         issuer = Issuer(store, connectors.get, revoker.kick, gate, clock, rng, **options)
         tasks = TaskDesk(
             store,
@@ -197,11 +203,16 @@ class World:
             max_duration=timedelta(hours=8),
         )
         leases = LeaseDesk(store, revoker.kick, clock)
-        upkeep = Upkeep(store, revoker, lambda: ["fake"], gate, RefusalBudget(), LookBudget(), None, clock, TENANT)
+        budgets = (RefusalBudget(), LookBudget())
+        upkeep = Upkeep(store, revoker, lambda: ["fake"], gate, *budgets, None, clock, TENANT, roots=roots)
+        reconciler = Reconciler(
+            *(store, connectors.get, lambda: ["fake"], revoker.kick_orphans, clock, rng, TENANT, MARK),
+            issue_timeout=ISSUE_TIMEOUT,
+        )
         provider = IdentityProvider("https://idp.test", PEOPLE.values(), clock)
         fresh = FreshLogins(id_tokens(provider), clock)
         requests, approvals = RequestDesk(store, clock), ApprovalDesk(store, connectors.get, fresh, clock)
-        parts = (issuer, tasks, leases, revoker, upkeep, requests, approvals, provider)
+        parts = (issuer, tasks, leases, revoker, upkeep, requests, approvals, provider, roots, reconciler)
         return cls(store, clock, upstream, deploy, gate, *parts)
 
     @classmethod

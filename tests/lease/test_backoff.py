@@ -26,6 +26,7 @@ from broker.lease.backoff import BASE, CAP, delay
         (1, 0.5, 10, 10),  # the upstream's own wait is a floor
         (1, 0.5, 300, 300),  # also above the cap
         (7, 0.5, 10, 60),  # but no ceiling
+        (1, 0.5, 86_400, 300),  # and no word of an upstream keeps a credential alive for a day
     ],
 )
 def test_table(failures: int, jitter: float, retry_after: float | None, seconds: float) -> None:

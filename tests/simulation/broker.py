@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Mapping
 from datetime import timedelta
 
+from broker.daemon.pool import ConnectorPool
 from broker.errors import BrokerError
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.fresh_logins import FreshLogins
@@ -17,10 +18,12 @@ from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
-from broker.ports import Clock, DeploySet
+from broker.lease.root import Roots
+from broker.ports import Clock, ConnectorSpec, DeploySet
+from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
 from broker.upkeep import Upkeep
-from tests.issuance.world import TENANT, StaticKeys
+from tests.issuance.world import MARK, TENANT, StaticKeys
 from tests.simulation.chance import Chance
 from tests.simulation.disk import SimulatedLedger
 from tests.simulation.process import Process
@@ -28,6 +31,7 @@ from tests.simulation.truth import SimulatedConnector
 
 ISSUE_TIMEOUT = timedelta(seconds=10)
 TICK = 1.0
+RECONCILE = 20.0
 
 
 class SimulatedBroker:
@@ -50,10 +54,17 @@ class SimulatedBroker:
         self._store = store
         self.gate = Gate(timedelta(seconds=5), 10_000, timedelta(minutes=5))
         self._clock = clock
-        self.revoker = Revoker(store, reached.get, clock, chance, workers=4)
+        roots = Roots()
+        self.revoker = Revoker(store, reached.get, clock, chance, workers=4, roots=roots)
         kick = self.revoker.kick
-        self.issuer = Issuer(
-            store, reached.get, kick, self.gate, clock, chance, keys=StaticKeys(), issue_timeout=ISSUE_TIMEOUT
+        own = {"keys": StaticKeys(), "mark": MARK, "roots": roots}
+        self.issuer = Issuer(store, reached.get, kick, self.gate, clock, chance, **own, issue_timeout=ISSUE_TIMEOUT)
+        self._pool = ConnectorPool(lambda spec: reached[spec.name], roots, clock)
+        specs = {name: ConnectorSpec(name, "simulated", {}, name) for name in reached}
+        self._specs = self._pool.prepare(specs, frozenset())
+        self.reconciler = Reconciler(
+            *(store, reached.get, lambda: list(reached), self.revoker.kick_orphans, clock, chance, TENANT, MARK),
+            issue_timeout=ISSUE_TIMEOUT,
         )
         durations = {"default_duration": timedelta(minutes=5), "max_duration": timedelta(hours=1)}
         self.tasks = TaskDesk(store, kick, self.gate, clock, chance, **durations)
@@ -72,7 +83,18 @@ class SimulatedBroker:
                 break
             except BrokerError:  # the daemon would not start, and be started again
                 await asyncio.sleep(TICK)
+        await self._pool.activate(self._specs)
         self.process.start(self._tick())
+        self.process.start(self._reconcile())
+
+    async def _reconcile(self) -> None:
+        """More often than the daemon does: what it may end, and what not, is what the simulation is to see."""
+        while True:
+            await self._pool.tend()
+            with contextlib.suppress(BrokerError):
+                self.reconciler.soon()
+                await self.reconciler.tick()
+            await asyncio.sleep(RECONCILE)
 
     async def _tick(self) -> None:
         while True:

@@ -18,7 +18,7 @@ from broker.issuance.issue import Issuer
 from broker.lease.machine import Event, State
 from broker.ports import EndCause, Expired, Revoked
 from broker.revocation import revoker
-from broker.stores import access_redeem, grant_ops, moves, suspension_ops, task_ops
+from broker.stores import access_redeem, grant_ops, moves, orphan_ops, orphan_reads, suspension_ops, task_ops
 from broker.stores.trail import Trail
 from broker.upkeep import Upkeep
 from tests.simulation import truth
@@ -194,6 +194,12 @@ def nobody_looks(patch: Patch) -> None:
     patch.setattr(Upkeep, "tick", idle)
 
 
+def inventories_without_the_ledger(patch: Patch) -> None:
+    """Whatever an upstream lists counts as unknown, and is ended."""
+    for module in (orphan_reads, orphan_ops):
+        patch.setattr(module, "held", lambda view, tenant, carried: {})
+
+
 def _never_while_active(state: State, *, issue_deadline: int, confirm_by: Any, expires_at: int, retry_at: Any) -> Any:
     if state is State.ACTIVE:
         return expires_at + 86_400_000
@@ -226,5 +232,6 @@ BUGS: Mapping[str, Callable[[Patch], None]] = {
         events_lost,
         trail_survives_rollback,
         nobody_looks,
+        inventories_without_the_ledger,
     )
 }

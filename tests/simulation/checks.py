@@ -85,6 +85,8 @@ class Checks:
             self.suspended[data["suspension"]] = data
         elif kind in ("suspension.resumed", "suspension.expired"):
             self.suspended.pop(data["suspension"], None)
+        elif kind == "upstream.unknown_found":
+            self._swept(data)
         elif kind == "access.redeemed":
             self._once(data["access_request"])
 
@@ -122,6 +124,12 @@ class Checks:
                 raise Broken(f"I5: {attempt} is usable, and of the same request so is {others}")
             known.was_active = True
         known.state = state
+
+    def _swept(self, data: dict[str, Any]) -> None:
+        """The reconciler may only end what the ledger does not hold alive."""
+        known = self.attempts.get(data["attempt_id"])
+        if known is None or known.state not in TERMINAL:
+            raise Broken(f"reconciled: {data['name']} is ended behind its lease's back")
 
     def _covering(self, record: dict[str, Any]) -> str:
         for name, data in self.suspended.items():

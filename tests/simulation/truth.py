@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -11,6 +11,7 @@ from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import Contract, ContractClass, DatabaseLogin
 from broker.lease.deadlines import no_late_create_after
 from broker.ports import (
+    Carried,
     Checkpoint,
     Clock,
     Expired,
@@ -74,6 +75,7 @@ class SimulatedConnector:
         self._clock = clock
         self._allowance = allowance.total_seconds()
         self._contract = replace(contract(cls), ttl_floor=timedelta(seconds=1))
+        self._made: dict[str, datetime] = {}  # by attempt, when
         self.down = ""  # for a while: "hangs", "broken" or "forbidden"
 
     @property
@@ -134,6 +136,19 @@ class SimulatedConnector:
             return NotYet("a late create may still land.", wait, failed=False)
         return Revoked({"upstream": handle.get("upstream")})
 
+    async def inventory(self) -> Sequence[Carried] | None:
+        if self._contract.cls is ContractClass.EXPIRY_ONLY:
+            return None
+        await self._arrive("inventory")
+        listed = [
+            Carried(f"up-{attempt}", attempt, made, {"attempt": attempt, "upstream": f"up-{attempt}"})
+            for attempt, made in self._made.items()
+            if self._truth.usable(attempt)
+        ]
+        await asyncio.sleep(self._chance.between(0.001, 0.05))  # what is told was so a moment ago
+        self._chance.told["an inventory was told"] += 1
+        return listed
+
     async def tend(self) -> None:
         await self._arrive("tend")
 
@@ -154,6 +169,7 @@ class SimulatedConnector:
 
     def _make(self, attempt: str, until: datetime, arrived: asyncio.Future[None]) -> None:
         self._truth.make(attempt, until)
+        self._made[attempt] = self._clock.now()
         if not arrived.done():
             arrived.set_result(None)
 

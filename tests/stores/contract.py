@@ -622,6 +622,24 @@ class EndingContract:
         assert await store.end_denied(TENANT, lambda holder, serial: holder in (ALICE, BOB), at(6)) == 2
         assert await store.end_denied(TENANT, lambda holder, serial: True, at(7)) == 0
 
+    async def test_what_an_upstream_can_only_end_together_ends_and_says_because_of_which(
+        self, store: LeaseStore
+    ) -> None:
+        await store.start_task(new_task())
+        for name, upstream in (("a", "ROLE1:jb-a"), ("b", "ROLE1:jb-b"), ("c", "ROLE11:jb-c"), ("d", None)):
+            await store.open_intent(intent(name))
+            await store.checkpoint(TENANT, f"attempt-{name}", 1, {"x": name}, upstream, at(2))
+        assert await store.end_together("other", "ROLE1:", "attempt-a", at(3)) == 0
+        assert await store.end_together("bao", "ROLE2:", "attempt-a", at(3)) == 0
+        await store.end_leases(Selector(TENANT, lease_id="lease-a"), EndCause.RELEASED, ALICE, at(3))
+        assert await store.end_together("bao", "ROLE1:", "attempt-a", at(4)) == 1
+        causes = {name: (await store.get_lease(TENANT, f"lease-{name}", ALICE)).cause for name in "abcd"}
+        assert causes == {"a": EndCause.RELEASED, "b": EndCause.ENDED_TOGETHER, "c": None, "d": None}
+        (told,) = [each for each in await records(store) if each.data.get("cause") == "ENDED_TOGETHER"]
+        assert told.data["because"] == "attempt-a"
+        with pytest.raises(Defect):
+            await store.end_together("bao", "", "attempt-a", at(5))
+
 
 class RevokerContract:
     """Claiming what is due and recording how it went."""

@@ -8,12 +8,14 @@ from broker.api.v1 import admin_view_pb2 as _admin_view_pb2
 from broker.api.v1 import audit_export_pb2 as _audit_export_pb2
 from broker.api.v1 import break_glass_pb2 as _break_glass_pb2
 from broker.api.v1 import broker_service_pb2 as _broker_service_pb2
+from broker.api.v1 import canaries_pb2 as _canaries_pb2
 from broker.api.v1 import claimed_text_pb2 as _claimed_text_pb2
 from broker.api.v1 import connectors_pb2 as _connectors_pb2
 from broker.api.v1 import lease_pb2 as _lease_pb2
 from broker.api.v1 import lease_forgetting_pb2 as _lease_forgetting_pb2
 from broker.api.v1 import lease_review_pb2 as _lease_review_pb2
 from broker.api.v1 import options_pb2 as _options_pb2
+from broker.api.v1 import reconciliation_pb2 as _reconciliation_pb2
 from broker.api.v1 import recovery_pb2 as _recovery_pb2
 from broker.api.v1 import suspension_pb2 as _suspension_pb2
 from broker.api.v1 import task_pb2 as _task_pb2

@@ -12,11 +12,13 @@ from broker.api.v1 import admin_view_pb2 as broker_dot_api_dot_v1_dot_admin__vie
 from broker.api.v1 import audit_export_pb2 as broker_dot_api_dot_v1_dot_audit__export__pb2
 from broker.api.v1 import break_glass_pb2 as broker_dot_api_dot_v1_dot_break__glass__pb2
 from broker.api.v1 import broker_service_pb2 as broker_dot_api_dot_v1_dot_broker__service__pb2
+from broker.api.v1 import canaries_pb2 as broker_dot_api_dot_v1_dot_canaries__pb2
 from broker.api.v1 import claimed_text_pb2 as broker_dot_api_dot_v1_dot_claimed__text__pb2
 from broker.api.v1 import connectors_pb2 as broker_dot_api_dot_v1_dot_connectors__pb2
 from broker.api.v1 import lease_forgetting_pb2 as broker_dot_api_dot_v1_dot_lease__forgetting__pb2
 from broker.api.v1 import lease_pb2 as broker_dot_api_dot_v1_dot_lease__pb2
 from broker.api.v1 import lease_review_pb2 as broker_dot_api_dot_v1_dot_lease__review__pb2
+from broker.api.v1 import reconciliation_pb2 as broker_dot_api_dot_v1_dot_reconciliation__pb2
 from broker.api.v1 import recovery_pb2 as broker_dot_api_dot_v1_dot_recovery__pb2
 from broker.api.v1 import task_pb2 as broker_dot_api_dot_v1_dot_task__pb2
 
@@ -228,6 +230,21 @@ class AdminServiceStub:
                 request_serializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.FromString,
                 _registered_method=True)
+        self.ListCanaries = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListCanaries',
+                request_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesResponse.FromString,
+                _registered_method=True)
+        self.GetCanary = channel.unary_unary(
+                '/broker.api.v1.AdminService/GetCanary',
+                request_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryResponse.FromString,
+                _registered_method=True)
+        self.RunCanary = channel.unary_unary(
+                '/broker.api.v1.AdminService/RunCanary',
+                request_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryResponse.FromString,
+                _registered_method=True)
         self.ListConnectors = channel.unary_unary(
                 '/broker.api.v1.AdminService/ListConnectors',
                 request_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.ListConnectorsRequest.SerializeToString,
@@ -242,6 +259,16 @@ class AdminServiceStub:
                 '/broker.api.v1.AdminService/ExamineConnector',
                 request_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorRequest.SerializeToString,
                 response_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorResponse.FromString,
+                _registered_method=True)
+        self.RunReconciliation = channel.unary_unary(
+                '/broker.api.v1.AdminService/RunReconciliation',
+                request_serializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationResponse.FromString,
+                _registered_method=True)
+        self.ListUnknown = channel.unary_unary(
+                '/broker.api.v1.AdminService/ListUnknown',
+                request_serializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownRequest.SerializeToString,
+                response_deserializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownResponse.FromString,
                 _registered_method=True)
 
 
@@ -500,6 +527,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCanaries(self, request, context):
+        """Every connector's canary, and what it measured last. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCanary(self, request, context):
+        """One connector's canary, and what its runs came to. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunCanary(self, request, context):
+        """Run a canary now. Role operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListConnectors(self, request, context):
         """List the connectors in force, and what each promises about ending what it issues. Any role.
         """
@@ -516,6 +564,20 @@ class AdminServiceServicer:
 
     def ExamineConnector(self, request, context):
         """Ask a connector's upstream whether it is as it must be; nothing is changed there. Any role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunReconciliation(self, request, context):
+        """Compare what upstreams hold with the ledger, now; what is ours and unknown is ended. Role operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUnknown(self, request, context):
+        """What such a comparison has found, and what became of it. Any role.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -699,6 +761,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_lease__forgetting__pb2.ForgetLeaseResponse.SerializeToString,
             ),
+            'ListCanaries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCanaries,
+                    request_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesResponse.SerializeToString,
+            ),
+            'GetCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCanary,
+                    request_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryResponse.SerializeToString,
+            ),
+            'RunCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunCanary,
+                    request_deserializer=broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryResponse.SerializeToString,
+            ),
             'ListConnectors': grpc.unary_unary_rpc_method_handler(
                     servicer.ListConnectors,
                     request_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.ListConnectorsRequest.FromString,
@@ -713,6 +790,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ExamineConnector,
                     request_deserializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorRequest.FromString,
                     response_serializer=broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorResponse.SerializeToString,
+            ),
+            'RunReconciliation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunReconciliation,
+                    request_deserializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationResponse.SerializeToString,
+            ),
+            'ListUnknown': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnknown,
+                    request_deserializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownRequest.FromString,
+                    response_serializer=broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1675,6 +1762,87 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
+    def ListCanaries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListCanaries',
+            broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_canaries__pb2.ListCanariesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/GetCanary',
+            broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_canaries__pb2.GetCanaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/RunCanary',
+            broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_canaries__pb2.RunCanaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListConnectors(request,
             target,
             options=(),
@@ -1745,6 +1913,60 @@ class AdminService:
             '/broker.api.v1.AdminService/ExamineConnector',
             broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorRequest.SerializeToString,
             broker_dot_api_dot_v1_dot_connectors__pb2.ExamineConnectorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunReconciliation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/RunReconciliation',
+            broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_reconciliation__pb2.RunReconciliationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnknown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/broker.api.v1.AdminService/ListUnknown',
+            broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownRequest.SerializeToString,
+            broker_dot_api_dot_v1_dot_reconciliation__pb2.ListUnknownResponse.FromString,
             options,
             channel_credentials,
             insecure,

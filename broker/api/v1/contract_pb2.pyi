@@ -2,6 +2,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -35,7 +36,7 @@ BINDING_NETWORK: Binding
 BINDING_KEY: Binding
 
 class RevocationContract(_message.Message):
-    __slots__ = ("contract_class", "binding", "ttl_floor", "ttl_ceiling", "bound_on_expiry", "bound_on_revoke", "if_broker_dead", "if_upstream_dead", "bound_on_broker_dead", "bound_on_upstream_dead")
+    __slots__ = ("contract_class", "binding", "ttl_floor", "ttl_ceiling", "bound_on_expiry", "bound_on_revoke", "if_broker_dead", "if_upstream_dead", "bound_on_broker_dead", "bound_on_upstream_dead", "measured_on_revoke", "measured_on_revoke_time", "measured_on_expiry", "measured_on_expiry_time", "measured_broken")
     CONTRACT_CLASS_FIELD_NUMBER: _ClassVar[int]
     BINDING_FIELD_NUMBER: _ClassVar[int]
     TTL_FLOOR_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +47,11 @@ class RevocationContract(_message.Message):
     IF_UPSTREAM_DEAD_FIELD_NUMBER: _ClassVar[int]
     BOUND_ON_BROKER_DEAD_FIELD_NUMBER: _ClassVar[int]
     BOUND_ON_UPSTREAM_DEAD_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_ON_REVOKE_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_ON_REVOKE_TIME_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_ON_EXPIRY_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_ON_EXPIRY_TIME_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_BROKEN_FIELD_NUMBER: _ClassVar[int]
     contract_class: ContractClass
     binding: Binding
     ttl_floor: _duration_pb2.Duration
@@ -56,4 +62,9 @@ class RevocationContract(_message.Message):
     if_upstream_dead: str
     bound_on_broker_dead: _duration_pb2.Duration
     bound_on_upstream_dead: _duration_pb2.Duration
-    def __init__(self, contract_class: _Optional[_Union[ContractClass, str]] = ..., binding: _Optional[_Union[Binding, str]] = ..., ttl_floor: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl_ceiling: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_expiry: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_revoke: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., if_broker_dead: _Optional[str] = ..., if_upstream_dead: _Optional[str] = ..., bound_on_broker_dead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_upstream_dead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    measured_on_revoke: _duration_pb2.Duration
+    measured_on_revoke_time: _timestamp_pb2.Timestamp
+    measured_on_expiry: _duration_pb2.Duration
+    measured_on_expiry_time: _timestamp_pb2.Timestamp
+    measured_broken: bool
+    def __init__(self, contract_class: _Optional[_Union[ContractClass, str]] = ..., binding: _Optional[_Union[Binding, str]] = ..., ttl_floor: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl_ceiling: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_expiry: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_revoke: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., if_broker_dead: _Optional[str] = ..., if_upstream_dead: _Optional[str] = ..., bound_on_broker_dead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_upstream_dead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measured_on_revoke: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measured_on_revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., measured_on_expiry: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measured_on_expiry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., measured_broken: _Optional[bool] = ...) -> None: ...

@@ -22,13 +22,14 @@ from broker.clock import SystemClock
 from broker.deployfiles.load import load
 from broker.dev.configuration import render
 from broker.dev.deploy_copy import DeployCopy, shipped_set
+from broker.dev.minio import built
 from broker.dev.shell import forget_other_servers
 from broker.dev.stack import DevStack
 from broker.dev.state import StateDirectory
 from broker.dev.webhook_receiver import WebhookReceiver
 from broker.errors import BrokerError
 
-_LOGS = ("brokerd.log", "openbao/openbao.log", "postgres/postgres.log", "aws/moto.log")
+_LOGS = ("brokerd.log", "openbao/openbao.log", "postgres/postgres.log", "aws/moto.log", "minio/minio.log")
 
 
 @click.command()
@@ -90,12 +91,14 @@ def _stack(state: StateDirectory, receiver: WebhookReceiver) -> DevStack:
         people=people,
         clock=SystemClock(),
         render_config=partial(render, notify=receiver),
+        minio=built(),
     )
 
 
 async def _tell(stack: DevStack, tell: Narrator, receiver: WebhookReceiver) -> None:
     begun = time.perf_counter()
-    tell.line("Starting PostgreSQL, OpenBao, a SPIFFE trust domain, moto as a double of AWS, and brokerd ...")
+    s3 = "moto as a double of AWS" if built() is None else "MinIO, moto as a double of AWS"
+    tell.line(f"Starting PostgreSQL, OpenBao, a SPIFFE trust domain, {s3}, and brokerd ...")
     async with stack:
         tell.line(f"... ready in {time.perf_counter() - begun:.1f} s, all of it on loopback.")
         async with World(stack, tell, receiver=receiver) as world:

@@ -42,6 +42,7 @@ from broker.issuance.gate import Gate
 from broker.issuance.id_tokens import IdTokens, TrustedIssuer
 from broker.issuance.issue import Grant, Issuer
 from broker.keys import FileKeyRing
+from broker.lease.mark import Mark
 from broker.ports import Lease
 from broker.references import resolve
 from broker.revocation.revoker import Revoker
@@ -50,6 +51,7 @@ from broker.stores.sqlite import SqliteStore
 from broker.workloadapi.jwt_svids import JwtSvids
 
 _ISSUE_TIMEOUT = timedelta(seconds=10)
+_MARK = Mark("demonstr")
 
 
 class AheadClock:
@@ -113,7 +115,7 @@ class LaterInstance:
         fresh, kick = FreshLogins(tokens, self._clock), self._revoker.kick
         gate = Gate(timedelta(minutes=1), 1000, timedelta(minutes=1), heartbeat=self._clock.now())
         parts = (self._connectors.get, kick, gate, self._clock, rng)
-        issuer = Issuer(self._store, *parts, keys=keys, issue_timeout=_ISSUE_TIMEOUT)
+        issuer = Issuer(self._store, *parts, keys=keys, mark=_MARK, issue_timeout=_ISSUE_TIMEOUT)
         self._desk = BreakGlassDesk(self._store, issuer, *parts, fresh=fresh, issue_timeout=_ISSUE_TIMEOUT)
         self._reviews = ReviewDesk(self._store, fresh, self._clock, rng)
         return self

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import psycopg
 
 from broker.cli.demo.approval import people_approve_it
-from broker.cli.demo.aws import aws_session
 from broker.cli.demo.break_glass import glass_is_broken
+from broker.cli.demo.canary import contract_is_measured
 from broker.cli.demo.completion import (
     completion_defeats_a_reconnect_loop,
     completion_ends_it,
@@ -23,6 +23,7 @@ from broker.cli.demo.narrator import StepFailed
 from broker.cli.demo.pipeline import only_what_was_planned
 from broker.cli.demo.reading import reads_but_cannot_write
 from broker.cli.demo.refusals import hides_from_others, refuses_with_reasons
+from broker.cli.demo.s3 import s3_session
 from broker.cli.demo.suspension import suspension_kills_it
 from broker.cli.demo.trail import audit_verifies
 from broker.cli.demo.world import World
@@ -53,7 +54,8 @@ STORY: Sequence[Step] = (
     Step("A planner, a validator and an executor: what was not planned is not given", only_what_was_planned),
     Step("An operator suspends an agent: its login is dead, and it gets no other", suspension_kills_it),
     Step("In an emergency a person passes over approval: everybody is told, and unreviewed it blocks", glass_is_broken),
-    Step("An AWS STS session, which only time ends, and it says so", aws_session),
+    Step("The broker measures its own promise, with a credential of its own that it revokes", contract_is_measured),
+    Step("An STS session: held to its policy, and ended as its connector's contract says", s3_session),
     Step("brokerd is killed while OpenBao's answer is on its way: the orphan is swept", orphan_is_swept),
     Step("The audit trail verifies, and a flipped byte is located", audit_verifies),
 )

@@ -21,7 +21,7 @@ from broker.dev.identity_provider import CLIENT_ID
 from broker.dev.stack import TRUST_DOMAIN, DevFacts, DevStack
 from broker.dev.webhook_receiver import WebhookReceiver
 from broker.identity.spiffe_id import SpiffeId
-from broker.lease.credential import DatabaseLogin
+from broker.lease.fingerprint import secrets_in
 from broker.scope.request import AccessRequest
 from broker.secret import Secret
 
@@ -58,6 +58,7 @@ READ_REPORT = replace(
     parameters={"day": "daily/2026-01-31"},
     intent="sum up the day",
 )
+READ_S3 = replace(READ_REPORT, template="reports-s3", account="dev")
 
 
 def agent_id(name: str) -> SpiffeId:
@@ -136,11 +137,7 @@ class World:
 
     def keep_secret(self, grant: Grant) -> Grant:
         """The grant, of which no secret is told from now on."""
-        match grant.credential:
-            case DatabaseLogin() as login:
-                self.tell.hide(login.password)
-            case session:
-                self.tell.hide(session.secret_access_key, session.session_token)
+        self.tell.hide(*(secret for _, secret in secrets_in(grant.credential)))
         return grant
 
     async def kill_brokerd(self) -> None:

@@ -86,6 +86,13 @@ WHERE a.tenant = l.tenant AND a.lease_id = l.id
     AND a.state IN ('ISSUING', 'ACTIVE')
 LIMIT :limit;
 
+-- unended_by_upstream --
+SELECT {attempt_columns}, {lease_columns}
+FROM {attempts_with_leases}
+WHERE a.connector = :connector AND a.upstream >= :prefix AND a.upstream < :following
+    AND a.state IN ('ISSUING', 'ACTIVE')
+LIMIT :limit;
+
 -- attempts_due --
 -- Earliest due first, over every tenant: a connector is shared.
 SELECT {attempt_columns}, {lease_columns}
@@ -105,7 +112,9 @@ SELECT {attempt_columns} FROM attempts AS a
 WHERE a.connector = :connector AND a.upstream IN (SELECT value FROM json_each(:names));
 
 -- connectors_in_use --
-SELECT DISTINCT connector FROM attempts WHERE due_at IS NOT NULL;
+SELECT DISTINCT connector FROM attempts WHERE due_at IS NOT NULL
+UNION
+SELECT connector FROM upstream_orphans WHERE due_at IS NOT NULL;
 
 -- owed_figures --
 -- How many attempts should have been ended by now and are not, and since when the oldest.

@@ -157,5 +157,14 @@ SELECT tenant, serial, digest, accepted_at, mac, mac_key_id FROM accepted_deploy
 -- every_recovery --
 SELECT {recovery_columns} FROM recoveries AS y;
 
+-- every_mark --
+SELECT tenant, mark, made_at, mac, mac_key_id FROM marks;
+
+-- every_orphan --
+SELECT {orphan_columns} FROM upstream_orphans AS o;
+
 -- every_fresh_login --
 SELECT tenant, digest, issuer, subject, action, about, nonce, auth_time, at, token, mac, mac_key_id FROM fresh_logins;
+
+-- every_allocation --
+SELECT {allocation_columns} FROM account_allocations AS x;

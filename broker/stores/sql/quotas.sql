@@ -30,6 +30,14 @@ SELECT count(*), min(l.expires_at) FROM (
 ) AS a
 JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id;
 
+-- living_of_template --
+SELECT count(*) FROM leases INDEXED BY leases_living
+WHERE tenant = :tenant AND holder = :holder AND ended_at IS NULL AND template = :subject;
+
+-- living_of_connector --
+SELECT count(*) FROM leases INDEXED BY leases_living
+WHERE tenant = :tenant AND holder = :holder AND ended_at IS NULL AND connector = :subject;
+
 -- index_living_templates --
 CREATE INDEX IF NOT EXISTS leases_living_template ON leases (tenant, template) WHERE ended_at IS NULL;
 

@@ -1,0 +1,1 @@
+"""Leases that the broker issues to itself, to measure how fast a credential is dead."""

@@ -1,0 +1,51 @@
+"""What lives in a cluster and was made by the broker's own login: the note on each role, and the list of them.
+
+PostgreSQL keeps no time of creation, so each login carries a comment that says when it was made, by which attempt and
+for whom. Anybody who may list roles reads it; nothing in it is secret. The login itself cannot change it.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from psycopg import sql
+
+from broker.connectors.postgresql_session import Sessions
+from broker.ports import Carried
+
+# Whom it made: PostgreSQL 16 gives ADMIN OPTION on a role to who made it, and to nobody else.
+_MADE_BY_US = sql.SQL(
+    "SELECT r.rolname, shobj_description(r.oid, 'pg_authid')"
+    " FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid"
+    " JOIN pg_roles me ON me.oid = m.member AND me.rolname = current_user"
+    " WHERE m.admin_option AND starts_with(r.rolname, %s) GROUP BY r.oid, r.rolname ORDER BY r.rolname"
+)
+_MARK = "jit-broker"
+
+
+def note(attempt_id: str, holder: str, made_at: datetime) -> str:
+    """The comment on a login."""
+    return f"{_MARK} " + json.dumps({"attempt": attempt_id, "holder": holder, "made": made_at.isoformat()})
+
+
+def carried(sessions: Sessions, prefix: str) -> list[Carried]:
+    """Every login with such a comment that our login made. Raises PostgresqlFailure."""
+    with sessions.open() as session:
+        rows = session.execute(_MADE_BY_US, [prefix]).fetchall()
+    found = [_read(str(name), str(comment or "")) for name, comment in rows]
+    return [each for each in found if each is not None]
+
+
+def _read(login: str, comment: str) -> Carried | None:
+    """None: it is some other role of an operator's, made with the same login."""
+    mark, _, said = comment.partition(" ")
+    if mark != _MARK:
+        return None
+    try:
+        told = json.loads(said)
+        attempt, made_at = str(told["attempt"]), datetime.fromisoformat(told["made"])
+        holder = str(told["holder"])
+    except (ValueError, KeyError, TypeError):
+        return Carried(login, None, None, {"login": login})
+    return Carried(login, attempt, made_at, {"attempt": attempt, "login": login, "holder": holder})

@@ -1,0 +1,28 @@
+-- fragment canary_columns --
+c.tenant, c.id, c.connector, c.kind, c.asked_by, c.outcome, c.began_at, c.told_at, c.bound_ms, c.lease_id, c.since,
+c.measured_ms, c.at_least_ms, c.confirmed_at, c.looks, c.why, c.mac, c.mac_key_id
+
+-- put_canary_measurement --
+-- The same run again: what became of it later.
+INSERT OR REPLACE INTO canary_measurements (
+    tenant, id, connector, kind, asked_by, outcome, began_at, told_at, bound_ms, lease_id, since, measured_ms,
+    at_least_ms, confirmed_at, looks, why, mac, mac_key_id
+) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18);
+
+-- forget_canary_measurements --
+-- All but the newest, of one connector.
+DELETE FROM canary_measurements
+WHERE tenant = ?1 AND connector = ?2 AND id NOT IN (
+    SELECT id FROM canary_measurements
+    WHERE tenant = ?1 AND connector = ?2
+    ORDER BY began_at DESC, id DESC LIMIT ?3
+);
+
+-- canary_measurements --
+-- Of one connector, the newest first.
+SELECT {canary_columns} FROM canary_measurements AS c
+WHERE c.tenant = ?1 AND c.connector = ?2
+ORDER BY c.began_at DESC, c.id DESC LIMIT ?3;
+
+-- every_canary_measurement --
+SELECT {canary_columns} FROM canary_measurements AS c;

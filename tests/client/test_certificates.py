@@ -1,0 +1,72 @@
+"""Credentials without a secret, and the one that only rotation ends: over the wire, and as tools read them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from broker.api import convert
+from broker.api.redaction import MASK, redacted
+from broker.cli.delivery import written
+from broker.client import read
+from broker.client.delivery import environment, inherited
+from broker.client.model import Grant
+from broker.lease.credential import Credential, SshCertificate, StaticSecret, X509Certificate
+from broker.secret import Secret
+
+X509 = X509Certificate("-----BEGIN CERTIFICATE-----\nA\n", "-----BEGIN CERTIFICATE-----\nB\n", "0a:0b")
+SSH = SshCertificate("ssh-ed25519-cert-v01@openssh.com AAAA", "0a0b", ("deploy", "reports"))
+STATIC = StaticSecret("shop/mailer", 3, {"api-key": Secret("k1"), "user": Secret("mailer")})
+ALL: list[Credential] = [X509, SSH, STATIC]
+
+
+@pytest.mark.parametrize("credential", ALL)
+def test_each_comes_over_the_wire_as_it_was(credential: Credential) -> None:
+    message = convert.credential(credential)
+    assert read.credential(type(message).FromString(message.SerializeToString())) == credential
+
+
+def test_only_values_are_secret_and_none_is_shown() -> None:
+    shown = redacted(convert.credential(STATIC))["static_secret"]
+    assert shown == {"path": "shop/mailer", "version": 3, "values": MASK}
+    assert "k1" not in repr(STATIC)
+    assert redacted(convert.credential(X509))["x509_certificate"]["certificate"] == X509.certificate
+    assert redacted(convert.credential(SSH))["ssh_certificate"]["principals"] == ["deploy", "reports"]
+
+
+def test_the_environment_of_each() -> None:
+    assert environment(X509) == {"BROKER_CERTIFICATE": X509.certificate, "BROKER_CA_CHAIN": X509.ca_chain}
+    assert environment(SSH) == {"BROKER_SSH_CERTIFICATE": SSH.certificate}
+    assert environment(STATIC) == {"BROKER_SECRET_API_KEY": "k1", "BROKER_SECRET_USER": "mailer"}
+    twice = StaticSecret("p", 1, {"api-key": Secret("a"), "api_key": Secret("b")})
+    with pytest.raises(ValueError, match="read it as JSON"):
+        environment(twice)
+
+
+@pytest.mark.parametrize("credential", [X509, SSH])
+def test_files_of_another_key_are_not_inherited(credential: Credential) -> None:
+    made = inherited({"PATH": "/bin", "BROKER_KEY_FILE": "/other", "BROKER_CERTIFICATE_FILE": "/other"}, credential)
+    assert made == {"PATH": "/bin", **environment(credential)}
+
+
+def granted(credential: Credential) -> Grant:
+    message = convert.credential(credential)
+    response = read.RequestCredentialResponse(credential=message)
+    response.lease.expire_time.FromDatetime(datetime(2031, 5, 1, tzinfo=UTC))
+    return read.grant(response)
+
+
+def test_the_forms_of_each() -> None:
+    assert written(granted(X509), "text") == X509.certificate + X509.ca_chain
+    assert written(granted(SSH), "text") == SSH.certificate + "\n"
+    assert written(granted(STATIC), "text") == written(granted(STATIC), "env")
+    told = json.loads(written(granted(STATIC), "json"))
+    assert (told["kind"], told["values"]) == ("staticSecret", {"api-key": "k1", "user": "mailer"})
+    assert json.loads(written(granted(X509), "json"))["serialNumber"] == "0a:0b"
+    assert granted(X509).x509 == X509
+    assert granted(SSH).ssh == SSH
+    assert granted(STATIC).static == STATIC
+    with pytest.raises(TypeError):
+        granted(STATIC).ssh  # noqa: B018 - asking is what raises
