@@ -28,7 +28,7 @@ from broker.policy.facts import RequestFacts
 from broker.policy.gates import gate_problem, opening, through_gates
 from broker.policy.mentions import Mention, compared_texts, mentions
 from broker.policy.question import CIRCUMSTANCES, Parties, Told, compared, entities, parties, question, told_set
-from broker.policy.reads import attributes_read, policies_about, reads_by_access, without_circumstances
+from broker.policy.reads import attributes_read, policies_about, reads_by_access, with_attributes, without_circumstances
 from broker.policy.slicing import cut
 from broker.policy.statements import Statement, named_line, statements, syntax_line
 from broker.policy.static import PERMITS, permits_problem, permits_static
@@ -94,7 +94,9 @@ class PolicySet:
         self.reads = reads_by_access(policies, CIRCUMSTANCES)
         self._tells_parameters = "parameters" in read
         self._tells_behind = "on_behalf_of" in read
-        self._schema = cedarpy.Schema.from_str(without_circumstances(schema, CIRCUMSTANCES.keys() - read))
+        # Telling a fact costs about as much as evaluating a policy: what none of them reads is not told.
+        shorter = without_circumstances(with_attributes(schema, read), CIRCUMSTANCES.keys() - read)
+        self._schema = cedarpy.Schema.from_str(shorter)
         self._digest = digest
         self._reasons = {
             name: policy["annotations"]["reason"] for name, policy in policies.items() if _annotation(policy, "reason")
@@ -216,7 +218,7 @@ class PolicySet:
         return tuple(self._reasons[policy] for policy in policies if policy in self._reasons)
 
     def _parse_entities(self, who: Parties) -> cedarpy.Entities:
-        return cedarpy.Entities.from_json_str(entities(who), self._schema)
+        return cedarpy.Entities.from_json_str(entities(who, self.attributes), self._schema)
 
 
 class _Answered(NamedTuple):

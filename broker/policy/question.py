@@ -6,8 +6,9 @@ on every call. Claimed texts enter as values of attributes, never as parts of na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import UTC, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -58,19 +59,24 @@ def parties(facts: RequestFacts, *, with_parameters: bool, with_behind: bool = T
     )
 
 
-def entities(who: Parties) -> str:
-    """The agent, its owner and the scope, in Cedar's JSON entity format. Raises ValueError for what is no Unicode."""
+def entities(who: Parties, read: Container[str]) -> str:
+    """The agent, its owner and the scope, in Cedar's JSON entity format, with those attributes that are ``read``.
+
+    Raises ValueError for what is no Unicode.
+    """
     agent, owner, risk = who.agent, who.agent.owner, who.risk
     template = {"type": "Template", "id": who.template}
     # By id: whoever is owner and principal of a task at once is one entity, and as the registry has them.
-    persons = {_id(person): person for person in (who.behind, owner) if person is not None}
+    known = (who.behind, owner if "owner" in read else None)
+    persons = {_id(person): person for person in known if person is not None}
+    entity = partial(_entity, read)
     return _json(
         [
             *(
-                _entity(_person(each), issuer=each.issuer, subject=each.subject, groups=sorted(each.groups))
+                entity(_person(each), issuer=each.issuer, subject=each.subject, groups=sorted(each.groups))
                 for each in persons.values()
             ),
-            _entity(
+            entity(
                 _agent(agent),
                 tags=dict(agent.segments),
                 entry=agent.principal,
@@ -83,8 +89,8 @@ def entities(who: Parties) -> str:
                 promoted=agent.promoted,
                 tools=sorted(agent.tools),
             ),
-            _entity(template),
-            _entity(
+            entity(template),
+            entity(
                 _SCOPE,
                 [template],
                 {},
@@ -205,12 +211,14 @@ def _said(value: Told) -> object:
 
 
 def _entity(
+    read: Container[str],
     uid: dict[str, str],
     parents: list[dict[str, str]] | None = None,
     tags: dict[str, str] | None = None,
     **attrs: object,
 ) -> dict[str, object]:
-    return {"uid": uid, "attrs": attrs, "parents": parents or [], "tags": tags or {}}
+    told = {name: value for name, value in attrs.items() if name in read}
+    return {"uid": uid, "attrs": told, "parents": parents or [], "tags": tags or {}}
 
 
 def _agent(agent: Agent) -> dict[str, str]:
