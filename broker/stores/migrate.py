@@ -7,6 +7,7 @@ broker would not know which rules the newer one relies on (faults.md F50: no dow
 from __future__ import annotations
 
 import sqlite3
+from functools import cache
 
 from broker.errors import Reason, Tampered
 from broker.stores.queries import migrations
@@ -54,7 +55,8 @@ def _apply(connection: sqlite3.Connection, number: int, text: str) -> None:
     connection.execute("COMMIT")
 
 
-def statements(text: str) -> list[str]:
+@cache
+def statements(text: str) -> tuple[str, ...]:
     """The statements of a script (executescript would commit between them)."""
     found, pending = [], ""
     for line in text.splitlines(keepends=True):
@@ -62,4 +64,4 @@ def statements(text: str) -> list[str]:
         if sqlite3.complete_statement(pending):
             found.append(pending)
             pending = ""
-    return found
+    return tuple(found)

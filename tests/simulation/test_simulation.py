@@ -24,13 +24,8 @@ def trace(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_seed_repeats_itself_to_the_last_commit_and_another_seed_is_another_run() -> None:
-    first, again, other = (trace(simulation("--seed", seed, "--steps", "1500")) for seed in ("7", "7", "8"))
+    first, again, other = (trace(simulation("--seed", seed, "--steps", "8000")) for seed in ("7", "7", "8"))
     assert first == again != other
-
-
-@pytest.mark.slow  # seconds, and five times as far as the quick one above
-def test_a_longer_run_repeats_itself_to_the_last_commit() -> None:
-    assert trace(simulation("--seed", "7", "--steps", "8000")) == trace(simulation("--seed", "7", "--steps", "8000"))
 
 
 @pytest.mark.slow
