@@ -112,6 +112,15 @@ def test_every_text_of_the_set_is_in_its_digest() -> None:
     assert len({base, *(other.digest for other in others)}) == 6
 
 
+def test_the_same_texts_are_the_same_set_and_what_is_wrong_is_told_every_time() -> None:
+    files = {"b": PERMIT_ALL, "a": ""}
+    assert PolicySet.parse(files, SCHEMA) is PolicySet.parse(dict(sorted(files.items())), SCHEMA)
+    assert PolicySet.parse(files, SCHEMA) is not PolicySet.parse({**files, "a": " "}, SCHEMA)
+    for _ in range(2):
+        with pytest.raises(PolicyProblems):
+            PolicySet.parse({"a": "permit"}, SCHEMA)
+
+
 # --------------------------------------------------------------------------- what cannot be loaded
 
 SYNTAX = """\
