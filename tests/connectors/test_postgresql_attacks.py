@@ -195,9 +195,7 @@ async def test_a_reconnect_loop_is_defeated(upstream: Upstream, round_: int) -> 
         ("ALTER ROLE {} SET work_mem = '1MB'", 1),
     ],
 )
-async def test_a_lock_on_its_own_role_does_not_keep_the_door_open(
-    upstream: Upstream, holding: str, count: int
-) -> None:
+async def test_a_lock_on_its_own_role_does_not_keep_the_door_open(upstream: Upstream, holding: str, count: int) -> None:
     ledger = Ledger()
     login = await upstream.login(ledger)
     stop, begun = threading.Event(), threading.Event()
