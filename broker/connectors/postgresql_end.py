@@ -76,7 +76,8 @@ def end_login(sessions: Sessions, login: str, alone: Callable[[], AbstractContex
             return None
         _insist(session, statements.shut(login), oid, ended)
         _wait_for_logins_under_way(session)
-        ended.pids |= _terminate(session, oid)
+        ended.pids |= _terminate(session, oid)  # all of them, before any is waited for
+        ended.pids |= _terminate(session, oid, _SESSION_END_MS)
         _roll_back_prepared(sessions, session, login, ended)
         _drop_owned_elsewhere(sessions, session, login, oid, ended)
         with alone():
@@ -91,8 +92,8 @@ def _oid(session: Session, login: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _terminate(session: Session, oid: int, wait_ms: int = _SESSION_END_MS) -> set[int]:
-    """Tell its sessions to end, and wait that long for each; the server's processes that were told."""
+def _terminate(session: Session, oid: int, wait_ms: int = _TOLD_ONLY) -> set[int]:
+    """Tell its sessions to end, and wait that long for each, one after the other; the processes that were told."""
     return {pid for pid, _ in session.execute(_TERMINATE, [wait_ms, oid]).fetchall()}
 
 
@@ -136,7 +137,7 @@ def _insist(session: Session, statement: sql.Composed, oid: int, ended: Ended) -
         except errors.Error as error:
             if error.sqlstate not in _PASSING or not left:
                 raise
-            ended.pids |= _terminate(session, oid, _TOLD_ONLY)
+            ended.pids |= _terminate(session, oid)
 
 
 def _prove(session: Session, login: str, oid: int) -> None:
