@@ -15,7 +15,7 @@ import pytest
 from broker.cli.demo.world import READ_S3, World
 from broker.dev.minio import REPORTS
 from integration.minio.sessions import wait_for
-from integration.minio.stacks import stack_world
+from integration.stacks import stack_world
 from tests.connectors.harness_minio import OTHER_DAY, REPORT, said_to
 from tests.patience import eventually
 

@@ -16,7 +16,7 @@ from broker.api.v1 import connectors_pb2
 from broker.cli.demo.world import World
 from broker.dev.files import write_private
 from broker.dev.minio import MinioFacts
-from integration.minio.stacks import stack_world
+from integration.stacks import stack_world
 
 MINIO = "minio"
 REVOKE, EXPIRY = pb.CANARY_KIND_ON_REVOKE, pb.CANARY_KIND_ON_EXPIRY
@@ -45,7 +45,7 @@ async def test_the_contract_is_kept_as_measured(binary: Path, directory: Path, k
         span, bound = found.measured.ToTimedelta(), found.bound.ToTimedelta()
         print(f"{MINIO}: refused at most {span / timedelta(milliseconds=1):.0f} ms after {pb.CanaryKind.Name(kind)}")
         # Not early either: what was asked for was had.
-        assert timedelta(0) <= span <= bound == timedelta(seconds=1)
+        assert timedelta(0) <= span <= bound
         asked = connectors_pb2.GetConnectorRequest(name=MINIO)
         contract = (await world.person("sam").call("GetConnector", asked)).contract
         shown = contract.measured_on_revoke if kind == REVOKE else contract.measured_on_expiry
@@ -60,6 +60,7 @@ async def test_a_node_that_is_not_told_is_found_out(directory: Path, cluster: tu
         secret, path = deploy.parent.parent / "cluster.secret", deploy / "connectors.yaml"
         write_private(secret, used.broker_secret.reveal())
         said = yaml.safe_load(path.read_text())
+        said["connectors"][MINIO]["canary"]["ttl"] = "12s"  # well after the bound
         said["connectors"][MINIO]["settings"] |= {
             "endpoint_url": used.endpoint,
             "nodes": [told.endpoint],

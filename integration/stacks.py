@@ -1,4 +1,4 @@
-"""The embedded default as a whole, brokerd a process of its own, on this directory's MinIO."""
+"""The embedded default as a whole, brokerd a process of its own, with the deploy set changed where a story needs it."""
 
 from __future__ import annotations
 
