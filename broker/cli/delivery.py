@@ -19,7 +19,15 @@ from broker.cli.agent_key import AgentKey
 from broker.cli.output import camel, environment_lines, to_json
 from broker.client import Grant
 from broker.client.forms import Form, credential_process, fits, pgpass, token_of
-from broker.lease.credential import AwsSession, DatabaseLogin, GcpToken, SshCertificate, StaticSecret, X509Certificate
+from broker.lease.credential import (
+    AwsSession,
+    DatabaseLogin,
+    GcpToken,
+    SshCertificate,
+    StaticSecret,
+    WrappedSecret,
+    X509Certificate,
+)
 from broker.secret import Secret
 
 # Forms of forms.py that are one text.
@@ -178,6 +186,8 @@ def written(grant: Grant, form: str) -> str:
             return ssh.certificate.strip() + "\n"
         case _, StaticSecret():
             return environment_lines(grant.environment()) + "\n"
+        case _, WrappedSecret() as wrapped:
+            return wrapped.wrapping_token.reveal() + "\n"
         case _, GcpToken():
             return grant.gcp.access_token.reveal() + "\n"
     raise TypeError(f"{type(grant.credential).__name__} has no text form")

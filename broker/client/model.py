@@ -23,6 +23,7 @@ from broker.lease.credential import (
     GcpToken,
     SshCertificate,
     StaticSecret,
+    WrappedSecret,
     X509Certificate,
 )
 from broker.lease.machine import TERMINAL
@@ -105,6 +106,7 @@ class ScopeTemplate:
     reversibility: str
     change_type: str
     promoted: bool
+    wrapping: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -525,6 +527,11 @@ class Grant:
     def gcp(self) -> GcpToken:
         """The credential as a Google Cloud token. Raises TypeError if it is of another kind."""
         return _of_kind(self.credential, GcpToken)
+
+    @property
+    def wrapped(self) -> WrappedSecret:
+        """The credential as one that is kept for one reader. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, WrappedSecret)
 
     def conninfo(self) -> str:
         """The libpq connection string of a database login. It *contains the password*."""
