@@ -114,7 +114,7 @@ class JwtLogin:
         try:
             svid = self._own.own_token(self._role.audience)
         except BrokerError as error:
-            failure = VaultFailure(Known.NOT_SENT, error.message)
+            failure = VaultFailure(Known.NOT_SENT, error.message.rstrip("."))
         except (OSError, ValueError) as error:
             failure = VaultFailure(
                 Known.NOT_SENT, f"the broker has no JWT-SVID to log in with ({type(error).__name__})"

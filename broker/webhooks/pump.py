@@ -120,7 +120,7 @@ class Pump:
                 failures += 1
                 self.tally.failed += 1
                 self.tally.waiting_since = datetime.fromtimestamp(record.at_ms / 1000, self._clock.now().tzinfo)
-                wait = backoff.delay(failures, self._rng.fraction(), failure.retry_after)
+                wait = max(backoff.delay(failures, self._rng.fraction()), failure.retry_after or timedelta(0))
                 self._tell(failure, failures, wait)
                 await self._mark()
                 await self._sleep(wait.total_seconds())

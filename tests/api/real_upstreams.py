@@ -14,7 +14,7 @@ from tests.conftest import ConfiguredOpenBao
 
 
 def set_environment(openbao: ConfiguredOpenBao, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What connectors.yaml of deploy/dev refers to. Nobody listens where AWS would be."""
+    """What connectors.yaml of deploy/dev refers to. Nobody listens where AWS and MinIO would be."""
     target = openbao.database.target
     for name, value in {
         "OPENBAO_ADDR": openbao.facts.address,
@@ -25,6 +25,9 @@ def set_environment(openbao: ConfiguredOpenBao, monkeypatch: pytest.MonkeyPatch)
         "AWS_ENDPOINT": "http://127.0.0.1:9",
         "AWS_ACCESS_KEY_ID": "unused",
         "AWS_SECRET_ACCESS_KEY": "unused",
+        "MINIO_ENDPOINT": "http://127.0.0.1:9",
+        "MINIO_USER": "unused",
+        "MINIO_SECRET_KEY": "unused",
     }.items():
         monkeypatch.setenv(f"BROKER_DEV_{name}", value)
 

@@ -18,9 +18,10 @@ async def test_brokerd_examines_its_upstreams(
     set_environment(openbao_server, monkeypatch)
     async with serve(tmp_path, build=real, **people_changes(tmp_path)) as served:
         stub = person(served, "dana")
-        aws, openbao = (await stub.ExamineConnector(pb.ExamineConnectorRequest())).examinations
+        aws, minio, openbao = (await stub.ExamineConnector(pb.ExamineConnectorRequest())).examinations
         assert [each.severity for each in aws.doubts] == [pb.Doubt.SEVERITY_ERROR]
         assert "could not ask who it is" in aws.doubts[0].what
+        assert [each.severity for each in minio.doubts] == [pb.Doubt.SEVERITY_ERROR]
         assert (openbao.connector.name, list(openbao.doubts)) == ("openbao-orders", [])
         root = openbao_server.root_client()
         root.write_data("auth/token/roles/jit-attempt", data={"orphan": False})

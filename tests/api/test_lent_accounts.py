@@ -20,7 +20,7 @@ from broker.connectors.gcp_lending import Lending
 from broker.connectors.registry import build
 from broker.ports import AllocationState, Connector, ConnectorSpec
 from broker.secret import Secret
-from tests.api.served import DEPLOY, Served, ask, reason, serve, start_task
+from tests.api.served import DEPLOY, Served, ask, reason, serve, start_task, without_canary
 from tests.connectors.fake import FakeConnector
 from tests.connectors.harness_gcp import AUDIENCE, BUCKET, POOL, PROJECT, READ_ONLY, World, gcp_world
 from tests.patience import eventually
@@ -42,6 +42,7 @@ def with_a_pool(root: Path, world: World) -> None:
     template = yaml.safe_load((deploy / "templates" / "orders-readonly.yaml").read_text())
     template |= {"connector": "gcp", "accounts": [PROJECT], "grant": {"pool": "orders", "scopes": [READ_ONLY]}}
     (deploy / "templates" / "orders-readonly.yaml").write_text(yaml.safe_dump(template, sort_keys=False))
+    without_canary(deploy)
     for path in (deploy, *deploy.rglob("*")):
         path.chmod(0o700 if path.is_dir() else 0o600)
 

@@ -11,7 +11,7 @@ import yaml
 
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_pb2
-from tests.api.served import DOMAIN, Served, ask, private, reason, serve, start_task, write_config
+from tests.api.served import DOMAIN, Served, ask, private, reason, serve, start_task, without_canary, write_config
 from tests.patience import eventually
 
 PAYMENTS = f"spiffe://{DOMAIN}/ns/payments/job/nightly"
@@ -31,6 +31,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     template = yaml.safe_load((deploy / "templates" / "orders-readonly.yaml").read_text())
     template["parameters"] = {"team": {"type": "enum", "values": ["payments"], "from_identity": "namespace"}}
     private(deploy / "templates" / "orders-readonly.yaml", yaml.safe_dump(template))
+    without_canary(deploy)
     async with serve(tmp_path) as running:
         yield running
 

@@ -22,6 +22,7 @@ from tests.api.served import (
     reason,
     serve,
     start_task,
+    without_canary,
     write_config,
 )
 from tests.patience import eventually
@@ -312,6 +313,7 @@ async def test_a_key_that_is_there_twice_has_one_meaning(served: Served) -> None
         "kind": {"type": "enum", "values": ["x"]},
     }
     private(root, yaml.safe_dump(template))
+    without_canary(served.root / "deploy")
     assert await served.daemon.reloader.reload()
     planner = served.stub(PLANNER)
     task = await start_task(planner)

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,22 @@ import pytest
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import reconciliation_pb2 as reconciliation
 from broker.clock import SystemClock
-from broker.connectors.registry import build
 from broker.connectors.vault_database import VaultDatabase
 from broker.dev import openbao_database as recipe
 from broker.lease.credential import DatabaseLogin
 from broker.ports import Carried, Connector, ConnectorSpec, Revoked
-from broker.references import resolve
-from tests.api.served import ANALYST, Served, ask, people_changes, person, reason, serve, start_task
+from tests.api.real_upstreams import real, set_environment
+from tests.api.served import (
+    ANALYST,
+    Served,
+    ask,
+    people_changes,
+    person,
+    reason,
+    serve,
+    start_task,
+    without_canary,
+)
 from tests.api.test_suspensions_real import login_of
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, vault_settings
@@ -35,24 +43,11 @@ from tests.patience import eventually
 
 TTL = timedelta(minutes=5)
 LIMITS = {"issue_timeout": "20s", "drain_timeout": "20s"}
-REAL = partial(build, resolve=resolve, clock=SystemClock())
 
 
 @pytest.fixture(autouse=True)
 def environment(openbao_server: ConfiguredOpenBao, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where deploy/dev finds its upstreams."""
-    target = openbao_server.database.target
-    for name, value in {
-        "OPENBAO_ADDR": openbao_server.facts.address,
-        "OPENBAO_TOKEN": openbao_server.database.broker_token().reveal(),
-        "POSTGRES_HOST": target.host,
-        "POSTGRES_PORT": str(target.port),
-        "POSTGRES_DATABASE": target.database,
-        "AWS_ENDPOINT": "http://127.0.0.1:9",
-        "AWS_ACCESS_KEY_ID": "unused",
-        "AWS_SECRET_ACCESS_KEY": "unused",
-    }.items():
-        monkeypatch.setenv(f"BROKER_DEV_{name}", value)
+    set_environment(openbao_server, monkeypatch)
 
 
 async def dead(login: DatabaseLogin) -> None:
@@ -95,7 +90,7 @@ async def test_a_login_that_no_ledger_knows_is_ended_and_a_lease_stays(
     old: set[str] = set()
 
     def aged(spec: ConnectorSpec) -> Connector:
-        made = REAL(spec)
+        made = real(spec)
         return Aged(made, old) if spec.kind == "vault-database" else made  # type: ignore[return-value]
 
     connector = VaultDatabase(
@@ -126,11 +121,12 @@ async def test_a_login_that_no_ledger_knows_is_ended_and_a_lease_stays(
 
 
 async def test_a_lease_outlives_its_template_and_ends_all_the_same(tmp_path: Path) -> None:
-    async with serve(tmp_path, build=REAL, limits=LIMITS) as served:
+    async with serve(tmp_path, build=real, limits=LIMITS) as served:
         agent = served.stub(ANALYST)
         task = await start_task(agent)
         login = login_of((await agent.RequestCredential(ask(task))).credential)
         deploy = served.root / "deploy"
+        without_canary(deploy)
         (deploy / "templates" / "orders-readonly.yaml").unlink()
         for tests in (deploy / "policies").glob("*.test.yaml"):
             tests.unlink()
@@ -145,7 +141,7 @@ async def test_a_lease_outlives_its_template_and_ends_all_the_same(tmp_path: Pat
 
 
 async def test_a_connector_with_living_leases_stays_until_they_have_ended(tmp_path: Path) -> None:
-    async with serve(tmp_path, build=REAL, limits=LIMITS) as served:
+    async with serve(tmp_path, build=real, limits=LIMITS) as served:
         agent = served.stub(ANALYST)
         task = await start_task(agent)
         login = login_of((await agent.RequestCredential(ask(task))).credential)

@@ -92,6 +92,7 @@ def test_what_each_agent_could_get_and_what_it_used(deploy: Path, ledger: Path, 
         ("orders-readonly", "dev"): ("ALLOW", 1),
         ("orders-readonly", "staging"): ("ALLOW", 0),
         ("reports-read", "dev"): ("ALLOW", 0),
+        ("reports-s3", "dev"): ("ALLOW", 0),
     }
     assert [(each["template"], each["granted"]) for each in analyst["no_more"]] == [("orders-readwrite", 1)]
     assert ways(of(found, "releaser"))[("orders-production", "production")] == ("NEEDS_APPROVAL", 0)

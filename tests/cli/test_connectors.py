@@ -66,6 +66,7 @@ async def test_the_contracts_of_all_and_of_one_in_full(run: Run) -> None:
     assert [line.split() for line in lines] == [
         ["CONNECTOR", "KIND", "ENDS", "REVOKED", "TTL", "BOUND", "TO"],
         ["aws", "aws-sts", "EXPIRY_ONLY", "-", "1s-1h", "none"],
+        ["minio", "minio-sts", "IMMEDIATE", "1s", "1s-1h", "none"],
         ["openbao-orders", "vault-database", "IMMEDIATE", "1s", "1s-1h", "none"],
     ]
     assert (await run("show", "aws")).stdout.splitlines() == [
@@ -84,7 +85,7 @@ async def test_the_contracts_of_all_and_of_one_in_full(run: Run) -> None:
     assert found["contract"]["boundOnBrokerDead"] == "1.5s"
     assert found["contract"]["boundOnUpstreamDead"] is None
     listed = json.loads((await run("list", "--format", "json")).stdout)
-    assert [each["name"] for each in listed] == ["aws", "openbao-orders"]
+    assert [each["name"] for each in listed] == ["aws", "minio", "openbao-orders"]
 
 
 async def test_a_name_that_is_none(run: Run) -> None:
@@ -93,13 +94,16 @@ async def test_a_name_that_is_none(run: Run) -> None:
         assert done.exit_code == 3
         assert done.stderr.splitlines() == [
             "error: CONNECTOR_NOT_FOUND: there is no connector 'nothing' in the deploy set in force.",
-            "hint: There is: aws, openbao-orders.",
+            "hint: There is: aws, minio, openbao-orders.",
         ]
 
 
 async def test_what_an_examination_finds_and_how_it_exits(run: Run, served: Served) -> None:
     done = await run("doctor")
-    assert (done.exit_code, done.stdout.splitlines()) == (0, ["ok       aws", "ok       openbao-orders"])
+    assert (done.exit_code, done.stdout.splitlines()) == (
+        0,
+        ["ok       aws", "ok       minio", "ok       openbao-orders"],
+    )
     served.upstream.doubts = (Doubt(Severity.WARNING, "It is old.\x1b[2J", "Renew it."),)
     done = await run("doctor", "openbao-orders")
     assert done.exit_code == 0
@@ -109,6 +113,7 @@ async def test_what_an_examination_finds_and_how_it_exits(run: Run, served: Serv
     done = await run("doctor", "--format", "json")
     assert done.exit_code == 1
     assert [each["doubts"] for each in json.loads(done.stdout)] == [
+        [],
         [],
         [{"severity": "ERROR", "what": "It is wide.", "remedy": "Make it narrow."}],
     ]

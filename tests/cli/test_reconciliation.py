@@ -103,6 +103,7 @@ async def test_all_at_once_and_one_that_cannot_tell_or_fails(run: Run, served: S
     assert done.exit_code == 1
     assert [line.split() for line in done.stdout.splitlines()[1:]] == [
         ["aws", "cannot", "tell"],
+        ["minio", "0", "0", "0", "0", "0"],
         ["openbao-orders", "FAILED"],
     ]
     assert "openbao-orders:" in done.stderr
