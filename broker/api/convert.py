@@ -22,6 +22,7 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     GcpToken,
+    KubernetesToken,
     SshCertificate,
     StaticSecret,
     WrappedSecret,
@@ -291,6 +292,16 @@ def credential(value: Credential) -> credential_pb2.Credential:
                 access_boundary=value.access_boundary,
             )
             return credential_pb2.Credential(gcp_token=token)
+        case KubernetesToken():
+            kubernetes = credential_pb2.KubernetesToken(
+                token=value.token.reveal(),
+                expire_time=timestamp(value.expires_at),
+                service_account=value.service_account,
+                namespace=value.namespace,
+                server=value.server,
+                cluster_ca=value.cluster_ca,
+            )
+            return credential_pb2.Credential(kubernetes_token=kubernetes)
         case WrappedSecret():
             wrapped = credential_pb2.WrappedSecret(
                 wrapping_token=value.wrapping_token.reveal(),

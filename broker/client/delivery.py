@@ -14,6 +14,7 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     GcpToken,
+    KubernetesToken,
     SshCertificate,
     StaticSecret,
     WrappedSecret,
@@ -42,6 +43,10 @@ _CONFLICTING: Mapping[type, frozenset[str]] = {
     X509Certificate: frozenset({"BROKER_CERTIFICATE", "BROKER_CA_CHAIN", *_FILES}),
     SshCertificate: frozenset({"BROKER_SSH_CERTIFICATE", *_FILES}),
     StaticSecret: frozenset(),  # its own names stand against no others
+    KubernetesToken: frozenset(
+        {"KUBECONFIG", "BROKER_KUBERNETES_TOKEN", "BROKER_KUBERNETES_SERVER"}
+        | {"BROKER_KUBERNETES_NAMESPACE", "BROKER_KUBERNETES_CA"}
+    ),
     WrappedSecret: frozenset(
         {f"{server}_{name}" for server in ("VAULT", "BAO") for name in ("ADDR", "NAMESPACE", "TOKEN")}
         | {"BROKER_WRAPPING_TOKEN"}
@@ -113,6 +118,14 @@ def environment(credential: Credential) -> dict[str, str]:
             return {"BROKER_CERTIFICATE": credential.certificate, "BROKER_CA_CHAIN": credential.ca_chain}
         case SshCertificate():
             return {"BROKER_SSH_CERTIFICATE": credential.certificate.strip()}
+        case KubernetesToken():
+            # Kubernetes' own tools read no token from the environment, but a file: `--deliver kubeconfig`.
+            return {
+                "BROKER_KUBERNETES_TOKEN": credential.token.reveal(),
+                "BROKER_KUBERNETES_SERVER": credential.server,
+                "BROKER_KUBERNETES_NAMESPACE": credential.namespace,
+                "BROKER_KUBERNETES_CA": credential.cluster_ca,
+            }
         case WrappedSecret():
             # For `bao unwrap "$BROKER_WRAPPING_TOKEN"`, or vault's.
             place = {

@@ -21,6 +21,7 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     GcpToken,
+    KubernetesToken,
     SshCertificate,
     StaticSecret,
     WrappedSecret,
@@ -527,6 +528,11 @@ class Grant:
     def gcp(self) -> GcpToken:
         """The credential as a Google Cloud token. Raises TypeError if it is of another kind."""
         return _of_kind(self.credential, GcpToken)
+
+    @property
+    def kubernetes(self) -> KubernetesToken:
+        """The credential as a token of Kubernetes. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, KubernetesToken)
 
     @property
     def wrapped(self) -> WrappedSecret:

@@ -19,6 +19,7 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     GcpToken,
+    KubernetesToken,
     SshCertificate,
     StaticSecret,
     WrappedSecret,
@@ -120,6 +121,16 @@ def credential(message: credential_pb2.Credential) -> Credential:
                     service_account=token.service_account,
                     scopes=tuple(token.scopes),
                     access_boundary=token.access_boundary,
+                )
+            case "kubernetes_token":
+                kubernetes = message.kubernetes_token
+                return KubernetesToken(
+                    token=Secret(kubernetes.token),
+                    expires_at=moment(kubernetes.expire_time),
+                    service_account=kubernetes.service_account,
+                    namespace=kubernetes.namespace,
+                    server=kubernetes.server,
+                    cluster_ca=kubernetes.cluster_ca,
                 )
             case "wrapped_secret":
                 wrapped = message.wrapped_secret

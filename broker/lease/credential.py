@@ -109,6 +109,18 @@ class SshCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class KubernetesToken:
+    """A bearer token of a Kubernetes service account that is there for one lease."""
+
+    token: Secret
+    expires_at: datetime  # by itself; it ends with its service account, which is sooner
+    service_account: str
+    namespace: str
+    server: str  # the API server, as a URL
+    cluster_ca: str  # whom to believe there, PEM
+
+
+@dataclass(frozen=True, slots=True)
 class StaticSecret:
     """A secret that was there before and stays: only rotation ends it."""
 
@@ -129,4 +141,13 @@ class WrappedSecret:
     kind: str  # of what is inside, as credential.proto names it
 
 
-Credential = DatabaseLogin | AwsSession | GcpToken | X509Certificate | SshCertificate | StaticSecret | WrappedSecret
+Credential = (
+    DatabaseLogin
+    | AwsSession
+    | GcpToken
+    | X509Certificate
+    | SshCertificate
+    | KubernetesToken
+    | StaticSecret
+    | WrappedSecret
+)
