@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cedarpy
 
@@ -27,8 +27,8 @@ from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts
 from broker.policy.gates import gate_problem, opening, through_gates
 from broker.policy.mentions import Mention, compared_texts, mentions
-from broker.policy.question import CIRCUMSTANCES, Parties, Told, compared, entities, parties, question
-from broker.policy.reads import attributes_read, policies_about, reads_by_access, without_circumstances
+from broker.policy.question import CIRCUMSTANCES, Parties, Told, compared, entities, parties, question, told_set
+from broker.policy.reads import attributes_read, policies_about, reads_by_access, with_attributes, without_circumstances
 from broker.policy.slicing import cut
 from broker.policy.statements import Statement, named_line, statements, syntax_line
 from broker.policy.static import PERMITS, permits_problem, permits_static
@@ -94,7 +94,9 @@ class PolicySet:
         self.reads = reads_by_access(policies, CIRCUMSTANCES)
         self._tells_parameters = "parameters" in read
         self._tells_behind = "on_behalf_of" in read
-        self._schema = cedarpy.Schema.from_str(without_circumstances(schema, CIRCUMSTANCES.keys() - read))
+        # Telling a fact costs about as much as evaluating a policy: what none of them reads is not told.
+        shorter = without_circumstances(with_attributes(schema, read), CIRCUMSTANCES.keys() - read)
+        self._schema = cedarpy.Schema.from_str(shorter)
         self._digest = digest
         self._reasons = {
             name: policy["annotations"]["reason"] for name, policy in policies.items() if _annotation(policy, "reason")
@@ -112,6 +114,7 @@ class PolicySet:
         self._policies = {access.value: _Sliced(policies_about(policies, access)) for access in AccessClass}
         self._entities = lru_cache(maxsize=_KEPT)(self._parse_entities)
         self._answer = lru_cache(maxsize=_ANSWERS)(self._ask)
+        self._with_approvals = lru_cache(maxsize=_ANSWERS)(self._ask_again)
 
     @classmethod
     def parse(cls, files: Mapping[str, str], schema: str) -> PolicySet:
@@ -144,39 +147,45 @@ class PolicySet:
         ages there: whatever may differ from call to call, the hour included, is part of the question as
         soon as a policy reads it.
         """
-        first = self._once(facts)
+        # Parameters that no policy reads would only keep two equal questions from being seen as one.
+        who = parties(facts, with_parameters=self._tells_parameters, with_behind=self._tells_behind)
+        told = tuple(tell(facts) for _, tell in self._told)
+        first = self._answer(who, told).decision
         if first.allowed or not self._gates:
             return first
-        situation = facts.situation
-
-        def ask(held: frozenset[str]) -> Decision:
-            return self._once(replace(facts, situation=replace(situation, approvals=held)), again=True)
-
-        decision = through_gates(first, situation.approvals, self._gates, ask)
+        held = facts.situation.approvals
+        decision = through_gates(
+            first, held, self._gates, lambda approvals: self._with_approvals(who, told, told_set(approvals))
+        )
         return decision if decision is first else replace(decision, explanations=self._explain(decision.policies))
 
-    def _once(self, facts: RequestFacts, *, again: bool = False) -> Decision:
-        """One evaluation: ALLOW or DENY, from memory where the same was asked before.
-
-        ``again``: the same was just asked with other approvals.
-        """
-        # Parameters that no policy reads would only keep two equal questions from being seen as one.
-        return self._answer(
-            parties(facts, with_parameters=self._tells_parameters, with_behind=self._tells_behind),
-            tuple(tell(facts) for _, tell in self._told),
-            again,
-        )
-
-    def _ask(self, who: Parties, circumstances: tuple[Told, ...], again: bool) -> Decision:
-        asked = question(who, dict(zip(self._names, circumstances, strict=True)))
+    def _ask(self, who: Parties, circumstances: tuple[Told, ...]) -> _Answered:
+        """One evaluation: ALLOW or DENY."""
+        answers: list[tuple[cedarpy.AuthzResult, bool]] = []
         try:
+            asked = question(who, dict(zip(self._names, circumstances, strict=True)))
             entities = self._entities(who)
-            first, *others = self._policies[who.access].about(who)
-            # Held against the schema once: it is the same for the others, and again but for the names of approvals.
-            answers = [cedarpy.is_authorized(asked, first, entities, schema=None if again else self._schema)]
-            answers += [cedarpy.is_authorized(asked, policies, entities) for policies in others]
-        except ValueError as error:  # entities that are not of the schema
-            return self._denied((), (str(error),))
+            for policies, reads_approvals in self._policies[who.access].about(who):
+                # Held against the schema once: it is the same for the others.
+                schema = None if answers else self._schema
+                answers.append((cedarpy.is_authorized(asked, policies, entities, schema=schema), reads_approvals))
+        except ValueError as error:  # texts that are none, or entities that are not of the schema
+            return _Answered(self._denied((), (str(error),)), ())
+        static = who.contract.cls is ContractClass.STATIC
+        indifferent = tuple(answer for answer, reads_approvals in answers if not reads_approvals)
+        return _Answered(self._decided([answer for answer, _ in answers], static=static), indifferent)
+
+    def _ask_again(self, who: Parties, circumstances: tuple[Told, ...], approvals: Told) -> Decision:
+        """The same as was just asked, with other approvals: what does not read them has answered already."""
+        others = [
+            approvals if name == "approvals" else told for name, told in zip(self._names, circumstances, strict=True)
+        ]
+        asked = question(who, dict(zip(self._names, others, strict=True)))
+        entities = self._entities(who)
+        answers = [*self._answer(who, circumstances).indifferent]
+        for policies, reads_approvals in self._policies[who.access].about(who):
+            if reads_approvals:
+                answers.append(cedarpy.is_authorized(asked, policies, entities))
         return self._decided(answers, static=who.contract.cls is ContractClass.STATIC)
 
     def _decided(self, answers: Sequence[cedarpy.AuthzResult], *, static: bool) -> Decision:
@@ -209,7 +218,14 @@ class PolicySet:
         return tuple(self._reasons[policy] for policy in policies if policy in self._reasons)
 
     def _parse_entities(self, who: Parties) -> cedarpy.Entities:
-        return cedarpy.Entities.from_json_str(entities(who), self._schema)
+        return cedarpy.Entities.from_json_str(entities(who, self.attributes), self._schema)
+
+
+class _Answered(NamedTuple):
+    """One decision, and of what it was made from the answers in which no policy looked at approvals."""
+
+    decision: Decision
+    indifferent: tuple[cedarpy.AuthzResult, ...]
 
 
 class _Sliced:
@@ -217,13 +233,13 @@ class _Sliced:
 
     def __init__(self, policies: Mapping[str, Mapping[str, Any]]) -> None:
         slices = cut(policies)
-        self._always = _parsed(slices.always)
+        self._always = _slice(slices.always)
         self._by = tuple(
-            (what, {literal: _parsed(found) for literal, found in by.items()}) for what, by in slices.by.items()
+            (what, {literal: _slice(found) for literal, found in by.items()}) for what, by in slices.by.items()
         )
 
-    def about(self, who: Parties) -> Iterator[cedarpy.PolicySet]:
-        """Those that can have a say in what ``who`` asks, in parts."""
+    def about(self, who: Parties) -> Iterator[tuple[cedarpy.PolicySet, bool]]:
+        """Those that can have a say in what ``who`` asks, in parts, and whether the approvals held matter to each."""
         yield self._always
         for what, by in self._by:
             if (found := by.get(compared(who, what))) is not None:
@@ -295,6 +311,10 @@ def _annotation(policy: Mapping[str, Any], name: str) -> str:
 def _parsed(policies: Mapping[str, Mapping[str, Any]]) -> cedarpy.PolicySet:
     written = {"templates": {}, "staticPolicies": dict(policies), "templateLinks": []}
     return cedarpy.PolicySet.from_json_str(json.dumps(written))
+
+
+def _slice(policies: Mapping[str, Mapping[str, Any]]) -> tuple[cedarpy.PolicySet, bool]:
+    return _parsed(policies), "approvals" in attributes_read(policies, CIRCUMSTANCES)
 
 
 def _digest(files: Mapping[str, str], schema: str) -> str:

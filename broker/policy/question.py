@@ -6,10 +6,12 @@ on every call. Claimed texts enter as values of attributes, never as parts of na
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import UTC, timedelta
+from functools import partial
 from typing import Any, NamedTuple
+
+import orjson
 
 from broker.identity.agent import Agent, Person
 from broker.lease.credential import Contract
@@ -57,19 +59,24 @@ def parties(facts: RequestFacts, *, with_parameters: bool, with_behind: bool = T
     )
 
 
-def entities(who: Parties) -> str:
-    """The agent, its owner and the scope, in Cedar's JSON entity format."""
+def entities(who: Parties, read: Container[str]) -> str:
+    """The agent, its owner and the scope, in Cedar's JSON entity format, with those attributes that are ``read``.
+
+    Raises ValueError for what is no Unicode.
+    """
     agent, owner, risk = who.agent, who.agent.owner, who.risk
     template = {"type": "Template", "id": who.template}
     # By id: whoever is owner and principal of a task at once is one entity, and as the registry has them.
-    persons = {_id(person): person for person in (who.behind, owner) if person is not None}
-    return json.dumps(
+    known = (who.behind, owner if "owner" in read else None)
+    persons = {_id(person): person for person in known if person is not None}
+    entity = partial(_entity, read)
+    return _json(
         [
             *(
-                _entity(_person(each), issuer=each.issuer, subject=each.subject, groups=sorted(each.groups))
+                entity(_person(each), issuer=each.issuer, subject=each.subject, groups=sorted(each.groups))
                 for each in persons.values()
             ),
-            _entity(
+            entity(
                 _agent(agent),
                 tags=dict(agent.segments),
                 entry=agent.principal,
@@ -82,8 +89,8 @@ def entities(who: Parties) -> str:
                 promoted=agent.promoted,
                 tools=sorted(agent.tools),
             ),
-            _entity(template),
-            _entity(
+            entity(template),
+            entity(
                 _SCOPE,
                 [template],
                 {},
@@ -164,31 +171,39 @@ CIRCUMSTANCES: Mapping[str, Circumstance] = {
     "delivery": lambda facts: facts.delivery.value,
     "sealed": lambda facts: bool(facts.request.recipient_public_key),
     "task_type": lambda facts: facts.situation.task_type,
-    "approvals": lambda facts: _sorted(facts.situation.approvals),
+    "approvals": lambda facts: told_set(facts.situation.approvals),
     "plan": lambda facts: facts.situation.plan,
     "delegated": lambda facts: bool(facts.situation.delegators),
     "delegation_depth": lambda facts: len(facts.situation.delegators),
-    "delegators": lambda facts: _sorted(facts.situation.delegators),
+    "delegators": lambda facts: told_set(facts.situation.delegators),
     "on_behalf_of": lambda facts: facts.situation.on_behalf_of,
-    "active_grants": lambda facts: _sorted(facts.situation.active_grants),
+    "active_grants": lambda facts: told_set(facts.situation.active_grants),
     "active_count": lambda facts: facts.situation.active_count,
     "pending_count": lambda facts: facts.situation.pending_count,
 }
 
 
-def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+def told_set(names: Iterable[str]) -> tuple[str, ...]:
+    """A set of names, as it is told."""
     return tuple(sorted(names))
 
 
 def question(who: Parties, circumstances: Mapping[str, Told]) -> dict[str, Any]:
-    """The request, in the form the engine takes."""
+    """The request, in the form the engine takes. Raises ValueError for what is no Unicode."""
     return {
         "principal": _agent(who.agent),
         "action": {"type": "Action", "id": who.access},
         "resource": _SCOPE,
         # As text: handed a dict, the library copies the question before it writes the same text.
-        "context": json.dumps({name: _said(value) for name, value in circumstances.items() if value is not None}),
+        "context": _json({name: _said(value) for name, value in circumstances.items() if value is not None}),
     }
+
+
+def _json(value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:  # a lone surrogate
+        raise ValueError(str(error)) from None
 
 
 def _said(value: Told) -> object:
@@ -196,12 +211,14 @@ def _said(value: Told) -> object:
 
 
 def _entity(
+    read: Container[str],
     uid: dict[str, str],
     parents: list[dict[str, str]] | None = None,
     tags: dict[str, str] | None = None,
     **attrs: object,
 ) -> dict[str, object]:
-    return {"uid": uid, "attrs": attrs, "parents": parents or [], "tags": tags or {}}
+    told = {name: value for name, value in attrs.items() if name in read}
+    return {"uid": uid, "attrs": told, "parents": parents or [], "tags": tags or {}}
 
 
 def _agent(agent: Agent) -> dict[str, str]:

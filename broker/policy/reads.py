@@ -17,6 +17,8 @@ _CONTEXT = {"Var": "context"}
 # Stands among the names for ``context`` itself. No attribute of ours has an empty name.
 _WHOLE_CONTEXT = ""
 _CIRCUMSTANCES = re.compile(r"^type Circumstances = \{\n(.*?)^\};$", re.MULTILINE | re.DOTALL)
+_ENTITY = re.compile(r"^entity [^;{]*= \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
+_ATTRIBUTE = re.compile(r"^ +(\w+)\??: .*\n", re.MULTILINE)
 
 
 def attributes_read(policies: Mapping[str, Mapping[str, Any]], circumstances: Collection[str]) -> frozenset[str]:
@@ -87,3 +89,13 @@ def without_circumstances(schema: str, unread: Collection[str]) -> str:
         if found != 1:
             raise ValueError(f"the schema has {found} circumstances called {name}")
     return schema[: block.start(1)] + kept + schema[block.end(1) :]
+
+
+def with_attributes(schema: str, read: Collection[str]) -> str:
+    """``schema`` (Cedar syntax) less the attributes of entities, one on a line each, that are not among ``read``."""
+
+    def less(entity: re.Match[str]) -> str:
+        kept = _ATTRIBUTE.sub(lambda line: line[0] if line[1] in read else "", entity[1])
+        return entity[0].replace(entity[1], kept)
+
+    return _ENTITY.sub(less, schema)

@@ -73,8 +73,9 @@ def test_a_forbid_that_holds_is_still_named_beside_one_that_fails() -> None:
 
 
 def test_facts_that_cedar_cannot_read_are_a_deny() -> None:
-    # A lone surrogate is no text. It cannot come over the wire; if it did, it would not help.
-    everything = policies(PERMIT_ALL, '@id("i") permit (principal, action, resource) when { context.intent == "" };')
+    # A lone surrogate is no text. It cannot come over the wire; if it did, it would not help where a policy looks.
+    reading = '@id("i") permit (principal, action, resource) when { context.intent == "" || resource.name == "" };'
+    everything = policies(PERMIT_ALL, reading)
     for strange in (facts(request={"intent": "\ud800"}), facts(scope={"resource": "\ud800"})):
         decision = everything.decide(strange)
         assert decision.effect is Effect.DENY

@@ -1,12 +1,13 @@
 """What a set can see is what it names; the rest is not told, and changes nothing."""
 
 import json
+import re
 
 import cedarpy
 import pytest
 
 from broker.policy.question import CIRCUMSTANCES
-from broker.policy.reads import attributes_read, without_circumstances
+from broker.policy.reads import attributes_read, with_attributes, without_circumstances
 from broker.scope.model import AccessClass
 from tests.policy.world import PERMIT_ALL, SCHEMA, facts, policies
 
@@ -115,3 +116,48 @@ def test_what_is_looked_at_of_each_access_class(head: str, read: bool, write: bo
     alone = policies(f'@id("x") permit (principal, {head}, resource);')
     assert alone.decide(facts()).allowed is read
     assert alone.decide(facts(scope={"access": AccessClass.WRITE})).allowed is write
+
+
+def test_of_entities_those_attributes_are_left_that_are_read() -> None:
+    names = set(
+        re.findall(r"^ +(\w+)\??: ", re.sub(r"^type .*", "", SCHEMA, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    )
+    assert {"owner", "groups", "sensitivity", "bound_on_revoke_seconds"} <= names
+    assert with_attributes(SCHEMA, names) == SCHEMA
+    for name in names:
+        shorter = with_attributes(SCHEMA, names - {name})
+        gone = [line for line in SCHEMA.splitlines() if line not in shorter.splitlines()]
+        assert {line.split(":")[0].strip().removesuffix("?") for line in gone} == {name}
+        cedarpy.Schema.from_str(shorter)
+    # Circumstances are somebody else's to cut, and tags are no attributes.
+    assert "ttl_seconds: Long" in with_attributes(SCHEMA, ())
+    assert "} tags String;" in with_attributes(SCHEMA, ())
+    cedarpy.Schema.from_str(with_attributes(SCHEMA, ()))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'principal.owner.groups.contains("platform")',
+        'principal.owner == Person::"https://id.test#ada"',
+        'principal.hasTag("namespace")',
+        "resource has bound_on_revoke_seconds && resource.bound_on_revoke_seconds <= 60",
+        'resource in Template::"orders"',
+        "principal == principal && resource == resource",
+    ],
+)
+def test_what_a_policy_reads_is_there_beside_what_none_does(condition: str) -> None:
+    """Alone in its set, and in one that reads everything, a policy finds the same."""
+    text = f'@id("x") permit (principal, action, resource) when {{ {condition} }};'
+    everything = " || ".join(
+        f"{whose} has {name}"
+        for whose, names in (
+            ("principal", ("tier", "path", "tools", "roles")),
+            ("resource", ("name", "binding", "sensitivity")),
+        )
+        for name in names
+    )
+    all_read = f'@id("y") @reason("no") forbid (principal, action, resource) when {{ !({everything}) }};'
+    alone, among = policies(text).decide(facts()), policies(text, all_read).decide(facts())
+    assert (alone.effect, alone.errors) == (among.effect, among.errors)
+    assert alone.errors == ()
