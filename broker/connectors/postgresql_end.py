@@ -70,6 +70,7 @@ def end_login(sessions: Sessions, login: str, alone: Callable[[], AbstractContex
         _insist(session, statements.shut(login), oid, ended)
         _wait_for_logins_under_way(session)
         ended.sessions += _terminate(session, oid)
+        _terminate(session, oid, _SESSION_END_MS)
         _roll_back_prepared(sessions, session, login, ended)
         _drop_owned_elsewhere(sessions, session, login, oid, ended)
         with alone():
@@ -84,8 +85,9 @@ def _oid(session: Session, login: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _terminate(session: Session, oid: int) -> int:
-    return len(session.execute(_TERMINATE, [_SESSION_END_MS, oid]).fetchall())
+def _terminate(session: Session, oid: int, wait_ms: int = 0) -> int:
+    """How many were told to end. Waited for one after the other: an agent with many has logged in again by the last."""
+    return len(session.execute(_TERMINATE, [wait_ms, oid]).fetchall())
 
 
 def _roll_back_prepared(sessions: Sessions, session: Session, login: str, ended: Ended) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from broker.connectors.vault_database_statements import doubts_of_creation, doubts_of_revocation
 from broker.connectors.vault_examine import NOBODYS, Rights
 from broker.ports import Doubt, Severity
 
@@ -84,22 +85,13 @@ def doubts_of_mount(mount: str, tuned: Mapping[str, Any], ceiling: timedelta) ->
 
 def doubts_of_role(name: str, role: Mapping[str, Any], ceiling: timedelta) -> Iterator[Doubt]:
     """By a role's statements: what makes a login end, and end whole."""
-    revocation = " ".join(map(str, role.get("revocation_statements") or ()))
-    page = "Write the revocation statements of the connector's page, in their order."
-    for word, what in (
-        ("pg_terminate_backend", "open sessions outlive their login"),
-        ("NOLOGIN", "an agent that reconnects in a loop keeps a session"),
-        ("DROP OWNED", "a login that owns something survives its end"),
-    ):
-        if word not in revocation:
-            yield Doubt(Severity.ERROR, f"Role {name} does not revoke by {word}: {what}.", page)
-    if "VALID UNTIL" not in " ".join(map(str, role.get("creation_statements") or ())):
-        yield Doubt(
-            Severity.ERROR,
-            f"Role {name} makes logins without VALID UNTIL: with the server down they have no end.",
-            "Add VALID UNTIL '{{expiration}}' to its creation statements.",
-        )
+    yield from doubts_of_revocation(name, _text(role.get("revocation_statements")))
+    yield from doubts_of_creation(name, _text(role.get("creation_statements")))
     yield from _short(f"Role {name}", role.get("max_ttl"), ceiling)
+
+
+def _text(statements: object) -> str:
+    return "\n".join(map(str, statements)) if isinstance(statements, list) else ""
 
 
 def doubts_of_attempt_policy(name: str, written: str | None, path: str) -> Iterator[Doubt]:

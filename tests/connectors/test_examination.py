@@ -18,6 +18,7 @@ from broker.dev.openbao import OpenBaoServer
 from broker.dev.openbao_database import (
     _TOKEN_ROLE_SETTINGS,
     DEMO_ROLES,
+    REVOCATION_STATEMENTS,
     _connection,
     _role,
     configure_database,
@@ -227,11 +228,31 @@ async def test_what_an_attempt_may_do(bao: ConfiguredOpenBao, policy: str | None
             [(WARNING, "Mount database ends everything after 1800 s")],
         ),
         (READONLY, {"max_ttl": "20m", "default_ttl": "20m"}, [(WARNING, "Role orders-readonly ends everything after")]),
-        (READONLY, {"creation_statements": ['CREATE ROLE "{{name}}" LOGIN;']}, [(ERROR, "without VALID UNTIL")]),
+        (
+            READONLY,
+            {"creation_statements": ['CREATE ROLE "{{name}}" LOGIN; -- VALID UNTIL CONNECTION LIMIT']},
+            [(ERROR, "without VALID UNTIL"), (WARNING, "without CONNECTION LIMIT")],
+        ),
         (
             READONLY,
             {"revocation_statements": []},
-            [(ERROR, "open sessions"), (ERROR, "reconnects"), (ERROR, "owns something")],
+            [
+                (ERROR, "open sessions"),
+                (ERROR, "reconnects"),
+                (ERROR, "owns something"),
+                (ERROR, "locks its own role"),
+                (ERROR, "run as the engine's own login"),
+            ],
+        ),
+        (
+            READONLY,
+            {"revocation_statements": [REVOCATION_STATEMENTS[0].lower().replace("commit", "rollback")]},
+            [(ERROR, "does not commit NOLOGIN before")],
+        ),
+        (
+            READONLY,
+            {"revocation_statements": [*REVOCATION_STATEMENTS, 'REASSIGN OWNED BY "{{name}}" TO openbao;']},
+            [(ERROR, "SECURITY DEFINER")],
         ),
         (CONNECTION, {"username_template": ""}, [(ERROR, "username_template of connection orders")]),
         (

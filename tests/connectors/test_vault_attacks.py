@@ -5,59 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
-from broker.clock import SystemClock
-from broker.connectors.vault_database import VaultDatabase
 from broker.dev.postgres import PostgresFacts
 from broker.errors import BrokerError
 from broker.lease.credential import DatabaseLogin
 from broker.ports import Issued, NotYet, Revoked
-from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, conninfo, vault_connector
-from tests.connectors.support import HOLDER, Ledger, make_scope, new_attempt
+from tests.connectors.support import HOLDER, Ledger
+from tests.connectors.upstream_vault import CLOCK, WRITE, Upstream
 from tests.patience import PATIENCE, Pauses
-
-READ, WRITE = make_scope({"role": "orders-readonly"}), make_scope({"role": "orders-readwrite"})
-CLOCK = SystemClock()
-
-
-@dataclass
-class Upstream:
-    """A connector, and the superuser's view of the database behind it."""
-
-    connector: VaultDatabase
-    postgres: PostgresFacts
-    database: str
-
-    async def issue(self, ledger: Ledger, scope: Scope = READ, ttl: timedelta = timedelta(minutes=5)) -> Issued:
-        expires_at = CLOCK.now() + ttl
-        ledger.handle = self.connector.prepare(scope, new_attempt(), HOLDER, expires_at)
-        return await self.connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint)
-
-    async def login(self, ledger: Ledger, scope: Scope = READ, ttl: timedelta = timedelta(minutes=5)) -> DatabaseLogin:
-        credential = (await self.issue(ledger, scope, ttl)).credential
-        assert isinstance(credential, DatabaseLogin)
-        return credential
-
-    async def revoke(self, ledger: Ledger) -> object:
-        return await self.connector.revoke(ledger.handle, ledger.context(CLOCK.now()))
-
-    def ask(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        with psycopg.connect(self.postgres.conninfo(self.database), autocommit=True) as admin:
-            cursor = admin.execute(statement.encode(), values)
-            return cursor.fetchall() if cursor.description else []
-
-    def roles_of(self, ledger: Ledger) -> list[tuple[object, ...]]:
-        return self.ask("SELECT rolname FROM pg_roles WHERE rolname LIKE %s", f"%{ledger.handle['attempt']}%")
-
-    def sessions_of(self, login: DatabaseLogin) -> list[tuple[object, ...]]:
-        return self.ask("SELECT pid FROM pg_stat_activity WHERE usename = %s", login.username)
 
 
 @pytest.fixture

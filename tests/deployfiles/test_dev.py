@@ -157,7 +157,14 @@ def test_autonomous_agents_hold_less_than_others_and_ask_no_faster_than_is_allow
 
 
 @pytest.mark.parametrize(
-    ("more", "same"), [("", True), ("on_policy_change: revoke\n", True), ("max_delegation_depth: 0\n", False)]
+    ("more", "same"),
+    [
+        ("", True),
+        ("on_policy_change: revoke\n", True),
+        ("max_delegation_depth: 0\n", False),
+        ("wrapping: refused\n", True),
+        ("wrapping: allowed\n", False),
+    ],
 )
 def test_what_plans_and_approvals_are_bound_to_is_what_a_template_lets_its_holder_do(
     dev: DeploySet, tmp_path: Path, more: str, same: bool
