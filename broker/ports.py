@@ -105,6 +105,7 @@ class Issued:
     # The upstream's own names and limits, for the audit trail. Never secret.
     observed: Mapping[str, JsonValue] = field(default_factory=dict)
     returned: Returned = Returned()
+    inside: Credential | None = None  # where ``credential`` is wrapped: what it is that is inside
 
 
 @dataclass(frozen=True, slots=True)

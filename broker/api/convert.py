@@ -22,8 +22,10 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     GcpToken,
+    KubernetesToken,
     SshCertificate,
     StaticSecret,
+    WrappedSecret,
     X509Certificate,
 )
 from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
@@ -85,6 +87,7 @@ def access_request(message: service.RequestCredentialRequest) -> AccessRequest:
         plan_id=message.plan_id,
         delegation_id=message.delegation_id,
         subject_public_key=message.subject_public_key,
+        wrap=duration(message.wrap, "wrap", Reason.WRAP_TTL_INVALID) if message.HasField("wrap") else None,
     )
 
 
@@ -289,6 +292,26 @@ def credential(value: Credential) -> credential_pb2.Credential:
                 access_boundary=value.access_boundary,
             )
             return credential_pb2.Credential(gcp_token=token)
+        case KubernetesToken():
+            kubernetes = credential_pb2.KubernetesToken(
+                token=value.token.reveal(),
+                expire_time=timestamp(value.expires_at),
+                service_account=value.service_account,
+                namespace=value.namespace,
+                server=value.server,
+                cluster_ca=value.cluster_ca,
+            )
+            return credential_pb2.Credential(kubernetes_token=kubernetes)
+        case WrappedSecret():
+            wrapped = credential_pb2.WrappedSecret(
+                wrapping_token=value.wrapping_token.reveal(),
+                wrapping_accessor=value.wrapping_accessor,
+                expire_time=timestamp(value.expires_at),
+                address=value.address,
+                namespace=value.namespace,
+                kind=value.kind,
+            )
+            return credential_pb2.Credential(wrapped_secret=wrapped)
 
 
 def sealed_credential(value: Credential, recipient: bytes, to: SealedTo) -> credential_pb2.SealedCredential:
@@ -351,6 +374,7 @@ def template(
         reversibility=value.risk.reversibility,
         change_type=value.risk.change_type,
         promoted=value.risk.promoted,
+        wrapping=value.wrapping,
     )
 
 

@@ -66,6 +66,7 @@ class Terms:
                 "delegation_id": request.delegation_id,
                 # Only where there is one: approvals of requests without keep their digest.
                 **({"subject_public_key": request.subject_public_key} if request.subject_public_key else {}),
+                **({} if request.wrap is None else {"wrap_us": request.wrap // timedelta(microseconds=1)}),
             }
         )
 

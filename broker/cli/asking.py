@@ -45,6 +45,12 @@ _OPTIONS = (
         metavar="@FILE",
         help="A key of yours to be certified: a PKCS #10 request that asks for no names, or a .pub file of OpenSSH.",
     ),
+    click.option(
+        "--wrap",
+        type=Span(),
+        metavar="SPAN",
+        help="Let the server keep it this long for one reader, and deliver what unwraps it there, once.",
+    ),
     click.option("--request-id", default="", help="The same id and content again replaces the credential."),
 )
 
@@ -69,6 +75,7 @@ class Asking:
     plan_id: str
     delegation_id: str
     subject_public_key: str
+    wrap: timedelta | None
     request_id: str
 
     def of_key(self, key: AgentKey | None) -> Asking:
@@ -100,6 +107,7 @@ class Asking:
             plan_id=self.plan_id,
             delegation_id=self.delegation_id,
             subject_public_key=self.subject_public_key,
+            wrap=self.wrap,
         )
 
 

@@ -18,12 +18,21 @@ import click
 from broker.cli.agent_key import AgentKey
 from broker.cli.output import camel, environment_lines, to_json
 from broker.client import Grant
-from broker.client.forms import Form, credential_process, fits, pgpass, token_of
-from broker.lease.credential import AwsSession, DatabaseLogin, GcpToken, SshCertificate, StaticSecret, X509Certificate
+from broker.client.forms import Form, credential_process, fits, kubeconfig, pgpass, token_of
+from broker.lease.credential import (
+    AwsSession,
+    DatabaseLogin,
+    GcpToken,
+    KubernetesToken,
+    SshCertificate,
+    StaticSecret,
+    WrappedSecret,
+    X509Certificate,
+)
 from broker.secret import Secret
 
 # Forms of forms.py that are one text.
-NEEDED_FORMS = (Form.CREDENTIAL_PROCESS.value, Form.PGPASS.value, Form.TOKEN.value)
+NEEDED_FORMS = (Form.CREDENTIAL_PROCESS.value, Form.PGPASS.value, Form.KUBECONFIG.value, Form.TOKEN.value)
 
 
 class Delivery(Protocol):
@@ -178,6 +187,10 @@ def written(grant: Grant, form: str) -> str:
             return ssh.certificate.strip() + "\n"
         case _, StaticSecret():
             return environment_lines(grant.environment()) + "\n"
+        case _, KubernetesToken() as kubernetes:
+            return kubeconfig(kubernetes)
+        case _, WrappedSecret() as wrapped:
+            return wrapped.wrapping_token.reveal() + "\n"
         case _, GcpToken():
             return grant.gcp.access_token.reveal() + "\n"
     raise TypeError(f"{type(grant.credential).__name__} has no text form")

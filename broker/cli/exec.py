@@ -103,6 +103,8 @@ def execute(
     """
     if task_id and (purpose or task_type):
         raise click.UsageError("--purpose and --task-type are for a task started here; with --task there is none.")
+    if asked.wrap is not None:
+        raise click.UsageError("--wrap is for `broker request`: a command needs the credential itself.")
     named = purpose or f"run {PurePath(command[0]).name}"
     form = Form(deliver)
     with passing_key(new_key) as key:

@@ -15,7 +15,7 @@ from broker.cli.private_files import PrivateDirectory
 from broker.client import Grant
 from broker.client.container import ContainerEndpoint
 from broker.client.delivery import cleared, inherited
-from broker.client.forms import SERVICE, Form, beside_keys, pgpass, service_file, token_of
+from broker.client.forms import SERVICE, Form, beside_keys, kubeconfig, pgpass, service_file, token_of
 from broker.client.renewing import TaskCredential
 from broker.secret import Secret
 
@@ -39,6 +39,8 @@ async def handed(
                 yield kept | variables
         case Form.PGPASS:
             yield kept | libpq_files(grant, place)
+        case Form.KUBECONFIG:
+            yield kept | {"KUBECONFIG": str(place.put("kubeconfig", kubeconfig(grant.kubernetes)))}
         case _:
             yield kept | token_file(grant, place)
 

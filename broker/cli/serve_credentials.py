@@ -59,6 +59,8 @@ def serve_credentials(
         raise click.UsageError("Name the task: one of --task ID or --purpose TEXT.")
     if task_type and task_id:
         raise click.UsageError("--task-type is for a task started here; with --task there is none.")
+    if asked.wrap is not None:
+        raise click.UsageError("--wrap is for `broker request`: SDKs need the credential itself.")
     service = Service(
         asked, task_id, purpose, grace, wait, (), task_type, wait_for_approval, form=Form.CONTAINER, port=port
     )

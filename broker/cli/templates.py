@@ -60,6 +60,7 @@ def _in_full(template: ScopeTemplate) -> str:
         f"  --environment   one of {', '.join(template.environments)}",
         f"  --resource      {template.resource.type if template.resource else ''}{resource}",
         f"  --ttl           up to {span(template.max_ttl)}",
+        *(["  --wrap          at most the TTL"] if template.wrapping else []),
         *(_parameter(each) for each in template.parameters),
         *(f"  --{each.replace('_', '-')}  is mandatory" for each in template.required_fields),
         f"  grants          {template.access}: {', '.join(template.actions)}",

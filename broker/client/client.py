@@ -368,6 +368,7 @@ def _access_request(asked: Asked, recipient: Recipient | None) -> pb.RequestCred
         plan_id=asked.plan_id,
         delegation_id=asked.delegation_id,
         subject_public_key=asked.subject_public_key,
+        wrap=None if asked.wrap is None else to_duration(asked.wrap, "wrap", Reason.WRAP_TTL_INVALID),
     )
 
 

@@ -14,8 +14,10 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     GcpToken,
+    KubernetesToken,
     SshCertificate,
     StaticSecret,
+    WrappedSecret,
     X509Certificate,
 )
 
@@ -41,6 +43,14 @@ _CONFLICTING: Mapping[type, frozenset[str]] = {
     X509Certificate: frozenset({"BROKER_CERTIFICATE", "BROKER_CA_CHAIN", *_FILES}),
     SshCertificate: frozenset({"BROKER_SSH_CERTIFICATE", *_FILES}),
     StaticSecret: frozenset(),  # its own names stand against no others
+    KubernetesToken: frozenset(
+        {"KUBECONFIG", "BROKER_KUBERNETES_TOKEN", "BROKER_KUBERNETES_SERVER"}
+        | {"BROKER_KUBERNETES_NAMESPACE", "BROKER_KUBERNETES_CA"}
+    ),
+    WrappedSecret: frozenset(
+        {f"{server}_{name}" for server in ("VAULT", "BAO") for name in ("ADDR", "NAMESPACE", "TOKEN")}
+        | {"BROKER_WRAPPING_TOKEN"}
+    ),
     GcpToken: frozenset(
         {"CLOUDSDK_AUTH_ACCESS_TOKEN", "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", "CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE"}
         | {"CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT", "CLOUDSDK_CORE_ACCOUNT", "CLOUDSDK_CORE_PROJECT"}
@@ -108,6 +118,22 @@ def environment(credential: Credential) -> dict[str, str]:
             return {"BROKER_CERTIFICATE": credential.certificate, "BROKER_CA_CHAIN": credential.ca_chain}
         case SshCertificate():
             return {"BROKER_SSH_CERTIFICATE": credential.certificate.strip()}
+        case KubernetesToken():
+            # Kubernetes' own tools read no token from the environment, but a file: `--deliver kubeconfig`.
+            return {
+                "BROKER_KUBERNETES_TOKEN": credential.token.reveal(),
+                "BROKER_KUBERNETES_SERVER": credential.server,
+                "BROKER_KUBERNETES_NAMESPACE": credential.namespace,
+                "BROKER_KUBERNETES_CA": credential.cluster_ca,
+            }
+        case WrappedSecret():
+            # For `bao unwrap "$BROKER_WRAPPING_TOKEN"`, or vault's.
+            place = {
+                "ADDR": credential.address,
+                **({"NAMESPACE": credential.namespace} if credential.namespace else {}),
+            }
+            named = {f"{server}_{name}": value for server in ("VAULT", "BAO") for name, value in place.items()}
+            return {"BROKER_WRAPPING_TOKEN": credential.wrapping_token.reveal(), **named}
         case StaticSecret():
             named = {_variable(name): value.reveal() for name, value in credential.values.items()}
             if len(named) != len(credential.values):

@@ -6,13 +6,14 @@ who puts them. Everything returned here contains the secret in clear, except whe
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from enum import StrEnum
 
 from broker.client.delivery import environment
 from broker.client.model import Grant
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin
+from broker.lease.credential import AwsSession, Credential, DatabaseLogin, KubernetesToken
 from broker.secret import Secret
 
 
@@ -23,6 +24,7 @@ class Form(StrEnum):
     CREDENTIAL_PROCESS = "credential-process"  # what a program named in ~/.aws/config prints
     CONTAINER = "container"  # an endpoint on loopback that AWS SDKs ask
     PGPASS = "pgpass"  # libpq's password file and service file
+    KUBECONFIG = "kubeconfig"  # the file that kubectl and its like read
     TOKEN = "token"  # noqa: S105 - a file that holds a token and nothing else
 
 
@@ -31,6 +33,7 @@ FITS: Mapping[Form, tuple[type, ...]] = {
     Form.CREDENTIAL_PROCESS: (AwsSession,),
     Form.CONTAINER: (AwsSession,),
     Form.PGPASS: (DatabaseLogin,),
+    Form.KUBECONFIG: (KubernetesToken,),
 }
 # Fields that hold a token, in the kinds whose whole secret is one.
 _TOKEN_FIELDS = ("token", "access_token", "wrapping_token")
@@ -86,6 +89,23 @@ def service_file(login: DatabaseLogin) -> str:
     """libpq's service file (PostgreSQL 18, 32.17) with the service :data:`SERVICE`. Holds no password."""
     pairs = {"host": login.host, "port": str(login.port), "dbname": login.database, "user": login.username}
     return f"[{SERVICE}]\n" + "".join(f"{name}={_line(value)}\n" for name, value in pairs.items())
+
+
+def kubeconfig(token: KubernetesToken) -> str:
+    """kubectl's configuration file, which may be JSON ("Organizing Cluster Access Using kubeconfig Files")."""
+    authority = base64.b64encode(token.cluster_ca.encode()).decode()
+    context = {"cluster": SERVICE, "user": SERVICE, "namespace": token.namespace}
+    told = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {"name": SERVICE, "cluster": {"server": token.server, "certificate-authority-data": authority}},
+        ],
+        "users": [{"name": SERVICE, "user": {"token": token.token.reveal()}}],
+        "contexts": [{"name": SERVICE, "context": context}],
+        "current-context": SERVICE,
+    }
+    return json.dumps(told, indent=2) + "\n"
 
 
 def _field(value: str) -> str:

@@ -21,8 +21,10 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     GcpToken,
+    KubernetesToken,
     SshCertificate,
     StaticSecret,
+    WrappedSecret,
     X509Certificate,
 )
 from broker.lease.machine import TERMINAL
@@ -105,6 +107,7 @@ class ScopeTemplate:
     reversibility: str
     change_type: str
     promoted: bool
+    wrapping: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -525,6 +528,16 @@ class Grant:
     def gcp(self) -> GcpToken:
         """The credential as a Google Cloud token. Raises TypeError if it is of another kind."""
         return _of_kind(self.credential, GcpToken)
+
+    @property
+    def kubernetes(self) -> KubernetesToken:
+        """The credential as a token of Kubernetes. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, KubernetesToken)
+
+    @property
+    def wrapped(self) -> WrappedSecret:
+        """The credential as one that is kept for one reader. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, WrappedSecret)
 
     def conninfo(self) -> str:
         """The libpq connection string of a database login. It *contains the password*."""

@@ -19,8 +19,10 @@ from broker.lease.credential import (
     Credential,
     DatabaseLogin,
     GcpToken,
+    KubernetesToken,
     SshCertificate,
     StaticSecret,
+    WrappedSecret,
     X509Certificate,
 )
 from broker.secret import Secret
@@ -119,6 +121,26 @@ def credential(message: credential_pb2.Credential) -> Credential:
                     service_account=token.service_account,
                     scopes=tuple(token.scopes),
                     access_boundary=token.access_boundary,
+                )
+            case "kubernetes_token":
+                kubernetes = message.kubernetes_token
+                return KubernetesToken(
+                    token=Secret(kubernetes.token),
+                    expires_at=moment(kubernetes.expire_time),
+                    service_account=kubernetes.service_account,
+                    namespace=kubernetes.namespace,
+                    server=kubernetes.server,
+                    cluster_ca=kubernetes.cluster_ca,
+                )
+            case "wrapped_secret":
+                wrapped = message.wrapped_secret
+                return WrappedSecret(
+                    wrapping_token=Secret(wrapped.wrapping_token),
+                    wrapping_accessor=wrapped.wrapping_accessor,
+                    expires_at=moment(wrapped.expire_time),
+                    address=wrapped.address,
+                    namespace=wrapped.namespace,
+                    kind=wrapped.kind,
                 )
             case _:
                 missing = "a kind of credential this client does not know"

@@ -49,6 +49,8 @@ class Ask(TypedDict, total=False):
     delegation_id: str
     # The agent's own public key, where a template's credential is a certificate for it.
     subject_public_key: str
+    # For how long the upstream keeps it for one reader, who unwraps it there; absent: it is delivered itself.
+    wrap: timedelta | str
     # Made if absent. The same one again replaces the credential; with another content it is refused.
     request_id: str
 
@@ -116,7 +118,7 @@ class Task:
         return await self._client.validate(self._asked(template, ask))
 
     def _asked(self, template: str, ask: Ask) -> AccessRequest:
-        ttl = ask["ttl"]
+        ttl, wrap = ask["ttl"], ask.get("wrap")
         return AccessRequest(
             request_id=ask.get("request_id") or self._client.new_id(),
             template=template,
@@ -136,6 +138,7 @@ class Task:
             plan_id=ask.get("plan_id", ""),
             delegation_id=ask.get("delegation_id", ""),
             subject_public_key=ask.get("subject_public_key", ""),
+            wrap=parse_span(wrap, "wrap", Reason.WRAP_TTL_INVALID) if isinstance(wrap, str) else wrap,
         )
 
     async def register_plan(

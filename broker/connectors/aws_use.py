@@ -6,6 +6,8 @@ is denied (AWS STS API reference).
 
 from __future__ import annotations
 
+import threading
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 _REFUSALS = frozenset(
     {"AccessDenied", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "InvalidTokenId"}
 )
+
+_MAKING = threading.Lock()  # a session makes one client at a time (boto3's guide, sessions)
 
 
 def list_bucket(
@@ -64,24 +68,31 @@ def list_bucket(
 
 def _s3(credential: AwsSession, endpoint_url: str | None, timeout: float, ca_file: str | None) -> Any:
     """A client with this session's keys alone; endpoints named in the environment are ignored."""
+    with _MAKING:
+        return _session().client(
+            "s3",
+            region_name=credential.region,
+            endpoint_url=endpoint_url,
+            verify=ca_file,
+            aws_access_key_id=credential.access_key_id,
+            aws_secret_access_key=credential.secret_access_key.reveal(),
+            aws_session_token=credential.session_token.reveal(),
+            config=Config(
+                connect_timeout=timeout,
+                read_timeout=timeout,
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                # An endpoint of one's own knows no bucket in its name.
+                s3={"addressing_style": "auto" if endpoint_url is None else "path"},
+            ),
+        )
+
+
+@cache
+def _session() -> boto3.Session:
+    """Kept for what it has read: S3's description takes longer to read than S3 to answer, and would be measured too."""
     session = botocore.session.Session()
     session.set_config_variable("ignore_configured_endpoint_urls", True)
-    return boto3.Session(botocore_session=session).client(
-        "s3",
-        region_name=credential.region,
-        endpoint_url=endpoint_url,
-        verify=ca_file,
-        aws_access_key_id=credential.access_key_id,
-        aws_secret_access_key=credential.secret_access_key.reveal(),
-        aws_session_token=credential.session_token.reveal(),
-        config=Config(
-            connect_timeout=timeout,
-            read_timeout=timeout,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            # An endpoint of one's own knows no bucket in its name.
-            s3={"addressing_style": "auto" if endpoint_url is None else "path"},
-        ),
-    )
+    return boto3.Session(botocore_session=session)
 
 
 def _code(response: Mapping[str, Any]) -> str:

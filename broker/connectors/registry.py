@@ -27,6 +27,7 @@ from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
+from broker.connectors.vault_kubernetes import VaultKubernetes, VaultKubernetesSettings
 from broker.connectors.vault_kv import VaultKv, VaultKvSettings
 from broker.connectors.vault_login import JwtLogin, JwtRole
 from broker.connectors.vault_pki import VaultPki, VaultPkiSettings
@@ -222,6 +223,24 @@ def _vault_pki(settings: _Reader, clock: Clock) -> Connector:
     )
 
 
+def _vault_kubernetes(settings: _Reader, clock: Clock) -> Connector:
+    return VaultKubernetes(
+        settings.connector,
+        VaultKubernetesSettings(
+            address=settings.text("address"),
+            server=settings.text("server"),
+            cluster_ca=settings.text("cluster_ca"),
+            mount=settings.text("mount", "kubernetes"),
+            token_role=settings.text("token_role", "jit-attempt"),
+            policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
+            ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
+        ),
+        _vault_token(settings, clock),
+        clock,
+    )
+
+
 def _vault_ssh(settings: _Reader, clock: Clock) -> Connector:
     return VaultSsh(
         settings.connector,
@@ -370,6 +389,7 @@ _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-pki": _vault_pki,
     "vault-ssh": _vault_ssh,
     "vault-kv": _vault_kv,
+    "vault-kubernetes": _vault_kubernetes,
     "aws-sts": _aws_sts,
     "postgresql": _postgresql,
     "gcp-token": _gcp_token,

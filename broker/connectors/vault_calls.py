@@ -21,6 +21,7 @@ from broker.connectors.vault_answers import half, integer_in, object_in, text_in
 from broker.connectors.vault_http import Known, VaultAdapter, VaultFailure, open_session
 from broker.connectors.vault_login import JwtLogin, LoggedIn
 from broker.errors import BrokerError
+from broker.scope.canonical import JsonValue
 from broker.secret import Secret
 
 # How the broker has its own token: from where it is kept, at every call, or by logging in.
@@ -38,6 +39,15 @@ class AttemptToken:
     renewable: bool
     orphan: bool
     kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class WrappingToken:
+    """What unwraps something, once."""
+
+    token: Secret
+    accessor: str
+    ttl: int  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +151,12 @@ class VaultCalls:
         except VaultFailure as failure:
             if not failure.says_only("invalid accessor"):
                 raise
+
+    def wrap(self, body: Mapping[str, JsonValue], ttl: int) -> WrappingToken:
+        """Keep ``body`` for one reader, ``ttl`` seconds at most. Needs ``update`` on sys/wrapping/wrap."""
+        answer = _api(SystemBackend, self._ours()).wrap(payload=dict(body), ttl=ttl)
+        told = object_in(answer, "wrap_info")
+        return WrappingToken(Secret(text_in(told, "token")), text_in(told, "accessor"), integer_in(told, "ttl"))
 
     def own_token(self) -> OwnToken:
         """What the server says of the broker's own token. Needs ``read`` on auth/token/lookup-self."""

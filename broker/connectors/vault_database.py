@@ -39,6 +39,7 @@ CONTRACT = Contract(
     " upstream is back.",
     on_broker_dead=timedelta(seconds=5),
     on_upstream_dead=None,  # of the open sessions
+    wraps=True,
 )
 
 

@@ -28,8 +28,10 @@ from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_login import JwtLogin
 from broker.connectors.vault_sweep import LeaseEnder
 from broker.connectors.vault_upstream import LeasingUpstream, open_calls
+from broker.connectors.vault_wrapping import noted as noted_wrapping
+from broker.connectors.vault_wrapping import seconds_of, wrap, wrapped
 from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import Contract, Credential
+from broker.lease.credential import Contract, Credential, WrappedSecret
 from broker.ports import (
     Carried,
     Checkpoint,
@@ -229,12 +231,16 @@ class VaultEngine:
             told = await self.set_end(made, ttl)
         finally:
             await noted
+        # Ends with its token, if not sooner by itself; later by itself is for the issuer to compare and refuse.
+        ends = made.ends or begun + timedelta(seconds=ttl)
+        kept = None if scope.wrap is None else await self._wrap(made, handle, scope.wrap, ends, checkpoint)
         return Issued(
-            made.credential,
-            # Ends with its token, if not sooner by itself; later by itself is for the issuer to compare and refuse.
-            expires_at=made.ends or begun + timedelta(seconds=ttl),
+            kept or made.credential,
+            expires_at=ends,
+            inside=None if kept is None else made.credential,
             observed={
                 **made.observed,
+                **({} if kept is None else {"wrapping_accessor": kept.wrapping_accessor}),
                 "lease_id": made.lease_id,
                 "token_accessor": token.accessor,
                 "token_ttl_seconds": token.ttl,
@@ -242,6 +248,25 @@ class VaultEngine:
             },
             returned=Returned(role=_role_of(made.lease_id), name=made.named),
         )
+
+    async def _wrap(
+        self, made: Made, handle: Handle, asked: timedelta, ends: datetime, checkpoint: Checkpoint
+    ) -> WrappedSecret:
+        """Keep it for one reader, and note what ends that; nothing is delivered before."""
+        now = self._clock.now()
+        seconds = seconds_of(asked, now, ends)
+        try:
+            token = await self._issuing.run(
+                partial(wrap, self._calls, made.credential, seconds),
+                undo=lambda late: self._calls.revoke_accessor(late.accessor),
+            )
+        except VaultFailure as failure:
+            raise self.failed(f"wrap the {self.what}", failure) from None
+        undo = partial(self._calls.revoke_accessor, token.accessor)
+        await self._note(checkpoint, noted_wrapping(handle, token), None, undo=undo)
+        if not 0 < token.ttl <= seconds:
+            raise self.mismatch(f"the wrapping token lives {token.ttl} s, asked were {seconds} s")
+        return wrapped(token, made.credential, self._upstream, now)
 
     def _whole_seconds(self, begun: datetime, expires_at: datetime) -> int:
         left = expires_at - begun

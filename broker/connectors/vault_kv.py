@@ -21,6 +21,7 @@ from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_examine import NOBODYS, Rights
 from broker.connectors.vault_http import Known, VaultFailure
 from broker.connectors.vault_unleased import VaultUnleased
+from broker.connectors.vault_wrapping import end_wrapping, is_wrapped
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, StaticSecret
 from broker.ports import Clock, Handle, Issued, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome, Use
@@ -32,6 +33,7 @@ _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,1
 _LONGEST_PATH = 512
 # How often an unrotated secret is looked at again; nothing else is waited for.
 _LOOK_AGAIN = timedelta(minutes=15)
+_NEVER_DELIVERED = Revoked({"proof": "it was read and never delivered"})
 
 CONTRACT = Contract(
     cls=ContractClass.STATIC,
@@ -43,6 +45,7 @@ CONTRACT = Contract(
     on_revoke=None,
     broker_dead="Nothing ends it. Only rotation does.",
     upstream_dead="Nothing ends it. Only rotation does.",
+    wraps=True,
 )
 
 
@@ -104,12 +107,15 @@ class VaultKv(VaultUnleased):
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         """Revoked where it was never delivered, or has been rotated."""
-        if not context.outcome_known:
-            return Revoked({"proof": "it was read and never delivered"})
+        if not context.outcome_known and not is_wrapped(handle):
+            return _NEVER_DELIVERED
         if self._closing.closed:
             return NotYet(f"{self.name} is being replaced.", failed=False)
         try:
             with self._closing.call():
+                await self._threads.run(lambda: end_wrapping(self.calls, handle))
+                if not context.outcome_known:
+                    return _NEVER_DELIVERED
                 rotated = await self._threads.run(lambda: self._rotated(handle))
         except VaultFailure as failure:
             if failure.status in (401, 403):

@@ -20,6 +20,7 @@ from functools import partial
 from broker.connectors.threads import Threads
 from broker.connectors.vault_calls import LeaseFacts, VaultCalls
 from broker.connectors.vault_http import Known, VaultFailure
+from broker.connectors.vault_wrapping import end_wrapping
 from broker.lease.deadlines import no_late_create_after, until_next_sweep
 from broker.ports import Carried, Clock, Handle, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
 from broker.scope.canonical import JsonValue
@@ -81,6 +82,7 @@ class LeaseEnder:
         """The lease is known, and mostly its token: the last two calls are the proof."""
         lease_id = str(handle["lease"])
         self._revoke_lease(lease_id)
+        end_wrapping(self._calls, handle)
         if "accessor" in handle:
             self._calls.revoke_accessor(str(handle["accessor"]))
         if self._calls.find_lease(lease_id) is not None:

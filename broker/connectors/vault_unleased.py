@@ -9,16 +9,19 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import ClassVar
 
 from broker.connectors.threads import Closing, Threads, being_replaced
-from broker.connectors.vault_calls import BrokerToken
+from broker.connectors.vault_calls import BrokerToken, WrappingToken
 from broker.connectors.vault_examine import Rights, examined
 from broker.connectors.vault_failures import grant_mismatch, not_begun, step_failed, tending_failed
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_login import JwtLogin
 from broker.connectors.vault_upstream import Upstream, open_calls
+from broker.connectors.vault_wrapping import noted, seconds_of, wrap, wrapped
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Contract
 from broker.ports import (
@@ -80,7 +83,7 @@ class VaultUnleased:
         return {"attempt": attempt_id, "mount": self._upstream.mount, "holder": holder, **self.names(scope)}
 
     async def issue(self, handle: Handle, scope: Scope, expires_at: datetime, checkpoint: Checkpoint) -> Issued:
-        """One call, so nothing to note in between. Raises UpstreamFailed."""
+        """One call, so nothing to note in between; wrapping it is another. Raises UpstreamFailed."""
         begun = self._clock.now()
         left = expires_at - begun
         if self._closing.closed:
@@ -91,9 +94,33 @@ class VaultUnleased:
         ttl = max(1, left // timedelta(seconds=1))
         try:
             with self._closing.call():
-                return await self._threads.run(lambda: self.make(handle, scope, begun, ttl))
+                issued = await self._threads.run(lambda: self.make(handle, scope, begun, ttl))
+                return issued if scope.wrap is None else await self._wrapped(issued, handle, scope.wrap, checkpoint)
         except VaultFailure as failure:
             raise step_failed(self._name, f"make a {self.what}", failure, first=True) from None
+
+    async def _wrapped(self, issued: Issued, handle: Handle, asked: timedelta, checkpoint: Checkpoint) -> Issued:
+        """Keep it for one reader, and note what ends that; nothing is delivered before."""
+        now = self._clock.now()
+        seconds = seconds_of(asked, now, issued.expires_at)
+
+        def undo(made: WrappingToken) -> None:
+            self.calls.revoke_accessor(made.accessor)
+
+        token = await self._threads.run(partial(wrap, self.calls, issued.credential, seconds), undo=undo)
+        try:
+            await checkpoint(noted(handle, token), None)
+        except BaseException:
+            self._threads.later(partial(undo, token))
+            raise
+        if not 0 < token.ttl <= seconds:
+            raise self.mismatch(f"the wrapping token lives {token.ttl} s, asked were {seconds} s")
+        return replace(
+            issued,
+            credential=wrapped(token, issued.credential, self._upstream, now),
+            inside=issued.credential,
+            observed={**issued.observed, "wrapping_accessor": token.accessor},
+        )
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         """Only time ends it."""

@@ -190,6 +190,8 @@ def _scope_template(
     said = entry.model_dump(mode="json", exclude={"on_policy_change"})
     if entry.max_delegation_depth is None:  # a template that says nothing of it keeps the digest it had
         del said["max_delegation_depth"]
+    if entry.wrapping == "refused":  # likewise
+        del said["wrapping"]
     if entry.break_glass is None:
         del said["break_glass"]
     written = {**said, "grant": grant.model_dump(mode="json")}
@@ -215,6 +217,7 @@ def _scope_template(
         risk=Risk(entry.sensitivity, entry.blast_radius, entry.reversibility, entry.change_type, entry.promoted),
         on_policy_change=entry.on_policy_change,
         max_delegation_depth=entry.max_delegation_depth,
+        wrapping=entry.wrapping == "allowed",
     )
 
 

@@ -31,6 +31,8 @@ from broker.deployfiles.kinds_statements import ResourceSegment
 from broker.deployfiles.kinds_vault import (
     VaultDatabaseConnector,
     VaultDatabaseGrant,
+    VaultKubernetesConnector,
+    VaultKubernetesGrant,
     VaultKvConnector,
     VaultKvGrant,
     VaultPkiConnector,
@@ -47,6 +49,7 @@ GRANTS: Mapping[str, type[Model]] = {
     "vault-pki": VaultPkiGrant,
     "vault-ssh": VaultSshGrant,
     "vault-kv": VaultKvGrant,
+    "vault-kubernetes": VaultKubernetesGrant,
     "postgresql": PostgresqlGrant,
     "aws-sts": AwsStsGrant,
     "minio-sts": MinioStsGrant,
@@ -71,6 +74,7 @@ ConnectorEntry = Annotated[
     | VaultPkiConnector
     | VaultSshConnector
     | VaultKvConnector
+    | VaultKubernetesConnector
     | AwsStsConnector
     | MinioStsConnector
     | GcpTokenConnector

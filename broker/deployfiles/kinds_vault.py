@@ -85,6 +85,37 @@ class VaultDatabaseConnector(ConnectorModel):
     settings: VaultDatabaseSettings
 
 
+# --------------------------------------------------------------------------- vault-kubernetes
+
+
+class VaultKubernetesSettings(VaultUpstream):
+    """A Kubernetes secrets engine of Vault or OpenBao, which makes a service account for each lease."""
+
+    mount: PathPart = "kubernetes"
+    server: Annotated[str, Field(pattern=r"^https://[!-~]{1,500}$", description="The Kubernetes API, for agents.")]
+    cluster_ca: Annotated[str, Field(pattern="^-----BEGIN CERTIFICATE-----", description="Whom they believe, PEM.")]
+
+
+KubernetesNamespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+
+
+class VaultKubernetesGrant(Model):
+    """Which role of the engine is bound to the service account, and in which namespace that is."""
+
+    role: NameOrParameter
+    kubernetes_namespace: Annotated[
+        Annotated[KubernetesNamespace, Tag("name")] | Annotated[ParameterSegment, Tag("parameter")],
+        Discriminator(name_or_parameter),
+    ]
+
+
+class VaultKubernetesConnector(ConnectorModel):
+    """One entry of connectors.yaml."""
+
+    kind: Literal["vault-kubernetes"]
+    settings: VaultKubernetesSettings
+
+
 # --------------------------------------------------------------------------- vault-pki
 
 

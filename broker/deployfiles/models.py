@@ -366,6 +366,10 @@ class TemplateFile(Model):
     max_delegation_depth: Annotated[int, Field(ge=0, le=16)] | None = Field(
         None, description="How often in a row its leases are handed on, 0: never; at most what brokerd's limits say."
     )
+    wrapping: Literal["allowed", "refused"] = Field(
+        "refused",
+        description="Whether agents may ask for it wrapped: kept by the server for one reader, who unwraps it.",
+    )
     requires: list[MandatoryField] = Field(default_factory=list, description="Fields agents must fill in.")
     parameters: dict[ParameterName, ParameterSpec] = Field(default_factory=dict)
     break_glass: BreakGlassEntry | None = Field(

@@ -167,6 +167,7 @@ class RequestEntry(Model):
 
     def trial(self) -> Trial:
         """The request to be tried."""
+        given: dict[str, Any] = {name: _GIVEN for name in _CLAIMS if getattr(self, name)}
         return Trial(
             agent=self.agent,
             request=AccessRequest(
@@ -182,7 +183,7 @@ class RequestEntry(Model):
                 intent=self.intent,
                 ticket=self.ticket,
                 recipient_public_key=_KEY if self.sealed else b"",
-                **{name: _GIVEN for name in _CLAIMS if getattr(self, name)},
+                **given,
             ),
             now=datetime.fromisoformat(self.time),
             delivery=self.delivery,

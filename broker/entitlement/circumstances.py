@@ -36,6 +36,7 @@ _Way = tuple[str, Trial]
 
 def asking(agent: str, template: ScopeTemplate, account: str, environment: str, filled: Filled, now: datetime) -> Trial:
     """The request with everything said that can be said."""
+    said: dict[str, Any] = dict.fromkeys((*_REQUEST_TEXTS, "reason", "prompt", "tool_call", "plan"), _SAID)
     request = AccessRequest(
         request_id="access-report",
         task_id="access-report",
@@ -46,7 +47,7 @@ def asking(agent: str, template: ScopeTemplate, account: str, environment: str, 
         parameters=dict(filled.parameters),
         ttl=min(TTL, template.max_ttl),
         recipient_public_key=_KEY,
-        **dict.fromkeys((*_REQUEST_TEXTS, "reason", "prompt", "tool_call", "plan"), _SAID),
+        **said,
     )
     return Trial(agent, request, now)
 

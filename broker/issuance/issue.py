@@ -405,7 +405,7 @@ class Issuer:
                 {
                     **issued.observed,
                     **({"clamped_seconds": int(short.total_seconds())} if short else {}),
-                    "secrets": fingerprints(*self._keys.current(), issued.credential),
+                    "secrets": fingerprints(*self._keys.current(), issued.credential, issued.inside),
                 },
                 now,
             )

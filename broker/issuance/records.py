@@ -54,6 +54,8 @@ def what_was_asked(facts: RequestFacts) -> dict[str, JsonValue]:
 def delivered(peer: Peer, request: AccessRequest) -> Mapping[str, JsonValue]:
     """Which way the credential goes to its holder, as the broker established it."""
     told: dict[str, JsonValue] = {"delivery": peer.delivery.value, "sealed": bool(request.recipient_public_key)}
+    if request.wrap is not None:
+        told["wrap_ms"] = request.wrap // timedelta(milliseconds=1)
     if peer.proxy is not None:
         told |= {"proxy": str(peer.proxy.spiffe_id), "token": peer.fingerprint}
     return told

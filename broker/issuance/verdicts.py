@@ -13,7 +13,14 @@ from broker.scope.model import Scope, ScopeTemplate
 
 
 def within_contract(scope: Scope, contract: Contract) -> None:
-    """Raises :class:`InvalidInput` for a TTL that the connector cannot honour."""
+    """Raises :class:`InvalidInput` for a TTL, or a wrapping, that the connector cannot honour."""
+    if scope.wrap is not None and not contract.wraps:
+        raise InvalidInput(
+            Reason.WRAPPING_UNSUPPORTED,
+            f"connector {scope.connector} cannot wrap what it issues.",
+            hint="Ask without wrap; recipient_public_key seals a credential of any connector.",
+            metadata={"field": "wrap", **_whose(scope, contract)},
+        )
     if scope.ttl < contract.ttl_floor:
         raise InvalidInput(
             Reason.TTL_TOO_SHORT,
@@ -35,6 +42,13 @@ def within_contract(scope: Scope, contract: Contract) -> None:
 def doubts_of_template(template: ScopeTemplate, contract: Contract) -> Iterator[Doubt]:
     """What of ``template`` its connector cannot honour, known before anybody asks."""
     longest, name = template.max_ttl, template.name
+    if template.wrapping and not contract.wraps:
+        yield Doubt(
+            Severity.ERROR,
+            f"Template {name} allows wrapping, which connector {template.connector} cannot do: whoever asks is"
+            " refused.",
+            "Take `wrapping` away.",
+        )
     if longest < contract.ttl_floor:
         yield Doubt(
             Severity.ERROR,

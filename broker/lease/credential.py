@@ -48,6 +48,7 @@ class Contract:
     # The same as times: how long after its deadline it may still work then. None: nothing bounds it.
     on_broker_dead: timedelta | None = None
     on_upstream_dead: timedelta | None = None
+    wraps: bool = False  # whether the upstream keeps what was made for one reader, who unwraps it there
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,18 @@ class SshCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class KubernetesToken:
+    """A bearer token of a Kubernetes service account that is there for one lease."""
+
+    token: Secret
+    expires_at: datetime  # by itself; it ends with its service account, which is sooner
+    service_account: str
+    namespace: str
+    server: str  # the API server, as a URL
+    cluster_ca: str  # whom to believe there, PEM
+
+
+@dataclass(frozen=True, slots=True)
 class StaticSecret:
     """A secret that was there before and stays: only rotation ends it."""
 
@@ -116,4 +129,25 @@ class StaticSecret:
     values: Mapping[str, Secret]  # by field
 
 
-Credential = DatabaseLogin | AwsSession | GcpToken | X509Certificate | SshCertificate | StaticSecret
+@dataclass(frozen=True, slots=True)
+class WrappedSecret:
+    """Another credential, kept by the server for whoever shows the token there first. Nobody can do so twice."""
+
+    wrapping_token: Secret
+    wrapping_accessor: str  # names the token, and opens nothing
+    expires_at: datetime  # when the server ends the token
+    address: str  # of the server
+    namespace: str  # where on it; empty: the root
+    kind: str  # of what is inside, as credential.proto names it
+
+
+Credential = (
+    DatabaseLogin
+    | AwsSession
+    | GcpToken
+    | X509Certificate
+    | SshCertificate
+    | KubernetesToken
+    | StaticSecret
+    | WrappedSecret
+)

@@ -30,6 +30,10 @@ def secrets_in(credential: Credential) -> Iterator[tuple[str, Secret]]:
         yield from ((name, inner) for name, inner in named.items() if isinstance(inner, Secret))
 
 
-def fingerprints(key_id: str, key: bytes, credential: Credential) -> dict[str, str]:
-    """What the trail says of the secrets in ``credential``: one digest each, and which key made them."""
-    return {"key_id": key_id, **{name: fingerprint(key, secret) for name, secret in secrets_in(credential)}}
+def fingerprints(key_id: str, key: bytes, credential: Credential, inside: Credential | None = None) -> dict[str, str]:
+    """What the trail says of the secrets in ``credential``, and ``inside`` it where it is wrapped: one digest each, and
+    which key made them.
+    """
+    both = (credential,) if inside is None else (inside, credential)
+    digests = {name: fingerprint(key, secret) for each in both for name, secret in secrets_in(each)}
+    return {"key_id": key_id, **digests}

@@ -75,6 +75,7 @@ def made_again(decision: Recorded, rules: Rules, present: Mapping[str, Any] | No
         template = rules.templates.get(facts["template"])
         looked_at = rules.policies.reads[template.access] if template else frozenset[str]()
         from_identity = template.from_identity.keys() if template else ()
+        said: dict[str, Any] = {name: _SAID for name in _PRESENT if facts.get(f"{name}_sha256")}
         request = AccessRequest(
             request_id="recorded",
             task_id="recorded",
@@ -83,7 +84,7 @@ def made_again(decision: Recorded, rules: Rules, present: Mapping[str, Any] | No
             recipient_public_key=_KEY if facts["sealed"] else b"",
             **{name: facts[name] for name in _TEXTS},
             **{name: facts.get(name, "") for name in _CLAIMS},
-            **{name: _SAID for name in _PRESENT if facts.get(f"{name}_sha256")},
+            **said,
         )
         situation = {**(present or {}), **facts["situation"]}
         supposed = _situation(situation, looked_at, rules, facts.get("on_behalf_of", ""))

@@ -22,6 +22,7 @@ from broker.scope.request import AccessRequest
 
 # An agent with an entry of its own: nothing of its id is named.
 NO_SEGMENTS: Mapping[str, str] = MappingProxyType({})
+_SHORTEST_WRAP = timedelta(seconds=1)
 
 
 def bind(template: ScopeTemplate, request: AccessRequest, segments: Mapping[str, str] = NO_SEGMENTS) -> Scope:
@@ -29,7 +30,7 @@ def bind(template: ScopeTemplate, request: AccessRequest, segments: Mapping[str,
 
     Raises :class:`InvalidInput` with the reason of the first check that fails, in this order:
     mandatory fields (all missing ones named), account, environment, resource, parameters (of the request, then of
-    the identity), TTL.
+    the identity), TTL, wrapping.
     """
     if request.template != template.name:
         raise Defect(Reason.INTERNAL, f"A request for {shown(request.template)} met the template {template.name}.")
@@ -55,6 +56,7 @@ def bind(template: ScopeTemplate, request: AccessRequest, segments: Mapping[str,
         grant=_grant(template, parameters),
         risk=template.risk,
         subject_public_key=request.subject_public_key,
+        wrap=_wrap(template, request),
     )
 
 
@@ -191,6 +193,27 @@ def _ttl(template: ScopeTemplate, request: AccessRequest) -> timedelta:
         f"The template {template.name} allows {longest} s, not {asked} s.",
         hint=f"Ask for {longest} s or less, and again when it is over.",
         metadata=metadata,
+    )
+
+
+def _wrap(template: ScopeTemplate, request: AccessRequest) -> timedelta | None:
+    if request.wrap is None:
+        return None
+    if not template.wrapping:
+        raise InvalidInput(
+            Reason.WRAPPING_NOT_ALLOWED,
+            f"The template {template.name} does not let its credentials be wrapped.",
+            hint="Ask without wrap; operators: `wrapping: allowed`, in the template.",
+            metadata={"template": template.name, "field": "wrap"},
+        )
+    if _SHORTEST_WRAP <= request.wrap <= request.ttl:
+        return request.wrap
+    asked, longest = _seconds(request.wrap), _seconds(request.ttl)
+    raise InvalidInput(
+        Reason.WRAP_TTL_INVALID,
+        f"A credential cannot be kept wrapped for {asked} s: from 1 s to its own TTL, which is {longest} s.",
+        hint=f"Ask for wrap from 1 s to {longest} s.",
+        metadata={"template": template.name, "field": "wrap", "wrapSeconds": asked, "ttlSeconds": longest},
     )
 
 

@@ -107,6 +107,7 @@ class ScopeTemplate:
     risk: Risk = Risk()
     on_policy_change: OnPolicyChange = OnPolicyChange.REPORT
     max_delegation_depth: int | None = None  # hand-overs in a row, of its leases; None: what holds for all
+    wrapping: bool = False  # whether its credentials may be asked for wrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +127,4 @@ class Scope:
     grant: Mapping[str, JsonValue]
     risk: Risk = Risk()
     subject_public_key: str = ""  # as the agent sent it: what a connector that certifies keys reads, and checks
+    wrap: timedelta | None = None  # for how long it is kept for one reader, at most ``ttl``; None: not wrapped

@@ -37,16 +37,19 @@ class AccessRequest:
     plan_id: str = ""  # the registered plan whose step it is
     delegation_id: str = ""  # the delegation that it redeems
     subject_public_key: str = ""  # the agent's own, to be certified: PEM of a CSR, or one line of OpenSSH; not secret
+    wrap: timedelta | None = None  # for how long the upstream keeps it for one reader; None: it is delivered itself
 
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical bytes of everything asked, the request id included."""
         # Only where it is there: what was asked before there were these keeps its digest.
         names = ("plan_id", "delegation_id", "subject_public_key")
         cited = {name: value for name in names if (value := getattr(self, name))}
+        wrap = {} if self.wrap is None else {"wrap_us": self.wrap // timedelta(microseconds=1)}
         return hashlib.sha256(
             canonical_json(
                 {
                     **cited,
+                    **wrap,
                     "request_id": self.request_id,
                     "template": self.template,
                     "task_id": self.task_id,

@@ -249,12 +249,14 @@ def packed_request(request: AccessRequest) -> str:
         "plan_id": request.plan_id,
         "delegation_id": request.delegation_id,
         "subject_public_key": request.subject_public_key,
+        "wrap_us": None if request.wrap is None else request.wrap // _MICROSECOND,
     }
     return canonical_json(kept).decode()
 
 
 def unpacked_request(kept: Mapping[str, Any]) -> AccessRequest:
     """What :func:`packed_request` kept. It has the digest of what was asked."""
+    wrap = kept.get("wrap_us")
     digests = {name: kept[name] for name in ("prompt", "tool_call", "plan")}
     return AccessRequest(
         **{name: kept[name] for name in ("request_id", "template", "task_id", "account", "environment", "resource")},
@@ -266,4 +268,5 @@ def unpacked_request(kept: Mapping[str, Any]) -> AccessRequest:
         plan_id=kept["plan_id"],
         delegation_id=kept["delegation_id"],
         subject_public_key=kept.get("subject_public_key", ""),  # absent from what was filed before there was one
+        wrap=None if wrap is None else wrap * _MICROSECOND,
     )

@@ -11,6 +11,7 @@ import pytest
 from broker.connectors.minio_sts import MinioSts
 from broker.dev.loopback import free_port
 from broker.dev.minio import MinioFacts, MinioServer
+from integration.minio.cluster import two_nodes
 from tests.connectors.harness import Harness
 from tests.connectors.harness_minio import minio_connector, minio_harness
 from tests.dev.watched import passable_directory
@@ -36,6 +37,12 @@ def directory() -> Iterator[Path]:
 def server(binary: Path, directory: Path) -> Iterator[MinioServer]:
     with MinioServer(binary, directory / "minio") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(binary: Path, directory: Path) -> Iterator[tuple[MinioFacts, MinioFacts]]:
+    with two_nodes(binary, directory) as nodes:
+        yield nodes
 
 
 @pytest.fixture

@@ -12,16 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.demo.narrator import Narrator
 from broker.cli.demo.world import READ_S3, World
-from broker.clock import SystemClock
-from broker.deployfiles.load import load
-from broker.dev.configuration import render
-from broker.dev.deploy_copy import DeployCopy, shipped_set
 from broker.dev.minio import REPORTS
-from broker.dev.stack import DevStack
-from broker.dev.state import StateDirectory
 from integration.minio.sessions import wait_for
+from integration.stacks import stack_world
 from tests.connectors.harness_minio import OTHER_DAY, REPORT, said_to
 from tests.patience import eventually
 
@@ -30,18 +24,8 @@ TTL = timedelta(seconds=5)
 
 @pytest.fixture
 async def world(binary: Path, directory: Path) -> AsyncIterator[World]:
-    """The embedded default with MinIO, and nothing told to anybody."""
-    state = StateDirectory(directory / "stack")
-    state.acquire()
-    copy = DeployCopy(shipped_set(), state.path / "deploy", load)
-    copy.refresh()
-    agents = [each.spiffe_id for each in load(copy.current).registry]
-    stack = DevStack(state, copy.current, agents=agents, clock=SystemClock(), render_config=render, minio=binary)
-    try:
-        async with stack, World(stack, Narrator(lambda _: None)) as made:
-            yield made
-    finally:
-        await stack.destroy()
+    async with stack_world(directory / "stack", binary) as made:
+        yield made
 
 
 async def test_dead_at_second_6_with_the_broker_killed_at_second_1(world: World) -> None:

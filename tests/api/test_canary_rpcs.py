@@ -49,7 +49,8 @@ async def test_an_operator_has_a_contract_measured_and_everybody_sees_it(tmp_pat
         assert found.asked_by.endswith("#sam")
         canary = await sam.GetCanary(pb.GetCanaryRequest(connector=NAME))
         assert list(canary.measurements) == [found] == list(canary.canary.measured)
-        (listed,) = (await sam.ListCanaries(pb.ListCanariesRequest())).canaries
+        other, listed = (await sam.ListCanaries(pb.ListCanariesRequest())).canaries
+        assert (other.connector, list(other.newest)) == ("minio", [])
         assert (listed.connector, listed.template, list(listed.newest)) == (NAME, "orders-readonly", [found])
         after = (await sam.GetConnector(connectors_pb2.GetConnectorRequest(name=NAME))).contract
         assert (after.measured_on_revoke, after.measured_on_revoke_time) == (found.measured, found.tell_time)

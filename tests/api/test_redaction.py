@@ -20,9 +20,8 @@ CANARY = "CANARY-7f3a"
 
 # Names that a secret would have; whoever adds one without a mark is stopped here.
 SUSPICIOUS = ("password", "secret", "token", "private_key", "prompt", "tool_call")
-# gcp_token is a whole message, in which the token itself is marked.
-# The last two are messages, whose own fields are marked.
-HARMLESS = {"page_token", "next_page_token", "gcp_token", "static_secret"}
+# Kinds of credentials are whole messages, in which what is secret is marked.
+HARMLESS = {"page_token", "next_page_token", "gcp_token", "kubernetes_token", "static_secret", "wrapped_secret"}
 
 
 def reachable(descriptor: Descriptor) -> Iterator[Descriptor]:

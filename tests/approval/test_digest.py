@@ -85,6 +85,8 @@ CHANGED = [
     of_request(delegation_id="del-1"),
     of_request(subject_public_key="ssh-ed25519 A"),
     of_request(subject_public_key="ssh-ed25519 B"),
+    of_request(wrap=timedelta(seconds=60)),
+    of_request(wrap=timedelta(seconds=61)),
     *(
         of_request(**{name: "other"})
         for name in ("task_id", "step", "intent", "reason", "ticket", "prompt", "tool_call")
@@ -117,13 +119,13 @@ def test_every_field_is_in_the_digest_or_named_here() -> None:
     bound = {"template", "account", "environment", "resource", "ttl", "parameters"}  # as they were bound, in the scope
     assert {each.name for each in fields(AccessRequest)} - bound == {
         *("request_id", "task_id", "step", "intent", "reason", "ticket", "prompt", "tool_call", "plan"),
-        *("recipient_public_key", "plan_id", "delegation_id", "subject_public_key"),
+        *("recipient_public_key", "plan_id", "delegation_id", "subject_public_key", "wrap"),
     }
     assert {each.name for each in fields(Scope)} == {
         *("template", "template_digest", "connector", "account", "environment", "resource", "access", "actions"),
         *("parameters", "ttl"),
         *("grant", "risk"),  # both are in the template's digest
-        "subject_public_key",  # the request's
+        *("subject_public_key", "wrap"),  # the request's
     }
 
 

@@ -59,14 +59,15 @@ def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 async def test_one_run_tells_its_story_and_the_contract_shows_it(run: Run) -> None:
-    assert (await run("canaries")).stdout.splitlines()[1].split()[:4] == ["openbao-orders", "not", "measured", "yet"]
+    listed = [line.split() for line in (await run("canaries")).stdout.splitlines()[1:]]
+    assert listed == [[name, "not", "measured", "yet"] for name in ("minio", "openbao-orders")]
     done = await run("canary", "openbao-orders")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert re.fullmatch(r"canary of openbao-orders: lease lease-\S+, used \d+ times around its revocation", lines[0])
     assert re.fullmatch(r"  refused at most \d+ ms after its revocation", lines[1])
     assert lines[-1] == "  the contract promises 1s: kept"
-    (row,) = (await run("canaries")).stdout.splitlines()[1:]
+    _, row = (await run("canaries")).stdout.splitlines()[1:]
     assert re.fullmatch(r"openbao-orders +its revocation +\d+ ms +1s +\d+ s ago *", row)
     shown = (await run("show", "openbao-orders")).stdout
     assert re.search(r"^  measured        \d+ ms after revocation, \d+ s ago$", shown, re.MULTILINE)

@@ -29,7 +29,7 @@ SHOW = (
     "-c",
     "import json, os, pathlib, stat\n"
     "files = {n: v for n, v in os.environ.items() if n in"
-    " ('PGPASSFILE', 'PGSERVICEFILE', 'AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')}\n"
+    " ('PGPASSFILE', 'PGSERVICEFILE', 'KUBECONFIG', 'AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')}\n"
     "print(json.dumps({'environment': dict(os.environ),"
     " 'texts': {n: pathlib.Path(p).read_text() for n, p in files.items()},"
     " 'modes': sorted({stat.S_IMODE(os.stat(p).st_mode) for p in files.values()}),"
@@ -188,7 +188,13 @@ def test_a_served_credential_says_task_ended_and_goes_with_the_signal(
 
 @pytest.mark.parametrize(
     ("kind", "form"),
-    [("database_login", "container"), ("aws_session", "pgpass"), ("database_login", "token"), ("aws_session", "token")],
+    [
+        ("database_login", "container"),
+        ("database_login", "kubeconfig"),
+        ("aws_session", "pgpass"),
+        ("database_login", "token"),
+        ("aws_session", "token"),
+    ],
 )
 def test_a_form_that_does_not_fit_is_a_usage_error_and_nothing_is_kept(
     cli: Cli, fake: FakeBroker, task_id: str, kind: str, form: str, tmp_path: Path
@@ -362,3 +368,18 @@ def test_credential_process_for_a_database_login_is_a_usage_error(
     assert done.returncode == 2
     assert states(fake) == {REVOKED}
     assert list((tmp_path / "cache").glob("*.json")) == []
+
+
+def test_kubectl_reads_a_private_file_that_is_gone_afterwards(
+    process: Cli, fake: FakeBroker, environment: dict[str, str], runtime: Path
+) -> None:
+    fake.kind = "kubernetes_token"
+    environment["KUBECONFIG"] = "/somebody/elses"
+    done = process("exec", *ASK, *TTL, "--deliver", "kubeconfig", "--", *SHOW)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    (user,) = json.loads(shown["texts"]["KUBECONFIG"])["users"]
+    assert user["user"] == {"token": fake.secrets[0]}
+    assert (shown["modes"], shown["directories"]) == ([0o600], [0o700])
+    assert fake.secrets[0] not in str(shown["environment"])
+    assert list(runtime.iterdir()) == []

@@ -237,6 +237,7 @@ def test_the_hold_survives_a_restarting_broker(spawn: Spawn, fake: FakeBroker, t
         ),
         (("--ttl", "5m", "--task", "t", "--task-type", "p", "--", "true"), "are for a task started here"),
         (("--ttl", "5m", "--wait", "61s", "--", "true"), "is more than"),
+        (("--ttl", "5m", "--wrap", "60s", "--", "true"), "--wrap is for `broker request`"),
     ],
 )
 def test_usage_is_refused_before_anything_is_asked(

@@ -237,6 +237,7 @@ def test_there_is_a_flag_for_each_field(cli: Cli, fake: FakeBroker, task_id: str
         *("request", *ASK, *TTL, "--task", task_id, "--reveal", "--request-id", "r-1", "--step", "s"),
         *("--intent", "i", "--reason", "r", "--ticket", "t", "--tool-call", "@@tool", "--plan", f"@{plan}"),
         *("--prompt", "@-", "--plan-id", "plan-1", "--delegation", "delegation-1", "--public-key", "ssh-ed25519 A"),
+        *("--wrap", "60s"),
         stdin="what do we have?\n",
     )
     assert done.returncode == 0, done.stderr

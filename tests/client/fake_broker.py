@@ -303,6 +303,11 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
             ssh = answer.credential.ssh_certificate
             ssh.certificate, ssh.serial_number = "ssh-cert-v01@openssh.com AAAA", "0a0b"
             ssh.principals.append("deploy")
+        elif self.kind == "kubernetes_token":
+            kubernetes = answer.credential.kubernetes_token
+            kubernetes.token, kubernetes.service_account = secret, f"token-{lease.attempt_id}"
+            kubernetes.namespace, kubernetes.server, kubernetes.cluster_ca = "shop", "https://k8s.test", "the CA\n"
+            kubernetes.expire_time.FromDatetime(datetime(2031, 5, 1, 12, 3, 9, tzinfo=UTC))
         elif self.kind == "gcp_token":
             token = answer.credential.gcp_token
             token.access_token, token.project = secret, "acme-data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import UTC, datetime
 
@@ -12,14 +13,28 @@ from broker.api.redaction import MASK, redacted
 from broker.cli.delivery import written
 from broker.client import read
 from broker.client.delivery import environment, inherited
+from broker.client.forms import kubeconfig
 from broker.client.model import Grant
-from broker.lease.credential import Credential, SshCertificate, StaticSecret, X509Certificate
+from broker.lease.credential import (
+    Credential,
+    KubernetesToken,
+    SshCertificate,
+    StaticSecret,
+    WrappedSecret,
+    X509Certificate,
+)
 from broker.secret import Secret
 
 X509 = X509Certificate("-----BEGIN CERTIFICATE-----\nA\n", "-----BEGIN CERTIFICATE-----\nB\n", "0a:0b")
 SSH = SshCertificate("ssh-ed25519-cert-v01@openssh.com AAAA", "0a0b", ("deploy", "reports"))
 STATIC = StaticSecret("shop/mailer", 3, {"api-key": Secret("k1"), "user": Secret("mailer")})
-ALL: list[Credential] = [X509, SSH, STATIC]
+WRAPPED = WrappedSecret(
+    Secret("s.once"), "acc", datetime(2031, 5, 1, tzinfo=UTC), "https://bao.test:8200", "teams/shop", "database_login"
+)
+KUBERNETES = KubernetesToken(
+    Secret("e.y.J"), datetime(2031, 5, 1, tzinfo=UTC), "token-a", "shop", "https://k8s.test:6443", "-----BEGIN\n"
+)
+ALL: list[Credential] = [X509, SSH, STATIC, WRAPPED, KUBERNETES]
 
 
 @pytest.mark.parametrize("credential", ALL)
@@ -32,6 +47,9 @@ def test_only_values_are_secret_and_none_is_shown() -> None:
     shown = redacted(convert.credential(STATIC))["static_secret"]
     assert shown == {"path": "shop/mailer", "version": 3, "values": MASK}
     assert "k1" not in repr(STATIC)
+    told = redacted(convert.credential(WRAPPED))["wrapped_secret"]
+    assert told["wrapping_token"] == MASK
+    assert told["wrapping_accessor"] == "acc"
     assert redacted(convert.credential(X509))["x509_certificate"]["certificate"] == X509.certificate
     assert redacted(convert.credential(SSH))["ssh_certificate"]["principals"] == ["deploy", "reports"]
 
@@ -40,6 +58,17 @@ def test_the_environment_of_each() -> None:
     assert environment(X509) == {"BROKER_CERTIFICATE": X509.certificate, "BROKER_CA_CHAIN": X509.ca_chain}
     assert environment(SSH) == {"BROKER_SSH_CERTIFICATE": SSH.certificate}
     assert environment(STATIC) == {"BROKER_SECRET_API_KEY": "k1", "BROKER_SECRET_USER": "mailer"}
+    assert environment(KUBERNETES) == {
+        "BROKER_KUBERNETES_TOKEN": "e.y.J",
+        "BROKER_KUBERNETES_SERVER": "https://k8s.test:6443",
+        "BROKER_KUBERNETES_NAMESPACE": "shop",
+        "BROKER_KUBERNETES_CA": "-----BEGIN\n",
+    }
+    place = {"ADDR": "https://bao.test:8200", "NAMESPACE": "teams/shop"}
+    assert environment(WRAPPED) == {
+        "BROKER_WRAPPING_TOKEN": "s.once",
+        **{f"{server}_{name}": value for server in ("VAULT", "BAO") for name, value in place.items()},
+    }
     twice = StaticSecret("p", 1, {"api-key": Secret("a"), "api_key": Secret("b")})
     with pytest.raises(ValueError, match="read it as JSON"):
         environment(twice)
@@ -70,3 +99,14 @@ def test_the_forms_of_each() -> None:
     assert granted(STATIC).static == STATIC
     with pytest.raises(TypeError):
         granted(STATIC).ssh  # noqa: B018 - asking is what raises
+
+
+def test_a_token_of_kubernetes_as_kubectl_reads_it() -> None:
+    told = json.loads(kubeconfig(KUBERNETES))
+    (cluster,), (user,), (context,) = told["clusters"], told["users"], told["contexts"]
+    assert cluster["cluster"]["server"] == "https://k8s.test:6443"
+    assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == b"-----BEGIN\n"
+    assert user["user"] == {"token": "e.y.J"}
+    assert context["context"] == {"cluster": cluster["name"], "user": user["name"], "namespace": "shop"}
+    assert told["current-context"] == context["name"]
+    assert "e.y.J" not in str(redacted(convert.credential(KUBERNETES)))

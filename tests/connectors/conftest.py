@@ -17,10 +17,19 @@ from tests.connectors.harness_aws_by_policy import aws_by_policy_harness
 from tests.connectors.harness_gcp import gcp_harness
 from tests.connectors.harness_minio import minio_harness
 from tests.connectors.harness_postgresql import create_shop, postgresql_harness
+from tests.connectors.harness_vault_kubernetes import kubernetes_harness
 from tests.connectors.harness_vault_kv import kv_harness
 from tests.connectors.harness_vault_pki import pki_harness
 from tests.connectors.harness_vault_ssh import ssh_harness
+from tests.connectors.kubernetes_double import Cluster, kubernetes_double
 from tests.connectors.minio_double import minio_double
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A double of the Kubernetes API."""
+    with kubernetes_double() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +70,7 @@ def dead_address() -> str:
         "vault-pki",
         "vault-ssh",
         "vault-kv",
+        "vault-kubernetes",
         "postgresql",
         "aws-sts",
         "aws-sts by policy",
@@ -84,6 +94,9 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
             made = pki_harness(request.getfixturevalue("openbao_server"), dead_address)
         case "vault-ssh":
             made = ssh_harness(request.getfixturevalue("openbao_server"), dead_address)
+        case "vault-kubernetes":
+            cluster = request.getfixturevalue("cluster")
+            made = kubernetes_harness(request.getfixturevalue("openbao_server"), cluster, dead_address)
         case "vault-kv":
             made = kv_harness(request.getfixturevalue("openbao_server"), dead_address)
         case "gcp-token" | "gcp-pool":

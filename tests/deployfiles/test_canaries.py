@@ -50,7 +50,10 @@ def problems(directory: Path) -> list[tuple[str, str, str]]:
 def test_what_it_says(dev: Path) -> None:
     deploy = load(dev, "dev.broker.internal")
     assert deploy.canaries == {
-        NAME: Canary(NAME, "orders-readonly", "dev", "dev", "orders", timedelta(seconds=5), timedelta(minutes=10))
+        NAME: Canary(NAME, "orders-readonly", "dev", "dev", "orders", timedelta(seconds=5), timedelta(minutes=10)),
+        "minio": Canary(
+            "minio", "reports-s3-canary", "dev", "dev", "orders-reports", timedelta(seconds=5), timedelta(minutes=10)
+        ),
     }
     assert deploy.registry.own == canary_agent("dev.broker.internal")
     assert deploy.registry.own not in list(deploy.registry)
@@ -103,7 +106,8 @@ def test_no_file_of_agents_is_the_broker(dev: Path) -> None:
 def test_a_policy_cannot_name_it_where_there_is_none(dev: Path) -> None:
     path = dev / "connectors.yaml"
     said = yaml.safe_load(path.read_text())
-    del said["connectors"][NAME]["canary"]
+    for entry in said["connectors"].values():
+        entry.pop("canary", None)
     path.write_text(yaml.safe_dump(said))
     with pytest.raises(Problems, match=rf"'{CANARY}' is no file of agents/"):
         load(dev)

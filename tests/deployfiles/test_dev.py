@@ -46,7 +46,7 @@ def ask(
         environment=environment,
         resource="orders-reports" if reports else "orders",
         ttl=timedelta(seconds=ttl),
-        parameters={"day": "daily/2026-11-20"} if reports else {},
+        parameters={"day": "daily/2026-11-20"} if reports and not template.endswith("-canary") else {},
         **(claims or EVERYTHING),
     )
     agent = dev.registry.find(SpiffeId.parse(f"spiffe://dev.broker.internal/agent/{who}"))
@@ -72,6 +72,7 @@ def test_the_set_is_what_the_demo_needs(dev: DeploySet) -> None:
         "orders-readwrite",
         "reports-read",
         "reports-s3",
+        "reports-s3-canary",
     }
     assert {name: spec.kind for name, spec in dev.connectors.items()} == {
         "openbao-orders": "vault-database",
@@ -112,6 +113,7 @@ def test_ordinary_work_goes_through(dev: DeploySet, who: str, template: str, env
         ("reporter", "reports-read", "dev", 301, ("autonomous-five-minutes",)),
         ("reporter", "orders-readwrite", "dev", 60, ()),
         ("reporter", "orders-readwrite", "dev", 600, ("autonomous-five-minutes",)),
+        ("reporter", "reports-s3-canary", "dev", 60, ("a-canarys-template-is-for-canaries",)),
     ],
 )
 def test_what_templates_alone_would_allow_policy_refuses_with_a_reason(
@@ -143,7 +145,7 @@ def test_production_is_written_only_with_the_yes_of_people(dev: DeploySet) -> No
 def test_every_starter_policy_explains_itself(dev: DeploySet) -> None:
     texts = [path.read_text() for path in (Path(__file__).parents[2] / "deploy/dev/policies").glob("*.cedar")]
     count = sum(text.count("@id(") for text in texts)
-    assert count == sum(text.count("@reason(") for text in texts) == len(dev.policies) == 17
+    assert count == sum(text.count("@reason(") for text in texts) == len(dev.policies) == 19
 
 
 def test_autonomous_agents_hold_less_than_others_and_ask_no_faster_than_is_allowed(dev: DeploySet) -> None:
@@ -155,7 +157,14 @@ def test_autonomous_agents_hold_less_than_others_and_ask_no_faster_than_is_allow
 
 
 @pytest.mark.parametrize(
-    ("more", "same"), [("", True), ("on_policy_change: revoke\n", True), ("max_delegation_depth: 0\n", False)]
+    ("more", "same"),
+    [
+        ("", True),
+        ("on_policy_change: revoke\n", True),
+        ("max_delegation_depth: 0\n", False),
+        ("wrapping: refused\n", True),
+        ("wrapping: allowed\n", False),
+    ],
 )
 def test_what_plans_and_approvals_are_bound_to_is_what_a_template_lets_its_holder_do(
     dev: DeploySet, tmp_path: Path, more: str, same: bool

@@ -17,7 +17,14 @@ GRANTS = {
     "vault-pki": "  role: service\n  common_name: orders.example.org\n  dns_names: [api.example.org]\n",
     "vault-ssh": "  role: hosts\n  principals: [deploy]\n  extensions: [permit-pty]\n"
     "  critical_options: {source-address: 10.0.0.0/8}\n",
+    "vault-kubernetes": "  role: viewer\n  kubernetes_namespace: shop\n",
     "vault-kv": "  static_accepted: true\n  path: shop/mailer\n  version: 3\n  fields: [api-key]\n",
+}
+
+# What a kind cannot be without.
+SETTINGS = {
+    "vault-kubernetes": "      server: https://k8s.example.org:6443\n"
+    '      cluster_ca: "-----BEGIN CERTIFICATE-----\\nMA==\\n-----END CERTIFICATE-----\\n"\n',
 }
 
 
@@ -30,7 +37,7 @@ def of_kind(good: Path, kind: str, grant: str = "", settings: str = "") -> Path:
     """The set with this kind in place of the database, and a grant of it."""
     edit(good / "connectors.yaml", "kind: vault-database", f"kind: {kind}")
     login = "      login: {engine: postgresql, host: db.example.org, port: 5432, database: orders}\n"
-    edit(good / "connectors.yaml", login, settings)
+    edit(good / "connectors.yaml", login, settings or SETTINGS.get(kind, ""))
     edit(good / "templates/orders.yaml", "  role: orders-readonly\n", grant or GRANTS[kind])
     return good
 
@@ -86,6 +93,8 @@ def test_how_soon_the_list_is_read(good: Path) -> None:
     ("kind", "grant", "field"),
     [
         ("vault-pki", "  role: service\n", "common_name"),
+        ("vault-kubernetes", "  role: viewer\n", "kubernetes_namespace"),
+        ("vault-kubernetes", "  role: viewer\n  kubernetes_namespace: Shop\n", "kubernetes_namespace"),
         ("vault-pki", "  role: service\n  common_name: Orders.example.org\n", "common_name"),
         ("vault-pki", "  role: service\n  common_name: localhost\n", "common_name"),
         ("vault-pki", '  role: service\n  common_name: a.example.org\n  dns_names: ["a.org,b.org"]\n', "dns_names.0"),

@@ -368,6 +368,7 @@ def test_the_story_is_whole() -> None:
         "only_what_was_planned",
         "suspension_kills_it",
         "glass_is_broken",
+        "contract_is_measured",
         "s3_session",
         "orphan_is_swept",
         "audit_verifies",

@@ -167,7 +167,7 @@ def test_no_request_gets_more_than_the_template(request: AccessRequest) -> None:
 def test_what_an_agent_tells_about_itself_changes_nothing(claims: dict[str, str]) -> None:
     # Every field of a request that is not checked against the template is a claim.
     # The agent's own public key goes along for the connector to check; it grants nothing.
-    checked = {"template", "account", "environment", "resource", "ttl", "parameters", "subject_public_key"}
+    checked = {"template", "account", "environment", "resource", "ttl", "parameters", "subject_public_key", "wrap"}
     assert {f.name for f in fields(AccessRequest)} - checked == {
         *("request_id", "task_id", "step", "reason", "prompt", "tool_call", "plan", "intent", "ticket"),
         # What is cited is held against the scope that was bound, and only ever refuses.

@@ -174,7 +174,7 @@ class HoldTaskResponse(_message.Message):
     def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., held_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class RequestCredentialRequest(_message.Message):
-    __slots__ = ("request_id", "validate_only", "task_id", "template", "parameters", "account", "environment", "resource", "ttl", "step", "intent", "reason", "ticket", "prompt", "tool_call", "plan", "recipient_public_key", "plan_id", "delegation_id", "subject_public_key")
+    __slots__ = ("request_id", "validate_only", "task_id", "template", "parameters", "account", "environment", "resource", "ttl", "step", "intent", "reason", "ticket", "prompt", "tool_call", "plan", "recipient_public_key", "plan_id", "delegation_id", "subject_public_key", "wrap")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -202,6 +202,7 @@ class RequestCredentialRequest(_message.Message):
     PLAN_ID_FIELD_NUMBER: _ClassVar[int]
     DELEGATION_ID_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    WRAP_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     validate_only: bool
     task_id: str
@@ -222,7 +223,8 @@ class RequestCredentialRequest(_message.Message):
     plan_id: str
     delegation_id: str
     subject_public_key: str
-    def __init__(self, request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., task_id: _Optional[str] = ..., template: _Optional[str] = ..., parameters: _Optional[_Mapping[str, str]] = ..., account: _Optional[str] = ..., environment: _Optional[str] = ..., resource: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., step: _Optional[str] = ..., intent: _Optional[str] = ..., reason: _Optional[str] = ..., ticket: _Optional[str] = ..., prompt: _Optional[str] = ..., tool_call: _Optional[str] = ..., plan: _Optional[str] = ..., recipient_public_key: _Optional[bytes] = ..., plan_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., subject_public_key: _Optional[str] = ...) -> None: ...
+    wrap: _duration_pb2.Duration
+    def __init__(self, request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., task_id: _Optional[str] = ..., template: _Optional[str] = ..., parameters: _Optional[_Mapping[str, str]] = ..., account: _Optional[str] = ..., environment: _Optional[str] = ..., resource: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., step: _Optional[str] = ..., intent: _Optional[str] = ..., reason: _Optional[str] = ..., ticket: _Optional[str] = ..., prompt: _Optional[str] = ..., tool_call: _Optional[str] = ..., plan: _Optional[str] = ..., recipient_public_key: _Optional[bytes] = ..., plan_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., subject_public_key: _Optional[str] = ..., wrap: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RequestCredentialResponse(_message.Message):
     __slots__ = ("decision", "lease", "credential", "access_request", "sealed_credential")

@@ -12,20 +12,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Credential(_message.Message):
-    __slots__ = ("database_login", "aws_session", "gcp_token", "x509_certificate", "ssh_certificate", "static_secret")
+    __slots__ = ("database_login", "aws_session", "gcp_token", "x509_certificate", "ssh_certificate", "kubernetes_token", "static_secret", "wrapped_secret")
     DATABASE_LOGIN_FIELD_NUMBER: _ClassVar[int]
     AWS_SESSION_FIELD_NUMBER: _ClassVar[int]
     GCP_TOKEN_FIELD_NUMBER: _ClassVar[int]
     X509_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     SSH_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    KUBERNETES_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STATIC_SECRET_FIELD_NUMBER: _ClassVar[int]
+    WRAPPED_SECRET_FIELD_NUMBER: _ClassVar[int]
     database_login: DatabaseLogin
     aws_session: AwsSession
     gcp_token: GcpToken
     x509_certificate: X509Certificate
     ssh_certificate: SshCertificate
+    kubernetes_token: KubernetesToken
     static_secret: StaticSecret
-    def __init__(self, database_login: _Optional[_Union[DatabaseLogin, _Mapping]] = ..., aws_session: _Optional[_Union[AwsSession, _Mapping]] = ..., gcp_token: _Optional[_Union[GcpToken, _Mapping]] = ..., x509_certificate: _Optional[_Union[X509Certificate, _Mapping]] = ..., ssh_certificate: _Optional[_Union[SshCertificate, _Mapping]] = ..., static_secret: _Optional[_Union[StaticSecret, _Mapping]] = ...) -> None: ...
+    wrapped_secret: WrappedSecret
+    def __init__(self, database_login: _Optional[_Union[DatabaseLogin, _Mapping]] = ..., aws_session: _Optional[_Union[AwsSession, _Mapping]] = ..., gcp_token: _Optional[_Union[GcpToken, _Mapping]] = ..., x509_certificate: _Optional[_Union[X509Certificate, _Mapping]] = ..., ssh_certificate: _Optional[_Union[SshCertificate, _Mapping]] = ..., kubernetes_token: _Optional[_Union[KubernetesToken, _Mapping]] = ..., static_secret: _Optional[_Union[StaticSecret, _Mapping]] = ..., wrapped_secret: _Optional[_Union[WrappedSecret, _Mapping]] = ...) -> None: ...
 
 class DatabaseLogin(_message.Message):
     __slots__ = ("engine", "host", "port", "database", "username", "password")
@@ -97,6 +101,22 @@ class SshCertificate(_message.Message):
     principals: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, certificate: _Optional[str] = ..., serial_number: _Optional[str] = ..., principals: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class KubernetesToken(_message.Message):
+    __slots__ = ("token", "expire_time", "service_account", "namespace", "server", "cluster_ca")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_CA_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    expire_time: _timestamp_pb2.Timestamp
+    service_account: str
+    namespace: str
+    server: str
+    cluster_ca: str
+    def __init__(self, token: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., service_account: _Optional[str] = ..., namespace: _Optional[str] = ..., server: _Optional[str] = ..., cluster_ca: _Optional[str] = ...) -> None: ...
+
 class StaticSecret(_message.Message):
     __slots__ = ("path", "version", "values")
     class ValuesEntry(_message.Message):
@@ -113,6 +133,22 @@ class StaticSecret(_message.Message):
     version: int
     values: _containers.ScalarMap[str, str]
     def __init__(self, path: _Optional[str] = ..., version: _Optional[int] = ..., values: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class WrappedSecret(_message.Message):
+    __slots__ = ("wrapping_token", "wrapping_accessor", "expire_time", "address", "namespace", "kind")
+    WRAPPING_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    WRAPPING_ACCESSOR_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    wrapping_token: str
+    wrapping_accessor: str
+    expire_time: _timestamp_pb2.Timestamp
+    address: str
+    namespace: str
+    kind: str
+    def __init__(self, wrapping_token: _Optional[str] = ..., wrapping_accessor: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., address: _Optional[str] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class SealedCredential(_message.Message):
     __slots__ = ("suite", "encapsulated_key", "ciphertext")

@@ -35,6 +35,11 @@ path "sys/leases/lookup/${mount}/creds/*" {
   capabilities = ["list", "sudo"]
 }
 
+# Keep what an agent asked for wrapped, for one reader. What is in such a token, this cannot read.
+path "sys/wrapping/wrap" {
+  capabilities = ["update"]
+}
+
 # Keep our own periodic token alive.
 path "auth/token/lookup-self" {
   capabilities = ["read"]
