@@ -155,6 +155,7 @@ def serving(
     running.communicate(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_served_credential_says_task_ended_and_goes_with_the_signal(
     serving: subprocess.Popen[str], fake: FakeBroker, environment: dict[str, str], runtime: Path, task_id: str
 ) -> None:
@@ -301,6 +302,7 @@ def test_credential_process_says_that_the_task_has_ended(
     assert len(fake.asked("RequestCredential")) == 1
 
 
+@pytest.mark.slow
 def test_botocore_runs_it_from_a_profile(
     options: list[str], environment: dict[str, str], fake: FakeBroker, task_id: str, tmp_path: Path
 ) -> None:

@@ -285,6 +285,7 @@ async def test_what_is_not_there_at_all_is_an_error(bao: ConfiguredOpenBao) -> N
     assert (ERROR, True) in [(each.severity, "nothing-here is not there" in each.what) for each in elsewhere]
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_sealed_and_one_that_is_gone(tmp_path: Path, bao: ConfiguredOpenBao) -> None:
     server = OpenBaoServer(tmp_path / "openbao")
     try:

@@ -44,6 +44,7 @@ def following(root: Path, act: Callable[[], Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_whole_story(tmp_path: Path) -> None:
     """Real processes and the command line: signed, served, changed, refused, signed anew, replayed, refused."""
     config = write_config(tmp_path, deploy=deploy_section())

@@ -217,6 +217,7 @@ def stopped_openbao(initialised: Path, directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_openbao_is_unsealed_again_with_what_it_held(stopped_openbao: Path) -> None:
     port = (stopped_openbao / "port").read_text()
     with OpenBaoServer(stopped_openbao) as again:
@@ -228,6 +229,7 @@ def test_openbao_is_unsealed_again_with_what_it_held(stopped_openbao: Path) -> N
     assert [(stopped_openbao / name).stat().st_mode & 0o777 for name in private] == [0o600] * 4
 
 
+@pytest.mark.slow
 def test_openbao_comes_back_on_other_ports_if_its_own_are_taken(stopped_openbao: Path) -> None:
     ports = [int((stopped_openbao / name).read_text()) for name in ("port", "cluster_port")]
     taken = [socket.create_server(("127.0.0.1", port)) for port in ports]
@@ -240,6 +242,7 @@ def test_openbao_comes_back_on_other_ports_if_its_own_are_taken(stopped_openbao:
             one.close()
 
 
+@pytest.mark.slow
 def test_openbao_without_its_keys_says_so(stopped_openbao: Path) -> None:
     (stopped_openbao / "keys.json").unlink()
     server = OpenBaoServer(stopped_openbao)

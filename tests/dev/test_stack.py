@@ -155,6 +155,7 @@ def test_after_a_crash_that_took_the_keepers_too_it_starts_again(stack: Stack) -
     assert eventually(lambda: all(gone(process.pid) for process in first))
 
 
+@pytest.mark.slow
 def test_killed_alone_it_leaves_nothing(stack: Stack) -> None:
     killed = stack.running()
     processes = started_under(killed.pid)

@@ -113,7 +113,8 @@ def test_a_large_set_decides_cut_as_it_does_whole(monkeypatch: pytest.MonkeyPatc
         nobodys = replace(asked, scope=replace(asked.scope, account="nobody's"))
         for each in (asked, at_night, nobodys):
             decision = sliced.decide(each)
-            assert decision == whole.decide(each)
+            # The digest is of the texts, which are made unlike each other.
+            assert replace(decision, set_digest="") == replace(whole.decide(each), set_digest="")
             seen.add(decision.effect)
     assert seen == set(Effect)
 

@@ -23,6 +23,11 @@ def trace(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout.splitlines()[0].rpartition("; trace ")[2]
 
 
+def test_the_promises_hold_for_a_while() -> None:
+    assert trace(simulation("--seed", "7", "--steps", "4000"))
+
+
+@pytest.mark.slow
 def test_a_seed_repeats_itself_to_the_last_commit_and_another_seed_is_another_run() -> None:
     first, again, other = (trace(simulation("--seed", seed, "--steps", "8000")) for seed in ("7", "7", "8"))
     assert first == again != other
