@@ -43,7 +43,8 @@ def write_deploy_set(directory: Path, *, agents: int = AGENTS, templates: int = 
     for part in ("agents", "templates", "policies"):
         private_directory(directory / part)
     for policy in STARTER_POLICIES.glob("*.cedar"):
-        shutil.copyfile(policy, directory / "policies" / policy.name)
+        if policy.stem != "canaries":  # there are none here, nor the templates that those policies name
+            shutil.copyfile(policy, directory / "policies" / policy.name)
     shutil.copyfile(STARTER_POLICIES.parent / "approvals.yaml", directory / "approvals.yaml")
     _write(directory / "people.yaml", {"people": {_person(n): _person_entry(n) for n in range(_PEOPLE)}})
     _write(directory / "connectors.yaml", {"connectors": {CONNECTOR: _connector()}})

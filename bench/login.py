@@ -7,6 +7,7 @@ made is ended after each measurement, outside of the time taken.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,7 @@ from broker.deployfiles.load import load
 from broker.dev.configuration import render
 from broker.dev.deploy_copy import DeployCopy
 from broker.dev.openbao import client_for
+from broker.dev.openbao_database import BROKER_POLICY
 from broker.dev.stack import DevFacts, DevStack
 from broker.scope.request import AccessRequest
 from broker.secret import Secret
@@ -50,13 +52,20 @@ async def measure(directory: Path, pairs: int) -> Logins:
         endpoint = next(where for who, where in facts.endpoints.items() if who.path == "/agent/analyst")
         client = connect(facts.api_address, facts.broker_dns_name, endpoint, trust_domain="", audience="")
         try:
-            return await _in_turn(client, facts, pairs)
+            return await _in_turn(client, facts, _as_the_broker(facts, directory / "state"), pairs)
         finally:
             await client.close()
 
 
-async def _in_turn(client: AsyncClient, facts: DevFacts, pairs: int) -> Logins:
-    ours = facts.openbao.broker_client()
+def _as_the_broker(facts: DevFacts, state: Path) -> hvac.Client:
+    """A client that may do what the broker may do, which itself logs in and keeps no token."""
+    keys = json.loads((state / "openbao" / "keys.json").read_text())
+    root = client_for(facts.openbao.address, Secret(keys["root_token"]))
+    made = root.auth.token.create_orphan(policies=[BROKER_POLICY], period="24h", no_default_policy=True)
+    return client_for(facts.openbao.address, Secret(made["auth"]["client_token"]))
+
+
+async def _in_turn(client: AsyncClient, facts: DevFacts, ours: hvac.Client, pairs: int) -> Logins:
     reader = client_for(facts.openbao.address, _reading_token(facts, ours))
     through: list[float] = []
     direct: list[float] = []
