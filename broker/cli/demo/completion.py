@@ -54,7 +54,7 @@ async def completion_defeats_a_reconnect_loop(world: World) -> None:
             completed = time.perf_counter()
             enough = loop.refused + _REFUSALS_AFTER
             await stays(lambda: _is_out(world, grant), _AFTERMATH_SECONDS, "the agent has no session left")
-            await seconds_until(_reaches(lambda: loop.refused, enough), _LOOP_SECONDS, "the loop still tries")
+            await seconds_until(_reaches(loop.turned_away, enough), _LOOP_SECONDS, "the loop still tries")
             survivors = loop.survivors()
         tell.checked(
             loop.last_accepted < completed,
