@@ -100,6 +100,16 @@ _NOT_SENT = (
 )
 
 
+def half_answered(connector: str, name: str) -> UpstreamFailed:
+    """STS said yes, and ``name`` of its answer cannot be used: what it made is not known."""
+    return UpstreamFailed(
+        Reason.UPSTREAM_UNAVAILABLE,
+        f"{connector} said success, but {name} is missing or malformed.",
+        hint="Retry later with the same request_id.",
+        metadata={"connector": connector},
+    )
+
+
 def told(error: Exception, connector: str, doing: str = "assume the role") -> UpstreamFailed:
     """The failure in the port's words, free of the upstream's text. ``doing``: what was wanted, after "could not"."""
     if isinstance(error, ClientError):

@@ -31,10 +31,11 @@ from broker.connectors.aws_deny import Session
 from broker.connectors.aws_deny_plan import CLOCKS
 from broker.connectors.aws_examination import Examiner
 from broker.connectors.aws_examine import doubts_of_identity, unreachable
-from broker.connectors.aws_failures import FAILURES, not_ended, told
+from broker.connectors.aws_failures import FAILURES, half_answered, not_ended, told
 from broker.connectors.aws_iam import Iam, Role
 from broker.connectors.aws_session_policy import Network, managed_policies, session_policy
 from broker.connectors.aws_use import list_bucket
+from broker.connectors.refusals import check_can_begin, grant_mismatch, not_begun
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession, Binding, Contract, ContractClass, Credential
@@ -187,11 +188,7 @@ class AwsSts:
         """
         deadline = expires_at.replace(microsecond=0)
         begun = self._clock.now()
-        if self._closing.closed:
-            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
-        if deadline <= begun:
-            why = f"the credential's time was over before {self._name} could be asked."
-            raise self._not_begun(why, "Ask for a longer TTL.")
+        check_can_begin(self._name, closed=self._closing.closed, left=deadline - begun)
         policy = session_policy(scope, deadline, network=self._settings.network)
         seconds = min(max(_SHORTEST, -((begun - deadline) // timedelta(seconds=1))), _LONGEST)
         request = self._request(handle, scope, policy, seconds)
@@ -297,7 +294,7 @@ class AwsSts:
         role = Role(request["RoleArn"])
         assert self._denials is not None  # noqa: S101 - only called where there are
         if (closed := self._denials.closed(role)) is not None:
-            raise self._not_begun(closed.why, f"Ask again after {closed.until.isoformat()}.")
+            raise not_begun(self._name, closed.why, f"Ask again after {closed.until.isoformat()}.")
         try:
             role_id = await self._role_id(role)
         except FAILURES as error:
@@ -407,10 +404,10 @@ class AwsSts:
         asked_end = begun + timedelta(seconds=request["DurationSeconds"])
         keys, user = answer.get("Credentials"), answer.get("AssumedRoleUser")
         if not isinstance(keys, dict) or not isinstance(user, dict):
-            raise self._half("Credentials or AssumedRoleUser")
+            raise half_answered(self._name, "Credentials or AssumedRoleUser")
         ends = keys.get("Expiration")
         if not isinstance(ends, datetime) or ends.tzinfo is None:
-            raise self._half("Expiration")
+            raise half_answered(self._name, "Expiration")
         arn, assumed_id = self._text(user, "Arn"), self._text(user, "AssumedRoleId")
         credential = AwsSession(
             access_key_id=self._text(keys, "AccessKeyId"),
@@ -442,29 +439,11 @@ class AwsSts:
     def _text(self, part: Mapping[str, Any], name: str) -> str:
         value = part.get(name)
         if not isinstance(value, str) or not value:
-            raise self._half(name)
+            raise half_answered(self._name, name)
         return value
 
-    def _not_begun(self, why: str, hint: str) -> UpstreamFailed:
-        return UpstreamFailed(
-            Reason.UPSTREAM_UNAVAILABLE, why, outcome_known=True, hint=hint, metadata={"connector": self._name}
-        )
-
-    def _half(self, name: str) -> UpstreamFailed:
-        return UpstreamFailed(
-            Reason.UPSTREAM_UNAVAILABLE,
-            f"{self._name} said success, but {name} is missing or malformed.",
-            hint="Retry later with the same request_id.",
-            metadata={"connector": self._name},
-        )
-
     def _mismatch(self, what: str) -> UpstreamFailed:
-        return UpstreamFailed(
-            Reason.UPSTREAM_GRANT_MISMATCH,
-            f"{self._name} granted something else than was asked: {what}.",
-            hint="Operators: is the endpoint really AWS STS?",
-            metadata={"connector": self._name},
-        )
+        return grant_mismatch(self._name, what, "Operators: is the endpoint really AWS STS?")
 
 
 def _user_id(noted: Handle) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from broker.connectors.gcp_http import GcpFailure
 from broker.connectors.gcp_mint import Mismatch
+from broker.connectors.refusals import grant_mismatch
 from broker.errors import Reason, UpstreamExhausted, UpstreamFailed
 from broker.ports import NotYet, Refused
 
@@ -41,19 +42,8 @@ def told(failure: GcpFailure, connector: str, step: str) -> UpstreamFailed:
 
 def mismatched(mismatch: Mismatch, connector: str) -> UpstreamFailed:
     """Something was made, and it is not what was asked: it is never delivered."""
-    return UpstreamFailed(
-        Reason.UPSTREAM_GRANT_MISMATCH,
-        f"{connector} granted something else than was asked: {mismatch.what}.",
-        hint="Operators: is the endpoint really Google's, and is this machine's clock right?",
-        metadata={"connector": connector},
-    )
-
-
-def not_begun(connector: str, why: str, hint: str) -> UpstreamFailed:
-    """Nothing was asked."""
-    return UpstreamFailed(
-        Reason.UPSTREAM_UNAVAILABLE, why, outcome_known=True, hint=hint, metadata={"connector": connector}
-    )
+    hint = "Operators: is the endpoint really Google's, and is this machine's clock right?"
+    return grant_mismatch(connector, mismatch.what, hint)
 
 
 def exhausted(connector: str, pool: str, accounts: int, free_at: datetime, now: datetime) -> UpstreamExhausted:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broker.connectors.gcp_base import BaseCredential, Federation
-from broker.connectors.gcp_failures import not_begun
 from broker.connectors.gcp_http import GcpFailure, GcpTransport
 from broker.connectors.gcp_mint import Mint, Minted, Wanted
 from broker.connectors.own_identity import OwnIdentity
+from broker.connectors.refusals import check_can_begin
 from broker.connectors.threads import Closing, Threads
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import GcpToken
@@ -49,11 +49,7 @@ class GcpUpstream:
     def begin(self, expires_at: datetime) -> datetime:
         """The present, where there is still something to issue. Raises UpstreamFailed (outcome known)."""
         begun = self.clock.now()
-        if self.closing.closed:
-            raise not_begun(self.name, f"{self.name} is being replaced by a newer definition.", "Ask again.")
-        if expires_at - begun < timedelta(seconds=1):
-            why = f"the credential's time was over before {self.name} could be asked."
-            raise not_begun(self.name, why, "Ask for a longer TTL.")
+        check_can_begin(self.name, closed=self.closing.closed, left=expires_at - begun, least=timedelta(seconds=1))
         return begun
 
     async def examined(self) -> list[Doubt]:

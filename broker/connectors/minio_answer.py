@@ -21,13 +21,13 @@ def session_of(
     """The session, and when MinIO itself ends it. Raises UpstreamFailed for half an answer."""
     keys = answer.get("Credentials")
     if not isinstance(keys, dict):
-        raise _half(connector, "Credentials")
+        raise aws_failures.half_answered(connector, "Credentials")
     for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"):
         if not isinstance(keys.get(name), str) or not keys[name]:
-            raise _half(connector, name)
+            raise aws_failures.half_answered(connector, name)
     ends = keys.get("Expiration")
     if not isinstance(ends, datetime) or ends.tzinfo is None:
-        raise _half(connector, "Expiration")
+        raise aws_failures.half_answered(connector, "Expiration")
     session = AwsSession(
         access_key_id=keys["AccessKeyId"],
         secret_access_key=Secret(keys["SecretAccessKey"]),
@@ -58,13 +58,4 @@ def told(error: Exception, connector: str, policy_characters: int) -> UpstreamFa
         )
     return UpstreamFailed(
         reason, failure.message, outcome_known=failure.outcome_known, hint=hint, metadata=dict(failure.metadata)
-    )
-
-
-def _half(connector: str, name: str) -> UpstreamFailed:
-    return UpstreamFailed(
-        Reason.UPSTREAM_UNAVAILABLE,
-        f"{connector} said success, but {name} is missing or malformed.",
-        hint="Retry later with the same request_id.",
-        metadata={"connector": connector},
     )

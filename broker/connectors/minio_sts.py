@@ -27,6 +27,7 @@ from broker.connectors.minio_admin import MinioAdmin, MinioFailure
 from broker.connectors.minio_answer import session_of, told
 from broker.connectors.minio_examine import doubts_of_account, unreachable
 from broker.connectors.minio_revoke import SessionEnder
+from broker.connectors.refusals import check_can_begin, grant_mismatch
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential
@@ -129,7 +130,7 @@ class MinioSts:
         Raises UpstreamFailed, InvalidInput, and whatever ``checkpoint`` raises.
         """
         deadline, begun = expires_at.replace(microsecond=0), self._clock.now()
-        self._refuse_too_late(deadline, begun)
+        check_can_begin(self._name, closed=self._closing.closed, left=deadline - begun)
         policy = session_policy(scope, deadline, minio_ends)
         seconds = min(max(_SHORTEST, -((begun - deadline) // timedelta(seconds=1))), _LONGEST)
         with self._closing.call():
@@ -241,25 +242,8 @@ class MinioSts:
                 self._made.meta.events.register("before-call.sts.AssumeRole", _name_the_revoke_type)
             return self._made
 
-    def _refuse_too_late(self, deadline: datetime, now: datetime) -> None:
-        if self._closing.closed:
-            why, hint = f"{self._name} is being replaced by a newer definition.", "Ask again."
-        elif deadline <= now:
-            why = f"the credential's time was over before {self._name} could be asked."
-            hint = "Ask for a longer TTL."
-        else:
-            return
-        raise UpstreamFailed(
-            Reason.UPSTREAM_UNAVAILABLE, why, outcome_known=True, hint=hint, metadata={"connector": self._name}
-        )
-
     def _mismatch(self, what: str) -> UpstreamFailed:
-        return UpstreamFailed(
-            Reason.UPSTREAM_GRANT_MISMATCH,
-            f"{self._name} granted something else than was asked: {what}.",
-            hint="Operators: is the endpoint really MinIO?",
-            metadata={"connector": self._name},
-        )
+        return grant_mismatch(self._name, what, "Operators: is the endpoint really MinIO?")
 
 
 def minio_ends(deadline: datetime) -> list[dict[str, object]]:

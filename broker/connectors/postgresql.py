@@ -37,6 +37,7 @@ from broker.connectors.postgresql_session import (
     told,
 )
 from broker.connectors.postgresql_use import log_in
+from broker.connectors.refusals import replaced, too_late
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
@@ -140,7 +141,7 @@ class Postgresql:
         Raises UpstreamFailed, its outcome unknown only where no answer came to the commit.
         """
         if self._closing.closed:
-            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
+            raise replaced(self._name)
         with self._closing.call():
             return await self._issue(handle, scope, expires_at, checkpoint)
 
@@ -164,7 +165,7 @@ class Postgresql:
     async def inventory(self) -> Sequence[Carried]:
         """Every login that the broker's own login made. Raises UpstreamFailed."""
         if self._closing.closed:
-            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
+            raise replaced(self._name)
         try:
             with self._closing.call():
                 return await self._revoking.run(partial(carried, self._sessions, self._settings.login_prefix))
@@ -195,8 +196,7 @@ class Postgresql:
     async def _issue(self, handle: Handle, scope: Scope, expires_at: datetime, checkpoint: Checkpoint) -> Issued:
         begun, login = self._clock.now(), str(handle["login"])
         if expires_at <= begun:
-            why = f"the credential's time was over before {self._name} could be asked."
-            raise self._not_begun(why, "Ask for a longer TTL.")
+            raise too_late(self._name)
         plan = _Plan(
             login,
             statements.wanted(scope),
@@ -309,11 +309,6 @@ class Postgresql:
                 "databases_cleared": list(ended.databases),
                 "proof": "no role of that name, and no session of its number",
             }
-        )
-
-    def _not_begun(self, why: str, hint: str) -> UpstreamFailed:
-        return UpstreamFailed(
-            Reason.UPSTREAM_UNAVAILABLE, why, outcome_known=True, hint=hint, metadata={"connector": self._name}
         )
 
     def _failed(self, step: str, failure: PostgresqlFailure, *, known: bool) -> UpstreamFailed:

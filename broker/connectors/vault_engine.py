@@ -20,10 +20,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar
 
+from broker.connectors.refusals import SEE_PAGE, check_can_begin, grant_mismatch, replaced
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import AttemptToken, BrokerToken
 from broker.connectors.vault_examine import NOBODYS, Rights, examined
-from broker.connectors.vault_failures import SEE_PAGE, grant_mismatch, not_begun, step_failed, tending_failed
+from broker.connectors.vault_failures import step_failed, tending_failed
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_login import JwtLogin
 from broker.connectors.vault_sweep import LeaseEnder
@@ -177,7 +178,7 @@ class VaultEngine:
         A lease does not tell whose it is; nor does a credential's name, to us. Raises UpstreamFailed.
         """
         if self._closing.closed:
-            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
+            raise replaced(self._name)
         try:
             with self._closing.call():
                 return await self._ender.inventory(self._upstream.mount, self._clock)
@@ -270,11 +271,7 @@ class VaultEngine:
 
     def _whole_seconds(self, begun: datetime, expires_at: datetime) -> int:
         left = expires_at - begun
-        if self._closing.closed:
-            raise self._not_begun(f"{self._name} is being replaced by a newer definition.", "Ask again.")
-        if left <= timedelta(0):
-            why = f"the credential's time was over before {self._name} could be asked."
-            raise self._not_begun(why, "Ask for a longer TTL.")
+        check_can_begin(self._name, closed=self._closing.closed, left=left)
         return max(1, left // timedelta(seconds=1))
 
     async def _make_token(self, handle: Handle, ttl: int) -> AttemptToken:
@@ -329,9 +326,6 @@ class VaultEngine:
 
     def _policy(self, role: str) -> str:
         return self._upstream.policy_prefix + role
-
-    def _not_begun(self, why: str, hint: str) -> UpstreamFailed:
-        return not_begun(self._name, why, hint)
 
     def mismatch(self, what: str, hint: str = SEE_PAGE) -> UpstreamFailed:
         """The error for an upstream that granted something else than was asked."""

@@ -5,25 +5,6 @@ from __future__ import annotations
 from broker.connectors.vault_http import VaultFailure
 from broker.errors import Reason, UpstreamFailed
 
-SEE_PAGE = "Operators: see the connector's page for the set-up."
-
-
-def not_begun(connector: str, why: str, hint: str) -> UpstreamFailed:
-    """Nothing was asked, so nothing was made."""
-    return UpstreamFailed(
-        Reason.UPSTREAM_UNAVAILABLE, why, outcome_known=True, hint=hint, metadata={"connector": connector}
-    )
-
-
-def grant_mismatch(connector: str, what: str, hint: str = SEE_PAGE) -> UpstreamFailed:
-    """The upstream granted something else than was asked."""
-    return UpstreamFailed(
-        Reason.UPSTREAM_GRANT_MISMATCH,
-        f"{connector} granted something else than was asked: {what}.",
-        hint=hint,
-        metadata={"connector": connector},
-    )
-
 
 def step_failed(connector: str, step: str, failure: VaultFailure, *, first: bool = False) -> UpstreamFailed:
     """A step that failed; ``first``: before it, nothing can have been made."""

@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar
 
+from broker.connectors.refusals import check_can_begin, grant_mismatch
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import BrokerToken, WrappingToken
 from broker.connectors.vault_examine import Rights, examined
-from broker.connectors.vault_failures import grant_mismatch, not_begun, step_failed, tending_failed
+from broker.connectors.vault_failures import step_failed, tending_failed
 from broker.connectors.vault_http import VaultFailure
 from broker.connectors.vault_login import JwtLogin
 from broker.connectors.vault_upstream import Upstream, open_calls
@@ -86,11 +87,7 @@ class VaultUnleased:
         """One call, so nothing to note in between; wrapping it is another. Raises UpstreamFailed."""
         begun = self._clock.now()
         left = expires_at - begun
-        if self._closing.closed:
-            raise not_begun(self._name, f"{self._name} is being replaced by a newer definition.", "Ask again.")
-        if left <= timedelta(0):
-            why = f"the credential's time was over before {self._name} could be asked."
-            raise not_begun(self._name, why, "Ask for a longer TTL.")
+        check_can_begin(self._name, closed=self._closing.closed, left=left)
         ttl = max(1, left // timedelta(seconds=1))
         try:
             with self._closing.call():
