@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -25,7 +23,7 @@ from botocore.config import Config
 from broker.dev.files import private_directory, write_private
 from broker.dev.loopback import LOOPBACK, free_port
 from broker.dev.process import ServerProcess
-from broker.errors import NotReady, Reason
+from broker.dev.server import DevServer
 from broker.secret import Secret
 
 DISCLAIMER = (
@@ -54,32 +52,22 @@ class AwsFacts:
         return _client(service, self.endpoint, self.access_key_id, self.secret_access_key)
 
 
-class AwsDouble:
+class AwsDouble(DevServer[AwsFacts]):
     """moto's server with the IAM ``roles`` asked, its log and the broker's key under ``directory``."""
 
+    what = "The double of AWS"
+
     def __init__(self, directory: Path, roles: Sequence[str]) -> None:
-        self._directory = private_directory(directory)
+        directory = private_directory(directory)
         self._roles = tuple(roles)
-        self._process = ServerProcess(
+        process = ServerProcess(
             "moto",
-            self._directory,
+            directory,
             stop_signal=signal.SIGTERM,
             grace=2.0,
-            environment={"PATH": os.defpath, "HOME": str(self._directory)},
+            environment={"PATH": os.defpath, "HOME": str(directory)},
         )
-        self._facts: AwsFacts | None = None
-
-    @property
-    def facts(self) -> AwsFacts:
-        """Facts of the running double. Raises :class:`NotReady` before :meth:`start`."""
-        if self._facts is None:
-            raise NotReady(Reason.UPSTREAM_UNAVAILABLE, "The double of AWS is not running.")
-        return self._facts
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the server while it runs."""
-        return self._process.pid
+        super().__init__(directory, process)
 
     def start(self) -> AwsFacts:
         """Start it, make the broker's IAM user and the roles. Raises :class:`UpstreamFailed`."""
@@ -89,25 +77,6 @@ class AwsDouble:
         self._process.wait_until(lambda: _listens(port), within=_START_SECONDS)
         self._facts = self._populate(f"http://{LOOPBACK}:{port}")
         return self._facts
-
-    def stop(self) -> None:
-        """Stop it. Twice is the same as once."""
-        self._process.stop()
-        self._facts = None
-
-    def destroy(self) -> None:
-        """Stop it and remove everything under its directory."""
-        self.stop()
-        shutil.rmtree(self._directory)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _populate(self, endpoint: str) -> AwsFacts:
         # moto takes any key until an account is told to be strict; these two words open nothing elsewhere.

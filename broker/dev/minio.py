@@ -10,14 +10,12 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import signal
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import boto3
 import requests
@@ -29,7 +27,8 @@ from botocore.credentials import Credentials
 from broker.dev.files import private_directory, secret_file
 from broker.dev.loopback import LOOPBACK, free_port
 from broker.dev.process import ServerProcess
-from broker.errors import NotReady, Reason, UpstreamFailed
+from broker.dev.server import DevServer
+from broker.errors import Reason, UpstreamFailed
 from broker.secret import Secret
 
 NOT_BUILT = "MinIO is not built here; `make minio` does it (Go; once, some minutes)."
@@ -79,20 +78,22 @@ class MinioFacts:
         return session.client("s3", endpoint_url=self.endpoint, config=config)
 
 
-class MinioServer:
+class MinioServer(DevServer[MinioFacts]):
     """``binary`` with data, passwords and log under ``directory`` (kept between starts)."""
+
+    what = "The development MinIO"
 
     def __init__(self, binary: Path, directory: Path) -> None:
         self._binary = binary
-        self._directory = private_directory(directory)
+        directory = private_directory(directory)
         self._root_password = Secret(secret_file(directory / "root.password"))
         self._broker_secret = Secret(secret_file(directory / "broker.secret"))
-        self._process = ServerProcess(
+        process = ServerProcess(
             "minio",
-            self._directory,
+            directory,
             stop_signal=signal.SIGTERM,
             environment={
-                "HOME": str(self._directory),
+                "HOME": str(directory),
                 "MINIO_ROOT_USER": ROOT_USER,
                 "MINIO_ROOT_PASSWORD": self._root_password.reveal(),
                 "MINIO_BROWSER": "off",
@@ -100,19 +101,7 @@ class MinioServer:
                 "MINIO_CI_CD": "1",  # its data may lie on the disk of the system
             },
         )
-        self._facts: MinioFacts | None = None
-
-    @property
-    def facts(self) -> MinioFacts:
-        """Facts of the running server. Raises :class:`NotReady` before :meth:`start`."""
-        if self._facts is None:
-            raise NotReady(Reason.UPSTREAM_UNAVAILABLE, "The development MinIO is not running.")
-        return self._facts
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the server while it runs."""
-        return self._process.pid
+        super().__init__(directory, process)
 
     def start(self) -> MinioFacts:
         """Start it; returns when bucket, reports and user are there. Raises :class:`UpstreamFailed`."""
@@ -126,25 +115,6 @@ class MinioServer:
         make_user(facts, BROKER_USER, self._broker_secret, reading(BUCKET))
         self._facts = facts
         return facts
-
-    def stop(self) -> None:
-        """Stop it; data stay. Twice is the same as once."""
-        self._process.stop()
-        self._facts = None
-
-    def destroy(self) -> None:
-        """Stop it and remove everything under its directory."""
-        self.stop()
-        shutil.rmtree(self._directory)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def put_reports(facts: MinioFacts) -> None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import hvac
 import requests
@@ -22,6 +20,7 @@ import requests
 from broker.dev.files import private_directory, write_private
 from broker.dev.loopback import LOOPBACK, free_port
 from broker.dev.process import ServerProcess
+from broker.dev.server import DevServer
 from broker.errors import NotReady, Reason, UpstreamFailed
 from broker.secret import Secret
 
@@ -51,31 +50,21 @@ def client_for(address: str, token: Secret | None) -> hvac.Client:
     return hvac.Client(url=address, token=value, session=session, timeout=_REQUEST_SECONDS, namespace="")
 
 
-class OpenBaoServer:
+class OpenBaoServer(DevServer[OpenBaoFacts]):
     """OpenBao with storage, keys, audit and log under ``directory`` (kept between starts)."""
 
+    what = "The development OpenBao"
+
     def __init__(self, directory: Path) -> None:
-        self._directory = private_directory(directory)
-        self._process = ServerProcess(
+        directory = private_directory(directory)
+        process = ServerProcess(
             "openbao",
-            self._directory,
+            directory,
             stop_signal=signal.SIGTERM,
-            environment={"PATH": os.defpath, "HOME": str(self._directory)},
+            environment={"PATH": os.defpath, "HOME": str(directory)},
         )
+        super().__init__(directory, process)
         self._keys = self._directory / "keys.json"
-        self._facts: OpenBaoFacts | None = None
-
-    @property
-    def facts(self) -> OpenBaoFacts:
-        """Facts of the running server. Raises :class:`NotReady` before :meth:`start`."""
-        if self._facts is None:
-            raise NotReady(Reason.UPSTREAM_UNAVAILABLE, "The development OpenBao is not running.")
-        return self._facts
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the server while it runs."""
-        return self._process.pid
 
     def start(self) -> OpenBaoFacts:
         """Start, initialise if new, unseal; returns when it is active. Raises :class:`UpstreamFailed`."""
@@ -91,25 +80,6 @@ class OpenBaoServer:
         self._process.wait_until(lambda: _health(client) == "active", within=_START_SECONDS)
         self._facts = OpenBaoFacts(address, Secret(keys["root_token"]), self._audit_log)
         return self._facts
-
-    def stop(self) -> None:
-        """Stop it; storage stays. Twice is the same as once."""
-        self._process.stop()
-        self._facts = None
-
-    def destroy(self) -> None:
-        """Stop it and remove everything under its directory."""
-        self.stop()
-        shutil.rmtree(self._directory)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def _audit_log(self) -> Path:

@@ -16,8 +16,6 @@ import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
 import psycopg
@@ -25,6 +23,7 @@ import psycopg
 from broker.dev.files import can_reach, directory_for, private_directory, remove_directory, secret_file, write_private
 from broker.dev.loopback import LOOPBACK, free_port
 from broker.dev.process import Account, ServerProcess, kill_tree
+from broker.dev.server import DevServer
 from broker.errors import NotReady, Reason, UpstreamFailed
 from broker.secret import Secret
 
@@ -68,35 +67,25 @@ class PostgresFacts:
         )
 
 
-class PostgresServer:
+class PostgresServer(DevServer[PostgresFacts]):
     """PostgreSQL with its data, socket, log and superuser's password under ``directory`` (kept between starts)."""
+
+    what = "The development PostgreSQL"
 
     def __init__(self, directory: Path, **settings: str) -> None:
         """``settings``: of postgresql.conf, beside our own."""
-        self._directory = private_directory(directory, others_may_pass=os.geteuid() == 0)
+        directory = private_directory(directory, others_may_pass=os.geteuid() == 0)
         self._account = _step_down_account()
         # Fast shutdown (SIGINT): open sessions are cut, what was committed is written.
-        self._process = ServerProcess(
+        process = ServerProcess(
             "postgres",
-            self._directory,
+            directory,
             stop_signal=signal.SIGINT,
             account=self._account if os.geteuid() == 0 else None,
             environment=_ENVIRONMENT,
         )
+        super().__init__(directory, process)
         self._settings = settings
-        self._facts: PostgresFacts | None = None
-
-    @property
-    def facts(self) -> PostgresFacts:
-        """Facts of the running server. Raises :class:`NotReady` before :meth:`start`."""
-        if self._facts is None:
-            raise NotReady(Reason.UPSTREAM_UNAVAILABLE, "The development PostgreSQL is not running.")
-        return self._facts
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the postmaster while it runs."""
-        return self._process.pid
 
     def start(self) -> PostgresFacts:
         """Make the cluster if it is new and start it; returns when it answers. Raises :class:`UpstreamFailed`."""
@@ -123,25 +112,11 @@ class PostgresServer:
         self._process.wait_until(self._answers, within=_START_SECONDS)
         return self._facts
 
-    def stop(self) -> None:
-        """Stop it at once (open sessions are cut). Data stays; twice is the same as once."""
-        self._process.stop()
-        self._facts = None
-
     def destroy(self) -> None:
         """Stop it and remove everything under its directory."""
         self.stop()
         remove_directory(self._directory / "cluster")
-        shutil.rmtree(self._directory)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        super().destroy()
 
     def _answers(self) -> bool:
         try:
