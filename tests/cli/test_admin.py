@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import grpc
 import pytest
-import structlog
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_forgetting_pb2 as forgetting_pb
-from broker.cli.main import cli as command
 from broker.client import calls
 from tests.api.served import (
     ANALYST,
@@ -25,14 +20,13 @@ from tests.api.served import (
     ask,
     free_port,
     fresh,
-    people_changes,
     person,
     private,
     reason,
-    serve,
     start_task,
 )
-from tests.cli.logging_in import logged_in, visit
+from tests.cli.at_the_door import at_the_door, served_quietly
+from tests.cli.logging_in import visit
 from tests.forge import authority
 from tests.patience import eventually
 
@@ -41,35 +35,16 @@ Run = Callable[..., Awaitable[Result]]
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    # brokerd runs in this process, and its log must not mix with what a command prints.
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    async with serve(tmp_path, **people_changes(tmp_path)) as running:
+    async with served_quietly(tmp_path) as running:
         yield running
-    structlog.reset_defaults()
 
 
 @pytest.fixture
 def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A command as ``who``, in a thread: brokerd runs on this loop."""
-    for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
-        monkeypatch.delenv(name)
+    """A command as ``who``."""
     monkeypatch.setattr("broker.cli.person.open_browser", visit)
     monkeypatch.setattr("broker.client.admin.RETRY_WAITS", tuple(wait / 100 for wait in calls.RETRY_WAITS))
-    bundle = private(served.root / "client" / "bundle.pem", CA.pem)
-
-    async def invoke(who: str, *arguments: str, **environment: str) -> Result:
-        given = {
-            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
-            "BROKER_SERVER_NAME": "localhost",
-            "BROKER_ADMIN_BUNDLE": str(bundle),
-            **logged_in(served, who),
-            **environment,
-        }
-        done = await asyncio.to_thread(CliRunner().invoke, command, arguments, env=given, prog_name="broker")
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done
-
-    return invoke
+    return at_the_door(served, monkeypatch)
 
 
 async def test_who_one_is(run: Run) -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from broker.api.v1 import access_request_pb2 as requests_pb
-from broker.cli.main import cli as command
 from tests.api.served import (
     ANALYST,
     CA,
@@ -24,55 +20,39 @@ from tests.api.served import (
     approval,
     ask,
     gate,
-    people_changes,
     person,
-    private,
-    serve,
     start_task,
     svid,
 )
-from tests.cli.logging_in import logged_in, visit
+from tests.cli.at_the_door import Invoke, at_the_door, served_quietly
+from tests.cli.logging_in import visit
 from tests.client.fake_broker import svid_files
 
-Run = Callable[..., Awaitable[Result]]
+Run = Invoke
 # Clears the screen, goes up, writes a line that looks like ours, and turns letters round.
 PAINT = "\x1b[2J\x1b[1A\rStill missing\n  | nothing\u202e\u2028\x9b"
 
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    async with serve(tmp_path, **{**people_changes(tmp_path), "roles": DECIDING}) as running:
+    async with served_quietly(tmp_path, roles=DECIDING) as running:
         gate(running, staging=("sre",))
         yield running
-    structlog.reset_defaults()
 
 
 @pytest.fixture
 def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A command as a person (``who``), or as the analyst; in a thread, because brokerd runs on this loop."""
-    for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
-        monkeypatch.delenv(name)
+    """A command as a person (``who``), or as the analyst."""
     monkeypatch.setattr("broker.cli.person.open_browser", visit)
-    bundle = private(served.root / "client" / "bundle.pem", CA.pem)
     files = svid_files(served.root / "client" / "analyst", svid(ANALYST), CA)
+    invoke, address = at_the_door(served, monkeypatch), f"127.0.0.1:{served.port}"
 
-    async def invoke(who: str, *arguments: str, typed: str = "") -> Result:
-        given = {
-            "BROKER_ADDRESS": f"127.0.0.1:{served.port}",
-            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
-            "BROKER_SERVER_NAME": "localhost",
-            "BROKER_ADMIN_BUNDLE": str(bundle),
-            **(logged_in(served, who) if who != "analyst" else {}),
-        }
-        options = files.options() if who == "analyst" else []
-        done = await asyncio.to_thread(
-            CliRunner().invoke, command, [*options, *arguments], env=given, input=typed, prog_name="broker"
-        )
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done
+    async def asked(who: str, *words: str, typed: str = "") -> Result:
+        if who == "analyst":
+            return await invoke("", *files.options(), *words, typed=typed, BROKER_ADDRESS=address)
+        return await invoke(who, *words, typed=typed, BROKER_ADDRESS=address)
 
-    return invoke
+    return asked
 
 
 async def filed(served: Served, name: str = "r1", **changes: Any) -> Any:

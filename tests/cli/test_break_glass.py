@@ -3,57 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import structlog
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from broker.cli.main import cli as command
 from broker.client import calls
-from tests.api.served import CA, DECIDING, Served, people_changes, private, serve
+from tests.api.served import DECIDING, Served, private
+from tests.cli.at_the_door import Invoke, at_the_door, served_quietly
 from tests.cli.logging_in import logged_in, visit
 
-Run = Callable[..., Awaitable[Result]]
+Run = Invoke
 WHAT = ("--account", "dev", "--environment", "production", "--resource", "orders", "--ttl", "10m")
 WHY = ("--reason", "orders are locked", "--incident", "INC-1")
 
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    people = {**people_changes(tmp_path), "roles": DECIDING}
-    async with serve(tmp_path, **people) as running:
+    async with served_quietly(tmp_path, roles=DECIDING) as running:
         yield running
-    structlog.reset_defaults()
 
 
 @pytest.fixture
 def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A command as ``who``, in a thread: brokerd runs on this loop."""
-    for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
-        monkeypatch.delenv(name)
+    """``broker break-glass`` as ``who``."""
     monkeypatch.setattr("broker.cli.person.open_browser", visit)
     monkeypatch.setattr("broker.client.admin.RETRY_WAITS", tuple(wait / 100 for wait in calls.RETRY_WAITS))
-    bundle = private(served.root / "client" / "bundle.pem", CA.pem)
-
-    async def invoke(who: str, *arguments: str) -> Result:
-        given = {
-            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
-            "BROKER_SERVER_NAME": "localhost",
-            "BROKER_ADMIN_BUNDLE": str(bundle),
-            **(logged_in(served, who) if who else {}),
-        }
-        asked = ("break-glass", *arguments)
-        done = await asyncio.to_thread(CliRunner().invoke, command, asked, env=given, prog_name="broker")
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done
-
-    return invoke
+    invoke = at_the_door(served, monkeypatch)
+    return lambda who, *words: invoke(who, "break-glass", *words)
 
 
 async def used(run: Run, out: Path) -> str:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
-import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
-import structlog
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from broker.cli.canaries import story
 from broker.cli.contracts import ago, precise
-from broker.cli.main import cli as command
 from broker.client.model import CanaryMeasurement
-from tests.api.served import CA, Served, people_changes, private, serve
-from tests.cli.logging_in import logged_in
+from tests.api.served import Served
+from tests.cli.at_the_door import at_the_door, served_quietly
 from tests.connectors.fake import RevokeMishap, UseMishap
 
 Run = Callable[..., Awaitable[Result]]
@@ -30,32 +26,14 @@ NOW = datetime(2031, 5, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    async with serve(tmp_path, **people_changes(tmp_path)) as running:
+    async with served_quietly(tmp_path) as running:
         yield running
-    structlog.reset_defaults()
 
 
 @pytest.fixture
 def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``broker connectors`` as sam, an operator, in a thread: brokerd runs on this loop."""
-    for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
-        monkeypatch.delenv(name)
-    bundle = private(served.root / "client" / "bundle.pem", CA.pem)
-
-    async def invoke(*arguments: str) -> Result:
-        given = {
-            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
-            "BROKER_SERVER_NAME": "localhost",
-            "BROKER_ADMIN_BUNDLE": str(bundle),
-            **logged_in(served, "sam"),
-        }
-        words = ["connectors", *arguments]
-        done = await asyncio.to_thread(CliRunner().invoke, command, words, env=given, prog_name="broker")
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done
-
-    return invoke
+    """``broker connectors`` as sam, an operator."""
+    return partial(at_the_door(served, monkeypatch), "sam", "connectors")
 
 
 async def test_one_run_tells_its_story_and_the_contract_shows_it(run: Run) -> None:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
-import structlog
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from broker.api.v1 import connectors_pb2 as pb
 from broker.api.v1.admin_service_pb2_grpc import AdminServiceStub
-from broker.cli.main import cli as command
 from broker.lease.credential import ContractClass
 from broker.ports import Doubt, Severity
-from tests.api.served import CA, Served, people_changes, private, serve
-from tests.cli.logging_in import logged_in
+from tests.api.served import Served
+from tests.cli.at_the_door import at_the_door, served_quietly
 from tests.connectors.fake import contract
 
 Run = Callable[..., Awaitable[Result]]
@@ -30,35 +26,17 @@ Run = Callable[..., Awaitable[Result]]
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    async with serve(tmp_path, **people_changes(tmp_path)) as running:
+    async with served_quietly(tmp_path) as running:
         running.upstreams["aws"].contract = replace(
             contract(ContractClass.EXPIRY_ONLY), on_broker_dead=timedelta(milliseconds=1500)
         )
         yield running
-    structlog.reset_defaults()
 
 
 @pytest.fixture
 def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``broker connectors`` as dana, a viewer, in a thread: brokerd runs on this loop."""
-    for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
-        monkeypatch.delenv(name)
-    bundle = private(served.root / "client" / "bundle.pem", CA.pem)
-
-    async def invoke(*arguments: str) -> Result:
-        given = {
-            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
-            "BROKER_SERVER_NAME": "localhost",
-            "BROKER_ADMIN_BUNDLE": str(bundle),
-            **logged_in(served, "dana"),
-        }
-        words = ["connectors", *arguments]
-        done = await asyncio.to_thread(CliRunner().invoke, command, words, env=given, prog_name="broker")
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done
-
-    return invoke
+    """``broker connectors`` as dana, a viewer."""
+    return partial(at_the_door(served, monkeypatch), "dana", "connectors")
 
 
 async def test_the_contracts_of_all_and_of_one_in_full(run: Run) -> None:

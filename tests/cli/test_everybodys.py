@@ -2,53 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from broker.cli.main import cli as command
-from tests.api.served import ANALYST, CA, OTHER, Served, ask, people_changes, private, serve, start_task
-from tests.cli.logging_in import logged_in
+from tests.api.served import ANALYST, OTHER, Served, ask, private, start_task
+from tests.cli.at_the_door import at_the_door, served_quietly
 
 Run = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    async with serve(tmp_path, **people_changes(tmp_path)) as running:
+    async with served_quietly(tmp_path) as running:
         yield running
-    structlog.reset_defaults()
 
 
 @pytest.fixture
 def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``broker admin`` as ``who``, in a thread: brokerd runs on this loop."""
-    for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
-        monkeypatch.delenv(name)
-    bundle = private(served.root / "client" / "bundle.pem", CA.pem)
-
-    async def invoke(who: str, *arguments: str) -> Result:
-        given = {
-            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
-            "BROKER_SERVER_NAME": "localhost",
-            "BROKER_ADMIN_BUNDLE": str(bundle),
-            **logged_in(served, who),
-        }
-        words = ["admin", *arguments]
-        done = await asyncio.to_thread(CliRunner().invoke, command, words, env=given, prog_name="broker")
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done
-
-    return invoke
+    """``broker admin`` as ``who``."""
+    invoke = at_the_door(served, monkeypatch)
+    return lambda who, *words: invoke(who, "admin", *words)
 
 
 async def held(served: Served, agent: str = ANALYST, **fields: Any) -> Any:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
-import structlog
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from broker.api.v1 import reconciliation_pb2 as pb
 from broker.api.v1.admin_service_pb2_grpc import AdminServiceStub
-from broker.cli.main import cli as command
-from tests.api.served import CA, Served, people_changes, person, private, reason, serve
-from tests.cli.logging_in import logged_in
+from tests.api.served import Served, person, reason
+from tests.cli.at_the_door import at_the_door, served_quietly
 from tests.connectors.fake import InventoryMishap
 from tests.patience import eventually
 
@@ -29,32 +24,15 @@ OLD = timedelta(hours=1)
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    async with serve(tmp_path, **people_changes(tmp_path)) as running:
+    async with served_quietly(tmp_path) as running:
         yield running
-    structlog.reset_defaults()
 
 
 @pytest.fixture
 def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``broker connectors`` as sam, an operator, in a thread: brokerd runs on this loop."""
-    for name in [each for each in os.environ if each.startswith(("BROKER_", "SPIFFE_"))]:
-        monkeypatch.delenv(name)
-    bundle = private(served.root / "client" / "bundle.pem", CA.pem)
-
-    async def invoke(*arguments: str, who: str = "sam") -> Result:
-        given = {
-            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
-            "BROKER_SERVER_NAME": "localhost",
-            "BROKER_ADMIN_BUNDLE": str(bundle),
-            **logged_in(served, who),
-        }
-        words = ["connectors", *arguments]
-        done = await asyncio.to_thread(CliRunner().invoke, command, words, env=given, prog_name="broker")
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done
-
-    return invoke
+    """``broker connectors`` as sam, an operator."""
+    invoke = at_the_door(served, monkeypatch)
+    return lambda *words, who="sam": invoke(who, "connectors", *words)
 
 
 def plant(served: Served, name: str = "lost") -> str:
