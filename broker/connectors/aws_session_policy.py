@@ -39,8 +39,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+from broker.connectors.segments import Segments
 from broker.errors import InvalidInput, Reason
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
@@ -174,25 +176,7 @@ def _conditions(scope: Scope, stated: JsonValue) -> dict[str, dict[str, list[str
 
 
 def _text(scope: Scope, stated: JsonValue) -> str:
-    """A literal, a single segment, or a list of segments."""
-    if isinstance(stated, Sequence) and not isinstance(stated, str):
-        if not stated:
-            raise _malformed(scope, "a text has at least one segment")
-        return "".join(_segment(scope, each) for each in stated)
-    return _segment(scope, stated)
-
-
-def _segment(scope: Scope, stated: JsonValue) -> str:
-    if isinstance(stated, Mapping):
-        if stated.keys() == {"parameter"} and isinstance(name := stated["parameter"], str):
-            if name not in scope.parameters:
-                raise _malformed(scope, f"there is no parameter {name!a}")
-            return _plain(scope, f"parameter {name}", scope.parameters[name])
-        if stated.keys() == {"resource"} and stated["resource"] is True:
-            return _plain(scope, "resource", scope.resource)
-        if stated.keys() == {"text"}:
-            return _literal(scope, stated["text"], "a segment")
-    return _literal(scope, stated, "a segment")
+    return Segments(_plain, partial(_literal, where="a segment"), _malformed).joined(scope, stated, "a text")
 
 
 def _plain(scope: Scope, where: str, value: str) -> str:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from google.auth.downscoped import AccessBoundaryRule, AvailabilityCondition, CredentialAccessBoundary
 
+from broker.connectors.segments import Segments
 from broker.errors import InvalidInput, Reason
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
@@ -135,27 +136,12 @@ def _name(scope: Scope, stated: JsonValue, where: str) -> str:
 
 
 def _text(scope: Scope, stated: JsonValue, where: str) -> str:
-    """A literal, a single segment, or a list of segments."""
-    if isinstance(stated, Sequence) and not isinstance(stated, str):
-        if not stated:
-            raise _malformed(scope, f"{where} has at least one segment")
-        return "".join(_segment(scope, each, where) for each in stated)
-    return _segment(scope, stated, where)
+    def written(scope: Scope, text: JsonValue) -> str:
+        if not isinstance(text, str):
+            raise _malformed(scope, f"{where} holds something that is no text")
+        return _plain(scope, where, text)
 
-
-def _segment(scope: Scope, stated: JsonValue, where: str) -> str:
-    if isinstance(stated, Mapping):
-        if stated.keys() == {"parameter"} and isinstance(name := stated["parameter"], str):
-            if name not in scope.parameters:
-                raise _malformed(scope, f"there is no parameter {name!a}")
-            return _plain(scope, f"parameter {name}", scope.parameters[name])
-        if stated.keys() == {"resource"} and stated["resource"] is True:
-            return _plain(scope, "resource", scope.resource)
-        if stated.keys() == {"text"}:
-            stated = stated["text"]
-    if not isinstance(stated, str):
-        raise _malformed(scope, f"{where} holds something that is no text")
-    return _plain(scope, where, stated)
+    return Segments(_plain, written, _malformed).joined(scope, stated, where)
 
 
 def _plain(scope: Scope, where: str, value: str) -> str:
