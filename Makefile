@@ -50,6 +50,7 @@ lint: .venv/ready ## style, types, who may import whom, the wire, the locks, kno
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/mypy --no-error-summary requirements/lock.py requirements/audit.py docs/generate.py
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml broker
 	$(BIN)/buf lint
 	.ci/breaking $(BIN)/buf
 	$(BIN)/python protos/generate.py --check
@@ -88,6 +89,13 @@ fuzz: .venv/fuzz ## fuzz what reads identities, FUZZ_SECONDS for each target; fi
 bench: .venv/ready private ## full grants per second, and login latency, against OpenBao; writes bench/latest.json
 	@command -v ab >/dev/null || .ci/ensure ab apache2-utils
 	$(BIN)/python -m bench
+
+.PHONY: sbom
+sbom: .venv/ready ## what brokerd is made of, as CycloneDX, from the lock: build/jit-broker.cdx.json
+	@mkdir -p build
+	$(BIN)/cyclonedx-py requirements requirements/daemon.txt --pyproject pyproject.toml --mc-type application \
+	  --spec-version 1.6 --output-reproducible --output-file build/jit-broker.cdx.json 2>/dev/null
+	$(BIN)/python .ci/check_sbom.py build/jit-broker.cdx.json
 
 ##@ Keep it
 .PHONY: proto

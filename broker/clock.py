@@ -49,7 +49,7 @@ class SystemRng:
 
     def fraction(self) -> float:
         """A number in [0, 1)."""
-        return random.random()  # noqa: S311 - jitter, not a secret
+        return random.random()  # nosec B311 # noqa: S311 - jitter, not a secret
 
 
 def _milliseconds() -> int:

@@ -84,7 +84,7 @@ def can_reach(uid: int, gid: int, path: Path) -> bool:
 
 def _shared_directory(uid: int, gid: int) -> str | None:
     """A temporary directory the account can reach: ``TMPDIR`` may be one that only root enters (pam_tmpdir(8))."""
-    known = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108 - mkdtemp makes it ours alone
+    known = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # nosec B108 # noqa: S108 - mkdtemp makes it ours alone
     return next((path for path in known if Path(path).is_dir() and can_reach(uid, gid, Path(path))), None)
 
 

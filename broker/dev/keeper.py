@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 def _spawn(command: list[str], uid: str, gid: str) -> subprocess.Popen[bytes]:
     """The server, in a group of its own, our standard error its only output; stepping down, it loses our groups."""
     steps_down = uid != "-"
-    return subprocess.Popen(  # noqa: S603 - the caller's own list
+    return subprocess.Popen(  # nosec B603 # noqa: S603 - the caller's own list
         command,
         stdin=subprocess.DEVNULL,
         stdout=2,

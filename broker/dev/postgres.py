@@ -132,7 +132,7 @@ class PostgresServer(DevServer[PostgresFacts]):
         write_private(pwfile, password.reveal())
         os.chown(pwfile, self._account.uid, self._account.gid)
         root = os.geteuid() == 0
-        done = subprocess.run(  # noqa: S603 - our own binary and arguments
+        done = subprocess.run(  # nosec B603 # noqa: S603 - our own binary and arguments
             [
                 binaries / "initdb", f"--pgdata={draft}", f"--username={SUPERUSER}", f"--pwfile={pwfile}",
                 "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",

@@ -70,7 +70,7 @@ class ServerProcess:
         account = (str(self._account.uid), str(self._account.gid)) if self._account else ("-", "-")
         kept = [sys.executable, "-I", "-S", str(_KEEPER), str(int(self._stop_signal)), str(self._grace), *account, "--"]
         with append_private(self.log) as log:
-            keeper = subprocess.Popen(  # noqa: S603 - the command is the caller's own list
+            keeper = subprocess.Popen(  # nosec B603 # noqa: S603 - the command is the caller's own list
                 [*kept, *map(str, command)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
