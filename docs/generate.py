@@ -4,7 +4,7 @@ Made here: in ``architecture.md`` the layers of the house (from the contract in 
 diagram of the attempt machine (from ``broker/lease/machine.py``); in ``approvals.md`` that of the request machine
 (from ``broker/approval/machine.py``); the whole of ``reasons.md`` (from
 ``broker/errors.py``, ``broker/api/errors.py`` and what ``reasons.toml`` says to operators and agents); the whole of
-``compliance.md`` (from ``broker/compliance/frameworks/``).
+``compliance.md`` (from ``broker/compliance/frameworks/``); the whole of ``reliability.md`` (from ``reliability.toml``).
 With ``--check`` nothing is written: it exits 1 if what is committed is not what would be made.
 """
 
@@ -136,6 +136,47 @@ def _control(control: compliance.Control) -> str:
     return f"| {control.id} {control.name} | {served} | {commands} | {events} | {control.not_covered} |"
 
 
+def reliability_page() -> str:
+    """``reliability.md``: what can go wrong, row by row, and the tests that prove what happens then."""
+    told = tomllib.loads((DOCS / "reliability.toml").read_text())
+    lines = [
+        "# Reliability",
+        "",
+        "<!-- Made by `make docs` from docs/reliability.toml; do not edit. -->",
+        "",
+        "What can go wrong between *request accepted* and *credential revoked*, what has to happen then, and the tests",
+        "that prove it. A row without a test keeps CI red. What is deliberately not met says so, and why.",
+        "",
+        "`make test` runs most of these, `make test-slow` those that take long, `make simulate` everything at once on",
+        "simulated time ([simulation.md](simulation.md)), `make integration` those that need other people's servers.",
+        "",
+        "## Faults",
+        "",
+        "| row | what goes wrong | what has to happen | proved by |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row} | {each['what']} | {each['must']}{_weaker(each)} | {_proofs(each['tests'])} |"
+        for row, each in told["faults"].items()
+    ]
+    lines += ["", "## Invariants", "", "| row | what always holds | proved by |", "|---|---|---|"]
+    lines += [
+        f"| {row} | {each['what']}{_weaker(each)} | {_proofs(each['tests'])} |"
+        for row, each in told["invariants"].items()
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _weaker(row: dict[str, str]) -> str:
+    why = f" ([decision](decisions/{row['decision']}.md))" if "decision" in row else ""
+    return f". **Weaker here:** {row['weaker']}{why}" if "weaker" in row else why
+
+
+def _proofs(tests: list[str]) -> str:
+    parts = (test.partition("::") for test in tests)
+    return "<br>".join(f"[{name or Path(file).stem}](../{file})" for file, _, name in parts)
+
+
 # What stands between <!-- NAME: make docs --> and <!-- end -->, by page.
 _DRAWN = {
     "architecture.md": {"house": house, "lease-diagram": lease_diagram},
@@ -145,7 +186,11 @@ _DRAWN = {
 
 def pages() -> dict[Path, str]:
     """Every page that is made, wholly or in part, as it should be."""
-    made = {DOCS / "reasons.md": reasons_page(), DOCS / "compliance.md": compliance_page()}
+    made = {
+        DOCS / "reasons.md": reasons_page(),
+        DOCS / "compliance.md": compliance_page(),
+        DOCS / "reliability.md": reliability_page(),
+    }
     return {**{DOCS / name: _drawn(name) for name in _DRAWN}, **made}
 
 
