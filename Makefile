@@ -85,6 +85,10 @@ integration-spire: .venv/ready ## stories with a real SPIRE, which is built once
 fuzz: .venv/fuzz ## fuzz what reads identities, FUZZ_SECONDS for each target; findings stay in tests/fuzz/found
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
+.PHONY: mutate
+mutate: .venv/mutation ## change the ideas a little, thousands of times: the tests must notice (ROOMS="lease approval", else all six; hours)
+	$(BIN)/python -m tests.mutation --workers $(WORKERS) $(ROOMS)
+
 .PHONY: bench
 bench: .venv/ready private ## full grants per second, and login latency, against OpenBao; writes bench/latest.json
 	@command -v ab >/dev/null || .ci/ensure ab apache2-utils
@@ -118,7 +122,7 @@ lock: .venv/ready ## write requirements/*.txt for pyproject.toml (UPGRADE=1: wit
 
 .PHONY: clean
 clean: ## remove everything that was made here, .venv included
-	rm -rf .venv build dist *.egg-info integration/*/node_modules .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info integration/*/node_modules .fuzz mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help
@@ -149,6 +153,10 @@ private:
 # Wheels for Linux on x86-64 only, so it is nobody's requirement but this target's.
 .venv/fuzz: tests/fuzz/requirements.txt .venv/ready
 	@$(PIP) install --quiet --no-compile --only-binary :all: --no-deps --require-hashes -r $<
+	@touch $@
+
+.venv/mutation: tests/mutation/requirements.txt .venv/ready
+	@$(PIP) install --quiet --no-deps --require-hashes -r $<
 	@touch $@
 
 # A virtual environment does not survive being moved or copied.

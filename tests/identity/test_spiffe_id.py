@@ -102,9 +102,22 @@ def _lenient(text: str) -> str:
 _NEARLY = st.lists(st.sampled_from(_PIECES + _STRANGE), max_size=12).map("".join)
 
 
-@settings(max_examples=500)
-@given(_NEARLY | _NEARLY.map("spiffe://example.org/a".__add__) | _NEARLY.map("spiffe://".__add__) | IDS)
+_NEARLY_IDS = _NEARLY | _NEARLY.map("spiffe://example.org/a".__add__) | _NEARLY.map("spiffe://".__add__) | IDS
+
+
+@given(_NEARLY_IDS)
 def test_exactly_the_grammar_is_accepted(text: str) -> None:
+    _accepted_exactly_by_the_grammar(text)
+
+
+@pytest.mark.slow
+@settings(max_examples=5000)
+@given(_NEARLY_IDS)
+def test_exactly_the_grammar_is_accepted_of_many(text: str) -> None:
+    _accepted_exactly_by_the_grammar(text)
+
+
+def _accepted_exactly_by_the_grammar(text: str) -> None:
     accepted = bool(_GRAMMAR.fullmatch(text)) and len(text.encode()) <= MAX_BYTES
 
     assert (_parsed(text) is not None) is accepted
@@ -122,9 +135,19 @@ _ALIASES = st.tuples(
 ).map("".join)
 
 
-@settings(max_examples=500)
 @given(_ALIASES)
 def test_what_a_helpful_reader_would_take_for_an_id_is_that_id_only_if_written_so(text: str) -> None:
+    _taken_for_an_id_only_if_written_so(text)
+
+
+@pytest.mark.slow
+@settings(max_examples=5000)
+@given(_ALIASES)
+def test_many_that_a_helpful_reader_would_take_for_ids(text: str) -> None:
+    _taken_for_an_id_only_if_written_so(text)
+
+
+def _taken_for_an_id_only_if_written_so(text: str) -> None:
     tidied = _parsed(_lenient(text))
 
     assert tidied is None or (_parsed(text) == tidied) is (text == str(tidied))
