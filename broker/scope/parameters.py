@@ -256,9 +256,9 @@ class CidrParameter:
     def _network(self, text: str) -> IpNetwork:
         if len(text) > MAX_VALUE or hazard(text):
             raise refused(self, text, "is not a network")
-        address, slash, length = text.partition("/")
-        # ip_network() also takes /255.255.255.0, a missing length and a scope id; one spelling is enough.
-        if not slash or not _DECIMAL.match(length) or "%" in address:
+        _, slash, length = text.partition("/")
+        # ip_network() also takes /255.255.255.0 and a missing length; one spelling is enough. A scope id has a hazard: %.
+        if not slash or not _DECIMAL.match(length):
             raise refused(self, text, "has no prefix length in decimal")
         try:
             return ipaddress.ip_network(text, strict=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.lease.deadlines import due_at, no_late_create_after
+from broker.lease.deadlines import due_at, no_late_create_after, until_next_sweep
 from broker.lease.machine import TERMINAL, State
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -67,3 +67,9 @@ def test_what_may_be_alive_always_has_a_due_time(
 def test_a_late_create_is_waited_for_as_long_again() -> None:
     # Allowed from 1 to 11, that is 10 s; nothing can land after 11 + 10 = 21.
     assert no_late_create_after(T0 + timedelta(seconds=1), T0 + timedelta(seconds=11)) == at(21)
+
+
+@pytest.mark.parametrize(("now", "wait"), [(4, 6), (9.5, 0.5), (10, 10), (19, 1), (20, 0), (25, -5)])
+def test_it_is_looked_for_at_the_calls_deadline_and_when_nothing_can_land_any_more(now: float, wait: float) -> None:
+    issued_from, issue_deadline = T0, T0 + timedelta(seconds=10)
+    assert until_next_sweep(T0 + timedelta(seconds=now), issued_from, issue_deadline) == timedelta(seconds=wait)

@@ -92,3 +92,32 @@ def test_the_private_half_and_the_ciphertext_do_not_print() -> None:
     sealed = seal(b"a secret", recipient.public_key, TO)
     assert "ciphertext" not in repr(sealed)
     assert recipient._key.private_bytes_raw().hex() not in repr(recipient)
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        (b"", "has 0 bytes; an X25519 public key has 32"),
+        (b"\x09" * 33, "has 33 bytes; an X25519 public key has 32"),
+        ((2**255 - 19).to_bytes(32, "little"), "is not in canonical form"),
+        (bytes(32), "is a point of low order, to which nothing can be sealed"),
+    ],
+)
+def test_why_nothing_is_sealed_to_a_key_is_said_with_what_to_do(key: bytes, why: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        check_recipient_key(key)
+    assert refused.value.message == f"recipient_public_key {why}."
+    assert "fresh X25519 key pair" in refused.value.hint
+    assert refused.value.metadata == {"field": "recipient_public_key"}
+
+
+@pytest.mark.parametrize(("suite", "short"), [("other", 0), (SUITE, 1)])
+def test_another_suite_and_half_a_key_are_told_and_not_tried(suite: str, short: int) -> None:
+    recipient = Recipient()
+    sealed = seal(b"a secret", recipient.public_key, TO)
+    half = Sealed(sealed.encapsulated_key[short:], sealed.ciphertext)
+    with pytest.raises(NotReady) as broken:
+        recipient.open(suite, half, TO)
+    assert broken.value.reason == "SEAL_BROKEN"
+    assert f"its suite is {suite!r}, with {32 - short} bytes of key" in broken.value.message
+    assert "Look at the proxy" in broken.value.hint

@@ -124,3 +124,20 @@ def test_the_resource_and_what_the_identity_fills_in_are_compared_alike() -> Non
 )
 def test_narrower(how: Narrowing, outer: str, inner: str, holds: bool) -> None:
     assert how.holds(outer, inner) is holds
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        {"resource": False},
+        {"resource": "true"},
+        {"resource": 1},
+        {"parameter": True},
+        {"parameter": "path", "x": 1},
+        {},
+    ],
+)
+def test_what_only_looks_like_a_reference_stands_for_nothing(segment: dict[str, Any]) -> None:
+    grant = aws({"resource": True}, TEXT("/*"), P, TEXT("/*"), conditions=segment)
+    found = narrowings(template(grant, resource=PrefixParameter("resource", "a")))
+    assert (found.resource, found.parameters["path"]) == (FOLDER, FOLDER)

@@ -40,6 +40,7 @@ CIDR = cidr("10.0.0.0/8", "2001:db8::/32", at_least=24)
         (LOOSE, "x" * 40, "x" * 40),  # 40 = the limit
         (ALTERNATIVES, "dog", "dog"),
         (PREFIX, "reports/", "reports/"),
+        (PREFIX, "reports/" + "x" * 24, "reports/" + "x" * 24),  # 32 = the limit
         (PREFIX, "reports/2026/a.b_c=d@e:f+g-h", "reports/2026/a.b_c=d@e:f+g-h"),
         (INTEGER, "0", "0"),
         (INTEGER, "-5", "-5"),
@@ -47,6 +48,8 @@ CIDR = cidr("10.0.0.0/8", "2001:db8::/32", at_least=24)
         (CIDR, "10.1.2.0/24", "10.1.2.0/24"),
         (CIDR, "10.1.2.3/32", "10.1.2.3/32"),
         (CIDR, "2001:DB8:0::/48", "2001:db8::/48"),  # RFC 5952
+        (cidr("0.0.0.0/0", at_least=0), "0.0.0.0/0", "0.0.0.0/0"),  # 0 = the whole, where it is meant
+        (cidr("10.0.0.0/8", at_least=32), "10.1.2.3/32", "10.1.2.3/32"),  # 32 = one address, the narrowest
     ],
 )
 def test_right_values_come_out_in_their_one_spelling(parameter: Parameter, text: str, canonical: str) -> None:
@@ -205,3 +208,30 @@ def test_a_network_that_passes_lies_inside_and_is_small_enough(address: int, len
         return
     assert network.prefixlen >= 24
     assert network.subnet_of(ipaddress.ip_network("10.0.0.0/8"))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "why"),
+    [
+        (PREFIX, "reports/" + "x" * 25, "has 33 characters"),
+        (PREFIX, "other/x", "starts otherwise"),
+        (PREFIX, "reports/~", "has a character outside the set"),
+        (CIDR, "10.0.0.0/16", "is too large a network"),
+        (CIDR, "11.0.0.0/24", "lies outside"),
+        (CIDR, "10.0.0.0", "has no prefix length in decimal"),
+        (CIDR, "10.0.0.0/24/24", "has no prefix length in decimal"),
+        (CIDR, "fe80::1%eth0/128", "is not a network"),
+        (CIDR, "10.0.0.1/24", "is not a network"),
+        (CIDR, "10.0.0.*/24", "is not a network"),
+        (CIDR, "9" * 513, "is not a network"),
+    ],
+)
+def test_why_a_value_is_refused_is_said(parameter: Parameter, text: str, why: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parameter.parse(text)
+    assert refused.value.message == f"The parameter {parameter.name} {why}: {shown(text)}."
+
+
+def test_what_is_exactly_as_long_as_is_shown_is_not_cut() -> None:
+    assert shown("x" * 100) == repr("x" * 100)
+    assert shown("x" * 101) == repr("x" * 100) + "..."
