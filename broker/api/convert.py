@@ -17,6 +17,7 @@ from broker.canary.canary import Kind
 from broker.canary.measurement import Measurement
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import (
+    AwsAccessKey,
     AwsSession,
     Contract,
     Credential,
@@ -268,6 +269,13 @@ def credential(value: Credential) -> credential_pb2.Credential:
                 endpoint_url=value.endpoint_url,
             )
             return credential_pb2.Credential(aws_session=session)
+        case AwsAccessKey():
+            access_key = credential_pb2.AwsAccessKey(
+                access_key_id=value.access_key_id,
+                secret_access_key=value.secret_access_key.reveal(),
+                region=value.region,
+            )
+            return credential_pb2.Credential(aws_access_key=access_key)
         case X509Certificate():
             x509 = credential_pb2.X509Certificate(
                 certificate=value.certificate, ca_chain=value.ca_chain, serial_number=value.serial_number

@@ -16,6 +16,7 @@ from typing import TypeVar
 from broker.approval.machine import OPEN
 from broker.client.delivery import conninfo, environment
 from broker.lease.credential import (
+    AwsAccessKey,
     AwsSession,
     ContractClass,
     Credential,
@@ -508,6 +509,11 @@ class Grant:
     def aws(self) -> AwsSession:
         """The credential as an AWS session. Raises TypeError if it is of another kind."""
         return _of_kind(self.credential, AwsSession)
+
+    @property
+    def aws_access_key(self) -> AwsAccessKey:
+        """The credential as an access key of AWS. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, AwsAccessKey)
 
     @property
     def x509(self) -> X509Certificate:

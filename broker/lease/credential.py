@@ -78,6 +78,15 @@ class AwsSession:
 
 
 @dataclass(frozen=True, slots=True)
+class AwsAccessKey:
+    """The access key of an IAM user that is there for one lease. It has no end of its own."""
+
+    access_key_id: str
+    secret_access_key: Secret
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
 class GcpToken:
     """An OAuth 2.0 access token of a Google Cloud service account."""
 
@@ -144,6 +153,7 @@ class WrappedSecret:
 Credential = (
     DatabaseLogin
     | AwsSession
+    | AwsAccessKey
     | GcpToken
     | X509Certificate
     | SshCertificate
