@@ -25,8 +25,8 @@ from broker.connectors.minio_sts import MinioSts, MinioStsSettings
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity
 from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
-from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_aws_user import VaultAwsUser, VaultAwsUserSettings
+from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
 from broker.connectors.vault_kubernetes import VaultKubernetes, VaultKubernetesSettings
 from broker.connectors.vault_kv import VaultKv, VaultKvSettings

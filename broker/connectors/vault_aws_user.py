@@ -4,8 +4,8 @@ The engine makes an IAM user for each lease, with one access key, and deletes bo
 of its own: where nothing deletes it, it is good for ever. So everything rests on the engine's being alive, and on what
 IAM takes to spread a deletion, of which AWS states no figure.
 
-The engine can also hand out sessions of STS (``credential_type`` other than ``iam_user``), whose leases end nothing. Such
-an answer is refused, and nothing is said to have ended it before its own time.
+The engine can also hand out sessions of STS (``credential_type`` other than ``iam_user``), whose leases end nothing.
+Such an answer is refused, and nothing is said to have ended it before its own time.
 """
 
 from __future__ import annotations

@@ -305,7 +305,9 @@ class BreakGlassDesk:
             scope=asked.scope,
             contract_class=asked.connector.contract.cls,
             decision=asked.decision,
-            handle=asked.connector.prepare(asked.scope, attempt_id, asked.holder, expires_at),
+            handle=asked.connector.prepare(
+                asked.scope, attempt_id, asked.holder, expires_at, task_id=asked.request.task_id
+            ),
             now=now,
             issue_deadline=now + self._issue_timeout,
             expires_at=expires_at,

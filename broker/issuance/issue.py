@@ -272,7 +272,8 @@ class Issuer:
     ) -> Grant:
         """File the request; nothing is issued. What the upstream would refuse is refused before anybody is asked."""
         scope, contract_class = admitted.scope, admitted.connector.contract.cls
-        admitted.connector.prepare(scope, self.mark.attempt("x"), caller.id, caller.now + scope.ttl)
+        ends, task_id = caller.now + scope.ttl, request.task_id
+        admitted.connector.prepare(scope, self.mark.attempt("x"), caller.id, ends, task_id=task_id)
         task = await self._store.get_task(caller.tenant, request.task_id)
         if caller.id in task.participants:  # others hear nothing of the task, not even that it is stopped
             await check_suspended(self._store, caller, request.task_id, scope)
@@ -306,7 +307,9 @@ class Issuer:
         expires_at = caller.now + admitted.scope.ttl
         if admitted.situation.latest_end is not None:
             expires_at = min(expires_at, admitted.situation.latest_end)
-        handle = admitted.connector.prepare(admitted.scope, attempt_id, caller.id, expires_at)
+        handle = admitted.connector.prepare(
+            admitted.scope, attempt_id, caller.id, expires_at, task_id=request.task_id
+        )
         return Intent(
             tenant=caller.tenant,
             lease_id=LEASE_PREFIX + name,  # a lease is named as its first attempt is

@@ -16,8 +16,8 @@ from broker.client.delivery import environment, inherited
 from broker.client.forms import kubeconfig
 from broker.client.model import Grant
 from broker.lease.credential import (
-    Credential,
     AwsAccessKey,
+    Credential,
     KubernetesToken,
     SshCertificate,
     StaticSecret,

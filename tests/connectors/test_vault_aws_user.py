@@ -1,4 +1,4 @@
-"""Access keys of IAM users: leased by a real OpenBao; the engine and IAM are doubles (``harness_vault_aws_user.py``)."""
+"""Access keys of IAM users, leased by a real OpenBao; engine and IAM are doubles (``harness_vault_aws_user.py``)."""
 
 from __future__ import annotations
 
