@@ -166,9 +166,7 @@ class AwsSts:
         """EXPIRY_ONLY: the deadline in the session policy ends it; BY_POLICY where there is a revocation."""
         return self._contract
 
-    def prepare(
-        self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = ""
-    ) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """The names, and a rehearsal of everything STS would refuse for size or form.
 
         Raises InvalidInput: SCOPE_TOO_LARGE with the figure, PARAMETER_INVALID, or CONFIG_INVALID.

@@ -134,9 +134,7 @@ class VaultEngine:
         """The name templates use."""
         return self._name
 
-    def prepare(
-        self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = ""
-    ) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """Names only. Raises InvalidInput for a grant or an attempt id that is no plain name."""
         role = scope.grant.get("role")
         if not isinstance(role, str) or not _NAME.match(role):

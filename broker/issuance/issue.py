@@ -307,9 +307,7 @@ class Issuer:
         expires_at = caller.now + admitted.scope.ttl
         if admitted.situation.latest_end is not None:
             expires_at = min(expires_at, admitted.situation.latest_end)
-        handle = admitted.connector.prepare(
-            admitted.scope, attempt_id, caller.id, expires_at, task_id=request.task_id
-        )
+        handle = admitted.connector.prepare(admitted.scope, attempt_id, caller.id, expires_at, task_id=request.task_id)
         return Intent(
             tenant=caller.tenant,
             lease_id=LEASE_PREFIX + name,  # a lease is named as its first attempt is
