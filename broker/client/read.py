@@ -34,6 +34,7 @@ T = TypeVar("T")
 MIRRORS: dict[str, type] = {
     "broker.api.v1.WhoAmIResponse": model.Identity,
     "broker.api.v1.RevocationContract": model.RevocationContract,
+    "broker.api.v1.NetworkBinding": model.NetworkBinding,
     "broker.api.v1.ParameterSpec": model.ParameterSpec,
     "broker.api.v1.ScopeTemplate": model.ScopeTemplate,
     "broker.api.v1.Task": model.TaskFacts,

@@ -127,7 +127,8 @@ def contract_of(settings: AwsStsSettings) -> Contract:
     """What can be promised with these settings."""
     contract = CONTRACT
     if settings.network is not None:
-        contract = replace(contract, binding=Binding.NETWORK)
+        places = (*settings.network.source_ips, *settings.network.source_vpces)
+        contract = replace(contract, binding=Binding.NETWORK, networks=(places,))
     if settings.proves_identity:
         # Only where STS itself ends the session at the deadline does nothing of it live on.
         return replace(contract, ttl_floor=timedelta(seconds=_SHORTEST))

@@ -251,10 +251,11 @@ class BreakGlassDesk:
             return Decision(Effect.ALLOW, (), (told,), (), digest), NOTHING_KNOWN
         asker = _as_agent(caller, agent)
         situation = await self._situations.read(asker, request)
-        facts = RequestFacts(agent, request, scope, connector.contract, caller.now, asker.peer.delivery, situation)
+        promised = connector.contract.of_grant(scope.grant)
+        facts = RequestFacts(agent, request, scope, promised, caller.now, asker.peer.delivery, situation)
         decision = caller.deploy.policies.decide(facts)
         if decision.errors or decision.effect is Effect.DENY:
-            raise denied_by(decision, scope, connector.contract)
+            raise denied_by(decision, scope, promised)
         return decision, situation
 
     def _intent(
