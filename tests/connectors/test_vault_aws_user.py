@@ -23,7 +23,7 @@ TTL = timedelta(minutes=1)
 
 async def issue(connector: VaultAwsUser, ledger: Ledger) -> Issued:
     expires_at, scope = SystemClock().now() + TTL, aws_user_scope()
-    ledger.handle = connector.prepare(scope, new_attempt(), HOLDER, expires_at)
+    ledger.handle = connector.prepare(scope, new_attempt(), HOLDER, expires_at, task_id="task-1")
     return await connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint)
 
 
@@ -49,6 +49,8 @@ async def test_its_user_is_its_own_and_goes_with_it(openbao_server: ConfiguredOp
     assert issued.observed["access_key_id"] == key.access_key_id
     assert key.region == "eu-central-1"
     assert any(str(ledger.handle["attempt"]) in name for name in users.names)
+    token = openbao_server.root_client().auth.token.lookup_accessor(str(ledger.handle["accessor"]))
+    assert token["data"]["meta"] == {"attempt": ledger.handle["attempt"], "holder": HOLDER, "task": "task-1"}
     assert users.take(key)
     assert isinstance(await connector.revoke(ledger.handle, ledger.context()), Revoked)
     assert not users.take(key)
