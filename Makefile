@@ -61,6 +61,7 @@ lint: .venv/ready ## style, types, who may import whom, the wire, the locks, kno
 .PHONY: integration
 integration: .venv/ready private ## slow stories: the demo, a real OpenID provider, a real MinIO, IAM policies judged
 	@integration/minio/binaries/build >/dev/null
+	@integration/vault_aws/binaries/build >/dev/null
 	$(BIN)/python -m pytest integration --ignore integration/spire
 
 .PHONY: integration-oidc
@@ -75,6 +76,11 @@ integration-minio: .venv/ready private ## of those, the ones with a real MinIO, 
 .PHONY: integration-aws
 integration-aws: .venv/ready ## of those, IAM policies judged by an evaluator that knows conditions (Node.js; npm fetches it once)
 	$(BIN)/python -m pytest integration/aws
+
+.PHONY: integration-vault-aws
+integration-vault-aws: .venv/ready private ## of those, the ones with Vault's own AWS engine, which is built once, from its Go module
+	@integration/vault_aws/binaries/build >/dev/null
+	$(BIN)/python -m pytest integration/vault_aws
 
 .PHONY: integration-spire
 integration-spire: .venv/ready ## stories with a real SPIRE, which is built once, from its Go modules

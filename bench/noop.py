@@ -33,7 +33,7 @@ class Noop:
         self.name = name
         self.contract = CONTRACT
 
-    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """As many names as a real one keeps."""
         return {"attempt": attempt_id, "mount": "none", "role": str(scope.grant["role"]), "holder": holder}
 

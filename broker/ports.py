@@ -211,9 +211,10 @@ class Connector(Protocol):
         """What is promised about ending what this connector issues."""
         ...
 
-    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """The handle, chosen by us before any call. Pure, and quick: no I/O.
 
+        ``holder`` and ``task_id`` are for whom and for what, for upstreams that keep a note of it.
         Refuses here (InvalidInput, figures in the message) what the upstream would refuse for size
         or form, so that nothing is issued in order to find out.
         """

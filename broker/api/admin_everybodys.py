@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from broker.api import convert
+from broker.api.promised import promised
 from broker.api.v1 import admin_view_pb2 as pb
 from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import lease_pb2, task_pb2
@@ -31,14 +32,15 @@ class EverybodysRpcs:
             caller.tenant, request.holder, request.task_id, request.template, living_only=request.living_only
         )
         found, token = await self._desk.leases(search, request.page_token, request.page_size or _PAGE)
-        told = [convert.lease(each, caller.now) for each in found]
+        told = [
+            convert.listed_lease(each, caller.now, promised(each, caller.deploy, self._connectors)) for each in found
+        ]
         return service.ListLeasesResponse(leases=told, next_page_token=token)
 
     async def GetLease(self, request: service.GetLeaseRequest, caller: OperatorCaller, context: Any) -> lease_pb2.Lease:
         """One lease."""
         found = await self._desk.lease(caller, request.lease_id)
-        running = self._connectors(found.connector)
-        return convert.lease(found, caller.now, None if running is None else running.contract)
+        return convert.lease(found, caller.now, promised(found, caller.deploy, self._connectors))
 
     async def RevokeLease(
         self, request: pb.AdminServiceRevokeLeaseRequest, caller: OperatorCaller, context: Any

@@ -7,6 +7,7 @@ from typing import Any
 
 from broker.api import convert, convert_requests
 from broker.api.agents_pipelines import PipelineRpcs
+from broker.api.promised import promised
 from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_pb2, task_pb2
@@ -77,7 +78,8 @@ class AgentService(PipelineRpcs):
         found = [(template, self._connectors(template.connector)) for _, template in named]
         return pb.ListTemplatesResponse(
             templates=[
-                convert.template(t, None if c is None else c.contract, self._measured(t.connector)) for t, c in found
+                convert.template(t, None if c is None else c.contract.of_grant(t.grant), self._measured(t.connector))
+                for t, c in found
             ]
         )
 
@@ -175,8 +177,7 @@ class AgentService(PipelineRpcs):
     async def GetLease(self, request: pb.GetLeaseRequest, caller: Caller, context: Any) -> lease_pb2.Lease:
         """One lease."""
         found = await self._leases.get(caller, request.lease_id)
-        running = self._connectors(found.connector)
-        return convert.lease(found, caller.now, None if running is None else running.contract)
+        return convert.lease(found, caller.now, promised(found, caller.deploy, self._connectors))
 
     async def ListLeases(self, request: pb.ListLeasesRequest, caller: Caller, context: Any) -> pb.ListLeasesResponse:
         """A page of the caller's leases. The page token is the last lease's id, checked against the caller."""
@@ -195,7 +196,10 @@ class AgentService(PipelineRpcs):
             after=after,
             limit=request.page_size or DEFAULT_PAGE,
         )
-        return pb.ListLeasesResponse(leases=[convert.lease(each, caller.now) for each in leases], next_page_token=token)
+        told = [
+            convert.listed_lease(each, caller.now, promised(each, caller.deploy, self._connectors)) for each in leases
+        ]
+        return pb.ListLeasesResponse(leases=told, next_page_token=token)
 
     async def WatchLeases(
         self, request: pb.WatchLeasesRequest, caller: Caller, context: Any

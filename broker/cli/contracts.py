@@ -30,7 +30,7 @@ def lines(contract: RevocationContract) -> Iterator[str]:
 
 def _told(contract: RevocationContract) -> Iterator[tuple[str, str]]:
     yield "class", f"{contract.contract_class}: {_CLASSES.get(contract.contract_class, 'unknown to this client')}"
-    yield "bound to", _BINDINGS.get(contract.binding, contract.binding)
+    yield "bound to", _bound_to(contract)
     yield "TTL", f"{bound(contract.ttl_floor)} to {bound(contract.ttl_ceiling)}"
     yield "past deadline", f"works for at most {bound(contract.bound_on_expiry)}"
     revoked = contract.bound_on_revoke
@@ -39,6 +39,12 @@ def _told(contract: RevocationContract) -> Iterator[tuple[str, str]]:
     yield "upstream dead", _dead(contract.bound_on_upstream_dead, contract.if_upstream_dead)
     if seen := "; ".join(_measured(contract, SystemClock().now())):
         yield "measured", f"{seen}{'. THE CONTRACT IS NOT KEPT' if contract.measured_broken else ''}"
+
+
+def _bound_to(contract: RevocationContract) -> str:
+    if places := " and ".join(" or ".join(map(inert, each.sources)) for each in contract.networks):
+        return f"a network: it works from {places} alone"
+    return _BINDINGS.get(contract.binding, contract.binding)
 
 
 def _measured(contract: RevocationContract, now: datetime) -> Iterator[str]:

@@ -20,6 +20,7 @@ from broker.cli.output import camel, environment_lines, to_json
 from broker.client import Grant
 from broker.client.forms import Form, credential_process, fits, kubeconfig, pgpass, token_of
 from broker.lease.credential import (
+    AwsAccessKey,
     AwsSession,
     DatabaseLogin,
     GcpToken,
@@ -181,6 +182,8 @@ def written(grant: Grant, form: str) -> str:
             return grant.conninfo() + "\n"
         case _, AwsSession():
             return _profile(grant.aws)
+        case _, AwsAccessKey() as key:
+            return _profile(key)
         case _, X509Certificate() as x509:
             return x509.certificate + x509.ca_chain
         case _, SshCertificate() as ssh:
@@ -210,13 +213,15 @@ def _clear(value: object) -> object:
     return value.reveal() if isinstance(value, Secret) else to_json(value)
 
 
-def _profile(session: AwsSession) -> str:
+def _profile(session: AwsSession | AwsAccessKey) -> str:
     """A profile of AWS's shared credentials file."""
     lines = [
         "[default]",
         f"aws_access_key_id = {session.access_key_id}",
         f"aws_secret_access_key = {session.secret_access_key.reveal()}",
-        f"aws_session_token = {session.session_token.reveal()}",
     ]
-    also = {"region": session.region, "endpoint_url": session.endpoint_url}
+    also = {"region": session.region}
+    if isinstance(session, AwsSession):
+        lines.append(f"aws_session_token = {session.session_token.reveal()}")
+        also["endpoint_url"] = session.endpoint_url
     return "\n".join([*lines, *(f"{name} = {value}" for name, value in also.items() if value)]) + "\n"

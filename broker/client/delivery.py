@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 from broker.lease.credential import (
+    AwsAccessKey,
     AwsSession,
     Credential,
     DatabaseLogin,
@@ -24,6 +25,15 @@ from broker.lease.credential import (
 # Where `broker exec` says that the files of a key are.
 _FILES = ("BROKER_KEY_FILE", "BROKER_CERTIFICATE_FILE", "BROKER_CA_FILE")
 
+# AWS SDKs and Tools reference, "Environment variables list": what could stand against any of AWS's keys.
+_AWS_VARIABLES = frozenset(
+    {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE"}
+    | {"AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE"}
+    | {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_REGION"}
+    | {"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_DEFAULT_REGION"}
+    | {"AWS_CREDENTIAL_EXPIRATION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS"}
+    | {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"}
+)
 # Variables that would override, or stand beside, the ones we set, by the kind of credential.
 # PostgreSQL 18, 32.15 "Environment Variables"; AWS SDKs and Tools reference, "Environment variables list".
 # `gcloud topic configurations` (CLOUDSDK_SECTION_PROPERTY); google.auth.environment_vars; Terraform's google provider.
@@ -32,14 +42,8 @@ _CONFLICTING: Mapping[type, frozenset[str]] = {
         {"PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSERVICE"}
         | {"PGSERVICEFILE", "PGREQUIREAUTH", "PGSSLCERT", "PGSSLKEY", "DATABASE_URL"}
     ),
-    AwsSession: frozenset(
-        {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE"}
-        | {"AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_WEB_IDENTITY_TOKEN_FILE"}
-        | {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_REGION"}
-        | {"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_DEFAULT_REGION"}
-        | {"AWS_CREDENTIAL_EXPIRATION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS"}
-        | {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"}
-    ),
+    AwsSession: _AWS_VARIABLES,
+    AwsAccessKey: _AWS_VARIABLES,
     X509Certificate: frozenset({"BROKER_CERTIFICATE", "BROKER_CA_CHAIN", *_FILES}),
     SshCertificate: frozenset({"BROKER_SSH_CERTIFICATE", *_FILES}),
     StaticSecret: frozenset(),  # its own names stand against no others
@@ -107,6 +111,12 @@ def environment(credential: Credential) -> dict[str, str]:
                 variables["AWS_ENDPOINT_URL"] = credential.endpoint_url
             regions = ("AWS_REGION", "AWS_DEFAULT_REGION")
             return variables | (dict.fromkeys(regions, credential.region) if credential.region else {})
+        case AwsAccessKey():
+            keys = {
+                "AWS_ACCESS_KEY_ID": credential.access_key_id,
+                "AWS_SECRET_ACCESS_KEY": credential.secret_access_key.reveal(),
+            }
+            return keys | dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), credential.region)
         case GcpToken():
             # gcloud (with bq and gsutil) reads the first, Terraform's provider the second. Google's client libraries
             # read no bare token from anywhere: a program hands it to them.

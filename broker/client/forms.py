@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from broker.client.delivery import environment
 from broker.client.model import Grant
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin, KubernetesToken
+from broker.lease.credential import AwsAccessKey, AwsSession, Credential, DatabaseLogin, KubernetesToken
 from broker.secret import Secret
 
 
@@ -30,7 +30,7 @@ class Form(StrEnum):
 
 # The one table. ENVIRONMENT fits all.
 FITS: Mapping[Form, tuple[type, ...]] = {
-    Form.CREDENTIAL_PROCESS: (AwsSession,),
+    Form.CREDENTIAL_PROCESS: (AwsSession, AwsAccessKey),
     Form.CONTAINER: (AwsSession,),
     Form.PGPASS: (DatabaseLogin,),
     Form.KUBECONFIG: (KubernetesToken,),
@@ -59,13 +59,15 @@ def container_answer(grant: Grant) -> str:
 
 
 def _keys(grant: Grant, token_name: str) -> dict[str, str]:
-    session, ends = grant.aws, grant.lease.expire_time
+    credential, ends = grant.credential, grant.lease.expire_time
     if ends is None:
         raise ValueError("a lease without an end has none to tell")
+    keys = credential if isinstance(credential, AwsAccessKey) else grant.aws
+    token = {} if isinstance(keys, AwsAccessKey) else {token_name: keys.session_token.reveal()}
     return {
-        "AccessKeyId": session.access_key_id,
-        "SecretAccessKey": session.secret_access_key.reveal(),
-        token_name: session.session_token.reveal(),
+        "AccessKeyId": keys.access_key_id,
+        "SecretAccessKey": keys.secret_access_key.reveal(),
+        **token,
         # Of the lease: our session may be shorter than the shortest that STS makes. Whole seconds: some SDKs read no
         # more.
         "Expiration": ends.replace(microsecond=0).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -16,6 +16,7 @@ from typing import TypeVar
 from broker.approval.machine import OPEN
 from broker.client.delivery import conninfo, environment
 from broker.lease.credential import (
+    AwsAccessKey,
     AwsSession,
     ContractClass,
     Credential,
@@ -53,6 +54,13 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkBinding:
+    """Places that a credential works from: one of them is enough."""
+
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RevocationContract:
     """How, and how fast, what a connector issues can be ended."""
 
@@ -73,6 +81,7 @@ class RevocationContract:
     measured_on_expiry: timedelta | None = None  # less than zero: it died before its deadline
     measured_on_expiry_time: datetime | None = None
     measured_broken: bool = False  # the newest canary worked after its bound: the contract is not kept
+    networks: tuple[NetworkBinding, ...] = ()  # a request must come from each of these at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +214,7 @@ class Lease:
     policy_tightened: PolicyTightened | None = None  # why it would not be granted any more; None: it would
     break_glass: BreakGlass | None = None  # the emergency it was got in; None: none
     contract: RevocationContract | None = None  # what is promised about ending it; told of one lease, not in lists
+    binding: str = ""  # what it is bound to, by that; told in lists, too
 
     @property
     def may_be_alive(self) -> bool:
@@ -508,6 +518,11 @@ class Grant:
     def aws(self) -> AwsSession:
         """The credential as an AWS session. Raises TypeError if it is of another kind."""
         return _of_kind(self.credential, AwsSession)
+
+    @property
+    def aws_access_key(self) -> AwsAccessKey:
+        """The credential as an access key of AWS. Raises TypeError if it is of another kind."""
+        return _of_kind(self.credential, AwsAccessKey)
 
     @property
     def x509(self) -> X509Certificate:

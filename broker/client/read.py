@@ -15,6 +15,7 @@ from broker.api.v1.broker_service_pb2 import RequestCredentialResponse
 from broker.client import model
 from broker.errors import Defect, Reason
 from broker.lease.credential import (
+    AwsAccessKey,
     AwsSession,
     Credential,
     DatabaseLogin,
@@ -33,6 +34,7 @@ T = TypeVar("T")
 MIRRORS: dict[str, type] = {
     "broker.api.v1.WhoAmIResponse": model.Identity,
     "broker.api.v1.RevocationContract": model.RevocationContract,
+    "broker.api.v1.NetworkBinding": model.NetworkBinding,
     "broker.api.v1.ParameterSpec": model.ParameterSpec,
     "broker.api.v1.ScopeTemplate": model.ScopeTemplate,
     "broker.api.v1.Task": model.TaskFacts,
@@ -102,6 +104,9 @@ def credential(message: credential_pb2.Credential) -> Credential:
                     session_policy=session.session_policy,
                     endpoint_url=session.endpoint_url,
                 )
+            case "aws_access_key":
+                access_key = message.aws_access_key
+                return AwsAccessKey(access_key.access_key_id, Secret(access_key.secret_access_key), access_key.region)
             case "x509_certificate":
                 x509 = message.x509_certificate
                 return X509Certificate(x509.certificate, x509.ca_chain, x509.serial_number)

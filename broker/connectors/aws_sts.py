@@ -127,7 +127,8 @@ def contract_of(settings: AwsStsSettings) -> Contract:
     """What can be promised with these settings."""
     contract = CONTRACT
     if settings.network is not None:
-        contract = replace(contract, binding=Binding.NETWORK)
+        places = (*settings.network.source_ips, *settings.network.source_vpces)
+        contract = replace(contract, binding=Binding.NETWORK, networks=(places,))
     if settings.proves_identity:
         # Only where STS itself ends the session at the deadline does nothing of it live on.
         return replace(contract, ttl_floor=timedelta(seconds=_SHORTEST))
@@ -166,17 +167,18 @@ class AwsSts:
         """EXPIRY_ONLY: the deadline in the session policy ends it; BY_POLICY where there is a revocation."""
         return self._contract
 
-    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """The names, and a rehearsal of everything STS would refuse for size or form.
 
         Raises InvalidInput: SCOPE_TOO_LARGE with the figure, PARAMETER_INVALID, or CONFIG_INVALID.
         """
         _within("the role session name", attempt_id, _SESSION_NAME, 64)
-        for key, value in _tags(scope, holder).items():
+        about = {"holder": holder, **({"task": task_id} if task_id else {})}
+        for key, value in _tags(scope, about).items():
             _within(f"session tag {key}", value, _TAG_VALUE, _LONGEST_TAG)
         session_policy(scope, expires_at, network=self._settings.network)
         managed_policies(scope, self._settings.partition)
-        handle = {"attempt": attempt_id, "role_arn": _role_arn(scope, self._settings.partition), "holder": holder}
+        handle = {"attempt": attempt_id, "role_arn": _role_arn(scope, self._settings.partition), **about}
         # With it, a handle that lacks the role's id is that of a call that never began.
         return handle if self._denials is None else {**handle, "revocable": True}
 
@@ -345,7 +347,7 @@ class AwsSts:
             "SourceIdentity": attempt,
             "DurationSeconds": seconds,
             "Policy": policy,
-            "Tags": [{"Key": key, "Value": value} for key, value in _tags(scope, str(handle["holder"])).items()],
+            "Tags": [{"Key": key, "Value": value} for key, value in _tags(scope, handle).items()],
         }
         if managed := managed_policies(scope, self._settings.partition):
             request["PolicyArns"] = [{"arn": arn} for arn in managed]
@@ -475,10 +477,13 @@ def _returned(session_arn: str) -> Returned:
     return Returned(account=account, name=session.rpartition("/")[2])
 
 
-def _tags(scope: Scope, holder: str) -> dict[str, str]:
+def _tags(scope: Scope, about: Mapping[str, JsonValue]) -> dict[str, str]:
+    """What CloudTrail shows of every call that the session makes: for whom, for which task, and what."""
+    holder = str(about["holder"])
     if not holder.startswith("spiffe://"):
         holder = _NOT_IN_TAG.sub("_", holder)[:_LONGEST_TAG]  # a person: issuer#subject, in characters that AWS takes
-    return {"jit-holder": holder, "jit-template": scope.template, "jit-environment": scope.environment}
+    task = {"jit-task": str(about["task"])} if "task" in about else {}
+    return {"jit-holder": holder, **task, "jit-template": scope.template, "jit-environment": scope.environment}
 
 
 def _within(what: str, value: str, form: re.Pattern[str], limit: int) -> None:

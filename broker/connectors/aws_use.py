@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from broker.connectors.unknown_use import cannot_tell
-from broker.lease.credential import AwsSession, Credential
+from broker.lease.credential import AwsAccessKey, AwsSession, Credential
 from broker.ports import Use
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def list_bucket(
 
     Raises UpstreamFailed (CREDENTIAL_USE_UNKNOWN).
     """
-    if not isinstance(credential, AwsSession):
-        raise cannot_tell(connector, f"a {type(credential).__name__} is no session of AWS")
+    if not isinstance(credential, AwsSession | AwsAccessKey):
+        raise cannot_tell(connector, f"a {type(credential).__name__} is none of AWS")
     if bucket is None:
         raise cannot_tell(connector, "its settings name no canary_bucket, and nothing else shows that a Deny holds")
     client = _s3(credential, endpoint_url, timeout, ca_file)
@@ -66,8 +66,8 @@ def list_bucket(
     raise cannot_tell(connector, what)
 
 
-def _s3(credential: AwsSession, endpoint_url: str | None, timeout: float, ca_file: str | None) -> Any:
-    """A client with this session's keys alone; endpoints named in the environment are ignored."""
+def _s3(credential: AwsSession | AwsAccessKey, endpoint_url: str | None, timeout: float, ca_file: str | None) -> Any:
+    """A client with these keys alone; endpoints named in the environment are ignored."""
     with _MAKING:
         return _session().client(
             "s3",
@@ -76,7 +76,7 @@ def _s3(credential: AwsSession, endpoint_url: str | None, timeout: float, ca_fil
             verify=ca_file,
             aws_access_key_id=credential.access_key_id,
             aws_secret_access_key=credential.secret_access_key.reveal(),
-            aws_session_token=credential.session_token.reveal(),
+            aws_session_token=credential.session_token.reveal() if isinstance(credential, AwsSession) else None,
             config=Config(
                 connect_timeout=timeout,
                 read_timeout=timeout,

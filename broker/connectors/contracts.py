@@ -13,6 +13,7 @@ from broker.connectors import (
     gcp_token,
     minio_sts,
     postgresql,
+    vault_aws_user,
     vault_database,
     vault_kubernetes,
     vault_kv,
@@ -32,10 +33,17 @@ def _aws_sts(settings: Mapping[str, JsonValue]) -> Contract:
         aws_sts.AwsStsSettings(
             region="",
             revocation=aws_sts.Revocation("", TypeAdapter(timedelta).validate_python(bound)) if bound else None,
-            network=Network() if settings.get("network") else None,
+            network=_network(settings.get("network")),
             proves_identity=settings.get("proves_identity") is True,
         )
     )
+
+
+def _network(stated: JsonValue) -> Network | None:
+    if not isinstance(stated, Mapping) or not stated:
+        return None
+    ips, vpces = (stated.get(name) for name in ("source_ips", "source_vpces"))
+    return Network(*(tuple(map(str, each)) if isinstance(each, list | tuple) else () for each in (ips, vpces)))
 
 
 def _vault_pki(settings: Mapping[str, JsonValue]) -> Contract:
@@ -50,6 +58,7 @@ CONTRACTS: Mapping[str, Callable[[Mapping[str, JsonValue]], Contract]] = {
     "vault-ssh": lambda settings: vault_ssh.CONTRACT,
     "vault-kv": lambda settings: vault_kv.CONTRACT,
     "vault-kubernetes": lambda settings: vault_kubernetes.CONTRACT,
+    "vault-aws-user": lambda settings: vault_aws_user.CONTRACT,
     "aws-sts": _aws_sts,
     "gcp-token": lambda settings: gcp_token.CONTRACT,
     "gcp-pool": lambda settings: gcp_pool.CONTRACT,

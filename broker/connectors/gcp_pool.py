@@ -110,7 +110,7 @@ class GcpPool:
         """IMMEDIATE: the account is the attempt's alone, and disabling it refuses its tokens."""
         return CONTRACT
 
-    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """The names; which account it will be is decided when it is lent. Raises InvalidInput."""
         name, _ = self._pool(scope)
         self._wanted(scope, "none-yet", expires_at)

@@ -79,7 +79,7 @@ class GcpTokens:
         """EXPIRY_ONLY: the lifetime that was asked for ends it, nothing sooner."""
         return CONTRACT
 
-    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """The names, and a rehearsal of what Google would refuse for size or form. Raises InvalidInput."""
         wanted = self._wanted(scope, expires_at)
         return {"attempt": attempt_id, "holder": holder, "service_account": wanted.account}

@@ -109,7 +109,7 @@ class MinioSts:
         """IMMEDIATE: MinIO ends one session when asked, and says so."""
         return CONTRACT
 
-    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """The names, and a rehearsal of what MinIO would refuse for size or form.
 
         Raises InvalidInput: SCOPE_TOO_LARGE with the figure, PARAMETER_INVALID, or CONFIG_INVALID.

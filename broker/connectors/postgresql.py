@@ -121,7 +121,7 @@ class Postgresql:
         """IMMEDIATE: the login and its sessions are ended when asked, and it is proven."""
         return CONTRACT
 
-    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """The login's name. Raises InvalidInput for a grant that is none, or a name that PostgreSQL would cut."""
         statements.wanted(scope)
         login = self._settings.login_prefix + attempt_id

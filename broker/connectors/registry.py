@@ -25,6 +25,7 @@ from broker.connectors.minio_sts import MinioSts, MinioStsSettings
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity
 from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
+from broker.connectors.vault_aws_user import VaultAwsUser, VaultAwsUserSettings
 from broker.connectors.vault_calls import BrokerToken
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
 from broker.connectors.vault_kubernetes import VaultKubernetes, VaultKubernetesSettings
@@ -241,6 +242,25 @@ def _vault_kubernetes(settings: _Reader, clock: Clock) -> Connector:
     )
 
 
+def _vault_aws_user(settings: _Reader, clock: Clock) -> Connector:
+    return VaultAwsUser(
+        settings.connector,
+        VaultAwsUserSettings(
+            address=settings.text("address"),
+            region=settings.text("region"),
+            mount=settings.text("mount", "aws"),
+            token_role=settings.text("token_role", "jit-attempt"),
+            policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
+            ca_file=settings.maybe_text("ca_file"),
+            namespace=settings.text("namespace", ""),
+            canary_bucket=settings.maybe_text("canary_bucket"),
+            canary_endpoint_url=settings.maybe_text("canary_endpoint_url"),
+        ),
+        _vault_token(settings, clock),
+        clock,
+    )
+
+
 def _vault_ssh(settings: _Reader, clock: Clock) -> Connector:
     return VaultSsh(
         settings.connector,
@@ -390,6 +410,7 @@ _KINDS: Mapping[str, Callable[[_Reader, Clock], Connector]] = {
     "vault-ssh": _vault_ssh,
     "vault-kv": _vault_kv,
     "vault-kubernetes": _vault_kubernetes,
+    "vault-aws-user": _vault_aws_user,
     "aws-sts": _aws_sts,
     "postgresql": _postgresql,
     "gcp-token": _gcp_token,

@@ -134,7 +134,7 @@ class VaultEngine:
         """The name templates use."""
         return self._name
 
-    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """Names only. Raises InvalidInput for a grant or an attempt id that is no plain name."""
         role = scope.grant.get("role")
         if not isinstance(role, str) or not _NAME.match(role):
@@ -152,7 +152,8 @@ class VaultEngine:
                 metadata={"attempt": ascii(attempt_id)[:100], "length": str(len(attempt_id)), "limit": "48"},
             )
         self.check(scope)
-        return {"attempt": attempt_id, "mount": self._upstream.mount, "role": role, "holder": holder}
+        about = {"holder": holder, **({"task": task_id} if task_id else {})}
+        return {"attempt": attempt_id, "mount": self._upstream.mount, "role": role, **about}
 
     async def issue(self, handle: Handle, scope: Scope, expires_at: datetime, checkpoint: Checkpoint) -> Issued:
         """A credential until ``expires_at``, in whole seconds rounded down (but at least one).
@@ -282,7 +283,8 @@ class VaultEngine:
             self._policy(role),
             ttl,
             attempt,
-            {"attempt": attempt, "holder": str(handle["holder"])},
+            # What OpenBao's audit log shows of every use of the token.
+            {"attempt": attempt, **{name: str(handle[name]) for name in ("holder", "task") if name in handle}},
         )
         try:
             return await self._issuing.run(create, undo=lambda made: self._calls.revoke_accessor(made.accessor))

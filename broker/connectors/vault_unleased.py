@@ -79,7 +79,7 @@ class VaultUnleased:
         """The name templates use."""
         return self._name
 
-    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         """Names only. Raises InvalidInput."""
         return {"attempt": attempt_id, "mount": self._upstream.mount, "holder": holder, **self.names(scope)}
 

@@ -40,6 +40,7 @@ from broker.deployfiles.kinds_vault import (
     VaultSshConnector,
     VaultSshGrant,
 )
+from broker.deployfiles.kinds_vault_aws import VaultAwsUserConnector, VaultAwsUserGrant
 from broker.files import Model
 
 # --------------------------------------------------------------------------- the tables
@@ -50,6 +51,7 @@ GRANTS: Mapping[str, type[Model]] = {
     "vault-ssh": VaultSshGrant,
     "vault-kv": VaultKvGrant,
     "vault-kubernetes": VaultKubernetesGrant,
+    "vault-aws-user": VaultAwsUserGrant,
     "postgresql": PostgresqlGrant,
     "aws-sts": AwsStsGrant,
     "minio-sts": MinioStsGrant,
@@ -75,6 +77,7 @@ ConnectorEntry = Annotated[
     | VaultSshConnector
     | VaultKvConnector
     | VaultKubernetesConnector
+    | VaultAwsUserConnector
     | AwsStsConnector
     | MinioStsConnector
     | GcpTokenConnector

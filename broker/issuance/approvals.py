@@ -49,9 +49,8 @@ class ApprovalDesk:
         task = await self._store.get_task(caller.tenant, filed.request.task_id)
         last = await self._store.last_approved_plan(caller.tenant, filed.principal, filed.scope.template)
         connector = self._connectors(filed.scope.connector)
-        return review_of(
-            filed, task, caller.deploy, None if connector is None else connector.contract, last, caller.now
-        )
+        promised = None if connector is None else connector.contract.of_grant(filed.scope.grant)
+        return review_of(filed, task, caller.deploy, promised, last, caller.now)
 
     async def approve(
         self,

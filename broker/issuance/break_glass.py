@@ -251,10 +251,11 @@ class BreakGlassDesk:
             return Decision(Effect.ALLOW, (), (told,), (), digest), NOTHING_KNOWN
         asker = _as_agent(caller, agent)
         situation = await self._situations.read(asker, request)
-        facts = RequestFacts(agent, request, scope, connector.contract, caller.now, asker.peer.delivery, situation)
+        promised = connector.contract.of_grant(scope.grant)
+        facts = RequestFacts(agent, request, scope, promised, caller.now, asker.peer.delivery, situation)
         decision = caller.deploy.policies.decide(facts)
         if decision.errors or decision.effect is Effect.DENY:
-            raise denied_by(decision, scope, connector.contract)
+            raise denied_by(decision, scope, promised)
         return decision, situation
 
     def _intent(
@@ -305,7 +306,9 @@ class BreakGlassDesk:
             scope=asked.scope,
             contract_class=asked.connector.contract.cls,
             decision=asked.decision,
-            handle=asked.connector.prepare(asked.scope, attempt_id, asked.holder, expires_at),
+            handle=asked.connector.prepare(
+                asked.scope, attempt_id, asked.holder, expires_at, task_id=asked.request.task_id
+            ),
             now=now,
             issue_deadline=now + self._issue_timeout,
             expires_at=expires_at,

@@ -98,6 +98,11 @@ class _Admitted:
     shadow: ShadowVerdict | None
     tool: str = ""  # that its tool call names, where the agent has an allow list
 
+    @property
+    def contract(self) -> Contract:
+        """What is promised of this credential: the connector's contract, and what the template narrows."""
+        return self.connector.contract.of_grant(self.scope.grant)
+
 
 class Issuer:
     """Carries requests. ``connectors`` finds a connector by name; ``kick`` wakes its revoker.
@@ -254,14 +259,14 @@ class Issuer:
             raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
         check_within(situation.on_behalf_of, wanted(scope))
         within_contract(scope, connector.contract)
-        promised, delivery = connector.contract, caller.peer.delivery
+        promised, delivery = connector.contract.of_grant(scope.grant), caller.peer.delivery
         facts = RequestFacts(caller.agent, request, scope, promised, caller.now, delivery, situation)
         decision = caller.deploy.policies.decide(facts)
         shadow = None if caller.deploy.shadow is None else caller.deploy.shadow.verdict(facts, decision)
         if shadow is not None:
             self._shadow_seen(shadow)
         if not decision.allowed and (decision.effect is not Effect.NEEDS_APPROVAL or decision.errors):
-            denial = denied_by(decision, scope, connector.contract)
+            denial = denied_by(decision, scope, promised)
             asked = {**what_was_asked(facts), **decided_on(caller, scope, situation)}
             denial.evidence = {"decided_on": asked, **shadow_told(shadow)}
             raise denial
@@ -272,7 +277,8 @@ class Issuer:
     ) -> Grant:
         """File the request; nothing is issued. What the upstream would refuse is refused before anybody is asked."""
         scope, contract_class = admitted.scope, admitted.connector.contract.cls
-        admitted.connector.prepare(scope, self.mark.attempt("x"), caller.id, caller.now + scope.ttl)
+        ends, task_id = caller.now + scope.ttl, request.task_id
+        admitted.connector.prepare(scope, self.mark.attempt("x"), caller.id, ends, task_id=task_id)
         task = await self._store.get_task(caller.tenant, request.task_id)
         if caller.id in task.participants:  # others hear nothing of the task, not even that it is stopped
             await check_suspended(self._store, caller, request.task_id, scope)
@@ -295,10 +301,10 @@ class Issuer:
         )
         if validate_only:
             await self._store.check_access_request(filing)
-            return Grant(admitted.decision, contract=admitted.connector.contract)
+            return Grant(admitted.decision, contract=admitted.contract)
         self._gate.check(caller.now)
         filed = await self._store.open_access_request(filing)
-        return Grant(admitted.decision, access_request=filed, contract=admitted.connector.contract)
+        return Grant(admitted.decision, access_request=filed, contract=admitted.contract)
 
     def _intent(self, caller: Caller, request: AccessRequest, admitted: _Admitted) -> Intent:
         name = self._rng.id()
@@ -306,7 +312,7 @@ class Issuer:
         expires_at = caller.now + admitted.scope.ttl
         if admitted.situation.latest_end is not None:
             expires_at = min(expires_at, admitted.situation.latest_end)
-        handle = admitted.connector.prepare(admitted.scope, attempt_id, caller.id, expires_at)
+        handle = admitted.connector.prepare(admitted.scope, attempt_id, caller.id, expires_at, task_id=request.task_id)
         return Intent(
             tenant=caller.tenant,
             lease_id=LEASE_PREFIX + name,  # a lease is named as its first attempt is
@@ -346,7 +352,7 @@ class Issuer:
             return await self._ask_people(caller, request, admitted, validate_only=True)
         intent = self._intent(caller, request, admitted)
         await self._store.check_intent(intent)
-        return Grant(admitted.decision, contract=admitted.connector.contract)
+        return Grant(admitted.decision, contract=admitted.contract)
 
     # ------------------------------------------------------------------ carry out
 
@@ -419,7 +425,7 @@ class Issuer:
         if intent.redeems is not None:
             lease = replace(lease, access_request_id=intent.redeems.access_request_id)
         key = intent.request.recipient_public_key
-        promised = admitted.connector.contract
+        promised = admitted.contract
         return Grant(admitted.decision, lease, issued.credential, recipient_public_key=key, contract=promised)
 
     async def _end_previous(self, opened: Opened, connector: Connector) -> None:

@@ -101,6 +101,11 @@ def _agent(filed: FiledRequest, deploy: DeploySet) -> tuple[Agent | None, str]:
         return None, gone.message
 
 
+def _bound_to(contract: Contract) -> str:
+    places = " and ".join(" or ".join(map(inert, each)) for each in contract.networks)
+    return f"{contract.binding.value} ({places})" if places else contract.binding.value
+
+
 def _effect(filed: FiledRequest, contract: Contract | None) -> Iterator[str]:
     scope = filed.scope
     yield f"Agent {filed.holder} gets a credential of template {scope.template} ({scope.access.value} access)."
@@ -115,7 +120,7 @@ def _effect(filed: FiledRequest, contract: Contract | None) -> Iterator[str]:
         yield f"Connector {scope.connector} is not running: nothing can be issued at the moment."
         return
     early = "cannot be ended before it expires" if contract.on_revoke is None else f"ends within {contract.on_revoke}"
-    yield f"Ending it: {contract.cls.value}; revoked, it {early}. Bound to: {contract.binding.value}."
+    yield f"Ending it: {contract.cls.value}; revoked, it {early}. Bound to: {_bound_to(contract)}."
     yield f"Past its deadline it may still work for {contract.on_expiry}."
     for dead, bound, words in (
         ("broker", contract.on_broker_dead, contract.broker_dead),

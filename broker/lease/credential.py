@@ -6,8 +6,8 @@ and a line in ``broker/api/convert.py``. Fields that open a door are :class:`Sec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -49,6 +49,16 @@ class Contract:
     on_broker_dead: timedelta | None = None
     on_upstream_dead: timedelta | None = None
     wraps: bool = False  # whether the upstream keeps what was made for one reader, who unwraps it there
+    # Where it works, with Binding.NETWORK: of every one of these, one place (CIDR, VPC endpoint) is enough.
+    networks: tuple[tuple[str, ...], ...] = ()
+
+    def of_grant(self, grant: Mapping[str, object]) -> Contract:
+        """What is promised of a template with this ``grant``: a network of its own narrows the connector's."""
+        network = grant.get("network")
+        if not isinstance(network, Mapping):
+            return self
+        places = tuple(str(place) for each in network.values() if isinstance(each, Sequence) for place in each)
+        return replace(self, binding=Binding.NETWORK, networks=(*self.networks, places)) if places else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,15 @@ class AwsSession:
     # The session policy really sent, as JSON: what the upstream enforces. Not secret.
     session_policy: str
     endpoint_url: str = ""  # where it is good, if not at AWS itself
+
+
+@dataclass(frozen=True, slots=True)
+class AwsAccessKey:
+    """The access key of an IAM user that is there for one lease. It has no end of its own."""
+
+    access_key_id: str
+    secret_access_key: Secret
+    region: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +163,7 @@ class WrappedSecret:
 Credential = (
     DatabaseLogin
     | AwsSession
+    | AwsAccessKey
     | GcpToken
     | X509Certificate
     | SshCertificate

@@ -159,7 +159,7 @@ def _facts(trial: Trial, rules: Rules) -> RequestFacts:
         situation = replace(situation, on_behalf_of=rules.people[supposed.on_behalf_of])
     scope = bind(template, trial.request, dict(agent.segments))
     check_within(situation.on_behalf_of, wanted(scope))
-    contract = _promised(rules.contracts[template.connector], supposed.contract)
+    contract = _promised(rules.contracts[template.connector].of_grant(scope.grant), supposed.contract)
     return RequestFacts(agent, trial.request, scope, contract, trial.now, trial.delivery, situation)
 
 

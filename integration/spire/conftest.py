@@ -46,6 +46,7 @@ def started(directory: Path, binaries: Path) -> Iterator[tuple[Spire, Upstreams]
         with ThreadPoolExecutor(2) as both:
             for starting in [both.submit(spire.start), both.submit(upstreams.start)]:
                 starting.result()
+        upstreams.let_in(spire.id(BROKER_PATH), lambda: spire.server.bundle("spiffe"))
         yield spire, upstreams
     finally:
         spire.stop()

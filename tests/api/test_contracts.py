@@ -12,8 +12,9 @@ import grpc
 import pytest
 
 from broker.api.v1 import access_request_pb2 as requests_pb
+from broker.api.v1 import admin_view_pb2 as view_pb
 from broker.api.v1 import broker_service_pb2 as pb
-from broker.api.v1.contract_pb2 import RevocationContract
+from broker.api.v1.contract_pb2 import BINDING_NETWORK, RevocationContract
 from broker.lease.credential import Binding, ContractClass
 from tests.api.served import Served, ask, error_info, gate, people_changes, person, reason, serve, start_task
 from tests.connectors.fake import contract
@@ -21,6 +22,7 @@ from tests.connectors.fake import contract
 PROMISED = replace(
     contract(),
     binding=Binding.NETWORK,
+    networks=(("203.0.113.0/24", "vpce-0a1b2c3d"), ("198.51.100.0/24",)),
     on_expiry=timedelta(seconds=2),
     on_revoke=timedelta(seconds=3),
     on_broker_dead=timedelta(seconds=4),
@@ -47,6 +49,7 @@ def assert_whole(told: RevocationContract) -> None:
         bound_on_upstream_dead={"seconds": 5},
         if_broker_dead=PROMISED.broker_dead,
         if_upstream_dead=PROMISED.upstream_dead,
+        networks=[{"sources": ["203.0.113.0/24", "vpce-0a1b2c3d"]}, {"sources": ["198.51.100.0/24"]}],
     )
 
 
@@ -61,7 +64,16 @@ async def test_it_is_told_before_with_and_after_a_grant(served: Served) -> None:
     granted = await stub.RequestCredential(ask(task))
     assert_whole(granted.decision.contract)
     for door in (stub, person(served, "dana")):
-        assert_whole((await door.GetLease(pb.GetLeaseRequest(lease_id=granted.lease.id))).contract)
+        whole = await door.GetLease(pb.GetLeaseRequest(lease_id=granted.lease.id))
+        assert_whole(whole.contract)
+        assert whole.binding == BINDING_NETWORK
+    for page in (
+        await stub.ListLeases(pb.ListLeasesRequest()),
+        await person(served, "dana").ListLeases(view_pb.AdminServiceListLeasesRequest()),
+    ):
+        (listed_lease,) = page.leases
+        assert listed_lease.binding == BINDING_NETWORK
+        assert not listed_lease.HasField("contract")
 
 
 async def test_it_is_told_where_people_must_agree_first_and_to_them(served: Served) -> None:
@@ -76,7 +88,8 @@ async def test_it_is_told_where_people_must_agree_first_and_to_them(served: Serv
     assert_whole(review.contract)
     effect = "\n".join(review.effect)
     for said in (
-        "IMMEDIATE; revoked, it ends within 0:00:03. Bound to: NETWORK.",
+        "IMMEDIATE; revoked, it ends within 0:00:03.",
+        "Bound to: NETWORK (203.0.113.0/24 or vpce-0a1b2c3d and 198.51.100.0/24).",
         "Past its deadline it may still work for 0:00:02.",
         "If the broker is dead: for at most 0:00:04 past its deadline. The fake upstream ends it by its TTL.",
         "If the upstream is dead: for at most 0:00:05 past its deadline.",

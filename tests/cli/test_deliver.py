@@ -195,6 +195,7 @@ def test_a_served_credential_says_task_ended_and_goes_with_the_signal(
         ("aws_session", "pgpass"),
         ("database_login", "token"),
         ("aws_session", "token"),
+        ("aws_access_key", "container"),
     ],
 )
 def test_a_form_that_does_not_fit_is_a_usage_error_and_nothing_is_kept(

@@ -78,6 +78,30 @@ def test_an_aws_session_as_a_profile(cli: Cli, fake: FakeBroker, task_id: str, t
     assert profile["default"]["region"] == "eu-central-1"
 
 
+def test_an_access_key_of_aws_in_each_form(cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path) -> None:
+    fake.kind = "aws_access_key"
+    said = {}
+    for form in ("text", "env", "credential-process"):
+        out = tmp_path / form
+        assert cli("request", *ASK, *TTL, "--task", task_id, "--out", str(out), "--format", form).returncode == 0
+        said[form] = out.read_text()
+    profile = configparser.RawConfigParser()
+    profile.read_string(said["text"])
+    assert dict(profile["default"]) == {
+        "aws_access_key_id": "AKIAEXAMPLE",
+        "aws_secret_access_key": fake.secrets[0],
+        "region": "eu-central-1",
+    }
+    assert f"AWS_SECRET_ACCESS_KEY={shlex.quote(fake.secrets[1])}\n" in said["env"]
+    assert "SESSION_TOKEN" not in said["env"]
+    assert json.loads(said["credential-process"]) == {
+        "Version": 1,
+        "AccessKeyId": "AKIAEXAMPLE",
+        "SecretAccessKey": fake.secrets[2],
+        "Expiration": "2031-05-01T12:03:10Z",
+    }
+
+
 def test_a_google_cloud_token_in_each_form(cli: Cli, fake: FakeBroker, task_id: str, tmp_path: Path) -> None:
     fake.kind = "gcp_token"
     said = {}

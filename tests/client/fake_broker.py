@@ -296,6 +296,9 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
                 f"token-{secret}",
             )
             session.region = "eu-central-1"
+        elif self.kind == "aws_access_key":
+            key = answer.credential.aws_access_key
+            key.access_key_id, key.secret_access_key, key.region = "AKIAEXAMPLE", secret, "eu-central-1"
         elif self.kind == "x509_certificate":
             x509 = answer.credential.x509_certificate
             x509.certificate, x509.ca_chain, x509.serial_number = "the certificate\n", "the CA\n", "0a:0b"

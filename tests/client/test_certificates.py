@@ -16,6 +16,7 @@ from broker.client.delivery import environment, inherited
 from broker.client.forms import kubeconfig
 from broker.client.model import Grant
 from broker.lease.credential import (
+    AwsAccessKey,
     Credential,
     KubernetesToken,
     SshCertificate,
@@ -34,7 +35,8 @@ WRAPPED = WrappedSecret(
 KUBERNETES = KubernetesToken(
     Secret("e.y.J"), datetime(2031, 5, 1, tzinfo=UTC), "token-a", "shop", "https://k8s.test:6443", "-----BEGIN\n"
 )
-ALL: list[Credential] = [X509, SSH, STATIC, WRAPPED, KUBERNETES]
+ACCESS_KEY = AwsAccessKey("AKIAEXAMPLE", Secret("sk"), "eu-central-1")
+ALL: list[Credential] = [X509, SSH, STATIC, WRAPPED, KUBERNETES, ACCESS_KEY]
 
 
 @pytest.mark.parametrize("credential", ALL)
@@ -50,12 +52,20 @@ def test_only_values_are_secret_and_none_is_shown() -> None:
     told = redacted(convert.credential(WRAPPED))["wrapped_secret"]
     assert told["wrapping_token"] == MASK
     assert told["wrapping_accessor"] == "acc"
+    key = redacted(convert.credential(ACCESS_KEY))["aws_access_key"]
+    assert (key["access_key_id"], key["secret_access_key"]) == ("AKIAEXAMPLE", MASK)
     assert redacted(convert.credential(X509))["x509_certificate"]["certificate"] == X509.certificate
     assert redacted(convert.credential(SSH))["ssh_certificate"]["principals"] == ["deploy", "reports"]
 
 
 def test_the_environment_of_each() -> None:
     assert environment(X509) == {"BROKER_CERTIFICATE": X509.certificate, "BROKER_CA_CHAIN": X509.ca_chain}
+    assert environment(ACCESS_KEY) == {
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "sk",
+        "AWS_REGION": "eu-central-1",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+    }
     assert environment(SSH) == {"BROKER_SSH_CERTIFICATE": SSH.certificate}
     assert environment(STATIC) == {"BROKER_SECRET_API_KEY": "k1", "BROKER_SECRET_USER": "mailer"}
     assert environment(KUBERNETES) == {

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import pytest
 
 from broker.client.forms import Form, fits, token_of
-from broker.lease.credential import AwsSession, Credential, DatabaseLogin
+from broker.lease.credential import AwsAccessKey, AwsSession, Credential, DatabaseLogin
 from broker.secret import Secret
 
 LOGIN = DatabaseLogin("postgresql", "db", 5432, "orders", "u", Secret("p"))
 AWS = AwsSession("ASIA", Secret("sk"), Secret("st"), "eu-central-1", "arn:aws:sts::1:assumed-role/r/s", "{}")
+KEY = AwsAccessKey("AKIA", Secret("sk"), "eu-central-1")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ TOKEN: Credential = AccessToken(Secret("t0ken"))  # type: ignore[assignment]
     [
         (LOGIN, {Form.ENVIRONMENT, Form.PGPASS}),
         (AWS, {Form.ENVIRONMENT, Form.CREDENTIAL_PROCESS, Form.CONTAINER}),
+        (KEY, {Form.ENVIRONMENT, Form.CREDENTIAL_PROCESS}),
         (TOKEN, {Form.ENVIRONMENT, Form.TOKEN}),
     ],
 )

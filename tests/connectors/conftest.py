@@ -12,11 +12,13 @@ from broker.dev.loopback import free_port
 from broker.dev.minio import MinioFacts
 from broker.dev.postgres import PostgresFacts
 from broker.secret import Secret
+from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
 from tests.connectors.harness_aws_by_policy import aws_by_policy_harness
 from tests.connectors.harness_gcp import gcp_harness
 from tests.connectors.harness_minio import minio_harness
 from tests.connectors.harness_postgresql import create_shop, postgresql_harness
+from tests.connectors.harness_vault_aws_user import Users, aws_user_harness, aws_users
 from tests.connectors.harness_vault_kubernetes import kubernetes_harness
 from tests.connectors.harness_vault_kv import kv_harness
 from tests.connectors.harness_vault_pki import pki_harness
@@ -29,6 +31,13 @@ from tests.connectors.minio_double import minio_double
 def cluster() -> Iterator[Cluster]:
     """A double of the Kubernetes API."""
     with kubernetes_double() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def users(openbao_server: ConfiguredOpenBao) -> Iterator[Users]:
+    """A double of the AWS engine and of IAM, in front of OpenBao."""
+    with aws_users(openbao_server.facts.address) as running:
         yield running
 
 
@@ -71,6 +80,7 @@ def dead_address() -> str:
         "vault-ssh",
         "vault-kv",
         "vault-kubernetes",
+        "vault-aws-user",
         "postgresql",
         "aws-sts",
         "aws-sts by policy",
@@ -97,6 +107,9 @@ async def harness(request: pytest.FixtureRequest, dead_address: str) -> AsyncIte
         case "vault-kubernetes":
             cluster = request.getfixturevalue("cluster")
             made = kubernetes_harness(request.getfixturevalue("openbao_server"), cluster, dead_address)
+        case "vault-aws-user":
+            users = request.getfixturevalue("users")
+            made = aws_user_harness(request.getfixturevalue("openbao_server"), users, dead_address)
         case "vault-kv":
             made = kv_harness(request.getfixturevalue("openbao_server"), dead_address)
         case "gcp-token" | "gcp-pool":

@@ -150,7 +150,7 @@ class FakeConnector:
 
     # ------------------------------------------------------------------ the port
 
-    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime) -> Handle:
+    def prepare(self, scope: Scope, attempt_id: str, holder: str, expires_at: datetime, *, task_id: str = "") -> Handle:
         return {"attempt": attempt_id, "holder": holder}
 
     async def issue(self, handle: Handle, scope: Scope, expires_at: datetime, checkpoint: Checkpoint) -> Issued:

@@ -75,7 +75,7 @@ def granted(request: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 async def issue(connector: AwsSts, ttl: timedelta = timedelta(minutes=5), scope: Any = SCOPE, now: Any = NOW) -> Any:
-    handle = connector.prepare(scope, "jb-attempt", HOLDER, now + ttl)
+    handle = connector.prepare(scope, "jb-attempt", HOLDER, now + ttl, task_id="task-1")
     try:
         return await connector.issue(handle, scope, now + ttl, Ledger().checkpoint)
     finally:
@@ -95,6 +95,7 @@ async def test_what_is_asked() -> None:
         "Policy": policy,
         "Tags": [
             {"Key": "jit-holder", "Value": HOLDER},
+            {"Key": "jit-task", "Value": "task-1"},
             {"Key": "jit-template", "Value": "orders-read"},
             {"Key": "jit-environment", "Value": "dev"},
         ],

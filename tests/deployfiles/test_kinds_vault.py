@@ -18,11 +18,13 @@ GRANTS = {
     "vault-ssh": "  role: hosts\n  principals: [deploy]\n  extensions: [permit-pty]\n"
     "  critical_options: {source-address: 10.0.0.0/8}\n",
     "vault-kubernetes": "  role: viewer\n  kubernetes_namespace: shop\n",
+    "vault-aws-user": "  role: reports-reader\n",
     "vault-kv": "  static_accepted: true\n  path: shop/mailer\n  version: 3\n  fields: [api-key]\n",
 }
 
 # What a kind cannot be without.
 SETTINGS = {
+    "vault-aws-user": "      region: eu-central-1\n      canary_bucket: acme-canary\n",
     "vault-kubernetes": "      server: https://k8s.example.org:6443\n"
     '      cluster_ca: "-----BEGIN CERTIFICATE-----\\nMA==\\n-----END CERTIFICATE-----\\n"\n',
 }

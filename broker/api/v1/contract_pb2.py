@@ -27,17 +27,19 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62roker/api/v1/contract.proto\x12\rbroker.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x05\n\x12RevocationContract\x12\x34\n\x0e\x63ontract_class\x18\x01 \x01(\x0e\x32\x1c.broker.api.v1.ContractClass\x12\'\n\x07\x62inding\x18\x02 \x01(\x0e\x32\x16.broker.api.v1.Binding\x12,\n\tttl_floor\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bttl_ceiling\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x62ound_on_expiry\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x62ound_on_revoke\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eif_broker_dead\x18\x07 \x01(\t\x12\x18\n\x10if_upstream_dead\x18\x08 \x01(\t\x12\x37\n\x14\x62ound_on_broker_dead\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x16\x62ound_on_upstream_dead\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12measured_on_revoke\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12;\n\x17measured_on_revoke_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x12measured_on_expiry\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12;\n\x17measured_on_expiry_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fmeasured_broken\x18\x0f \x01(\x08*\xa6\x01\n\rContractClass\x12\x1e\n\x1a\x43ONTRACT_CLASS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONTRACT_CLASS_IMMEDIATE\x10\x01\x12\x1c\n\x18\x43ONTRACT_CLASS_BY_POLICY\x10\x02\x12\x1e\n\x1a\x43ONTRACT_CLASS_EXPIRY_ONLY\x10\x03\x12\x19\n\x15\x43ONTRACT_CLASS_STATIC\x10\x04*Z\n\x07\x42inding\x12\x17\n\x13\x42INDING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x42INDING_NONE\x10\x01\x12\x13\n\x0f\x42INDING_NETWORK\x10\x02\x12\x0f\n\x0b\x42INDING_KEY\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62roker/api/v1/contract.proto\x12\rbroker.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"!\n\x0eNetworkBinding\x12\x0f\n\x07sources\x18\x01 \x03(\t\"\x91\x06\n\x12RevocationContract\x12\x34\n\x0e\x63ontract_class\x18\x01 \x01(\x0e\x32\x1c.broker.api.v1.ContractClass\x12\'\n\x07\x62inding\x18\x02 \x01(\x0e\x32\x16.broker.api.v1.Binding\x12,\n\tttl_floor\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bttl_ceiling\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x62ound_on_expiry\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x62ound_on_revoke\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eif_broker_dead\x18\x07 \x01(\t\x12\x18\n\x10if_upstream_dead\x18\x08 \x01(\t\x12\x37\n\x14\x62ound_on_broker_dead\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x16\x62ound_on_upstream_dead\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12measured_on_revoke\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12;\n\x17measured_on_revoke_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x12measured_on_expiry\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12;\n\x17measured_on_expiry_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fmeasured_broken\x18\x0f \x01(\x08\x12/\n\x08networks\x18\x10 \x03(\x0b\x32\x1d.broker.api.v1.NetworkBinding*\xa6\x01\n\rContractClass\x12\x1e\n\x1a\x43ONTRACT_CLASS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43ONTRACT_CLASS_IMMEDIATE\x10\x01\x12\x1c\n\x18\x43ONTRACT_CLASS_BY_POLICY\x10\x02\x12\x1e\n\x1a\x43ONTRACT_CLASS_EXPIRY_ONLY\x10\x03\x12\x19\n\x15\x43ONTRACT_CLASS_STATIC\x10\x04*Z\n\x07\x42inding\x12\x17\n\x13\x42INDING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x42INDING_NONE\x10\x01\x12\x13\n\x0f\x42INDING_NETWORK\x10\x02\x12\x0f\n\x0b\x42INDING_KEY\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broker.api.v1.contract_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONTRACTCLASS']._serialized_start=852
-  _globals['_CONTRACTCLASS']._serialized_end=1018
-  _globals['_BINDING']._serialized_start=1020
-  _globals['_BINDING']._serialized_end=1110
-  _globals['_REVOCATIONCONTRACT']._serialized_start=113
-  _globals['_REVOCATIONCONTRACT']._serialized_end=849
+  _globals['_CONTRACTCLASS']._serialized_start=936
+  _globals['_CONTRACTCLASS']._serialized_end=1102
+  _globals['_BINDING']._serialized_start=1104
+  _globals['_BINDING']._serialized_end=1194
+  _globals['_NETWORKBINDING']._serialized_start=112
+  _globals['_NETWORKBINDING']._serialized_end=145
+  _globals['_REVOCATIONCONTRACT']._serialized_start=148
+  _globals['_REVOCATIONCONTRACT']._serialized_end=933
 # @@protoc_insertion_point(module_scope)

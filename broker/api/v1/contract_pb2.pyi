@@ -3,10 +3,11 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -35,8 +36,14 @@ BINDING_NONE: Binding
 BINDING_NETWORK: Binding
 BINDING_KEY: Binding
 
+class NetworkBinding(_message.Message):
+    __slots__ = ("sources",)
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    sources: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sources: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class RevocationContract(_message.Message):
-    __slots__ = ("contract_class", "binding", "ttl_floor", "ttl_ceiling", "bound_on_expiry", "bound_on_revoke", "if_broker_dead", "if_upstream_dead", "bound_on_broker_dead", "bound_on_upstream_dead", "measured_on_revoke", "measured_on_revoke_time", "measured_on_expiry", "measured_on_expiry_time", "measured_broken")
+    __slots__ = ("contract_class", "binding", "ttl_floor", "ttl_ceiling", "bound_on_expiry", "bound_on_revoke", "if_broker_dead", "if_upstream_dead", "bound_on_broker_dead", "bound_on_upstream_dead", "measured_on_revoke", "measured_on_revoke_time", "measured_on_expiry", "measured_on_expiry_time", "measured_broken", "networks")
     CONTRACT_CLASS_FIELD_NUMBER: _ClassVar[int]
     BINDING_FIELD_NUMBER: _ClassVar[int]
     TTL_FLOOR_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +59,7 @@ class RevocationContract(_message.Message):
     MEASURED_ON_EXPIRY_FIELD_NUMBER: _ClassVar[int]
     MEASURED_ON_EXPIRY_TIME_FIELD_NUMBER: _ClassVar[int]
     MEASURED_BROKEN_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
     contract_class: ContractClass
     binding: Binding
     ttl_floor: _duration_pb2.Duration
@@ -67,4 +75,5 @@ class RevocationContract(_message.Message):
     measured_on_expiry: _duration_pb2.Duration
     measured_on_expiry_time: _timestamp_pb2.Timestamp
     measured_broken: bool
-    def __init__(self, contract_class: _Optional[_Union[ContractClass, str]] = ..., binding: _Optional[_Union[Binding, str]] = ..., ttl_floor: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl_ceiling: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_expiry: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_revoke: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., if_broker_dead: _Optional[str] = ..., if_upstream_dead: _Optional[str] = ..., bound_on_broker_dead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_upstream_dead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measured_on_revoke: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measured_on_revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., measured_on_expiry: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measured_on_expiry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., measured_broken: _Optional[bool] = ...) -> None: ...
+    networks: _containers.RepeatedCompositeFieldContainer[NetworkBinding]
+    def __init__(self, contract_class: _Optional[_Union[ContractClass, str]] = ..., binding: _Optional[_Union[Binding, str]] = ..., ttl_floor: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl_ceiling: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_expiry: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_revoke: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., if_broker_dead: _Optional[str] = ..., if_upstream_dead: _Optional[str] = ..., bound_on_broker_dead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., bound_on_upstream_dead: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measured_on_revoke: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measured_on_revoke_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., measured_on_expiry: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., measured_on_expiry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., measured_broken: _Optional[bool] = ..., networks: _Optional[_Iterable[_Union[NetworkBinding, _Mapping]]] = ...) -> None: ...

@@ -27,7 +27,7 @@ from broker.api.v1 import options_pb2 as broker_dot_api_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62roker/api/v1/credential.proto\x12\rbroker.api.v1\x1a\x1b\x62roker/api/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x03\n\nCredential\x12\x36\n\x0e\x64\x61tabase_login\x18\x01 \x01(\x0b\x32\x1c.broker.api.v1.DatabaseLoginH\x00\x12\x30\n\x0b\x61ws_session\x18\x02 \x01(\x0b\x32\x19.broker.api.v1.AwsSessionH\x00\x12,\n\tgcp_token\x18\x03 \x01(\x0b\x32\x17.broker.api.v1.GcpTokenH\x00\x12:\n\x10x509_certificate\x18\x04 \x01(\x0b\x32\x1e.broker.api.v1.X509CertificateH\x00\x12\x38\n\x0fssh_certificate\x18\x05 \x01(\x0b\x32\x1d.broker.api.v1.SshCertificateH\x00\x12:\n\x10kubernetes_token\x18\x06 \x01(\x0b\x32\x1e.broker.api.v1.KubernetesTokenH\x00\x12\x34\n\rstatic_secret\x18\x08 \x01(\x0b\x32\x1b.broker.api.v1.StaticSecretH\x00\x12\x36\n\x0ewrapped_secret\x18\t \x01(\x0b\x32\x1c.broker.api.v1.WrappedSecretH\x00\x42\x06\n\x04kind\"w\n\rDatabaseLogin\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x04 \x01(\t\x12\x10\n\x08username\x18\x05 \x01(\t\x12\x16\n\x08password\x18\x06 \x01(\tB\x04\xa8\x9f\x19\x01\"\xb9\x01\n\nAwsSession\x12\x15\n\raccess_key_id\x18\x01 \x01(\t\x12\x1f\n\x11secret_access_key\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x1b\n\rsession_token\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x18\n\x10\x61ssumed_role_arn\x18\x05 \x01(\t\x12\x16\n\x0esession_policy\x18\x06 \x01(\t\x12\x14\n\x0c\x65ndpoint_url\x18\x07 \x01(\t\"\xaa\x01\n\x08GcpToken\x12\x1a\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x17\n\x0fservice_account\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12\x17\n\x0f\x61\x63\x63\x65ss_boundary\x18\x06 \x01(\t\"O\n\x0fX509Certificate\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61_chain\x18\x02 \x01(\t\x12\x15\n\rserial_number\x18\x03 \x01(\t\"P\n\x0eSshCertificate\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\x15\n\rserial_number\x18\x02 \x01(\t\x12\x12\n\nprincipals\x18\x03 \x03(\t\"\xa7\x01\n\x0fKubernetesToken\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fservice_account\x18\x03 \x01(\t\x12\x11\n\tnamespace\x18\x04 \x01(\t\x12\x0e\n\x06server\x18\x05 \x01(\t\x12\x12\n\ncluster_ca\x18\x06 \x01(\t\"\x9b\x01\n\x0cStaticSecret\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12=\n\x06values\x18\x03 \x03(\x0b\x32\'.broker.api.v1.StaticSecret.ValuesEntryB\x04\xa8\x9f\x19\x01\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x01\n\rWrappedSecret\x12\x1c\n\x0ewrapping_token\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x19\n\x11wrapping_accessor\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x11\n\tnamespace\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\"O\n\x10SealedCredential\x12\r\n\x05suite\x18\x01 \x01(\t\x12\x18\n\x10\x65ncapsulated_key\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62roker/api/v1/credential.proto\x12\rbroker.api.v1\x1a\x1b\x62roker/api/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x04\n\nCredential\x12\x36\n\x0e\x64\x61tabase_login\x18\x01 \x01(\x0b\x32\x1c.broker.api.v1.DatabaseLoginH\x00\x12\x30\n\x0b\x61ws_session\x18\x02 \x01(\x0b\x32\x19.broker.api.v1.AwsSessionH\x00\x12,\n\tgcp_token\x18\x03 \x01(\x0b\x32\x17.broker.api.v1.GcpTokenH\x00\x12:\n\x10x509_certificate\x18\x04 \x01(\x0b\x32\x1e.broker.api.v1.X509CertificateH\x00\x12\x38\n\x0fssh_certificate\x18\x05 \x01(\x0b\x32\x1d.broker.api.v1.SshCertificateH\x00\x12:\n\x10kubernetes_token\x18\x06 \x01(\x0b\x32\x1e.broker.api.v1.KubernetesTokenH\x00\x12\x35\n\x0e\x61ws_access_key\x18\x07 \x01(\x0b\x32\x1b.broker.api.v1.AwsAccessKeyH\x00\x12\x34\n\rstatic_secret\x18\x08 \x01(\x0b\x32\x1b.broker.api.v1.StaticSecretH\x00\x12\x36\n\x0ewrapped_secret\x18\t \x01(\x0b\x32\x1c.broker.api.v1.WrappedSecretH\x00\x42\x06\n\x04kind\"w\n\rDatabaseLogin\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x04 \x01(\t\x12\x10\n\x08username\x18\x05 \x01(\t\x12\x16\n\x08password\x18\x06 \x01(\tB\x04\xa8\x9f\x19\x01\"\xb9\x01\n\nAwsSession\x12\x15\n\raccess_key_id\x18\x01 \x01(\t\x12\x1f\n\x11secret_access_key\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x1b\n\rsession_token\x18\x03 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x18\n\x10\x61ssumed_role_arn\x18\x05 \x01(\t\x12\x16\n\x0esession_policy\x18\x06 \x01(\t\x12\x14\n\x0c\x65ndpoint_url\x18\x07 \x01(\t\"\xaa\x01\n\x08GcpToken\x12\x1a\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x17\n\x0fservice_account\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12\x17\n\x0f\x61\x63\x63\x65ss_boundary\x18\x06 \x01(\t\"O\n\x0fX509Certificate\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61_chain\x18\x02 \x01(\t\x12\x15\n\rserial_number\x18\x03 \x01(\t\"P\n\x0eSshCertificate\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\t\x12\x15\n\rserial_number\x18\x02 \x01(\t\x12\x12\n\nprincipals\x18\x03 \x03(\t\"\xa7\x01\n\x0fKubernetesToken\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fservice_account\x18\x03 \x01(\t\x12\x11\n\tnamespace\x18\x04 \x01(\t\x12\x0e\n\x06server\x18\x05 \x01(\t\x12\x12\n\ncluster_ca\x18\x06 \x01(\t\"V\n\x0c\x41wsAccessKey\x12\x15\n\raccess_key_id\x18\x01 \x01(\t\x12\x1f\n\x11secret_access_key\x18\x02 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x0e\n\x06region\x18\x03 \x01(\t\"\x9b\x01\n\x0cStaticSecret\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12=\n\x06values\x18\x03 \x03(\x0b\x32\'.broker.api.v1.StaticSecret.ValuesEntryB\x04\xa8\x9f\x19\x01\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x01\n\rWrappedSecret\x12\x1c\n\x0ewrapping_token\x18\x01 \x01(\tB\x04\xa8\x9f\x19\x01\x12\x19\n\x11wrapping_accessor\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x11\n\tnamespace\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\"O\n\x10SealedCredential\x12\r\n\x05suite\x18\x01 \x01(\t\x12\x18\n\x10\x65ncapsulated_key\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GCPTOKEN'].fields_by_name['access_token']._serialized_options = b'\250\237\031\001'
   _globals['_KUBERNETESTOKEN'].fields_by_name['token']._loaded_options = None
   _globals['_KUBERNETESTOKEN'].fields_by_name['token']._serialized_options = b'\250\237\031\001'
+  _globals['_AWSACCESSKEY'].fields_by_name['secret_access_key']._loaded_options = None
+  _globals['_AWSACCESSKEY'].fields_by_name['secret_access_key']._serialized_options = b'\250\237\031\001'
   _globals['_STATICSECRET_VALUESENTRY']._loaded_options = None
   _globals['_STATICSECRET_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_STATICSECRET'].fields_by_name['values']._loaded_options = None
@@ -51,25 +53,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WRAPPEDSECRET'].fields_by_name['wrapping_token']._loaded_options = None
   _globals['_WRAPPEDSECRET'].fields_by_name['wrapping_token']._serialized_options = b'\250\237\031\001'
   _globals['_CREDENTIAL']._serialized_start=112
-  _globals['_CREDENTIAL']._serialized_end=572
-  _globals['_DATABASELOGIN']._serialized_start=574
-  _globals['_DATABASELOGIN']._serialized_end=693
-  _globals['_AWSSESSION']._serialized_start=696
-  _globals['_AWSSESSION']._serialized_end=881
-  _globals['_GCPTOKEN']._serialized_start=884
-  _globals['_GCPTOKEN']._serialized_end=1054
-  _globals['_X509CERTIFICATE']._serialized_start=1056
-  _globals['_X509CERTIFICATE']._serialized_end=1135
-  _globals['_SSHCERTIFICATE']._serialized_start=1137
-  _globals['_SSHCERTIFICATE']._serialized_end=1217
-  _globals['_KUBERNETESTOKEN']._serialized_start=1220
-  _globals['_KUBERNETESTOKEN']._serialized_end=1387
-  _globals['_STATICSECRET']._serialized_start=1390
-  _globals['_STATICSECRET']._serialized_end=1545
-  _globals['_STATICSECRET_VALUESENTRY']._serialized_start=1500
-  _globals['_STATICSECRET_VALUESENTRY']._serialized_end=1545
-  _globals['_WRAPPEDSECRET']._serialized_start=1548
-  _globals['_WRAPPEDSECRET']._serialized_end=1719
-  _globals['_SEALEDCREDENTIAL']._serialized_start=1721
-  _globals['_SEALEDCREDENTIAL']._serialized_end=1800
+  _globals['_CREDENTIAL']._serialized_end=627
+  _globals['_DATABASELOGIN']._serialized_start=629
+  _globals['_DATABASELOGIN']._serialized_end=748
+  _globals['_AWSSESSION']._serialized_start=751
+  _globals['_AWSSESSION']._serialized_end=936
+  _globals['_GCPTOKEN']._serialized_start=939
+  _globals['_GCPTOKEN']._serialized_end=1109
+  _globals['_X509CERTIFICATE']._serialized_start=1111
+  _globals['_X509CERTIFICATE']._serialized_end=1190
+  _globals['_SSHCERTIFICATE']._serialized_start=1192
+  _globals['_SSHCERTIFICATE']._serialized_end=1272
+  _globals['_KUBERNETESTOKEN']._serialized_start=1275
+  _globals['_KUBERNETESTOKEN']._serialized_end=1442
+  _globals['_AWSACCESSKEY']._serialized_start=1444
+  _globals['_AWSACCESSKEY']._serialized_end=1530
+  _globals['_STATICSECRET']._serialized_start=1533
+  _globals['_STATICSECRET']._serialized_end=1688
+  _globals['_STATICSECRET_VALUESENTRY']._serialized_start=1643
+  _globals['_STATICSECRET_VALUESENTRY']._serialized_end=1688
+  _globals['_WRAPPEDSECRET']._serialized_start=1691
+  _globals['_WRAPPEDSECRET']._serialized_end=1862
+  _globals['_SEALEDCREDENTIAL']._serialized_start=1864
+  _globals['_SEALEDCREDENTIAL']._serialized_end=1943
 # @@protoc_insertion_point(module_scope)

@@ -12,13 +12,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Credential(_message.Message):
-    __slots__ = ("database_login", "aws_session", "gcp_token", "x509_certificate", "ssh_certificate", "kubernetes_token", "static_secret", "wrapped_secret")
+    __slots__ = ("database_login", "aws_session", "gcp_token", "x509_certificate", "ssh_certificate", "kubernetes_token", "aws_access_key", "static_secret", "wrapped_secret")
     DATABASE_LOGIN_FIELD_NUMBER: _ClassVar[int]
     AWS_SESSION_FIELD_NUMBER: _ClassVar[int]
     GCP_TOKEN_FIELD_NUMBER: _ClassVar[int]
     X509_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     SSH_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     KUBERNETES_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    AWS_ACCESS_KEY_FIELD_NUMBER: _ClassVar[int]
     STATIC_SECRET_FIELD_NUMBER: _ClassVar[int]
     WRAPPED_SECRET_FIELD_NUMBER: _ClassVar[int]
     database_login: DatabaseLogin
@@ -27,9 +28,10 @@ class Credential(_message.Message):
     x509_certificate: X509Certificate
     ssh_certificate: SshCertificate
     kubernetes_token: KubernetesToken
+    aws_access_key: AwsAccessKey
     static_secret: StaticSecret
     wrapped_secret: WrappedSecret
-    def __init__(self, database_login: _Optional[_Union[DatabaseLogin, _Mapping]] = ..., aws_session: _Optional[_Union[AwsSession, _Mapping]] = ..., gcp_token: _Optional[_Union[GcpToken, _Mapping]] = ..., x509_certificate: _Optional[_Union[X509Certificate, _Mapping]] = ..., ssh_certificate: _Optional[_Union[SshCertificate, _Mapping]] = ..., kubernetes_token: _Optional[_Union[KubernetesToken, _Mapping]] = ..., static_secret: _Optional[_Union[StaticSecret, _Mapping]] = ..., wrapped_secret: _Optional[_Union[WrappedSecret, _Mapping]] = ...) -> None: ...
+    def __init__(self, database_login: _Optional[_Union[DatabaseLogin, _Mapping]] = ..., aws_session: _Optional[_Union[AwsSession, _Mapping]] = ..., gcp_token: _Optional[_Union[GcpToken, _Mapping]] = ..., x509_certificate: _Optional[_Union[X509Certificate, _Mapping]] = ..., ssh_certificate: _Optional[_Union[SshCertificate, _Mapping]] = ..., kubernetes_token: _Optional[_Union[KubernetesToken, _Mapping]] = ..., aws_access_key: _Optional[_Union[AwsAccessKey, _Mapping]] = ..., static_secret: _Optional[_Union[StaticSecret, _Mapping]] = ..., wrapped_secret: _Optional[_Union[WrappedSecret, _Mapping]] = ...) -> None: ...
 
 class DatabaseLogin(_message.Message):
     __slots__ = ("engine", "host", "port", "database", "username", "password")
@@ -116,6 +118,16 @@ class KubernetesToken(_message.Message):
     server: str
     cluster_ca: str
     def __init__(self, token: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., service_account: _Optional[str] = ..., namespace: _Optional[str] = ..., server: _Optional[str] = ..., cluster_ca: _Optional[str] = ...) -> None: ...
+
+class AwsAccessKey(_message.Message):
+    __slots__ = ("access_key_id", "secret_access_key", "region")
+    ACCESS_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    SECRET_ACCESS_KEY_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    access_key_id: str
+    secret_access_key: str
+    region: str
+    def __init__(self, access_key_id: _Optional[str] = ..., secret_access_key: _Optional[str] = ..., region: _Optional[str] = ...) -> None: ...
 
 class StaticSecret(_message.Message):
     __slots__ = ("path", "version", "values")

@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Lease(_message.Message):
-    __slots__ = ("id", "task_id", "holder", "request_id", "template", "connector", "account", "environment", "resource", "access", "actions", "parameters", "step", "contract_class", "policies", "policy_digest", "state", "end_cause", "create_time", "expire_time", "confirm_by", "end_time", "attempt_id", "attempt_count", "revoke_failures", "next_due_time", "plan_id", "parent_lease_id", "delegation_id", "access_request_id", "break_glass", "policy_tightened", "contract")
+    __slots__ = ("id", "task_id", "holder", "request_id", "template", "connector", "account", "environment", "resource", "access", "actions", "parameters", "step", "contract_class", "policies", "policy_digest", "state", "end_cause", "create_time", "expire_time", "confirm_by", "end_time", "attempt_id", "attempt_count", "revoke_failures", "next_due_time", "plan_id", "parent_lease_id", "delegation_id", "access_request_id", "break_glass", "policy_tightened", "contract", "binding")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Lease.State]
@@ -70,6 +70,7 @@ class Lease(_message.Message):
     BREAK_GLASS_FIELD_NUMBER: _ClassVar[int]
     POLICY_TIGHTENED_FIELD_NUMBER: _ClassVar[int]
     CONTRACT_FIELD_NUMBER: _ClassVar[int]
+    BINDING_FIELD_NUMBER: _ClassVar[int]
     id: str
     task_id: str
     holder: str
@@ -103,7 +104,8 @@ class Lease(_message.Message):
     break_glass: BreakGlass
     policy_tightened: PolicyTightened
     contract: _contract_pb2.RevocationContract
-    def __init__(self, id: _Optional[str] = ..., task_id: _Optional[str] = ..., holder: _Optional[str] = ..., request_id: _Optional[str] = ..., template: _Optional[str] = ..., connector: _Optional[str] = ..., account: _Optional[str] = ..., environment: _Optional[str] = ..., resource: _Optional[str] = ..., access: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Mapping[str, str]] = ..., step: _Optional[str] = ..., contract_class: _Optional[_Union[_contract_pb2.ContractClass, str]] = ..., policies: _Optional[_Iterable[str]] = ..., policy_digest: _Optional[str] = ..., state: _Optional[_Union[Lease.State, str]] = ..., end_cause: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., confirm_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt_id: _Optional[str] = ..., attempt_count: _Optional[int] = ..., revoke_failures: _Optional[int] = ..., next_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., plan_id: _Optional[str] = ..., parent_lease_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., access_request_id: _Optional[str] = ..., break_glass: _Optional[_Union[BreakGlass, _Mapping]] = ..., policy_tightened: _Optional[_Union[PolicyTightened, _Mapping]] = ..., contract: _Optional[_Union[_contract_pb2.RevocationContract, _Mapping]] = ...) -> None: ...
+    binding: _contract_pb2.Binding
+    def __init__(self, id: _Optional[str] = ..., task_id: _Optional[str] = ..., holder: _Optional[str] = ..., request_id: _Optional[str] = ..., template: _Optional[str] = ..., connector: _Optional[str] = ..., account: _Optional[str] = ..., environment: _Optional[str] = ..., resource: _Optional[str] = ..., access: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Mapping[str, str]] = ..., step: _Optional[str] = ..., contract_class: _Optional[_Union[_contract_pb2.ContractClass, str]] = ..., policies: _Optional[_Iterable[str]] = ..., policy_digest: _Optional[str] = ..., state: _Optional[_Union[Lease.State, str]] = ..., end_cause: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., confirm_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt_id: _Optional[str] = ..., attempt_count: _Optional[int] = ..., revoke_failures: _Optional[int] = ..., next_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., plan_id: _Optional[str] = ..., parent_lease_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., access_request_id: _Optional[str] = ..., break_glass: _Optional[_Union[BreakGlass, _Mapping]] = ..., policy_tightened: _Optional[_Union[PolicyTightened, _Mapping]] = ..., contract: _Optional[_Union[_contract_pb2.RevocationContract, _Mapping]] = ..., binding: _Optional[_Union[_contract_pb2.Binding, str]] = ...) -> None: ...
 
 class PolicyTightened(_message.Message):
     __slots__ = ("outcome", "policies", "why", "policy_digest", "review_time")
