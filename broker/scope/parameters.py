@@ -257,7 +257,7 @@ class CidrParameter:
         if len(text) > MAX_VALUE or hazard(text):
             raise refused(self, text, "is not a network")
         _, slash, length = text.partition("/")
-        # ip_network() also takes /255.255.255.0 and a missing length; one spelling is enough. A scope id has a %, a hazard.
+        # ip_network() also takes /255.255.255.0 and a missing length; one spelling is enough. A scope id has a hazard.
         if not slash or not _DECIMAL.match(length):
             raise refused(self, text, "has no prefix length in decimal")
         try:
