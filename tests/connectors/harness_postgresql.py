@@ -14,7 +14,7 @@ from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.dev.postgres import PostgresFacts
 from broker.secret import Secret
-from tests.connectors.harness import Harness, can_log_in
+from tests.connectors.harness import LIE, Harness, can_log_in
 from tests.connectors.support import make_scope
 from tests.patience import PATIENCE
 
@@ -67,4 +67,7 @@ def postgresql_harness(settings: PostgresqlSettings, dead_address: str) -> Harne
         scope=make_scope(READ),
         works=can_log_in,
         secrets=(PASSWORD.reveal(),),
+        cannot={
+            LIE: "its proof is read from the catalogue, in the session that dropped the login",
+        },
     )
