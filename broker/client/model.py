@@ -108,6 +108,7 @@ class ScopeTemplate:
     change_type: str
     promoted: bool
     wrapping: bool
+    gives: str
 
 
 @dataclass(frozen=True, slots=True)
