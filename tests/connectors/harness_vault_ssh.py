@@ -54,8 +54,15 @@ def configure_ssh(bao: ConfiguredOpenBao, **role: object) -> None:
     allow_broker(root, f'path "{MOUNT}/sign/*" {{ capabilities = ["update"] }}')
 
 
-def ssh_connector(bao: ConfiguredOpenBao, address: str | None = None, timeout: float = PATIENCE) -> VaultSsh:
-    settings = VaultSshSettings(address or bao.facts.address, MOUNT, timeout=timeout, threads=4)
+def ca_key(bao: ConfiguredOpenBao) -> str:
+    """What servers have in TrustedUserCAKeys."""
+    return str(bao.root_client().read(f"{MOUNT}/config/ca")["data"]["public_key"])
+
+
+def ssh_connector(
+    bao: ConfiguredOpenBao, address: str | None = None, timeout: float = PATIENCE, trusted_ca: str = ""
+) -> VaultSsh:
+    settings = VaultSshSettings(address or bao.facts.address, MOUNT, timeout=timeout, threads=4, trusted_ca=trusted_ca)
     token = broker_token(bao.root_client())
     return VaultSsh("ssh", settings, lambda: token, SystemClock())
 
