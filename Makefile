@@ -75,6 +75,10 @@ integration-minio: .venv/ready private ## of those, the ones with a real MinIO, 
 integration-aws: .venv/ready ## of those, IAM policies judged by an evaluator that knows conditions (Node.js; npm fetches it once)
 	$(BIN)/python -m pytest integration/aws
 
+.PHONY: integration-vault
+integration-vault: .venv/ready private ## of those, every engine of a real OpenBao through a whole brokerd
+	$(BIN)/python -m pytest integration/vault
+
 .PHONY: integration-spire
 integration-spire: .venv/ready ## stories with a real SPIRE, which is built once, from its Go modules
 	@integration/spire/binaries/build >/dev/null
