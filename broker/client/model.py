@@ -318,6 +318,7 @@ class Reconciliation:
     foreign: int
     missing: int
     problem: str
+    braked: int
 
 
 @dataclass(frozen=True, slots=True)
