@@ -98,10 +98,11 @@ async def test_a_mass_of_unknown_ones_is_ended_when_their_number_is_named(run: R
 
 
 async def test_how_many_may_be_swept_is_said_of_one_connector(served: Served) -> None:
-    async with served.admin("sam") as stub:
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.RunReconciliation(pb.RunReconciliationRequest(request_id="r1", sweep=2))
-    assert reason(refused.value) == "FIELD_INVALID"
+    plant(served)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await person(served, "sam").RunReconciliation(pb.RunReconciliationRequest(request_id="r1", sweep=2))
+    assert reason(refused.value)[1] == "FIELD_INVALID"
+    assert ("inventory", "") not in served.upstream.calls
 
 
 async def test_all_at_once_and_one_that_cannot_tell_or_fails(run: Run, served: Served) -> None:

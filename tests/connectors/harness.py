@@ -28,6 +28,12 @@ from tests.patience import PATIENCE
 ROLE_NAME = "orders-reader"
 # The case of an upstream that lies, and why some have none.
 LIE = "test_a_revocation_that_is_a_lie_is_no_proof"
+# The cases of an upstream that misbehaves in everything it is asked.
+MISHAPS = (
+    "test_an_issue_that_is_not_answered_is_a_failure_and_leaves_nothing",
+    "test_a_revocation_that_is_not_answered_is_no_proof",
+    "test_an_inventory_that_is_not_answered_is_not_empty",
+)
 # The cases of the list of what was given out.
 NO_LIST = dict.fromkeys(
     (
@@ -59,7 +65,7 @@ class Harness:
     lying: Lying | None = None  # None: said in ``cannot``
     # STATIC: what operators do, after which it has ended.
     rotate: Callable[[], None] | None = None
-    # Cases of the contract suite (by the name of the test) that cannot apply, and why, in one line.
+    # Cases of the contract suite that cannot apply, and why, in one line: by the test's name, or ``name[MISHAP]``.
     cannot: Mapping[str, str] = field(default_factory=dict)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 

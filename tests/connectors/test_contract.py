@@ -58,8 +58,11 @@ def _applies(request: pytest.FixtureRequest) -> None:
     """Every case runs on every connector, or its harness says in one line why it cannot apply."""
     if "harness" in request.fixturenames:
         harness: Harness = request.getfixturevalue("harness")
-        assert harness.cannot.keys() <= globals().keys(), "a case that is not there"
-        if (why := harness.cannot.get(request.function.__name__)) is not None:
+        assert {each.partition("[")[0] for each in harness.cannot} <= globals().keys(), "a case that is not there"
+        name, call = request.function.__name__, getattr(request.node, "callspec", None)
+        mishap = None if call is None else call.params.get("mishap")
+        whole, part = harness.cannot.get(name), harness.cannot.get(f"{name}[{getattr(mishap, 'name', '')}]")
+        if (why := whole or part) is not None:
             pytest.skip(why)
 
 
@@ -232,8 +235,7 @@ async def test_an_upstream_that_cannot_be_reached_made_nothing(harness: Harness)
 
 @contextmanager
 def misbehaving(harness: Harness, mishap: Mishap) -> Iterator[Connector]:
-    if harness.misbehaving is None:
-        pytest.skip("its upstream cannot be made to misbehave as a whole")
+    assert harness.misbehaving is not None
     with harness.misbehaving(mishap) as connector:
         if connector is not harness.make():
             harness.stack.push_async_callback(connector.close)
