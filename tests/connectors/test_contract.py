@@ -54,7 +54,7 @@ async def gone(connector: Connector, ledger: Ledger, harness: Harness) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def _applies(request: pytest.FixtureRequest) -> None:
+def applies(request: pytest.FixtureRequest) -> None:
     """Every case runs on every connector, or its harness says in one line why it cannot apply."""
     if "harness" in request.fixturenames:
         harness: Harness = request.getfixturevalue("harness")
