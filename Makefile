@@ -82,6 +82,10 @@ integration-vault-aws: .venv/ready private ## of those, the ones with Vault's ow
 	@integration/vault_aws/binaries/build >/dev/null
 	$(BIN)/python -m pytest integration/vault_aws
 
+.PHONY: integration-vault
+integration-vault: .venv/ready private ## of those, every engine of a real OpenBao through a whole brokerd
+	$(BIN)/python -m pytest integration/vault
+
 .PHONY: integration-spire
 integration-spire: .venv/ready ## stories with a real SPIRE, which is built once, from its Go modules
 	@integration/spire/binaries/build >/dev/null

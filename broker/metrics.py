@@ -295,19 +295,21 @@ _RECONCILED = (
     ("broker_upstream_unknown", "Upstream, ours, and not alive by the ledger: being ended."),
     ("broker_upstream_unknown_stuck", "Of them, those that failed to end several times in a row."),
     ("broker_upstream_missing", "Alive by the ledger, and not listed upstream."),
+    ("broker_upstream_sweep_braked", "Unknown, and so many that nothing of it is ended before a person says so."),
     ("broker_reconciliation_failed", "1 where the last inventory could not be compared with the ledger."),
 )
 
 
 def _reconciled(snapshot: Snapshot) -> Iterator[Metric]:
     families = [GaugeMetricFamily(name, text, labels=["connector"]) for name, text in _RECONCILED]
-    listed, unknown, stuck, missing, failed = families
+    listed, unknown, stuck, missing, braked, failed = families
     for name in sorted(snapshot.orphans.keys() | snapshot.reconciled.keys()):
         figures, last = snapshot.orphans.get(name), snapshot.reconciled.get(name)
         unknown.add_metric([name], 0 if figures is None else figures.living)
         stuck.add_metric([name], 0 if figures is None else figures.stuck)
         if last is not None:
             missing.add_metric([name], last.missing)
+            braked.add_metric([name], last.braked)
             failed.add_metric([name], float(bool(last.problem)))
             if last.listed is not None:
                 listed.add_metric([name], last.listed)

@@ -6,6 +6,7 @@ from typing import Any
 
 from broker.api import convert
 from broker.api.v1 import reconciliation_pb2 as pb
+from broker.errors import InvalidInput, Reason
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.connectors import ConnectorDesk
 from broker.ports import Orphan, OrphanStore
@@ -25,9 +26,16 @@ class ReconciliationRpcs:
     async def RunReconciliation(
         self, request: pb.RunReconciliationRequest, caller: OperatorCaller, context: Any
     ) -> pb.RunReconciliationResponse:
-        """One connector, or all of them at once."""
+        """One connector, or all of them at once; how many may be swept is said of one alone."""
+        if request.sweep and not request.name:
+            raise InvalidInput(
+                Reason.FIELD_INVALID,
+                "sweep says how many of one connector's may be ended, and no connector is named.",
+                hint="Name it.",
+                metadata={"field": "name"},
+            )
         asked = [self._connectors.get(caller, request.name)] if request.name else self._connectors.list(caller)
-        done = await self._reconciler.run([each.spec.name for each in asked], caller.id)
+        done = await self._reconciler.run([each.spec.name for each in asked], caller.id, sweep=request.sweep)
         return pb.RunReconciliationResponse(reconciliations=[_reconciliation(each) for each in done])
 
     async def ListUnknown(
@@ -49,6 +57,7 @@ def _reconciliation(value: Reconciled) -> pb.Reconciliation:
         foreign=value.foreign,
         missing=value.missing,
         problem=value.problem,
+        braked=value.braked,
     )
 
 

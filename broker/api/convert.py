@@ -17,6 +17,7 @@ from broker.canary.canary import Kind
 from broker.canary.measurement import Measurement
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import (
+    KINDS,
     AwsAccessKey,
     AwsSession,
     Contract,
@@ -397,6 +398,7 @@ def template(
         change_type=value.risk.change_type,
         promoted=value.risk.promoted,
         wrapping=value.wrapping,
+        gives="" if promised is None or promised.gives is None else KINDS[promised.gives],
     )
 
 

@@ -84,6 +84,10 @@ class EventType(StrEnum):
     UPSTREAM_UNKNOWN_ENDED = "upstream.unknown_ended"  # the upstream has confirmed that
     UPSTREAM_UNKNOWN_STUCK = "upstream.unknown_stuck"  # ending it has failed several times in a row
     UPSTREAM_MISSING = "upstream.missing"  # the ledger holds it alive, and the upstream does not list it
+    UPSTREAM_SWEEP_BRAKED = (
+        "upstream.sweep_braked"  # so much of it is unknown that nothing is ended before a person says so
+    )
+    UPSTREAM_SWEEP_ALLOWED = "upstream.sweep_allowed"  # a person has named how many may be ended
     UPSTREAM_RECONCILED = "upstream.reconciled"  # somebody had the inventories compared with the ledger
     CONNECTOR_ROOT_REFUSED = "connector.root_refused"  # the upstream refuses the broker itself: it stops issuing
     CONNECTOR_ROOT_RESTORED = "connector.root_restored"  # it takes it again

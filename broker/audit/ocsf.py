@@ -93,6 +93,8 @@ _SEVERITY: Final[Mapping[str, int]] = MappingProxyType(
         EventType.UPSTREAM_UNKNOWN_FOUND: _HIGH,
         EventType.UPSTREAM_UNKNOWN_STUCK: _CRITICAL,
         EventType.UPSTREAM_MISSING: _MEDIUM,
+        EventType.UPSTREAM_SWEEP_BRAKED: _HIGH,
+        EventType.UPSTREAM_SWEEP_ALLOWED: _MEDIUM,
         EventType.CONNECTOR_ROOT_REFUSED: _CRITICAL,
         EventType.SUSPENSION_TAMPERED: _CRITICAL,
         EventType.RECOVERY_ENTERED: _CRITICAL,

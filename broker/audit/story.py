@@ -319,6 +319,10 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
             f"ALARM: {told.get('name', told.get('id'))} cannot be ended so far: {told.get('error') or told.get('why')};"
             " tried for ever"
         ),
+        EventType.UPSTREAM_SWEEP_BRAKED: _actor(
+            "left {unknown} of {connector} alone, of which the ledger knows nothing"
+        ),
+        EventType.UPSTREAM_SWEEP_ALLOWED: _actor("allowed {at_most} unknown ones of {connector} to be ended"),
         EventType.UPSTREAM_MISSING: _actor("connector {connector} does not list it, though the ledger holds it alive"),
         EventType.UPSTREAM_RECONCILED: lambda record, told: (
             f"{short(record.actor)} had the inventory of {told['connector']} compared with the ledger: "

@@ -13,8 +13,8 @@ def purpose(canary: Canary) -> str:
     return f"measure how fast a credential of {canary.connector} ends"
 
 
-def access_request(canary: Canary, request_id: str, task_id: str) -> AccessRequest:
-    """The request of one run, on the run's own task."""
+def access_request(canary: Canary, request_id: str, task_id: str, public_key: str = "") -> AccessRequest:
+    """The request of one run, on the run's own task; ``public_key``: of the run's own, where keys are certified."""
     return AccessRequest(
         request_id=request_id,
         template=canary.template,
@@ -27,4 +27,5 @@ def access_request(canary: Canary, request_id: str, task_id: str) -> AccessReque
         step=STEP,
         intent=purpose(canary),
         reason=purpose(canary),
+        subject_public_key=public_key,
     )

@@ -29,6 +29,7 @@ class AgentKey:
     def __init__(self, kind: str, path: Path) -> None:
         """Raises a usage error where the file cannot be made."""
         key = ec.generate_private_key(ec.SECP256R1())
+        self.kind = kind
         self.path = path
         self._written: list[Path] = []
         if kind == "ssh":

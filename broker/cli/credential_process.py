@@ -23,6 +23,7 @@ import click
 
 from broker.cli.asking import Asking
 from broker.cli.delivery import demand_fit
+from broker.cli.fitting import demand_form
 from broker.cli.output import to_json
 from broker.client import AsyncClient, Grant
 from broker.client.forms import Form, credential_process
@@ -69,6 +70,7 @@ async def _lives(client: AsyncClient, kept: Kept) -> bool:
 
 
 async def _fresh(client: AsyncClient, asked: Asking, task_id: str, path: Path, wait: timedelta | None) -> str:
+    await demand_form(client, asked, Form.CREDENTIAL_PROCESS)
     try:
         grant = await client.request(asked.under(task_id, client.new_id), confirm=False, wait_for_approval=wait)
     except BrokerError as error:

@@ -16,6 +16,7 @@ from typing import Protocol
 import click
 
 from broker.cli.agent_key import AgentKey
+from broker.cli.fitting import unfit
 from broker.cli.output import camel, environment_lines, to_json
 from broker.client import Grant
 from broker.client.forms import Form, credential_process, fits, kubeconfig, pgpass, token_of
@@ -154,10 +155,8 @@ def choose(out: Path | None, descriptor: int | None, *, reveal: bool) -> Deliver
 
 def demand_fit(form: Form, grant: Grant) -> None:
     """A usage error where a credential of this kind has no such form."""
-    if not fits(form, grant.credential):
-        kind = type(grant.credential).__name__
-        able = ", ".join(each.value for each in Form if fits(each, grant.credential))
-        raise click.UsageError(f"a {kind} cannot be delivered as {form.value}, but as {able}; it was taken back.")
+    if not fits(form, type(grant.credential)):
+        raise unfit(form, type(grant.credential), "it was taken back")
 
 
 def written(grant: Grant, form: str) -> str:

@@ -22,6 +22,7 @@ from broker.cli.asking import Asking, asking_options
 from broker.cli.child import Signals
 from broker.cli.connection import client_of, settings
 from broker.cli.delivery import demand_fit
+from broker.cli.fitting import demand_form
 from broker.cli.handing import handed
 from broker.cli.output import lease_state, note, span
 from broker.cli.private_files import PrivateDirectory, private_directory
@@ -138,6 +139,7 @@ class Execution:
                 # What cannot be written to is told before anybody is asked for a credential.
                 with self._place(chosen.environment) as place:
                     async with client_of(chosen) as client:
+                        await demand_form(client, self.asked, self.form, None if self.key is None else self.key.kind)
                         if self.task_id:
                             return await self._borrowing(client, signals, chosen.environment, place)
                         return await self._owning(client, signals, chosen.environment, place)

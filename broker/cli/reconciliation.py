@@ -22,17 +22,26 @@ _SECONDS = 90.0
 
 @click.command()
 @click.argument("name", required=False, default="", metavar="[NAME]")
+@click.option(
+    "--sweep",
+    type=click.IntRange(1),
+    metavar="COUNT",
+    help="End that many unknown ones of NAME, although it is more than is ended without a word.",
+)
 @click.option("--request-id", default="", help="What names the call; default: a new one.")
 @admin_options
 @format_option("text", "json")
-def reconcile(name: str, request_id: str, admin: AdminSettings, form: str) -> None:
+def reconcile(name: str, sweep: int | None, request_id: str, admin: AdminSettings, form: str) -> None:
     """Have what upstreams hold compared with the ledger now: what is ours and unknown is ended.
 
-    All connectors at once, or NAME alone. Exits 1 where one could not be compared.
+    All connectors at once, or NAME alone. Exits 1 where one could not be compared, and where so much is unknown that
+    nothing of it is ended before somebody names how many: that may be the wrong ledger, or a second broker at work.
     """
+    if sweep and not name:
+        raise click.UsageError("--sweep is for one connector: name it.")
 
     async def ask(client: AdminClient) -> Any:
-        asked = pb.RunReconciliationRequest(request_id=request_id or client.new_id(), name=name)
+        asked = pb.RunReconciliationRequest(request_id=request_id or client.new_id(), name=name, sweep=sweep or 0)
         return await client.call("RunReconciliation", asked, _SECONDS)
 
     found = [read.read(Reconciliation, each) for each in run_admin(admin, ask).reconciliations]
@@ -45,7 +54,9 @@ def reconcile(name: str, request_id: str, admin: AdminSettings, form: str) -> No
         for each in found:
             if each.problem:
                 click.echo(f"{inert(each.connector)}: {inert(each.problem)}", err=True)
-    if any(each.problem for each in found):
+            if each.braked:
+                click.echo(_braked(each), err=True)
+    if any(each.problem or each.braked for each in found):
         raise SystemExit(EXIT_WRONG)
 
 
@@ -75,6 +86,14 @@ def _row(found: Reconciliation) -> tuple[str, ...]:
         return inert(found.connector), "cannot tell", "", "", "", ""
     figures = (found.listed, found.found, found.young, found.foreign, found.missing)
     return inert(found.connector), *map(str, figures)
+
+
+def _braked(found: Reconciliation) -> str:
+    name = inert(found.connector)
+    return (
+        f"{name}: {found.braked} that carry our mark are unknown to this ledger, and none of them was ended. If it is"
+        f" the right ledger, and the only one: broker connectors reconcile {name} --sweep {found.braked}"
+    )
 
 
 def _state(found: UnknownCredential) -> str:

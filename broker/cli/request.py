@@ -17,6 +17,7 @@ from broker.cli.connection import run, settings
 from broker.cli.credential_process import answer as process_answer
 from broker.cli.credential_process import default_directory
 from broker.cli.delivery import NEEDED_FORMS, Delivery, KeyDelivery, choose, written
+from broker.cli.fitting import demand_form
 from broker.cli.output import format_option, lease_state, note, print_json
 from broker.cli.values import Span, Text
 from broker.client import ApprovalNeeded, AsyncClient, Decision, Grant
@@ -162,6 +163,8 @@ async def _request(
     delivery: Delivery,
     form: str,
 ) -> Grant:
+    await demand_form(client, asked, _form(form), delivery.key.kind if isinstance(delivery, KeyDelivery) else None)
+
     def asking(task: str) -> Awaitable[Grant]:
         return client.request(asked.under(task, client.new_id), confirm=False, wait_for_approval=wait)
 
@@ -178,6 +181,11 @@ async def _request(
         # Nobody else knows of the task, so nobody else could complete it.
         await uninterrupted(_last_resort(client.complete_task(started.id), f"task {started.id}"))
         raise
+
+
+def _form(told: str) -> Form:
+    """The form that has to fit; the others fit all."""
+    return Form(told) if told in NEEDED_FORMS else Form.ENVIRONMENT
 
 
 async def delivered(client: AsyncClient, asking: Awaitable[Grant], delivery: Delivery, form: str) -> Grant:

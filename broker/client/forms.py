@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from enum import StrEnum
 
 from broker.client.delivery import environment
@@ -41,11 +42,11 @@ _TOKEN_FIELDS = ("token", "access_token", "wrapping_token")
 SERVICE = "broker"
 
 
-def fits(form: Form, credential: Credential) -> bool:
+def fits(form: Form, kind: type) -> bool:
     """Whether a credential of this kind can be handed over so."""
     if form is Form.TOKEN:
-        return token_of(credential) is not None
-    return form is Form.ENVIRONMENT or isinstance(credential, FITS[form])
+        return any(each.name in _TOKEN_FIELDS for each in fields(kind))
+    return form is Form.ENVIRONMENT or issubclass(kind, FITS[form])
 
 
 def credential_process(grant: Grant) -> str:

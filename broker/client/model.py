@@ -117,6 +117,7 @@ class ScopeTemplate:
     change_type: str
     promoted: bool
     wrapping: bool
+    gives: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +328,7 @@ class Reconciliation:
     foreign: int
     missing: int
     problem: str
+    braked: int
 
 
 @dataclass(frozen=True, slots=True)

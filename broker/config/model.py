@@ -161,6 +161,10 @@ class Limits(Model):
     )
     drain_timeout: Duration = Field(timedelta(seconds=30), description="After SIGTERM.")
     workers_per_connector: Annotated[int, Field(ge=1, le=256)] = 16
+    sweep_at_most: Count = Field(50, description="Of what is upstream and unknown: more, and a person has to say so.")
+    sweep_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="And more than this share of what is ours there; both have to be passed."
+    )
     max_attempts_per_lease: Count = Field(10, description="How often one request is retried under its id.")
     max_leases_per_task: Count = Field(1_000, description="In all: ended ones count. So do the next three.")
     max_plans_per_task: Count = 20

@@ -87,6 +87,7 @@ CONTRACT = Contract(
     upstream_dead="As with the broker dead; where AWS does not answer, the session cannot be used either.",
     on_broker_dead=timedelta(seconds=1),
     on_upstream_dead=timedelta(seconds=1),
+    gives=AwsSession,
 )
 
 

@@ -32,7 +32,7 @@ from broker.connectors.gcp_use import read_storage
 from broker.connectors.own_identity import OwnIdentity
 from broker.connectors.threads import being_replaced
 from broker.errors import UpstreamFailed
-from broker.lease.credential import Binding, Contract, ContractClass, Credential
+from broker.lease.credential import Binding, Contract, ContractClass, Credential, GcpToken
 from broker.lease.quarantine import QUARANTINE, TICK
 from broker.ports import (
     Carried,
@@ -62,6 +62,7 @@ CONTRACT = Contract(
     upstream_dead="Where IAM cannot be asked to disable the account, the token ends with its lifetime.",
     on_broker_dead=TOLERANCE,
     on_upstream_dead=TOLERANCE,
+    gives=GcpToken,
 )
 
 

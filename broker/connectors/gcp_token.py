@@ -26,7 +26,7 @@ from broker.connectors.gcp_upstream import GcpSettings, GcpUpstream, credential,
 from broker.connectors.gcp_use import read_storage
 from broker.connectors.own_identity import OwnIdentity
 from broker.connectors.threads import being_replaced
-from broker.lease.credential import Binding, Contract, ContractClass, Credential
+from broker.lease.credential import Binding, Contract, ContractClass, Credential, GcpToken
 from broker.ports import (
     Checkpoint,
     Clock,
@@ -56,6 +56,7 @@ CONTRACT = Contract(
     upstream_dead="As with the broker dead: the end is in the token.",
     on_broker_dead=TOLERANCE,
     on_upstream_dead=TOLERANCE,
+    gives=GcpToken,
 )
 
 

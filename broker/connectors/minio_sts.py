@@ -30,7 +30,7 @@ from broker.connectors.minio_revoke import SessionEnder
 from broker.connectors.refusals import check_can_begin, grant_mismatch
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import Binding, Contract, ContractClass, Credential
+from broker.lease.credential import AwsSession, Binding, Contract, ContractClass, Credential
 from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.model import Scope
 from broker.secret import Secret
@@ -57,6 +57,7 @@ CONTRACT = Contract(
     upstream_dead="Where MinIO does not answer, the session cannot be used; when it is back, the Deny in it holds.",
     on_broker_dead=timedelta(seconds=1),
     on_upstream_dead=timedelta(seconds=1),
+    gives=AwsSession,
 )
 
 

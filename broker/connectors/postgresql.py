@@ -79,6 +79,7 @@ CONTRACT = Contract(
     upstream_dead="The login cannot be used either.",
     on_broker_dead=None,  # of the open sessions
     on_upstream_dead=timedelta(0),
+    gives=DatabaseLogin,
 )
 
 

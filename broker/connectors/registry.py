@@ -269,6 +269,7 @@ def _vault_ssh(settings: _Reader, clock: Clock) -> Connector:
             mount=settings.text("mount", "ssh"),
             ca_file=settings.maybe_text("ca_file"),
             namespace=settings.text("namespace", ""),
+            trusted_ca=settings.text("trusted_ca", ""),
         ),
         _vault_token(settings, clock),
         clock,

@@ -44,6 +44,7 @@ CONTRACT = Contract(
     upstream_dead="Nothing ends the key: it has no end of its own. OpenBao deletes it once it is back.",
     on_broker_dead=_PROPAGATION,
     on_upstream_dead=None,
+    gives=AwsAccessKey,
 )
 
 

@@ -40,6 +40,7 @@ CONTRACT = Contract(
     on_broker_dead=timedelta(seconds=5),
     on_upstream_dead=None,  # of the open sessions
     wraps=True,
+    gives=DatabaseLogin,
 )
 
 

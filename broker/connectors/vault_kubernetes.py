@@ -51,6 +51,7 @@ CONTRACT = Contract(
     " account until OpenBao is back.",
     on_broker_dead=_REMEMBERED,
     on_upstream_dead=_SHORTEST,
+    gives=KubernetesToken,
 )
 
 

@@ -46,6 +46,7 @@ CONTRACT = Contract(
     broker_dead="Nothing ends it. Only rotation does.",
     upstream_dead="Nothing ends it. Only rotation does.",
     wraps=True,
+    gives=StaticSecret,
 )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -160,30 +161,51 @@ class VaultPki(VaultEngine):
         )
 
     async def use(self, credential: Credential, scope: Scope) -> Use:
-        """As a relying party that reads the revocation list would take it. Raises UpstreamFailed."""
+        """As a relying party takes it that trusts the CA and reads its revocation list. Raises UpstreamFailed."""
         if not isinstance(credential, X509Certificate):
             raise cannot_tell(self.name, "it is no certificate")
         try:
             with self._closing.call():
-                return await self._using.run(lambda: self._taken(credential))
+                return await self._using.run(lambda: self._taken(credential, scope))
         except VaultFailure as failure:
             raise cannot_tell(self.name, failure.what) from None
 
-    def _taken(self, credential: X509Certificate) -> Use:
-        if self._clock.now() >= _parsed(credential.certificate).not_valid_after_utc:
+    def _taken(self, credential: X509Certificate, scope: Scope) -> Use:
+        """The key, the times, the CA's signature and its list, in this order; blocks. Raises VaultFailure."""
+        certificate, now = _parsed(credential.certificate), self._clock.now()
+        if _spki(certificate) != _spki(x509_request(scope.subject_public_key)):
+            return Use.REFUSED  # whoever shows it has another key
+        if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
             return Use.REFUSED
-        return Use.REFUSED if self._on_list(self._upstream.mount, credential.serial_number) else Use.WORKS
+        mount = self._upstream.mount
+        issuer = self._issuer_of(mount, credential.serial_number)
+        told = object_in(self._calls.read(f"{mount}/issuer/{issuer}/json"), "data")
+        authority = _parsed(text_in(told, "certificate"))
+        try:
+            certificate.verify_directly_issued_by(authority)
+        except (ValueError, TypeError, InvalidSignature):
+            return Use.REFUSED
+        listed = self._list_of(mount, issuer)
+        if not listed.is_signature_valid(authority.public_key()):  # type: ignore[arg-type]  # of a CA: it can sign
+            raise VaultFailure(Known.UNKNOWN, "the revocation list is not signed by the CA")
+        number = certificate.serial_number
+        return Use.WORKS if listed.get_revoked_certificate_by_serial_number(number) is None else Use.REFUSED
 
     def _on_list(self, mount: str, serial: str) -> bool:
         """Whether the number is on the list of whoever issued it, as the server publishes that now."""
+        listed = self._list_of(mount, self._issuer_of(mount, serial))
+        return listed.get_revoked_certificate_by_serial_number(_number(serial)) is not None
+
+    def _issuer_of(self, mount: str, serial: str) -> str:
         kept = object_in(self._calls.read(f"{mount}/cert/{serial}"), "data")
-        issuer = kept.get("issuer_id") or "default"  # told of revoked ones only
+        return str(kept.get("issuer_id") or "default")  # told of revoked ones only
+
+    def _list_of(self, mount: str, issuer: str) -> x509.CertificateRevocationList:
         told = object_in(self._calls.read(f"{mount}/issuer/{issuer}/crl"), "data")
         try:
-            listed = x509.load_pem_x509_crl(text_in(told, "crl").encode("ascii"))
+            return x509.load_pem_x509_crl(text_in(told, "crl").encode("ascii"))
         except ValueError:
             raise VaultFailure(Known.UNKNOWN, "the revocation list cannot be read") from None
-        return listed.get_revoked_certificate_by_serial_number(_number(serial)) is not None
 
 
 def contract(list_read_within: timedelta | None) -> Contract:
@@ -201,6 +223,7 @@ def contract(list_read_within: timedelta | None) -> Contract:
         upstream_dead="The certificate ends by itself; a revocation waits until the upstream is back.",
         on_broker_dead=timedelta(seconds=5),
         on_upstream_dead=timedelta(seconds=5),
+        gives=X509Certificate,
     )
 
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     SSHCertificate,
     SSHCertificateType,
+    SSHCertPublicKeyTypes,
     load_ssh_public_identity,
 )
 
@@ -56,6 +57,7 @@ CONTRACT = Contract(
     upstream_dead="The certificate ends by itself: no server asks the CA.",
     on_broker_dead=timedelta(seconds=5),
     on_upstream_dead=timedelta(seconds=5),
+    gives=SshCertificate,
 )
 
 
@@ -69,6 +71,7 @@ class VaultSshSettings:
     namespace: str = ""
     timeout: float = 5.0
     threads: int = 8
+    trusted_ca: str = ""  # as in the servers' TrustedUserCAKeys; empty: whether a certificate works cannot be told
 
 
 class VaultSsh(VaultUnleased):
@@ -78,6 +81,7 @@ class VaultSsh(VaultUnleased):
 
     def __init__(self, name: str, settings: VaultSshSettings, token: BrokerToken, clock: Clock) -> None:
         super().__init__(name, settings, token, clock)
+        self._trusted_ca = " ".join(settings.trusted_ca.split()[:2])
 
     @property
     def contract(self) -> Contract:
@@ -124,16 +128,38 @@ class VaultSsh(VaultUnleased):
         )
 
     async def use(self, credential: Credential, scope: Scope) -> Use:
-        """Raises UpstreamFailed: only a server that trusts the CA could tell, and this connector knows none."""
-        raise cannot_tell(self.name, "only a server that trusts the CA could tell")
+        """As a server takes it that trusts ``trusted_ca``. Raises UpstreamFailed, also where none is named."""
+        if not isinstance(credential, SshCertificate):
+            raise cannot_tell(self.name, "it is no certificate")
+        if not self._trusted_ca:
+            raise cannot_tell(self.name, "settings.trusted_ca does not say which CA servers trust")
+        try:
+            certificate = _parsed(credential.certificate)
+        except VaultFailure as failure:
+            raise cannot_tell(self.name, failure.what) from None
+        return Use.WORKS if self._taken(certificate, scope) else Use.REFUSED
+
+    def _taken(self, certificate: SSHCertificate, scope: Scope) -> bool:
+        """What ``sshd`` checks of a user's certificate: the CA, the key, the principals, the times."""
+        try:
+            certificate.verify_cert_signature()
+        except InvalidSignature:
+            return False
+        now = int(self._clock.now().timestamp())
+        return (
+            _openssh(certificate.signature_key()) == self._trusted_ca
+            and _openssh(certificate.public_key()) == ssh_public_key(scope.subject_public_key)
+            and certificate.type is SSHCertificateType.USER
+            and {each.encode() for each in _principals(scope)} <= set(certificate.valid_principals)
+            and certificate.valid_after <= now < certificate.valid_before
+        )
 
     def _refuse_other(self, certificate: SSHCertificate, scope: Scope, attempt: str, serial: str) -> None:
         try:
             certificate.verify_cert_signature()
         except InvalidSignature:
             raise self.mismatch("the certificate's signature does not hold") from None
-        key = certificate.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
-        if key != ssh_public_key(scope.subject_public_key):
+        if _openssh(certificate.public_key()) != ssh_public_key(scope.subject_public_key):
             raise self.mismatch("the certificate is not of the key that was sent")
         if certificate.type is not SSHCertificateType.USER or certificate.key_id != attempt.encode():
             raise self.mismatch("the certificate is no user's, or carries another id than the attempt's")
@@ -148,6 +174,11 @@ class VaultSsh(VaultUnleased):
                 raise self.mismatch(f"the certificate has other {name} than the template's")
         if int(serial, 16) != certificate.serial:
             raise self.mismatch("the certificate has another serial number than the answer says")
+
+
+def _openssh(key: SSHCertPublicKeyTypes) -> str:
+    """``TYPE BASE64``."""
+    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
 
 
 def _principals(scope: Scope) -> Sequence[str]:

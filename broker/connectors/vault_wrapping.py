@@ -16,13 +16,11 @@ from datetime import datetime, timedelta
 
 from broker.connectors.vault_calls import VaultCalls, WrappingToken
 from broker.connectors.vault_upstream import Upstream
-from broker.lease.credential import Credential, DatabaseLogin, StaticSecret, WrappedSecret
+from broker.lease.credential import KINDS, Credential, WrappedSecret
 from broker.ports import Handle
 from broker.scope.canonical import JsonValue
 from broker.secret import Secret
 
-# As credential.proto names them; kinds without a secret are not kept for anybody.
-_KINDS: Mapping[type, str] = {DatabaseLogin: "database_login", StaticSecret: "static_secret"}
 _NOTED = "wrapping"  # the member of a handle that holds the accessor
 
 
@@ -44,7 +42,7 @@ def wrapped(token: WrappingToken, inside: Credential, upstream: Upstream, begun:
         expires_at=begun + timedelta(seconds=token.ttl),
         address=upstream.address,
         namespace=upstream.namespace,
-        kind=_KINDS[type(inside)],
+        kind=KINDS[type(inside)],
     )
 
 

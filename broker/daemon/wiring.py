@@ -98,6 +98,7 @@ from broker.ports import AuditSink, Clock, KeyRing, Reloaded
 from broker.revocation.marking import own_mark
 from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
+from broker.revocation.sweep_limit import SweepLimit
 from broker.stores.audit_file import AuditFile
 from broker.stores.sqlite import SqliteStore
 from broker.upkeep import Upkeep
@@ -190,6 +191,7 @@ class Brokerd:
             config.tenant,
             self._mark,
             issue_timeout=config.limits.issue_timeout,
+            limit=SweepLimit(config.limits.sweep_at_most, config.limits.sweep_share),
         )
         await self._hold_against_witnesses(store, writer)
         self.reloader = Reloader(
@@ -579,7 +581,21 @@ class Brokerd:
         untold = untold_break_glass(self._files.current, self._config.notify)
         overdue = [f"the review of {lease} is overdue: {group} is blocked" for group, lease in self._blocked.items()]
         alarms = (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)
-        return [*(str(alarm) for alarm in alarms), *untold, *overdue, *self._root_alarms(), *self._canaries.alarms()]
+        return [
+            *(str(alarm) for alarm in alarms),
+            *untold,
+            *overdue,
+            *self._root_alarms(),
+            *self._braked(),
+            *self._canaries.alarms(),
+        ]
+
+    def _braked(self) -> list[str]:
+        return [
+            f"connector {name}: {last.braked} upstream are unknown to the ledger; none is ended before a person says so"
+            for name, last in sorted(self._reconciler.last.items())
+            if last.braked
+        ]
 
     def _root_alarms(self) -> list[str]:
         return [

@@ -156,6 +156,9 @@ class VaultSshSettings(VaultReached):
     """An SSH secrets engine of Vault or OpenBao in CA mode, which signs the agents' own keys."""
 
     mount: PathPart = "ssh"
+    trusted_ca: Annotated[str, Field(pattern=r"^[a-z0-9@.-]+ [A-Za-z0-9+/=]+( .*)?$", max_length=4096)] | None = Field(
+        None, description="What the servers' TrustedUserCAKeys says: canaries look at their certificates as those do."
+    )
 
 
 SshExtension = Literal[

@@ -16,6 +16,7 @@ from broker.canary.watch import Moment, Said, State, Watch
 from broker.errors import BrokerError, Defect, Reason, UpstreamFailed
 from broker.identity.agent import Peer
 from broker.issuance.caller import Caller
+from broker.issuance.canary_key import fresh_public_key
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
@@ -102,6 +103,7 @@ class CanaryRun:
         self._began_at = tools.clock.now()
         connector = tools.connectors(canary.connector)
         promised = None if connector is None else bound(connector.contract, kind)
+        self._public_key = "" if connector is None else fresh_public_key(connector.contract)
         self._bound = timedelta(0) if promised is None else promised
 
     async def carry_out(self) -> Measurement:
@@ -138,7 +140,7 @@ class CanaryRun:
 
     async def _issued(self, caller: Caller, task_id: str) -> _Held:
         tools, canary = self._tools, self._canary
-        request = access_request(canary, self._id, task_id)
+        request = access_request(canary, self._id, task_id, self._public_key)
         grant = await tools.issuer.request(caller, request)
         if grant.lease is None or grant.credential is None:
             raise Defect(Reason.INTERNAL, "a canary's request was neither granted nor refused.")

@@ -7,6 +7,7 @@ said by the broker, from typed values; no word of it is the agent's.
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -116,6 +117,14 @@ def _effect(filed: FiledRequest, contract: Contract | None) -> Iterator[str]:
     yield f"For {scope.ttl} from the moment it is redeemed, once, within {filed.redeem_within} of the last yes."
     if filed.request.recipient_public_key:
         yield "It is delivered sealed to a key that the agent named."
+    if filed.request.wrap is not None:
+        yield (
+            f"It is kept at the upstream for one reader, for {filed.request.wrap} at most: whoever shows the token that"
+            " the agent gets there first has it, once, and may be somebody else."
+        )
+    if filed.request.subject_public_key:
+        digest = hashlib.sha256(filed.request.subject_public_key.encode()).hexdigest()
+        yield f"It certifies a key that the agent named (SHA-256 of what was sent: {digest})."
     if contract is None:
         yield f"Connector {scope.connector} is not running: nothing can be issued at the moment."
         return

@@ -49,6 +49,7 @@ class Contract:
     on_broker_dead: timedelta | None = None
     on_upstream_dead: timedelta | None = None
     wraps: bool = False  # whether the upstream keeps what was made for one reader, who unwraps it there
+    gives: type | None = None  # the kind of credential, one of KINDS; None: not known before one is made
     # Where it works, with Binding.NETWORK: of every one of these, one place (CIDR, VPC endpoint) is enough.
     networks: tuple[tuple[str, ...], ...] = ()
 
@@ -171,3 +172,16 @@ Credential = (
     | StaticSecret
     | WrappedSecret
 )
+
+# The kinds, as credential.proto names them.
+KINDS: Mapping[type, str] = {
+    DatabaseLogin: "database_login",
+    AwsSession: "aws_session",
+    AwsAccessKey: "aws_access_key",
+    GcpToken: "gcp_token",
+    X509Certificate: "x509_certificate",
+    SshCertificate: "ssh_certificate",
+    KubernetesToken: "kubernetes_token",
+    StaticSecret: "static_secret",
+    WrappedSecret: "wrapped_secret",
+}

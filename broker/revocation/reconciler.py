@@ -18,8 +18,10 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import BrokerError
 from broker.lease.deadlines import no_late_create_after
 from broker.lease.mark import Mark
-from broker.ports import Carried, Clock, Connector, HeldUpstream, Ledger, Orphan, Rng
+from broker.ports import Carried, Clock, Connector, HeldUpstream, Ledger, Orphan, OrphanWhy, Rng
 from broker.revocation.comparison import Comparison, Stray, compare, missing
+from broker.revocation.sweep_limit import SweepLimit
+from broker.scope.canonical import JsonValue
 
 log = structlog.get_logger("broker.revocation")
 
@@ -43,6 +45,7 @@ class Reconciled:
     young: int = 0  # unknown, and looked at again soon
     foreign: int = 0  # of another broker, or another tenant
     missing: int = 0  # held alive by the ledger, and not there
+    braked: int = 0  # unknown, and so many that a person has to say that they are to be ended
     problem: str = ""  # why it could not be done
 
 
@@ -62,6 +65,7 @@ class Reconciler:
         *,
         issue_timeout: timedelta,
         timeout: timedelta = INVENTORY_TIMEOUT,
+        limit: SweepLimit | None = None,
     ) -> None:
         self._store = store
         self._connectors = connectors
@@ -73,6 +77,7 @@ class Reconciler:
         self._mark = mark
         self._issue_timeout = issue_timeout
         self._timeout = timeout
+        self.limit = limit or SweepLimit()
         self._due: dict[str, datetime] = {}
         self._first_seen: dict[str, dict[str, datetime]] = {}  # by connector and name, where the upstream cannot tell
         self._told: dict[str, frozenset[str]] = {}  # by connector, the attempts that are known to be missing
@@ -96,18 +101,24 @@ class Reconciler:
         due = [name for name in names if self._due.get(name, now) <= now]
         await asyncio.gather(*(self._one(name) for name in due))
 
-    async def run(self, names: Sequence[str], actor: str) -> Sequence[Reconciled]:
-        """Reconcile these connectors now, because ``actor`` asks for it; told in the trail."""
-        done = await asyncio.gather(*(self._one(name) for name in names))
+    async def run(self, names: Sequence[str], actor: str, *, sweep: int = 0) -> Sequence[Reconciled]:
+        """Reconcile these connectors now, because ``actor`` asks for it; told in the trail.
+
+        ``sweep``: as many unknown ones, and no more, may be ended this once, whatever the limit says.
+        """
+        if sweep:
+            allowed = [_allowed(name, sweep, self._tenant, actor) for name in names]
+            await self._store.append(allowed, self._clock.now())
+        done = await asyncio.gather(*(self._one(name, sweep) for name in names))
         events = [_told(each, self._tenant, actor) for each in done]
         await self._store.append(events, self._clock.now())
         return done
 
-    async def _one(self, name: str) -> Reconciled:
+    async def _one(self, name: str, sweep: int = 0) -> Reconciled:
         async with self._locks.setdefault(name, asyncio.Lock()):
             try:
                 async with asyncio.timeout(self._timeout.total_seconds()):
-                    done = await self._reconcile(name)
+                    done = await self._reconcile(name, sweep)
             except TimeoutError:
                 done = Reconciled(name, problem=f"no answer within {self._timeout.total_seconds():g} s")
             except BrokerError as failure:
@@ -116,13 +127,15 @@ class Reconciler:
                 log.exception("the connector raised in inventory", connector=name)
                 done = Reconciled(name, problem=f"internal error ({type(bug).__name__})")
             self._due[name] = self._clock.now() + self._until_next(done)
-            self._last[name] = done
+            before, self._last[name] = self._last.get(name), done
+        if done.braked and (before is None or not before.braked):
+            await self._tell_braked(done)
         if done.problem:
             log.warning("an inventory could not be compared with the ledger", connector=name, why=done.problem)
         return done
 
     def _until_next(self, done: Reconciled) -> timedelta:
-        if done.problem:
+        if done.problem or done.braked:
             return RETRY
         return min(EVERY, self._in_flight) if done.young else EVERY
 
@@ -132,7 +145,7 @@ class Reconciler:
         begun = self._clock.now()
         return no_late_create_after(begun, begun + self._issue_timeout) - begun + _ROUNDING
 
-    async def _reconcile(self, name: str) -> Reconciled:
+    async def _reconcile(self, name: str, sweep: int) -> Reconciled:
         connector = self._connectors(name)
         if connector is None:
             return Reconciled(name, problem=f"connector {name} is not running")
@@ -143,6 +156,10 @@ class Reconciler:
             return Reconciled(name)
         compared = await self._compared(name, carried)
         strays = await self._still_there(connector, compared.strays)
+        unknown = await self._unknown(name, strays)
+        braked = len(unknown) if self.limit.stops(len(unknown), len(carried) - compared.foreign, sweep) else 0
+        if braked:  # what the ledger itself knows to be over is ended all the same
+            strays = [each for each in strays if each.carried.name not in unknown]
         ceiling = connector.contract.ttl_ceiling
         found: list[Orphan] = []
         for start in range(0, len(strays), PORTION):  # others commit in between
@@ -158,7 +175,7 @@ class Reconciler:
         still = {each.attempt.id for each in await self._store.active_attempts(name, self._clock.now())}
         gone = missing(active, carried, still)
         await self._tell_missing(name, gone)
-        return Reconciled(name, len(carried), len(found), len(compared.young), compared.foreign, len(gone))
+        return Reconciled(name, len(carried), len(found), len(compared.young), compared.foreign, len(gone), braked)
 
     async def _compared(self, name: str, carried: Sequence[Carried]) -> Comparison:
         now = self._clock.now()
@@ -174,6 +191,31 @@ class Reconciler:
             return []
         names = {each.name for each in await connector.inventory() or ()}
         return [each for each in strays if each.carried.name in names]
+
+    async def _unknown(self, name: str, strays: Sequence[Stray]) -> frozenset[str]:
+        """The names of those that the ledger has never heard of, and that are not being ended already."""
+        unknown = frozenset(each.carried.name for each in strays if each.why is OrphanWhy.UNKNOWN)
+        if len(unknown) <= self.limit.at_most:
+            return unknown
+        kept, after = set(), ""
+        while page := await self._store.orphans(self._tenant, after, PORTION, living_only=True):
+            kept |= {each.name for each in page if each.connector == name}
+            after = page[-1].id
+        return unknown - kept
+
+    async def _tell_braked(self, done: Reconciled) -> None:
+        log.error(
+            "more than may be ended without a word is upstream and unknown to the ledger: nothing of it is ended",
+            connector=done.connector,
+            unknown=done.braked,
+            listed=done.listed,
+        )
+        data: dict[str, JsonValue] = {"connector": done.connector, "unknown": done.braked, "listed": done.listed}
+        event = AuditEvent(EventType.UPSTREAM_SWEEP_BRAKED, BROKER, Vouch.BROKER, tenant=self._tenant, data=data)
+        try:
+            await self._store.append([event], self._clock.now())
+        except BrokerError as lost:
+            log.error("that could not be put into the trail", connector=done.connector, reason=lost.reason)
 
     def _orphan(self, connector: str, stray: Stray, ceiling: timedelta) -> Orphan:
         now, carried = self._clock.now(), stray.carried
@@ -215,6 +257,11 @@ def _missing(held: HeldUpstream) -> AuditEvent:
     )
 
 
+def _allowed(name: str, sweep: int, tenant: str, actor: str) -> AuditEvent:
+    data: dict[str, JsonValue] = {"connector": name, "at_most": sweep}
+    return AuditEvent(EventType.UPSTREAM_SWEEP_ALLOWED, actor, Vouch.BROKER, tenant=tenant, data=data)
+
+
 def _told(done: Reconciled, tenant: str, actor: str) -> AuditEvent:
     return AuditEvent(
         EventType.UPSTREAM_RECONCILED,
@@ -228,6 +275,7 @@ def _told(done: Reconciled, tenant: str, actor: str) -> AuditEvent:
             "young": done.young,
             "foreign": done.foreign,
             "missing": done.missing,
+            "braked": done.braked,
             "problem": done.problem,
         },
     )

@@ -210,6 +210,30 @@ def test_a_form_that_does_not_fit_is_a_usage_error_and_nothing_is_kept(
     assert not ran.exists()
 
 
+@pytest.mark.parametrize(
+    ("gives", "how", "told"),
+    [
+        ("database_login", ("exec", "--deliver", "container"), "a DatabaseLogin cannot be delivered as container"),
+        ("gcp_token", ("exec", "--deliver", "pgpass"), "a GcpToken cannot be delivered as pgpass"),
+        ("aws_session", ("request", "--reveal", "--format", "token"), "AwsSession cannot be delivered as token"),
+        ("database_login", ("request", "--format", "credential-process"), "cannot be delivered as credential-process"),
+        ("database_login", ("exec", "--new-key", "ssh"), "--new-key ssh makes no key"),
+        ("x509_certificate", ("exec", "--new-key", "ssh"), "--new-key ssh makes no key"),
+        ("database_login", ("request", "--reveal", "--format", "pgpass", "--wrap", "1m"), "a WrappedSecret cannot"),
+    ],
+)
+def test_a_form_that_the_template_cannot_have_is_refused_before_anything_is_asked(
+    cli: Cli, fake: FakeBroker, task_id: str, runtime: Path, gives: str, how: tuple[str, ...], told: str
+) -> None:
+    fake.gives = gives
+    command = ("--", "true") if how[0] == "exec" else ()
+    done = cli(how[0], *ASK, *TTL, "--task", task_id, *how[1:], *command)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert not fake.asked("RequestCredential")
+    assert not fake.leases
+
+
 def test_no_place_for_files_is_told_before_anybody_is_asked(
     cli: Cli, fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

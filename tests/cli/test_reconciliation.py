@@ -13,6 +13,7 @@ from click.testing import Result
 
 from broker.api.v1 import reconciliation_pb2 as pb
 from broker.api.v1.admin_service_pb2_grpc import AdminServiceStub
+from broker.revocation.sweep_limit import SweepLimit
 from tests.api.served import Served, person, reason
 from tests.cli.at_the_door import at_the_door, served_quietly
 from tests.connectors.fake import InventoryMishap
@@ -72,6 +73,36 @@ async def test_what_is_found_and_what_became_of_it(run: Run, served: Served) -> 
     ]
     assert actor.endswith("#sam")
     assert (data["connector"], data["found"]) == ("openbao-orders", 1)
+
+
+async def test_a_mass_of_unknown_ones_is_ended_when_their_number_is_named(run: Run, served: Served) -> None:
+    served.daemon._reconciler.limit = SweepLimit(at_most=1)
+    lost = {plant(served, name) for name in ("lost", "stray")}
+    done = await run("reconcile", "openbao-orders")
+    assert done.exit_code == 1
+    assert "reconcile openbao-orders --sweep 2" in done.stderr
+    assert lost <= served.upstream.alive.keys()
+    assert any("2 upstream are unknown to the ledger" in each for each in served.daemon._warnings())
+    assert (await run("reconcile", "--sweep", "2")).exit_code == 2  # of which connector?
+    assert (await run("reconcile", "openbao-orders", "--sweep", "2", who="dana")).exit_code != 0  # no operator
+    assert lost <= served.upstream.alive.keys()
+    assert (await run("reconcile", "openbao-orders", "--sweep", "2")).exit_code == 0
+
+    async def gone() -> bool:
+        return not lost & served.upstream.alive.keys()
+
+    await eventually(gone)
+    told = [(each["type"], each["actor"]) for each in await served.audit() if "upstream.sweep" in each["type"]]
+    assert [type_ for type_, _ in told] == ["upstream.sweep_braked", "upstream.sweep_allowed"]
+    assert told[1][1].endswith("#sam")
+
+
+async def test_how_many_may_be_swept_is_said_of_one_connector(served: Served) -> None:
+    plant(served)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await person(served, "sam").RunReconciliation(pb.RunReconciliationRequest(request_id="r1", sweep=2))
+    assert reason(refused.value)[1] == "FIELD_INVALID"
+    assert ("inventory", "") not in served.upstream.calls
 
 
 async def test_all_at_once_and_one_that_cannot_tell_or_fails(run: Run, served: Served) -> None:

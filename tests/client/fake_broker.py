@@ -84,6 +84,7 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
     server_ca: Authority | None = None  # signs the server's own certificate, if it is not ``ca``
     expiry_only: bool = False
     kind: str = "database_login"
+    gives: str = ""  # what its template says of that; empty: nothing
     calls: list[tuple[str, Any]] = field(default_factory=list)
     faults: dict[str, list[Fault | None]] = field(default_factory=lambda: defaultdict(list))
     before: dict[str, Callable[[], None]] = field(default_factory=dict)
@@ -181,6 +182,7 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
             resource=template_pb2.ParameterSpec(name="resource", type="enum", expectation="orders"),
             parameters=[template_pb2.ParameterSpec(name="schema", type="enum", expectation="public")],
             contract=contract_pb2.RevocationContract(contract_class=contract_pb2.CONTRACT_CLASS_IMMEDIATE),
+            gives=self.gives,
         )
         template.max_ttl.FromTimedelta(timedelta(minutes=15))
         return pb.ListTemplatesResponse(templates=[template])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -21,12 +20,30 @@ from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.fake import FakeConnector
-from tests.connectors.misbehaving import Misbehaving, behind_proxy, playing
+from tests.connectors.misbehaving import Lying, Misbehaving, behind_proxy, lying_vault, playing, vault_refusal
 from tests.connectors.mishap_proxy import Reply
 from tests.connectors.support import make_scope
 from tests.patience import PATIENCE
 
 ROLE_NAME = "orders-reader"
+# The case of an upstream that lies, and why some have none.
+LIE = "test_a_revocation_that_is_a_lie_is_no_proof"
+# The cases of an upstream that misbehaves in everything it is asked.
+MISHAPS = (
+    "test_an_issue_that_is_not_answered_is_a_failure_and_leaves_nothing",
+    "test_a_revocation_that_is_not_answered_is_no_proof",
+    "test_an_inventory_that_is_not_answered_is_not_empty",
+)
+# The cases of the list of what was given out.
+NO_LIST = dict.fromkeys(
+    (
+        "test_what_is_issued_is_in_the_inventory_and_what_is_revoked_is_not",
+        "test_the_handle_of_the_inventory_ends_it_without_a_ledger",
+        "test_an_inventory_that_is_not_answered_is_not_empty",
+    ),
+    "this upstream cannot tell what it has given out",
+)
+TIME_ALONE = "only time ends it: no end is ordered, so no answer can lie about one"
 
 
 @dataclass
@@ -45,7 +62,10 @@ class Harness:
     notes_last: bool = False  # after its note nothing is left to do: it is cancelled while its only call is under way
     secrets: tuple[str, ...] = ()  # the broker's own, as the connector holds them
     misbehaving: Misbehaving | None = None  # None: said in ``cannot``
-    # Cases of the contract suite (by the name of the test) that cannot apply, and why, in one line.
+    lying: Lying | None = None  # None: said in ``cannot``
+    # STATIC: what operators do, after which it has ended.
+    rotate: Callable[[], None] | None = None
+    # Cases of the contract suite that cannot apply, and why, in one line: by the test's name, or ``name[MISHAP]``.
     cannot: Mapping[str, str] = field(default_factory=dict)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -78,6 +98,10 @@ def vault_connector(bao: ConfiguredOpenBao, address: str | None = None) -> Vault
 
 
 def vault_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
+    def at(address: str, timeout: float) -> VaultDatabase:
+        settings = vault_settings(bao, address, timeout)
+        return VaultDatabase("orders-db", settings, bao.database.broker_token, SystemClock())
+
     return Harness(
         clock=SystemClock(),
         make=lambda: vault_connector(bao),
@@ -85,13 +109,8 @@ def vault_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
         scope=make_scope({"role": "orders-readonly"}),
         works=can_log_in,
         secrets=(bao.database.broker_token().reveal(),),
-        misbehaving=behind_proxy(
-            bao.facts.address,
-            lambda address, timeout: VaultDatabase(
-                "orders-db", vault_settings(bao, address, timeout), bao.database.broker_token, SystemClock()
-            ),
-            lambda status: Reply(status, json.dumps({"errors": ["no"]}).encode()),
-        ),
+        misbehaving=behind_proxy(bao.facts.address, at, vault_refusal),
+        lying=lying_vault(bao.facts.address, at),
     )
 
 
@@ -112,6 +131,7 @@ def aws_harness(double: str, dead_address: str) -> Harness:
         misbehaving=behind_proxy(
             double, lambda address, timeout: aws_connector(address, timeout=timeout), _aws_refusal
         ),
+        cannot={**NO_LIST, LIE: TIME_ALONE},
     )
 
 
@@ -151,7 +171,10 @@ def fake_harness() -> Harness:
         scope=make_scope({}),
         works=works,
         misbehaving=playing(upstream),
-        cannot={"test_an_upstream_that_cannot_be_reached_made_nothing": "it is in memory"},
+        cannot={
+            "test_an_upstream_that_cannot_be_reached_made_nothing": "it is in memory",
+            LIE: "it is adapter and upstream in one: what it says is what is kept",
+        },
     )
 
 

@@ -9,7 +9,7 @@ import boto3
 
 from broker.clock import SystemClock
 from broker.connectors.aws_sts import AwsSts, Revocation
-from tests.connectors.harness import ROLE_NAME, Harness, aws_connector, aws_grant
+from tests.connectors.harness import LIE, NO_LIST, ROLE_NAME, Harness, aws_connector, aws_grant
 from tests.connectors.support import make_scope, new_attempt
 
 BOUND = timedelta(minutes=3)
@@ -41,8 +41,10 @@ def aws_by_policy_harness(double: str, dead_address: str) -> Harness:
         works=None,
         secrets=("secret-of-the-broker",),
         cannot={
+            **NO_LIST,
             "test_a_refused_checkpoint_stops_it_and_leaves_nothing": _NO_PROOF,
             "test_a_revocation_that_is_not_answered_is_no_proof": _NO_PROOF,
+            LIE: _NO_PROOF,
             "test_an_issue_that_is_not_answered_is_a_failure_and_leaves_nothing": "IAM is asked first, whose failures"
             " prove that STS was not (test_aws_revocation.py); without a revocation the case runs on this kind",
         },

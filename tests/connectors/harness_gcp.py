@@ -27,9 +27,9 @@ from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.connectors.gcp_double.rules import Cloud, Refusal
 from tests.connectors.gcp_double.server import serve
-from tests.connectors.harness import Harness
-from tests.connectors.misbehaving import Misbehaving, Mishap, behind_proxy
-from tests.connectors.mishap_proxy import Reply
+from tests.connectors.harness import LIE, NO_LIST, TIME_ALONE, Harness
+from tests.connectors.misbehaving import Lying, Misbehaving, Mishap, behind_proxy, lying
+from tests.connectors.mishap_proxy import Reply, Rule
 from tests.connectors.support import make_scope
 from tests.forge_jwt import token_authority
 from tests.patience import PATIENCE
@@ -237,7 +237,7 @@ def _misbehaving(world: World, kind: str) -> Misbehaving:
     def misbehaving(mishap: Mishap) -> Iterator[Connector]:
         with behind(mishap) as made:
             assert isinstance(made, GcpTokens | GcpPool)
-            if mishap in (Mishap.GARBLED, Mishap.LOST, Mishap.HANG):
+            if mishap in (Mishap.GARBLED, Mishap.LOST, Mishap.HANG, Mishap.LATE):
                 honest = make()._upstream
                 made._upstream.base._token = Secret(honest.base.token())
                 made._upstream.base._until = world.clock.now() + timedelta(hours=1)
@@ -245,6 +245,12 @@ def _misbehaving(world: World, kind: str) -> Misbehaving:
             yield made
 
     return misbehaving
+
+
+def _lying(world: World) -> Lying:
+    """Each account is disabled, it says, and none is."""
+    said = Rule("POST ", ending=":disable", instead=Reply(200, b"{}"))
+    return lying(world.address, lambda address, timeout: world.pool(address, timeout=timeout), said)
 
 
 def _refusal(status: int) -> Reply:
@@ -265,6 +271,8 @@ def gcp_harness(kind: str, dead_address: str) -> Harness:
         scope=token_scope() if kind == "gcp-token" else pool_scope(),
         works=world.works,
         misbehaving=_misbehaving(world, kind),
+        lying=None if kind == "gcp-token" else _lying(world),
+        cannot={**NO_LIST, LIE: TIME_ALONE} if kind == "gcp-token" else {},
     )
     made.stack.callback(entered.__exit__, None, None, None)
     return made

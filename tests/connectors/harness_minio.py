@@ -12,11 +12,14 @@ from broker.dev.minio import BROKER_USER, BUCKET, MinioFacts
 from broker.lease.credential import AwsSession, Credential
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
-from tests.connectors.harness import Harness
+from tests.connectors.harness import NO_LIST, Harness
+from tests.connectors.misbehaving import behind_proxy, lying
+from tests.connectors.mishap_proxy import Reply, Rule
 from tests.connectors.support import make_scope
 from tests.patience import PATIENCE
 
 DAY = "daily/2026-01-31"
+REVOKE = "/minio/admin/v3/revoke-tokens/"
 REPORT, OTHER_DAY = f"{DAY}/orders.csv", "daily/2026-01-30/orders.csv"
 
 
@@ -57,6 +60,9 @@ def said_to(facts: MinioFacts, session: Credential, key: str = REPORT) -> bytes 
 
 
 def minio_harness(facts: MinioFacts, dead_address: str) -> Harness:
+    def at(address: str, timeout: float) -> MinioSts:
+        return minio_connector(facts, address, timeout=timeout)
+
     return Harness(
         clock=SystemClock(),
         make=lambda: minio_connector(facts),
@@ -65,4 +71,14 @@ def minio_harness(facts: MinioFacts, dead_address: str) -> Harness:
         works=lambda credential: isinstance(said_to(facts, credential), bytes),
         notes_last=True,
         secrets=(facts.broker_secret.reveal(),),
+        cannot=NO_LIST,
+        misbehaving=behind_proxy(facts.endpoint, at, _refusal, keeps_host=True),
+        lying=lying(facts.endpoint, at, Rule(f"POST {REVOKE}", instead=Reply(204))),
     )
+
+
+def _refusal(status: int) -> Reply:
+    """As MinIO's STS says it; its admin API is understood by the status alone."""
+    code = {403: "AccessDenied", 429: "SlowDown"}.get(status, "InternalError")
+    body = f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
+    return Reply(status, body.encode(), {"Content-Type": "text/xml"})

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -13,8 +17,10 @@ from broker.clock import SystemClock
 from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.dev.postgres import PostgresFacts
+from broker.ports import Connector
 from broker.secret import Secret
-from tests.connectors.harness import Harness, can_log_in
+from tests.connectors.harness import LIE, MISHAPS, Harness, can_log_in
+from tests.connectors.misbehaving import Misbehaving, Mishap
 from tests.connectors.support import make_scope
 from tests.patience import PATIENCE
 
@@ -58,6 +64,52 @@ def postgresql_connector(settings: PostgresqlSettings, **changes: object) -> Pos
     )
 
 
+# What PostgreSQL's protocol does not say, or says in a session alone.
+_IN_A_SESSION = "it happens in a session that is open: test_postgresql.py cuts one at its commit"
+_NOT_SPOKEN = {
+    Mishap.NOT_FOUND: "its protocol knows no such answer, and nobody stands in front of it who could give one",
+    Mishap.BUSY: "it does not say for how long it is busy",
+    Mishap.GARBLED: "what is garbled before a session is open is as if it were cut: nothing was asked yet",
+    Mishap.LOST: _IN_A_SESSION,
+    Mishap.HANG: _IN_A_SESSION,
+    Mishap.LATE: _IN_A_SESSION,
+}
+# PostgreSQL 18, 54.7: ErrorResponse.
+_FATAL = b"SFATAL\0VFATAL\0CXX000\0Mno\0\0"
+_ERROR = b"E" + (len(_FATAL) + 4).to_bytes(4) + _FATAL
+
+
+def _misbehaving(settings: PostgresqlSettings) -> Misbehaving:
+    """A wrong password; or something in its place that says that it is broken, or nothing."""
+
+    @contextmanager
+    def misbehaving(mishap: Mishap) -> Iterator[Connector]:
+        if mishap is Mishap.FORBIDDEN:
+            yield Postgresql("shop", settings, lambda: Secret("not-it"), SystemClock())
+            return
+        with _answering(_ERROR if mishap is Mishap.BROKEN else b"") as port:
+            yield postgresql_connector(settings, port=port)
+
+    return misbehaving
+
+
+@contextmanager
+def _answering(answer: bytes) -> Iterator[int]:
+    """The port of what answers everybody so, and hangs up."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
 def postgresql_harness(settings: PostgresqlSettings, dead_address: str) -> Harness:
     dead_port = int(dead_address.rpartition(":")[2])
     return Harness(
@@ -67,4 +119,9 @@ def postgresql_harness(settings: PostgresqlSettings, dead_address: str) -> Harne
         scope=make_scope(READ),
         works=can_log_in,
         secrets=(PASSWORD.reveal(),),
+        misbehaving=_misbehaving(settings),
+        cannot={
+            LIE: "its proof is read from the catalogue, in the session that dropped the login",
+            **{f"{case}[{mishap.name}]": why for case in MISHAPS for mishap, why in _NOT_SPOKEN.items()},
+        },
     )

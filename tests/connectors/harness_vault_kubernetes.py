@@ -11,6 +11,7 @@ from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import Harness
 from tests.connectors.kubernetes_double import Cluster
+from tests.connectors.misbehaving import behind_proxy, lying_vault, vault_refusal
 from tests.connectors.support import make_scope
 from tests.connectors.vault_mount import allow_attempts, broker_token, mounted
 from tests.patience import PATIENCE
@@ -37,9 +38,11 @@ def configure_kubernetes(bao: ConfiguredOpenBao, cluster: Cluster, **role: objec
     allow_attempts(root, ROLE, f'path "{MOUNT}/creds/{ROLE}" {{ capabilities = ["update"] }}')
 
 
-def kubernetes_connector(bao: ConfiguredOpenBao, cluster: Cluster, address: str | None = None) -> VaultKubernetes:
+def kubernetes_connector(
+    bao: ConfiguredOpenBao, cluster: Cluster, address: str | None = None, timeout: float = PATIENCE
+) -> VaultKubernetes:
     settings = VaultKubernetesSettings(
-        address or bao.facts.address, cluster.url, cluster.ca, MOUNT, timeout=PATIENCE, threads=4
+        address or bao.facts.address, cluster.url, cluster.ca, MOUNT, timeout=timeout, threads=4
     )
     token = broker_token(bao.root_client())
     return VaultKubernetes("cluster", settings, lambda: token, SystemClock())
@@ -47,12 +50,18 @@ def kubernetes_connector(bao: ConfiguredOpenBao, cluster: Cluster, address: str 
 
 def kubernetes_harness(bao: ConfiguredOpenBao, cluster: Cluster, dead_address: str) -> Harness:
     configure_kubernetes(bao, cluster)
+
+    def at(address: str, timeout: float) -> VaultKubernetes:
+        return kubernetes_connector(bao, cluster, address, timeout)
+
     return Harness(
         clock=SystemClock(),
         make=lambda: kubernetes_connector(bao, cluster),
         make_unreachable=lambda: kubernetes_connector(bao, cluster, dead_address),
         scope=kubernetes_scope(),
         works=taken,
+        misbehaving=behind_proxy(bao.facts.address, at, vault_refusal),
+        lying=lying_vault(bao.facts.address, at),
     )
 
 

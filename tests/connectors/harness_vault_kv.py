@@ -7,7 +7,8 @@ from broker.connectors.vault_kv import VaultKv, VaultKvSettings
 from broker.lease.credential import Credential, StaticSecret
 from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
-from tests.connectors.harness import Harness
+from tests.connectors.harness import LIE, NO_LIST, Harness
+from tests.connectors.misbehaving import behind_proxy, vault_refusal
 from tests.connectors.support import make_scope
 from tests.connectors.vault_mount import allow_broker, broker_token, mounted
 from tests.patience import PATIENCE
@@ -37,20 +38,27 @@ def rotate(bao: ConfiguredOpenBao, value: str) -> None:
     bao.root_client().write_data(f"{MOUNT}/data/{PATH}", data={"data": data})
 
 
-def kv_connector(bao: ConfiguredOpenBao, address: str | None = None) -> VaultKv:
-    settings = VaultKvSettings(address or bao.facts.address, MOUNT, timeout=PATIENCE)
+def kv_connector(bao: ConfiguredOpenBao, address: str | None = None, timeout: float = PATIENCE) -> VaultKv:
+    settings = VaultKvSettings(address or bao.facts.address, MOUNT, timeout=timeout)
     token = broker_token(bao.root_client())
     return VaultKv("kv", settings, lambda: token, SystemClock())
 
 
 def kv_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
     configure_kv(bao)
+
+    def at(address: str, timeout: float) -> VaultKv:
+        return kv_connector(bao, address, timeout)
+
     return Harness(
         clock=SystemClock(),
         make=lambda: kv_connector(bao),
         make_unreachable=lambda: kv_connector(bao, dead_address),
         scope=kv_scope(),
         works=lambda credential: is_current(bao, credential),
+        misbehaving=behind_proxy(bao.facts.address, at, vault_refusal),
+        rotate=lambda: rotate(bao, "another-" + VALUE),
+        cannot={**NO_LIST, LIE: "nothing is told to end: what lies in the store is looked at"},
     )
 
 

@@ -16,6 +16,7 @@ from broker.lease.credential import Credential, X509Certificate
 from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import Harness
+from tests.connectors.misbehaving import behind_proxy, lying_vault, vault_refusal
 from tests.connectors.support import make_scope
 from tests.connectors.vault_mount import allow_attempts, allow_broker, broker_token, mounted
 from tests.patience import PATIENCE
@@ -74,6 +75,10 @@ def pki_connector(bao: ConfiguredOpenBao, address: str | None = None, **settings
 
 def pki_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
     configure_pki(bao)
+
+    def at(address: str, timeout: float) -> VaultPki:
+        return pki_connector(bao, address, timeout=timeout)
+
     return Harness(
         clock=SystemClock(),
         make=lambda: pki_connector(bao),
@@ -82,6 +87,8 @@ def pki_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
         works=lambda credential: taken(bao, credential),
         short_by=timedelta(seconds=2),
         ends_when_asked=True,
+        misbehaving=behind_proxy(bao.facts.address, at, vault_refusal),
+        lying=lying_vault(bao.facts.address, at),
     )
 
 

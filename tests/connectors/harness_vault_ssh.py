@@ -14,7 +14,8 @@ from broker.connectors.vault_ssh import VaultSsh, VaultSshSettings
 from broker.lease.credential import Credential, SshCertificate
 from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
-from tests.connectors.harness import Harness
+from tests.connectors.harness import LIE, NO_LIST, TIME_ALONE, Harness
+from tests.connectors.misbehaving import behind_proxy, vault_refusal
 from tests.connectors.support import make_scope
 from tests.connectors.vault_mount import allow_broker, broker_token, mounted
 from tests.patience import PATIENCE
@@ -53,14 +54,25 @@ def configure_ssh(bao: ConfiguredOpenBao, **role: object) -> None:
     allow_broker(root, f'path "{MOUNT}/sign/*" {{ capabilities = ["update"] }}')
 
 
-def ssh_connector(bao: ConfiguredOpenBao, address: str | None = None) -> VaultSsh:
-    settings = VaultSshSettings(address or bao.facts.address, MOUNT, timeout=PATIENCE, threads=4)
+def ca_key(bao: ConfiguredOpenBao) -> str:
+    """What servers have in TrustedUserCAKeys."""
+    return str(bao.root_client().read(f"{MOUNT}/config/ca")["data"]["public_key"])
+
+
+def ssh_connector(
+    bao: ConfiguredOpenBao, address: str | None = None, timeout: float = PATIENCE, trusted_ca: str = ""
+) -> VaultSsh:
+    settings = VaultSshSettings(address or bao.facts.address, MOUNT, timeout=timeout, threads=4, trusted_ca=trusted_ca)
     token = broker_token(bao.root_client())
     return VaultSsh("ssh", settings, lambda: token, SystemClock())
 
 
 def ssh_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
     configure_ssh(bao)
+
+    def at(address: str, timeout: float) -> VaultSsh:
+        return ssh_connector(bao, address, timeout)
+
     return Harness(
         clock=SystemClock(),
         make=lambda: ssh_connector(bao),
@@ -68,6 +80,8 @@ def ssh_harness(bao: ConfiguredOpenBao, dead_address: str) -> Harness:
         scope=ssh_scope(),
         works=lambda credential: valid_now(credential),
         short_by=timedelta(seconds=2),
+        misbehaving=behind_proxy(bao.facts.address, at, vault_refusal),
+        cannot={**NO_LIST, LIE: TIME_ALONE},
     )
 
 

@@ -6,6 +6,7 @@ speaks HTTP gets it from :func:`behind_proxy`, with its own form of an error; th
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -30,30 +31,41 @@ class Mishap(Enum):
     CUT = auto()  # the connection ends before anything was done
     LOST = auto()  # it is done, and the answer is lost
     HANG = auto()  # it is done, and the answer never comes
+    LATE = auto()  # the answer never comes, and it is done when nobody waits for it any more
 
 
 Misbehaving = Callable[[Mishap], AbstractContextManager[Connector]]
+# A connector to an upstream that says that it has ended something, and has not.
+Lying = Callable[[], AbstractContextManager[Connector]]
 # A connector to what answers at an address, that gives a call up after so many seconds.
 MakeAt = Callable[[str, float], Connector]
 # The upstream's own answer with this status.
 Refusal = Callable[[int], Reply]
 
+
+def vault_refusal(status: int) -> Reply:
+    """As Vault and OpenBao say it."""
+    return Reply(status, json.dumps({"errors": ["no"]}).encode())
+
+
 _PAGE = b"<html>a proxy of somebody</html>"
 _HTML = {"Content-Type": "text/html"}
-# For HANG alone: the shorter, the sooner the test is over; what comes of it is the same.
+# For HANG and LATE: the shorter, the sooner the test is over; what comes of it is the same.
 _IMPATIENT = 0.3
 
 
-def behind_proxy(target: str, make_at: MakeAt, refusal: Refusal) -> Misbehaving:
-    """For an adapter that speaks HTTP with ``target``."""
+def behind_proxy(target: str, make_at: MakeAt, refusal: Refusal, *, keeps_host: bool = False) -> Misbehaving:
+    """For an adapter that speaks HTTP with ``target``; ``keeps_host``: with one that checks what is signed."""
 
     @contextmanager
     def misbehaving(mishap: Mishap) -> Iterator[Connector]:
         released = threading.Event()
-        with mishap_proxy(target) as (proxy, address):
+        with mishap_proxy(target, keeps_host=keeps_host) as (proxy, address):
             proxy.rules.append(_rule(mishap, refusal, released))
-            yield make_at(address, _IMPATIENT if mishap is Mishap.HANG else PATIENCE)
+            yield make_at(address, _IMPATIENT if mishap in (Mishap.HANG, Mishap.LATE) else PATIENCE)
             released.set()
+            if mishap is Mishap.LATE and proxy.seen:
+                assert proxy.answered.wait(PATIENCE), "what was to be done late was never done"
 
     return misbehaving
 
@@ -77,6 +89,27 @@ def _rule(mishap: Mishap, refusal: Refusal, released: threading.Event) -> Rule:
             return Rule("", change=lost)
         case Mishap.HANG:
             return Rule("", hold=released)
+        case Mishap.LATE:
+            return Rule("", late=released)
+
+
+def lying(target: str, make_at: MakeAt, *ends: Rule) -> Lying:
+    """For an adapter that speaks HTTP; ``ends``: what its orders to end something are answered with, instead."""
+
+    @contextmanager
+    def lies() -> Iterator[Connector]:
+        with mishap_proxy(target, keeps_host=True) as (proxy, address):
+            proxy.rules.extend(ends)
+            yield make_at(address, PATIENCE)
+            assert any(rule.is_for(seen) for rule in ends for seen in proxy.seen), "nobody asked for an end"
+
+    return lies
+
+
+def lying_vault(target: str, make_at: MakeAt) -> Lying:
+    """OpenBao takes every order to end something, and leaves it as it is."""
+    orders = ("PUT /v1/sys/leases/revoke", "POST /v1/auth/token/revoke-accessor")
+    return lying(target, make_at, *(Rule(order, instead=Reply(204)) for order in orders))
 
 
 def playing(upstream: FakeConnector) -> Misbehaving:
@@ -91,6 +124,8 @@ def playing(upstream: FakeConnector) -> Misbehaving:
         upstream.gives_up_after = _IMPATIENT
         yield upstream
         upstream.gives_up_after = None
+        if mishap is Mishap.LATE:
+            upstream.land()
         for queue in (upstream.issue_mishaps, upstream.revoke_mishaps, upstream.inventory_mishaps):
             queue.clear()
 
@@ -106,4 +141,5 @@ _PLAYED = {
     Mishap.CUT: (IssueMishap.LATE_CREATE, RevokeMishap.BROKEN, InventoryMishap.BROKEN),
     Mishap.LOST: (IssueMishap.LOST_REPLY, RevokeMishap.DONE_BUT_LOST, InventoryMishap.BROKEN),
     Mishap.HANG: (IssueMishap.HANG, RevokeMishap.HANG, InventoryMishap.HANG),
+    Mishap.LATE: (IssueMishap.LATE_CREATE, RevokeMishap.HANG, InventoryMishap.HANG),
 }

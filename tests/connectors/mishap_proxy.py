@@ -27,17 +27,22 @@ class Reply:
 
 @dataclass(frozen=True)
 class Rule:
-    """For requests whose ``METHOD /path`` starts with ``route``.
+    """For requests whose ``METHOD /path`` starts with ``route`` and ends with ``ending``.
 
     ``instead``: answer this without asking the server; a status of 0: the connection is cut. ``change``: what
     becomes of its answer; None: the connection is cut. ``hold``: the answer waits for this event (the server has
-    answered by then).
+    answered by then). ``late``: the request waits for this event, and is passed on then, whoever is still there.
     """
 
     route: str
     instead: Reply | None = None
     change: Callable[[Reply], Reply | None] = lambda reply: reply
     hold: threading.Event | None = None
+    late: threading.Event | None = None
+    ending: str = ""
+
+    def is_for(self, request: str) -> bool:
+        return request.startswith(self.route) and request.endswith(self.ending)
 
 
 class MishapProxy:
@@ -54,9 +59,11 @@ class MishapProxy:
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply | None:
         request = f"{method} {path}"
         self.seen.append(request)
-        rule = next((each for each in self.rules if request.startswith(each.route)), None)
+        rule = next((each for each in self.rules if each.is_for(request)), None)
         if rule is not None and rule.instead is not None:
             return rule.instead if rule.instead.status else None
+        if rule is not None and rule.late is not None:
+            rule.late.wait(PATIENCE)
         got = self._session.request(method, self._target + path, headers=headers, data=body, timeout=PATIENCE)
         kept = {name: value for name, value in got.headers.items() if name.lower() not in _HOP_BY_HOP}
         reply: Reply | None = Reply(got.status_code, got.content, kept)

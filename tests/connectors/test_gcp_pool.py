@@ -15,7 +15,7 @@ from broker.connectors.gcp_upstream import GcpSettings
 from broker.errors import Defect, InvalidInput, Reason, UpstreamExhausted, UpstreamFailed, WrongState
 from broker.lease.credential import GcpToken
 from broker.lease.quarantine import QUARANTINE, accounts_needed
-from broker.ports import AllocationState, Expired, Issued, NotYet, Refused, Revoked, Severity
+from broker.ports import AllocationState, Expired, Issued, NotYet, Refused, Revoked, Severity, Taken
 from tests.clock import ManualClock
 from tests.connectors.gcp_double.rules import Mishap, Refusal
 from tests.connectors.harness_gcp import BROKER, BUCKET, POOL, World, gcp_world, pool_scope
@@ -217,6 +217,40 @@ async def test_an_attempt_that_was_ended_meanwhile_is_lent_nothing(world: World)
         await lease.issue()
     assert not any(":generateAccessToken" in each for each in world.cloud.calls)
     await connector.close()
+
+
+# --------------------------------------------------------------------------- a crash between the two commits
+
+
+async def test_a_crash_before_an_account_was_lent_leaves_nothing_to_end(world: World, clock: ManualClock) -> None:
+    """The intent is durable, and nothing else: the account was to be lent next."""
+    lease = Lease(world, world.pool())
+    early = await lease.revoke(outcome_known=False)
+    assert isinstance(early, NotYet)
+    assert not early.failed
+    clock.advance(timedelta(seconds=21))
+    assert await lease.revoke(outcome_known=False) == Revoked({"service_account": None})
+    assert {each.state for each in world.allocations.rows.values()} == {AllocationState.READY}
+    assert world.cloud.calls == []
+    await lease.connector.close()
+
+
+async def test_a_crash_after_an_account_was_lent_ends_it_by_the_attempt_alone(world: World, clock: ManualClock) -> None:
+    """The intent and the loan are durable; Google was not asked, and no handle tells the account."""
+    dying = world.pool()
+    lease = Lease(world, dying)
+    taken = await dying._lending.take(lease.attempt, POOL.accounts, lease.expires_at)
+    assert isinstance(taken, Taken)
+    await dying.close()
+    lease.connector = world.pool()
+    assert "account" not in lease.ledger.handle
+    assert isinstance(await lease.revoke(outcome_known=False), Revoked)
+    row = world.allocations.rows[taken.account]
+    assert row.state is AllocationState.RESTING
+    # Nobody knows what was asked: as if Google's longest token had been made a moment ago.
+    assert row.free_at == clock.now() + HOUR + QUARANTINE
+    assert world.cloud.accounts[taken.account].disabled
+    await lease.connector.close()
 
 
 # --------------------------------------------------------------------------- ending

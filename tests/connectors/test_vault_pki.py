@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from broker.clock import SystemClock
@@ -173,14 +174,32 @@ async def test_a_role_without_leases_is_refused_and_nothing_is_delivered(pki: Co
 
 async def test_revoked_means_that_its_number_is_on_the_list(pki: ConfiguredOpenBao) -> None:
     connector, ledger = pki_connector(pki), Ledger()
-    issued = await issue(connector, ledger, pki_scope())
     scope = pki_scope()
+    issued = await issue(connector, ledger, scope)
     assert await connector.use(issued.credential, scope) is Use.WORKS
+    assert await connector.use(issued.credential, pki_scope()) is Use.REFUSED  # who shows it has another key
     outcome = await connector.revoke(ledger.handle, ledger.context(expires_at=issued.expires_at))
     assert isinstance(outcome, Revoked)
     assert outcome.observed["revocation_list"] == "the serial number is on it"
     assert not taken(pki, issued.credential)
     assert await connector.use(issued.credential, scope) is Use.REFUSED
+    await connector.close()
+
+
+async def test_a_relying_party_takes_no_certificate_that_another_ca_signed(pki: ConfiguredOpenBao) -> None:
+    connector, ledger, scope = pki_connector(pki), Ledger(), pki_scope()
+    issued = await issue(connector, ledger, scope)
+    assert isinstance(issued.credential, X509Certificate)
+    real = x509.load_pem_x509_certificate(issued.credential.certificate.encode())
+    forged = (
+        x509.CertificateBuilder(real.issuer, real.subject, real.public_key(), real.serial_number)
+        .not_valid_before(real.not_valid_before_utc)
+        .not_valid_after(real.not_valid_after_utc)
+        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    )
+    shown = replace(issued.credential, certificate=forged.public_bytes(Encoding.PEM).decode())
+    assert await connector.use(shown, scope) is Use.REFUSED
+    assert await connector.use(issued.credential, scope) is Use.WORKS
     await connector.close()
 
 

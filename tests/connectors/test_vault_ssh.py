@@ -16,10 +16,18 @@ from broker.clock import SystemClock
 from broker.connectors.vault_ssh import VaultSsh
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import SshCertificate
-from broker.ports import Issued
+from broker.ports import Issued, Use
 from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
-from tests.connectors.harness_vault_ssh import configure_ssh, public_key, read, ssh_connector, ssh_scope, valid_now
+from tests.connectors.harness_vault_ssh import (
+    ca_key,
+    configure_ssh,
+    public_key,
+    read,
+    ssh_connector,
+    ssh_scope,
+    valid_now,
+)
 from tests.connectors.support import HOLDER, Ledger, new_attempt
 from tests.patience import until
 
@@ -85,6 +93,31 @@ async def test_a_second_is_a_second(ssh: ConfiguredOpenBao) -> None:
     issued = await issue(ssh_connector(ssh), ssh_scope(), ttl=timedelta(seconds=1))
     assert issued.expires_at <= SystemClock().now() + timedelta(seconds=1)
     until(lambda: not valid_now(issued.credential))
+
+
+async def test_it_is_looked_at_as_a_server_does(ssh: ConfiguredOpenBao) -> None:
+    key = public_key()
+    scope = ssh_scope(key)
+    issued = await issue(ssh_connector(ssh), scope, ttl=timedelta(seconds=4))
+    knowing = ssh_connector(ssh, trusted_ca=ca_key(ssh) + " of the tests")
+    assert await knowing.use(issued.credential, scope) is Use.WORKS
+    for other in (ssh_scope(), ssh_scope(key, principals=["reports"])):  # another's key, another login
+        assert await knowing.use(issued.credential, other) is Use.REFUSED
+    stranger = ssh_connector(ssh, trusted_ca=public_key())
+    assert await stranger.use(issued.credential, scope) is Use.REFUSED
+    until(lambda: not valid_now(issued.credential))
+    assert await knowing.use(issued.credential, scope) is Use.REFUSED
+    await knowing.close()
+    await stranger.close()
+
+
+async def test_without_a_ca_to_trust_it_cannot_be_told(ssh: ConfiguredOpenBao) -> None:
+    connector, scope = ssh_connector(ssh), ssh_scope()
+    issued = await issue(ssh_connector(ssh), scope)
+    with pytest.raises(UpstreamFailed, match="trusted_ca") as unknown:
+        await connector.use(issued.credential, scope)
+    assert unknown.value.reason is Reason.CREDENTIAL_USE_UNKNOWN
+    await connector.close()
 
 
 @pytest.mark.parametrize(

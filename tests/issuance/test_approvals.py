@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -485,6 +486,23 @@ async def events_of(world: World, access_request_id: str) -> list[str]:
 
 
 # ------------------------------------------------------------------ what approvers see
+
+
+async def test_the_review_says_that_it_is_wrapped_and_whose_key_it_certifies(world: World) -> None:
+    allowed = {name: replace(each, wrapping=True) for name, each in world.deploy.templates.items()}
+    world.deploy = replace(world.deploy, templates=allowed)
+    world.upstream.contract = replace(world.upstream.contract, wraps=True)
+    key = "ssh-ed25519 AAAA"
+    filed = await world.file(await world.task(), wrap=timedelta(seconds=30), subject_public_key=key)
+    told = "\n".join((await world.approvals.review(world.person("bea"), filed.id)).effect)
+    assert "kept at the upstream for one reader, for 0:00:30 at most" in told
+    assert (
+        f"certifies a key that the agent named (SHA-256 of what was sent: {sha256(key.encode()).hexdigest()})" in told
+    )
+    plain = await world.file(await world.task(name="t2"), name="r2")
+    told = "\n".join((await world.approvals.review(world.person("bea"), plain.id)).effect)
+    assert "one reader" not in told
+    assert "certifies" not in told
 
 
 async def test_the_review_says_the_effect_and_marks_what_is_claimed(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -19,6 +19,7 @@ import structlog.testing
 from broker.canary.canary import Canary, Kind
 from broker.canary.measurement import Measurement, Outcome
 from broker.canary.watch import Moment
+from broker.connectors.subject_key import ssh_public_key, x509_request
 from broker.deployfiles.load import policy_schema
 from broker.errors import BrokerError, Conflict, Denied, InvalidInput, NotFound, NotReady, Reason
 from broker.identity.agent import Registry
@@ -26,11 +27,12 @@ from broker.identity.own import CANARY, canary_agent, refuse_own
 from broker.issuance.canaries import BROKER, SETTLING, Canaries
 from broker.issuance.canary_run import LONGEST_TASK, Tools
 from broker.issuance.tasks import TaskDesk
-from broker.lease.credential import ContractClass
+from broker.lease.credential import ContractClass, SshCertificate, X509Certificate
 from broker.lease.machine import State
 from broker.policy.cedar import PolicySet
 from broker.policy.quotas import Per, Quota
-from broker.ports import DeploySet, EndCause, Lease, TaskSearch
+from broker.ports import DeploySet, EndCause, Handle, Issued, Lease, TaskSearch
+from broker.scope.model import Scope
 from broker.suspension.suspension import Kind as Stop
 from tests.clock import START, CountingRng
 from tests.connectors.fake import FakeConnector, IssueMishap, RevokeMishap, UseMishap, contract
@@ -211,6 +213,27 @@ async def test_a_revocation_is_measured_by_using_what_is_revoked(cage: Cage) -> 
     assert measurement.looks == uses.count("use") - 1
     assert await cage.gone()
     assert await cage.world.store.measurements(TENANT, "fake", 10) == [measurement]
+
+
+@pytest.mark.parametrize(("gives", "is_key"), [(X509Certificate, x509_request), (SshCertificate, ssh_public_key)])
+async def test_where_keys_are_certified_each_run_has_one_of_its_own(
+    cage: Cage, gives: type, is_key: Callable[[str], object]
+) -> None:
+    upstream, keys = cage.world.upstream, []
+    upstream.contract = replace(upstream.contract, gives=gives)
+    issue = upstream.issue
+
+    async def looking(handle: Handle, scope: Scope, *rest: Any) -> Issued:
+        keys.append(scope.subject_public_key)
+        return await issue(handle, scope, *rest)
+
+    upstream.issue = looking  # type: ignore[method-assign]
+    for name in ("c1", "c2"):
+        assert (await cage.run(name=name)).outcome is Outcome.WITHIN
+    for key in keys:
+        is_key(key)
+    assert len(set(keys)) == 2
+    assert not any("PRIVATE" in str(each) for each in await cage.events(""))
 
 
 async def test_an_expiry_is_measured_with_nobody_revoking(cage: Cage) -> None:

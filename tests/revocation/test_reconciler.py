@@ -18,6 +18,7 @@ from broker.lease.machine import State
 from broker.lease.mark import Mark
 from broker.ports import Evidence, OrphanEnd, OrphanWhy
 from broker.revocation.reconciler import EVERY, PORTION, RETRY, Reconciled, Reconciler
+from broker.revocation.sweep_limit import SweepLimit
 from broker.stores.sqlite import SqliteStore
 from tests.connectors.fake import InventoryMishap, RevokeMishap
 from tests.issuance.world import ISSUE_TIMEOUT, MARK, TENANT, TTL, StaticKeys, World
@@ -294,6 +295,7 @@ async def test_more_than_there_are_workers_are_all_ended(world: World) -> None:
 
 
 async def test_a_flood_is_kept_in_portions(world: World) -> None:
+    world.reconciler.limit = SweepLimit(at_most=PORTION + 1)
     for number in range(PORTION + 1):
         plant(world, f"n{number}")
     assert (await reconcile(world)).found == PORTION + 1
@@ -319,6 +321,104 @@ async def test_what_ends_between_the_looks_is_no_alarm(world: World) -> None:
     world.upstream.inventory = once  # type: ignore[method-assign]
     assert (await reconcile(world)).found == 0
     assert await types(world) == ["upstream.reconciled"]
+
+
+# ------------------------------------------------------------------ the brake
+
+ADA = "https://idp.test#ada"
+
+
+async def braked(world: World, living: int = 2, unknown: int = 3) -> set[str]:
+    """More than the limit is unknown; the attempts of those."""
+    for number in range(living):
+        await confirmed(world, f"r{number}")
+    world.later(SETTLED)
+    world.reconciler.limit = SweepLimit(at_most=2, share=0.5)
+    return {plant(world, f"n{number}") for number in range(unknown)}
+
+
+async def test_where_most_is_unknown_nothing_of_it_is_ended_and_that_is_an_alarm(world: World) -> None:
+    lost = await braked(world)
+    before = set(world.upstream.alive)
+    await world.reconciler.tick()
+    await world.reconciler.tick()
+    done = world.reconciler.last["fake"]
+    assert (done.listed, done.found, done.braked) == (5, 0, 3)
+    assert set(world.upstream.alive) == before >= lost
+    assert not await world.store.orphans(TENANT, "", 10, living_only=False)
+    assert not any(name == "revoke" for name, _ in world.upstream.calls)
+    assert len(await world.store.active_attempts("fake", world.clock.now())) == 2  # nothing is adopted either
+    assert await told(world, "upstream.") == [
+        ("upstream.sweep_braked", {"connector": "fake", "unknown": 3, "listed": 5})
+    ]
+    world.clock.advance(RETRY)
+    await world.reconciler.tick()
+    assert len(await told(world, "upstream.sweep_braked")) == 1  # once, for as long as it stands
+
+
+@pytest.mark.parametrize(("living", "unknown"), [(0, 2), (3, 3)], ids=["no more than the number", "half, and not more"])
+async def test_the_brake_needs_both_the_number_and_the_share(world: World, living: int, unknown: int) -> None:
+    await braked(world, living, unknown)
+    done = await reconcile(world)
+    assert (done.found, done.braked) == (unknown, 0)
+
+
+async def test_what_the_ledger_itself_has_ended_is_ended_behind_the_brake(world: World) -> None:
+    world.upstream.revoke_mishaps.append(RevokeMishap.LIES)
+    task = await world.task()
+    grant = await world.grant(task)
+    assert grant.lease is not None
+    await world.tasks.complete(world.caller(), task.id, timedelta(0))
+
+    async def over() -> bool:
+        assert grant.lease is not None
+        return (await world.lease(grant.lease.id)).state is State.REVOKED
+
+    await world.settle(over)
+    lost = await braked(world, living=0)
+    done = await reconcile(world)
+    await ended(world)
+    assert (done.found, done.braked) == (1, 3)
+    assert set(world.upstream.alive) == lost
+
+
+async def test_a_person_names_how_many_and_they_are_ended(world: World) -> None:
+    lost = await braked(world)
+    assert (await reconcile(world)).braked == 3
+    (short,) = await world.reconciler.run(["fake"], ADA, sweep=2)
+    assert (short.found, short.braked) == (0, 3)  # there are more than was named
+    assert lost <= world.upstream.alive.keys()
+    (done,) = await world.reconciler.run(["fake"], ADA, sweep=3)
+    await ended(world)
+    assert (done.found, done.braked) == (3, 0)
+    assert not lost & world.upstream.alive.keys()
+    assert len(world.upstream.alive) == 2
+    order = await types(world)
+    assert order.index("upstream.sweep_allowed") < order.index("upstream.unknown_found")
+    assert [data for _, data in await told(world, "upstream.sweep_allowed")] == [
+        {"connector": "fake", "at_most": 2},
+        {"connector": "fake", "at_most": 3},
+    ]
+
+
+async def test_what_is_being_ended_already_does_not_hold_the_next_one_up(world: World) -> None:
+    lost = await braked(world, living=0)
+    world.upstream.revoke_mishaps.extend([RevokeMishap.BROKEN] * 50)
+    await world.reconciler.run(["fake"], ADA, sweep=3)
+    assert lost <= world.upstream.alive.keys()
+    plant(world, "another")
+    done = await reconcile(world)
+    assert (done.found, done.braked) == (1, 0)
+
+
+async def test_the_brake_holds_across_a_restart(world: World) -> None:
+    lost = await braked(world)
+    await reconcile(world)
+    again = _reconciler(world, world.store)
+    again.limit = world.reconciler.limit
+    await again.tick()
+    assert again.last["fake"].braked == 3
+    assert lost <= world.upstream.alive.keys()
 
 
 # ------------------------------------------------------------------ when it cannot be done

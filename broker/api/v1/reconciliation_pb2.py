@@ -28,7 +28,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"broker/api/v1/reconciliation.proto\x12\rbroker.api.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x01\n\x0eReconciliation\x12\x11\n\tconnector\x18\x01 \x01(\t\x12\x13\n\x06listed\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x66ound\x18\x03 \x01(\x03\x12\r\n\x05young\x18\x04 \x01(\x03\x12\x0f\n\x07\x66oreign\x18\x05 \x01(\x03\x12\x0f\n\x07missing\x18\x06 \x01(\x03\x12\x0f\n\x07problem\x18\x07 \x01(\tB\t\n\x07_listed\"\xbd\x04\n\x11UnknownCredential\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tconnector\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\nattempt_id\x18\x04 \x01(\t\x12\x31\n\x03why\x18\x05 \x01(\x0e\x32$.broker.api.v1.UnknownCredential.Why\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tfind_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x07outcome\x18\n \x01(\x0e\x32(.broker.api.v1.UnknownCredential.Outcome\x12\x10\n\x08\x66\x61ilures\x18\x0b \x01(\x05\x12\x12\n\nlast_error\x18\x0c \x01(\t\x12\r\n\x05stuck\x18\r \x01(\x08\":\n\x03Why\x12\x13\n\x0fWHY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bWHY_UNKNOWN\x10\x01\x12\r\n\tWHY_ENDED\x10\x02\"L\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_REVOKED\x10\x01\x12\x13\n\x0fOUTCOME_EXPIRED\x10\x02\"n\n\x18RunReconciliationRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12\x1a\n\x04name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\"S\n\x19RunReconciliationResponse\x12\x36\n\x0freconciliations\x18\x01 \x03(\x0b\x32\x1d.broker.api.v1.Reconciliation\"s\n\x12ListUnknownRequest\x12\x19\n\x0bliving_only\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1f\n\npage_token\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"a\n\x13ListUnknownResponse\x12\x31\n\x07unknown\x18\x01 \x03(\x0b\x32 .broker.api.v1.UnknownCredential\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"broker/api/v1/reconciliation.proto\x12\rbroker.api.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x01\n\x0eReconciliation\x12\x11\n\tconnector\x18\x01 \x01(\t\x12\x13\n\x06listed\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x66ound\x18\x03 \x01(\x03\x12\r\n\x05young\x18\x04 \x01(\x03\x12\x0f\n\x07\x66oreign\x18\x05 \x01(\x03\x12\x0f\n\x07missing\x18\x06 \x01(\x03\x12\x0f\n\x07problem\x18\x07 \x01(\t\x12\x0e\n\x06\x62raked\x18\x08 \x01(\x03\x42\t\n\x07_listed\"\xbd\x04\n\x11UnknownCredential\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tconnector\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\nattempt_id\x18\x04 \x01(\t\x12\x31\n\x03why\x18\x05 \x01(\x0e\x32$.broker.api.v1.UnknownCredential.Why\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tfind_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x07outcome\x18\n \x01(\x0e\x32(.broker.api.v1.UnknownCredential.Outcome\x12\x10\n\x08\x66\x61ilures\x18\x0b \x01(\x05\x12\x12\n\nlast_error\x18\x0c \x01(\t\x12\r\n\x05stuck\x18\r \x01(\x08\":\n\x03Why\x12\x13\n\x0fWHY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bWHY_UNKNOWN\x10\x01\x12\r\n\tWHY_ENDED\x10\x02\"L\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_REVOKED\x10\x01\x12\x13\n\x0fOUTCOME_EXPIRED\x10\x02\"\x8a\x01\n\x18RunReconciliationRequest\x12\x36\n\nrequest_id\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{1,64}$\x12\x1a\n\x04name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1a\n\x05sweep\x18\x03 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\"S\n\x19RunReconciliationResponse\x12\x36\n\x0freconciliations\x18\x01 \x03(\x0b\x32\x1d.broker.api.v1.Reconciliation\"s\n\x12ListUnknownRequest\x12\x19\n\x0bliving_only\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xf4\x03(\x00\x12\x1f\n\npage_token\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\"a\n\x13ListUnknownResponse\x12\x31\n\x07unknown\x18\x01 \x03(\x0b\x32 .broker.api.v1.UnknownCredential\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNRECONCILIATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\033r\0312\027^[A-Za-z0-9._:-]{1,64}$'
   _globals['_RUNRECONCILIATIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_RUNRECONCILIATIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
+  _globals['_RUNRECONCILIATIONREQUEST'].fields_by_name['sweep']._loaded_options = None
+  _globals['_RUNRECONCILIATIONREQUEST'].fields_by_name['sweep']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
   _globals['_LISTUNKNOWNREQUEST'].fields_by_name['living_only']._loaded_options = None
   _globals['_LISTUNKNOWNREQUEST'].fields_by_name['living_only']._serialized_options = b'\342A\001\001'
   _globals['_LISTUNKNOWNREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -46,19 +48,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTUNKNOWNREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTUNKNOWNREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_RECONCILIATION']._serialized_start=149
-  _globals['_RECONCILIATION']._serialized_end=297
-  _globals['_UNKNOWNCREDENTIAL']._serialized_start=300
-  _globals['_UNKNOWNCREDENTIAL']._serialized_end=873
-  _globals['_UNKNOWNCREDENTIAL_WHY']._serialized_start=737
-  _globals['_UNKNOWNCREDENTIAL_WHY']._serialized_end=795
-  _globals['_UNKNOWNCREDENTIAL_OUTCOME']._serialized_start=797
-  _globals['_UNKNOWNCREDENTIAL_OUTCOME']._serialized_end=873
-  _globals['_RUNRECONCILIATIONREQUEST']._serialized_start=875
-  _globals['_RUNRECONCILIATIONREQUEST']._serialized_end=985
-  _globals['_RUNRECONCILIATIONRESPONSE']._serialized_start=987
-  _globals['_RUNRECONCILIATIONRESPONSE']._serialized_end=1070
-  _globals['_LISTUNKNOWNREQUEST']._serialized_start=1072
-  _globals['_LISTUNKNOWNREQUEST']._serialized_end=1187
-  _globals['_LISTUNKNOWNRESPONSE']._serialized_start=1189
-  _globals['_LISTUNKNOWNRESPONSE']._serialized_end=1286
+  _globals['_RECONCILIATION']._serialized_end=313
+  _globals['_UNKNOWNCREDENTIAL']._serialized_start=316
+  _globals['_UNKNOWNCREDENTIAL']._serialized_end=889
+  _globals['_UNKNOWNCREDENTIAL_WHY']._serialized_start=753
+  _globals['_UNKNOWNCREDENTIAL_WHY']._serialized_end=811
+  _globals['_UNKNOWNCREDENTIAL_OUTCOME']._serialized_start=813
+  _globals['_UNKNOWNCREDENTIAL_OUTCOME']._serialized_end=889
+  _globals['_RUNRECONCILIATIONREQUEST']._serialized_start=892
+  _globals['_RUNRECONCILIATIONREQUEST']._serialized_end=1030
+  _globals['_RUNRECONCILIATIONRESPONSE']._serialized_start=1032
+  _globals['_RUNRECONCILIATIONRESPONSE']._serialized_end=1115
+  _globals['_LISTUNKNOWNREQUEST']._serialized_start=1117
+  _globals['_LISTUNKNOWNREQUEST']._serialized_end=1232
+  _globals['_LISTUNKNOWNRESPONSE']._serialized_start=1234
+  _globals['_LISTUNKNOWNRESPONSE']._serialized_end=1331
 # @@protoc_insertion_point(module_scope)

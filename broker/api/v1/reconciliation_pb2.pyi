@@ -14,7 +14,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Reconciliation(_message.Message):
-    __slots__ = ("connector", "listed", "found", "young", "foreign", "missing", "problem")
+    __slots__ = ("connector", "listed", "found", "young", "foreign", "missing", "problem", "braked")
     CONNECTOR_FIELD_NUMBER: _ClassVar[int]
     LISTED_FIELD_NUMBER: _ClassVar[int]
     FOUND_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class Reconciliation(_message.Message):
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    BRAKED_FIELD_NUMBER: _ClassVar[int]
     connector: str
     listed: int
     found: int
@@ -29,7 +30,8 @@ class Reconciliation(_message.Message):
     foreign: int
     missing: int
     problem: str
-    def __init__(self, connector: _Optional[str] = ..., listed: _Optional[int] = ..., found: _Optional[int] = ..., young: _Optional[int] = ..., foreign: _Optional[int] = ..., missing: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
+    braked: int
+    def __init__(self, connector: _Optional[str] = ..., listed: _Optional[int] = ..., found: _Optional[int] = ..., young: _Optional[int] = ..., foreign: _Optional[int] = ..., missing: _Optional[int] = ..., problem: _Optional[str] = ..., braked: _Optional[int] = ...) -> None: ...
 
 class UnknownCredential(_message.Message):
     __slots__ = ("id", "connector", "name", "attempt_id", "why", "create_time", "find_time", "due_time", "end_time", "outcome", "failures", "last_error", "stuck")
@@ -78,12 +80,14 @@ class UnknownCredential(_message.Message):
     def __init__(self, id: _Optional[str] = ..., connector: _Optional[str] = ..., name: _Optional[str] = ..., attempt_id: _Optional[str] = ..., why: _Optional[_Union[UnknownCredential.Why, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., find_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., outcome: _Optional[_Union[UnknownCredential.Outcome, str]] = ..., failures: _Optional[int] = ..., last_error: _Optional[str] = ..., stuck: _Optional[bool] = ...) -> None: ...
 
 class RunReconciliationRequest(_message.Message):
-    __slots__ = ("request_id", "name")
+    __slots__ = ("request_id", "name", "sweep")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    SWEEP_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     name: str
-    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    sweep: int
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., sweep: _Optional[int] = ...) -> None: ...
 
 class RunReconciliationResponse(_message.Message):
     __slots__ = ("reconciliations",)

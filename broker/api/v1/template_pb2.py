@@ -27,7 +27,7 @@ from broker.api.v1 import contract_pb2 as broker_dot_api_dot_v1_dot_contract__pb
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62roker/api/v1/template.proto\x12\rbroker.api.v1\x1a\x1c\x62roker/api/v1/contract.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf5\x03\n\rScopeTemplate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x11\n\tconnector\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63ounts\x18\x04 \x03(\t\x12\x14\n\x0c\x65nvironments\x18\x05 \x03(\t\x12.\n\x08resource\x18\x06 \x01(\x0b\x32\x1c.broker.api.v1.ParameterSpec\x12\x0e\n\x06\x61\x63\x63\x65ss\x18\x07 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x08 \x03(\t\x12*\n\x07max_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0frequired_fields\x18\n \x03(\t\x12\x30\n\nparameters\x18\x0b \x03(\x0b\x32\x1c.broker.api.v1.ParameterSpec\x12\x33\n\x08\x63ontract\x18\x0c \x01(\x0b\x32!.broker.api.v1.RevocationContract\x12\x0e\n\x06\x64igest\x18\r \x01(\t\x12\x13\n\x0bsensitivity\x18\x0e \x01(\t\x12\x14\n\x0c\x62last_radius\x18\x0f \x01(\t\x12\x15\n\rreversibility\x18\x10 \x01(\t\x12\x13\n\x0b\x63hange_type\x18\x11 \x01(\t\x12\x10\n\x08promoted\x18\x12 \x01(\x08\x12\x10\n\x08wrapping\x18\x13 \x01(\x08\"W\n\rParameterSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x65xpectation\x18\x03 \x01(\t\x12\x15\n\rfrom_identity\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62roker/api/v1/template.proto\x12\rbroker.api.v1\x1a\x1c\x62roker/api/v1/contract.proto\x1a\x1egoogle/protobuf/duration.proto\"\x84\x04\n\rScopeTemplate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x11\n\tconnector\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63ounts\x18\x04 \x03(\t\x12\x14\n\x0c\x65nvironments\x18\x05 \x03(\t\x12.\n\x08resource\x18\x06 \x01(\x0b\x32\x1c.broker.api.v1.ParameterSpec\x12\x0e\n\x06\x61\x63\x63\x65ss\x18\x07 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x08 \x03(\t\x12*\n\x07max_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0frequired_fields\x18\n \x03(\t\x12\x30\n\nparameters\x18\x0b \x03(\x0b\x32\x1c.broker.api.v1.ParameterSpec\x12\x33\n\x08\x63ontract\x18\x0c \x01(\x0b\x32!.broker.api.v1.RevocationContract\x12\x0e\n\x06\x64igest\x18\r \x01(\t\x12\x13\n\x0bsensitivity\x18\x0e \x01(\t\x12\x14\n\x0c\x62last_radius\x18\x0f \x01(\t\x12\x15\n\rreversibility\x18\x10 \x01(\t\x12\x13\n\x0b\x63hange_type\x18\x11 \x01(\t\x12\x10\n\x08promoted\x18\x12 \x01(\x08\x12\x10\n\x08wrapping\x18\x13 \x01(\x08\x12\r\n\x05gives\x18\x14 \x01(\t\"W\n\rParameterSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x65xpectation\x18\x03 \x01(\t\x12\x15\n\rfrom_identity\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broker.api.v1.template_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCOPETEMPLATE']._serialized_start=110
-  _globals['_SCOPETEMPLATE']._serialized_end=611
-  _globals['_PARAMETERSPEC']._serialized_start=613
-  _globals['_PARAMETERSPEC']._serialized_end=700
+  _globals['_SCOPETEMPLATE']._serialized_end=626
+  _globals['_PARAMETERSPEC']._serialized_start=628
+  _globals['_PARAMETERSPEC']._serialized_end=715
 # @@protoc_insertion_point(module_scope)

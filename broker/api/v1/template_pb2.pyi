@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ScopeTemplate(_message.Message):
-    __slots__ = ("name", "description", "connector", "accounts", "environments", "resource", "access", "actions", "max_ttl", "required_fields", "parameters", "contract", "digest", "sensitivity", "blast_radius", "reversibility", "change_type", "promoted", "wrapping")
+    __slots__ = ("name", "description", "connector", "accounts", "environments", "resource", "access", "actions", "max_ttl", "required_fields", "parameters", "contract", "digest", "sensitivity", "blast_radius", "reversibility", "change_type", "promoted", "wrapping", "gives")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     CONNECTOR_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class ScopeTemplate(_message.Message):
     CHANGE_TYPE_FIELD_NUMBER: _ClassVar[int]
     PROMOTED_FIELD_NUMBER: _ClassVar[int]
     WRAPPING_FIELD_NUMBER: _ClassVar[int]
+    GIVES_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     connector: str
@@ -51,7 +52,8 @@ class ScopeTemplate(_message.Message):
     change_type: str
     promoted: bool
     wrapping: bool
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., connector: _Optional[str] = ..., accounts: _Optional[_Iterable[str]] = ..., environments: _Optional[_Iterable[str]] = ..., resource: _Optional[_Union[ParameterSpec, _Mapping]] = ..., access: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., max_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., required_fields: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Iterable[_Union[ParameterSpec, _Mapping]]] = ..., contract: _Optional[_Union[_contract_pb2.RevocationContract, _Mapping]] = ..., digest: _Optional[str] = ..., sensitivity: _Optional[str] = ..., blast_radius: _Optional[str] = ..., reversibility: _Optional[str] = ..., change_type: _Optional[str] = ..., promoted: _Optional[bool] = ..., wrapping: _Optional[bool] = ...) -> None: ...
+    gives: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., connector: _Optional[str] = ..., accounts: _Optional[_Iterable[str]] = ..., environments: _Optional[_Iterable[str]] = ..., resource: _Optional[_Union[ParameterSpec, _Mapping]] = ..., access: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., max_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., required_fields: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Iterable[_Union[ParameterSpec, _Mapping]]] = ..., contract: _Optional[_Union[_contract_pb2.RevocationContract, _Mapping]] = ..., digest: _Optional[str] = ..., sensitivity: _Optional[str] = ..., blast_radius: _Optional[str] = ..., reversibility: _Optional[str] = ..., change_type: _Optional[str] = ..., promoted: _Optional[bool] = ..., wrapping: _Optional[bool] = ..., gives: _Optional[str] = ...) -> None: ...
 
 class ParameterSpec(_message.Message):
     __slots__ = ("name", "type", "expectation", "from_identity")
