@@ -7,11 +7,9 @@ of its own, under a MAC, which batches refresh when it is a second old (here), a
 
 from __future__ import annotations
 
-import sqlite3
-
 from broker.ports import KeyRing
-from broker.stores.queries import SQL
 from broker.stores.seal import RowSeal
+from broker.stores.view import View
 
 TABLE = "high_water"
 # So old may the row be when a batch commits: one row more in one batch a second.
@@ -31,11 +29,11 @@ class Marking:
         if at_ms > self._seen:
             self._seen = at_ms
 
-    def flush(self, connection: sqlite3.Connection) -> None:
+    def flush(self, view: View) -> None:
         """Into the open transaction, if the row is old."""
         if self._seen - self._kept >= REFRESH_MS:
             self._written = self._seen
-            connection.execute(SQL["raise_high_water"], sealed(self._seal, self._seen))
+            view.connection.execute(view.sql["raise_high_water"], sealed(self._seal, self._seen))
 
     def committed(self) -> None:
         """The transaction is durable."""
@@ -49,4 +47,4 @@ class Marking:
 def sealed(seal: RowSeal, at_ms: int, *, forged: bool = False) -> dict[str, object]:
     """The row, as the statement takes it."""
     mac, key_id = seal.make(TABLE, (1, at_ms))
-    return {"at_ms": at_ms, "mac": mac, "mac_key_id": key_id, "forged": forged}
+    return {"at_ms": at_ms, "mac": mac, "mac_key_id": key_id, "forged": int(forged)}

@@ -13,7 +13,8 @@ from broker.ports import HighWater
 from broker.stores.high_water import TABLE, sealed
 from broker.stores.seal import RowSeal
 from broker.stores.times import from_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 
 def keep(tx: Transaction, now_ms: int) -> None:

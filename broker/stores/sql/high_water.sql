@@ -6,4 +6,4 @@ SELECT only, at_ms, mac, mac_key_id FROM high_water WHERE only = 1;
 INSERT INTO high_water (only, at_ms, mac, mac_key_id) VALUES (1, :at_ms, :mac, :mac_key_id)
 ON CONFLICT (only) DO UPDATE
 SET at_ms = excluded.at_ms, mac = excluded.mac, mac_key_id = excluded.mac_key_id
-WHERE excluded.at_ms > at_ms OR :forged;
+WHERE excluded.at_ms > high_water.at_ms OR :forged = 1;
