@@ -137,6 +137,7 @@ class Snapshot:
         reconciled: Mapping[str, Reconciled] | None = None,
         canaries: Sequence[Measurement] = (),
         time: TimeFigures | None = None,
+        room: RoomFigures | None = None,
         now: datetime | None = None,
     ) -> None:
         self.figures = figures
@@ -160,6 +161,7 @@ class Snapshot:
         self.reconciled = reconciled or {}
         self.canaries = canaries
         self.time = time
+        self.room = room
         self.now = now
 
 
@@ -169,6 +171,13 @@ class TimeFigures(NamedTuple):
     doubted: bool
     behind: float  # seconds
     doubts: int  # since the start
+
+
+class RoomFigures(NamedTuple):
+    """Of the ledger's disk."""
+
+    full: bool
+    free: int  # bytes
 
 
 class KeysTally(NamedTuple):
@@ -401,6 +410,9 @@ def _house(snapshot: Snapshot) -> Iterator[Metric]:
         yield _gauge("broker_clock_doubted", "1 while the wall clock is not believed: nothing is granted.", doubted)
         yield _gauge("broker_clock_behind_seconds", "How far the wall clock is behind broker time.", behind)
         yield CounterMetricFamily("broker_clock_doubts", "How often it began to be doubted.", doubts)
+    if snapshot.room is not None:
+        yield _gauge("broker_ledger_full", "1 while the ledger's disk is full: nothing is granted.", snapshot.room.full)
+        yield _gauge("broker_ledger_free_bytes", "What is free on the ledger's disk.", snapshot.room.free)
     yield _gauge("broker_agents", "Registered agents.", snapshot.agents)
     yield _gauge("broker_templates", "Scope templates in force.", snapshot.templates)
     yield _gauge(

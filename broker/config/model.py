@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr
 from broker.config.fields import (
     Address,
     Audience,
+    Ballast,
     ClaimName,
     Count,
     DestinationName,
@@ -128,6 +129,11 @@ class State(Model):
     """What brokerd writes: ledger, pid file, outcome of the last reload."""
 
     directory: FilePath
+    ballast: Ballast = Field(
+        64 * 1024 * 1024,
+        description="Disk space kept for revocations, beside the ledger, for when the disk is full; or none.",
+        json_schema_extra={"default": "64MiB"},
+    )
 
 
 class Keys(Model):

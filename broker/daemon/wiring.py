@@ -55,6 +55,7 @@ from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import BROKER, Reloader
+from broker.daemon.room import Room
 from broker.daemon.timekeeping import TimeWatch
 from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
@@ -140,6 +141,8 @@ class Brokerd:
             max_backlog_records=config.audit.max_backlog_records,
             max_backlog_age=config.audit.max_backlog_age,
         )
+        ledger = config.state.directory / "ledger.sqlite3"
+        self._room = Room(ledger, config.state.ballast, self.gate, clock, config.tenant)
         self._time = TimeWatch(clock, self.gate, config.tenant) if isinstance(clock, KeptClock) else None
 
     # ------------------------------------------------------------------ life
@@ -154,8 +157,9 @@ class Brokerd:
             keys,
             writer=writer,
             keeps_texts=config.audit.keep_texts,
+            ballast=self._room.ballast,
         )
-        self._store = store
+        self._store = self._room.store = store
         self._undo.push_async_callback(store.close)
         # Before anything is judged by the time, certificates among it: a clock set back must not keep it from serving.
         if self._time is not None:
@@ -523,6 +527,7 @@ class Brokerd:
             ("reconcile", self._reconciler.tick, 5.0),
             ("canaries", self._canaries.tick, 1.0),
             *self._witness_jobs(),
+            ("room", self._room.tick, 5.0),
             *(() if self._time is None else (("time", self._time.tick, 1.0), ("mark", self._time.keep, 5.0))),
         )
         for name, job, seconds in jobs:
@@ -619,6 +624,7 @@ class Brokerd:
             roots_refused=tuple(self._roots.standing),
             orphans=await self._store.orphan_figures(),
             reconciled=self._reconciler.last,
+            room=self._room.figures(),
             time=None if self._time is None else self._time.figures(),
             canaries=[each for status in self._canaries.all() for each in status.measured.values()],
             now=now,

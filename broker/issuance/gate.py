@@ -2,17 +2,27 @@
 
 The gate closes while the broker could not keep its promise: it is shutting down, the revoker's
 heartbeat is old (faults.md F49), the audit outbox is not draining (F31), its ledger is behind a witness, its own
-SVID has ended (F27), or what time it is cannot be said (F38, F39). A pure question on figures that others report; it
-opens by itself when they are good again.
+SVID has ended (F27), its disk is full (F36), or what time it is cannot be said (F38, F39). A pure question on figures
+that others report; it opens by itself when they are good again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from broker.errors import NotReady, Reason
 from broker.timekeeping import SETTLE_MS, Jump, Timekeeper
+
+
+class Reserve(Protocol):
+    """Disk space kept for revocations."""
+
+    @property
+    def held(self) -> bool:
+        """False once it was given up: the disk is full."""
+        ...
 
 
 @dataclass(slots=True)
@@ -32,6 +42,7 @@ class Gate:
     witness: str = ""  # the one that is furthest behind, and by how much
     witness_records: int = 0
     witness_age: timedelta = timedelta(0)
+    reserve: Reserve | None = None  # of disk space, where one is kept
     keeper: Timekeeper | None = None  # of the clock that ``now`` comes from, where it can be doubted
 
     def why_closed(self, now: datetime) -> NotReady | None:
@@ -47,6 +58,12 @@ class Gate:
                 Reason.REVOKER_STALLED,
                 "the revoker has not run lately, so no new credential is given out.",
                 hint="Operators: see /readyz and the log of brokerd; revocations are retried when it runs again.",
+            )
+        if self.reserve is not None and not self.reserve.held:
+            return NotReady(
+                Reason.LEDGER_FULL,
+                "the disk of the ledger is full: what is left of it is kept for revocations.",
+                hint="Operators: make room on the disk of the state directory; grants resume by themselves.",
             )
         if self.keeper is not None and self.keeper.doubt is not None:
             return _doubted(self.keeper)

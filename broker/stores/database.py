@@ -124,6 +124,14 @@ class Writing(Protocol):
         """Undo what is open. Never raises: a connection that cannot is of no more use, and says so at :meth:`begin`."""
         ...
 
+    def short_of_room(self, error: Exception) -> bool:
+        """Whether ``error`` came of a full disk, and :meth:`make_room` would help."""
+        ...
+
+    def make_room(self, error: Exception) -> bool:
+        """Give up what was kept for when ``error`` happens; True: what failed may be tried once more."""
+        ...
+
     def close(self) -> None:
         """End the session."""
         ...

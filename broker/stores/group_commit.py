@@ -126,6 +126,11 @@ class GroupCommit:
             self._loop.call_soon_threadsafe(self._answer, batch, self._trail.committed_seq)
 
     def _commit(self, batch: list[Job]) -> None:
+        while not self._ended(batch):
+            pass
+
+    def _ended(self, batch: list[Job]) -> bool:
+        """Run it; False where it failed for want of space, and room was made: then it is to be run again."""
         try:
             try:
                 self._transact(batch, self._bare)
@@ -138,8 +143,11 @@ class GroupCommit:
                     self._transaction.careful = False
         except (self._errors, BrokerError) as error:
             self._roll_back()
+            if self._writing.make_room(error):
+                return False
             for job in batch:
                 job.value, job.error = None, self._ended_by(error)
+        return True
 
     def _ended_by(self, error: Exception) -> BrokerError:
         """What one caller of a batch is told that came to nothing: an object of its own."""
@@ -181,7 +189,10 @@ class GroupCommit:
         try:
             job.value = carried_out(self._transaction, job.operation)
         except Exception as error:
-            # A full disk can end the whole transaction (SQLite rolls back by itself): then all must fail.
+            # A full disk can end the whole transaction (SQLite rolls back by itself): then all must fail. So it ends
+            # where room can be made, and all of it is run again.
+            if self._writing.short_of_room(error):
+                raise
             if not connection.in_transaction:
                 raise self._errors("the transaction ended by itself") from error
             connection.execute("ROLLBACK TO operation")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from broker.ports import KeyRing
+from broker.stores.ballast import Ballast
 from broker.stores.ledger import LedgerStore
 from broker.stores.ledger_file import ProcessLock, connect_writer, prepare_file
 from broker.stores.migrate import migrate
@@ -32,32 +33,44 @@ class SqliteStore(LedgerStore):
         writer: str,
         *,
         keeps_texts: bool,
+        ballast: Ballast | None = None,
     ) -> None:
         """Use :meth:`open`."""
         self._path = path
         self._lock = lock
         self._connection = connection
-        super().__init__(SqliteWriting(connection), keys, writer, keeps_texts=keeps_texts)
+        super().__init__(SqliteWriting(connection, ballast), keys, writer, keeps_texts=keeps_texts)
 
     @classmethod
-    async def open(cls, path: Path, keys: KeyRing, writer: str, *, keeps_texts: bool = True) -> Self:
+    async def open(
+        cls, path: Path, keys: KeyRing, writer: str, *, keeps_texts: bool = True, ballast: Ballast | None = None
+    ) -> Self:
         """Open the ledger at ``path``, made if absent, in the schema of this release.
 
         ``writer`` names this broker in the audit records; ``keeps_texts``: agents' prompts, tool calls and plans are
-        kept, encrypted, beside their digests. Raises InvalidInput (CONFIG_INVALID) for a file
+        kept, encrypted, beside their digests; ``ballast`` is given up where there is no room, also for the opening.
+        Raises InvalidInput (CONFIG_INVALID) for a file
         or directory that others can reach, NotReady (STORE_UNAVAILABLE) if another broker has it, Tampered
         (SCHEMA_VERSION, AUDIT_CHAIN_BROKEN) for a ledger that is newer, or whose audit head is not ours.
         """
         prepare_file(path)
         lock = ProcessLock(path)
-        connection = None
         try:
-            connection = connect_writer(path)
-            migrate(connection)
-            return cls(lock, connection, path, keys, writer, keeps_texts=keeps_texts)
-        except BaseException as error:
-            if connection is not None:
+            if ballast is not None:
+                ballast.restore()
+            while True:
+                try:
+                    connection = _opened(path)
+                    break
+                except sqlite3.Error as error:
+                    if ballast is None or not ballast.make_room(error):
+                        raise
+            try:
+                return cls(lock, connection, path, keys, writer, keeps_texts=keeps_texts, ballast=ballast)
+            except BaseException:
                 connection.close()
+                raise
+        except BaseException as error:
             lock.release()
             if isinstance(error, sqlite3.Error):
                 raise unavailable(error) from error
@@ -68,3 +81,14 @@ class SqliteStore(LedgerStore):
 
     def _let_go(self) -> None:
         self._lock.release()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """In the schema of this release. Raises sqlite3.Error, NotReady and Tampered."""
+    connection = connect_writer(path)
+    try:
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from broker.errors import BrokerError, Defect, NotReady, Reason
+from broker.stores.ballast import Ballast
 from broker.stores.database import Connection
+from broker.stores.ledger_file import CHECKPOINT_PAGES
 from broker.stores.queries import SQL
 
+# On a full disk the write-ahead log is moved into the file after so many pages (1 MiB), and does not grow beyond.
+TIGHT_PAGES = 256
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 
 
@@ -57,12 +61,17 @@ class SqliteWriting:
 
     dialect = SQLITE
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, ballast: Ballast | None = None) -> None:
         self.connection = connection
+        self._ballast = ballast
+        self._tight = False  # the disk is full: what the ballast gave back must last
         self._version = -1
 
     def begin(self) -> bool:
         """See Writing.begin. Costs one look at the header of the write-ahead log's index."""
+        if self._tight and self._ballast is not None and self._ballast.held:
+            self._keep_log(CHECKPOINT_PAGES)
+            self._tight = False
         self.connection.execute("BEGIN IMMEDIATE")
         (version,) = self.connection.execute("PRAGMA data_version").fetchone()
         if version == self._version:
@@ -79,6 +88,22 @@ class SqliteWriting:
         with contextlib.suppress(sqlite3.Error):
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
+
+    def short_of_room(self, error: Exception) -> bool:
+        """See Writing.short_of_room."""
+        return self._ballast is not None and self._ballast.relevant(error)
+
+    def make_room(self, error: Exception) -> bool:
+        """See Writing.make_room."""
+        if self._ballast is None or not self._ballast.make_room(error):
+            return False
+        self._keep_log(TIGHT_PAGES)
+        self._tight = True
+        return True
+
+    def _keep_log(self, pages: int) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
     def close(self) -> None:
         """See Writing.close. The last connection moves the write-ahead log into the file."""

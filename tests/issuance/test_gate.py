@@ -38,6 +38,19 @@ def test_the_gate(figures: dict[str, object], after: timedelta, reason: Reason |
     assert (closed.reason if closed else None) == reason
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_full_disk_closes_it(held: bool) -> None:
+    """F36: for everybody but break-glass, whose rate is capped, and which says so."""
+
+    class Kept:
+        def __init__(self) -> None:
+            self.held = held
+
+    closed = gate(reserve=Kept()).why_closed(START)
+    assert (closed.reason if closed else None) == (None if held else Reason.LEDGER_FULL)
+    assert gate(reserve=Kept()).passed_over(START) == (() if held else ("LEDGER_FULL",))
+
+
 @pytest.mark.parametrize("by", [3_600_000, -3_600_000])
 def test_doubtful_time_closes_it_at_once_and_for_nothing_else(by: int) -> None:
     """F38, F39: who asks for the time finds the jump, so there is no moment between. Break-glass passes over it."""
