@@ -138,6 +138,8 @@ class Snapshot:
         canaries: Sequence[Measurement] = (),
         time: TimeFigures | None = None,
         room: RoomFigures | None = None,
+        stalled: bool = False,
+        restarts: int = 0,
         now: datetime | None = None,
     ) -> None:
         self.figures = figures
@@ -162,6 +164,8 @@ class Snapshot:
         self.canaries = canaries
         self.time = time
         self.room = room
+        self.stalled = stalled
+        self.restarts = restarts
         self.now = now
 
 
@@ -405,6 +409,10 @@ def _canaries(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _house(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("broker_ready", "1 while grants are given.", float(snapshot.ready))
+    yield _gauge(
+        "broker_revoker_stalled", "1 while the revoker's heartbeat is old: nothing is granted.", snapshot.stalled
+    )
+    yield CounterMetricFamily("broker_ticks_restarted", "How often the ticks had stopped.", snapshot.restarts)
     if snapshot.time is not None:
         doubted, behind, doubts = snapshot.time
         yield _gauge("broker_clock_doubted", "1 while the wall clock is not believed: nothing is granted.", doubted)

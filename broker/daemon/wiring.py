@@ -57,6 +57,7 @@ from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import BROKER, Reloader
 from broker.daemon.room import Room
 from broker.daemon.timekeeping import TimeWatch
+from broker.daemon.watchdog import Watchdog
 from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
@@ -107,7 +108,7 @@ from broker.upkeep import Upkeep
 log = structlog.get_logger("brokerd")
 
 # A heartbeat older than this many ticks (and than 5 s) closes the gate.
-_MISSED_TICKS = 10
+_MISSED_TICKS = 2
 # From a request's deploy set to its intent, at most: it is decided on a few times, and then waits for one commit.
 _DECIDING = timedelta(seconds=15)
 
@@ -278,8 +279,12 @@ class Brokerd:
         self._operations = Operations(self._problems, self._warnings, self._scrape)
         self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
+        self._watchdog = Watchdog(
+            asyncio.get_running_loop().time, self.gate.max_heartbeat_age.total_seconds(), self._schedule_again
+        )
         self._schedule()
-        self._undo.callback(self._scheduler.shutdown, wait=False)
+        self._undo.callback(lambda: self._scheduler.shutdown(wait=False))
+        self._background("watchdog", self._watchdog.run())
         for server in self._every_server():
             await server.start()
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
@@ -505,7 +510,7 @@ class Brokerd:
         """APScheduler only ticks; each job looks at the ledger, so a tick that is late or lost loses nothing."""
         tick = self._config.revocation.tick.total_seconds()
         jobs: tuple[tuple[str, Callable[[], Any], float], ...] = (
-            ("upkeep", self._upkeep.tick, tick),
+            ("upkeep", self._beat, tick),
             ("figures", self._upkeep.figures, 1.0),
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
@@ -541,6 +546,18 @@ class Brokerd:
                 misfire_grace_time=None,
             )
         self._scheduler.start()
+
+    async def _beat(self) -> None:
+        try:
+            await self._upkeep.tick()
+        finally:
+            self._watchdog.ticked()
+
+    def _schedule_again(self) -> None:
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)  # cancels what hangs
+        self._scheduler = AsyncIOScheduler()
+        self._schedule()
 
     def _witness_jobs(self) -> tuple[tuple[str, Callable[[], Any], float], ...]:
         if self._witnessing is None:
@@ -625,6 +642,8 @@ class Brokerd:
             orphans=await self._store.orphan_figures(),
             reconciled=self._reconciler.last,
             room=self._room.figures(),
+            stalled=self.gate.stalled(now),
+            restarts=self._watchdog.restarts,
             time=None if self._time is None else self._time.figures(),
             canaries=[each for status in self._canaries.all() for each in status.measured.values()],
             now=now,

@@ -33,6 +33,7 @@ class Gate:
     max_backlog_records: int
     max_backlog_age: timedelta
     heartbeat: datetime | None = None
+    silent_lanes: tuple[str, ...] = ()  # connectors whose revocation lane did not answer when the heartbeat was taken
     backlog_records: int = 0
     backlog_age: timedelta = timedelta(0)
     own_svid_ends: datetime | None = None
@@ -53,20 +54,17 @@ class Gate:
                 "brokerd is shutting down.",
                 hint="Retry; another instance or the next start serves.",
             )
-        if self.heartbeat is None or now - self.heartbeat > self.max_heartbeat_age:
-            return NotReady(
-                Reason.REVOKER_STALLED,
-                "the revoker has not run lately, so no new credential is given out.",
-                hint="Operators: see /readyz and the log of brokerd; revocations are retried when it runs again.",
-            )
+        # First: a heartbeat that seems old may be of a clock that jumped.
+        if self.keeper is not None and self.keeper.doubt is not None:
+            return _doubted(self.keeper)
+        if self.stalled(now):
+            return self._why_stalled()
         if self.reserve is not None and not self.reserve.held:
             return NotReady(
                 Reason.LEDGER_FULL,
                 "the disk of the ledger is full: what is left of it is kept for revocations.",
                 hint="Operators: make room on the disk of the state directory; grants resume by themselves.",
             )
-        if self.keeper is not None and self.keeper.doubt is not None:
-            return _doubted(self.keeper)
         if self.backlog_records > self.max_backlog_records or self.backlog_age > self.max_backlog_age:
             return NotReady(
                 Reason.AUDIT_BACKLOG,
@@ -106,6 +104,19 @@ class Gate:
             raise stopped
         closed = self.why_closed(now)
         return () if closed is None else (closed.reason.value,)
+
+    def stalled(self, now: datetime) -> bool:
+        """Whether the last heartbeat of the revoker is too old."""
+        return self.heartbeat is None or now - self.heartbeat > self.max_heartbeat_age
+
+    def _why_stalled(self) -> NotReady:
+        lanes = ", ".join(self.silent_lanes)
+        return NotReady(
+            Reason.REVOKER_STALLED,
+            f"the revoker has not run lately{lanes and f' (of {lanes})'}, so no new credential is given out.",
+            hint="Operators: see /readyz and the log of brokerd; it is started again by itself.",
+            metadata={"connectors": lanes} if lanes else None,
+        )
 
     def _why_witnesses(self) -> NotReady | None:
         if self.recovery:

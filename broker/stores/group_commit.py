@@ -23,11 +23,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from broker.errors import BrokerError
+import structlog
+
+from broker.errors import BrokerError, Defect, Reason
 from broker.stores.database import Writing, closed
 from broker.stores.subtree_ops import carried_out
 from broker.stores.trail import Trail
 from broker.stores.transaction import CommitAndRaise, Transaction
+
+log = structlog.get_logger("broker.ledger")
 
 # Operations in one transaction: bounds how long one caller can wait for others' statements.
 MOST = 256
@@ -122,8 +126,19 @@ class GroupCommit:
 
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
-            self._commit(batch)
+            try:
+                self._commit(batch)
+            except Exception as bug:
+                log.exception("a batch of the ledger's writer failed by a bug; nothing of it was committed")
+                self._survive(batch, bug)
             self._loop.call_soon_threadsafe(self._answer, batch, self._trail.committed_seq)
+
+    def _survive(self, batch: list[Job], bug: Exception) -> None:
+        """A bug ends a batch, and not the thread: nothing would ever be revoked again."""
+        self._roll_back()
+        for job in batch:
+            job.value = None
+            job.error = Defect(Reason.INTERNAL, f"the ledger's writer failed ({type(bug).__name__}).")
 
     def _commit(self, batch: list[Job]) -> None:
         while not self._ended(batch):
