@@ -11,6 +11,10 @@ from typing import Any, Protocol
 
 from broker.errors import BrokerError, NotReady, Reason
 
+# What a statement raises beside the dialect's errors: it failed, and says why in words of a damaged schema, which are
+# no text.
+GARBLED: tuple[type[Exception], ...] = (UnicodeDecodeError,)
+
 
 class Cursor(Protocol):
     """What a statement returned."""

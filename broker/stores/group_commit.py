@@ -26,7 +26,7 @@ from typing import Any, TypeVar, cast
 import structlog
 
 from broker.errors import BrokerError, Defect, Reason
-from broker.stores.database import Writing, closed
+from broker.stores.database import GARBLED, Writing, closed
 from broker.stores.subtree_ops import carried_out
 from broker.stores.trail import Trail
 from broker.stores.transaction import CommitAndRaise, Transaction
@@ -193,7 +193,7 @@ class GroupCommit:
             job.value = carried_out(self._transaction, job.operation)
         except Exception as error:
             wrote = connection.total_changes != changes or not connection.in_transaction
-            if wrote or isinstance(error, self._errors):
+            if wrote or isinstance(error, (self._errors, *GARBLED)):
                 raise _WroteAndFailed from error
             self._trail.rewind(mark)
             job.error = error
@@ -222,7 +222,7 @@ class GroupCommit:
         self._writing.roll_back()
 
     def _told(self, error: Exception) -> Exception:
-        return self._writing.dialect.told(error) if isinstance(error, self._errors) else error
+        return self._writing.dialect.told(error) if isinstance(error, (self._errors, *GARBLED)) else error
 
     # ------------------------------------------------------------------ on the event loop
 

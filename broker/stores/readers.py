@@ -45,7 +45,7 @@ class Readers:
             raise closed()
         try:
             return read(self._own)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise unavailable(error) from error
 
     async def scan(self, read: Callable[[View], T]) -> T:
@@ -62,7 +62,7 @@ class Readers:
                 return read(view)
             finally:
                 view.connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise unavailable(error) from error
 
     def _view(self) -> View:

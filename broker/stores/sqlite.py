@@ -72,7 +72,8 @@ class SqliteStore(LedgerStore):
                 raise
         except BaseException as error:
             lock.release()
-            if isinstance(error, sqlite3.Error):
+            # The second one: SQLite quotes from a damaged schema, and the module cannot read what it says.
+            if isinstance(error, sqlite3.Error | UnicodeDecodeError):
                 raise unavailable(error) from error
             raise
 

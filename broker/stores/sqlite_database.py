@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from broker.errors import BrokerError, Defect, NotReady, Reason
 from broker.stores.ballast import Ballast
-from broker.stores.database import Connection
+from broker.stores.database import GARBLED, Connection
 from broker.stores.ledger_file import CHECKPOINT_PAGES
 from broker.stores.queries import SQL
 
@@ -37,7 +37,7 @@ class SqliteDialect:
 
     def spoils_one_row(self, error: Exception) -> bool:
         """A flipped byte in an index entry makes SQLite refuse every change of that row (SQLITE_CORRUPT)."""
-        if isinstance(error, sqlite3.IntegrityError):
+        if isinstance(error, (sqlite3.IntegrityError, *GARBLED)):  # of a damaged constraint, which it quotes
             return True
         return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
 

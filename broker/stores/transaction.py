@@ -14,7 +14,7 @@ from broker.audit.event import AuditEvent
 from broker.errors import BrokerError
 from broker.lease.machine import State
 from broker.ports import Lifting, TaskState
-from broker.stores.database import Connection, Dialect
+from broker.stores.database import GARBLED, Connection, Dialect
 from broker.stores.images import Images, Key, keep
 from broker.stores.rows import (
     ATTEMPT_FIXED,
@@ -75,7 +75,7 @@ class Transaction(View):
         self.connection.execute("SAVEPOINT one_row")
         try:
             return act()
-        except self.dialect.errors as error:
+        except (self.dialect.errors, *GARBLED) as error:
             if not self.dialect.spoils_one_row(error):
                 raise
             self.connection.execute("ROLLBACK TO one_row")
