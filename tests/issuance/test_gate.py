@@ -34,6 +34,7 @@ def gate(**figures: object) -> Gate:
     ],
 )
 def test_the_gate(figures: dict[str, object], after: timedelta, reason: Reason | None) -> None:
+    """F27, F31, F49: an SVID that has ended, an export that hangs, a revoker that stands still."""
     closed = gate(**figures).why_closed(START + after)
     assert (closed.reason if closed else None) == reason
 
