@@ -1,7 +1,8 @@
 """Starts the ticks again where they have stopped: a scheduler whose timer is lost, or a tick that never returns.
 
 Grants stop without it: the gate judges by the age of the heartbeat, and nobody needs to notice. This brings them back.
-It stands on the event loop alone, and its time is the loop's, which nobody sets.
+It stands on the event loop alone, and its time is the loop's, which nobody sets: APScheduler plans by the wall clock,
+and where that is set back by an hour, all it has planned is an hour away.
 """
 
 from __future__ import annotations
@@ -40,8 +41,15 @@ class Watchdog:
         self._last = self._ticking()
         self._restart()
 
+    def forgive(self, stood: float) -> None:
+        """The whole process stood still for so many seconds: nobody could tick in that time."""
+        if stood > EVERY:
+            self._last += stood
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:
+            before = self._ticking()
             await asyncio.sleep(EVERY)
+            self.forgive(self._ticking() - before - EVERY)
             self.look()

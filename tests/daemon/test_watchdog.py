@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from broker.daemon.watchdog import Watchdog
 from tests.api.served import ANALYST, Served, ask, reason, serve, start_task
@@ -28,6 +29,19 @@ def test_it_restarts_after_its_patience_and_then_again() -> None:
     assert (restarts, dog.restarts) == ([9.5, 15.0], 2)
 
 
+def test_a_machine_that_stood_still_is_no_silence() -> None:
+    """F49: after twenty seconds without the processor the ticks have their chance first; a little lateness is none."""
+    now, restarts = [0.0], []
+    dog = Watchdog(lambda: now[0], 5.0, lambda: restarts.append(now[0]))
+    now[0] = 21.0
+    dog.forgive(20.0)
+    dog.look()
+    now[0] = 25.5
+    dog.forgive(0.5)
+    dog.look()
+    assert restarts == [25.5]
+
+
 @pytest.fixture
 def clocks() -> Clocks:
     return Clocks()
@@ -46,12 +60,26 @@ async def refused(served: Served, task: str, request: str) -> str:
     return reason(caught.value)[1]
 
 
-async def test_a_scheduler_whose_timer_is_lost(served: Served, clocks: Clocks) -> None:
-    """F49: APScheduler with its wake-up gone ticks no more and says nothing."""
+def lose_timer(scheduler: AsyncIOScheduler) -> None:
+    """Its wake-up is gone: it ticks no more and says nothing."""
+    scheduler._stop_timer()
+
+
+def set_back(scheduler: AsyncIOScheduler) -> None:
+    """What a wall clock that is set back by an hour does to it: everything it plans is an hour away."""
+    for job in scheduler.get_jobs():
+        job.modify(next_run_time=job.next_run_time + timedelta(hours=1))
+
+
+@pytest.mark.parametrize("stop", [lose_timer, set_back])
+async def test_a_scheduler_that_ticks_no_more(
+    served: Served, clocks: Clocks, stop: Callable[[AsyncIOScheduler], None]
+) -> None:
+    """F49, F39: APScheduler plans by the wall clock, and by one timer; revocation must not depend on either."""
     daemon = served.daemon
     task = await start_task(served.stub(ANALYST))
     lost = daemon._scheduler
-    lost._stop_timer()
+    stop(lost)
     clocks.slept = timedelta(seconds=61)  # of silence, by broker time
     assert await refused(served, task, "r1") == "REVOKER_STALLED"
     assert "the revoker has not run lately" in daemon._problems()[0]
