@@ -8,8 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from broker.timekeeping import Timekeeper
+
+if TYPE_CHECKING:  # agents' installations have not what the ports are about
+    from broker.ports import Clock
 
 # RFC 4648 section 7 (base32hex), in lower case: the alphabet whose order is the order of the values.
 _BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
@@ -39,10 +43,17 @@ class SystemClock:
 class KeptClock:
     """Broker time (:mod:`broker.timekeeping`): the wall clock's, but never back, and known to be doubtful when it is.
 
-    ``wall`` and ``running`` are whole milliseconds: since 1970, and since whenever, asleep or awake.
+    ``wall`` and ``running`` are whole milliseconds: since 1970, and since whenever, asleep or awake. ``source`` has the
+    wall clock, where it is not this machine's.
     """
 
-    def __init__(self, wall: Callable[[], int] | None = None, running: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        wall: Callable[[], int] | None = None,
+        running: Callable[[], int] | None = None,
+        source: Clock | None = None,
+    ) -> None:
+        self.source = source
         self.keeper = Timekeeper()
         self._wall = wall or _milliseconds
         self._running = running or _running_milliseconds
@@ -64,7 +75,7 @@ class KeptClock:
         return self.now()
 
     def resume(self, mark: datetime) -> None:
-        """Begin at ``mark`` at the least, and compare the clocks with that."""
+        """Begin anew, at ``mark`` at the least, and compare the clocks with that."""
         self.keeper.resume((mark - _EPOCH) // timedelta(milliseconds=1))
         self.look()
 

@@ -67,11 +67,12 @@ class Timekeeper:
         return wall
 
     def resume(self, mark: int) -> None:
-        """Begin at ``mark`` at the least: what a ledger has seen, perhaps of an earlier run."""
-        if mark > self._now:
-            self._now = mark
-            self._horizon = -1  # the next reading is looked at
-            self._base = None if self._base is None else (mark, self._base[1])
+        """Begin anew, at ``mark`` at the least: what a ledger has seen, perhaps of an earlier run.
+
+        What was told before the ledger was known bound nobody; it may even have been another machine's clock.
+        """
+        self.doubt = None
+        self._now, self._horizon, self._base = mark, -1, None
 
     def look(self, wall: int, running: int) -> int:
         """Compare the clocks; the daemon does so every second. Returns broker time."""

@@ -32,6 +32,8 @@ class TimeWatch:
     async def resume(self, store: Ledger) -> None:
         """At start, before anything is judged by the time: not earlier than the ledger has seen. Raises BrokerError."""
         self._store = store
+        # A first batch, of nothing: where the time is the database's, it is read with it.
+        await store.append([], self._clock.now())
         mark = await store.high_water()
         if not mark.intact:
             log.error("the ledger's high-water mark was changed by something else; the trail's last record counts")

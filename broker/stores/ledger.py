@@ -90,8 +90,8 @@ from broker.stores.transaction import Transaction
 from broker.stores.view import View
 from broker.suspension.suspension import Subject, Suspension
 
-# No limit, to SQLite.
-_ALL = -1
+# No limit, to any database.
+_ALL = 2**63 - 1
 
 
 class LedgerStore(
@@ -135,6 +135,13 @@ class LedgerStore(
             self._head = head
             self._moved.set()
             self._moved = asyncio.Event()
+
+    async def lost(self) -> None:
+        """Returns when the database is found without what was committed to it, or under a head that is not ours.
+
+        Nothing is written from then on; only a start, which asks the witnesses, can go on with such a ledger.
+        """
+        await self._writer.lost.wait()
 
     async def close(self) -> None:
         """See LeaseStore.close. Idempotent."""

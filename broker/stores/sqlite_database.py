@@ -10,7 +10,7 @@ from typing import Any, cast
 from broker.errors import BrokerError, Defect, NotReady, Reason
 from broker.stores.ballast import Ballast
 from broker.stores.database import GARBLED, Connection
-from broker.stores.ledger_file import CHECKPOINT_PAGES
+from broker.stores.ledger_file import CHECKPOINT_PAGES, keep_log
 from broker.stores.queries import SQL
 
 # On a full disk the write-ahead log is moved into the file after so many pages (1 MiB), and does not grow beyond.
@@ -103,7 +103,7 @@ class SqliteWriting:
 
     def _keep_log(self, pages: int) -> None:
         with contextlib.suppress(sqlite3.Error):
-            self.connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+            keep_log(self.connection, pages)
 
     def close(self) -> None:
         """See Writing.close. The last connection moves the write-ahead log into the file."""
