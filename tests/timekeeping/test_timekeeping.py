@@ -189,3 +189,13 @@ def test_time_never_goes_back_and_never_stands(events: list[tuple[int, int]]) ->
         assert now >= last
         last = now
     assert last >= began + running * 9 // 10 - len(events)
+
+
+def test_what_was_told_before_the_ledger_was_known_binds_nobody() -> None:
+    """F40: this machine was an hour ahead of the server whose clock all go by from the first batch on."""
+    keeper = Timekeeper()
+    keeper.look(WALL + HOUR, 0)
+    keeper.resume(WALL - SECOND)
+    assert keeper.at(WALL) is None
+    assert keeper.look(WALL, 5) == WALL
+    assert keeper.doubt is None
