@@ -136,6 +136,10 @@ class Snapshot:
         orphans: Mapping[str, OrphanFigures] | None = None,
         reconciled: Mapping[str, Reconciled] | None = None,
         canaries: Sequence[Measurement] = (),
+        time: TimeFigures | None = None,
+        room: RoomFigures | None = None,
+        stalled: bool = False,
+        restarts: int = 0,
         now: datetime | None = None,
     ) -> None:
         self.figures = figures
@@ -158,7 +162,26 @@ class Snapshot:
         self.orphans = orphans or {}
         self.reconciled = reconciled or {}
         self.canaries = canaries
+        self.time = time
+        self.room = room
+        self.stalled = stalled
+        self.restarts = restarts
         self.now = now
+
+
+class TimeFigures(NamedTuple):
+    """The wall clock, held against broker time."""
+
+    doubted: bool
+    behind: float  # seconds
+    doubts: int  # since the start
+
+
+class RoomFigures(NamedTuple):
+    """Of the ledger's disk."""
+
+    full: bool
+    free: int  # bytes
 
 
 class KeysTally(NamedTuple):
@@ -388,6 +411,18 @@ def _canaries(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _house(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("broker_ready", "1 while grants are given.", float(snapshot.ready))
+    yield _gauge(
+        "broker_revoker_stalled", "1 while the revoker's heartbeat is old: nothing is granted.", snapshot.stalled
+    )
+    yield CounterMetricFamily("broker_ticks_restarted", "How often the ticks had stopped.", snapshot.restarts)
+    if snapshot.time is not None:
+        doubted, behind, doubts = snapshot.time
+        yield _gauge("broker_clock_doubted", "1 while the wall clock is not believed: nothing is granted.", doubted)
+        yield _gauge("broker_clock_behind_seconds", "How far the wall clock is behind broker time.", behind)
+        yield CounterMetricFamily("broker_clock_doubts", "How often it began to be doubted.", doubts)
+    if snapshot.room is not None:
+        yield _gauge("broker_ledger_full", "1 while the ledger's disk is full: nothing is granted.", snapshot.room.full)
+        yield _gauge("broker_ledger_free_bytes", "What is free on the ledger's disk.", snapshot.room.free)
     yield _gauge("broker_agents", "Registered agents.", snapshot.agents)
     yield _gauge("broker_templates", "Scope templates in force.", snapshot.templates)
     yield _gauge(

@@ -62,7 +62,8 @@ class Upkeep:
     async def tick(self) -> None:
         """Close what is due: tasks first (that makes leases due), then every lane looks.
 
-        The heartbeat is set last: a tick that could not do its work is no heartbeat.
+        The heartbeat is set last: a tick that could not do its work is no heartbeat, nor is one by which a lane has
+        not come round since the tick before.
         """
         now = self._clock.now()
         try:
@@ -78,8 +79,10 @@ class Upkeep:
             # Revocation does not wait for the ledger's reading half to recover.
             names = set(self._connectors())
         else:
-            self._gate.heartbeat = now
+            self._gate.heartbeat = self._revoker.liveness.heartbeat(now)
+            self._gate.silent_lanes = self._revoker.liveness.silent()
         for name in names:
+            self._revoker.liveness.asked(name, now)
             self._revoker.kick(name)
 
     async def figures(self) -> None:
@@ -115,13 +118,15 @@ class Upkeep:
 
     async def erase_texts(self) -> None:
         """Erase agents' whole texts that have been kept for long enough."""
+        if self._gate.time_doubted:  # a clock that jumped must not make anything old
+            return
         now = self._clock.now()
         while await self._store.erase_texts_before(now - self._keep_texts, BATCH, now) == BATCH:
             pass
 
     async def delete_ended(self) -> None:
         """Delete tasks, with their leases, that have been over for long enough, once the export has their records."""
-        if self._keep_ended is None:
+        if self._keep_ended is None or self._gate.time_doubted:
             return
         now = self._clock.now()
         if self._sink is not None:

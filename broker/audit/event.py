@@ -97,6 +97,10 @@ class EventType(StrEnum):
     RECOVERY_ENTERED = "recovery.entered"  # a witness has seen more than the ledger has
     RECOVERY_BEGUN = "recovery.release_begun"  # by the first of two people
     RECOVERY_RELEASED = "recovery.released"
+    CLOCK_DOUBTED = "clock.doubted"  # the machine's clock jumped, or is behind: nothing is granted meanwhile
+    CLOCK_BELIEVED = "clock.believed"  # again
+    LEDGER_FULL = "ledger.full"  # there was no room for a commit: nothing is granted, and revocation has a reserve
+    LEDGER_ROOM = "ledger.room"  # there is room again
     DAEMON_STARTED = "daemon.started"
     DAEMON_STOPPED = "daemon.stopped"
 

@@ -21,6 +21,8 @@ from broker.identity.spiffe_id import SpiffeId, is_trust_domain
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9.-]{1,253}\Z", re.ASCII)
 _PLAIN_URL = re.compile(r"https?://[!-~]+\Z", re.ASCII)
+_SIZE = re.compile(r"([1-9][0-9]{0,5})(KiB|MiB|GiB)\Z", re.ASCII)
+_SHIFTS = {"KiB": 10, "MiB": 20, "GiB": 30}
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z", re.ASCII)
 
 
@@ -40,6 +42,13 @@ class HostPort(NamedTuple):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+
+def _ballast(value: object) -> int | None:
+    match = _SIZE.match(value) if isinstance(value, str) else None
+    if match is None and value != "none":
+        raise ValueError("must be a size like 64MiB (KiB, MiB, GiB), and more than zero; or none")
+    return None if match is None else int(match[1]) << _SHIFTS[match[2]]
 
 
 def _host_port(value: object) -> HostPort:
@@ -130,6 +139,11 @@ Address = Annotated[
 ]
 FilePath = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string", "minLength": 1})]
 KeyReference = Annotated[Reference, AfterValidator(_reference)]
+Ballast = Annotated[
+    int | None,
+    BeforeValidator(_ballast),
+    WithJsonSchema({"type": "string", "pattern": "^([1-9][0-9]{0,5}(KiB|MiB|GiB)|none)$", "examples": ["64MiB"]}),
+]
 TrustDomain = Annotated[
     str,
     AfterValidator(_trust_domain),

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr
 from broker.config.fields import (
     Address,
     Audience,
+    Ballast,
     ClaimName,
     Count,
     DestinationName,
@@ -128,6 +129,18 @@ class State(Model):
     """What brokerd writes: ledger, pid file, outcome of the last reload."""
 
     directory: FilePath
+    ballast: Ballast = Field(
+        64 * 1024 * 1024,
+        description="Disk space kept for revocations, beside the ledger, for when the disk is full; or none.",
+        json_schema_extra={"default": "64MiB"},
+    )
+
+
+class Ledger(Model):
+    """A PostgreSQL server that has the ledger, for any number of brokerd; without it, a file of the state directory."""
+
+    dsn: KeyReference = Field(description="Reference to a libpq connection string; it may hold a password.")
+    allow_unverified: bool = Field(False, description="Lets a server elsewhere be one that proves nothing by TLS.")
 
 
 class Keys(Model):
@@ -241,6 +254,7 @@ class Config(Model):
     )
     deploy: Deploy
     state: State
+    ledger: Ledger | None = Field(None, description="On a PostgreSQL server; absent: in state.directory.")
     keys: Keys
     audit: Audit = Audit()
     limits: Limits = Limits()

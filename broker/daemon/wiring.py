@@ -46,15 +46,19 @@ from broker.api.server import AgentServer
 from broker.api.tls import peer_from_auth_context
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.canary.watch import Moment
-from broker.clock import SystemRng
+from broker.clock import KeptClock, SystemRng
 from broker.config import Config, HostPort
 from broker.connectors.gcp_lending import Lending
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
+from broker.daemon.ledger import open_ledger
 from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import BROKER, Reloader
+from broker.daemon.room import Room
+from broker.daemon.timekeeping import TimeWatch
+from broker.daemon.watchdog import Watchdog
 from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
@@ -100,13 +104,13 @@ from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
 from broker.revocation.sweep_limit import SweepLimit
 from broker.stores.audit_file import AuditFile
-from broker.stores.sqlite import SqliteStore
+from broker.stores.ledger import LedgerStore
 from broker.upkeep import Upkeep
 
 log = structlog.get_logger("brokerd")
 
 # A heartbeat older than this many ticks (and than 5 s) closes the gate.
-_MISSED_TICKS = 10
+_MISSED_TICKS = 2
 # From a request's deploy set to its intent, at most: it is decided on a few times, and then waits for one commit.
 _DECIDING = timedelta(seconds=15)
 
@@ -128,7 +132,7 @@ class Brokerd:
         self._look_budget = LookBudget()
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
-        self._store: SqliteStore | None = None
+        self._store: LedgerStore | None = None
         self._witnessing: Witnessing | None = None
         self._tampered: frozenset[str] = frozenset()
         self._blocked: Mapping[str, str] = {}
@@ -140,12 +144,25 @@ class Brokerd:
             max_backlog_records=config.audit.max_backlog_records,
             max_backlog_age=config.audit.max_backlog_age,
         )
+        ledger = config.state.directory / "ledger.sqlite3"
+        # What is kept for a full disk is beside a file; a server keeps its own.
+        ballast = config.state.ballast if config.ledger is None else None
+        self._room = Room(ledger, ballast, self.gate, clock, config.tenant)
+        self._time = TimeWatch(clock, self.gate, config.tenant) if isinstance(clock, KeptClock) else None
 
     # ------------------------------------------------------------------ life
 
     async def start(self) -> None:
         """Recover, then serve. Raises :class:`BrokerError` or OSError where that is not possible."""
         config = self._config
+        writer = self._rng.id()
+        keys = FileKeyRing(config.keys.ledger)
+        store = await open_ledger(config, keys, writer, self._clock, self._room.ballast)
+        self._store = self._room.store = store
+        self._undo.push_async_callback(store.close)
+        # Before anything is judged by the time, certificates among it: a clock set back must not keep it from serving.
+        if self._time is not None:
+            await self._time.resume(store)
         # The Workload API is waited for, so not on this thread.
         self._identity = await asyncio.to_thread(OwnIdentity, config, self.gate, self._clock)
         self._undo.callback(self._identity.close)
@@ -156,18 +173,8 @@ class Brokerd:
         )
         if self._proxies is not None:
             self._undo.callback(self._proxies.close)
-        writer = self._rng.id()
-        keys = FileKeyRing(config.keys.ledger)
-        store = await SqliteStore.open(
-            config.state.directory / "ledger.sqlite3",
-            keys,
-            writer=writer,
-            keeps_texts=config.audit.keep_texts,
-        )
-        self._store = store
         if self._lending is not None:
             self._lending.store = store
-        self._undo.push_async_callback(store.close)
         self._undo.push_async_callback(self._pool.close)
         recovered = await store.recover(self._clock.now())
         if recovered:
@@ -271,13 +278,17 @@ class Brokerd:
         self._operations = Operations(self._problems, self._warnings, self._scrape)
         self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
+        self._watchdog = Watchdog(
+            asyncio.get_running_loop().time, self.gate.max_heartbeat_age.total_seconds(), self._schedule_again
+        )
         self._schedule()
-        self._undo.callback(self._scheduler.shutdown, wait=False)
+        self._undo.callback(lambda: self._scheduler.shutdown(wait=False))
+        self._background("watchdog", self._watchdog.run())
         for server in self._every_server():
             await server.start()
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
 
-    async def _hold_against_witnesses(self, store: SqliteStore, writer: str) -> None:
+    async def _hold_against_witnesses(self, store: LedgerStore, writer: str) -> None:
         """Before anything is served: a ledger that is behind what a witness has seen grants nothing."""
         config, clock = self._config, self._clock
         soon = self._reconciler.soon
@@ -294,6 +305,19 @@ class Brokerd:
         if self._witnessing is not None:
             self._witnessing.reload()
         return await self.reloader.take_in(actor)
+
+    async def until(self, stop: asyncio.Event) -> bool:
+        """Serve until ``stop`` is set, or the ledger is lost; whether it was ``stop``."""
+        assert self._store is not None  # noqa: S101 - only called after the start
+        ends = [asyncio.create_task(each) for each in (stop.wait(), self._store.lost())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in ends:
+                each.cancel()
+        if not stop.is_set():
+            log.critical("the ledger's database has lost what was committed to it; only a start can find out more")
+        return stop.is_set()
 
     async def abandon(self) -> None:
         """After a start that failed: let go of what it had taken. Nothing was served."""
@@ -352,7 +376,7 @@ class Brokerd:
     def _every_server(self) -> list[AgentServer | AdminServer]:
         return [*self._servers, *(each for each in (self._admin, self._automation) if each is not None)]
 
-    def _doors(self, store: SqliteStore, keys: KeyRing) -> list[AgentServer]:
+    def _doors(self, store: LedgerStore, keys: KeyRing) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
 
         And, where it is switched on, the people's.
@@ -453,7 +477,7 @@ class Brokerd:
             self._automation = AdminServer(door(entrance), *parts, max_concurrent_rpcs=rpcs)
         return servers
 
-    def _canary(self, store: SqliteStore, leases: LeaseDesk) -> Canaries:
+    def _canary(self, store: LedgerStore, leases: LeaseDesk) -> Canaries:
         """What measures the connectors' contracts: a user of the same desks as agents are."""
         ticking, clock = asyncio.get_running_loop().time, self._clock
         tasks = TaskDesk(
@@ -498,7 +522,7 @@ class Brokerd:
         """APScheduler only ticks; each job looks at the ledger, so a tick that is late or lost loses nothing."""
         tick = self._config.revocation.tick.total_seconds()
         jobs: tuple[tuple[str, Callable[[], Any], float], ...] = (
-            ("upkeep", self._upkeep.tick, tick),
+            ("upkeep", self._beat, tick),
             ("figures", self._upkeep.figures, 1.0),
             ("export", self._upkeep.export, 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
@@ -520,6 +544,8 @@ class Brokerd:
             ("reconcile", self._reconciler.tick, 5.0),
             ("canaries", self._canaries.tick, 1.0),
             *self._witness_jobs(),
+            ("room", self._room.tick, 5.0),
+            *(() if self._time is None else (("time", self._time.tick, 1.0), ("mark", self._time.keep, 5.0))),
         )
         for name, job, seconds in jobs:
             self._scheduler.add_job(
@@ -532,6 +558,18 @@ class Brokerd:
                 misfire_grace_time=None,
             )
         self._scheduler.start()
+
+    async def _beat(self) -> None:
+        try:
+            await self._upkeep.tick()
+        finally:
+            self._watchdog.ticked()
+
+    def _schedule_again(self) -> None:
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)  # cancels what hangs
+        self._scheduler = AsyncIOScheduler()
+        self._schedule()
 
     def _witness_jobs(self) -> tuple[tuple[str, Callable[[], Any], float], ...]:
         if self._witnessing is None:
@@ -629,6 +667,10 @@ class Brokerd:
             roots_refused=tuple(self._roots.standing),
             orphans=await self._store.orphan_figures(),
             reconciled=self._reconciler.last,
+            room=self._room.figures(),
+            stalled=self.gate.stalled(now),
+            restarts=self._watchdog.restarts,
+            time=None if self._time is None else self._time.figures(),
             canaries=[each for status in self._canaries.all() for each in status.measured.values()],
             now=now,
         )

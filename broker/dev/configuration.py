@@ -32,7 +32,7 @@ def render(facts: DevFacts, notify: WebhookReceiver | None = None) -> str:
         **({"people": {"issuers": {facts.issuer: _issuer(facts)}}} if facts.issuer else {}),
         "roles": ROLES,
         "deploy": {"directory": str(facts.deploy)},
-        "state": {"directory": str(facts.ledger.parent)},
+        "state": {"directory": str(facts.ledger.parent), "ballast": "1MiB"},
         "keys": {"ledger": [f"file:{facts.mac_key}"]},
         "audit": {"export_file": str(facts.state / "audit.jsonl")},
         # Short, so that what is swept after a crash is proven gone within seconds.

@@ -1,16 +1,28 @@
 """May grants be given at all right now? Revocation never asks.
 
 The gate closes while the broker could not keep its promise: it is shutting down, the revoker's
-heartbeat is old (faults.md F49), the audit outbox is not draining (F31), its ledger is behind a witness, or its own
-SVID has ended (F27). A pure question on figures that others report; it opens by itself when they are good again.
+heartbeat is old (faults.md F49), the audit outbox is not draining (F31), its ledger is behind a witness, its own
+SVID has ended (F27), its disk is full (F36), or what time it is cannot be said (F38, F39). A pure question on figures
+that others report; it opens by itself when they are good again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from broker.errors import NotReady, Reason
+from broker.timekeeping import SETTLE_MS, Jump, Timekeeper
+
+
+class Reserve(Protocol):
+    """Disk space kept for revocations."""
+
+    @property
+    def held(self) -> bool:
+        """False once it was given up: the disk is full."""
+        ...
 
 
 @dataclass(slots=True)
@@ -21,6 +33,7 @@ class Gate:
     max_backlog_records: int
     max_backlog_age: timedelta
     heartbeat: datetime | None = None
+    silent_lanes: tuple[str, ...] = ()  # connectors whose revocation lane did not answer when the heartbeat was taken
     backlog_records: int = 0
     backlog_age: timedelta = timedelta(0)
     own_svid_ends: datetime | None = None
@@ -30,6 +43,8 @@ class Gate:
     witness: str = ""  # the one that is furthest behind, and by how much
     witness_records: int = 0
     witness_age: timedelta = timedelta(0)
+    reserve: Reserve | None = None  # of disk space, where one is kept
+    keeper: Timekeeper | None = None  # of the clock that ``now`` comes from, where it can be doubted
 
     def why_closed(self, now: datetime) -> NotReady | None:
         """The reason to refuse grants at ``now``, or None."""
@@ -39,11 +54,16 @@ class Gate:
                 "brokerd is shutting down.",
                 hint="Retry; another instance or the next start serves.",
             )
-        if self.heartbeat is None or now - self.heartbeat > self.max_heartbeat_age:
+        # First: a heartbeat that seems old may be of a clock that jumped.
+        if self.keeper is not None and self.keeper.doubt is not None:
+            return _doubted(self.keeper)
+        if self.stalled(now):
+            return self._why_stalled()
+        if self.reserve is not None and not self.reserve.held:
             return NotReady(
-                Reason.REVOKER_STALLED,
-                "the revoker has not run lately, so no new credential is given out.",
-                hint="Operators: see /readyz and the log of brokerd; revocations are retried when it runs again.",
+                Reason.LEDGER_FULL,
+                "the disk of the ledger is full: what is left of it is kept for revocations.",
+                hint="Operators: make room on the disk of the state directory; grants resume by themselves.",
             )
         if self.backlog_records > self.max_backlog_records or self.backlog_age > self.max_backlog_age:
             return NotReady(
@@ -64,6 +84,11 @@ class Gate:
             )
         return None
 
+    @property
+    def time_doubted(self) -> bool:
+        """Whether the time is not certain: then nothing is deleted for being old, either."""
+        return self.keeper is not None and self.keeper.doubt is not None
+
     def passed_over(self, now: datetime) -> tuple[str, ...]:
         """Why grants are stopped for everybody but break-glass, which goes on; empty where they are not.
 
@@ -79,6 +104,19 @@ class Gate:
             raise stopped
         closed = self.why_closed(now)
         return () if closed is None else (closed.reason.value,)
+
+    def stalled(self, now: datetime) -> bool:
+        """Whether the last heartbeat of the revoker is too old."""
+        return self.heartbeat is None or now - self.heartbeat > self.max_heartbeat_age
+
+    def _why_stalled(self) -> NotReady:
+        lanes = ", ".join(self.silent_lanes)
+        return NotReady(
+            Reason.REVOKER_STALLED,
+            f"the revoker has not run lately{lanes and f' (of {lanes})'}, so no new credential is given out.",
+            hint="Operators: see /readyz and the log of brokerd; it is started again by itself.",
+            metadata={"connectors": lanes} if lanes else None,
+        )
 
     def _why_witnesses(self) -> NotReady | None:
         if self.recovery:
@@ -110,3 +148,22 @@ class Gate:
         closed = self.why_closed(now)
         if closed is not None:
             raise closed
+
+
+_HOW = {
+    Jump.FORWARDS: "jumped {by:g} s forwards",
+    Jump.BACKWARDS: "was set back by {by:g} s",
+    Jump.BEHIND: "is {by:g} s behind what the ledger has seen",
+}
+
+
+def _doubted(keeper: Timekeeper) -> NotReady:
+    assert keeper.doubt is not None  # noqa: S101 - asked before
+    how = _HOW[keeper.doubt.why].format(by=keeper.doubt.by_ms / 1000)
+    return NotReady(
+        Reason.CLOCK_DOUBTED,
+        f"the wall clock of the broker's machine {how}, so nothing is granted until it has been right for"
+        f" {SETTLE_MS // 1000} s.",
+        hint="Operators: set it right (NTP); grants resume by themselves. Revocation goes on: docs/time-and-disk.md.",
+        metadata={"why": keeper.doubt.why.value, "byMs": str(keeper.doubt.by_ms)},
+    )

@@ -35,6 +35,7 @@ from broker.ports import (
     RevokeOutcome,
     Rng,
 )
+from broker.revocation.liveness import Liveness
 
 log = structlog.get_logger("broker.revocation")
 
@@ -82,6 +83,7 @@ class Revoker:
         self._workers = workers
         self._try_timeout = min(try_timeout, TRY_TIMEOUT)
         self._roots = roots or Roots()
+        self.liveness = Liveness()
         self._lanes: dict[str, _Lane] = {}
         self._closing = False
 
@@ -125,6 +127,7 @@ class Revoker:
                 except BrokerError as failure:
                     # What was not claimed stays due; the next tick kicks again.
                     log.error("due attempts could not be claimed", connector=connector, reason=failure.reason)
+            self.liveness.came_round(connector)
             for each in claimed:
                 busy.add(asyncio.create_task(self._try(each, lane.tally)))
             if claimed and len(busy) < self._workers:

@@ -103,8 +103,13 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     if mode != "wal":
         connection.close()
         raise _unfit(path, f"journal mode is {mode}, not WAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    keep_log(connection, CHECKPOINT_PAGES)
     return connection
+
+
+def keep_log(connection: sqlite3.Connection, pages: int) -> None:
+    """Move the write-ahead log into the file whenever it has so many pages."""
+    connection.execute(f"PRAGMA wal_autocheckpoint = {int(pages)}")
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:

@@ -107,7 +107,7 @@ def write_config(root: Path, **changes: Any) -> Path:
             "bundles": {DOMAIN: "identity/bundle.pem"},
         },
         "deploy": {"directory": "deploy"},
-        "state": {"directory": "state"},
+        "state": {"directory": "state", "ballast": "64KiB"},
         "keys": {"ledger": ["file:keys/mac.key"]},
         "audit": {"export_file": "audit.jsonl"},
         "limits": {"issue_timeout": f"{PATIENCE:g}s", "drain_timeout": f"{PATIENCE:g}s"},

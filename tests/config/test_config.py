@@ -356,3 +356,21 @@ def test_retention_and_reviews_are_off_until_they_are_asked_for(tmp_path: Path) 
     assert (config.retention, config.access_reviews) == (None, None)
     config = load_config(write(tmp_path, f"{MINIMAL}retention: {{leases: 90d}}\naccess_reviews: {{every: 90d}}\n"))
     assert config.retention is not None and config.retention.leases.days == 90
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64KiB", 65_536), ("1MiB", 1_048_576), ("2GiB", 2_147_483_648), ("none", None)]
+)
+def test_the_ballasts_size(tmp_path: Path, text: str, size: int | None) -> None:
+    said = MINIMAL.replace("directory: /var/lib/broker", f"directory: /var/lib/broker\n  ballast: {text}")
+    assert load_config(write(tmp_path, said)).state.ballast == size
+    assert load_config(write(tmp_path, MINIMAL)).state.ballast == 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("text", ["0", "0MiB", "64", "64MB", "-1MiB", "''", "64 MiB", "null"])
+def test_no_ballast_is_said_in_so_many_words(tmp_path: Path, text: str) -> None:
+    """F36: nothing that might be a slip of the pen switches it off."""
+    said = MINIMAL.replace("directory: /var/lib/broker", f"directory: /var/lib/broker\n  ballast: {text}")
+    ((_, field, message),) = problems(tmp_path, said)
+    assert field == "state.ballast"
+    assert "must be a size like 64MiB (KiB, MiB, GiB), and more than zero; or none" in message

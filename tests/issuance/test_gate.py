@@ -6,6 +6,7 @@ import pytest
 
 from broker.errors import NotReady, Reason
 from broker.issuance.gate import Gate
+from broker.timekeeping import Timekeeper
 from tests.clock import START
 
 
@@ -33,8 +34,37 @@ def gate(**figures: object) -> Gate:
     ],
 )
 def test_the_gate(figures: dict[str, object], after: timedelta, reason: Reason | None) -> None:
+    """F27, F31, F49: an SVID that has ended, an export that hangs, a revoker that stands still."""
     closed = gate(**figures).why_closed(START + after)
     assert (closed.reason if closed else None) == reason
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_full_disk_closes_it(held: bool) -> None:
+    """F36: for everybody but break-glass, whose rate is capped, and which says so."""
+
+    class Kept:
+        def __init__(self) -> None:
+            self.held = held
+
+    closed = gate(reserve=Kept()).why_closed(START)
+    assert (closed.reason if closed else None) == (None if held else Reason.LEDGER_FULL)
+    assert gate(reserve=Kept()).passed_over(START) == (() if held else ("LEDGER_FULL",))
+
+
+@pytest.mark.parametrize("by", [3_600_000, -3_600_000])
+def test_doubtful_time_closes_it_at_once_and_for_nothing_else(by: int) -> None:
+    """F38, F39: who asks for the time finds the jump, so there is no moment between. Break-glass passes over it."""
+    made, keeper = gate(), Timekeeper()
+    made.keeper = keeper
+    keeper.look(10**12, 0)
+    assert made.why_closed(START) is None and not made.time_doubted
+    keeper.look(10**12 + by, 0)
+    closed = made.why_closed(START)
+    assert closed is not None and closed.reason is Reason.CLOCK_DOUBTED
+    assert closed.metadata["byMs"] == "3600000"
+    assert made.time_doubted
+    assert made.passed_over(START) == ("CLOCK_DOUBTED",)
 
 
 def test_check_raises_what_why_closed_says() -> None:

@@ -23,7 +23,7 @@ def limit(store: SqliteStore, pages: int) -> None:
 
 @pytest.mark.parametrize("pages", range(0, 24, 3))
 async def test_full_at_every_place(tmp_path: Path, pages: int) -> None:
-    """The more pages are left, the later in its batch an operation meets the end of the disk."""
+    """F36: the more pages are left, the later in its batch an operation meets the end of the disk."""
     path = tmp_path / "ledger.sqlite3"
     store = await SqliteStore.open(path, Keys(), "w")
     await store.start_task(new_task())

@@ -147,3 +147,13 @@ async def test_closing_commits_what_is_queued(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT count(*) FROM audit").fetchone() == (50,)
     connection.close()
+
+
+async def test_a_bug_ends_a_batch_and_not_the_writer(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F49: the thread goes on; nothing of the batch is committed, nobody waits for ever, and the next one works."""
+    with monkeypatch.context() as broken:
+        broken.setattr(type(store._writer._trail), "flush", lambda *_: {}["bug"])
+        (told,) = await outcomes(store._writer, lambda tx: note(tx, 1))
+    assert isinstance(told, Defect) and told.reason is Reason.INTERNAL
+    assert await outcomes(store._writer, lambda tx: note(tx, 2)) == [2]
+    assert await noted(store) == ([2], [2])

@@ -101,7 +101,30 @@ async def test_a_refused_opening_lets_go_of_everything(tmp_path: Path) -> None:
     assert set(Path("/proc/self/fd").iterdir()) == before
 
 
+async def test_a_new_files_name_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F37: after a power cut the file must still have its name; its own syncs do not see to that (fsync(2))."""
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    await filled(tmp_path / "ledger.sqlite3")
+    assert synced == [tmp_path.stat().st_ino]
+    await filled_again(tmp_path / "ledger.sqlite3")
+    assert len(synced) == 1
+
+
+async def filled_again(path: Path) -> None:
+    store = await SqliteStore.open(path, Keys(), "w")
+    assert (await store.get_task(TENANT, TASK)).id == TASK
+    await store.close()
+
+
 def test_durability_is_read_back(tmp_path: Path) -> None:
+    """F37: on every connection, not once."""
     path = tmp_path / "ledger.sqlite3"
     prepare_file(path)
     writer = connect_writer(path)
@@ -118,10 +141,11 @@ def test_durability_is_read_back(tmp_path: Path) -> None:
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """F50: no downgrade."""
     path = tmp_path / "ledger.sqlite3"
     await filled(path)
     newer = len(migrations()) + 1
-    change(path, "UPDATE schema_version SET version = ?", newer)
+    change(path, "UPDATE schema_version SET version = ?, readable_from = ?", newer, newer)
     refusal = await refused(path, Tampered, Reason.SCHEMA_VERSION)
     assert refusal.metadata == {"found": str(newer), "known": str(len(migrations()))}
 

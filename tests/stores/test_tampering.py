@@ -56,7 +56,7 @@ COLUMNS = {
     [(table, column, value) for table, columns in COLUMNS.items() for column, value in columns.items()],
 )
 async def test_any_changed_column_fails_the_mac(store: SqliteStore, table: str, column: str, value: Any) -> None:
-    """Every column is under the MAC: whatever is read of the row refuses."""
+    """F34: every column is under the MAC: whatever is read of the row refuses."""
     await store.start_task(new_task())
     await grant(store)
     if (table, column) == ("tasks", "state"):
@@ -190,7 +190,7 @@ async def _one_lease(path: Path) -> None:
 
 
 async def test_single_bits_of_the_file(tmp_path: Path) -> None:
-    """Any bit of the lease row, flipped in the file itself: nothing is read from it any more."""
+    """F34: any bit of the lease row, flipped in the file itself: nothing is read from it any more."""
     whole = tmp_path / "whole"
     await _one_lease(whole)
     data = whole.read_bytes()
@@ -256,7 +256,7 @@ async def test_a_copy_can_be_verified_while_the_broker_runs(store: SqliteStore, 
 
 
 async def test_damage_at_one_lease_never_keeps_another_alive(tmp_path: Path) -> None:
-    """Bits flipped around every mention of one attempt, rows and index entries alike: both are still claimed."""
+    """F34: bits flipped around every mention of one attempt, rows and index entries alike: both are still claimed."""
     whole = tmp_path / "whole"
     store = await SqliteStore.open(whole, Keys(), "w")
     await store.start_task(new_task())
@@ -284,7 +284,7 @@ async def test_damage_at_one_lease_never_keeps_another_alive(tmp_path: Path) -> 
 
 
 async def test_a_damaged_index_entry_rests_in_memory_and_stops_nobody(tmp_path: Path) -> None:
-    """SQLite refuses to change a row whose index entry is damaged; it is claimed all the same, once a minute."""
+    """F34: SQLite refuses to change a row whose index entry is damaged; it is claimed all the same, once a minute."""
     path = tmp_path / "ledger.sqlite3"
     store = await SqliteStore.open(path, Keys(), "w")
     await store.start_task(new_task())

@@ -1,21 +1,22 @@
-"""Checkpoints, witnesses and recovery in SQLite. The contract is :class:`broker.ports.TrailStore`."""
+"""Checkpoints, witnesses and recovery. The contract is :class:`broker.ports.TrailStore`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from broker.ports import Evidence, Lifting, NewCheckpoint, OutgoingCheckpoint, Recovery, TrailEnd, WitnessLag
-from broker.stores import checkpoint_ops, recovery_ops
+from broker.ports import Evidence, HighWater, Lifting, NewCheckpoint, OutgoingCheckpoint, Recovery, TrailEnd, WitnessLag
+from broker.stores import checkpoint_ops, high_water_ops, recovery_ops
 from broker.stores.group_commit import GroupCommit
-from broker.stores.readers import Readers
+from broker.stores.reading import Reading
+from broker.stores.times import to_ms
 
 
-class SqliteTrail:
-    """What :class:`broker.stores.sqlite.SqliteStore` does for whoever checks the trail."""
+class LedgerTrail:
+    """What :class:`broker.stores.ledger.LedgerStore` does for whoever checks the trail."""
 
     _writer: GroupCommit
-    _readers: Readers
+    _readers: Reading
 
     async def trail_end(self, tenant: str) -> TrailEnd | None:
         """See TrailStore.trail_end."""
@@ -60,3 +61,11 @@ class SqliteTrail:
     async def release_recovery(self, lifting: Lifting) -> Recovery:
         """See TrailStore.release_recovery."""
         return await self._writer.submit(lambda tx: recovery_ops.release(tx, lifting))
+
+    async def high_water(self) -> HighWater:
+        """See TrailStore.high_water."""
+        return await self._readers.scan(high_water_ops.read)
+
+    async def keep_time(self, now: datetime) -> None:
+        """See TrailStore.keep_time."""
+        await self._writer.submit(lambda tx: high_water_ops.keep(tx, to_ms(now)))
