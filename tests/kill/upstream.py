@@ -84,7 +84,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _meet(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else {}
+        sent = self.rfile.read(length)
+        if len(sent) < length:  # who asked was killed while it did
+            self.close_connection = True
+            return
+        body = json.loads(sent) if length else {}
         time.sleep(self.server.mishaps.takes())
         mishap = self.server.mishaps.next()
         if mishap is Mishap.LATE:
