@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Data the code reads at run time; losing one shows only when it is used, far from here.
-# What breaks the broker on purpose is around the tests' ports (tests/failpoints, tests/kill), and nowhere in the package.
+# What breaks the broker on purpose stands around its ports (tests/failpoints), and nowhere in the package.
 HARM = re.compile(r"fail_?point|BROKER_BUG|fault_?inject", re.IGNORECASE)
 DATA = (".sql", ".json", ".cedar", ".cedarschema", ".yaml", ".hcl", ".toml", ".typed")
 

@@ -34,7 +34,12 @@ class PointedProxy(MishapProxy):
     """
 
     def __init__(
-        self, target: str, points: Points, process: Process, intended: Callable[[str], bool], age: Callable[[Reply], Reply]
+        self,
+        target: str,
+        points: Points,
+        process: Process,
+        intended: Callable[[str], bool],
+        age: Callable[[Reply], Reply],
     ) -> None:
         super().__init__(target)
         self._points = points

@@ -1,7 +1,7 @@
 """Named points that work passes, and what happens at the one that is armed: once, and nowhere else.
 
-There is no such point in ``broker``: the ledger's writer, the way to the upstream and the way back to the agent are wrapped by
-whoever tests (``ledger.py``, ``calls.py``, ``story.py``), so that nothing could arm one in what is shipped.
+There is no such point in ``broker``: the ledger's writer, the way to the upstream and the way back to the agent are
+wrapped by whoever tests (``ledger.py``, ``calls.py``, ``story.py``), so that nothing could arm one in what is shipped.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The way to PostgreSQL, with points before and after each statement: a proxy that reads the protocol (version 3) as it passes.
+"""The way to PostgreSQL, with points before and after each statement: a proxy that reads the protocol as it passes.
 
-A statement is a Query or a Parse message of the client's; it is over with the server's ReadyForQuery (PostgreSQL 18, 54.2).
+A statement is a Query or a Parse message of the client's; it is over with the server's ReadyForQuery (PostgreSQL 18,
+54.2).
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Cut(Exception):
 class SqlProxy:
     """Of one process of the broker, as ``calls.PointedProxy`` is."""
 
-    def __init__(self, server: tuple[str, int], points: Points, process: Process, intended: Callable[[str], bool]) -> None:
+    def __init__(
+        self, server: tuple[str, int], points: Points, process: Process, intended: Callable[[str], bool]
+    ) -> None:
         self._server = server
         self._points = points
         self._process = process

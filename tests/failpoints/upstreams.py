@@ -1,4 +1,4 @@
-"""The upstreams that the stories are told against: where each is, how a connector to it is made, what ends what is static."""
+"""The upstreams that stories are told against: where each is, how a connector is made, what ends what is static."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from tests.connectors.harness_vault_pki import configure_pki, pki_connector, pki
 from tests.connectors.harness_vault_ssh import configure_ssh, ssh_connector, ssh_scope
 from tests.connectors.kubernetes_double import Cluster
 from tests.connectors.support import make_scope
-from tests.patience import PATIENCE
 
 # At an address, that gives a call up after so many seconds, by a clock.
 Make = Callable[[str, float, Clock], Connector]
@@ -141,8 +140,8 @@ def google(kind: str, clock: Clock) -> Iterator[Upstream]:
     with gcp.gcp_world(clock) as world:
 
         def make(address: str, timeout: float, clock: Clock) -> Connector:
-            made = world.tokens(address, timeout=timeout) if kind == "gcp-token" else world.pool(address, timeout=timeout)
-            return made
+            kinds = {"gcp-token": world.tokens, "gcp-pool": world.pool}
+            return kinds[kind](address, timeout=timeout)
 
         scope = gcp.token_scope() if kind == "gcp-token" else gcp.pool_scope()
         yield Upstream(world.address, make, scope, world.works)

@@ -1,7 +1,7 @@
 """The agents, a process of their own: they ask, confirm, lose patience, ask again, and end what they began.
 
-``python -m tests.kill.agents < JOB`` works until its standard input says ``finish``: then every task that was begun, or may have
-been, is completed, and it ends. What was delivered stands in its log, a JSON object a line.
+``python -m tests.kill.agents < JOB`` works until its standard input says ``finish``: then every task that was begun, or
+may have been, is completed, and it ends. What was delivered stands in its log, a JSON object a line.
 """
 
 from __future__ import annotations
@@ -175,7 +175,9 @@ class _Agent:
 
     async def _use(self, lease: Any) -> None:
         if self._random.random() < 0.85:  # else it is taken back
-            await self._call("ConfirmDelivery", pb.ConfirmDeliveryRequest(lease_id=lease.id, attempt_id=lease.attempt_id))
+            await self._call(
+                "ConfirmDelivery", pb.ConfirmDeliveryRequest(lease_id=lease.id, attempt_id=lease.attempt_id)
+            )
         if self._random.random() < 0.2:
             await self._call("RevokeLease", pb.RevokeLeaseRequest(lease_id=lease.id))
 

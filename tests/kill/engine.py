@@ -119,7 +119,11 @@ class Engine:
         """The ids of the living leases of ``role``, without their folder."""
         folder = f"{MOUNT}/creds/{role}/"
         with self._lock:
-            return [each.removeprefix(folder) for each in list(self._logins) if each.startswith(folder) and self._living(each)]
+            return [
+                each.removeprefix(folder)
+                for each in list(self._logins)
+                if each.startswith(folder) and self._living(each)
+            ]
 
     def end_login(self, lease: str, why: str) -> None:
         """At once; what is not there is ended."""

@@ -1,8 +1,8 @@
 """The upstream, a process of its own: as much of OpenBao's API as kind ``vault-database`` uses, and the truth in a log.
 
-``python -m tests.kill.upstream --log FILE --ledger FILE --seed N --mishaps RATE`` prints its address, serves, and is calm
-once its standard input says so. OpenBao itself is what the connector's own tests run against; here an upstream is wanted
-that takes a thousand logins a second, loses answers, carries requests out late, and writes down what it did.
+``python -m tests.kill.upstream --log FILE --ledger FILE ...`` prints its address, serves, and is calm once its standard
+input says so. OpenBao itself is what the connector's own tests run against; here an upstream is wanted that loses
+answers, carries requests out late, and writes down what it did before it says so.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tests.kill.intents import in_sqlite
 from tests.kill.mishaps import Mishap, Mishaps
 from tests.kill.upstream_log import UpstreamLog
 
-BROKER_TOKEN = "s.the-brokers-own"  # noqa: S105
-TOKEN_ROLE = "jit-attempt"  # noqa: S105
+BROKER_TOKEN = "s.the-brokers-own"
+TOKEN_ROLE = "jit-attempt"
 _LEASES = "/v1/sys/leases"
 _CALM = "calm\n"
 

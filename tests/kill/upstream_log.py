@@ -1,4 +1,4 @@
-"""What really happened upstream: the upstream's own log, one JSON object a line, on the disk before anybody is answered.
+"""What really happened upstream: its own log, one JSON object a line, on the disk before anybody is answered.
 
 It is the truth that a ledger is held against, so nothing of the broker writes it or is asked for it.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 class What(StrEnum):
     """What became of one thing upstream."""
 
-    TOKEN = "token"  # noqa: S105 - made: an attempt's token, which reads one login
-    TOKEN_ENDED = "token_ended"  # noqa: S105
+    TOKEN = "token"
+    TOKEN_ENDED = "token_ended"
     LOGIN = "login"  # made: what an agent could use
     LOGIN_SHORTENED = "login_shortened"  # its end was set, to ``until_ms``
     LOGIN_ENDED = "login_ended"
@@ -25,7 +25,7 @@ class What(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line. Times in milliseconds since the epoch, UTC; ``name`` is the token's accessor or the login's lease id."""
+    """One line. Times in milliseconds since the epoch, UTC; ``name``: the token's accessor or the login's lease id."""
 
     at_ms: int
     what: What
