@@ -393,6 +393,7 @@ class Story:
         left = await self._listed(observer) - before
         assert not left, f"I1: alive, and nobody knows: {left}"
         rows = {row[0]: row for row in self._rows()}
+        self._clock.pass_by(observer.contract.on_expiry)  # what the contract promises, and no sooner
         for attempt, credential in self._delivered:
             assert rows[attempt][3] is not None, f"I2: {attempt} was delivered and never active"
             assert self._upstream.works is None or not self._upstream.works(credential), f"I1: {attempt} lets people in"

@@ -57,7 +57,7 @@ class Daemon:
         finally:
             connection.close()
 
-    def until_ready(self, within: float = 60.0) -> float:
+    def until_ready(self, within: float = 300.0) -> float:
         """Seconds that it took, at most ``within``."""
         begun = time.monotonic()
         while not self.ready():
@@ -70,13 +70,13 @@ class Daemon:
         """SIGKILL; returns when it is gone."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait(60.0)
+        self._process.wait(300.0)
 
     def stop(self) -> int:
         """SIGTERM; its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(60.0)
+        return self._process.wait(300.0)
 
     def end(self) -> None:
         """However it stands."""

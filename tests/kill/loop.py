@@ -23,7 +23,7 @@ from tests.kill.verdict import Delivery, Verdict, judge
 
 # One restart in so many is the command in a new interpreter, and not a fork of one that has imported it.
 COLD = 50
-_HEALED_SECONDS = 120.0
+_HEALED_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
