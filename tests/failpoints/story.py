@@ -94,7 +94,9 @@ class Story:
 
     async def tell(self) -> None:
         """All of it. Raises AssertionError where a promise was not kept."""
-        asyncio.get_running_loop().set_task_factory(tasks_know_their_process)
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(tasks_know_their_process)
+        loop.set_exception_handler(_unless_dead)
         self._upstream.fresh()
         observer = self._upstream.make(self._upstream.target, PATIENCE, self._clock)
         before = await self._listed(observer)
@@ -111,7 +113,7 @@ class Story:
             await self._close()
             await observer.close()
             self._stack.close()
-            asyncio.get_running_loop().set_task_factory(None)
+            loop.set_task_factory(None)
 
     # ------------------------------------------------------------------ the broker comes and goes
 
@@ -401,6 +403,12 @@ class Story:
         assert self.unintended == [], "I2: the upstream was asked for what was not intended"
         with LedgerChecks(self._path) as checks:
             assert list(checks.violations(StaticKeys())) == []
+
+
+def _unless_dead(loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
+    """Nobody waits for what stood in a process that is gone."""
+    if not isinstance(told.get("exception"), Dead):
+        loop.default_exception_handler(told)
 
 
 def _crash(process: Process, loop: asyncio.AbstractEventLoop) -> None:
