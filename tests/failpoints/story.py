@@ -105,6 +105,7 @@ class Story:
             await self._day(observer, before)
             await self._heal()
             await self._day(observer, before)
+            await self._settle(await self._alive())  # so that what is static has been looked at in vain
             self._upstream.rotate()
             await self._all_ends()
             await self._check(observer, before)
