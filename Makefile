@@ -37,7 +37,7 @@ test: .venv/ready private ## unit, contract and API tests, with a real OpenBao a
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" tests
 
 .PHONY: test-slow
-test-slow: .venv/ready private ## the few tests that take long: 50,000 decisions against a naive evaluator, crashes, planted bugs
+test-slow: .venv/ready private ## the tests that take long: 50,000 decisions against a naive evaluator, failpoints, 100 kills, planted bugs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow tests
 
 .PHONY: simulate

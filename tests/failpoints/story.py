@@ -45,8 +45,9 @@ from tests.simulation.process import Dead, Process, tasks_know_their_process
 
 T = TypeVar("T")
 TTL = timedelta(minutes=5)
-# Of what hangs: how long the broker waits for an upstream, in real seconds. Whatever is up does not come near it.
-IMPATIENT = 1.0
+# How long the broker waits for an upstream that hangs, in real seconds. Where the machine itself is slower, the
+# story does not come to its point, and is told again with more.
+IMPATIENT = (1.0, 5.0, 20.0)
 _ROUNDS = 40
 _TICK = timedelta(milliseconds=1)
 
@@ -73,7 +74,14 @@ class Running:
 class Story:
     """A ledger in ``directory``, an upstream, and one fault, or none."""
 
-    def __init__(self, directory: Path, upstream: Upstream, clock: Passing, armed: Armed | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        upstream: Upstream,
+        clock: Passing,
+        armed: Armed | None = None,
+        impatient: float = IMPATIENT[0],
+    ) -> None:
         self.points = Points(armed)
         self._path = directory / "ledger.sqlite3"
         self._upstream = upstream
@@ -81,8 +89,8 @@ class Story:
         self._faulty = armed is not None
         # An upstream that hangs is given up; for whatever else happens the broker has all the time of a slow machine.
         waits = armed is not None and armed.fault is Fault.HANG and armed.point.startswith("call")
-        self._timeout = IMPATIENT if waits else PATIENCE
-        self._hangs_for = 3 * IMPATIENT if waits else 0.05  # until whoever waits has given up
+        self._timeout = impatient if waits else PATIENCE
+        self._hangs_for = 3 * impatient if waits else 0.05  # until whoever waits has given up
         self._stack = ExitStack()
         self._running: Running | None = None
         self._deploy = DeploySet("d" * 64, Registry([ALICE]), PEOPLE, {}, gated_policies(), {}, {})

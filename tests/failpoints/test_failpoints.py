@@ -21,7 +21,7 @@ from tests.connectors.minio_double import minio_double
 from tests.failpoints import upstreams
 from tests.failpoints.calls import Passing
 from tests.failpoints.points import Armed, Fault
-from tests.failpoints.story import Story
+from tests.failpoints.story import IMPATIENT, Story
 from tests.failpoints.upstreams import Upstream
 from tests.patience import PATIENCE
 
@@ -74,12 +74,17 @@ def reviewed(kind: str) -> list[str]:
 
 
 async def told(directory: Path, kind: str, request: pytest.FixtureRequest, armed: Armed | None) -> Story:
-    directory.mkdir(mode=0o700)
-    clock = Passing()
-    with upstream_of(kind, request, clock) as upstream:
-        story = Story(directory, upstream, clock, armed)
-        async with asyncio.timeout(2 * PATIENCE):
-            await story.tell()
+    """A story that has come to its point, if the machine let it."""
+    for number, impatient in enumerate(IMPATIENT):
+        again = directory / str(number)
+        again.mkdir(mode=0o700, parents=True)
+        clock = Passing()
+        with upstream_of(kind, request, clock) as upstream:
+            story = Story(again, upstream, clock, armed, impatient)
+            async with asyncio.timeout(5 * PATIENCE):
+                await story.tell()
+        if armed is None or armed.fault is not Fault.HANG or story.points.fired:
+            break
     return story
 
 
