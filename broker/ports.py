@@ -1212,7 +1212,10 @@ class LeaseStore(Protocol):
         ...
 
     async def recover(self, now: datetime) -> int:
-        """At boot, before serving: ISSUING attempts and all that is due go to REVOKING, due now; how many."""
+        """At boot, before serving: ISSUING attempts and all that is due go to REVOKING, due now; how many.
+
+        So are, uncounted, revocations that a process which is no more had begun: no claim outlives who made it.
+        """
         ...
 
     # -- reading
