@@ -198,7 +198,7 @@ class PostgresWriting:
             except (psycopg.Error, NotReady) as error:
                 if monotonic() > until:
                     raise unknown(_name(error)) from error
-                sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
+                sleep(self._pause * random.uniform(0.5, 1))  # nosec B311 # noqa: S311 - jitter
         if found < number:
             raise psycopg.OperationalError("the connection was lost, and the server has not committed")
 
@@ -217,7 +217,7 @@ class PostgresWriting:
             self.connection = self._session(connect(self._address, role="writer"))
         except (psycopg.Error, NotReady):
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-            self._again = monotonic() + self._pause * random.uniform(0.5, 1)  # noqa: S311 - jitter
+            self._again = monotonic() + self._pause * random.uniform(0.5, 1)  # nosec B311 # noqa: S311 - jitter
             raise
         self._pause, self._again = _FIRST_PAUSE, 0.0
 
