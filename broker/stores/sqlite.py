@@ -89,6 +89,7 @@ from broker.stores.sqlite_break_glass import SqliteBreakGlass
 from broker.stores.sqlite_canaries import SqliteCanaries
 from broker.stores.sqlite_orphans import SqliteOrphans
 from broker.stores.sqlite_pipelines import SqlitePipelines
+from broker.stores.sqlite_replicas import SqliteReplicas
 from broker.stores.sqlite_reviews import SqliteReviews
 from broker.stores.sqlite_trail import SqliteTrail
 from broker.stores.sqlite_views import SqliteViews
@@ -110,6 +111,7 @@ class SqliteStore(
     SqliteOrphans,
     SqliteCanaries,
     SqliteAllocations,
+    SqliteReplicas,
 ):
     """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
@@ -130,6 +132,7 @@ class SqliteStore(
         self._head = trail.committed_seq
         self._moved = asyncio.Event()
         self._closed = False
+        self._name = writer
         self._tampered: frozenset[str] = frozenset()  # suspensions whose alarm is in the trail
         # What the next tick looks at of each tenant's suspensions. The first one looks at all.
         self._looks: dict[str, suspension_ops.Look] = {}
@@ -499,7 +502,7 @@ class SqliteStore(
     async def recover(self, now: datetime) -> int:
         """See LeaseStore.recover. In portions: however much a crash left, memory holds one portion of it."""
         total = 0
-        while portion := await self._writer.submit(lambda tx: revoke_ops.recover(tx, now)):
+        while portion := await self._writer.submit(lambda tx: revoke_ops.recover(tx, self._name, now)):
             total += portion
         return total
 
