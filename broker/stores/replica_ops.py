@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 
 from broker.ports import REPLICA_DEAD_AFTER, DeployInForce, Heartbeat, Pulse
 from broker.stores import recovery_ops
-from broker.stores.rows import Raw
 from broker.stores.seal import tampered
 from broker.stores.times import from_ms, span_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import Raw, View
 
 # Rows of the dead are kept for so long, for whoever looks at the table.
 REMEMBERED = timedelta(hours=1)

@@ -1,4 +1,4 @@
-"""Several daemons on one ledger, as every store keeps it. The contract is :class:`broker.ports.ReplicaStore`."""
+"""Several daemons on one ledger. The contract is :class:`broker.ports.ReplicaStore`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from broker.stores import replica_ops
 from broker.stores.group_commit import GroupCommit
 
 
-class SqliteReplicas:
-    """What :class:`broker.stores.sqlite.SqliteStore` does for replicas: it has none beside it, its file is locked."""
+class LedgerReplicas:
+    """What :class:`broker.stores.ledger.LedgerStore` does for replicas; it has none where its database is its own."""
 
     _writer: GroupCommit
     shared = False
 
     async def time(self) -> datetime | None:
-        """See ReplicaStore.time. The file is on this machine, and so is its clock."""
+        """See ReplicaStore.time."""
         return None
 
     async def beat(self, said: Heartbeat, now: datetime) -> Pulse:
