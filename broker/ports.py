@@ -1213,8 +1213,9 @@ class LeaseStore(Protocol):
     async def recover(self, now: datetime) -> int:
         """At boot, before serving: what is due goes to REVOKING, due now; how many.
 
-        So do ISSUING attempts that are not due yet, whose broker is gone: all of them, unless other replicas live.
-        Of those that do, the ones of a replica that died come due by themselves, at their issue_deadline.
+        So do ISSUING attempts that are not due yet, whose broker is gone: all of them, unless other replicas live. If
+        some do, those of a replica that died come due by themselves, at their issue_deadline. And so are, uncounted and
+        with nobody beside, revocations that a process which is no more had begun: no claim outlives who made it.
         """
         ...
 

@@ -466,6 +466,8 @@ class LedgerStore(
         total = 0
         while portion := await self._writer.submit(lambda tx: revoke_ops.recover(tx, self._name, now)):
             total += portion
+        while await self._writer.submit(lambda tx: revoke_ops.take_over(tx, self._name, now)):
+            continue
         return total
 
     # -- reading

@@ -145,3 +145,25 @@ def recover(tx: Transaction, writer: str, now: datetime) -> int:
     query = "attempts_due_of_all" if others(tx, writer, now) else "attempts_to_recover"
     rows = tx.all(query, {"now": now_ms, "limit": CHUNK})
     return sum(tx.shielded(partial(end, raw)) for raw in rows)
+
+
+def take_over(tx: Transaction, writer: str, now: datetime) -> int:
+    """One portion of the claims that died with an earlier process: due at once; 0 when nothing is left.
+
+    Else what was being revoked when the broker was killed would live on until its claim runs out. A try that has failed
+    before keeps its pace: it cannot be told from one that waits for its next. While other replicas live nothing is
+    taken over: it may be theirs, and what a dead one had runs out.
+    """
+    if others(tx, writer, now):
+        return 0
+    now_ms = to_ms(now)
+
+    def due(raw: Raw) -> bool:
+        attempt, lease = read_pair(raw, tx)
+        if not attempt.trusted:
+            return False
+        attempt.epoch += 1
+        return _postpone(tx, attempt, lease, now_ms, now_ms)
+
+    rows = tx.all("attempts_claimed", {"now": now_ms, "limit": CHUNK})
+    return sum(tx.shielded(partial(due, raw)) for raw in rows)

@@ -114,6 +114,13 @@ FROM {attempts_with_leases}
 WHERE a.due_at IS NOT NULL AND (a.state = 'ISSUING' OR (a.state = 'ACTIVE' AND a.due_at <= :now))
 LIMIT :limit;
 
+-- attempts_claimed --
+-- Owed, not failing, and not due: somebody is at it. What waits is not owed before it is due.
+SELECT {attempt_columns}, {lease_columns}
+FROM {attempts_with_leases}
+WHERE a.due_at > :now AND a.state = 'REVOKING' AND a.failures = 0 AND a.owed_since <= :now
+LIMIT :limit;
+
 -- attempts_by_upstream --
 SELECT {attempt_columns} FROM attempts AS a
 WHERE a.connector = :connector AND a.upstream IN (SELECT value FROM json_each(:names));
