@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.daemon.ledger_time import LedgerTime
 from broker.daemon.replica import LOOK_AGAIN, Replica
 from broker.errors import NotReady, Reason
 from broker.issuance.among import Among
 from broker.issuance.gate import Gate
-from broker.ports import REPLICA_DEAD_AFTER, Evidence, Heartbeat, Lifting
+from broker.ports import REPLICA_DEAD_AFTER, Evidence, Heartbeat, Lifting, Pulse
 from broker.stores.sqlite import SqliteStore
 from tests.clock import START, ManualClock
 from tests.stores.make import Keys
@@ -23,24 +22,22 @@ SECOND = timedelta(seconds=1)
 
 
 class SharedLedger(SqliteStore):
-    """A ledger of which daemons are told that others may have it, too, and what time it is."""
+    """A ledger of which daemons are told that others may have it, too."""
 
     shared = True
-    says: datetime | None = None
     gone = False
 
-    async def time(self) -> datetime | None:
+    async def beat(self, said: Heartbeat, now: datetime) -> Pulse:
         if self.gone:
             raise NotReady(Reason.STORE_UNAVAILABLE, "the database is not there.")
-        return self.says
+        return await super().beat(said, now)
 
 
 class One:
     """One daemon's part of it."""
 
     def __init__(self, store: SqliteStore, clock: ManualClock, name: str, digest: str = "one") -> None:
-        self.own = clock
-        self.clock = LedgerTime(clock)
+        self.clock = clock
         self.monotonic = 0.0
         self.among = Among(timedelta(seconds=30), mine=digest)
         self.gate = Gate(timedelta(hours=1), 100, timedelta(hours=1), heartbeat=START, among=self.among)
@@ -61,7 +58,7 @@ class One:
         await self.replica.beat()
 
     def later(self, by: timedelta) -> None:
-        self.own.advance(by)
+        self.clock.advance(by)
         self.monotonic += by.total_seconds()
 
 
@@ -108,16 +105,6 @@ async def test_one_that_leaves_leaves_its_jobs_at_once(a: One, b: One) -> None:
     await a.replica.leave()
     await b.beat()
     assert (b.replica.others, b.replica.turns.mine("export")) == (0, True)
-
-
-async def test_each_goes_by_the_databases_time(store: SharedLedger, a: One, b: One) -> None:
-    """F36: a machine an hour ahead takes nobody for dead and nobody's jobs."""
-    store.says = START
-    b.own.advance(timedelta(hours=1))
-    await a.beat()
-    await b.beat()
-    assert (a.clock.now(), b.clock.now()) == (START, START)
-    assert (b.replica.others, b.replica.turns.mine("export")) == (1, False)
 
 
 async def test_a_set_in_force_elsewhere_is_followed_at_once_and_then_now_and_then(store: SharedLedger, a: One) -> None:
