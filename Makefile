@@ -13,6 +13,7 @@ WORKERS ?= 2
 FUZZ_SECONDS ?= 60
 STEPS ?= 1000000
 SEED ?= 1
+KILLS ?= 2000
 # Tried in this order; the first that is at least 3.11 and can make a virtual environment is taken.
 PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 /usr/bin/python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -42,6 +43,10 @@ test-slow: .venv/ready private ## the few tests that take long: 50,000 decisions
 .PHONY: simulate
 simulate: .venv/ready ## the real core on simulated time, disk, network and upstream: STEPS (1000000) from SEED (1), everything going wrong
 	$(BIN)/python -m tests.simulation --steps $(STEPS) --seed $(SEED)
+
+.PHONY: torture
+torture: .venv/ready ## kill -9 of the real daemon under load, KILLS (2000) times from SEED (1): nothing leaked, unaudited or double
+	$(BIN)/python -m tests.kill --kills $(KILLS) --seed $(SEED)
 
 .PHONY: lint
 lint: .venv/ready ## style, types, who may import whom, the wire, the locks, known vulnerabilities
