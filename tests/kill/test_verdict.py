@@ -81,7 +81,9 @@ def test_the_login_of_an_attempt_that_never_was_active_is_counted_as_an_orphan()
             [*GOOD_TRAIL[:3], *RETRY, said("lease.revoked", 95)],
             id="the first is alive when the second is made",
         ),
-        pytest.param("double", [made(20), made(21, name="login-2"), ended(45), ended(45, name="login-2")], GOOD_TRAIL, id="two"),
+        pytest.param(
+            "double", [made(20), made(21, name="login-2"), ended(45), ended(45, name="login-2")], GOOD_TRAIL, id="two"
+        ),
         pytest.param("early", [made(20), ended(51)], GOOD_TRAIL, id="revoked is said before it is"),
         pytest.param("undue", GOOD_LOG, [GOOD_TRAIL[0], *GOOD_TRAIL[2:]], id="delivered and never active"),
         pytest.param("undue", GOOD_LOG, [GOOD_TRAIL[0], said("lease.issued", 32), GOOD_TRAIL[3]], id="delivered first"),
