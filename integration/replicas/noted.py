@@ -1,8 +1,8 @@
 """The upstream of :mod:`tests.kill`, asked of a ledger on PostgreSQL what it had noted before anything was made.
 
 ``python -m integration.replicas.noted`` takes the arguments of ``tests.kill.upstream``; ``--ledger`` is a file with the
-DSN of every server that may be the primary. While none answers the upstream answers nobody: what cannot be judged is not
-made.
+DSN of every server that may be the primary. While none answers the upstream answers nobody: what cannot be judged is
+not made.
 """
 
 from __future__ import annotations

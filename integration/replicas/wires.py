@@ -1,8 +1,8 @@
 """The network between daemons and their database: a process of its own that carries bytes, until it is told not to.
 
-``python -m integration.replicas.wires PORT:TO_PORT ...`` listens at each PORT of loopback and carries to TO_PORT. A line
-on its standard input changes one: ``cut PORT`` resets what is open and takes nothing new, ``hang PORT`` leaves everything
-open and carries nothing, ``pass PORT`` ends both.
+``python -m integration.replicas.wires PORT:TO_PORT ...`` listens at each PORT of loopback and carries to TO_PORT. A
+line on its standard input changes one: ``cut PORT`` resets what is open and takes nothing new, ``hang PORT`` leaves
+everything open and carries nothing, ``pass PORT`` ends both.
 """
 
 from __future__ import annotations
