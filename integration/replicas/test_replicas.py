@@ -1,7 +1,7 @@
 """Three real daemons on one real PostgreSQL, under load: killed, stopped, cut off, and promoted over.
 
-At the end of each story the upstream's own log is held against the ledger and against what the agents were given: nothing
-leaked, nothing unaudited, nothing double. Rows of faults.md: F1 to F5, F14, F19, F42, F44 to F47.
+At the end of each story the upstream's own log is held against the ledger and against what the agents were given:
+nothing leaked, nothing unaudited, nothing double.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def three(tmp_path: Path) -> Iterator[World]:
 
 
 def test_one_at_a_time_is_killed(three: World) -> None:
-    """F42, F14: ``kill -9`` of any of them, again and again, while the others go on."""
+    """F2, F3, F4, F14, F42: ``kill -9`` of any of them, again and again, while the others go on."""
     chance = random.Random(SEED)
     with three.load(SEED) as agents:
         for _ in range(KILLS):
@@ -40,7 +40,7 @@ def test_one_at_a_time_is_killed(three: World) -> None:
 
 
 def test_one_is_stopped_for_longer_than_its_claims(three: World) -> None:
-    """F44: what it claimed and what it was issuing is others' by then, and nothing that it writes late changes a row."""
+    """F17, F18, F19: what it had is others' by then, and nothing that it writes late changes a row."""
     with three.load(SEED) as agents:
         pause(2, agents)
         with three.stopped(0):
@@ -52,7 +52,7 @@ def test_one_is_stopped_for_longer_than_its_claims(three: World) -> None:
 
 
 def test_one_is_cut_off_from_the_database(three: World) -> None:
-    """F45: by reset, and by silence; at any moment of a transaction."""
+    """F20: by reset, and by silence; at any moment of a transaction."""
     chance = random.Random(SEED)
     with three.load(SEED) as agents:
         for order in (Order.CUT, Order.HANG, Order.CUT, Order.HANG):
@@ -66,7 +66,7 @@ def test_one_is_cut_off_from_the_database(three: World) -> None:
 
 
 def test_the_standby_is_promoted(tmp_path: Path) -> None:
-    """F47: the primary is lost, and nothing that was answered is lost with it."""
+    """F21: the primary is lost, and nothing that was answered is lost with it."""
     with world(tmp_path, standby=True) as made:
         assert made.standby is not None
         with made.load(SEED) as agents:

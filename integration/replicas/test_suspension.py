@@ -87,7 +87,7 @@ class Asker:
 
 
 async def test_what_is_suspended_on_one_is_suspended_on_all(three: World) -> None:
-    """F23, F46: no replica grants anything from when it is answered; streams are cut within a second."""
+    """F43, F48: no replica grants anything from when it is answered; streams are cut within a second."""
     seen = Seen()
     askers = [Asker(three, number, seen) for number in range(REPLICAS)]
     asking = [asyncio.ensure_future(each.ask()) for each in askers]
