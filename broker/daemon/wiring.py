@@ -201,6 +201,7 @@ class Brokerd:
             self._mark,
             issue_timeout=config.limits.issue_timeout,
         )
+        self._replica.reconcile = self._reconciler.soon
         await self._hold_against_witnesses(store, writer)
         result, among = config.state.directory / "reload.json", self.gate.among
         self.reloader = Reloader(self._files, self._pool, store, self._clock, config.tenant, result, among, writer)

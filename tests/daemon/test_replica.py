@@ -26,11 +26,12 @@ class SharedLedger(SqliteStore):
 
     shared = True
     gone = False
+    timeline = ""
 
     async def beat(self, said: Heartbeat, now: datetime) -> Pulse:
         if self.gone:
             raise NotReady(Reason.STORE_UNAVAILABLE, "the database is not there.")
-        return await super().beat(said, now)
+        return (await super().beat(said, now))._replace(timeline=self.timeline)
 
 
 class One:
@@ -177,6 +178,16 @@ async def test_a_beat_that_fails_says_so_and_ends_what_is_over(store: SharedLedg
     closed = a.gate.why_closed(a.clock.now())
     assert closed is not None
     assert closed.reason is Reason.REPLICA_UNHEARD
+
+
+async def test_after_a_failover_inventories_are_compared(store: SharedLedger, a: One) -> None:
+    """F21: what the upstreams hold is held against the ledger that goes on."""
+    compared: list[str] = []
+    a.replica.reconcile = lambda: compared.append("soon")
+    for timeline, times in (("00000001", 0), ("00000001", 0), ("00000002", 1), ("00000002", 1)):
+        store.timeline = timeline
+        await a.beat()
+        assert len(compared) == times
 
 
 async def test_where_nobody_shares_the_ledger_nothing_is_told(tmp_path: Path) -> None:
