@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
@@ -44,7 +44,7 @@ class World:
     setting: ReplicaSetting
     upstream: Upstream
     daemons: list[Daemon]
-    dsn: str  # straight to whichever is the primary
+    dsn: str = field(repr=False)  # straight to whichever is the primary
     complaints: list[str]
 
     @contextmanager
