@@ -91,8 +91,8 @@ from broker.stores.transaction import Transaction
 from broker.stores.view import View
 from broker.suspension.suspension import Subject, Suspension
 
-# No limit, to SQLite.
-_ALL = -1
+# No limit, to any database.
+_ALL = 2**63 - 1
 
 
 class LedgerStore(
