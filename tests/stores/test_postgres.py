@@ -14,6 +14,7 @@ from tests.stores.contract_canaries import CanaryContract
 from tests.stores.contract_foreign import ForeignContract
 from tests.stores.contract_forgetting import ForgettingContract
 from tests.stores.contract_quotas import QuotaContract
+from tests.stores.contract_replicas import ReplicaContract
 from tests.stores.contract_retention import RetentionContract
 from tests.stores.contract_reviews import ReviewContract
 from tests.stores.contract_suspensions import SuspensionContract
@@ -46,4 +47,8 @@ class TestPostgresReviews(ReviewContract):
 
 
 class TestPostgresViews(ViewContract, CanaryContract):
+    pass
+
+
+class TestPostgresReplicas(ReplicaContract):
     pass
