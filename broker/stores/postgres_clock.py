@@ -31,11 +31,15 @@ class ServerClock:
 
     def now(self) -> datetime:
         """The server's present, truncated to the millisecond."""
+        return _EPOCH + timedelta(milliseconds=self.milliseconds())
+
+    def milliseconds(self) -> int:
+        """The same, since 1970."""
         reading = self._reading
         if reading is None:
-            return self._until_read.now()
+            return (self._until_read.now() - _EPOCH) // timedelta(milliseconds=1)
         at, server_ms, _ = reading
-        return _EPOCH + timedelta(milliseconds=int(server_ms + (self.monotonic() - at) * 1000))
+        return int(server_ms + (self.monotonic() - at) * 1000)
 
     def observe(self, sent: float, server_ms: int) -> None:
         """The server said ``server_ms`` to a question of the monotonic time ``sent``; the answer is here now."""
