@@ -49,4 +49,4 @@ class ReplicaSetting(Setting):
 
 def ledger_at(dsn: Path) -> dict[str, Any]:
     """The part of a configuration that says where the ledger is."""
-    return {"ledger": {"postgresql": f"file:{dsn}"}}
+    return {"ledger": {"dsn": f"file:{dsn}"}}

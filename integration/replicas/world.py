@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,9 @@ from pathlib import Path
 from psycopg.conninfo import make_conninfo
 
 from broker.dev.loopback import LOOPBACK, free_port
+from broker.secret import Secret
+from broker.stores.postgres_connection import ServerAddress, connect
+from broker.stores.postgres_migrate import migrate
 from integration.replicas.judging import judged, until_all_is_over, writers
 from integration.replicas.noted import Upstream
 from integration.replicas.servers import Primary, Standby
@@ -104,7 +105,7 @@ def world(directory: Path, *, standby: bool = False, mishaps: float = 0.02) -> I
         (where := directory / "straight.dsn").write_text(straight)
         upstream = undo.enter_context(Upstream(directory / "upstream.jsonl", where, seed=1, mishaps=mishaps))
         configs = setting.write(upstream.address)
-        _migrate(configs[0])
+        _migrate(straight)
         daemons = [Daemon(config, port) for config, port in zip(configs, setting.operations_ports, strict=True)]
         for daemon in daemons:
             undo.callback(daemon.end)
@@ -141,7 +142,8 @@ def _dsn(server: Primary, ports: list[int] | tuple[int, ...]) -> str:
     )
 
 
-def _migrate(config: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "broker.cli", "migrate", "--config", str(config)], check=True, capture_output=True
-    )
+def _migrate(dsn: str) -> None:
+    """As ``broker migrate`` does."""
+    connection = connect(ServerAddress(Secret(dsn)), role="owner")
+    migrate(connection)
+    connection.close()
