@@ -11,10 +11,11 @@ import click
 from broker.cli.database import database_option
 from broker.cli.output import format_option
 from broker.cli.settings import EXIT_WRONG
-from broker.errors import NotReady, Reason
+from broker.errors import InvalidInput, NotReady, Reason
 from broker.keys import FileKeyRing
 from broker.stores.backup import back_up
 from broker.stores.invariants import CHAIN, INVARIANTS, MACS, LedgerChecks, Violation
+from broker.stores.offline import Where
 
 
 @click.command()
@@ -28,7 +29,7 @@ from broker.stores.invariants import CHAIN, INVARIANTS, MACS, LedgerChecks, Viol
 )
 @click.option("--most", type=click.IntRange(1, 100_000), default=100, metavar="N", help="Violations to print at most.")
 @format_option("text", "json")
-def verify(database: Path, keys: tuple[str, ...], most: int, form: str) -> None:
+def verify(database: Where, keys: tuple[str, ...], most: int, form: str) -> None:
     """Check the invariants of a ledger, beside a running broker; exits 1 and names each row that breaks one.
 
     Read-only, in one snapshot. The trail's signatures and witnesses are `broker audit verify`'s.
@@ -58,11 +59,17 @@ def verify(database: Path, keys: tuple[str, ...], most: int, form: str) -> None:
 @database_option()
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
 @format_option("text", "json")
-def backup(database: Path, target: Path, form: str) -> None:
+def backup(database: Where, target: Path, form: str) -> None:
     """Copy the ledger of a running broker to FILE, whole and at one moment; FILE.checkpoint is its last checkpoint.
 
     Keep its keys somewhere else. Restoring one leads to recovery mode: docs/audit.md.
     """
+    if not isinstance(database, Path):
+        raise InvalidInput(
+            Reason.CONFIG_INVALID,
+            f"{database} is no file.",
+            hint="pg_dump copies a server's database, and restoring it is told in docs/postgresql-store.md.",
+        )
     try:
         made = back_up(database, target)
     except OSError as error:

@@ -9,7 +9,7 @@ least ``on``. They are read from the server, and not believed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -75,6 +75,9 @@ class ServerAddress:
                 f"Write sslmode={_VERIFIED} and sslrootcert into it.",
             )
 
+    def __str__(self) -> str:
+        return self.shown
+
 
 def _is_here(host: str) -> bool:
     if not host or host.startswith(("/", "@")) or host == "localhost":
@@ -136,6 +139,12 @@ class PostgresConnection:
             if not cursor.nextset():
                 return rows
 
+    def stream(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query without parameters, few at a time; in a transaction, which an error ends."""
+        with self._session.cursor("stream") as cursor:
+            cursor.execute(self._known(statement).text.rstrip().removesuffix(";"))
+            yield from cursor
+
     def close(self) -> None:
         """End the session."""
         self._session.close()
@@ -168,6 +177,7 @@ def connect(address: ServerAddress, *, role: str) -> PostgresConnection:
         context=_ADAPTERS,
     )
     session.prepared_max = None
+    session.server_cursor_factory = psycopg.RawServerCursor
     connection = PostgresConnection(session)
     try:
         connection.together("".join(f"SET {name} = '{value}';" for name, value in _SESSION.items()))
