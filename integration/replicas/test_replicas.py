@@ -17,6 +17,7 @@ import pytest
 from broker.revocation.revoker import CLAIM_FOR
 from integration.replicas.wires import Order
 from integration.replicas.world import REPLICAS, World, pause, world
+from tests.kill.loop import deliveries
 
 SEED = 1
 KILLS = 12
@@ -75,13 +76,12 @@ def test_the_standby_is_promoted(tmp_path: Path) -> None:
         with made.load(SEED) as agents:
             pause(4, agents)
             made.primary.kill()
-            lost = time.monotonic()
+            lost = time.time()
             made.standby.promote()
-            for daemon in made.daemons:
-                daemon.until_ready()
-            print(f"\nready again {time.monotonic() - lost:.1f} s after the primary was lost")
-            pause(4, agents)
+            pause(15, agents)
         made.judge()
+        again = [at for each in deliveries(made.directory / "agents.jsonl") if (at := each.at_ms / 1000) > lost]
+        print(f"grants again {min(again) - lost:.1f} s after the primary was lost")
 
 
 def _last_epochs(three: World) -> dict[str, tuple[int, str]]:
