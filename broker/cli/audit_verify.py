@@ -143,7 +143,7 @@ def _bodies(trail: AuditReader) -> Iterator[bytes]:
     return (row.body for row in trail.rows())
 
 
-def _tell(path: Path, told: dict[str, Any]) -> None:
+def _tell(path: Where, told: dict[str, Any]) -> None:
     for each in told["findings"]:
         click.echo(str(Finding(each["sequence"], Problem(each["problem"]), each["detail"])))
     count, records = len(told["findings"]) + told.get("findingsNotShown", 0), told["records"]

@@ -15,7 +15,7 @@ from broker.audit.record import Record, decode
 from broker.audit.verify import Finding, FindKey, StoredHead, StoredRecord, verify
 from broker.errors import Reason, Tampered
 from broker.ports import AcceptedDeploy
-from broker.stores.offline import Where, open_offline
+from broker.stores.offline import Offline, Where, open_offline
 from broker.stores.queries import migrations
 from broker.stores.schema import missing
 
@@ -27,7 +27,7 @@ _WITH_DEPLOYS = 2
 class AuditReader:
     """The audit trail in one ledger. A context manager."""
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: Where | Offline) -> None:
         """Raises InvalidInput (CONFIG_INVALID) if there is no ledger, Tampered (SCHEMA_VERSION) if it is newer."""
         self._ledger = open_offline(where)
         self.shown = self._ledger.shown

@@ -14,7 +14,7 @@ from broker.errors import Reason, Tampered
 from broker.ports import KeyRing
 from broker.stores.access_rows import vote_sealed
 from broker.stores.audit_reader import AuditReader
-from broker.stores.offline import Where
+from broker.stores.offline import Offline, Where
 from broker.stores.queries import migrations
 from broker.stores.rows import Raw, read_task
 from broker.stores.seal import RowSeal
@@ -65,7 +65,7 @@ class Violation:
 class LedgerChecks(AuditReader):
     """A context manager, like the reader; :meth:`violations` goes through everything once."""
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: Where | Offline) -> None:
         """As for the reader; also Tampered (SCHEMA_VERSION) for a ledger of an older release."""
         super().__init__(where)
         found = self._ledger.schema.version

@@ -47,8 +47,10 @@ class Offline(Protocol):
         ...
 
 
-def open_offline(where: Where) -> Offline:
+def open_offline(where: Where | Offline) -> Offline:
     """The ledger at ``where``. Raises InvalidInput (CONFIG_INVALID) if there is none, NotReady (STORE_UNAVAILABLE)."""
+    if not isinstance(where, Path | ServerAddress):
+        return where
     return LedgerFile(where) if isinstance(where, Path) else LedgerDatabase(where)
 
 
@@ -61,7 +63,7 @@ class LedgerFile:
     def __init__(self, path: Path) -> None:
         self.shown = str(path)
         if not path.is_file():
-            raise _no_ledger(self.shown, "there is no such file")
+            raise no_ledger(self.shown, "there is no such file")
         # One without is complete in itself, and is then read as it lies there, also from a read-only place.
         alone = not path.with_name(f"{path.name}-wal").exists()
         options = "mode=ro&immutable=1" if alone else "mode=ro"
@@ -72,7 +74,7 @@ class LedgerFile:
             self._connection.execute('SELECT version FROM schema_version WHERE "only" = 1')
             self.schema = migrate.schema(self._connection)
         except sqlite3.Error as error:
-            raise _no_ledger(self.shown, str(error)) from None
+            raise no_ledger(self.shown, str(error)) from None
         self._connection.execute("BEGIN")
 
     def fetch(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
@@ -107,7 +109,7 @@ class LedgerDatabase:
             raise POSTGRES.unavailable(error) from error
         if not self.schema.version:
             self.close()
-            raise _no_ledger(self.shown, "it has no tables of one")
+            raise no_ledger(self.shown, "it has no tables of one")
 
     def fetch(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
         """See Offline.fetch. What fails does not end the snapshot."""
@@ -137,12 +139,25 @@ class LedgerDatabase:
                 self._connection.execute("RELEASE look")
 
 
+class Within(LedgerDatabase):
+    """An :class:`Offline` in a transaction that somebody else has begun, and ends."""
+
+    def __init__(self, connection: PostgresConnection) -> None:
+        self.shown = "the server"
+        self._connection = connection
+        self.schema = postgres_migrate.schema(connection)
+
+    def close(self) -> None:
+        """Nothing: it is not ours."""
+
+
 def _text(stored: bytes) -> str:
     """Text of a damaged row need not be UTF-8; what is wrong with it is for the verifier to say."""
     return stored.decode("utf-8", "replace")
 
 
-def _no_ledger(shown: str, why: str) -> InvalidInput:
+def no_ledger(shown: str, why: str) -> InvalidInput:
+    """What is told where there is none."""
     return InvalidInput(
         Reason.CONFIG_INVALID,
         f"{shown} cannot be read as a ledger: {why}.",

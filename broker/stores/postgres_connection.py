@@ -145,6 +145,14 @@ class PostgresConnection:
             cursor.execute(self._known(statement).text.rstrip().removesuffix(";"))
             yield from cursor
 
+    def copy_in(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> int:
+        """``COPY ... FROM STDIN``: rows in bulk; how many."""
+        with self._session.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for row in rows:
+                    copy.write_row(row)
+            return cursor.rowcount
+
     def close(self) -> None:
         """End the session."""
         self._session.close()

@@ -17,6 +17,7 @@ from broker.stores.postgres_migrate import migrate
 from tests.stores.make import Keys
 
 _NAME = "ledger"
+_DAEMON = "jit_broker"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class LedgerDatabase:
 
     @property
     def address(self) -> ServerAddress:
+        """As brokerd reaches it: with no more rights than it needs."""
+        return ServerAddress(Secret(self.server.conninfo(self.name, user=_DAEMON, password=Secret(_DAEMON))))
+
+    @property
+    def owner(self) -> ServerAddress:
+        """As ``broker migrate`` does."""
         return ServerAddress(Secret(self.server.conninfo(self.name)))
 
     async def open(self, writer: str = "writer-1", **options: bool) -> PostgresStore:
@@ -42,10 +49,11 @@ class LedgerDatabase:
 def migrated(postgres_server: PostgresFacts) -> LedgerDatabase:
     """The one that tests take in turns."""
     with psycopg.connect(postgres_server.conninfo(), autocommit=True) as session:
+        session.execute(f"CREATE ROLE {_DAEMON} LOGIN PASSWORD '{_DAEMON}'")
         session.execute(f"CREATE DATABASE {_NAME}")
     database = LedgerDatabase(postgres_server, _NAME)
-    connection = connect(database.address, role="owner")
-    migrate(connection)
+    connection = connect(database.owner, role="owner")
+    migrate(connection, _DAEMON)
     connection.close()
     return database
 
