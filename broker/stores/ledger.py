@@ -86,7 +86,7 @@ from broker.stores.ledger_views import LedgerViews
 from broker.stores.reading import Reading
 from broker.stores.seal import RowSeal
 from broker.stores.times import to_ms
-from broker.stores.trail import Trail, read_head
+from broker.stores.trail import Head, Trail, read_head
 from broker.stores.transaction import Transaction
 from broker.stores.view import View
 from broker.suspension.suspension import Subject, Suspension
@@ -113,7 +113,7 @@ class LedgerStore(
         self._writing_end = writing
         self._name = writer
         seal = RowSeal(keys)
-        trail = Trail(keys, writer, read_head(View(writing.connection, writing.dialect, seal), keys))
+        trail = Trail(keys, writer, _head(writing, seal))
         self._head = trail.committed_seq
         self._moved = asyncio.Event()
         self._closed = False
@@ -551,3 +551,12 @@ class LedgerStore(
         """See LeaseStore.webhook_delivered."""
         row = {"tenant": tenant, "destination": destination, "upto": upto}
         await self._writer.submit(lambda tx: tx.run("webhook_delivered", row))
+
+
+def _head(writing: Writing, seal: RowSeal) -> Head:
+    """Where the chain goes on, read while nobody writes: others may be at it already."""
+    writing.begin()
+    try:
+        return read_head(View(writing.connection, writing.dialect, seal), seal.keys)
+    finally:
+        writing.roll_back()
