@@ -222,18 +222,30 @@ def _unfit(address: ServerAddress, why: str) -> NotReady:
 
 
 class _Untyped(Dumper):
-    """Of texts, numbers and truth values: the server finds out which."""
+    """Of texts: the server finds out what they are."""
 
     oid = 0
 
-    def dump(self, obj: Any) -> Buffer:
-        if isinstance(obj, str):
-            if "\x00" in obj:
-                raise psycopg.DataError("a text holds a NUL, which PostgreSQL does not keep")
-            return obj.encode()
+    def dump(self, obj: str) -> Buffer:
+        if "\x00" in obj:
+            raise psycopg.DataError("a text holds a NUL, which PostgreSQL does not keep")
+        return obj.encode()
+
+
+class _UntypedNumber(Dumper):
+    """Of numbers, and of truth values as numbers."""
+
+    oid = 0
+
+    def dump(self, obj: int) -> Buffer:
+        return b"%d" % obj
+
+    def quote(self, obj: int) -> Buffer:
+        """Where psycopg itself writes one into a statement."""
         return b"%d" % obj
 
 
 _ADAPTERS = AdaptersMap(psycopg.adapters)
-for _kind in (str, int, bool):
-    _ADAPTERS.register_dumper(_kind, _Untyped)
+_ADAPTERS.register_dumper(str, _Untyped)
+_ADAPTERS.register_dumper(int, _UntypedNumber)
+_ADAPTERS.register_dumper(bool, _UntypedNumber)

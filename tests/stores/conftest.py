@@ -40,6 +40,9 @@ class LedgerDatabase:
     async def open(self, writer: str = "writer-1", **options: bool) -> PostgresStore:
         return await PostgresStore.open(self.address, Keys(), writer, ServerClock(SystemClock()), **options)
 
+    async def open_as_owner(self, writer: str = "writer-1") -> PostgresStore:
+        return await PostgresStore.open(self.owner, Keys(), writer, ServerClock(SystemClock()))
+
     def session(self) -> psycopg.Connection[tuple[object, ...]]:
         """For whoever looks behind the broker's back."""
         return psycopg.connect(self.server.conninfo(self.name), autocommit=True)
