@@ -47,8 +47,9 @@ async def hears(waiting: PostgresStore, committing: PostgresStore, number: int) 
 
 async def test_who_waits_is_told_of_the_others_commits(ledger_database: LedgerDatabase, only_told: None) -> None:
     """F48: by the transaction that made the change."""
+    others = listeners(ledger_database)
     async with two(ledger_database) as (a, b):
-        await listening(ledger_database, 2)
+        await both_listen(ledger_database, others)
         await hears(a, b, 1)
         await hears(b, a, 2)
 
@@ -65,13 +66,13 @@ async def test_where_nobody_tells_it_is_found_by_looking(ledger_database: Ledger
 async def test_a_session_that_was_lost_is_made_again(
     ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    others = listeners(ledger_database)
     async with two(ledger_database) as (a, b):
-        before = await listening(ledger_database, 2)
+        before = await both_listen(ledger_database, others)
         with ledger_database.session() as session:
             for pid in before:
                 session.execute("SELECT pg_terminate_backend(%s)", (pid,))
-        after = await listening(ledger_database, 2, other_than=before)
-        assert not after & before
+        await both_listen(ledger_database, others | before)
         monkeypatch.setattr(others_commits, "EVERY", 3600.0)
         await hears(a, b, 1)
 
@@ -84,12 +85,15 @@ async def test_looking_does_not_take_back_what_a_daemon_itself_has_committed(led
         assert await a.changed(-1) == head
 
 
-async def listening(database: LedgerDatabase, wanted: int, other_than: frozenset[int] = frozenset()) -> frozenset[int]:
-    """The sessions on which daemons listen, once there are so many."""
+def listeners(database: LedgerDatabase) -> frozenset[int]:
+    """The sessions on which daemons listen."""
+    with database.session() as session:
+        return frozenset(int(str(pid)) for (pid,) in session.execute(_LISTENING).fetchall())
+
+
+async def both_listen(database: LedgerDatabase, others: frozenset[int]) -> frozenset[int]:
+    """The sessions of two daemons, once they have them; ``others`` are not theirs."""
     async with asyncio.timeout(PATIENCE):
-        while True:
-            with database.session() as session:
-                found = frozenset(int(str(pid)) for (pid,) in session.execute(_LISTENING).fetchall()) - other_than
-            if len(found) == wanted:
-                return found
+        while len(found := listeners(database) - others) < 2:
             await asyncio.sleep(0.01)
+    return found
