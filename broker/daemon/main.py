@@ -97,11 +97,11 @@ async def _serve(config: Config, connectors: Build | None) -> int:
     pid_file = config.state.directory / "brokerd.pid"
     pid_file.write_text(f"{os.getpid()}\n")
     try:
-        await stop.wait()
+        asked = await daemon.until(stop)
     finally:
         pid_file.unlink(missing_ok=True)
         await daemon.stop()
-    return 0
+    return 0 if asked else EX_UNAVAILABLE
 
 
 def _settle_collector() -> None:

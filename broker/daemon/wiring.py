@@ -305,6 +305,19 @@ class Brokerd:
             self._witnessing.reload()
         return await self.reloader.take_in(actor)
 
+    async def until(self, stop: asyncio.Event) -> bool:
+        """Serve until ``stop`` is set, or the ledger is lost; whether it was ``stop``."""
+        assert self._store is not None  # noqa: S101 - only called after the start
+        ends = [asyncio.create_task(each) for each in (stop.wait(), self._store.lost())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in ends:
+                each.cancel()
+        if not stop.is_set():
+            log.critical("the ledger's database has lost what was committed to it; only a start can find out more")
+        return stop.is_set()
+
     async def abandon(self) -> None:
         """After a start that failed: let go of what it had taken. Nothing was served."""
         await self._undo.aclose()

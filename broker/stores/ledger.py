@@ -139,6 +139,13 @@ class LedgerStore(
             self._moved.set()
             self._moved = asyncio.Event()
 
+    async def lost(self) -> None:
+        """Returns when the database is found without what was committed to it, or under a head that is not ours.
+
+        Nothing is written from then on; only a start, which asks the witnesses, can go on with such a ledger.
+        """
+        await self._writer.lost.wait()
+
     async def close(self) -> None:
         """See LeaseStore.close. Idempotent."""
         if self._closed:
