@@ -184,6 +184,7 @@ class Brokerd:
             self._rng,
             workers=config.limits.workers_per_connector,
             roots=self._roots,
+            others_do=self._others_do,
         )
         self._mark = await own_mark(store, config.tenant, self._clock)
         self._reconciler = Reconciler(
@@ -337,6 +338,10 @@ class Brokerd:
             log.warning("grants were still under way; their outcome is swept at the next start")
         await self._undo.aclose()
         log.info("stopped")
+
+    def _others_do(self, connector: str) -> bool:
+        """Whether only a newer deploy set than this replica's has a connector."""
+        return self.gate.among.overtaken and self._pool.find(connector) is None
 
     async def _leave(self) -> None:
         await self._finish(self._replica.leave())
