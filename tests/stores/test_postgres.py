@@ -13,6 +13,8 @@ from tests.stores.contract_access import AccessContract
 from tests.stores.contract_canaries import CanaryContract
 from tests.stores.contract_foreign import ForeignContract
 from tests.stores.contract_forgetting import ForgettingContract
+from tests.stores.contract_orphans import OrphanContract
+from tests.stores.contract_pipelines import PipelineStoreContract
 from tests.stores.contract_quotas import QuotaContract
 from tests.stores.contract_replicas import ReplicaContract
 from tests.stores.contract_retention import RetentionContract
@@ -30,7 +32,7 @@ async def store(ledger_database: LedgerDatabase) -> AsyncIterator[PostgresStore]
     await store.close()
 
 
-class TestPostgres(LeaseStoreContract, AccessContract, QuotaContract, ForeignContract, WebhookContract, TrailContract):
+class TestPostgres(LeaseStoreContract, WebhookContract, TrailContract):
     pass
 
 
@@ -38,15 +40,31 @@ class TestPostgresEndings(RetentionContract, ForgettingContract):
     pass
 
 
+# The rest of the contract takes long, and is in make test-slow.
+
+
+@pytest.mark.slow
+class TestPostgresAccess(AccessContract, QuotaContract, ForeignContract):
+    pass
+
+
+@pytest.mark.slow
 class TestPostgresSuspensions(SuspensionContract):
     pass
 
 
+@pytest.mark.slow
+class TestPostgresPipelines(PipelineStoreContract):
+    pass
+
+
+@pytest.mark.slow
 class TestPostgresReviews(ReviewContract):
     pass
 
 
-class TestPostgresViews(ViewContract, CanaryContract):
+@pytest.mark.slow
+class TestPostgresViews(ViewContract, CanaryContract, OrphanContract):
     pass
 
 
