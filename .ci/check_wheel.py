@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Data the code reads at run time; losing one shows only when it is used, far from here.
+# What breaks the broker on purpose stands around its ports (tests/failpoints), and nowhere in the package.
+HARM = re.compile(r"fail_?point|BROKER_BUG|fault_?inject", re.IGNORECASE)
 DATA = (".sql", ".json", ".cedar", ".cedarschema", ".yaml", ".hcl", ".toml", ".typed")
 
 
@@ -24,10 +27,12 @@ def main(wheel: str) -> int:
     """Compare the wheel with the source tree; 1 and a line per difference."""
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
+        harmful = [name for name in sorted(held) if HARM.search(archive.read(name).decode(errors="replace"))]
     package = set(wanted())
     info = {name for name in held if ".dist-info/" in name}
     problems = [f"missing: {name}" for name in sorted(package - held)]
     problems += [f"has no business here: {name}" for name in sorted(held - info - package)]
+    problems += [f"can be told to fail: {name}" for name in harmful]
     for needed in ("entry_points.txt", "licenses/LICENSE", "METADATA"):
         if not any(name.endswith(f".dist-info/{needed}") for name in info):
             problems.append(f"missing: .dist-info/{needed}")

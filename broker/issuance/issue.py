@@ -450,9 +450,8 @@ class Issuer:
             return
         if (failure := work.exception()) is None:
             await self._end(intent, Event.END, EndCause.ABANDONED, "the caller was gone before delivery")
-        elif not isinstance(
-            failure, BrokerError
-        ):  # what failed was ended where it failed; nobody else hears of a defect
+        elif isinstance(failure, Exception) and not isinstance(failure, BrokerError):
+            # What failed was ended where it failed; of a defect nobody else hears.
             log.error("a request failed that nobody waited for", attempt=intent.attempt_id, exc_info=failure)
 
     async def _end(self, intent: Intent, event: Event, cause: EndCause, detail: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.errors import (
     BrokerError,
@@ -449,6 +451,39 @@ async def test_a_cancelled_request_is_taken_back(world: World) -> None:
     await world.settle(lambda: _all_ended(world))
     assert await leases(world) == [State.REVOKED]
     assert world.upstream.alive == {}
+
+
+@pytest.mark.parametrize("mishap", [IssueMishap.LOST_REPLY, IssueMishap.DEFECT])
+async def test_what_fails_when_nobody_waits_any_more_is_ended_and_a_defect_is_told(
+    world: World, mishap: IssueMishap
+) -> None:
+    """F4, F7: its caller has hung up; nobody is left to raise to."""
+    unheard: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: unheard.append(str(what["message"])))
+    task = await world.task()
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    issue = world.upstream.issue
+
+    async def slow(*args: object) -> object:
+        reached.set()
+        await go_on.wait()
+        return await issue(*args)  # type: ignore[arg-type]
+
+    world.upstream.issue = slow  # type: ignore[method-assign, assignment]
+    world.upstream.issue_mishaps.append(mishap)
+    asking = asyncio.create_task(world.grant(task))
+    await reached.wait()
+    asking.cancel()
+    with capture_logs() as logs:
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        go_on.set()
+        await world.issuer.drain()
+    gc.collect()  # an exception that nobody asked for is told when its task is collected
+    assert unheard == []
+    told = [each["event"] for each in logs if each["log_level"] == "error"]
+    assert told == (["a request failed that nobody waited for"] if mishap is IssueMishap.DEFECT else [])
+    assert all(state in (State.REVOKING, State.REVOKED) for state in await leases(world))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``python -m tests.kill --kills N --seed N``: the kill loop; exit code 1, and everything is kept, where anything was broken."""
+"""``python -m tests.kill --kills N --seed N``: the kill loop. Exit code 1, and everything is kept, at any fault."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The agents, a process of their own: they ask, confirm, lose patience, ask again, and end what they began.
 
-``python -m tests.kill.agents < JOB`` works until its standard input says ``finish``: then every task that was begun, or may have
-been, is completed, and it ends. What was delivered stands in its log, a JSON object a line.
+``python -m tests.kill.agents < JOB`` works until its standard input says ``finish``: then every task that was begun, or
+may have been, is completed, and it ends. What was delivered stands in its log, a JSON object a line.
 """
 
 from __future__ import annotations

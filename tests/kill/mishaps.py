@@ -17,7 +17,7 @@ class Mishap(StrEnum):
 
 
 class Mishaps:
-    """Safe from any thread. ``rate``: of all requests, how many meet one; ``slowest``: seconds that one takes at most."""
+    """Safe from any thread. ``rate``: how many of all requests meet one; ``slowest``: seconds that one takes."""
 
     LATEST = 1.0  # seconds until what is done late is done: well within twice what an issue is allowed
 

@@ -1,8 +1,8 @@
 """The upstream, a process of its own: as much of OpenBao's API as kind ``vault-database`` uses, and the truth in a log.
 
-``python -m tests.kill.upstream --log FILE --ledger FILE --seed N --mishaps RATE`` prints its address, serves, and is calm
-once its standard input says so. OpenBao itself is what the connector's own tests run against; here an upstream is wanted
-that takes a thousand logins a second, loses answers, carries requests out late, and writes down what it did.
+``python -m tests.kill.upstream --log FILE --ledger FILE ...`` prints its address, serves, and is calm once its standard
+input says so. OpenBao itself is what the connector's own tests run against; here an upstream is wanted that loses
+answers, carries requests out late, and writes down what it did before it says so.
 """
 
 from __future__ import annotations

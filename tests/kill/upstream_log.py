@@ -1,4 +1,4 @@
-"""What really happened upstream: the upstream's own log, one JSON object a line, on the disk before anybody is answered.
+"""What really happened upstream: its own log, one JSON object a line, on the disk before anybody is answered.
 
 It is the truth that a ledger is held against, so nothing of the broker writes it or is asked for it.
 """
@@ -25,7 +25,7 @@ class What(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line. Times in milliseconds since the epoch, UTC; ``name`` is the token's accessor or the login's lease id."""
+    """One line. Times in milliseconds since the epoch, UTC; ``name``: the token's accessor or the login's lease id."""
 
     at_ms: int
     what: What

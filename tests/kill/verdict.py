@@ -1,7 +1,7 @@
-"""The ledger's own word held against the upstream's: nothing leaked, nothing unaudited, nothing double, nothing told too early.
+"""The ledger's word held against the upstream's: nothing leaked, unaudited or double, and nothing told too early.
 
-Pure: an upstream's log, audit records, deliveries in; faults out. Whose daemon, how many, and on which database is all the
-same. Rows of faults.md: F1 to F5, F7, F14, F19, F42.
+Pure: an upstream's log, audit records, deliveries in; faults out. How many daemons there were, and on which database,
+is all the same. F1 to F5, F7, F14, F19, F42.
 """
 
 from __future__ import annotations
@@ -167,10 +167,8 @@ def _one(verdict: Verdict, login: Login, life: Life | None, now_ms: int) -> None
         verdict.leaked.append(f"{login.lease} of {login.attempt}, which is {'unknown' if life is None else life.state}")
     if life is not None and life.over_ms is not None:
         gone = min(login.until_ms, login.ended_ms if login.ended_ms is not None else login.until_ms)
-        if gone > life.over_ms:
-            verdict.early.append(
-                f"{login.attempt} was {life.state} {gone - life.over_ms} ms before {login.lease} ended"
-            )
+        if (early := gone - life.over_ms) > 0:
+            verdict.early.append(f"{login.attempt} was {life.state} {early} ms before {login.lease} ended")
 
 
 def _intended(

@@ -784,7 +784,7 @@ class RevokerContract:
         await refused(store, stale, WrongState, Reason.LEASE_ENDED)
 
     async def test_no_claim_outlives_who_made_it(self, store: LeaseStore) -> None:
-        """F14, F42: what was being revoked when the broker was killed is due at its next start, not when its claim ends."""
+        """F14, F42: what was being revoked at a kill is due at the next start, not when its claim ends."""
         await store.start_task(new_task())
         for name in ("claimed", "waiting", "failing"):
             await grant(store, name, now=1)

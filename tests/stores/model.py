@@ -197,10 +197,7 @@ class Model:
             attempt.end(self._overdue_cause(attempt, now), now)
             attempt.epoch += 1
         for attempt in self.attempts():
-            if (
-                attempt.state is State.REVOKING
-                and not attempt.failures
-                and attempt.owed_since <= now < attempt.retry_at
-            ):
+            claimed = attempt.owed_since <= now < attempt.retry_at and not attempt.failures
+            if attempt.state is State.REVOKING and claimed:
                 attempt.retry_at, attempt.epoch = now, attempt.epoch + 1
         return len(found)

@@ -1,0 +1,118 @@
+"""Every point of every connector, crash, error and hang at each: F1 to F5, F7, F8, F10, F13, F14, F20, F30, F36.
+
+A clean run says which points there are; the list in ``reviewed.toml`` says which were looked at. One that is not in
+both fails: so no commit, call or send is added without its faults being tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.connectors.conftest import aws_double, cluster, shop  # noqa: F401 - fixtures
+from tests.connectors.minio_double import minio_double
+from tests.failpoints import upstreams
+from tests.failpoints.calls import Passing
+from tests.failpoints.points import Armed, Fault
+from tests.failpoints.story import Story
+from tests.failpoints.upstreams import Upstream
+from tests.patience import PATIENCE
+
+REVIEWED = Path(__file__).with_name("reviewed.toml")
+KINDS = (
+    "vault-database",
+    "vault-pki",
+    "vault-ssh",
+    "vault-kv",
+    "vault-kubernetes",
+    "aws-sts",
+    "minio-sts",
+    "gcp-token",
+    "gcp-pool",
+    "postgresql",
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_silence() -> Iterator[None]:
+    """What is logged about a thousand faults is read by nobody."""
+    with capture_logs():
+        yield
+
+
+@contextmanager
+def upstream_of(kind: str, request: pytest.FixtureRequest, clock: Passing) -> Iterator[Upstream]:
+    match kind:
+        case "postgresql":
+            yield upstreams.postgresql(request.getfixturevalue("shop"))
+        case "aws-sts":
+            yield upstreams.aws_sts(request.getfixturevalue("aws_double"))
+        case "minio-sts":
+            with minio_double() as double:
+                yield upstreams.minio_sts(double.address)
+        case "gcp-token" | "gcp-pool":
+            with upstreams.google(kind, clock) as made:
+                yield made
+        case "vault-kubernetes":
+            bao = request.getfixturevalue("openbao_server")
+            yield upstreams.vault_kubernetes(bao, request.getfixturevalue("cluster"))
+        case _:
+            make = getattr(upstreams, kind.replace("-", "_"))
+            yield make(request.getfixturevalue("openbao_server"))
+
+
+def reviewed(kind: str) -> list[str]:
+    points: list[str] = tomllib.loads(REVIEWED.read_text())[kind]
+    return points
+
+
+async def told(directory: Path, kind: str, request: pytest.FixtureRequest, armed: Armed | None) -> Story:
+    directory.mkdir(mode=0o700)
+    clock = Passing()
+    with upstream_of(kind, request, clock) as upstream:
+        story = Story(directory, upstream, clock, armed)
+        async with asyncio.timeout(2 * PATIENCE):
+            await story.tell()
+    return story
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_which_points_there_are(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    """A story without a fault passes exactly the points that were looked at."""
+    story = await told(tmp_path / "story", kind, request, None)
+    assert sorted(story.points.passed) == sorted(reviewed(kind))
+
+
+async def test_a_crash_after_each_commit(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """F2, F3, F4, F14: one connector, the quick part of what comes next."""
+    for number, point in enumerate(reviewed("minio-sts")):
+        if point.startswith("commit") and point.endswith("after"):
+            story = await told(tmp_path / str(number), "minio-sts", request, Armed(point, Fault.CRASH))
+            assert story.points.fired
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_fault_at_every_point(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    """F1, F2, F3, F4, F5, F7, F8, F10, F13, F14, F20, F30, F36: whatever fails wherever, all ends, and is known."""
+    only, broken = os.environ.get("FAILPOINT", ""), []
+    for point in reviewed(kind):
+        for fault in Fault:
+            armed = Armed(point, fault)
+            if only not in str(armed):
+                continue
+            try:
+                story = await told(tmp_path / f"{len(list(tmp_path.iterdir()))}", kind, request, armed)
+                if not story.points.fired:
+                    broken.append(f"{armed}: it was never passed")
+            except (AssertionError, TimeoutError) as failed:
+                broken.append(f"{armed}: {(str(failed) or 'it never ended').splitlines()[0]}")
+            print(armed)
+    assert broken == []
