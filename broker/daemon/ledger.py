@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import structlog
+
 from broker.clock import SystemClock
 from broker.config import Config
 from broker.ports import Clock, KeyRing
@@ -11,6 +15,11 @@ from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
 from broker.stores.postgres_connection import ServerAddress
 from broker.stores.sqlite import SqliteStore
+
+log = structlog.get_logger("brokerd")
+
+# More than that between the server's clock and this machine's is told: one of them is wrong.
+_SKEW = timedelta(seconds=1)
 
 
 def clock_of(config: Config) -> Clock:
@@ -26,4 +35,8 @@ async def open_ledger(config: Config, keys: KeyRing, writer: str, clock: Clock) 
         return await SqliteStore.open(path, keys, writer=writer, keeps_texts=keeps_texts)
     address = ServerAddress(resolve(config.ledger.dsn), config.ledger.allow_unverified)
     follows = clock if isinstance(clock, ServerClock) else ServerClock(clock)
-    return await PostgresStore.open(address, keys, writer, follows, keeps_texts=keeps_texts)
+    store = await PostgresStore.open(address, keys, writer, follows, keeps_texts=keeps_texts)
+    if abs(follows.skew) > _SKEW:
+        seconds = round(follows.skew.total_seconds(), 1)
+        log.warning("the ledger's server has another time than this machine; its time counts", ahead_seconds=seconds)
+    return store

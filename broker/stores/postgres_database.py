@@ -54,6 +54,11 @@ SELECT pg_advisory_xact_lock(current_setting('broker.lock')::bigint);
 SELECT coalesce(max(number), 0) FROM writer_batches WHERE writer = current_setting('broker.writer');
 COMMIT
 """
+# Writers that are gone: nobody asks about their last batch any more.
+_TIDY = """
+DELETE FROM writer_batches WHERE at < (extract(epoch FROM clock_timestamp() - interval '30 days') * 1000)::bigint;
+COMMIT
+"""
 _WRITER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # What a COMMIT is answered with that was cut short while it waited for a standby: it is on this server alone.
 _UNREPLICATED = "canceling wait for synchronous replication"
@@ -114,6 +119,9 @@ class PostgresWriting:
         self._changes = 0
         self._doubtful = True
         self._pause, self._again = _FIRST_PAUSE, 0.0
+        # So that the clock follows the server before anything is judged by it.
+        self._open()
+        self.connection.together(_TIDY)
 
     def begin(self) -> bool:
         """See Writing.begin. One round trip, and the wait for the others."""

@@ -102,7 +102,7 @@ async def test_what_is_no_ledger(tmp_path: Path) -> None:
 
 async def test_a_newer_ledger(tmp_path: Path) -> None:
     await ledger(tmp_path / "l", 1)
-    change(tmp_path / "l", "UPDATE schema_version SET version = 99")
+    change(tmp_path / "l", "UPDATE schema_version SET version = 99, readable_from = 99")
     with pytest.raises(Tampered) as caught:
         AuditReader(tmp_path / "l")
     assert caught.value.reason is Reason.SCHEMA_VERSION

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
 from tests.stores.conftest import LedgerDatabase
-from tests.stores.make import new_task
+from tests.stores.make import Keys, new_task
 
 HERE = datetime(2026, 1, 1, tzinfo=UTC)
 THERE_MS = 1_800_000_000_000
@@ -68,10 +71,12 @@ def test_a_sharp_reading_is_believed_whatever_it_says() -> None:
     assert made.milliseconds() == THERE_MS - 60_000
 
 
-async def test_each_batch_reads_it(ledger_database: LedgerDatabase) -> None:
-    store = await ledger_database.open()
-    followed = store._writing_end._clock  # type: ignore[attr-defined]
-    await store.start_task(new_task())
+@pytest.mark.parametrize("batches", [0, 1])
+async def test_the_start_and_each_batch_read_it(ledger_database: LedgerDatabase, batches: int) -> None:
+    followed = ServerClock(Wall())
+    store = await PostgresStore.open(ledger_database.address, Keys(), "writer-1", followed)
+    for _ in range(batches):
+        await store.start_task(new_task())
     with ledger_database.session() as session:
         row = session.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint").fetchone()
     assert row is not None and abs(followed.milliseconds() - int(str(row[0]))) < 2000
