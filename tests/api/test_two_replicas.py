@@ -16,7 +16,8 @@ from broker.api.v1 import admin_service_pb2 as admin_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.dev.postgres import PostgresFacts
 from broker.keys import new_key
-from broker.stores.postgres_connection import connect
+from broker.secret import Secret
+from broker.stores.postgres_connection import ServerAddress, connect
 from broker.stores.postgres_migrate import migrate
 from tests.api.served import (
     ANALYST,
@@ -33,30 +34,31 @@ from tests.api.served import (
     start_task,
 )
 from tests.patience import becomes_true
-from tests.stores.conftest import LedgerDatabase
 
 pytestmark = pytest.mark.slow
 Two = tuple[Served, Served]
 
 
 @pytest.fixture
-def ledger(postgres_server: PostgresFacts) -> Iterator[LedgerDatabase]:
+def ledger(postgres_server: PostgresFacts) -> Iterator[ServerAddress]:
     """A ledger that nobody else has."""
     with psycopg.connect(postgres_server.conninfo(), autocommit=True) as session:
         session.execute("CREATE DATABASE two_replicas")
-        made = LedgerDatabase(postgres_server, "two_replicas")
-        connection = connect(made.address, role="owner")
-        migrate(connection)
-        connection.close()
-        yield made
-        session.execute("DROP DATABASE two_replicas WITH (FORCE)")
+        try:
+            made = ServerAddress(Secret(postgres_server.conninfo("two_replicas")))
+            connection = connect(made, role="owner")
+            migrate(connection)
+            connection.close()
+            yield made
+        finally:
+            session.execute("DROP DATABASE two_replicas WITH (FORCE)")
 
 
 @pytest.fixture
-async def two(tmp_path: Path, ledger: LedgerDatabase) -> AsyncIterator[Two]:
+async def two(tmp_path: Path, ledger: ServerAddress) -> AsyncIterator[Two]:
     """People come to the first, agents to both."""
     key = private(tmp_path / "ledger.key", new_key())
-    dsn = private(tmp_path / "ledger.dsn", ledger.address.dsn.reveal())
+    dsn = private(tmp_path / "ledger.dsn", ledger.dsn.reveal())
     shared: dict[str, Any] = {
         "keys": {"ledger": [f"file:{key}"]},
         "ledger": {"dsn": f"file:{dsn}"},
