@@ -78,6 +78,10 @@ integration-minio: .venv/ready private ## of those, the ones with a real MinIO, 
 	@integration/minio/binaries/build >/dev/null
 	$(BIN)/python -m pytest integration/minio
 
+.PHONY: integration-replicas
+integration-replicas: .venv/ready private ## of those, three daemons on one PostgreSQL: killed, stopped, cut off, promoted over
+	$(BIN)/python -m pytest -s integration/replicas
+
 .PHONY: integration-aws
 integration-aws: .venv/ready ## of those, IAM policies judged by an evaluator that knows conditions (Node.js; npm fetches it once)
 	$(BIN)/python -m pytest integration/aws

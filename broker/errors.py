@@ -226,6 +226,8 @@ class Reason(StrEnum):
     OWN_SVID_EXPIRED = "OWN_SVID_EXPIRED"
     ISSUER_KEYS_UNAVAILABLE = "ISSUER_KEYS_UNAVAILABLE"
     SITUATION_MOVED = "SITUATION_MOVED"
+    DEPLOY_SET_OVERTAKEN = "DEPLOY_SET_OVERTAKEN"
+    REPLICA_UNHEARD = "REPLICA_UNHEARD"
     # Told to operators only (/readyz, the log), never sent.
     OWN_SVID_OVERDUE = "OWN_SVID_OVERDUE"
     # Told by the client itself, never sent: no answer came that could be believed (family NotReady).

@@ -21,18 +21,12 @@ class LedgerType(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See click.ParamType.convert."""
-        if isinstance(value, str) and value.startswith(_REFERENCES):
-            return server_address(value)
-        return Path(value) if isinstance(value, str) else value
+        # Not at the top: an agent's install has no such driver.
+        from broker.stores.offline import ServerReference
 
-
-def server_address(reference: str) -> Any:
-    """The server of a DSN, which is in a file or in the environment. Raises InvalidInput (CONFIG_INVALID)."""
-    # Not at the top: an agent's install has no such driver.
-    from broker.references import resolve
-    from broker.stores.postgres_connection import ServerAddress
-
-    return ServerAddress(resolve(reference))
+        if isinstance(value, str):
+            return ServerReference(value) if value.startswith(_REFERENCES) else Path(value)
+        return value
 
 
 def database_option(*, required: bool = True, what: str = _WHAT) -> Callable[[F], F]:

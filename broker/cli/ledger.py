@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from broker.cli.database import database_option, server_address
+from broker.cli.database import database_option
 from broker.cli.output import format_option
 from broker.cli.settings import EXIT_WRONG
 from broker.errors import InvalidInput, NotReady, Reason
@@ -17,7 +17,7 @@ from broker.stores.backup import back_up
 from broker.stores.invariants import CHAIN, INVARIANTS, MACS, LedgerChecks, Violation
 from broker.stores.migrating import carry_out, pending_steps
 from broker.stores.moving import move
-from broker.stores.offline import Where
+from broker.stores.offline import ServerReference, Where
 
 
 @click.command()
@@ -119,7 +119,7 @@ def move_ledger(source: Path, target: str, keys: tuple[str, ...]) -> None:
     Rows are counted, and their MACs, the audit chain and every invariant checked, on the server, before it is
     committed. What is interrupted is begun again. The file is then renamed.
     """
-    moved = move(source, server_address(target), FileKeyRing(keys))
+    moved = move(source, ServerReference(target).address(), FileKeyRing(keys))
     for table, count in moved.rows.items():
         click.echo(f"{count:>9} {table}")
     click.echo(f"moved, and verified there; the file is kept as {moved.kept}")

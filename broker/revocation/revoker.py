@@ -63,7 +63,11 @@ class _Lane:
 
 
 class Revoker:
-    """One lane per connector. ``connectors`` finds a connector by name, None if it is not running."""
+    """One lane per connector. ``connectors`` finds a connector by name, None if it is not running.
+
+    ``others_do``: of a connector, whether it is left to other replicas. A claim by one that cannot end what it claims
+    would only keep those who can from it.
+    """
 
     def __init__(
         self,
@@ -75,7 +79,9 @@ class Revoker:
         workers: int,
         try_timeout: timedelta = TRY_TIMEOUT,
         roots: Roots | None = None,
+        others_do: Callable[[str], bool] = lambda connector: False,
     ) -> None:
+        self._others_do = others_do
         self._store = store
         self._connectors = connectors
         self._clock = clock
@@ -94,6 +100,8 @@ class Revoker:
 
     def kick(self, connector: str) -> None:
         """Something of this connector is due: look now."""
+        if self._others_do(connector):
+            return
         lane = self._lanes.setdefault(connector, _Lane())
         lane.wake.set()
         if not self._closing and (lane.runner is None or lane.runner.done()):

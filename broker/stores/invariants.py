@@ -48,6 +48,7 @@ _SEALED = {
     "every_canary_measurement": "canary_measurements",
     "every_allocation": "account_allocations",
     "every_high_water": "high_water",
+    "every_deploy_set": "deploy_sets",
 }
 MACS = "every row that a grant may rest on bears the broker's MAC"
 CHAIN = "the chain of the audit trail is whole"

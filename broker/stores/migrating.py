@@ -11,7 +11,7 @@ import psycopg
 
 from broker.stores import migrate, postgres_migrate
 from broker.stores.ledger_file import ProcessLock, connect_writer, prepare_file
-from broker.stores.offline import Where, no_ledger
+from broker.stores.offline import ServerReference, Where, no_ledger
 from broker.stores.postgres_connection import PostgresConnection, ServerAddress, connect
 from broker.stores.postgres_database import POSTGRES
 from broker.stores.schema import Step
@@ -58,7 +58,8 @@ def _file(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def _server(address: ServerAddress) -> Iterator[PostgresConnection]:
+def _server(where: ServerAddress | ServerReference) -> Iterator[PostgresConnection]:
+    address = where if isinstance(where, ServerAddress) else where.address()
     try:
         with contextlib.closing(connect(address, role="migrate")) as session:
             yield session

@@ -122,8 +122,8 @@ def _copy(ledger: sqlite3.Connection, server: PostgresConnection, table: str) ->
     if not columns:  # PostgreSQL's alone
         return 0
     server.execute(_named("DELETE FROM {}", table))
-    ordered = " ORDER BY rowid" if table in _ORDERED else ""
-    rows = ledger.execute(_named("SELECT {} FROM {}", columns, table) + ordered)
+    query = "SELECT {} FROM {} ORDER BY rowid" if table in _ORDERED else "SELECT {} FROM {}"
+    rows = ledger.execute(_named(query, columns, table))
     return server.copy_in(_named("COPY {} ({}) FROM STDIN", table, columns), rows)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -16,14 +17,30 @@ from urllib.parse import quote
 import psycopg
 
 from broker.errors import InvalidInput, Reason
+from broker.references import resolve
 from broker.stores import migrate, postgres_migrate
 from broker.stores.postgres_connection import PostgresConnection, ServerAddress, connect
 from broker.stores.postgres_database import POSTGRES
 from broker.stores.queries import SQL
 from broker.stores.schema import Schema
 
+
+@dataclass(frozen=True, slots=True)
+class ServerReference:
+    """Where the DSN of a server is: ``file:PATH`` or ``env:NAME``."""
+
+    reference: str
+
+    def address(self) -> ServerAddress:
+        """The server. Raises InvalidInput (CONFIG_INVALID)."""
+        return ServerAddress(resolve(self.reference))
+
+    def __str__(self) -> str:
+        return self.reference
+
+
 # Where a ledger is: its file, or its server.
-Where = Path | ServerAddress
+Where = Path | ServerAddress | ServerReference
 
 
 class Offline(Protocol):
@@ -49,9 +66,14 @@ class Offline(Protocol):
 
 def open_offline(where: Where | Offline) -> Offline:
     """The ledger at ``where``. Raises InvalidInput (CONFIG_INVALID) if there is none, NotReady (STORE_UNAVAILABLE)."""
-    if not isinstance(where, Path | ServerAddress):
-        return where
-    return LedgerFile(where) if isinstance(where, Path) else LedgerDatabase(where)
+    match where:
+        case Path():
+            return LedgerFile(where)
+        case ServerAddress():
+            return LedgerDatabase(where)
+        case ServerReference():
+            return LedgerDatabase(where.address())
+    return where
 
 
 class LedgerFile:

@@ -83,8 +83,9 @@ SQL = load(texts("sql"))
 
 
 def migrations() -> Mapping[int, str]:
-    """The schema's steps by number (``0001_ledger.sql`` is step 1), in order, without gaps."""
-    steps = {int(name.split("_", 1)[0]): text for name, text in texts("migrations").items()}
-    if list(steps) != list(range(1, len(steps) + 1)):
-        raise ValueError(f"migrations are numbered 1, 2, ...: {list(steps)}")
-    return MappingProxyType(steps)
+    """The schema's steps by number (``0001_ledger.sql`` is step 1), in order, without gaps, each once."""
+    found = texts("migrations")
+    numbers = [int(name.split("_", 1)[0]) for name in found]
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise ValueError(f"migrations are numbered 1, 2, ...: {numbers}")
+    return MappingProxyType(dict(zip(numbers, found.values(), strict=True)))

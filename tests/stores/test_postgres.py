@@ -16,6 +16,7 @@ from tests.stores.contract_forgetting import ForgettingContract
 from tests.stores.contract_orphans import OrphanContract
 from tests.stores.contract_pipelines import PipelineStoreContract
 from tests.stores.contract_quotas import QuotaContract
+from tests.stores.contract_replicas import ReplicaContract
 from tests.stores.contract_retention import RetentionContract
 from tests.stores.contract_reviews import ReviewContract
 from tests.stores.contract_suspensions import SuspensionContract
@@ -64,4 +65,8 @@ class TestPostgresReviews(ReviewContract):
 
 @pytest.mark.slow
 class TestPostgresViews(ViewContract, CanaryContract, OrphanContract):
+    pass
+
+
+class TestPostgresReplicas(ReplicaContract):
     pass

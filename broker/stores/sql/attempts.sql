@@ -101,6 +101,13 @@ WHERE a.connector = :connector AND a.due_at IS NOT NULL AND a.due_at <= :now
 ORDER BY a.due_at
 LIMIT :limit;
 
+-- attempts_due_of_all --
+-- Of every connector, what nobody has begun to end although it is due.
+SELECT {attempt_columns}, {lease_columns}
+FROM {attempts_with_leases}
+WHERE a.due_at IS NOT NULL AND a.due_at <= :now AND a.state IN ('ISSUING', 'ACTIVE')
+LIMIT :limit;
+
 -- attempts_to_recover --
 SELECT {attempt_columns}, {lease_columns}
 FROM {attempts_with_leases}
