@@ -8,7 +8,13 @@ import pytest
 
 from broker.stores.postgres import PostgresStore
 from tests.stores.conftest import LedgerDatabase
-from tests.stores.contract import LeaseStoreContract
+from tests.stores.contract import (
+    AuditContract,
+    IntentContract,
+    IssuingContract,
+    LeaseStoreContract,
+    RevokerContract,
+)
 from tests.stores.contract_access import AccessContract
 from tests.stores.contract_canaries import CanaryContract
 from tests.stores.contract_foreign import ForeignContract
@@ -32,15 +38,18 @@ async def store(ledger_database: LedgerDatabase) -> AsyncIterator[PostgresStore]
     await store.close()
 
 
-class TestPostgres(LeaseStoreContract, WebhookContract, TrailContract):
+class TestPostgres(IntentContract, IssuingContract, RevokerContract, AuditContract):
+    """What a grant and its end are made of, in every run. The whole contract takes long: make test-slow."""
+
+
+@pytest.mark.slow
+class TestPostgresWhole(LeaseStoreContract, WebhookContract, TrailContract):
     pass
 
 
+@pytest.mark.slow
 class TestPostgresEndings(RetentionContract, ForgettingContract):
     pass
-
-
-# The rest of the contract takes long, and is in make test-slow.
 
 
 @pytest.mark.slow
