@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.run import Run, simulate
+from tests.simulation.run import MOST_REPLICAS, Run, simulate
 
 # So often, in a million steps, each of these must come about, or the run has seen nothing of what it is for.
 SOMETIMES = {
@@ -41,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--steps", type=int, default=1_000_000, help="in all, over as many seeds as it takes")
     parser.add_argument("--seed", type=int, default=1, help="of the first run")
+    parser.add_argument("--replicas", type=int, choices=range(1, MOST_REPLICAS + 1), help="of all; else by the seed")
     parser.add_argument("--bug", choices=sorted(BUGS), help="plant this one: it must be found")
     asked = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
@@ -55,13 +56,13 @@ def main() -> int:
     with pytest.MonkeyPatch.context() as patch:
         if asked.bug:
             BUGS[asked.bug](patch)
-        return _report(*_run(asked.seed, asked.steps), asked.bug)
+        return _report(*_run(asked.seed, asked.steps, asked.replicas or 0), asked.bug)
 
 
-def _run(seed: int, steps: int) -> tuple[list[Run], float]:
+def _run(seed: int, steps: int, replicas: int) -> tuple[list[Run], float]:
     begun, done = time.perf_counter(), list[Run]()
     while sum(run.steps for run in done) < steps:
-        done.append(simulate(seed + len(done), min(STEPS_OF_A_RUN, steps)))
+        done.append(simulate(seed + len(done), min(STEPS_OF_A_RUN, steps), replicas))
         if done[-1].broken:
             break
     return done, time.perf_counter() - begun

@@ -138,7 +138,7 @@ class Life:
 
     async def _rpc(self, name: str, work: Work, patience: float | None = None) -> Any:
         """The answer, or None: refused, given up, or the broker is gone."""
-        broker = self._world.broker
+        broker = self._world.any_broker()
         if broker is None:
             await asyncio.sleep(0.5)
             return None
@@ -169,7 +169,7 @@ async def people(world: World, going: Callable[[], bool]) -> None:
     chance = world.chance
     while going():
         await asyncio.sleep(chance.between(10, 120))
-        broker = world.broker
+        broker = world.any_broker()
         if broker is None or not going():
             continue
         everything = chance.sometimes("everything suspended", 0.3)

@@ -49,7 +49,7 @@ class SimulatedBroker:
     ) -> None:
         self.process = process
         store = process.reach(ledger)
-        reached = {name: process.reach(each) for name, each in connectors.items()}
+        reached = {name: process.reach_upstream(each) for name, each in connectors.items()}
         self._deploy = deploy
         self._store = store
         self.gate = Gate(timedelta(seconds=5), 10_000, timedelta(minutes=5))

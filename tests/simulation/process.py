@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
+
+from broker.errors import Reason, UpstreamFailed
 
 T = TypeVar("T")
 _CURRENT: ContextVar[Process | None] = ContextVar("process", default=None)
@@ -19,8 +21,11 @@ class Dead(BaseException):
 class Process:
     """Everything that was started by :meth:`start`, and everything that started in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.alive = True
+        # For a while, nothing passes between it and the store, or between it and the upstreams.
+        self.cut_from_store = self.cut_from_upstream = False
         self.stopped: asyncio.Future[None] | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a seed must repeat in which they are cancelled
 
@@ -58,13 +63,27 @@ class Process:
         """``port``, as this process reaches it."""
         return _Reached(self, port)
 
+    def reach_upstream(self, connector: Any) -> Any:
+        """A connector over this process's own line to its upstream."""
+        return _Reached(self, connector, over=self._line)
+
+    async def _line(self, asked: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What is sent into a cut line does not arrive; what is answered into one was done, and nobody hears of it."""
+        if self.cut_from_upstream:
+            raise UpstreamFailed(Reason.UPSTREAM_UNAVAILABLE, "the line to the upstream is cut.", outcome_known=True)
+        answer = await asked()
+        if self.cut_from_upstream:
+            raise UpstreamFailed(Reason.UPSTREAM_UNAVAILABLE, "the answer was lost.", outcome_known=False)
+        return answer
+
 
 class _Reached:
     """Calls go out, and answers come in, only while the process runs."""
 
-    def __init__(self, process: Process, port: Any) -> None:
+    def __init__(self, process: Process, port: Any, over: Any = None) -> None:
         self._process = process
         self._port = port
+        self._over = over
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._port, name)
@@ -74,6 +93,8 @@ class _Reached:
         async def call(*arguments: Any, **named: Any) -> Any:
             await self._process.running()
             try:
+                if self._over is not None:
+                    return await self._over(lambda: found(*arguments, **named))
                 return await found(*arguments, **named)
             finally:
                 await self._process.running()

@@ -1,4 +1,4 @@
-"""Everything that is simulated, wired: one ledger, one broker after the other, upstreams, the checks around them."""
+"""Everything that is simulated, wired: one ledger, up to three brokers on it, upstreams, the checks around them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from tests.issuance.world import PEOPLE, RULES, TENANT, StaticKeys, agent, gated
 from tests.simulation.broker import ISSUE_TIMEOUT, SimulatedBroker
 from tests.simulation.chance import Chance
 from tests.simulation.checks import Broken, Checks
-from tests.simulation.disk import Disk, SimulatedLedger
+from tests.simulation.disk import Disk
 from tests.simulation.process import Dead, Process, tasks_know_their_process
+from tests.simulation.replica import Replica
 from tests.simulation.truth import SimulatedConnector
 from tests.simulation.virtual import VirtualLoop
 
@@ -53,7 +54,7 @@ class Gone(Exception):
 class World:
     """``trace`` is a digest of all that was committed, made, and answered, and when: what a seed must repeat."""
 
-    def __init__(self, loop: VirtualLoop, seed: int, directory: Path) -> None:
+    def __init__(self, loop: VirtualLoop, seed: int, directory: Path, replicas: int) -> None:
         self.loop = loop
         self.chance = Chance(seed)
         self.clock = LoopClock(loop)
@@ -81,32 +82,32 @@ class World:
             approvals=RULES,
         )
         self.provider = IdentityProvider("https://idp.test", PEOPLE.values(), self.clock)
-        self._fresh = FreshLogins(id_tokens(self.provider), self.clock)
-        self.ledger: SimulatedLedger | None = None
-        self.broker: SimulatedBroker | None = None
+        self.fresh = FreshLogins(id_tokens(self.provider), self.clock)
+        self.replicas = [Replica(self, name) for name in "abc"[:replicas]]
         loop.set_task_factory(tasks_know_their_process)
         loop.set_exception_handler(self._unhandled)
 
     # ------------------------------------------------------------------ brokers come and go
 
     async def start(self) -> None:
-        """A broker, on what is on the disk."""
-        self.ledger = await self.disk.open(StaticKeys(), "w")
+        """All that are down."""
         if self.checks.connection is None:
+            self.disk.make()
             self.checks.connection = connect_reader(self.disk.path)
-        process = Process()
-        made = SimulatedBroker(process, self.ledger, self.connectors, self.deploy, self._fresh, self.clock, self.chance)
-        self.tell("boot")
-        await self.within(process, made.boot())
-        self.broker = made
+        await asyncio.gather(*(each.start() for each in self.replicas if each.process is None))
 
     def kill(self) -> None:
-        """``kill -9`` or a power cut: nobody is told anything."""
-        broker, self.broker = self.broker, None
-        if broker is not None and self.ledger is not None:
-            self.tell("kill")
-            broker.process.kill()
-            self.ledger.lose_power()
+        """All of them."""
+        for each in self.replicas:
+            each.kill()
+
+    def any_broker(self) -> SimulatedBroker | None:
+        """The one that a caller is sent to; None: it is down, and nobody has noticed yet."""
+        return self.replicas[int(self.chance.between(0, len(self.replicas)))].broker
+
+    def alive(self, process: str) -> bool:
+        """Whether the process of this name is there, be it stopped or cut off."""
+        return any(each.process is not None and each.process.name == process for each in self.replicas)
 
     async def ask(self, work: Coroutine[Any, Any, T], broker: SimulatedBroker) -> T:
         """One RPC of a client; cancelling it cancels that. Raises :class:`Gone`, and what the broker refuses with."""
