@@ -10,6 +10,7 @@ from datetime import timedelta
 from broker.daemon.pool import ConnectorPool
 from broker.errors import BrokerError
 from broker.issuance.approvals import ApprovalDesk
+from broker.issuance.delegations import DelegationDesk
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
@@ -19,7 +20,7 @@ from broker.issuance.refusals import RefusalBudget
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.lease.root import Roots
-from broker.ports import Clock, ConnectorSpec, DeploySet
+from broker.ports import DEFAULT_LIMITS, Clock, ConnectorSpec, DeploySet
 from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
 from broker.upkeep import Upkeep
@@ -53,7 +54,7 @@ class SimulatedBroker:
         self._deploy = deploy
         self._store = store
         self.gate = Gate(timedelta(seconds=5), 10_000, timedelta(minutes=5))
-        self._clock = clock
+        self.clock = clock
         roots = Roots()
         self.revoker = Revoker(store, reached.get, clock, chance, workers=4, roots=roots)
         kick = self.revoker.kick
@@ -69,6 +70,7 @@ class SimulatedBroker:
         durations = {"default_duration": timedelta(minutes=5), "max_duration": timedelta(hours=1)}
         self.tasks = TaskDesk(store, kick, self.gate, clock, chance, **durations)
         self.leases = LeaseDesk(store, kick, clock)
+        self.delegations = DelegationDesk(store, kick, clock, chance, limits=DEFAULT_LIMITS)
         self.approvals = ApprovalDesk(store, reached.get, fresh, clock)
         self.suspensions = SuspensionDesk(store, kick, fresh, clock, chance)
         self._upkeep = Upkeep(
@@ -79,7 +81,7 @@ class SimulatedBroker:
         """As the daemon does: first what the last run left, then the ticks, for as long as the process lives."""
         while True:
             try:
-                await self._store.recover(self._clock.now())
+                await self._store.recover(self.clock.now())
                 break
             except BrokerError:  # the daemon would not start, and be started again
                 await asyncio.sleep(TICK)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from broker.lease.machine import TERMINAL, State
-from broker.ports import Clock
+from broker.ports import Clock, EndCause
 from broker.stores.times import from_ms
 from broker.suspension.suspension import Kind
+from tests.simulation.broker import ISSUE_TIMEOUT
 from tests.simulation.truth import Made, Truth
 
 _KINDS = {Kind.EVERYTHING.value, Kind.AGENT.value}
@@ -36,9 +38,12 @@ class Known:
     lease: str
     task: str
     holder: str
+    request: str
     expires_at: datetime
+    intended_at: datetime
+    process: str  # which intended it
     state: State = State.ISSUING
-    was_active: bool = False
+    activated_by: str = ""
 
 
 @dataclass
@@ -47,10 +52,14 @@ class Checks:
 
     clock: Clock
     told: Counter[str]
+    alive: Callable[[str], bool]  # the process of this name
     truth: Truth = field(init=False)
     seen: int = 0
     attempts: dict[str, Known] = field(default_factory=dict)
     of_lease: dict[str, list[str]] = field(default_factory=dict)
+    of_request: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # by holder and request id
+    part_of: dict[str, str] = field(default_factory=dict)  # by the lease that was granted by a delegation
+    parts: set[str] = field(default_factory=set)  # of these, what may still be alive
     tasks_over: set[str] = field(default_factory=set)
     suspended: dict[str, dict[str, Any]] = field(default_factory=dict)
     redeemed: set[str] = field(default_factory=set)
@@ -71,7 +80,22 @@ class Checks:
             record = json.loads(body)
             records.append(record)
             self._take(record)
+        self._look_at_parts()
         return records
+
+    def _look_at_parts(self) -> None:
+        """Between two commits: what was handed on lives no longer, and no wider, than what it is a part of."""
+        for lease in sorted(self.parts):
+            living = [self.attempts[each] for each in self.of_lease[lease]]
+            living = [each for each in living if each.state in (State.ISSUING, State.ACTIVE)]
+            if not living:
+                self.parts.discard(lease)
+                continue
+            wholes = [self.attempts[each] for each in self.of_lease[self.part_of[lease]]]
+            if not any(each.state is State.ACTIVE for each in wholes):
+                raise Broken(f"I4: {lease} lives on, and {self.part_of[lease]}, which it is a part of, has ended")
+            if max(each.expires_at for each in living) > max(each.expires_at for each in wholes):
+                raise Broken(f"I4: {lease} is longer than {self.part_of[lease]}, which it is a part of")
 
     def _take(self, record: dict[str, Any]) -> None:
         kind, data = record["type"], record["data"]
@@ -87,6 +111,9 @@ class Checks:
             self.suspended.pop(data["suspension"], None)
         elif kind == "upstream.unknown_found":
             self._swept(data)
+        elif kind == "delegation.used":
+            self.part_of[data["used_for"]] = data["part_of"]
+            self.parts.add(data["used_for"])
         elif kind == "access.redeemed":
             self._once(data["access_request"])
 
@@ -95,12 +122,16 @@ class Checks:
         if record["task_id"] in self.tasks_over:
             raise Broken(f"I2: {attempt} was intended on a task that is over")
         if covering := self._covering(record):
-            raise Broken(f"kill switch: {attempt} was intended under {covering}")
+            raise Broken(f"I7: {attempt} was intended under {covering}")
         if attempt in self.truth.ever:
             raise Broken(f"I2: {attempt} was made before it was intended")
-        self.attempts[attempt] = Known(
-            record["lease_id"], record["task_id"], record["holder"], from_ms(record["data"]["expires_ms"])
-        )
+        data = record["data"]
+        expires_at, intended_at = from_ms(data["expires_ms"]), from_ms(record["at_ms"])
+        if expires_at <= intended_at:
+            raise Broken(f"I11: {attempt} is intended at {intended_at}, until {expires_at}")
+        about = (record["lease_id"], record["task_id"], record["holder"], data["request_id"])
+        self.attempts[attempt] = Known(*about, expires_at, intended_at, record["writer"])
+        self.of_request.setdefault((record["holder"], data["request_id"]), []).append(attempt)
         self.of_lease.setdefault(record["lease_id"], []).append(attempt)
 
     def _moved(self, record: dict[str, Any], state: State) -> None:
@@ -109,27 +140,45 @@ class Checks:
         if known is None:
             raise Broken(f"I2: {attempt} is {state} and was never intended")
         if known.state in TERMINAL:
-            raise Broken(f"final: {attempt} was {known.state} and is {state}")
-        if state in TERMINAL and self.truth.usable(attempt):
+            raise Broken(f"I8: {attempt} was {known.state} and is {state}")
+        if state in TERMINAL and self._proven_usable(attempt):
             raise Broken(f"I1: {attempt} is said to be {state} and lets people in")
         if state is State.ACTIVE:
-            if known.task in self.tasks_over:
-                raise Broken(f"I1: {attempt} became usable on a task that is over")
-            if covering := self._covering(record):
-                raise Broken(f"kill switch: {attempt} became usable under {covering}")
-            if attempt not in self.truth.ever:
-                raise Broken(f"{attempt} is said to be issued, and the upstream never made it")
-            others = [each for each in self.of_lease[known.lease] if each != attempt and self.truth.usable(each)]
-            if others:
-                raise Broken(f"I5: {attempt} is usable, and of the same request so is {others}")
-            known.was_active = True
+            self._activated(attempt, known, record)
+        if state is State.REVOKING and record["data"].get("cause") == EndCause.OUTCOME_UNKNOWN:
+            self._given_up(attempt, known, record)
         known.state = state
+
+    def _activated(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
+        if known.state is not State.ISSUING:
+            raise Broken(f"I8: {attempt} was {known.state} and is usable again")
+        if known.task in self.tasks_over:
+            raise Broken(f"I1: {attempt} became usable on a task that is over")
+        if covering := self._covering(record):
+            raise Broken(f"I7: {attempt} became usable under {covering}")
+        if attempt not in self.truth.ever:
+            raise Broken(f"I2: {attempt} is said to be issued, and the upstream never made it")
+        same = self.of_request[known.holder, known.request]
+        if others := [each for each in same if each != attempt and self._proven_usable(each)]:
+            raise Broken(f"I9: {attempt} is usable, and of the same request so is {others}")
+        known.activated_by = record["writer"]
+
+    def _proven_usable(self, attempt: str) -> bool:
+        """Of what an upstream lied about, its word is all that a broker has, until it lists it again."""
+        return self.truth.usable(attempt) and attempt not in self.truth.lied_about
+
+    def _given_up(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
+        """Who is issuing says when that failed; others may say so when it has had its time, or is gone."""
+        other = record["writer"] != known.process
+        if other and self.alive(known.process) and from_ms(record["at_ms"]) < known.intended_at + ISSUE_TIMEOUT:
+            self.told["given up by another one's boot"] += 1
 
     def _swept(self, data: dict[str, Any]) -> None:
         """The reconciler may only end what the ledger does not hold alive."""
         known = self.attempts.get(data["attempt_id"])
         if known is None or known.state not in TERMINAL:
-            raise Broken(f"reconciled: {data['name']} is ended behind its lease's back")
+            raise Broken(f"I10: {data['name']} is ended behind its lease's back")
+        self.told["lie found in an inventory"] += data["attempt_id"] in self.truth.lied_about
 
     def _covering(self, record: dict[str, Any]) -> str:
         for name, data in self.suspended.items():
@@ -140,7 +189,7 @@ class Checks:
 
     def _once(self, access_request: str) -> None:
         if access_request in self.redeemed:
-            raise Broken(f"I7: the approval of {access_request} was used twice")
+            raise Broken(f"I5: the approval of {access_request} was used twice")
         self.redeemed.add(access_request)
 
     def made(self, made: Made) -> None:
@@ -155,10 +204,13 @@ class Checks:
         if made.until > known.expires_at:
             raise Broken(f"I11: {made.attempt} lives until {made.until}, intended until {known.expires_at}")
 
-    def delivered(self, attempt: str) -> None:
+    def delivered(self, attempt: str, process: str) -> None:
         """An agent was handed this credential."""
-        if attempt not in self.attempts or not self.attempts[attempt].was_active:
-            raise Broken(f"I2: {attempt} was delivered and never active")
+        known = self.attempts.get(attempt)
+        if known is None or not known.activated_by:
+            raise Broken(f"I3: {attempt} was delivered, and that it is usable was not durable")
+        if known.activated_by != process:
+            raise Broken(f"I10: {attempt} was delivered by {process}, and made usable by {known.activated_by}")
 
     def at_the_end(self) -> None:
         """With everything healed, and time given: nothing is left (I14, I3)."""

@@ -62,7 +62,7 @@ async def outages(world: World, going: Callable[[], bool]) -> None:
     while going():
         await asyncio.sleep(world.chance.between(5, 150))
         if world.chance.sometimes("outage", 0.8):
-            upstream.down = world.chance.one_of("hangs", "broken", "forbidden")
+            upstream.down = world.chance.one_of("hangs", "broken", "forbidden", "limits")
             await asyncio.sleep(world.chance.between(1, 60))
             upstream.down = ""
 

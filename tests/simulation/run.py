@@ -13,9 +13,10 @@ from pathlib import Path
 import structlog
 
 from broker.lease.machine import TERMINAL
-from tests.simulation.agents import Life, people
+from tests.simulation.agents import Life
 from tests.simulation.checks import Broken
 from tests.simulation.nemesis import TO_ALL, TO_EACH
+from tests.simulation.people import operators
 from tests.simulation.virtual import VirtualLoop
 from tests.simulation.world import AGENTS, World
 
@@ -67,7 +68,7 @@ async def _run(world: World, steps: int) -> None:
 
     await world.start()
     lives = [asyncio.create_task(Life(world, who).live(going)) for who in AGENTS]
-    lives += [asyncio.create_task(each(world, going)) for each in (people, *TO_ALL)]
+    lives += [asyncio.create_task(each(world, going)) for each in (operators, *TO_ALL)]
     lives += [asyncio.create_task(each(world, replica, going)) for replica in world.replicas for each in TO_EACH]
     await _first(world, asyncio.gather(*lives))
     if world.broken is None:

@@ -45,6 +45,7 @@ class Truth:
         self._on_made = on_made
         self.alive: dict[str, Made] = {}
         self.ever: set[str] = set()
+        self.lied_about: set[str] = set()  # said to be gone, by the upstream itself, and alive
 
     def make(self, attempt: str, until: datetime) -> None:
         made = Made(attempt, until)
@@ -123,10 +124,15 @@ class SimulatedConnector:
         try:
             await self._arrive("revoke")
         except UpstreamFailed as failure:
+            if self.down == "limits":
+                return NotYet(failure.message, timedelta(seconds=self._chance.between(1, 20)))
             return (
                 Refused(failure.message) if failure.reason is Reason.UPSTREAM_ROOT_REFUSED else NotYet(failure.message)
             )
-        self._truth.end(attempt)
+        if self._chance.sometimes("lie: revoked, and alive", 0.01):
+            self._truth.lied_about.add(attempt)
+        else:
+            self._truth.end(attempt)
         if self._chance.sometimes("lost confirmation", 0.05):
             return NotYet("no answer in time.")
         await asyncio.sleep(self._chance.between(0.001, 0.05))

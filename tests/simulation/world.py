@@ -58,7 +58,7 @@ class World:
         self.loop = loop
         self.chance = Chance(seed)
         self.clock = LoopClock(loop)
-        self.checks = Checks(self.clock, self.chance.told)
+        self.checks = Checks(self.clock, self.chance.told, self.alive)
         self.trace = hashlib.sha256()
         self.disk = Disk(directory / "ledger.sqlite3", self.chance, self._committed)
         self.broken: Broken | None = None
@@ -127,20 +127,27 @@ class World:
 
     # ------------------------------------------------------------------ callers
 
-    def caller(self, who: Agent) -> Caller:
-        now = self.clock.now()
+    def caller(self, who: Agent, broker: SimulatedBroker) -> Caller:
+        """As the broker's door sees it."""
+        now = broker.clock.now()
         peer = Peer(who.spiffe_id, now - timedelta(hours=1), now + timedelta(hours=1), 1, "f" * 64)
         return Caller(TENANT, who, peer, self.deploy, now)
 
-    def person(self, key: str) -> OperatorCaller:
+    def person(self, key: str, broker: SimulatedBroker) -> OperatorCaller:
+        """Likewise."""
         operator = Operator(self.deploy.people[key], key, LOGIN)
         roles = frozenset({Role.APPROVER, Role.SECURITY, Role.OPERATOR})
-        return OperatorCaller(TENANT, operator, roles, self.deploy, self.clock.now())
+        return OperatorCaller(TENANT, operator, roles, self.deploy, broker.clock.now())
 
     # ------------------------------------------------------------------ what happens is told and checked
 
     def tell(self, *what: object) -> None:
         self.trace.update(f"{self.loop.time():.6f} {' '.join(map(str, what))}\n".encode())
+
+    def delivered(self, attempt: str, process: Process) -> None:
+        """An agent was handed this credential by that process."""
+        self.chance.told["delivered"] += 1
+        self.checks.delivered(attempt, process.name)
 
     def fail(self, broken: Broken) -> None:
         self.broken = self.broken or broken
