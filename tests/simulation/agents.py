@@ -37,7 +37,7 @@ class Life:
 
     async def _task(self) -> None:
         colleague = AGENTS[(AGENTS.index(self._who) + 1) % len(AGENTS)]
-        duration = timedelta(seconds=int(self._chance.between(5, 120)))
+        duration = timedelta(seconds=int(self._chance.between(30, 300)))
         order = TaskOrder(self._chance.id(), "testing", duration, [str(colleague.spiffe_id)], "", "")
         task = await self._call.call("StartTask", lambda broker, caller: broker.tasks.start(caller, order))
         if not isinstance(task, Task):
@@ -70,7 +70,7 @@ class Life:
             account=self._chance.one_of("dev", "dev", "prod"),
             environment="dev",
             resource="orders",
-            ttl=timedelta(seconds=int(self._chance.between(2, 60))),
+            ttl=timedelta(seconds=int(self._chance.between(2, 40) if self._chance.often(0.8) else 150)),
         )
         for _ in range(3):
             answer = await self._request(request)

@@ -26,7 +26,16 @@ class Client:
 
     async def call(self, name: str, work: Work, *, impatient: bool = False) -> Any:
         """The answer, or None: refused, given up, or the broker is gone."""
-        broker = self._world.any_broker()
+        return await self._call(self._world.any_broker(), name, work, impatient)
+
+    async def call_twice(self, name: str, one: Work, other: Work) -> Any:
+        """The answer to the first of two at once, which may reach two replicas."""
+        here, there = self._world.any_broker(), self._world.any_broker()
+        self._world.chance.told[f"{name} on two replicas at once"] += here is not there
+        first, _ = await asyncio.gather(self._call(here, name, one), self._call(there, name, other))
+        return first
+
+    async def _call(self, broker: SimulatedBroker | None, name: str, work: Work, impatient: bool = False) -> Any:
         if broker is None:
             await asyncio.sleep(0.5)
             return None
@@ -50,11 +59,6 @@ class Client:
         if isinstance(answer, Grant) and answer.credential is not None and answer.lease is not None:
             self._world.delivered(answer.lease.attempt_id, broker.process)
         return answer
-
-    async def call_twice(self, name: str, one: Work, other: Work) -> Any:
-        """The answer to the first of two at once, which may reach two replicas."""
-        first, _ = await asyncio.gather(self.call(name, one), self.call(name, other))
-        return first
 
     def _patience(self) -> float | None:
         chance = self._world.chance

@@ -25,6 +25,11 @@ _STATES = {
     "lease.revoked": State.REVOKED,
     "lease.expired": State.EXPIRED,
 }
+_RACES = {
+    EndCause.SUSPENDED: "suspended",
+    EndCause.PARENT_ENDED: "its whole ended",
+    EndCause.COMPLETED: "its task completed",
+}
 
 
 class Broken(AssertionError):
@@ -145,8 +150,8 @@ class Checks:
             raise Broken(f"I1: {attempt} is said to be {state} and lets people in")
         if state is State.ACTIVE:
             self._activated(attempt, known, record)
-        if state is State.REVOKING and record["data"].get("cause") == EndCause.OUTCOME_UNKNOWN:
-            self._given_up(attempt, known, record)
+        if state is State.REVOKING and known.state is State.ISSUING:
+            self._broken_off(attempt, known, record)
         known.state = state
 
     def _activated(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
@@ -167,10 +172,13 @@ class Checks:
         """Of what an upstream lied about, its word is all that a broker has, until it lists it again."""
         return self.truth.usable(attempt) and attempt not in self.truth.lied_about
 
-    def _given_up(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
+    def _broken_off(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
         """Who is issuing says when that failed; others may say so when it has had its time, or is gone."""
-        other = record["writer"] != known.process
-        if other and self.alive(known.process) and from_ms(record["at_ms"]) < known.intended_at + ISSUE_TIMEOUT:
+        cause, other = record["data"].get("cause"), record["writer"] != known.process
+        if cause in _RACES:
+            self.told[f"{_RACES[cause]} while it was issued{' by another one' if other else ''}"] += 1
+        early = from_ms(record["at_ms"]) < known.intended_at + ISSUE_TIMEOUT
+        if cause == EndCause.OUTCOME_UNKNOWN and other and early and self.alive(known.process):
             self.told["given up by another one's boot"] += 1
 
     def _swept(self, data: dict[str, Any]) -> None:

@@ -80,6 +80,8 @@ class _Writer(GroupCommit):
         pass
 
     def _hand_over(self, batch: list[Job]) -> None:
+        if self._process.stops_when_it_writes:
+            self._process.stop()
         self._loop.call_later(self._disk.latency(), self._write, batch)
 
     def _write(self, batch: list[Job]) -> None:

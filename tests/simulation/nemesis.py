@@ -11,7 +11,7 @@ from tests.simulation.world import World
 
 # The revoker's claims run out after 30 s: some stops outlast them.
 _LONGEST_STOP = 90.0
-_LONGEST_CUT = 60.0
+_LONGEST_CUT = 30.0
 
 
 async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> None:
@@ -28,11 +28,15 @@ async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """SIGSTOP, and SIGCONT when it has forgotten what time it is."""
     while going():
-        await asyncio.sleep(world.chance.between(5, 200))
+        await asyncio.sleep(world.chance.between(5, 100))
         process = replica.process
         if process is None or not going() or not world.chance.sometimes("stopped", 0.8):
             continue
         world.tell("stop", process.name)
+        if world.chance.often(0.5):
+            process.stops_when_it_writes = True
+            await asyncio.sleep(2)  # the ticks write now and then, and agents do
+        process.stops_when_it_writes = False
         process.stop()
         lasts = world.chance.between(0.5, _LONGEST_STOP)
         world.chance.told["stopped for longer than a claim"] += lasts > CLAIM_FOR.total_seconds()
@@ -44,7 +48,7 @@ async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """One replica's line to the store, or to the upstreams, is cut for a while."""
     while going():
-        await asyncio.sleep(world.chance.between(5, 200))
+        await asyncio.sleep(world.chance.between(5, 60))
         process = replica.process
         if process is None or not going():
             continue
@@ -60,7 +64,7 @@ async def outages(world: World, going: Callable[[], bool]) -> None:
     """An upstream is away for a while, in one of the ways in which they are."""
     upstream = world.connectors["fake"]
     while going():
-        await asyncio.sleep(world.chance.between(5, 150))
+        await asyncio.sleep(world.chance.between(5, 100))
         if world.chance.sometimes("outage", 0.8):
             upstream.down = world.chance.one_of("hangs", "broken", "forbidden", "limits")
             await asyncio.sleep(world.chance.between(1, 60))
@@ -70,7 +74,7 @@ async def outages(world: World, going: Callable[[], bool]) -> None:
 async def bad_disks(world: World, going: Callable[[], bool]) -> None:
     """No write succeeds for a while."""
     while going():
-        await asyncio.sleep(world.chance.between(20, 300))
+        await asyncio.sleep(world.chance.between(5, 120))
         if world.chance.sometimes("disk full", 0.8):
             world.disk.failing = True
             await asyncio.sleep(world.chance.between(0.1, 10))

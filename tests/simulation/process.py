@@ -27,6 +27,7 @@ class Process:
         # For a while, nothing passes between it and the store, or between it and the upstreams.
         self.cut_from_store = self.cut_from_upstream = False
         self.stopped: asyncio.Future[None] | None = None
+        self.stops_when_it_writes = False
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a seed must repeat in which they are cancelled
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

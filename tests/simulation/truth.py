@@ -95,7 +95,7 @@ class SimulatedConnector:
         await checkpoint({**handle, "noted": True}, None)
         await self._arrive("issue")
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        late = self._chance.sometimes("late create", 0.03)
+        late = self._chance.sometimes("late create", 0.06)
         on_its_way = self._chance.between(0.5, 0.99) * self._allowance if late else self._chance.between(0.001, 0.05)
         # What was sent arrives, whether anybody still waits for it or lives.
         asyncio.get_running_loop().call_later(on_its_way, self._make, attempt, expires_at, arrived)
@@ -103,9 +103,9 @@ class SimulatedConnector:
             await asyncio.sleep(self._chance.between(0, 2))
             raise _failed(known=False)
         await arrived
-        if self._chance.sometimes("lost reply", 0.03):
+        if self._chance.sometimes("lost reply", 0.05):
             raise _failed(known=False)
-        if self._chance.sometimes("reply that never comes", 0.02):
+        if self._chance.sometimes("reply that never comes", 0.05):
             await asyncio.Event().wait()
         await asyncio.sleep(self._chance.between(0.001, 0.05))
         upstream = f"up-{attempt}"
@@ -113,7 +113,7 @@ class SimulatedConnector:
         login = DatabaseLogin(
             "postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(f"password-{attempt}")
         )
-        longer = self._chance.sometimes("granted for longer", 0.005)
+        longer = self._chance.sometimes("granted for longer", 0.05)
         return Issued(login, expires_at + timedelta(hours=1) if longer else expires_at, {"upstream": upstream})
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
@@ -129,7 +129,7 @@ class SimulatedConnector:
             return (
                 Refused(failure.message) if failure.reason is Reason.UPSTREAM_ROOT_REFUSED else NotYet(failure.message)
             )
-        if self._chance.sometimes("lie: revoked, and alive", 0.01):
+        if self._chance.sometimes("lie: revoked, and alive", 0.06):
             self._truth.lied_about.add(attempt)
         else:
             self._truth.end(attempt)
