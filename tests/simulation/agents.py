@@ -37,7 +37,7 @@ class Life:
 
     async def _task(self) -> None:
         colleague = AGENTS[(AGENTS.index(self._who) + 1) % len(AGENTS)]
-        duration = timedelta(seconds=int(self._chance.between(30, 300)))
+        duration = timedelta(seconds=int(self._chance.between(30, 200)))
         order = TaskOrder(self._chance.id(), "testing", duration, [str(colleague.spiffe_id)], "", "")
         task = await self._call.call("StartTask", lambda broker, caller: broker.tasks.start(caller, order))
         if not isinstance(task, Task):
@@ -95,13 +95,13 @@ class Life:
             await self._call.call(
                 "ConfirmDelivery", lambda broker, caller: broker.leases.confirm(caller, lease.id, lease.attempt_id)
             )
-        handed_on = self._chance.often(0.25)
+        handed_on = self._chance.often(0.4)
         together = [self._hand_on(lease, request, colleague)] if handed_on else []
         await asyncio.gather(self._work_with(lease, handed_on), *together)
 
     async def _work_with(self, lease: Lease, handed_on: bool) -> None:
         # Who has handed it on may give it back while the other one is asking.
-        await asyncio.sleep(self._chance.between(0, 0.5 if handed_on and self._chance.often(0.5) else 20))
+        await asyncio.sleep(self._chance.between(0, 0.2 if handed_on and self._chance.often(0.6) else 15))
         if self._chance.often(0.5):
             wait = timedelta(seconds=1)
             await self._call.call("RevokeLease", lambda broker, caller: broker.leases.revoke(caller, lease.id, wait))
@@ -113,7 +113,11 @@ class Life:
         if handed is None:
             return
         cited = replace(
-            request, request_id=self._chance.id(), ttl=timedelta(seconds=2), delegation_id=handed.id, account=lease.account
+            request,
+            request_id=self._chance.id(),
+            ttl=timedelta(seconds=2),
+            delegation_id=handed.id,
+            account=lease.account,
         )
         await Client(self._world, colleague).call(
             "RequestCredential", lambda broker, caller: broker.issuer.request(caller, cited)

@@ -26,7 +26,7 @@ from broker.revocation.revoker import Revoker
 from broker.upkeep import Upkeep
 from tests.issuance.world import MARK, TENANT, StaticKeys
 from tests.simulation.chance import Chance
-from tests.simulation.disk import SimulatedLedger
+from tests.simulation.ledger import SimulatedLedger
 from tests.simulation.process import Process
 from tests.simulation.truth import SimulatedConnector
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.issuance.world import StaticKeys
 from tests.simulation.broker import SimulatedBroker
-from tests.simulation.disk import SimulatedLedger
+from tests.simulation.ledger import SimulatedLedger
 from tests.simulation.process import Process
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Replica:
         world = self._world
         self._starts += 1
         process = Process(f"{self.name}{self._starts}")
-        self.process, self.ledger = process, world.disk.open(StaticKeys(), process)
+        self.process, self.ledger = process, SimulatedLedger(world.disk, StaticKeys(), process)
         made = SimulatedBroker(
             process, self.ledger, world.connectors, world.deploy, world.fresh, self.clock, world.chance
         )

@@ -31,9 +31,8 @@ from tests.simulation.truth import SimulatedConnector
 from tests.simulation.virtual import VirtualLoop
 
 T = TypeVar("T")
-AGENTS = tuple(
-    agent(name, quotas=Quotas(live_leases=8, open_tasks=4)) for name in ("alice", "bob", "carol", "dave", "erin")
-)
+_NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "kim", "leo")
+AGENTS = tuple(agent(name, quotas=Quotas(live_leases=8, open_tasks=10)) for name in _NAMES)
 ACCOUNTS = frozenset({"dev", "prod"})
 
 
@@ -60,7 +59,7 @@ class World:
         self.clock = LoopClock(loop)
         self.checks = Checks(self.clock, self.chance.told, self.alive)
         self.trace = hashlib.sha256()
-        self.disk = Disk(directory / "ledger.sqlite3", self.chance, self._committed)
+        self.disk = Disk(directory / "ledger.sqlite3", self.chance, self._committed, shared=replicas > 1)
         self.broken: Broken | None = None
         self.ended = loop.create_future()  # by the first promise that is not kept
         classes = {"fake": ContractClass.IMMEDIATE, "timed": ContractClass.EXPIRY_ONLY}
