@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 # The ``domain`` of every ErrorInfo this broker sends (AIP-193).
 ERROR_DOMAIN = "broker.jit"
@@ -213,6 +213,7 @@ class Reason(StrEnum):
     # The broker itself (family NotReady).
     SHUTTING_DOWN = "SHUTTING_DOWN"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    COMMIT_UNKNOWN = "COMMIT_UNKNOWN"
     AUDIT_BACKLOG = "AUDIT_BACKLOG"
     WITNESS_BACKLOG = "WITNESS_BACKLOG"
     WITNESS_UNREAD = "WITNESS_UNREAD"
@@ -223,6 +224,8 @@ class Reason(StrEnum):
     OWN_SVID_EXPIRED = "OWN_SVID_EXPIRED"
     ISSUER_KEYS_UNAVAILABLE = "ISSUER_KEYS_UNAVAILABLE"
     SITUATION_MOVED = "SITUATION_MOVED"
+    DEPLOY_SET_OVERTAKEN = "DEPLOY_SET_OVERTAKEN"
+    REPLICA_UNHEARD = "REPLICA_UNHEARD"
     # Told to operators only (/readyz, the log), never sent.
     OWN_SVID_OVERDUE = "OWN_SVID_OVERDUE"
     # Told by the client itself, never sent: no answer came that could be believed (family NotReady).
@@ -273,6 +276,14 @@ class BrokerError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+    def __copy__(self) -> Self:
+        """The same to tell somebody else: an exception object collects where it was raised."""
+        made = type(self)(
+            self.reason, self.message, hint=self.hint, metadata=self.metadata, retry_after=self.retry_after
+        )
+        made.evidence = dict(self.evidence)
+        return made
 
 
 class Unauthenticated(BrokerError):

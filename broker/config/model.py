@@ -122,6 +122,10 @@ class Deploy(Model):
     deploy_signatures_required: Annotated[int, Field(ge=2, le=100)] | None = Field(
         None, description="How many of these people must sign; two at least, so never its author alone."
     )
+    follow_within: Duration = Field(
+        timedelta(seconds=30),
+        description="Of several replicas, one that has not the newest set by then grants nothing.",
+    )
 
 
 class State(Model):

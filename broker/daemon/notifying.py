@@ -30,6 +30,7 @@ class Notifier:
 
     def __init__(self, config: Config, store: LeaseStore, clock: Clock, rng: Rng) -> None:
         """Raises InvalidInput (CONFIG_INVALID) for a secret that is none, OSError for a CA file that cannot be read."""
+        self._running = False
         for webhook in config.notify.values():
             for reference in webhook.secrets:
                 check_secret(resolve(reference), reference)
@@ -49,22 +50,29 @@ class Notifier:
         }
 
     async def run(self) -> None:
-        """Deliver until cancelled."""
+        """Deliver until cancelled, from where whoever did it before came to."""
+        self._running = True
         try:
             async with asyncio.TaskGroup() as group:
                 for name, pump in self._pumps.items():
                     group.create_task(pump.run(), name=f"webhook {name}")
         finally:
-            for sender in self._senders.values():
-                await sender.close()
+            self._running = False
 
     async def start(self) -> None:
         """Find every destination's position. Raises BrokerError."""
         for pump in self._pumps.values():
             await pump.start()
 
+    async def close(self) -> None:
+        """Let go of connections."""
+        for sender in self._senders.values():
+            await sender.close()
+
     def tallies(self, head: int, now: datetime) -> Mapping[str, WebhookTally]:
-        """For /metrics; ``head`` is the last audit record."""
+        """For /metrics; ``head`` is the last audit record. Nothing where another replica delivers."""
+        if not self._running:
+            return {}
         return {
             name: WebhookTally(
                 pump.tally.delivered,

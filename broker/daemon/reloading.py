@@ -2,6 +2,9 @@
 
 A set is taken whole or not at all. A bad one changes nothing; why is written to the log, to the
 audit trail and to ``reload.json`` in the state directory, where ``broker reload`` reads it.
+
+Of several replicas each has a directory of its own, so the ledger keeps which set came into force last. One that has
+another set ends nothing in its name: who is not registered there may be registered in the newer one.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from broker.deployfiles.source import DeployFiles
 from broker.errors import BrokerError
 from broker.files import Problems
 from broker.identity.behalf import is_enabled
+from broker.issuance.among import Among
 from broker.issuance.holders import may_hold
-from broker.ports import Clock, DeploySet, LeaseStore, Reloaded, Signed
+from broker.ports import Clock, DeploySet, Heartbeat, Ledger, Reloaded, Signed
 from broker.scope.canonical import JsonValue
 
 log = structlog.get_logger("broker.deploy")
@@ -37,9 +41,18 @@ class Reloader:
     """Reloads the deploy set and makes the rest of the daemon follow it."""
 
     def __init__(
-        self, files: DeployFiles, pool: ConnectorPool, store: LeaseStore, clock: Clock, tenant: str, result: Path
+        self,
+        files: DeployFiles,
+        pool: ConnectorPool,
+        store: Ledger,
+        clock: Clock,
+        tenant: str,
+        result: Path,
+        among: Among,
+        writer: str,
     ) -> None:
-
+        self._among = among
+        self._writer = writer
         self._files = files
         self._pool = pool
         self._store = store
@@ -57,7 +70,7 @@ class Reloader:
         deploy = self._files.current
         prepared = self._pool.prepare(deploy.connectors, await self._store.connectors_in_use())
         try:
-            await self._accept(deploy)
+            await self._accept(deploy, BROKER)
         except Problems as refused:
             await self._record(EventType.DEPLOY_REFUSED, {"problems": [str(each) for each in refused.problems]})
             raise
@@ -78,7 +91,7 @@ class Reloader:
         try:
             candidate = self._files.load()
             prepared = self._pool.prepare(candidate.connectors, await self._store.connectors_in_use())
-            await self._accept(candidate)
+            await self._accept(candidate, actor)
         except BrokerError as refused:
             return await self._refused(refused, actor)
         await self._pool.activate(prepared)
@@ -86,6 +99,8 @@ class Reloader:
         if candidate.digest == before.digest:
             log.info("deploy set unchanged", digest=candidate.digest)
         await self._in_force(candidate, actor)
+        if (newer := self._among.in_force) is not None and self._among.overtaken:
+            return Reloaded(False, candidate.digest, (_overtaken(candidate.digest, newer.digest),))
         return Reloaded(True, candidate.digest)
 
     async def if_swapped(self) -> None:
@@ -93,8 +108,21 @@ class Reloader:
         if self._files.swapped():
             await self.reload()
 
+    async def follow(self, digest: str) -> None:
+        """Take in the set of that digest, in force elsewhere, if it is what is on disk. Of others nothing is told."""
+        async with self._reloading:
+            try:
+                found = await asyncio.to_thread(self._files.digest_on_disk)
+            except Problems as half_way:
+                log.debug("the deploy directory is not to be read", problems=[str(each) for each in half_way.problems])
+                return
+            if found == digest:
+                await self._reload(BROKER)
+
     async def end_unregistered(self) -> None:
         """End the leases of agents that are not registered (any more), and of people who are not there."""
+        if self._among.overtaken:
+            return
         registered = may_hold(self._files.current, self._clock.now())
         ended = await self._store.end_unregistered(self._tenant, registered, self._clock.now())
         if ended:
@@ -114,20 +142,35 @@ class Reloader:
 
     async def end_for_disabled(self) -> None:
         """End the leases of tasks that act for who is disabled, or not in people.yaml. Again and again, as above."""
+        if self._among.overtaken:
+            return
         people, now = self._files.current.people, self._clock.now()
         ended = await self._store.end_on_behalf_of(self._tenant, lambda human: is_enabled(human, people, now), now)
         if ended:
             log.warning("leases of tasks for disabled people are being revoked", attempts=ended)
 
-    async def _accept(self, deploy: DeploySet) -> None:
-        """Have a signed set remembered before it is in force. Raises Problems for one that a newer one overtook."""
-        if deploy.signed is None:
-            return
-        highest = await self._store.accept_deploy(self._tenant, deploy.signed.serial, deploy.digest, self._clock.now())
-        if problem := overtaken(str(self._files.directory), deploy, highest):
-            raise Problems([problem])
+    async def _accept(self, deploy: DeploySet, actor: str) -> None:
+        """Have a set remembered before it is in force. Raises Problems for a signed one that a newer one overtook.
+
+        One that is not signed has no serial: where it was in force before and others have a newer one, it is taken in
+        and grants nothing, unless a person asked for it. A signal, a swap or a start is no such wish: old copies start.
+        """
+        wanted = actor != BROKER
+        if deploy.signed is not None:
+            serial, now = deploy.signed.serial, self._clock.now()
+            highest = await self._store.accept_deploy(self._tenant, serial, deploy.digest, now)
+            if problem := overtaken(str(self._files.directory), deploy, highest):
+                raise Problems([problem])
+            wanted = True  # its serial says that it is the newest
+        said = Heartbeat(self._writer, self._tenant, deploy.digest)
+        self._among.in_force = await self._store.put_in_force(said, self._clock.now(), deliberate=wanted)
+        self._among.mine = deploy.digest
 
     async def _in_force(self, deploy: DeploySet, actor: str = BROKER) -> None:
+        if (newer := self._among.in_force) is not None and self._among.overtaken:
+            log.error("an old deploy set was taken in: others have a newer one", mine=deploy.digest, newer=newer.digest)
+            self._tell(ok=False, digest=deploy.digest, problems=[_overtaken(deploy.digest, newer.digest)])
+            return
         denied = [str(denial) for denial in deploy.denied]
         signed = {} if deploy.signed is None else _told(deploy.signed)
         await self._record(
@@ -184,6 +227,13 @@ class Reloader:
         part = self._result.with_suffix(".part")
         part.write_text(json.dumps(told, indent=1) + "\n")
         part.replace(self._result)
+
+
+def _overtaken(mine: str, newer: str) -> str:
+    return (
+        f"sha256:{mine} was in force before, and sha256:{newer} is now, on other replicas; to go back on purpose:"
+        " broker reload, on one that has it"
+    )
 
 
 def _told(signed: Signed) -> dict[str, JsonValue]:

@@ -51,10 +51,12 @@ from broker.config import Config, HostPort
 from broker.connectors.gcp_lending import Lending
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
+from broker.daemon.ledger_time import LedgerTime
 from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import BROKER, Reloader
+from broker.daemon.replica import Replica
 from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
@@ -62,6 +64,7 @@ from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
 from broker.issuance.access_reviews import AccessReviewDesk
+from broker.issuance.among import Among
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk
@@ -117,11 +120,11 @@ class Brokerd:
         """``lending`` is told of the ledger once it is open: what ``build`` makes lends accounts of it."""
         self._lending = lending
         self._config = config
-        self._clock = clock
+        self._clock = LedgerTime(clock)
         self._rng = SystemRng()
         self._files = DeployFiles(config.deploy.directory, config.trust_domain, signers_of(config))
         self._roots = Roots()
-        self._pool = ConnectorPool(build, self._roots, clock)
+        self._pool = ConnectorPool(build, self._roots, self._clock)
         self._metrics = Metrics()
         self._budget = RefusalBudget()
         self._look_budget = LookBudget()
@@ -138,6 +141,7 @@ class Brokerd:
             max_heartbeat_age=max(tick * _MISSED_TICKS, timedelta(seconds=5)),
             max_backlog_records=config.audit.max_backlog_records,
             max_backlog_age=config.audit.max_backlog_age,
+            among=Among(config.deploy.follow_within),
         )
 
     # ------------------------------------------------------------------ life
@@ -168,6 +172,13 @@ class Brokerd:
             self._lending.store = store
         self._undo.push_async_callback(store.close)
         self._undo.push_async_callback(self._pool.close)
+        # Before anything of the ledger is looked at: by its time, and so that nobody takes this one for dead.
+        self._replica = Replica(
+            store, self._clock, self.gate, self.gate.among, config.tenant, writer, asyncio.get_running_loop().time
+        )
+        turns = self._replica.turns
+        self._undo.push_async_callback(self._leave)
+        await self._replica.beat()
         recovered = await store.recover(self._clock.now())
         if recovered:
             log.warning("attempts left due or unknown by the last run are being revoked", attempts=recovered)
@@ -192,9 +203,9 @@ class Brokerd:
             issue_timeout=config.limits.issue_timeout,
         )
         await self._hold_against_witnesses(store, writer)
-        self.reloader = Reloader(
-            self._files, self._pool, store, self._clock, config.tenant, config.state.directory / "reload.json"
-        )
+        result, among = config.state.directory / "reload.json", self.gate.among
+        self.reloader = Reloader(self._files, self._pool, store, self._clock, config.tenant, result, among, writer)
+        self._replica.follow = self.reloader.follow
         sink: AuditSink | None = None if config.audit.export_file is None else AuditFile(config.audit.export_file)
         self._upkeep = Upkeep(
             store,
@@ -241,15 +252,18 @@ class Brokerd:
         self._background("escalation", self._watch.run())
         self._background("tightening", self._tightening.run())
         self._notifier = Notifier(config, store, self._clock, self._rng)
+        self._undo.push_async_callback(self._notifier.close)
         if config.notify:
-            await self._notifier.start()
-            self._background("webhooks", self._notifier.run())
+            await turns.at_begin("webhooks", self._notifier.start)
+            turns.beside("webhooks", self._notifier.run)
+            self._undo.push_async_callback(turns.close)
         if self._witnessing is not None:
             self._background("witnesses", self._witnessing.run())
         await self._upkeep.tick()
         await self._look_at_reviews()
         self._servers = self._doors(store, keys)
-        await self._canaries.start()
+        await turns.at_begin("canaries", self._canaries.start)
+        await turns.at_begin("reconcile", self._inventories_again)
         self._undo.push_async_callback(self._canaries.stop)
         addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
         self.agents_port, *others = (
@@ -280,9 +294,11 @@ class Brokerd:
         config, clock = self._config, self._clock
         soon = self._reconciler.soon
         recovery = Recovering(store, self.gate, clock, self._rng, config.tenant, reconcile=soon)
+        self._replica.recover = recovery.resume
         await recovery.resume()
         if (settings := config.audit.checkpoints) is not None:
-            witnessing = Witnessing(config, settings, store, recovery, self.gate, clock, self._rng, writer)
+            turns = self._replica.turns
+            witnessing = Witnessing(config, settings, store, recovery, self.gate, clock, self._rng, writer, turns)
             self._undo.push_async_callback(witnessing.close)
             await witnessing.start()
             self._witnessing = witnessing
@@ -312,6 +328,17 @@ class Brokerd:
             log.warning("grants were still under way; their outcome is swept at the next start")
         await self._undo.aclose()
         log.info("stopped")
+
+    async def _leave(self) -> None:
+        await self._finish(self._replica.leave())
+
+    async def _inventories_again(self) -> None:
+        self._reconciler.soon()
+
+    async def _see_canaries(self) -> None:
+        """Of another replica's canaries, what they measured."""
+        if not self._replica.turns.mine("canaries"):
+            await self._canaries.remember()
 
     async def _tend_break_glass(self) -> None:
         self._blocked = await self._break_glass.tend(self._config.tenant, self._files.current)
@@ -343,7 +370,7 @@ class Brokerd:
         await self._append(EventType.DAEMON_STOPPED, {})
         if self._witnessing is not None:
             await self._witnessing.finish()
-        await self._finish(self._upkeep.export())
+        await self._finish(self._replica.turns.when_mine("export", self._upkeep.export)())
 
     # ------------------------------------------------------------------ parts
 
@@ -495,14 +522,16 @@ class Brokerd:
     def _schedule(self) -> None:
         """APScheduler only ticks; each job looks at the ledger, so a tick that is late or lost loses nothing."""
         tick = self._config.revocation.tick.total_seconds()
+        sole = self._replica.turns.when_mine
         jobs: tuple[tuple[str, Callable[[], Any], float], ...] = (
+            ("replica", self._replica.beat, 1.0),
             ("upkeep", self._upkeep.tick, tick),
             ("figures", self._upkeep.figures, 1.0),
-            ("export", self._upkeep.export, 1.0),
+            ("export", sole("export", self._upkeep.export), 1.0),
             ("refusals", self._upkeep.summarise_refusals, 5.0),
             ("looks", self._upkeep.summarise_looks, 5.0),
-            ("texts", self._upkeep.erase_texts, 600.0),
-            ("retention", self._upkeep.delete_ended, 600.0),
+            ("texts", sole("texts", self._upkeep.erase_texts), 600.0),
+            ("retention", sole("retention", self._upkeep.delete_ended), 600.0),
             ("reviews", self._look_at_reviews, 3_600.0),
             ("escalation", self._watch.forget, 10.0),
             ("registry", self.reloader.end_unregistered, 2.0),
@@ -515,8 +544,9 @@ class Brokerd:
             ("tend", self._pool.tend, 60.0),
             ("roots", self._upkeep.tell_roots, 1.0),
             # Looks at what is due: everything soon after the start, then hourly.
-            ("reconcile", self._reconciler.tick, 5.0),
-            ("canaries", self._canaries.tick, 1.0),
+            ("reconcile", sole("reconcile", self._reconciler.tick), 5.0),
+            ("canaries", sole("canaries", self._canaries.tick), 1.0),
+            ("others' canaries", self._see_canaries, 60.0),
             *self._witness_jobs(),
         )
         for name, job, seconds in jobs:

@@ -9,10 +9,11 @@ from datetime import timedelta
 import structlog
 
 from broker.config import Checkpoints, Config, WitnessSettings
+from broker.daemon.turns import Turns
 from broker.errors import BrokerError
 from broker.issuance.gate import Gate
 from broker.issuance.recovering import Recovering
-from broker.ports import Clock, Rng, TrailStore, Witness
+from broker.ports import Clock, Evidence, Rng, TrailStore, Witness
 from broker.references import resolve
 from broker.witnesses.checkpointer import Checkpointer
 from broker.witnesses.comparing import behind
@@ -42,7 +43,9 @@ class Witnessing:
         clock: Clock,
         rng: Rng,
         writer: str,
+        turns: Turns,
     ) -> None:
+        self._turns = turns
         self._settings = settings
         self._store = store
         self._recovery = recovery
@@ -82,9 +85,14 @@ class Witnessing:
                 log.warning("a witness could not be asked what it has", witness=name, why=str(answer))
             elif isinstance(answer, BaseException):
                 raise answer
-            elif answer is not None:
+            elif answer is not None and not await self._meanwhile(answer):
                 await self._recovery.enter(answer)
         self._gate.unread = tuple(unread)
+
+    async def _meanwhile(self, found: Evidence) -> bool:
+        """Whether another replica witnessed that after this one looked at the ledger, which has it by now."""
+        end = await self._store.trail_end(self._tenant)
+        return bool(found.at_ms) and end is not None and found.at_ms <= end.checkpoint_ms
 
     async def tick(self) -> None:
         """A checkpoint if one is due, and how far the witnesses are behind. Raises BrokerError."""
@@ -142,7 +150,7 @@ class Witnessing:
 
     def _may_send(self) -> bool:
         # In recovery nothing goes out: what the witnesses have is the evidence, and a restart must find it the newest.
-        return not self._gate.unread and not self._gate.recovery
+        return self._turns.mine("checkpoints") and not self._gate.unread and not self._gate.recovery
 
 
 def _made(settings: WitnessSettings) -> Witness:

@@ -41,6 +41,10 @@ class DeployFiles:
         self._identity = files.identity
         return build(files, self._trust_domain, self._signers, to_serve=True)
 
+    def digest_on_disk(self) -> str:
+        """Of the set as it is on disk now, good or bad. Raises :class:`~broker.files.Problems` if it cannot be read."""
+        return listing.read_set(self._directory).digest()
+
     def adopt(self, candidate: DeploySet) -> None:
         """Put ``candidate`` in force: it was loaded here, and the rest of the daemon can follow it."""
         self._current = candidate

@@ -89,13 +89,17 @@ class Canaries:
         """Read what was measured before, and end what a run before this start may have left. It never keeps one."""
         self._started = self._clock.now()
         try:
-            for connector in self._deploy.current.canaries:
-                for each in reversed(await self._store.measurements(self._tenant, connector, _PAGE)):
-                    self._remember(each)
+            await self.remember()
             await self._end_leftovers()
         except BrokerError as failure:
             # Their own time ends them; and what was measured is measured again.
             log.error("what canaries left could not be read", reason=failure.reason)
+
+    async def remember(self) -> None:
+        """Read what was measured, by whichever replica. Raises BrokerError."""
+        for connector in self._deploy.current.canaries:
+            for each in reversed(await self._store.measurements(self._tenant, connector, _PAGE)):
+                self._remember(each)
 
     async def tick(self) -> None:
         """Begin what is due; nothing while grants are stopped. Returns at once."""

@@ -7,10 +7,11 @@ SVID has ended (F27). A pure question on figures that others report; it opens by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from broker.errors import NotReady, Reason
+from broker.issuance.among import Among
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Gate:
     witness: str = ""  # the one that is furthest behind, and by how much
     witness_records: int = 0
     witness_age: timedelta = timedelta(0)
+    among: Among = field(default_factory=Among)  # the replicas on one ledger
 
     def why_closed(self, now: datetime) -> NotReady | None:
         """The reason to refuse grants at ``now``, or None."""
@@ -53,8 +55,8 @@ class Gate:
                 hint="Operators: make the audit export writable again; grants resume by themselves.",
                 metadata={"records": str(self.backlog_records)},
             )
-        if (witness := self._why_witnesses()) is not None:
-            return witness
+        if (apart := self._why_witnesses() or self.among.why_closed(now)) is not None:
+            return apart
         if self.own_svid_ends is not None and now > self.own_svid_ends:
             return NotReady(
                 Reason.OWN_SVID_EXPIRED,
@@ -71,12 +73,15 @@ class Gate:
         its rate cap bounds how much that can be beyond the outbox's bound: that is its reserve. Its credential has a
         due time, and an end upstream, without the revoker; and over an SVID that has ended people's clients do not
         come. Raises :class:`NotReady` where the broker is going away, when nobody could
-        confirm what it delivered, and in recovery, when its ledger may have forgotten what others know.
+        confirm what it delivered; in recovery, when its ledger may have forgotten what others know; and on a replica
+        that others have left behind, whose rules are not those in force: they are the ones to ask.
         """
         if self.draining:
             self.check(now)
         if self.recovery and (stopped := self._why_witnesses()) is not None:
             raise stopped
+        if (behind := self.among.why_closed(now)) is not None:
+            raise behind
         closed = self.why_closed(now)
         return () if closed is None else (closed.reason.value,)
 

@@ -141,7 +141,7 @@ class Issuer:
         self._denied_cool_down = denied_cool_down
         self._limits = limits
         self._shadow_seen = shadow_seen
-        self._in_flight: set[asyncio.Task[Grant]] = set()
+        self._in_flight: set[asyncio.Task[Grant] | asyncio.Task[None]] = set()
 
     async def request(self, caller: Caller, request: AccessRequest, *, validate_only: bool = False) -> Grant:
         """Grant ``request``, ask people about it, or say why not. Cancelling this call takes back what it issued."""
@@ -444,10 +444,16 @@ class Issuer:
                 metadata={"expireTime": ends.isoformat()},
             )
 
-    async def _take_back(self, work: asyncio.Task[Grant], intent: Intent) -> Grant:
-        grant = await work
-        await self._end(intent, Event.END, EndCause.ABANDONED, "the caller was gone before delivery")
-        return grant
+    async def _take_back(self, work: asyncio.Task[Grant], intent: Intent) -> None:
+        await asyncio.wait({work})
+        if work.cancelled():
+            return
+        if (failure := work.exception()) is None:
+            await self._end(intent, Event.END, EndCause.ABANDONED, "the caller was gone before delivery")
+        elif not isinstance(
+            failure, BrokerError
+        ):  # what failed was ended where it failed; nobody else hears of a defect
+            log.error("a request failed that nobody waited for", attempt=intent.attempt_id, exc_info=failure)
 
     async def _end(self, intent: Intent, event: Event, cause: EndCause, detail: str) -> None:
         try:

@@ -116,7 +116,7 @@ class Writing(Protocol):
     def commit(self) -> None:
         """Make it durable.
 
-        Raises one of the dialect's errors where nothing was committed, :class:`Unknown` where nobody can say.
+        Raises one of the dialect's errors where nothing was committed, NotReady (COMMIT_UNKNOWN) where nobody can say.
         """
         ...
 
@@ -127,14 +127,6 @@ class Writing(Protocol):
     def close(self) -> None:
         """End the session."""
         ...
-
-
-class Unknown(Exception):
-    """A COMMIT of which nobody can say whether it took place. ``told`` is what callers get."""
-
-    def __init__(self, told: BrokerError) -> None:
-        super().__init__(str(told))
-        self.told = told
 
 
 def closed() -> NotReady:

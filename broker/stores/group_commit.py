@@ -16,6 +16,7 @@ is rolled back and run again with a SAVEPOINT around each operation: exact, and 
 from __future__ import annotations
 
 import asyncio
+import copy
 import queue
 import threading
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from broker.errors import BrokerError
-from broker.stores.database import Unknown, Writing, closed
+from broker.stores.database import Writing, closed
 from broker.stores.subtree_ops import carried_out
 from broker.stores.trail import Trail
 from broker.stores.transaction import CommitAndRaise, Transaction
@@ -135,17 +136,16 @@ class GroupCommit:
                     self._transact(batch, self._guarded)
                 finally:
                     self._transaction.careful = False
-        except self._errors as error:
-            self._fail(batch, self._writing.dialect.unavailable(error))
-        except Unknown as error:
-            self._fail(batch, error.told)
-        except BrokerError as error:
-            self._fail(batch, error)
+        except (self._errors, BrokerError) as error:
+            self._roll_back()
+            for job in batch:
+                job.value, job.error = None, self._ended_by(error)
 
-    def _fail(self, batch: list[Job], told: BrokerError) -> None:
-        self._roll_back()
-        for job in batch:
-            job.value, job.error = None, told
+    def _ended_by(self, error: Exception) -> BrokerError:
+        """What one caller of a batch is told that came to nothing: an object of its own."""
+        if isinstance(error, BrokerError):
+            return copy.copy(error)
+        return self._writing.dialect.unavailable(error)
 
     def _transact(self, batch: list[Job], run: Callable[[Job], None]) -> None:
         if self._writing.begin():

@@ -5,7 +5,7 @@ Puts together the writer (:mod:`broker.stores.group_commit`) and the readers; wh
 delegations are in :mod:`broker.stores.ledger_pipelines`, break-glass in :mod:`broker.stores.ledger_break_glass`,
 checkpoints and recovery in :mod:`broker.stores.ledger_trail`, what people see of everybody's in
 :mod:`broker.stores.ledger_views`, what is upstream and not in the ledger in :mod:`broker.stores.ledger_orphans`,
-accounts of pools in :mod:`broker.stores.ledger_allocations`.
+accounts of pools in :mod:`broker.stores.ledger_allocations`, other daemons in :mod:`broker.stores.ledger_replicas`.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ from broker.stores.ledger_break_glass import LedgerBreakGlass
 from broker.stores.ledger_canaries import LedgerCanaries
 from broker.stores.ledger_orphans import LedgerOrphans
 from broker.stores.ledger_pipelines import LedgerPipelines
+from broker.stores.ledger_replicas import LedgerReplicas
 from broker.stores.ledger_reviews import LedgerReviews
 from broker.stores.ledger_trail import LedgerTrail
 from broker.stores.ledger_views import LedgerViews
@@ -103,12 +104,14 @@ class LedgerStore(
     LedgerOrphans,
     LedgerCanaries,
     LedgerAllocations,
+    LedgerReplicas,
 ):
     """A :class:`broker.ports.Ledger`, ended by :meth:`close`. How it is opened is its database's matter."""
 
     def __init__(self, writing: Writing, keys: KeyRing, writer: str, *, keeps_texts: bool) -> None:
         """Raises Tampered (AUDIT_CHAIN_BROKEN) where the head of the audit chain is not ours."""
         self._writing_end = writing
+        self._name = writer
         seal = RowSeal(keys)
         trail = Trail(keys, writer, read_head(View(writing.connection, writing.dialect, seal), keys))
         self._head = trail.committed_seq
@@ -461,8 +464,10 @@ class LedgerStore(
     async def recover(self, now: datetime) -> int:
         """See LeaseStore.recover. In portions: however much a crash left, memory holds one portion of it."""
         total = 0
-        while portion := await self._writer.submit(lambda tx: revoke_ops.recover(tx, now)):
+        while portion := await self._writer.submit(lambda tx: revoke_ops.recover(tx, self._name, now)):
             total += portion
+        while await self._writer.submit(lambda tx: revoke_ops.take_over(tx, self._name, now)):
+            continue
         return total
 
     # -- reading

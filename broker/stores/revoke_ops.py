@@ -20,6 +20,7 @@ from broker.stores.moves import (
     settle,
     tell,
 )
+from broker.stores.replica_ops import others
 from broker.stores.rows import AttemptRow, LeaseRow, Raw, attempt_of
 from broker.stores.times import span_ms, to_ms
 from broker.stores.transaction import Transaction
@@ -127,8 +128,13 @@ def _not_yet(
     return True
 
 
-def recover(tx: Transaction, now: datetime) -> int:
-    """One portion of LeaseStore.recover; 0 when nothing is left."""
+def recover(tx: Transaction, writer: str, now: datetime) -> int:
+    """One portion of LeaseStore.recover; 0 when nothing is left.
+
+    Whether another replica lives is asked in the same transaction: one that begins to has told so before its first
+    intent. One that lives and was not heard for too long loses what it is issuing: the epoch rises, so it cannot
+    activate it, and what came of it is swept.
+    """
     now_ms = to_ms(now)
 
     def end(raw: Raw) -> bool:
@@ -136,5 +142,28 @@ def recover(tx: Transaction, now: datetime) -> int:
         attempt.epoch += 1  # whatever an earlier process still has in hand is stale
         return move(tx, attempt, lease, Event.END, overdue_cause(attempt, now_ms), now_ms)
 
-    rows = tx.all("attempts_to_recover", {"now": now_ms, "limit": CHUNK})
+    query = "attempts_due_of_all" if others(tx, writer, now) else "attempts_to_recover"
+    rows = tx.all(query, {"now": now_ms, "limit": CHUNK})
     return sum(tx.shielded(partial(end, raw)) for raw in rows)
+
+
+def take_over(tx: Transaction, writer: str, now: datetime) -> int:
+    """One portion of the claims that died with an earlier process: due at once; 0 when nothing is left.
+
+    Else what was being revoked when the broker was killed would live on until its claim runs out. A try that has failed
+    before keeps its pace: it cannot be told from one that waits for its next. While other replicas live nothing is
+    taken over: it may be theirs, and what a dead one had runs out.
+    """
+    if others(tx, writer, now):
+        return 0
+    now_ms = to_ms(now)
+
+    def due(raw: Raw) -> bool:
+        attempt, lease = read_pair(raw, tx)
+        if not attempt.trusted:
+            return False
+        attempt.epoch += 1
+        return _postpone(tx, attempt, lease, now_ms, now_ms)
+
+    rows = tx.all("attempts_claimed", {"now": now_ms, "limit": CHUNK})
+    return sum(tx.shielded(partial(due, raw)) for raw in rows)

@@ -783,6 +783,25 @@ class RevokerContract:
         stale = store.activate(TENANT, "attempt-unknown", 1, at(61), at(70), {}, at(41))
         await refused(store, stale, WrongState, Reason.LEASE_ENDED)
 
+    async def test_no_claim_outlives_who_made_it(self, store: LeaseStore) -> None:
+        """F14, F42: what was being revoked when the broker was killed is due at its next start, not when its claim ends."""
+        await store.start_task(new_task())
+        for name in ("claimed", "waiting", "failing"):
+            await grant(store, name, now=1)
+            await store.end_leases(Selector(TENANT, lease_id=f"lease-{name}"), EndCause.RELEASED, ALICE, at(3))
+        claims = {each.lease_id: each for each in await store.claim_due("bao", at(4), 10, timedelta(seconds=30))}
+        waits, fails = claims["lease-waiting"], claims["lease-failing"]
+        assert await store.record_revocation(waits, None, at(5), at(60), "", False)
+        assert await store.record_revocation(fails, None, at(5), at(50), "down", False)
+        assert await store.recover(at(6)) == 0
+        due = {lease.id: lease.next_due for lease in await store.task_leases(TENANT, TASK)}
+        assert due == {"lease-claimed": at(6), "lease-waiting": at(60), "lease-failing": at(50)}
+        lost = claims["lease-claimed"]
+        assert not await store.record_revocation(lost, Event.REVOKE_CONFIRMED, at(7), at(7), "", False)
+        (again,) = await store.claim_due("bao", at(7), 10, timedelta(seconds=30))
+        assert (again.lease_id, again.epoch) == ("lease-claimed", lost.epoch + 2)
+        assert await store.record_revocation(again, Event.REVOKE_CONFIRMED, at(8), at(8), "", False)
+
     async def test_recovery_of_more_than_is_read_at_a_time(self, store: LeaseStore) -> None:
         await store.start_task(new_task())
         opening = (store.open_intent(intent(f"{n}", max_live_leases=1000)) for n in range(600))

@@ -58,6 +58,7 @@ class ModelAttempt:
     state: State = State.ISSUING
     cause: EndCause | None = None
     retry_at: int = 0
+    owed_since: int = 0
     epoch: int = 1
     failures: int = 0
 
@@ -77,6 +78,7 @@ class ModelAttempt:
             return False
         self.state, self.cause = State.REVOKING, cause
         self.retry_at = now if retry_at is None else retry_at
+        self.owed_since = now
         return True
 
 
@@ -194,4 +196,11 @@ class Model:
         for attempt in found:
             attempt.end(self._overdue_cause(attempt, now), now)
             attempt.epoch += 1
+        for attempt in self.attempts():
+            if (
+                attempt.state is State.REVOKING
+                and not attempt.failures
+                and attempt.owed_since <= now < attempt.retry_at
+            ):
+                attempt.retry_at, attempt.epoch = now, attempt.epoch + 1
         return len(found)

@@ -225,6 +225,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
         if event is None:
             attempt.retry_at = self.now + wait
             attempt.failures = attempt.failures + 1 if error else 0
+            if not error:
+                attempt.owed_since = attempt.retry_at
         else:
             attempt.state, attempt.failures = TRANSITIONS[State.REVOKING, event], 0
 

@@ -14,6 +14,7 @@ from tests.stores.contract_canaries import CanaryContract
 from tests.stores.contract_foreign import ForeignContract
 from tests.stores.contract_forgetting import ForgettingContract
 from tests.stores.contract_quotas import QuotaContract
+from tests.stores.contract_replicas import ReplicaContract
 from tests.stores.contract_retention import RetentionContract
 from tests.stores.contract_reviews import ReviewContract
 from tests.stores.contract_suspensions import SuspensionContract
@@ -56,6 +57,14 @@ class TestSqliteReviews(ReviewContract):
 
 
 class TestSqliteViews(ViewContract, CanaryContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
+        store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")
+        yield store
+        await store.close()
+
+
+class TestSqliteReplicas(ReplicaContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
         store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")

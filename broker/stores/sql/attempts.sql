@@ -101,10 +101,24 @@ WHERE a.connector = :connector AND a.due_at IS NOT NULL AND a.due_at <= :now
 ORDER BY a.due_at
 LIMIT :limit;
 
+-- attempts_due_of_all --
+-- Of every connector, what nobody has begun to end although it is due.
+SELECT {attempt_columns}, {lease_columns}
+FROM {attempts_with_leases}
+WHERE a.due_at IS NOT NULL AND a.due_at <= :now AND a.state IN ('ISSUING', 'ACTIVE')
+LIMIT :limit;
+
 -- attempts_to_recover --
 SELECT {attempt_columns}, {lease_columns}
 FROM {attempts_with_leases}
 WHERE a.due_at IS NOT NULL AND (a.state = 'ISSUING' OR (a.state = 'ACTIVE' AND a.due_at <= :now))
+LIMIT :limit;
+
+-- attempts_claimed --
+-- Owed, not failing, and not due: somebody is at it. What waits is not owed before it is due.
+SELECT {attempt_columns}, {lease_columns}
+FROM {attempts_with_leases}
+WHERE a.due_at > :now AND a.state = 'REVOKING' AND a.failures = 0 AND a.owed_since <= :now
 LIMIT :limit;
 
 -- attempts_by_upstream --

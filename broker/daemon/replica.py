@@ -1,0 +1,113 @@
+"""One daemon of several on one ledger: once a second it tells that it lives, and hears what it must know of the others.
+
+Belongs here: the ledger's time, jobs of one at a time, the deploy set in force elsewhere, and a recovery that another
+entered or people released there. What else daemons share they read from the ledger when they need it
+(docs/replicas.md). A daemon whose ledger is its own does none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from broker.daemon.ledger_time import LedgerTime
+from broker.daemon.turns import Turns
+from broker.errors import BrokerError
+from broker.issuance.among import Among
+from broker.issuance.gate import Gate
+from broker.ports import DeployInForce, Heartbeat, Pulse, ReplicaStore
+
+log = structlog.get_logger("broker.replicas")
+
+# Done by one replica at a time.
+JOBS = frozenset({"export", "texts", "retention", "reconcile", "canaries", "checkpoints", "webhooks"})
+# How often, in seconds, the deploy directory is looked at for the set that is in force elsewhere.
+LOOK_AGAIN = 5.0
+
+
+async def _nobody(digest: str) -> None:
+    """Before the deploy set is there."""
+
+
+async def _nothing() -> None:
+    """Before recovery is."""
+
+
+class Replica:
+    """The beat. :meth:`beat` first, before anything of the ledger is used; then each second."""
+
+    def __init__(
+        self,
+        store: ReplicaStore,
+        clock: LedgerTime,
+        gate: Gate,
+        among: Among,
+        tenant: str,
+        writer: str,
+        ticking: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._gate = gate
+        self._among = among
+        self._tenant = tenant
+        self._writer = writer
+        self._ticking = ticking
+        self._looked = -LOOK_AGAIN
+        self._seen: DeployInForce | None = None
+        self.turns = Turns(JOBS, ticking, shared=store.shared)
+        self.others = 0
+        # What takes in the deploy set of that digest, if it is on this machine's disk.
+        self.follow: Callable[[str], Awaitable[None]] = _nobody
+        # What closes the gate for a recovery that is in the ledger.
+        self.recover: Callable[[], Awaitable[None]] = _nothing
+
+    async def beat(self) -> None:
+        """Tell and hear. Raises BrokerError where the ledger was not reached; what this replica has then lapses."""
+        if not self._store.shared:
+            return
+        try:
+            await self._look_at_the_clock()
+            asked, recovery = self._ticking(), self._gate.recovery
+            said = Heartbeat(self._writer, self._tenant, self._among.mine, self.turns.names)
+            pulse = await self._store.beat(said, self._clock.now())
+        except BrokerError:
+            await self.turns.lapse()
+            raise
+        self.others, self._among.in_force, self._among.heard_at = pulse.others, pulse.in_force, self._clock.now()
+        await self._hear_of_recovery(pulse, recovery)
+        await self.turns.heard(pulse.jobs, asked)
+        await self._follow()
+
+    async def leave(self) -> None:
+        """At the end: the others need not wait."""
+        await self.turns.close()
+        if self._store.shared:
+            await self._store.leave(self._writer, self._clock.now())
+
+    async def _look_at_the_clock(self) -> None:
+        asked = self._clock.mine()
+        if (theirs := await self._store.time()) is not None:
+            self._clock.heard(theirs, asked, self._clock.mine())
+
+    async def _hear_of_recovery(self, pulse: Pulse, before: str) -> None:
+        """``before``: what the gate said when the ledger was asked. What was entered here meanwhile is newer."""
+        if pulse.recovery and self._gate.recovery != pulse.recovery:
+            await self.recover()
+        elif not pulse.recovery and before and before == self._gate.recovery:
+            log.warning("people released the recovery: grants begin again", recovery=before)
+            self._gate.recovery = ""
+
+    async def _follow(self) -> None:
+        """Take in what is in force elsewhere: at once when it is news, and then now and then until it is here."""
+        in_force = self._among.in_force
+        if in_force is None or not self._among.overtaken or not self._among.mine:
+            return
+        news, self._seen = in_force != self._seen, in_force
+        if not news and self._ticking() - self._looked < LOOK_AGAIN:
+            return
+        if news:
+            log.warning("another deploy set came into force", in_force=in_force.digest, mine=self._among.mine)
+        self._looked = self._ticking()
+        await self.follow(in_force.digest)

@@ -1,0 +1,32 @@
+"""Several daemons on one ledger. The contract is :class:`broker.ports.ReplicaStore`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from broker.ports import DeployInForce, Heartbeat, Pulse
+from broker.stores import replica_ops
+from broker.stores.group_commit import GroupCommit
+
+
+class LedgerReplicas:
+    """What :class:`broker.stores.ledger.LedgerStore` does for replicas; it has none where its database is its own."""
+
+    _writer: GroupCommit
+    shared = False
+
+    async def time(self) -> datetime | None:
+        """See ReplicaStore.time."""
+        return None
+
+    async def beat(self, said: Heartbeat, now: datetime) -> Pulse:
+        """See ReplicaStore.beat."""
+        return await self._writer.submit(lambda tx: replica_ops.beat(tx, said, now))
+
+    async def put_in_force(self, said: Heartbeat, now: datetime, *, deliberate: bool) -> DeployInForce:
+        """See ReplicaStore.put_in_force."""
+        return await self._writer.submit(lambda tx: replica_ops.put_in_force(tx, said, now, deliberate=deliberate))
+
+    async def leave(self, writer: str, now: datetime) -> None:
+        """See ReplicaStore.leave."""
+        await self._writer.submit(lambda tx: replica_ops.leave(tx, writer, now))

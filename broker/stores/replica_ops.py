@@ -1,0 +1,85 @@
+"""Several daemons on one ledger, each operation inside one write transaction.
+
+Signs of life, jobs of one at a time, the newest deploy set. Nothing that may be granted or must be ended depends on who
+lives or who has a job: both are told by times, and a replica that was stopped for a while believes of itself what was
+true before. They decide only how soon something happens, and how often in vain. What must be right is right by epochs,
+by compare-and-swap, and by what each transaction reads.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from broker.ports import REPLICA_DEAD_AFTER, DeployInForce, Heartbeat, Pulse
+from broker.stores import recovery_ops
+from broker.stores.seal import tampered
+from broker.stores.times import from_ms, span_ms, to_ms
+from broker.stores.transaction import Transaction
+from broker.stores.view import Raw, View
+
+# Rows of the dead are kept for so long, for whoever looks at the table.
+REMEMBERED = timedelta(hours=1)
+# Sets that were in force once, per tenant. One that is forgotten would pass for a new one.
+SETS_KEPT = 1_000
+_TABLE = "deploy_sets"
+_NEWEST = "newest_deploy_set"
+
+
+def beat(tx: Transaction, said: Heartbeat, now: datetime) -> Pulse:
+    """See ReplicaStore.beat."""
+    now_ms = to_ms(now)
+    tx.run("heard_replica", {"writer": said.writer, "tenant": said.tenant, "now": now_ms, "digest": said.digest})
+    tx.run("forget_replicas", {"long_ago": now_ms - span_ms(REMEMBERED)})
+    row = recovery_ops.find(tx, said.tenant)
+    return Pulse(
+        others=others(tx, said.writer, now),
+        jobs=frozenset(name for name in sorted(said.jobs) if _take(tx, said, name, now_ms)),
+        in_force=_in_force(tx, _NEWEST, {"tenant": said.tenant}),
+        recovery="" if row is None or (row.trusted and row.released_at is not None) else row.id,
+    )
+
+
+def others(view: View, writer: str, now: datetime) -> int:
+    """How many replicas live beside ``writer``, whichever tenant's they are: connectors are everybody's."""
+    now_ms, span = to_ms(now), span_ms(REPLICA_DEAD_AFTER)
+    around = {"writer": writer, "after": now_ms - span, "before": now_ms + span}
+    return int(view.row("living_replicas", around)[0])
+
+
+def leave(tx: Transaction, writer: str, now: datetime) -> None:
+    """See ReplicaStore.leave."""
+    tx.run("forget_replica", {"writer": writer})
+    tx.run("give_jobs_up", {"writer": writer, "now": to_ms(now)})
+
+
+def put_in_force(tx: Transaction, said: Heartbeat, now: datetime, *, deliberate: bool) -> DeployInForce:
+    """See ReplicaStore.put_in_force."""
+    key: dict[str, str] = {"tenant": said.tenant}
+    newest = _in_force(tx, _NEWEST, key)
+    if newest is not None and newest.digest == said.digest:
+        return newest
+    known = _in_force(tx, "deploy_set", {**key, "digest": said.digest}) is not None
+    if newest is not None and known and not deliberate and others(tx, said.writer, now):
+        return newest
+    place, since = 1 if newest is None else newest.place + 1, to_ms(now)
+    mac, key_id = tx.seal.make(_TABLE, (said.tenant, said.digest, place, since, said.writer))
+    row = {**key, "digest": said.digest, "place": place, "since": since, "writer": said.writer}
+    tx.run("put_deploy_set", {**row, "mac": mac, "mac_key_id": key_id})
+    tx.run("forget_deploy_sets", {**key, "upto": place - SETS_KEPT})
+    return DeployInForce(said.digest, place, from_ms(since))
+
+
+def _take(tx: Transaction, said: Heartbeat, name: str, now_ms: int) -> bool:
+    mine = {"tenant": said.tenant, "name": name, "writer": said.writer}
+    return tx.run("take_job", {**mine, "now": now_ms, "until": now_ms + span_ms(REPLICA_DEAD_AFTER)}) == 1
+
+
+def _in_force(tx: Transaction, query: str, key: dict[str, str]) -> DeployInForce | None:
+    raw: Raw | None = tx.one(query, key)
+    if raw is None:
+        return None
+    *values, mac, key_id = raw
+    tenant, digest, place, since, _ = values
+    if not tx.seal.holds(_TABLE, values, mac, key_id):
+        raise tampered(_TABLE, f"{tenant}/{digest}")
+    return DeployInForce(digest, place, from_ms(since))

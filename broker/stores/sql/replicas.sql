@@ -1,0 +1,49 @@
+-- heard_replica --
+-- A replica tells that it lives.
+INSERT INTO replicas (writer, tenant, started_at, seen_at, digest)
+VALUES (:writer, :tenant, :now, :now, :digest)
+ON CONFLICT (writer) DO UPDATE SET seen_at = excluded.seen_at, digest = excluded.digest;
+
+-- living_replicas --
+-- Beside one. What was seen long ago, or will be seen long from now (a clock was put back), is no sign of life.
+SELECT count(*) FROM replicas
+WHERE writer <> :writer AND seen_at > :after AND seen_at < :before;
+
+-- forget_replicas --
+DELETE FROM replicas WHERE seen_at < :long_ago;
+
+-- forget_replica --
+DELETE FROM replicas WHERE writer = :writer;
+
+-- take_job --
+-- One row if it is the writer's from now on: it had it, nobody has it, or its time is over.
+INSERT INTO sole_jobs (tenant, name, writer, until, turn) VALUES (:tenant, :name, :writer, :until, 1)
+ON CONFLICT (tenant, name) DO UPDATE
+SET turn = CASE WHEN sole_jobs.writer = excluded.writer THEN sole_jobs.turn ELSE sole_jobs.turn + 1 END,
+    writer = excluded.writer, until = excluded.until
+WHERE sole_jobs.writer = excluded.writer OR sole_jobs.until <= :now OR sole_jobs.until > :until;
+
+-- give_jobs_up --
+UPDATE sole_jobs SET until = :now WHERE writer = :writer AND until > :now;
+
+-- fragment deploy_set_columns --
+d.tenant, d.digest, d.place, d.since, d.writer, d.mac, d.mac_key_id
+
+-- newest_deploy_set --
+SELECT {deploy_set_columns} FROM deploy_sets AS d WHERE d.tenant = :tenant ORDER BY d.place DESC LIMIT 1;
+
+-- deploy_set --
+SELECT {deploy_set_columns} FROM deploy_sets AS d WHERE d.tenant = :tenant AND d.digest = :digest;
+
+-- put_deploy_set --
+INSERT INTO deploy_sets (tenant, digest, place, since, writer, mac, mac_key_id)
+VALUES (:tenant, :digest, :place, :since, :writer, :mac, :mac_key_id)
+ON CONFLICT (tenant, digest) DO UPDATE
+SET place = excluded.place, since = excluded.since, writer = excluded.writer,
+    mac = excluded.mac, mac_key_id = excluded.mac_key_id;
+
+-- forget_deploy_sets --
+DELETE FROM deploy_sets WHERE tenant = :tenant AND place <= :upto;
+
+-- every_deploy_set --
+SELECT {deploy_set_columns} FROM deploy_sets AS d;

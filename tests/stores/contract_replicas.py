@@ -1,0 +1,174 @@
+"""What every ReplicaStore keeps of the daemons that work on it. An adapter gives the ``store`` fixture.
+
+One store plays all replicas: each tells its own name. What no test here does is sleep: time is an argument.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.errors import Reason, WrongState
+from broker.lease.machine import State
+from broker.ports import REPLICA_DEAD_AFTER, EndCause, Heartbeat, Ledger, Pulse
+from tests.stores.contract import grant, records, refused
+from tests.stores.make import TENANT, at, intent, new_task
+
+A, B = "replica-a", "replica-b"
+DEAD = REPLICA_DEAD_AFTER.total_seconds()
+JOBS = frozenset({"export", "retention"})
+
+
+async def beat(store: Ledger, writer: str, now: float, *, jobs: frozenset[str] = JOBS, digest: str = "") -> Pulse:
+    return await store.beat(Heartbeat(writer, TENANT, digest, jobs), at(now))
+
+
+class ReplicaContract:
+    @pytest.fixture(autouse=True)
+    async def task(self, store: Ledger) -> None:
+        await store.start_task(new_task())
+
+    # -- who lives
+
+    async def test_one_alone_has_nobody_beside_it(self, store: Ledger) -> None:
+        assert (await beat(store, A, 0)).others == 0
+        assert (await beat(store, A, 1)).others == 0
+
+    async def test_each_hears_of_the_others(self, store: Ledger) -> None:
+        await beat(store, A, 0)
+        assert (await beat(store, B, 1)).others == 1
+        assert (await beat(store, "replica-c", 1)).others == 2
+        assert (await beat(store, A, 1)).others == 2
+
+    @pytest.mark.parametrize(("later", "others"), [(DEAD - 0.001, 1), (DEAD, 0)])
+    async def test_who_was_not_heard_for_long_is_dead(self, store: Ledger, later: float, others: int) -> None:
+        await beat(store, A, 0)
+        assert (await beat(store, B, later)).others == others
+
+    async def test_who_was_heard_in_the_future_is_no_sign_of_life(self, store: Ledger) -> None:
+        """F36: a clock that was put back does not leave a dead replica living until it has come round again."""
+        await beat(store, A, 3600)
+        assert (await beat(store, B, 0)).others == 0
+
+    async def test_who_leaves_is_gone_at_once(self, store: Ledger) -> None:
+        await beat(store, A, 0)
+        await store.leave(A, at(1))
+        pulse = await beat(store, B, 1)
+        assert (pulse.others, pulse.jobs) == (0, JOBS)
+
+    async def test_a_beat_is_no_event(self, store: Ledger) -> None:
+        before = await records(store)
+        await beat(store, A, 0)
+        await store.leave(A, at(1))
+        assert await records(store) == before
+
+    # -- jobs of one at a time
+
+    async def test_a_job_is_one_replicas(self, store: Ledger) -> None:
+        assert (await beat(store, A, 0)).jobs == JOBS
+        assert (await beat(store, B, 1)).jobs == frozenset()
+        assert (await beat(store, A, 2)).jobs == JOBS
+
+    async def test_it_is_kept_for_as_long_as_its_replica_is_heard(self, store: Ledger) -> None:
+        for now in range(0, 60, 5):
+            assert (await beat(store, A, now)).jobs == JOBS
+            assert (await beat(store, B, now)).jobs == frozenset()
+
+    async def test_the_jobs_of_the_dead_are_taken_over_and_not_given_back(self, store: Ledger) -> None:
+        """F44: a leader that is stopped for longer than its time finds that another does its jobs."""
+        await beat(store, A, 0)
+        assert (await beat(store, B, DEAD - 0.001)).jobs == frozenset()
+        assert (await beat(store, B, DEAD)).jobs == JOBS
+        assert (await beat(store, A, DEAD)).jobs == frozenset()
+
+    async def test_a_job_that_nobody_wants_is_nobodys(self, store: Ledger) -> None:
+        assert (await beat(store, A, 0, jobs=frozenset({"export"}))).jobs == {"export"}
+        assert (await beat(store, B, 0)).jobs == {"retention"}
+
+    async def test_jobs_are_a_tenants(self, store: Ledger) -> None:
+        await beat(store, A, 0)
+        other = await store.beat(Heartbeat(B, "another", "", JOBS), at(0))
+        assert (other.jobs, other.others) == (JOBS, 1)
+
+    async def test_a_job_taken_in_the_future_is_not_out_of_reach(self, store: Ledger) -> None:
+        """F36: a clock that was put back does not leave a job undone until it has come round again."""
+        await beat(store, A, 3600)
+        assert (await beat(store, B, 0)).jobs == JOBS
+
+    # -- the deploy set in force
+
+    async def test_without_any_set_none_is_in_force(self, store: Ledger) -> None:
+        assert (await beat(store, A, 0)).in_force is None
+
+    async def test_a_new_set_is_in_force_and_everybody_hears_of_it(self, store: Ledger) -> None:
+        made = await store.put_in_force(Heartbeat(A, TENANT, "one"), at(1), deliberate=False)
+        assert (made.digest, made.since) == ("one", at(1))
+        assert (await beat(store, B, 2)).in_force == made
+        newer = await store.put_in_force(Heartbeat(B, TENANT, "two"), at(3), deliberate=False)
+        assert newer.digest == "two"
+        assert newer.place > made.place
+        assert (await beat(store, A, 4, digest="one")).in_force == newer
+
+    async def test_the_same_set_again_changes_nothing(self, store: Ledger) -> None:
+        made = await store.put_in_force(Heartbeat(A, TENANT, "one"), at(1), deliberate=False)
+        assert await store.put_in_force(Heartbeat(B, TENANT, "one"), at(9), deliberate=True) == made
+
+    async def test_an_old_set_stays_out_while_others_live(self, store: Ledger) -> None:
+        """F52: a replica that starts from an old copy does not put the others' newer set out of force."""
+        await self._two_sets(store)
+        await beat(store, B, 3, digest="two")
+        assert (await store.put_in_force(Heartbeat(A, TENANT, "one"), at(4), deliberate=False)).digest == "two"
+        heard = (await beat(store, B, 5)).in_force
+        assert heard is not None
+        assert heard.digest == "two"
+
+    async def test_an_old_set_comes_back_where_somebody_wants_it(self, store: Ledger) -> None:
+        await self._two_sets(store)
+        await beat(store, B, 3, digest="two")
+        assert (await store.put_in_force(Heartbeat(A, TENANT, "one"), at(4), deliberate=True)).digest == "one"
+        # And then the other one is the old one.
+        await beat(store, A, 5)
+        assert (await store.put_in_force(Heartbeat(B, TENANT, "two"), at(6), deliberate=False)).digest == "one"
+
+    async def test_an_old_set_comes_back_where_nobody_else_lives(self, store: Ledger) -> None:
+        await self._two_sets(store)
+        await beat(store, B, 3, digest="two")
+        back = await store.put_in_force(Heartbeat(A, TENANT, "one"), at(3 + DEAD), deliberate=False)
+        assert back.digest == "one"
+
+    async def test_sets_are_a_tenants(self, store: Ledger) -> None:
+        await store.put_in_force(Heartbeat(A, TENANT, "one"), at(1), deliberate=False)
+        assert (await store.beat(Heartbeat(B, "another"), at(1))).in_force is None
+
+    async def _two_sets(self, store: Ledger) -> None:
+        await store.put_in_force(Heartbeat(A, TENANT, "one"), at(1), deliberate=False)
+        await store.put_in_force(Heartbeat(B, TENANT, "two"), at(2), deliberate=False)
+
+    # -- recovery at boot
+
+    async def test_a_replica_that_starts_leaves_the_others_what_they_are_issuing(self, store: Ledger) -> None:
+        """F42: a boot beside living replicas takes nothing from them."""
+        opened = await store.open_intent(intent("1", now=1))
+        await beat(store, A, 1)
+        assert await store.recover(at(2)) == 0
+        attempt = opened.attempt
+        lease = await store.activate(TENANT, attempt.id, attempt.epoch, attempt.expires_at, at(40), {}, at(3))
+        assert lease.state is State.ACTIVE
+
+    async def test_but_not_what_is_past_its_deadline(self, store: Ledger) -> None:
+        """F42: what a dead replica was issuing is swept by whoever looks, once its upstream call must be over."""
+        opened = await store.open_intent(intent("1", now=1))
+        await grant(store, "2")
+        await beat(store, A, 11)
+        assert await store.recover(opened.attempt.issue_deadline) == 1
+        (left,) = await store.living_attempts(TENANT, opened.lease_id)
+        assert (left.state, left.cause) == (State.REVOKING, EndCause.OUTCOME_UNKNOWN)
+
+    async def test_alone_it_takes_back_all_that_was_being_issued(self, store: Ledger) -> None:
+        """F42: and whoever lives after all, and was only not heard, cannot activate what was taken from it."""
+        opened = await store.open_intent(intent("1", now=0.5))
+        await beat(store, A, 0)
+        assert await store.recover(at(DEAD - 0.001)) == 0
+        assert await store.recover(at(DEAD)) == 1
+        attempt = opened.attempt
+        late = store.activate(TENANT, attempt.id, attempt.epoch, attempt.expires_at, at(40), {}, at(DEAD))
+        await refused(store, late, WrongState, Reason.LEASE_ENDED)
