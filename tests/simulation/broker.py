@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+from broker.daemon.ledger_time import LedgerTime
 from broker.daemon.pool import ConnectorPool
+from broker.daemon.replica import Replica as Beats
 from broker.errors import BrokerError
+from broker.issuance.among import Among
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.fresh_logins import FreshLogins
@@ -16,6 +19,7 @@ from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.looks import LookBudget
+from broker.issuance.recovering import Recovering, RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
@@ -36,7 +40,7 @@ RECONCILE = 20.0
 
 
 class SimulatedBroker:
-    """Made from a ledger that is open, and connectors; :meth:`boot` starts it."""
+    """Made from a ledger that is open, connectors and a machine's clock; :meth:`boot` starts it."""
 
     def __init__(
         self,
@@ -45,16 +49,19 @@ class SimulatedBroker:
         connectors: Mapping[str, SimulatedConnector],
         deploy: DeploySet,
         fresh: FreshLogins,
-        clock: Clock,
+        wall: Clock,
+        ticking: Callable[[], float],
         chance: Chance,
     ) -> None:
         self.process = process
+        self.clock = clock = LedgerTime(wall)
         store = process.reach(ledger)
         reached = {name: process.reach_upstream(each) for name, each in connectors.items()}
         self._deploy = deploy
         self._store = store
-        self.gate = Gate(timedelta(seconds=5), 10_000, timedelta(minutes=5))
-        self.clock = clock
+        self._ledger = ledger
+        self.gate = Gate(timedelta(seconds=5), 10_000, timedelta(minutes=5), among=Among())
+        self.beats = Beats(store, clock, self.gate, self.gate.among, TENANT, process.name, ticking)
         roots = Roots()
         self.revoker = Revoker(store, reached.get, clock, chance, workers=4, roots=roots)
         kick = self.revoker.kick
@@ -73,6 +80,9 @@ class SimulatedBroker:
         self.delegations = DelegationDesk(store, kick, clock, chance, limits=DEFAULT_LIMITS)
         self.approvals = ApprovalDesk(store, reached.get, fresh, clock)
         self.suspensions = SuspensionDesk(store, kick, fresh, clock, chance)
+        again = {"reconcile": self.reconciler.soon}
+        self.recovering = Recovering(store, self.gate, clock, chance, TENANT, **again)
+        self.recovery = RecoveryDesk(store, self.gate, fresh, clock, **again)
         self._upkeep = Upkeep(
             store, self.revoker, lambda: list(reached), self.gate, RefusalBudget(), LookBudget(), None, clock, TENANT
         )
@@ -81,21 +91,27 @@ class SimulatedBroker:
         """As the daemon does: first what the last run left, then the ticks, for as long as the process lives."""
         while True:
             try:
+                await self.beats.beat()
                 await self._store.recover(self.clock.now())
+                self.beats.recover = self.recovering.resume
+                await self.recovering.resume()
                 break
             except BrokerError:  # the daemon would not start, and be started again
                 await asyncio.sleep(TICK)
         await self._pool.activate(self._specs)
+        self.process.start(self._ledger.hear_of_others())
         self.process.start(self._tick())
+        self.process.start(self._beat())
         self.process.start(self._reconcile())
 
     async def _reconcile(self) -> None:
         """More often than the daemon does: what it may end, and what not, is what the simulation is to see."""
+        reconcile = self.beats.turns.when_mine("reconcile", self.reconciler.tick)
         while True:
             await self._pool.tend()
             with contextlib.suppress(BrokerError):
                 self.reconciler.soon()
-                await self.reconciler.tick()
+                await reconcile()
             await asyncio.sleep(RECONCILE)
 
     async def _tick(self) -> None:
@@ -104,3 +120,9 @@ class SimulatedBroker:
                 await self._upkeep.tick()
                 await self.suspensions.tend(TENANT, self._deploy)
             await asyncio.sleep(TICK)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            with contextlib.suppress(BrokerError):
+                await self.beats.beat()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from broker.errors import BrokerError, Defect
+from broker.errors import BrokerError, Defect, Reason
 from broker.identity.agent import Agent
 from broker.issuance.caller import Caller
 from broker.issuance.issue import Grant
@@ -15,6 +15,9 @@ from tests.simulation.world import Gone, World
 
 # What one RPC does at the broker that it reaches, for who is seen to call.
 Work = Callable[[SimulatedBroker, Caller], Coroutine[Any, Any, Any]]
+
+# Nothing that this replica can do anything about at once.
+_ELSEWHERE = {Reason.STORE_UNAVAILABLE, Reason.REVOKER_STALLED, Reason.REPLICA_UNHEARD, Reason.COMMIT_UNKNOWN}
 
 
 class Client:
@@ -54,6 +57,8 @@ class Client:
         except BrokerError as refused:
             self._world.chance.told[f"refused: {refused.reason}"] += 1
             self._world.tell(name, refused.reason)
+            if refused.reason in _ELSEWHERE:
+                await asyncio.sleep(self._world.chance.between(0, 2))
             return None
         self._world.tell(name, "OK")
         if isinstance(answer, Grant) and answer.credential is not None and answer.lease is not None:

@@ -6,18 +6,27 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from broker.ports import Clock
 from broker.stores.ledger_file import connect_writer, prepare_file
 from broker.stores.migrate import migrate
 from tests.simulation.chance import Chance
 
 
 class Disk:
-    """``on_commit`` is called after each transaction, told or not. ``shared``: it is reached over a network."""
+    """``on_commit`` is called after each transaction, told or not; ``clock`` is its machine's.
 
-    def __init__(self, path: Path, chance: Chance, on_commit: Callable[[], None], *, shared: bool) -> None:
+    ``shared``: it is reached over a network, by several.
+    """
+
+    def __init__(
+        self, path: Path, chance: Chance, clock: Clock, on_commit: Callable[[], None], *, shared: bool
+    ) -> None:
         self.path = path
+        self.clock = clock
         self.chance = chance
-        self.on_commit = on_commit
+        self._on_commit = on_commit
+        # By process: whom to tell that somebody committed.
+        self.listeners: dict[str, Callable[[], None]] = {}
         self.shared = shared
         self.failing = False  # for a while, every write
 
@@ -26,6 +35,13 @@ class Disk:
         prepare_file(self.path)
         with contextlib.closing(connect_writer(self.path)) as connection:
             migrate(connection)
+
+    def committed(self, by: str) -> None:
+        """After each transaction, told or not."""
+        self._on_commit()
+        for name, wake in self.listeners.items():
+            if name != by and not self.chance.sometimes("word of a commit lost", 0.5):
+                wake()
 
     def latency(self) -> float:
         """Seconds for one access."""

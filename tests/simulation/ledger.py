@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
+from broker.errors import NotReady, Reason
 from broker.ports import KeyRing
-from broker.stores.database import Unknown, Writing, closed
+from broker.stores.database import Writing, closed
 from broker.stores.group_commit import GroupCommit, Job
 from broker.stores.ledger import LedgerStore
 from broker.stores.ledger_file import connect_writer
+from broker.stores.others_commits import OthersCommits
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite_database import SqliteWriting, unavailable
@@ -36,6 +39,30 @@ class SimulatedLedger(LedgerStore):
         self._connection = connect_writer(disk.path)
         super().__init__(_Line(disk, process, self._connection), keys, process.name, keeps_texts=True)
 
+    @property
+    def shared(self) -> bool:
+        """See ReplicaStore.shared."""
+        return self._disk.shared
+
+    async def time(self) -> datetime | None:
+        """See ReplicaStore.time: the database's machine is right."""
+        await asyncio.sleep(self._disk.latency())
+        if self._process.cut_from_store:
+            raise unavailable(sqlite3.OperationalError("the line to the store is cut"))
+        return self._disk.clock.now() if self.shared else None
+
+    async def hear_of_others(self) -> None:
+        """For as long as the process lives: words that others committed come, or are lost."""
+        if not self.shared:
+            return
+        others = OthersCommits(self._head_now, self._committed)
+        self._disk.listeners[self._process.name] = others.wake
+        await others.run()
+
+    async def _head_now(self) -> int:
+        row = await self._readers.scan(lambda view: view.one("audit_head", {}))
+        return 0 if row is None else int(row[0])
+
     def _reading(self, seal: RowSeal) -> Readers:
         return _Readers(self._disk, self._process, seal)
 
@@ -47,6 +74,7 @@ class SimulatedLedger(LedgerStore):
         assert isinstance(self._writer, _Writer) and isinstance(self._readers, _Readers)
         self._writer.off = True
         self._closed = True
+        self._disk.listeners.pop(self._process.name, None)
         self._readers.cut()
         self._connection.close()
 
@@ -72,7 +100,7 @@ class _Line(SqliteWriting):
         super().commit()
         if self._disk.chance.sometimes("committed and not told", 0.005):
             self._version = -1  # the next session is another one, and knows nothing
-            raise Unknown(unavailable(sqlite3.OperationalError("the line was cut during COMMIT")))
+            raise NotReady(Reason.COMMIT_UNKNOWN, "the line was cut during COMMIT.")
 
 
 class _Writer(GroupCommit):
@@ -101,7 +129,7 @@ class _Writer(GroupCommit):
         if self.off:
             return
         self._commit(batch)
-        self._disk.on_commit()
+        self._disk.committed(self._process.name)
         self._loop.call_later(self._disk.latency(), self._tell, batch, self._trail.committed_seq)
 
     def _tell(self, batch: list[Job], head: int) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.issuance.world import StaticKeys
 from tests.simulation.broker import SimulatedBroker
+from tests.simulation.clocks import WallClock
 from tests.simulation.ledger import SimulatedLedger
 from tests.simulation.process import Process
 
@@ -19,7 +20,7 @@ class Replica:
     def __init__(self, world: World, name: str) -> None:
         self._world = world
         self.name = name
-        self.clock = world.clock
+        self.wall = WallClock(world.loop)
         self.process: Process | None = None
         self.ledger: SimulatedLedger | None = None
         self.broker: SimulatedBroker | None = None
@@ -32,7 +33,16 @@ class Replica:
         process = Process(f"{self.name}{self._starts}")
         self.process, self.ledger = process, SimulatedLedger(world.disk, StaticKeys(), process)
         made = SimulatedBroker(
-            process, self.ledger, world.connectors, world.deploy, world.fresh, self.clock, world.chance
+            *(
+                process,
+                self.ledger,
+                world.connectors,
+                world.deploy,
+                world.fresh,
+                self.wall,
+                world.loop.time,
+                world.chance,
+            )
         )
         world.tell("boot", process.name)
         await world.within(process, made.boot())

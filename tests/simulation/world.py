@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Coroutine
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +19,11 @@ from broker.lease.credential import ContractClass
 from broker.ports import DeploySet
 from broker.stores.invariants import LedgerChecks
 from broker.stores.ledger_file import connect_reader
-from tests.clock import START
 from tests.issuance.world import PEOPLE, RULES, TENANT, StaticKeys, agent, gated_policies, id_tokens, template
 from tests.simulation.broker import ISSUE_TIMEOUT, SimulatedBroker
 from tests.simulation.chance import Chance
 from tests.simulation.checks import Broken, Checks
+from tests.simulation.clocks import TrueClock
 from tests.simulation.disk import Disk
 from tests.simulation.process import Dead, Process, tasks_know_their_process
 from tests.simulation.replica import Replica
@@ -36,16 +36,6 @@ AGENTS = tuple(agent(name, quotas=Quotas(live_leases=8, open_tasks=10)) for name
 ACCOUNTS = frozenset({"dev", "prod"})
 
 
-class LoopClock:
-    """The simulated wall clock, to the millisecond as the port says."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def now(self) -> datetime:
-        return START + timedelta(milliseconds=int(self._loop.time() * 1000))
-
-
 class Gone(Exception):
     """The broker that was asked is not there, or went while it was asked."""
 
@@ -56,10 +46,10 @@ class World:
     def __init__(self, loop: VirtualLoop, seed: int, directory: Path, replicas: int) -> None:
         self.loop = loop
         self.chance = Chance(seed)
-        self.clock = LoopClock(loop)
+        self.clock = TrueClock(loop)
         self.checks = Checks(self.clock, self.chance.told, self.alive)
         self.trace = hashlib.sha256()
-        self.disk = Disk(directory / "ledger.sqlite3", self.chance, self._committed, shared=replicas > 1)
+        self.disk = Disk(directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=replicas > 1)
         self.broken: Broken | None = None
         self.ended = loop.create_future()  # by the first promise that is not kept
         classes = {"fake": ContractClass.IMMEDIATE, "timed": ContractClass.EXPIRY_ONLY}
