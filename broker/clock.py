@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+
+from broker.timekeeping import Timekeeper
 
 # RFC 4648 section 7 (base32hex), in lower case: the alphabet whose order is the order of the values.
 _BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
@@ -32,6 +36,47 @@ class SystemClock:
         return last[1]
 
 
+class KeptClock:
+    """Broker time (:mod:`broker.timekeeping`): the wall clock's, but never back, and known to be doubtful when it is.
+
+    ``wall`` and ``running`` are whole milliseconds: since 1970, and since whenever, asleep or awake.
+    """
+
+    def __init__(self, wall: Callable[[], int] | None = None, running: Callable[[], int] | None = None) -> None:
+        self.keeper = Timekeeper()
+        self._wall = wall or _milliseconds
+        self._running = running or _running_milliseconds
+        self._looking = threading.Lock()
+        self._last = (0, _EPOCH)
+
+    def now(self) -> datetime:
+        """The present; it never goes back."""
+        present, last = self.keeper.at(self._wall()), self._last
+        if present is None:
+            present = self._looked()
+        if last[0] != present:
+            last = self._last = (present, _EPOCH + timedelta(milliseconds=present))
+        return last[1]
+
+    def look(self) -> datetime:
+        """The present, after both clocks were compared."""
+        self._looked()
+        return self.now()
+
+    def resume(self, mark: datetime) -> None:
+        """Begin at ``mark`` at the least, and compare the clocks with that."""
+        self.keeper.resume((mark - _EPOCH) // timedelta(milliseconds=1))
+        self.look()
+
+    def behind(self) -> timedelta:
+        """How far the wall clock is behind broker time."""
+        return timedelta(milliseconds=self.keeper.behind_ms(self._wall()))
+
+    def _looked(self) -> int:
+        with self._looking:  # files are read, and with them times are asked for, on other threads, too
+            return self.keeper.look(self._wall(), self._running())
+
+
 class SystemRng:
     """Ids from the operating system's cryptographic source; jitter from a fast generator."""
 
@@ -55,3 +100,9 @@ class SystemRng:
 def _milliseconds() -> int:
     """Of Unix time."""
     return time.time_ns() // 1_000_000  # noqa: TID251 - this is the clock adapter
+
+
+def _running_milliseconds() -> int:
+    """Of the clock that nobody sets. On Linux it goes on while the machine sleeps; elsewhere sleep is a jump."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime_ns(clock) // 1_000_000

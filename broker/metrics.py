@@ -136,6 +136,7 @@ class Snapshot:
         orphans: Mapping[str, OrphanFigures] | None = None,
         reconciled: Mapping[str, Reconciled] | None = None,
         canaries: Sequence[Measurement] = (),
+        time: TimeFigures | None = None,
         now: datetime | None = None,
     ) -> None:
         self.figures = figures
@@ -158,7 +159,16 @@ class Snapshot:
         self.orphans = orphans or {}
         self.reconciled = reconciled or {}
         self.canaries = canaries
+        self.time = time
         self.now = now
+
+
+class TimeFigures(NamedTuple):
+    """The wall clock, held against broker time."""
+
+    doubted: bool
+    behind: float  # seconds
+    doubts: int  # since the start
 
 
 class KeysTally(NamedTuple):
@@ -386,6 +396,11 @@ def _canaries(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _house(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("broker_ready", "1 while grants are given.", float(snapshot.ready))
+    if snapshot.time is not None:
+        doubted, behind, doubts = snapshot.time
+        yield _gauge("broker_clock_doubted", "1 while the wall clock is not believed: nothing is granted.", doubted)
+        yield _gauge("broker_clock_behind_seconds", "How far the wall clock is behind broker time.", behind)
+        yield CounterMetricFamily("broker_clock_doubts", "How often it began to be doubted.", doubts)
     yield _gauge("broker_agents", "Registered agents.", snapshot.agents)
     yield _gauge("broker_templates", "Scope templates in force.", snapshot.templates)
     yield _gauge(

@@ -1691,6 +1691,13 @@ class Recovery:
         return self.released is None or not self.trusted
 
 
+class HighWater(NamedTuple):
+    """The highest time that a ledger has seen; None for one that has seen nothing."""
+
+    at: datetime | None
+    intact: bool = True  # False: the row that says so was changed by something else, and was not believed
+
+
 class TrailStore(Protocol):
     """Checkpoints, their outbox, and recovery: in one database with, and by the same rules as, :class:`LeaseStore`."""
 
@@ -1739,6 +1746,14 @@ class TrailStore(Protocol):
 
         Raises WrongState (NOT_IN_RECOVERY) and Denied (SECOND_PERSON_REQUIRED).
         """
+        ...
+
+    async def high_water(self) -> HighWater:
+        """No time that :meth:`keep_time` was told is above it, and none in the trail by more than a second."""
+        ...
+
+    async def keep_time(self, now: datetime) -> None:
+        """Durably: it has been ``now``. Never goes back."""
         ...
 
 

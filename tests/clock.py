@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from broker.clock import SystemClock
+from broker.clock import KeptClock, SystemClock
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 # The smallest step of the Clock port (broker/clock.py).
@@ -42,6 +42,23 @@ class StoppableClock:
 
     def go_on(self) -> None:
         self._at = None
+
+
+class Clocks:
+    """A machine's two clocks, in milliseconds: those of this machine, as long as nobody sets them."""
+
+    def __init__(self) -> None:
+        self._real, self.set_by, self.slept = KeptClock(), timedelta(0), timedelta(0)
+
+    def wall(self) -> int:
+        return self._real._wall() + self.set_by // TICK + self.slept // TICK
+
+    def running(self) -> int:
+        return self._real._running() + self.slept // TICK
+
+    def kept(self) -> KeptClock:
+        """A broker's clock on this machine."""
+        return KeptClock(self.wall, self.running)
 
 
 class CountingRng:

@@ -93,6 +93,8 @@ class EventType(StrEnum):
     RECOVERY_ENTERED = "recovery.entered"  # a witness has seen more than the ledger has
     RECOVERY_BEGUN = "recovery.release_begun"  # by the first of two people
     RECOVERY_RELEASED = "recovery.released"
+    CLOCK_DOUBTED = "clock.doubted"  # the machine's clock jumped, or is behind: nothing is granted meanwhile
+    CLOCK_BELIEVED = "clock.believed"  # again
     DAEMON_STARTED = "daemon.started"
     DAEMON_STOPPED = "daemon.stopped"
 

@@ -331,6 +331,10 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.CONNECTOR_ROOT_RESTORED: lambda record, told: (
             f"the upstream of connector {told['connector']} takes the broker again: it issues"
         ),
+        EventType.CLOCK_DOUBTED: lambda record, told: (
+            f"ALARM: the broker's clock is doubted ({told['why']}, {told['by_ms'] / 1000:g} s): nothing is granted"
+        ),
+        EventType.CLOCK_BELIEVED: _actor("the broker's clock is believed again: it grants"),
         EventType.DAEMON_STARTED: lambda record, told: (
             f"the broker started; {_count(told['recovered'], 'credential')} found due or unknown"
         ),

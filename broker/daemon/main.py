@@ -18,7 +18,7 @@ import structlog
 import uvloop
 
 from broker import logs
-from broker.clock import SystemClock
+from broker.clock import KeptClock
 from broker.config import Config, load_config
 from broker.connectors.gcp_lending import Lending
 from broker.connectors.registry import build
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None, connectors: Build | None = None) -> 
 async def _serve(config: Config, connectors: Build | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    clock = SystemClock()
+    clock = KeptClock()
     lending = Lending(config.tenant)
     real = partial(build, resolve=resolve, clock=clock, own=own_tokens(config, clock), lending=lending)
     daemon = Brokerd(config, clock, connectors or real, lending)

@@ -46,7 +46,7 @@ from broker.api.server import AgentServer
 from broker.api.tls import peer_from_auth_context
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.canary.watch import Moment
-from broker.clock import SystemRng
+from broker.clock import KeptClock, SystemRng
 from broker.config import Config, HostPort
 from broker.connectors.gcp_lending import Lending
 from broker.daemon.admin import PeopleAdmitted
@@ -57,6 +57,7 @@ from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import BROKER, Reloader
 from broker.daemon.replica import Replica
+from broker.daemon.timekeeping import TimeWatch
 from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
@@ -143,12 +144,26 @@ class Brokerd:
             max_backlog_age=config.audit.max_backlog_age,
             among=Among(config.deploy.follow_within),
         )
+        self._time = TimeWatch(clock, self.gate, config.tenant) if isinstance(clock, KeptClock) else None
 
     # ------------------------------------------------------------------ life
 
     async def start(self) -> None:
         """Recover, then serve. Raises :class:`BrokerError` or OSError where that is not possible."""
         config = self._config
+        writer = self._rng.id()
+        keys = FileKeyRing(config.keys.ledger)
+        store = await SqliteStore.open(
+            config.state.directory / "ledger.sqlite3",
+            keys,
+            writer=writer,
+            keeps_texts=config.audit.keep_texts,
+        )
+        self._store = store
+        self._undo.push_async_callback(store.close)
+        # Before anything is judged by the time, certificates among it: a clock set back must not keep it from serving.
+        if self._time is not None:
+            await self._time.resume(store)
         # The Workload API is waited for, so not on this thread.
         self._identity = await asyncio.to_thread(OwnIdentity, config, self.gate, self._clock)
         self._undo.callback(self._identity.close)
@@ -159,18 +174,8 @@ class Brokerd:
         )
         if self._proxies is not None:
             self._undo.callback(self._proxies.close)
-        writer = self._rng.id()
-        keys = FileKeyRing(config.keys.ledger)
-        store = await SqliteStore.open(
-            config.state.directory / "ledger.sqlite3",
-            keys,
-            writer=writer,
-            keeps_texts=config.audit.keep_texts,
-        )
-        self._store = store
         if self._lending is not None:
             self._lending.store = store
-        self._undo.push_async_callback(store.close)
         self._undo.push_async_callback(self._pool.close)
         # Before anything of the ledger is looked at: by its time, and so that nobody takes this one for dead.
         self._replica = Replica(
@@ -548,6 +553,7 @@ class Brokerd:
             ("canaries", sole("canaries", self._canaries.tick), 1.0),
             ("others' canaries", self._see_canaries, 60.0),
             *self._witness_jobs(),
+            *(() if self._time is None else (("time", self._time.tick, 1.0), ("mark", self._time.keep, 5.0))),
         )
         for name, job, seconds in jobs:
             self._scheduler.add_job(
@@ -643,6 +649,7 @@ class Brokerd:
             roots_refused=tuple(self._roots.standing),
             orphans=await self._store.orphan_figures(),
             reconciled=self._reconciler.last,
+            time=None if self._time is None else self._time.figures(),
             canaries=[each for status in self._canaries.all() for each in status.measured.values()],
             now=now,
         )

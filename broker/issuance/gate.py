@@ -1,8 +1,9 @@
 """May grants be given at all right now? Revocation never asks.
 
 The gate closes while the broker could not keep its promise: it is shutting down, the revoker's
-heartbeat is old (faults.md F49), the audit outbox is not draining (F31), its ledger is behind a witness, or its own
-SVID has ended (F27). A pure question on figures that others report; it opens by itself when they are good again.
+heartbeat is old (faults.md F49), the audit outbox is not draining (F31), its ledger is behind a witness, its own
+SVID has ended (F27), or what time it is cannot be said (F38, F39). A pure question on figures that others report; it
+opens by itself when they are good again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import datetime, timedelta
 
 from broker.errors import NotReady, Reason
 from broker.issuance.among import Among
+from broker.timekeeping import SETTLE_MS, Jump, Timekeeper
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class Gate:
     witness_records: int = 0
     witness_age: timedelta = timedelta(0)
     among: Among = field(default_factory=Among)  # the replicas on one ledger
+    keeper: Timekeeper | None = None  # of the clock that ``now`` comes from, where it can be doubted
 
     def why_closed(self, now: datetime) -> NotReady | None:
         """The reason to refuse grants at ``now``, or None."""
@@ -47,6 +50,8 @@ class Gate:
                 "the revoker has not run lately, so no new credential is given out.",
                 hint="Operators: see /readyz and the log of brokerd; revocations are retried when it runs again.",
             )
+        if self.keeper is not None and self.keeper.doubt is not None:
+            return _doubted(self.keeper)
         if self.backlog_records > self.max_backlog_records or self.backlog_age > self.max_backlog_age:
             return NotReady(
                 Reason.AUDIT_BACKLOG,
@@ -65,6 +70,11 @@ class Gate:
                 metadata={"notAfter": self.own_svid_ends.isoformat()},
             )
         return None
+
+    @property
+    def time_doubted(self) -> bool:
+        """Whether the time is not certain: then nothing is deleted for being old, either."""
+        return self.keeper is not None and self.keeper.doubt is not None
 
     def passed_over(self, now: datetime) -> tuple[str, ...]:
         """Why grants are stopped for everybody but break-glass, which goes on; empty where they are not.
@@ -115,3 +125,22 @@ class Gate:
         closed = self.why_closed(now)
         if closed is not None:
             raise closed
+
+
+_HOW = {
+    Jump.FORWARDS: "jumped {by:g} s forwards",
+    Jump.BACKWARDS: "was set back by {by:g} s",
+    Jump.BEHIND: "is {by:g} s behind what the ledger has seen",
+}
+
+
+def _doubted(keeper: Timekeeper) -> NotReady:
+    assert keeper.doubt is not None  # noqa: S101 - asked before
+    how = _HOW[keeper.doubt.why].format(by=keeper.doubt.by_ms / 1000)
+    return NotReady(
+        Reason.CLOCK_DOUBTED,
+        f"the wall clock of the broker's machine {how}, so nothing is granted until it has been right for"
+        f" {SETTLE_MS // 1000} s.",
+        hint="Operators: set it right (NTP); grants resume by themselves. Revocation goes on: docs/time-and-disk.md.",
+        metadata={"why": keeper.doubt.why.value, "byMs": str(keeper.doubt.by_ms)},
+    )

@@ -50,6 +50,7 @@ _SEALED = {
     "every_canary_measurement": "canary_measurements",
     "every_allocation": "account_allocations",
     "every_deploy_set": "deploy_sets",
+    "every_high_water": "high_water",
 }
 MACS = "every row that a grant may rest on bears the broker's MAC"
 CHAIN = "the chain of the audit trail is whole"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from broker.ports import Evidence, Lifting, NewCheckpoint, OutgoingCheckpoint, Recovery, TrailEnd, WitnessLag
-from broker.stores import checkpoint_ops, recovery_ops
+from broker.ports import Evidence, HighWater, Lifting, NewCheckpoint, OutgoingCheckpoint, Recovery, TrailEnd, WitnessLag
+from broker.stores import checkpoint_ops, high_water_ops, recovery_ops
 from broker.stores.group_commit import GroupCommit
 from broker.stores.reading import Reading
+from broker.stores.times import to_ms
 
 
 class LedgerTrail:
@@ -60,3 +61,11 @@ class LedgerTrail:
     async def release_recovery(self, lifting: Lifting) -> Recovery:
         """See TrailStore.release_recovery."""
         return await self._writer.submit(lambda tx: recovery_ops.release(tx, lifting))
+
+    async def high_water(self) -> HighWater:
+        """See TrailStore.high_water."""
+        return await self._readers.scan(high_water_ops.read)
+
+    async def keep_time(self, now: datetime) -> None:
+        """See TrailStore.keep_time."""
+        await self._writer.submit(lambda tx: high_water_ops.keep(tx, to_ms(now)))

@@ -15,6 +15,7 @@ from broker.audit.event import AuditEvent
 from broker.audit.record import encode
 from broker.errors import Reason, Tampered
 from broker.ports import KeyRing
+from broker.stores.high_water import Marking
 from broker.stores.view import View
 
 _Row = tuple[int, str, str, str, bytes, bytes, bytes, str]
@@ -36,6 +37,7 @@ class Trail:
         self._committed = head
         self._head = head
         self._pending: list[_Row] = []
+        self._marking = Marking(keys)
 
     @property
     def committed_seq(self) -> int:
@@ -56,6 +58,7 @@ class Trail:
         mac = chain.record_mac(key, digest)
         self._pending.append((seq, event.tenant, event.holder, event.lease_id, body, digest, mac, key_id))
         self._head = Head(seq, digest)
+        self._marking.saw(at_ms)
         return seq
 
     def mark(self) -> tuple[Head, int]:
@@ -88,16 +91,19 @@ class Trail:
         key_id, key = self._keys.current()
         seq, digest = self._head.seq, self._head.hash
         view.connection.execute(view.sql["set_audit_head"], (seq, digest, chain.head_mac(key, seq, digest), key_id))
+        self._marking.flush(view)
 
     def committed(self) -> None:
         """The transaction is durable."""
         self._pending.clear()
         self._committed = self._head
+        self._marking.committed()
 
     def rolled_back(self) -> None:
         """Nothing of the transaction remains: back to the committed head."""
         self._pending.clear()
         self._head = self._committed
+        self._marking.rolled_back()
 
 
 def read_head(view: View, keys: KeyRing) -> Head:

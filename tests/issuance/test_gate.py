@@ -6,6 +6,7 @@ import pytest
 
 from broker.errors import NotReady, Reason
 from broker.issuance.gate import Gate
+from broker.timekeeping import Timekeeper
 from tests.clock import START
 
 
@@ -35,6 +36,21 @@ def gate(**figures: object) -> Gate:
 def test_the_gate(figures: dict[str, object], after: timedelta, reason: Reason | None) -> None:
     closed = gate(**figures).why_closed(START + after)
     assert (closed.reason if closed else None) == reason
+
+
+@pytest.mark.parametrize("by", [3_600_000, -3_600_000])
+def test_doubtful_time_closes_it_at_once_and_for_nothing_else(by: int) -> None:
+    """F38, F39: who asks for the time finds the jump, so there is no moment between. Break-glass passes over it."""
+    made, keeper = gate(), Timekeeper()
+    made.keeper = keeper
+    keeper.look(10**12, 0)
+    assert made.why_closed(START) is None and not made.time_doubted
+    keeper.look(10**12 + by, 0)
+    closed = made.why_closed(START)
+    assert closed is not None and closed.reason is Reason.CLOCK_DOUBTED
+    assert closed.metadata["byMs"] == "3600000"
+    assert made.time_doubted
+    assert made.passed_over(START) == ("CLOCK_DOUBTED",)
 
 
 def test_check_raises_what_why_closed_says() -> None:

@@ -153,4 +153,4 @@ def _connector(upstream: str) -> dict[str, object]:
 
 # All that the daemon's environment has to hold.
 ENVIRONMENT_OF_BROKERD = {"KILL_TOKEN": BROKER_TOKEN}
-assert TOKEN_ROLE == "jit-attempt", "the connector's default, which this deploy set keeps"  # noqa: S105
+assert TOKEN_ROLE == "jit-attempt", "the connector's default, which this deploy set keeps"

@@ -24,8 +24,8 @@ from tests.kill.intents import in_sqlite
 from tests.kill.mishaps import Mishap, Mishaps
 from tests.kill.upstream_log import UpstreamLog
 
-BROKER_TOKEN = "s.the-brokers-own"  # noqa: S105
-TOKEN_ROLE = "jit-attempt"  # noqa: S105
+BROKER_TOKEN = "s.the-brokers-own"
+TOKEN_ROLE = "jit-attempt"
 _LEASES = "/v1/sys/leases"
 _CALM = "calm\n"
 

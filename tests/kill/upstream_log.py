@@ -16,8 +16,8 @@ from pathlib import Path
 class What(StrEnum):
     """What became of one thing upstream."""
 
-    TOKEN = "token"  # noqa: S105 - made: an attempt's token, which reads one login
-    TOKEN_ENDED = "token_ended"  # noqa: S105
+    TOKEN = "token"
+    TOKEN_ENDED = "token_ended"
     LOGIN = "login"  # made: what an agent could use
     LOGIN_SHORTENED = "login_shortened"  # its end was set, to ``until_ms``
     LOGIN_ENDED = "login_ended"

@@ -13,7 +13,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.audit.record import decode
 from broker.errors import Denied, NotFound, Reason, WrongState
 from broker.lease.machine import State
-from broker.ports import EndCause, Evidence, Ledger, Lifting, NewCheckpoint, TaskState
+from broker.ports import EndCause, Evidence, HighWater, Ledger, Lifting, NewCheckpoint, TaskState
 from tests.stores.make import ALICE, TASK, TENANT, at, intent, new_task
 
 EVIDENCE = Evidence("bucket", "it has seen more", "a note", 99, 5_000)
@@ -176,3 +176,22 @@ class TrailContract:
         end = await store.trail_end(TENANT)
         assert end is not None
         assert end.checkpoint_ms == EVIDENCE.at_ms
+
+    async def test_a_ledger_that_has_seen_nothing_has_no_high_water_mark(self, store: Ledger) -> None:
+        assert await store.high_water() == HighWater(None)
+
+    async def test_the_high_water_mark_is_the_highest_time_and_never_falls(self, store: Ledger) -> None:
+        """F39, I8: what is durable has raised it, with no word from anybody; a tick raises it where nothing happens."""
+        await store.append([event()], at(5))
+        assert await store.high_water() == HighWater(at(5))
+        await store.append([event()], at(3))
+        assert await store.high_water() == HighWater(at(5))
+        await store.keep_time(at(8))
+        await store.keep_time(at(7))
+        assert await store.high_water() == HighWater(at(8))
+
+    async def test_what_happened_within_a_second_is_in_the_trail(self, store: Ledger) -> None:
+        """F39: the row is not written for it; the record's own time counts."""
+        await store.append([event()], at(5))
+        await store.append([event()], at(5.9))
+        assert await store.high_water() == HighWater(at(5.9))

@@ -168,3 +168,6 @@ SELECT tenant, digest, issuer, subject, action, about, nonce, auth_time, at, tok
 
 -- every_allocation --
 SELECT {allocation_columns} FROM account_allocations AS x;
+
+-- every_high_water --
+SELECT only, at_ms, mac, mac_key_id FROM high_water;
