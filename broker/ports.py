@@ -2068,10 +2068,6 @@ class ReplicaStore(Protocol):
         """Whether there may be other daemons at all. False: none of the rest needs to be called."""
         ...
 
-    async def time(self) -> datetime | None:
-        """The database's own time, by which all replicas go; None where that is this machine's."""
-        ...
-
     async def beat(self, said: Heartbeat, now: datetime) -> Pulse:
         """Tell that a replica lives, and keep or take those of its jobs that no other living one has.
 

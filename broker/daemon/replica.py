@@ -1,6 +1,6 @@
 """One daemon of several on one ledger: once a second it tells that it lives, and hears what it must know of the others.
 
-Belongs here: the ledger's time, jobs of one at a time, the deploy set in force elsewhere, and a recovery that another
+Belongs here: jobs of one at a time, the deploy set in force elsewhere, and a recovery that another
 entered or people released there. What else daemons share they read from the ledger when they need it
 (docs/replicas.md). A daemon whose ledger is its own does none of it.
 """
@@ -11,12 +11,11 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from broker.daemon.ledger_time import LedgerTime
 from broker.daemon.turns import Turns
 from broker.errors import BrokerError
 from broker.issuance.among import Among
 from broker.issuance.gate import Gate
-from broker.ports import DeployInForce, Heartbeat, Pulse, ReplicaStore
+from broker.ports import Clock, DeployInForce, Heartbeat, Pulse, ReplicaStore
 
 log = structlog.get_logger("broker.replicas")
 
@@ -40,7 +39,7 @@ class Replica:
     def __init__(
         self,
         store: ReplicaStore,
-        clock: LedgerTime,
+        clock: Clock,
         gate: Gate,
         among: Among,
         tenant: str,
@@ -68,7 +67,6 @@ class Replica:
         if not self._store.shared:
             return
         try:
-            await self._look_at_the_clock()
             asked, recovery = self._ticking(), self._gate.recovery
             said = Heartbeat(self._writer, self._tenant, self._among.mine, self.turns.names)
             pulse = await self._store.beat(said, self._clock.now())
@@ -85,11 +83,6 @@ class Replica:
         await self.turns.close()
         if self._store.shared:
             await self._store.leave(self._writer, self._clock.now())
-
-    async def _look_at_the_clock(self) -> None:
-        asked = self._clock.mine()
-        if (theirs := await self._store.time()) is not None:
-            self._clock.heard(theirs, asked, self._clock.mine())
 
     async def _hear_of_recovery(self, pulse: Pulse, before: str) -> None:
         """``before``: what the gate said when the ledger was asked. What was entered here meanwhile is newer."""

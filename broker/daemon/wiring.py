@@ -51,7 +51,6 @@ from broker.config import Config, HostPort
 from broker.connectors.gcp_lending import Lending
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
-from broker.daemon.ledger_time import LedgerTime
 from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
@@ -121,11 +120,11 @@ class Brokerd:
         """``lending`` is told of the ledger once it is open: what ``build`` makes lends accounts of it."""
         self._lending = lending
         self._config = config
-        self._clock = LedgerTime(clock)
+        self._clock = clock
         self._rng = SystemRng()
         self._files = DeployFiles(config.deploy.directory, config.trust_domain, signers_of(config))
         self._roots = Roots()
-        self._pool = ConnectorPool(build, self._roots, self._clock)
+        self._pool = ConnectorPool(build, self._roots, clock)
         self._metrics = Metrics()
         self._budget = RefusalBudget()
         self._look_budget = LookBudget()
@@ -177,7 +176,7 @@ class Brokerd:
         if self._lending is not None:
             self._lending.store = store
         self._undo.push_async_callback(self._pool.close)
-        # Before anything of the ledger is looked at: by its time, and so that nobody takes this one for dead.
+        # Before anything of the ledger is looked at, so that nobody takes this one for dead.
         self._replica = Replica(
             store, self._clock, self.gate, self.gate.among, config.tenant, writer, asyncio.get_running_loop().time
         )

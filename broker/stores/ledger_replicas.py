@@ -15,10 +15,6 @@ class LedgerReplicas:
     _writer: GroupCommit
     shared = False
 
-    async def time(self) -> datetime | None:
-        """See ReplicaStore.time."""
-        return None
-
     async def beat(self, said: Heartbeat, now: datetime) -> Pulse:
         """See ReplicaStore.beat."""
         return await self._writer.submit(lambda tx: replica_ops.beat(tx, said, now))

@@ -1,0 +1,194 @@
+"""What a daemon of several hears with each beat: two of them, on one real ledger, with time as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.daemon.replica import LOOK_AGAIN, Replica
+from broker.errors import NotReady, Reason
+from broker.issuance.among import Among
+from broker.issuance.gate import Gate
+from broker.ports import REPLICA_DEAD_AFTER, Evidence, Heartbeat, Lifting, Pulse
+from broker.stores.sqlite import SqliteStore
+from tests.clock import START, ManualClock
+from tests.stores.make import Keys
+
+TENANT = "default"
+SECOND = timedelta(seconds=1)
+
+
+class SharedLedger(SqliteStore):
+    """A ledger of which daemons are told that others may have it, too."""
+
+    shared = True
+    gone = False
+
+    async def beat(self, said: Heartbeat, now: datetime) -> Pulse:
+        if self.gone:
+            raise NotReady(Reason.STORE_UNAVAILABLE, "the database is not there.")
+        return await super().beat(said, now)
+
+
+class One:
+    """One daemon's part of it."""
+
+    def __init__(self, store: SqliteStore, clock: ManualClock, name: str, digest: str = "one") -> None:
+        self.clock = clock
+        self.monotonic = 0.0
+        self.among = Among(timedelta(seconds=30), mine=digest)
+        self.gate = Gate(timedelta(hours=1), 100, timedelta(hours=1), heartbeat=START, among=self.among)
+        self.replica = Replica(store, self.clock, self.gate, self.among, TENANT, name, lambda: self.monotonic)
+        self.followed: list[str] = []
+        self.recovered: list[str] = []
+        self.replica.follow = self._follow
+        self.replica.recover = self._recover
+
+    async def _follow(self, digest: str) -> None:
+        self.followed.append(digest)
+
+    async def _recover(self) -> None:
+        self.recovered.append(self.gate.recovery)
+        self.gate.recovery = "rec-1"
+
+    async def beat(self) -> None:
+        await self.replica.beat()
+
+    def later(self, by: timedelta) -> None:
+        self.clock.advance(by)
+        self.monotonic += by.total_seconds()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SharedLedger]:
+    store = await SharedLedger.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def a(store: SharedLedger) -> One:
+    return One(store, ManualClock(), "replica-a")
+
+
+@pytest.fixture
+def b(store: SharedLedger) -> One:
+    return One(store, ManualClock(), "replica-b")
+
+
+async def test_one_does_the_jobs_until_it_dies(a: One, b: One) -> None:
+    """F44: the other has them as soon as it must be dead, and the one that was only stopped knows it by then."""
+    await a.beat()
+    await b.beat()
+    assert (a.replica.others, b.replica.others) == (0, 1)
+    assert (a.replica.turns.mine("export"), b.replica.turns.mine("export")) == (True, False)
+    for each in (a, b):
+        each.later(REPLICA_DEAD_AFTER)
+    assert not a.replica.turns.mine("export")
+    assert a.gate.why_closed(a.clock.now()) is None
+    await b.beat()
+    assert b.replica.turns.mine("export")
+    a.later(SECOND)
+    closed = a.gate.why_closed(a.clock.now())
+    assert closed is not None
+    assert closed.reason is Reason.REPLICA_UNHEARD
+    await a.beat()
+    assert not a.replica.turns.mine("export")
+    assert a.gate.why_closed(a.clock.now()) is None
+
+
+async def test_one_that_leaves_leaves_its_jobs_at_once(a: One, b: One) -> None:
+    await a.beat()
+    await a.replica.leave()
+    await b.beat()
+    assert (b.replica.others, b.replica.turns.mine("export")) == (0, True)
+
+
+async def test_a_set_in_force_elsewhere_is_followed_at_once_and_then_now_and_then(store: SharedLedger, a: One) -> None:
+    """F52"""
+    await store.put_in_force(Heartbeat("replica-b", TENANT, "two"), START, deliberate=False)
+    await a.beat()
+    assert a.followed == ["two"]
+    a.later(SECOND)
+    await a.beat()
+    assert a.followed == ["two"]
+    a.later(timedelta(seconds=LOOK_AGAIN))
+    await a.beat()
+    assert a.followed == ["two", "two"]
+    a.among.mine = "two"
+    a.later(timedelta(seconds=LOOK_AGAIN))
+    await a.beat()
+    assert a.followed == ["two", "two"]
+
+
+async def test_before_a_replica_has_a_set_it_follows_none(store: SharedLedger) -> None:
+    await store.put_in_force(Heartbeat("replica-b", TENANT, "two"), START, deliberate=False)
+    starting = One(store, ManualClock(), "replica-a", digest="")
+    await starting.beat()
+    assert starting.followed == []
+
+
+def word(by: str, at: datetime) -> Lifting:
+    return Lifting(TENANT, "rec-1", f"request-{by}", by, by, "looked at", at)
+
+
+async def test_a_recovery_that_another_entered_closes_the_gate_until_people_release_it_there(
+    store: SharedLedger, a: One
+) -> None:
+    """F33: recovery is the ledger's, not one daemon's."""
+    await a.beat()
+    assert a.recovered == []
+    await store.enter_recovery(TENANT, "rec-1", Evidence("witness", "it has seen more", "note", 7, 1), START)
+    await a.beat()
+    assert (a.recovered, a.gate.recovery) == ([""], "rec-1")
+    await a.beat()
+    assert len(a.recovered) == 1
+    for by in ("i#1", "i#2"):
+        assert a.gate.recovery
+        await store.release_recovery(word(by, START))
+        await a.beat()
+    assert a.gate.recovery == ""
+
+
+async def test_a_recovery_that_is_being_entered_here_is_not_taken_back(a: One) -> None:
+    """The ledger does not know of it yet: what was asked before is older."""
+    beat = a.replica._store.beat
+
+    async def meanwhile(*arguments: object) -> object:
+        pulse = await beat(*arguments)  # type: ignore[arg-type]
+        a.gate.recovery = "begins"
+        return pulse
+
+    a.replica._store.beat = meanwhile  # type: ignore[method-assign, assignment]
+    await a.beat()
+    assert a.gate.recovery == "begins"
+
+
+async def test_a_beat_that_fails_says_so_and_ends_what_is_over(store: SharedLedger, a: One) -> None:
+    await a.beat()
+    store.gone = True
+    a.later(REPLICA_DEAD_AFTER + SECOND)
+    with pytest.raises(NotReady):
+        await a.beat()
+    assert not a.replica.turns.mine("export")
+    closed = a.gate.why_closed(a.clock.now())
+    assert closed is not None
+    assert closed.reason is Reason.REPLICA_UNHEARD
+
+
+async def test_where_nobody_shares_the_ledger_nothing_is_told(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "own.sqlite3", Keys(), "writer-1")
+    try:
+        alone = One(store, ManualClock(), "replica-a")
+        await alone.beat()
+        alone.later(timedelta(days=1))
+        assert alone.replica.turns.mine("export")
+        assert alone.among.heard_at is None
+        await alone.replica.leave()
+        # Nothing of it is in the ledger.
+        assert (await store.beat(Heartbeat("replica-b", TENANT), START)).others == 0
+    finally:
+        await store.close()
