@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from broker.timekeeping import Timekeeper
+from broker.timekeeping import Certain, Timekeeper
 
 # RFC 4648 section 7 (base32hex), in lower case: the alphabet whose order is the order of the values.
 _BASE32HEX = "0123456789abcdefghijklmnopqrstuv"
@@ -67,6 +67,11 @@ class KeptClock:
         """Begin at ``mark`` at the least, and compare the clocks with that."""
         self.keeper.resume((mark - _EPOCH) // timedelta(milliseconds=1))
         self.look()
+
+    def certain(self) -> Certain:
+        """What can be said of the time although it may be doubted."""
+        self._looked()
+        return self.keeper.certain(self._wall(), self._running())
 
     def behind(self) -> timedelta:
         """How far the wall clock is behind broker time."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from broker.daemon.ledger_time import LedgerTime
+from broker.clock import KeptClock
 from broker.daemon.pool import ConnectorPool
 from broker.daemon.replica import Replica as Beats
+from broker.daemon.timekeeping import TimeWatch
 from broker.errors import BrokerError
 from broker.issuance.among import Among
 from broker.issuance.approvals import ApprovalDesk
@@ -37,6 +39,7 @@ from tests.simulation.truth import SimulatedConnector
 ISSUE_TIMEOUT = timedelta(seconds=10)
 TICK = 1.0
 RECONCILE = 20.0
+KEEP_TIME = 5  # in ticks
 
 
 class SimulatedBroker:
@@ -49,21 +52,24 @@ class SimulatedBroker:
         connectors: Mapping[str, SimulatedConnector],
         deploy: DeploySet,
         fresh: FreshLogins,
-        wall: Clock,
+        clock: KeptClock | Clock,
         ticking: Callable[[], float],
         chance: Chance,
     ) -> None:
         self.process = process
-        self.clock = clock = LedgerTime(wall)
+        self.clock = clock
         store = process.reach(ledger)
         reached = {name: process.reach_upstream(each) for name, each in connectors.items()}
         self._deploy = deploy
         self._store = store
         self._ledger = ledger
         self.gate = Gate(timedelta(seconds=5), 10_000, timedelta(minutes=5), among=Among())
+        # As the daemon: where brokers share a ledger they go by its time, and no machine's clock counts.
+        self.time = TimeWatch(clock, self.gate, TENANT) if isinstance(clock, KeptClock) else None
         self.beats = Beats(store, clock, self.gate, self.gate.among, TENANT, process.name, ticking)
         roots = Roots()
-        self.revoker = Revoker(store, reached.get, clock, chance, workers=4, roots=roots)
+        certain = clock.certain if isinstance(clock, KeptClock) else None
+        self.revoker = Revoker(store, reached.get, clock, chance, workers=4, roots=roots, certain=certain)
         kick = self.revoker.kick
         own = {"keys": StaticKeys(), "mark": MARK, "roots": roots}
         self.issuer = Issuer(store, reached.get, kick, self.gate, clock, chance, **own, issue_timeout=ISSUE_TIMEOUT)
@@ -91,6 +97,8 @@ class SimulatedBroker:
         """As the daemon does: first what the last run left, then the ticks, for as long as the process lives."""
         while True:
             try:
+                if self.time is not None:
+                    await self.time.resume(self._store)
                 await self.beats.beat()
                 await self._store.recover(self.clock.now())
                 self.beats.recover = self.recovering.resume
@@ -122,7 +130,11 @@ class SimulatedBroker:
             await asyncio.sleep(TICK)
 
     async def _beat(self) -> None:
-        while True:
+        for beats in itertools.count():
             await asyncio.sleep(TICK)
             with contextlib.suppress(BrokerError):
+                if self.time is not None:
+                    await self.time.tick()
+                    if beats % KEEP_TIME == 0:
+                        await self.time.keep()
                 await self.beats.beat()

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
+from broker.lease.credential import ContractClass
 from broker.lease.machine import TERMINAL, State
-from broker.ports import Clock, EndCause
+from broker.ports import REPLICA_DEAD_AFTER, Clock, EndCause
 from broker.stores.times import from_ms
 from broker.suspension.suspension import Kind
+from broker.timekeeping import TOLERANCE_MS
+from tests.clock import START
 from tests.simulation.broker import ISSUE_TIMEOUT
 from tests.simulation.truth import Made, Truth
 
@@ -32,6 +35,22 @@ _RACES = {
 }
 
 
+class Machine(Protocol):
+    """What the checks ask of a replica."""
+
+    def fast_by(self) -> float:
+        """By how many seconds its broker's time is ahead of the truth."""
+        ...
+
+    def doubts(self) -> bool:
+        """Whether its broker doubts what time it is."""
+        ...
+
+    def set_since_it_runs(self) -> bool:
+        """Whether its clock was set, by more than a broker tolerates, since its process began."""
+        ...
+
+
 class Broken(AssertionError):
     """A promise that was not kept."""
 
@@ -47,8 +66,10 @@ class Known:
     expires_at: datetime
     intended_at: datetime
     process: str  # which intended it
+    only_time_ends_it: bool
     state: State = State.ISSUING
     activated_by: str = ""
+    by_a_fast_clock: bool = False  # it was said to be over
 
 
 @dataclass
@@ -57,7 +78,7 @@ class Checks:
 
     clock: Clock
     told: Counter[str]
-    alive: Callable[[str], bool]  # the process of this name
+    machine: Callable[[str], Machine | None]  # that the process of this name runs on, while it does
     truth: Truth = field(init=False)
     seen: int = 0
     attempts: dict[str, Known] = field(default_factory=dict)
@@ -68,6 +89,8 @@ class Checks:
     tasks_over: set[str] = field(default_factory=set)
     suspended: dict[str, dict[str, Any]] = field(default_factory=dict)
     redeemed: set[str] = field(default_factory=set)
+    latest: datetime = START  # the highest time in the trail
+    excused: set[str] = field(default_factory=set)  # what was said to be over by a clock that nobody could doubt
     connection: sqlite3.Connection | None = None
 
     def __post_init__(self) -> None:
@@ -83,6 +106,7 @@ class Checks:
         for seq, body in rows:
             self.seen = seq
             record = json.loads(body)
+            self.latest = max(self.latest, from_ms(record["at_ms"]))
             records.append(record)
             self._take(record)
         self._look_at_parts()
@@ -134,10 +158,23 @@ class Checks:
         expires_at, intended_at = from_ms(data["expires_ms"]), from_ms(record["at_ms"])
         if expires_at <= intended_at:
             raise Broken(f"I11: {attempt} is intended at {intended_at}, until {expires_at}")
+        self._at_a_time_to_be_believed(attempt, intended_at, record["writer"])
         about = (record["lease_id"], record["task_id"], record["holder"], data["request_id"])
-        self.attempts[attempt] = Known(*about, expires_at, intended_at, record["writer"])
+        only_time = data["contract_class"] == ContractClass.EXPIRY_ONLY
+        self.attempts[attempt] = Known(*about, expires_at, intended_at, record["writer"], only_time)
         self.of_request.setdefault((record["holder"], data["request_id"]), []).append(attempt)
         self.of_lease.setdefault(record["lease_id"], []).append(attempt)
+
+    def _at_a_time_to_be_believed(self, attempt: str, intended_at: datetime, process: str) -> None:
+        machine = self.machine(process)
+        ahead = (intended_at - self.clock.now()).total_seconds()
+        if machine is not None and machine.set_since_it_runs() and ahead > TOLERANCE_MS / 1000 + 1:
+            raise Broken(f"F38: {attempt} was intended by a clock that is {ahead:.0f} s fast")
+
+    def booted(self, process: str, now: datetime) -> None:
+        """A broker has begun, at ``now`` by its own time."""
+        if now < self.latest:
+            raise Broken(f"I8: {process} begins at {now}, and in the trail it was {self.latest} before")
 
     def _moved(self, record: dict[str, Any], state: State) -> None:
         attempt = record["attempt_id"]
@@ -146,12 +183,15 @@ class Checks:
             raise Broken(f"I2: {attempt} is {state} and was never intended")
         if known.state in TERMINAL:
             raise Broken(f"I8: {attempt} was {known.state} and is {state}")
-        if state in TERMINAL and self._proven_usable(attempt):
+        if state in TERMINAL and self._proven_usable(attempt) and not self._believed_a_wrong_clock(attempt, record):
             raise Broken(f"I1: {attempt} is said to be {state} and lets people in")
         if state is State.ACTIVE:
             self._activated(attempt, known, record)
         if state is State.REVOKING and known.state is State.ISSUING:
             self._broken_off(attempt, known, record)
+        if state in TERMINAL:
+            machine = self.machine(record["writer"])
+            known.by_a_fast_clock = machine is not None and machine.fast_by() > 0 and not machine.doubts()
         known.state = state
 
     def _activated(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
@@ -170,16 +210,31 @@ class Checks:
 
     def _proven_usable(self, attempt: str) -> bool:
         """Of what an upstream lied about, its word is all that a broker has, until it lists it again."""
-        return self.truth.usable(attempt) and attempt not in self.truth.lied_about
+        return self.truth.usable(attempt) and attempt not in self.excused and attempt not in self.truth.lied_about
+
+    def _believed_a_wrong_clock(self, attempt: str, record: dict[str, Any]) -> bool:
+        """A clock that is a little fast, or was wrong when the broker began: it cannot know."""
+        machine = self.machine(record["writer"])
+        if machine is None or machine.doubts() or machine.fast_by() <= 0:
+            return False
+        self.told["said to be over by a clock that is fast"] += 1
+        self.excused.add(attempt)
+        return True
 
     def _broken_off(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
         """Who is issuing says when that failed; others may say so when it has had its time, or is gone."""
         cause, other = record["data"].get("cause"), record["writer"] != known.process
         if cause in _RACES:
             self.told[f"{_RACES[cause]} while it was issued{' by another one' if other else ''}"] += 1
-        early = from_ms(record["at_ms"]) < known.intended_at + ISSUE_TIMEOUT
-        if cause == EndCause.OUTCOME_UNKNOWN and other and early and self.alive(known.process):
-            self.told["given up by another one's boot"] += 1
+        early = from_ms(record["at_ms"]) < min(known.intended_at + ISSUE_TIMEOUT, known.expires_at)
+        if cause == EndCause.OUTCOME_UNKNOWN and other and early and self._is_heard(known.process):
+            raise Broken(f"I10: {attempt}, which {known.process} is issuing, was given up by {record['writer']}")
+
+    def _is_heard(self, process: str) -> bool:
+        """Whether it told the ledger lately that it lives."""
+        assert self.connection is not None
+        row = self.connection.execute("SELECT seen_at FROM replicas WHERE writer = ?", (process,)).fetchone()
+        return row is not None and self.clock.now() - from_ms(row[0]) < REPLICA_DEAD_AFTER
 
     def _swept(self, data: dict[str, Any]) -> None:
         """The reconciler may only end what the ledger does not hold alive."""
@@ -205,7 +260,7 @@ class Checks:
         known = self.attempts.get(made.attempt)
         if known is None:
             raise Broken(f"I2: {made.attempt} is made, and its intent is not durable")
-        if known.state in TERMINAL and self.clock.now() < made.until:
+        if known.state in TERMINAL and self.clock.now() < made.until and not known.by_a_fast_clock:
             raise Broken(f"I1: {made.attempt} is made after it was said to be {known.state}")
         if known.state is State.REVOKING:
             self.told["made after it was swept or given up"] += 1
@@ -222,8 +277,15 @@ class Checks:
 
     def at_the_end(self) -> None:
         """With everything healed, and time given: nothing is left (I14, I3)."""
-        left = {name: known.state for name, known in self.attempts.items() if known.state not in TERMINAL}
+        left = {
+            name: known.state
+            for name, known in self.attempts.items()
+            if known.state not in TERMINAL and not (known.only_time_ends_it and known.expires_at > self.clock.now())
+        }
         if left:
             raise Broken(f"I14: these never came to an end: {left}")
-        if alive := [attempt for attempt in list(self.truth.alive) if self.truth.usable(attempt)]:
+        waits = {name for name, known in self.attempts.items() if known.only_time_ends_it}
+        if alive := [
+            attempt for attempt in list(self.truth.alive) if self.truth.usable(attempt) and attempt not in waits
+        ]:
             raise Broken(f"I3: alive, and nobody knows: {alive}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from broker.timekeeping import TOLERANCE_MS
 from tests.clock import START
 from tests.simulation.virtual import VirtualLoop
+
+_START_MS = int(START.timestamp()) * 1000
 
 
 class TrueClock:
@@ -25,17 +28,17 @@ class WallClock:
         self._loop = loop
         self._at = self._since = loop.time()
         self._rate = 1.0
+        self.jumped_at = -1.0  # when it was set last, by more than a broker tolerates
 
-    def now(self) -> datetime:
-        return START + timedelta(milliseconds=int(self._reading() * 1000))
-
-    def wrong_by(self) -> float:
-        """In seconds; positive: fast."""
-        return self._reading() - self._loop.time()
+    def milliseconds(self) -> int:
+        """Since 1970."""
+        return _START_MS + int(self._reading() * 1000)
 
     def jump(self, seconds: float) -> None:
         """It is set, forwards or back."""
         self._at, self._since = self._reading() + seconds, self._loop.time()
+        if abs(seconds) > TOLERANCE_MS / 1000:
+            self.jumped_at = self._loop.time()
 
     def run(self, rate: float) -> None:
         """From now on so fast; 0: it stands still."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TypeVar
 
 from broker.errors import NotReady, Reason
@@ -20,7 +19,7 @@ from broker.stores.ledger_file import connect_writer
 from broker.stores.others_commits import OthersCommits
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
-from broker.stores.sqlite_database import SqliteWriting, unavailable
+from broker.stores.sqlite_database import SqliteWriting
 from broker.stores.trail import Trail
 from broker.stores.transaction import Transaction
 from broker.stores.view import View
@@ -43,13 +42,6 @@ class SimulatedLedger(LedgerStore):
     def shared(self) -> bool:
         """See ReplicaStore.shared."""
         return self._disk.shared
-
-    async def time(self) -> datetime | None:
-        """See ReplicaStore.time: the database's machine is right."""
-        await asyncio.sleep(self._disk.latency())
-        if self._process.cut_from_store:
-            raise unavailable(sqlite3.OperationalError("the line to the store is cut"))
-        return self._disk.clock.now() if self.shared else None
 
     async def hear_of_others(self) -> None:
         """For as long as the process lives: words that others committed come, or are lost."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.clock import KeptClock
+from broker.ports import Clock
 from tests.issuance.world import StaticKeys
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.clocks import WallClock
@@ -24,6 +26,7 @@ class Replica:
         self.process: Process | None = None
         self.ledger: SimulatedLedger | None = None
         self.broker: SimulatedBroker | None = None
+        self.booted_at = 0.0
         self._starts = 0
 
     async def start(self) -> None:
@@ -32,6 +35,7 @@ class Replica:
         self._starts += 1
         process = Process(f"{self.name}{self._starts}")
         self.process, self.ledger = process, SimulatedLedger(world.disk, StaticKeys(), process)
+        self.booted_at = world.loop.time()
         made = SimulatedBroker(
             *(
                 process,
@@ -39,7 +43,7 @@ class Replica:
                 world.connectors,
                 world.deploy,
                 world.fresh,
-                self.wall,
+                self._clock(),
                 world.loop.time,
                 world.chance,
             )
@@ -47,6 +51,26 @@ class Replica:
         world.tell("boot", process.name)
         await world.within(process, made.boot())
         self.broker = made
+        world.checks.booted(process.name, made.clock.now())
+
+    def _clock(self) -> Clock:
+        if self._world.disk.shared:
+            return self._world.disk.clock
+        loop = self._world.loop
+        return KeptClock(self.wall.milliseconds, lambda: int(loop.time() * 1000))
+
+    def doubts(self) -> bool:
+        """Whether its broker doubts what time it is."""
+        clock = None if self.broker is None else self.broker.clock
+        return isinstance(clock, KeptClock) and clock.keeper.doubt is not None
+
+    def set_since_it_runs(self) -> bool:
+        """Whether its clock was set, by more than a broker tolerates, since its process began."""
+        return self.wall.jumped_at > self.booted_at
+
+    def fast_by(self) -> float:
+        """By how many seconds its broker's time is ahead of the truth."""
+        return 0.0 if self.broker is None else (self.broker.clock.now() - self._world.clock.now()).total_seconds()
 
     def kill(self) -> None:
         """``kill -9`` or a power cut: nobody is told anything."""

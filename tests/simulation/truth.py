@@ -95,7 +95,7 @@ class SimulatedConnector:
         await checkpoint({**handle, "noted": True}, None)
         await self._arrive("issue")
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        late = self._chance.sometimes("late create", 0.06)
+        late = self._chance.sometimes("late create", 0.1)
         on_its_way = self._chance.between(0.5, 0.99) * self._allowance if late else self._chance.between(0.001, 0.05)
         # What was sent arrives, whether anybody still waits for it or lives.
         asyncio.get_running_loop().call_later(on_its_way, self._make, attempt, expires_at, arrived)
@@ -103,9 +103,9 @@ class SimulatedConnector:
             await asyncio.sleep(self._chance.between(0, 2))
             raise _failed(known=False)
         await arrived
-        if self._chance.sometimes("lost reply", 0.05):
+        if self._chance.sometimes("lost reply", 0.08):
             raise _failed(known=False)
-        if self._chance.sometimes("reply that never comes", 0.05):
+        if self._chance.sometimes("reply that never comes", 0.08):
             await asyncio.Event().wait()
         await asyncio.sleep(self._chance.between(0.001, 0.05))
         upstream = f"up-{attempt}"
@@ -133,7 +133,7 @@ class SimulatedConnector:
             self._truth.lied_about.add(attempt)
         else:
             self._truth.end(attempt)
-        if self._chance.sometimes("lost confirmation", 0.05):
+        if self._chance.sometimes("lost confirmation", 0.08):
             return NotYet("no answer in time.")
         await asyncio.sleep(self._chance.between(0.001, 0.05))
         wait = no_late_create_after(context.created_at, context.issue_deadline) - context.now

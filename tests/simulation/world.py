@@ -31,7 +31,7 @@ from tests.simulation.truth import SimulatedConnector
 from tests.simulation.virtual import VirtualLoop
 
 T = TypeVar("T")
-_NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "kim", "leo")
+_NAMES = (f"agent-{number}" for number in range(32))
 AGENTS = tuple(agent(name, quotas=Quotas(live_leases=8, open_tasks=10)) for name in _NAMES)
 ACCOUNTS = frozenset({"dev", "prod"})
 
@@ -47,7 +47,7 @@ class World:
         self.loop = loop
         self.chance = Chance(seed)
         self.clock = TrueClock(loop)
-        self.checks = Checks(self.clock, self.chance.told, self.alive)
+        self.checks = Checks(self.clock, self.chance.told, self.machine)
         self.trace = hashlib.sha256()
         self.disk = Disk(directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=replicas > 1)
         self.broken: Broken | None = None
@@ -94,9 +94,12 @@ class World:
         """The one that a caller is sent to; None: it is down, and nobody has noticed yet."""
         return self.replicas[int(self.chance.between(0, len(self.replicas)))].broker
 
-    def alive(self, process: str) -> bool:
-        """Whether the process of this name is there, be it stopped or cut off."""
-        return any(each.process is not None and each.process.name == process for each in self.replicas)
+    def machine(self, process: str) -> Replica | None:
+        """Where the process of this name runs, be it stopped or cut off; None: it is gone."""
+        for each in self.replicas:
+            if each.process is not None and each.process.name == process:
+                return each
+        return None
 
     async def ask(self, work: Coroutine[Any, Any, T], broker: SimulatedBroker) -> T:
         """One RPC of a client; cancelling it cancels that. Raises :class:`Gone`, and what the broker refuses with."""
