@@ -40,8 +40,12 @@ test-slow: .venv/ready private ## the few tests that take long: 50,000 decisions
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow tests
 
 .PHONY: simulate
-simulate: .venv/ready ## the real core on simulated time, disk, network and upstream: STEPS (1000000) from SEED (1), everything going wrong
+simulate: .venv/ready ## the real core, one to three replicas of it, on simulated time, disk, network and upstream: STEPS (1000000) from SEED (1), everything going wrong
 	$(BIN)/python -m tests.simulation --steps $(STEPS) --seed $(SEED)
+
+.PHONY: cells
+cells: .venv/ready ## on paper: what many cells carry, what the failure of one or of a region takes away, where upstreams are the limit
+	$(BIN)/python -m tests.simulation.cells
 
 .PHONY: lint
 lint: .venv/ready ## style, types, who may import whom, the wire, the locks, known vulnerabilities

@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from broker.lease.credential import ContractClass
@@ -18,7 +18,8 @@ from broker.suspension.suspension import Kind
 from broker.timekeeping import TOLERANCE_MS
 from tests.clock import START
 from tests.simulation.broker import ISSUE_TIMEOUT
-from tests.simulation.truth import Made, Truth
+from tests.simulation.process import Process
+from tests.simulation.truth import Made, Truth, Try
 
 _KINDS = {Kind.EVERYTHING.value, Kind.AGENT.value}
 _STATES = {
@@ -33,6 +34,9 @@ _RACES = {
     EndCause.PARENT_ENDED: "its whole ended",
     EndCause.COMPLETED: "its task completed",
 }
+
+# What was claimed is at work some seconds later, on a slow disk; its claim lasts for 30.
+_CLAIM_HOLDS = timedelta(seconds=15)
 
 
 class Machine(Protocol):
@@ -78,6 +82,7 @@ class Checks:
 
     clock: Clock
     told: Counter[str]
+    fail: Callable[[Broken], None]
     machine: Callable[[str], Machine | None]  # that the process of this name runs on, while it does
     truth: Truth = field(init=False)
     seen: int = 0
@@ -94,7 +99,7 @@ class Checks:
     connection: sqlite3.Connection | None = None
 
     def __post_init__(self) -> None:
-        self.truth = Truth(self.clock, self.made)
+        self.truth = Truth(self.clock, self.made, self.trying)
 
     def read(self) -> list[dict[str, Any]]:
         """What was committed since the last time, checked."""
@@ -266,6 +271,16 @@ class Checks:
             self.told["made after it was swept or given up"] += 1
         if made.until > known.expires_at:
             raise Broken(f"I11: {made.attempt} lives until {made.until}, intended until {known.expires_at}")
+
+    def trying(self, attempt: str, process: Process | None, other: Try | None) -> Try:
+        """A process begins to end a credential. Nobody else may be at it whose claim holds and who runs."""
+        now = self.clock.now()
+        if other is not None and other.process is not None and process is not None:
+            runs = other.process.alive and not (other.process.has_stood_still or process.has_stood_still)
+            if runs and now - other.begun < _CLAIM_HOLDS and self.attempts[attempt].state is State.REVOKING:
+                # Not raised: to the revoker, a connector that raises is one that has failed.
+                self.fail(Broken(f"I10: {process.name} and {other.process.name} are both at work on {attempt}"))
+        return Try(process, now)
 
     def delivered(self, attempt: str, process: str) -> None:
         """An agent was handed this credential."""

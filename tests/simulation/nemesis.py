@@ -11,27 +11,27 @@ from tests.simulation.replica import Replica
 from tests.simulation.world import World
 
 # The revoker's claims run out after 30 s: some stops outlast them.
-_LONGEST_STOP = 60.0
+_LONGEST_STOP = 50.0
 _WRONG = ("set by a second", "set by seconds", "fast", "stands still", "set by an hour or years")
-_LONGEST_CUT = 15.0
+_LONGEST_CUT = 6.0
 
 
 async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """``kill -9`` at any moment, and a start some seconds later."""
     while going():
-        await asyncio.sleep(world.chance.between(1, 50))
+        await asyncio.sleep(world.chance.between(1, 24))
         if not going():
             return
         world.chance.told["killed"] += 1
         replica.kill()
-        await asyncio.sleep(world.chance.between(0.1, 12))
+        await asyncio.sleep(world.chance.between(0.1, 6))
         await replica.start()
 
 
 async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """SIGSTOP, and SIGCONT when it has forgotten what time it is."""
     while going():
-        await asyncio.sleep(world.chance.between(2, 60))
+        await asyncio.sleep(world.chance.between(1, 20))
         process = replica.process
         if process is None or not going():
             continue
@@ -52,7 +52,7 @@ async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """One replica's line to the store, or to the upstreams, is cut for a while."""
     while going():
-        await asyncio.sleep(world.chance.between(2, 30))
+        await asyncio.sleep(world.chance.between(1, 12))
         process = replica.process
         if process is None or not going():
             continue
@@ -66,14 +66,15 @@ async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> Non
 async def clocks(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """The machine's clock is set, runs fast, stands still; NTP puts it right in the end."""
     while going() and not world.disk.shared:  # brokers that share a ledger go by its time
-        await asyncio.sleep(world.chance.between(2, 20))
+        await asyncio.sleep(world.chance.between(1, 8))
         if not going():
             return
         what = world.chance.one_of(*_WRONG)
+        world.chance.told["clock wrong"] += 1
         world.chance.told[f"clock {what}"] += 1
         world.tell("clock", replica.name, what)
         _set_wrong(world, replica.wall, what)
-        await asyncio.sleep(world.chance.between(1, 10))
+        await asyncio.sleep(world.chance.between(1, 6))
         replica.wall.put_right()
 
 
@@ -97,20 +98,20 @@ async def outages(world: World, going: Callable[[], bool]) -> None:
     """An upstream is away for a while, in one of the ways in which they are."""
     upstream = world.connectors["fake"]
     while going():
-        await asyncio.sleep(world.chance.between(2, 40))
+        await asyncio.sleep(world.chance.between(1, 16))
         world.chance.told["outage"] += 1
         upstream.down = world.chance.one_of("hangs", "broken", "forbidden", "limits")
-        await asyncio.sleep(world.chance.between(1, 20))
+        await asyncio.sleep(world.chance.between(1, 8))
         upstream.down = ""
 
 
 async def bad_disks(world: World, going: Callable[[], bool]) -> None:
     """No write succeeds for a while."""
     while going():
-        await asyncio.sleep(world.chance.between(2, 60))
+        await asyncio.sleep(world.chance.between(1, 20))
         world.chance.told["disk full"] += 1
         world.disk.failing = True
-        await asyncio.sleep(world.chance.between(0.1, 6))
+        await asyncio.sleep(world.chance.between(0.1, 2))
         world.disk.failing = False
 
 

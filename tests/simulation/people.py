@@ -31,14 +31,14 @@ async def operators(world: World, going: Callable[[], bool]) -> None:
     """They suspend at one replica what others may be issuing."""
     chance = world.chance
     while going():
-        await asyncio.sleep(chance.between(1, 20))
+        await asyncio.sleep(chance.between(0.5, 10))
         broker = world.any_broker()
         if broker is None or not going():
             continue
         everything = chance.sometimes("everything suspended", 0.3)
         value = "" if everything else chance.one_of(*(str(each.spiffe_id) for each in AGENTS))
         chance.told["suspended"] += 1
-        lasts = timedelta(seconds=int(chance.between(1, 6)))
+        lasts = timedelta(seconds=int(chance.between(1, 3)))
         order = SuspensionOrder(chance.id(), Kind.EVERYTHING if everything else Kind.AGENT, value, "drill", lasts)
         with contextlib.suppress(Gone, BrokerError):
             await world.ask(broker.suspensions.suspend(world.person("cyd", broker), order), broker)

@@ -28,6 +28,7 @@ class Process:
         self.cut_from_store = self.cut_from_upstream = False
         self.stopped: asyncio.Future[None] | None = None
         self.stops_when_it_writes = False
+        self.has_stood_still = False
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a seed must repeat in which they are cancelled
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -46,6 +47,7 @@ class Process:
     def stop(self) -> None:
         """SIGSTOP: it answers nobody and does nothing, and does not know it."""
         self.stopped = self.stopped or asyncio.get_running_loop().create_future()
+        self.has_stood_still = True
 
     def go_on(self) -> None:
         """SIGCONT."""
@@ -101,6 +103,11 @@ class _Reached:
                 await self._process.running()
 
         return call
+
+
+def current() -> Process | None:
+    """The process that runs now; None: nobody's."""
+    return _CURRENT.get()
 
 
 def tasks_know_their_process(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Task[Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from broker.errors import Defect
 from broker.lease.machine import TERMINAL
 from tests.simulation.agents import Life
 from tests.simulation.checks import Broken
@@ -48,6 +49,8 @@ def simulate(seed: int, steps: int, replicas: int = 0) -> Run:
             loop.run_until_complete(_run(world, steps))
         except Broken as broken:
             world.fail(broken)
+        except Defect as defect:
+            world.fail(Broken(f"a caller met a defect: {defect}"))
         finally:
             lasted = loop.steps
             _tear_down(world)

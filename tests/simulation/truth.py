@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -27,6 +28,7 @@ from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.connectors.fake import contract
 from tests.simulation.chance import Chance
+from tests.simulation.process import Process, current
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,26 @@ class Made:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Of one process, to end one credential."""
+
+    process: Process | None
+    begun: datetime
+
+
+# What is told of each try, with the one that is under way; it returns what is remembered of the new one.
+OnTry = Callable[[str, Process | None, Try | None], Try]
+
+
 class Truth:
     """Every credential that any upstream ever made. Only the simulation's checks look here."""
 
-    def __init__(self, clock: Clock, on_made: Callable[[Made], None]) -> None:
+    def __init__(self, clock: Clock, on_made: Callable[[Made], None], on_try: OnTry) -> None:
         self._clock = clock
         self._on_made = on_made
+        self._on_try = on_try
+        self._trying: dict[str, Try] = {}
         self.alive: dict[str, Made] = {}
         self.ever: set[str] = set()
         self.lied_about: set[str] = set()  # said to be gone, by the upstream itself, and alive
@@ -52,6 +68,17 @@ class Truth:
         self._on_made(made)
         self.ever.add(attempt)
         self.alive[attempt] = made
+
+    @contextlib.contextmanager
+    def at_work(self, attempt: str, process: Process | None) -> Iterator[None]:
+        """A process tries to end it."""
+        begun = self._on_try(attempt, process, self._trying.get(attempt))
+        self._trying[attempt] = begun
+        try:
+            yield
+        finally:
+            if self._trying.get(attempt) is begun:
+                del self._trying[attempt]
 
     def end(self, attempt: str) -> None:
         self.alive.pop(attempt, None)
@@ -113,11 +140,15 @@ class SimulatedConnector:
         login = DatabaseLogin(
             "postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(f"password-{attempt}")
         )
-        longer = self._chance.sometimes("granted for longer", 0.05)
+        longer = self._chance.sometimes("granted for longer", 0.08)
         return Issued(login, expires_at + timedelta(hours=1) if longer else expires_at, {"upstream": upstream})
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         attempt = str(handle["attempt"])
+        with self._truth.at_work(attempt, current()):
+            return await self._revoke(attempt, handle, context)
+
+    async def _revoke(self, attempt: str, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         if self._contract.cls is ContractClass.EXPIRY_ONLY:
             left = context.expires_at - context.now
             return Expired() if left <= timedelta(0) else NotYet("only time ends it.", left, failed=False)
@@ -170,7 +201,7 @@ class SimulatedConnector:
                 await asyncio.sleep(self._chance.between(5, 60))
                 raise _failed(known=True)
             raise _failed(known=True, root=self.down == "forbidden")
-        if self._chance.sometimes(f"{what} refused", 0.02):
+        if self._chance.sometimes(f"{what} refused", 0.05):
             raise _failed(known=True)
 
     def _make(self, attempt: str, until: datetime, arrived: asyncio.Future[None]) -> None:

@@ -31,7 +31,7 @@ from tests.simulation.truth import SimulatedConnector
 from tests.simulation.virtual import VirtualLoop
 
 T = TypeVar("T")
-_NAMES = (f"agent-{number}" for number in range(32))
+_NAMES = (f"agent-{number}" for number in range(18))
 AGENTS = tuple(agent(name, quotas=Quotas(live_leases=8, open_tasks=10)) for name in _NAMES)
 ACCOUNTS = frozenset({"dev", "prod"})
 
@@ -47,7 +47,7 @@ class World:
         self.loop = loop
         self.chance = Chance(seed)
         self.clock = TrueClock(loop)
-        self.checks = Checks(self.clock, self.chance.told, self.machine)
+        self.checks = Checks(self.clock, self.chance.told, self.fail, self.machine)
         self.trace = hashlib.sha256()
         self.disk = Disk(directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=replicas > 1)
         self.broken: Broken | None = None
