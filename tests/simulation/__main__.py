@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 
 from tests.simulation.bugs import BUGS
+from tests.simulation.bugs_of_several import SHOWS_WITH
 from tests.simulation.run import MOST_REPLICAS, Run, simulate
 
 # So often, in a million steps, each of these must come about, or the run has seen nothing of what it is for.
@@ -56,7 +57,7 @@ def main() -> int:
     with pytest.MonkeyPatch.context() as patch:
         if asked.bug:
             BUGS[asked.bug](patch)
-        return _report(*_run(asked.seed, asked.steps, asked.replicas or 0), asked.bug)
+        return _report(*_run(asked.seed, asked.steps, asked.replicas or SHOWS_WITH.get(asked.bug, 0)), asked.bug)
 
 
 def _run(seed: int, steps: int, replicas: int) -> tuple[list[Run], float]:
@@ -84,7 +85,7 @@ def _report(done: list[Run], took: float, bug: str | None) -> int:
             print(f"BLIND: too seldom: {', '.join(blind)}")
         return 1 if blind else 0
     print(f"BROKEN: {last.broken}")
-    more = f" --bug {bug}" if bug else ""
+    more = f" --replicas {last.replicas}" + (f" --bug {bug}" if bug else "")
     print(f"again: python -m tests.simulation --seed {last.seed} --steps {min(STEPS_OF_A_RUN, last.steps)}{more}")
     return 1
 

@@ -138,3 +138,9 @@ OF_SEVERAL: dict[str, Callable[[Patch], None]] = {
         over_by_any_clock,
     )
 }
+
+# Replicas go by their database's time, so a machine's clock counts only where there is one broker; and so on.
+SHOWS_WITH = {
+    **dict.fromkeys(OF_SEVERAL, 3),
+    **dict.fromkeys(("time-goes-back", "grants-in-doubt", "over-by-any-clock"), 1),
+}

@@ -31,6 +31,7 @@ class Run:
     """What came of it. ``broken`` says which promise was not kept, and after how many steps; empty: all were."""
 
     seed: int
+    replicas: int
     steps: int
     seconds: float  # simulated
     trace: str
@@ -56,6 +57,7 @@ def simulate(seed: int, steps: int, replicas: int = 0) -> Run:
             _tear_down(world)
     return Run(
         seed=seed,
+        replicas=len(world.replicas),
         steps=lasted,
         seconds=loop.time(),
         trace=world.trace.hexdigest(),
