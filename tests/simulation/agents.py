@@ -37,7 +37,7 @@ class Life:
 
     async def _task(self) -> None:
         colleague = AGENTS[(AGENTS.index(self._who) + 1) % len(AGENTS)]
-        duration = timedelta(seconds=int(self._chance.between(30, 200)))
+        duration = timedelta(seconds=int(self._chance.between(100, 300)))
         order = TaskOrder(self._chance.id(), "testing", duration, [str(colleague.spiffe_id)], "", "")
         task = await self._call.call("StartTask", lambda broker, caller: broker.tasks.start(caller, order))
         if not isinstance(task, Task):
@@ -70,7 +70,7 @@ class Life:
             account=self._chance.one_of("dev", "dev", "prod"),
             environment="dev",
             resource="orders",
-            ttl=timedelta(seconds=int(self._chance.between(2, 40) if self._chance.often(0.8) else 150)),
+            ttl=timedelta(seconds=int(self._chance.between(2, 40) if self._chance.often(0.6) else 150)),
         )
         for _ in range(3):
             answer = await self._request(request)
@@ -91,20 +91,21 @@ class Life:
     # ------------------------------------------------------------------ one lease
 
     async def _use(self, lease: Lease, request: AccessRequest, colleague: Agent) -> None:
-        if not self._chance.sometimes("delivery never confirmed", 0.1):
+        if not self._chance.sometimes("delivery never confirmed", 0.2):
             await self._call.call(
                 "ConfirmDelivery", lambda broker, caller: broker.leases.confirm(caller, lease.id, lease.attempt_id)
             )
-        handed_on = self._chance.often(0.4)
-        together = [self._hand_on(lease, request, colleague)] if handed_on else []
-        await asyncio.gather(self._work_with(lease, handed_on), *together)
+        together = [self._hand_on(lease, request, colleague)] if self._chance.often(0.6) else []
+        await asyncio.gather(self._work_with(lease), *together)
 
-    async def _work_with(self, lease: Lease, handed_on: bool) -> None:
-        # Who has handed it on may give it back while the other one is asking.
-        await asyncio.sleep(self._chance.between(0, 0.2 if handed_on and self._chance.often(0.6) else 15))
+    async def _work_with(self, lease: Lease) -> None:
+        await asyncio.sleep(self._chance.between(0, 15))
         if self._chance.often(0.5):
-            wait = timedelta(seconds=1)
-            await self._call.call("RevokeLease", lambda broker, caller: broker.leases.revoke(caller, lease.id, wait))
+            await self._give_back(lease)
+
+    async def _give_back(self, lease: Lease) -> None:
+        wait = timedelta(seconds=1)
+        await self._call.call("RevokeLease", lambda broker, caller: broker.leases.revoke(caller, lease.id, wait))
 
     async def _hand_on(self, lease: Lease, request: AccessRequest, colleague: Agent) -> None:
         """A part of it, to a colleague, who asks for a credential of its own."""
@@ -119,9 +120,15 @@ class Life:
             delegation_id=handed.id,
             account=lease.account,
         )
-        await Client(self._world, colleague).call(
+        asking = Client(self._world, colleague).call(
             "RequestCredential", lambda broker, caller: broker.issuer.request(caller, cited)
         )
+        await asyncio.gather(asking, self._give_back_meanwhile(lease))
+
+    async def _give_back_meanwhile(self, lease: Lease) -> None:
+        if self._chance.often(0.6):
+            await asyncio.sleep(self._chance.between(0, 0.1))
+            await self._give_back(lease)
 
     # ------------------------------------------------------------------ people say yes
 

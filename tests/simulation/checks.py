@@ -230,7 +230,8 @@ class Checks:
         """Who is issuing says when that failed; others may say so when it has had its time, or is gone."""
         cause, other = record["data"].get("cause"), record["writer"] != known.process
         if cause in _RACES:
-            self.told[f"{_RACES[cause]} while it was issued{' by another one' if other else ''}"] += 1
+            self.told[f"{_RACES[cause]} while it was issued"] += 1
+            self.told["ended by one while another issued it"] += other
         early = from_ms(record["at_ms"]) < min(known.intended_at + ISSUE_TIMEOUT, known.expires_at)
         if cause == EndCause.OUTCOME_UNKNOWN and other and early and self._is_heard(known.process):
             raise Broken(f"I10: {attempt}, which {known.process} is issuing, was given up by {record['writer']}")

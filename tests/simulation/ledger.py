@@ -114,7 +114,7 @@ class _Writer(GroupCommit):
 
     def _write(self, batch: list[Job]) -> None:
         stopped = self._process.stopped
-        if stopped is not None and not self.off and self._disk.chance.sometimes("late write of a stopped one", 0.5):
+        if stopped is not None and not self.off and self._disk.chance.sometimes("late write of a stopped one", 0.8):
             # It had not sent it yet: it comes when it goes on, with the time of before.
             stopped.add_done_callback(lambda _: self._write(batch))
             return

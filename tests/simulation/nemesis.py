@@ -10,8 +10,8 @@ from tests.simulation.clocks import WallClock
 from tests.simulation.replica import Replica
 from tests.simulation.world import World
 
-# The revoker's claims run out after 30 s: some stops outlast them.
-_LONGEST_STOP = 50.0
+# The revoker's claims run out after 30 s: most stops outlast them.
+_LONGEST_STOP = 40.0
 _WRONG = ("set by a second", "set by seconds", "fast", "stands still", "set by an hour or years")
 _LONGEST_CUT = 6.0
 
@@ -31,17 +31,19 @@ async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """SIGSTOP, and SIGCONT when it has forgotten what time it is."""
     while going():
-        await asyncio.sleep(world.chance.between(1, 20))
+        await asyncio.sleep(world.chance.between(0.5, 6))
         process = replica.process
         if process is None or not going():
             continue
-        if world.chance.often(0.7):
+        if world.chance.often(0.9):
             process.stops_when_it_writes = True
             await asyncio.sleep(2)  # the ticks write now and then, and agents do
         process.stops_when_it_writes = False
         process.stop()
         world.tell("stop", process.name)
-        lasts = world.chance.between(0.5, _LONGEST_STOP)
+        lasts = world.chance.between(CLAIM_FOR.total_seconds(), _LONGEST_STOP)
+        if world.chance.often(0.2):
+            lasts = world.chance.between(0.5, CLAIM_FOR.total_seconds())
         world.chance.told["stopped"] += 1
         world.chance.told["stopped for longer than a claim"] += lasts > CLAIM_FOR.total_seconds()
         await asyncio.sleep(lasts)

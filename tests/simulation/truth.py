@@ -140,7 +140,7 @@ class SimulatedConnector:
         login = DatabaseLogin(
             "postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(f"password-{attempt}")
         )
-        longer = self._chance.sometimes("granted for longer", 0.08)
+        longer = self._chance.sometimes("granted for longer", 0.16)
         return Issued(login, expires_at + timedelta(hours=1) if longer else expires_at, {"upstream": upstream})
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
@@ -160,7 +160,7 @@ class SimulatedConnector:
             return (
                 Refused(failure.message) if failure.reason is Reason.UPSTREAM_ROOT_REFUSED else NotYet(failure.message)
             )
-        if self._chance.sometimes("lie: revoked, and alive", 0.06):
+        if self._chance.sometimes("lie: revoked, and alive", 0.15):
             self._truth.lied_about.add(attempt)
         else:
             self._truth.end(attempt)
