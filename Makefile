@@ -13,6 +13,7 @@ WORKERS ?= 2
 FUZZ_SECONDS ?= 60
 STEPS ?= 1000000
 SEED ?= 1
+KILLS ?= 2000
 # Tried in this order; the first that is at least 3.11 and can make a virtual environment is taken.
 PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 /usr/bin/python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -47,6 +48,10 @@ simulate: .venv/ready ## the real core, one to three replicas of it, on simulate
 cells: .venv/ready ## on paper: what many cells carry, what the failure of one or of a region takes away, where upstreams are the limit
 	$(BIN)/python -m tests.simulation.cells
 
+.PHONY: torture
+torture: .venv/ready ## kill -9 of the real daemon under load, KILLS (2000) times from SEED (1): nothing leaked, unaudited or double
+	$(BIN)/python -m tests.kill --kills $(KILLS) --seed $(SEED)
+
 .PHONY: lint
 lint: .venv/ready ## style, types, who may import whom, the wire, the locks, known vulnerabilities
 	$(BIN)/ruff check --quiet .
@@ -74,6 +79,10 @@ integration-oidc: .venv/ready private ## of those, the ones with a real OpenID p
 integration-minio: .venv/ready private ## of those, the ones with a real MinIO, which is built once, from its Go module
 	@integration/minio/binaries/build >/dev/null
 	$(BIN)/python -m pytest integration/minio
+
+.PHONY: integration-replicas
+integration-replicas: .venv/ready private ## of those, three daemons on one PostgreSQL: killed, stopped, cut off, promoted over
+	$(BIN)/python -m pytest -s integration/replicas
 
 .PHONY: integration-aws
 integration-aws: .venv/ready ## of those, IAM policies judged by an evaluator that knows conditions (Node.js; npm fetches it once)

@@ -2058,6 +2058,7 @@ class Pulse(NamedTuple):
     jobs: frozenset[str]  # its own, until it has not been heard for a while
     in_force: DeployInForce | None  # None: no set yet
     recovery: str  # the recovery that nobody has released yet, or empty
+    timeline: str  # another one after the database failed over; empty where it does not tell
 
 
 class ReplicaStore(Protocol):

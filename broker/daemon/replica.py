@@ -1,7 +1,7 @@
 """One daemon of several on one ledger: once a second it tells that it lives, and hears what it must know of the others.
 
-Belongs here: jobs of one at a time, the deploy set in force elsewhere, and a recovery that another
-entered or people released there. What else daemons share they read from the ledger when they need it
+Belongs here: jobs of one at a time, the deploy set in force elsewhere, a recovery that another entered or people
+released there, and a database that failed over. What else daemons share they read from the ledger when they need it
 (docs/replicas.md). A daemon whose ledger is its own does none of it.
 """
 
@@ -33,6 +33,10 @@ async def _nothing() -> None:
     """Before recovery is."""
 
 
+def _not_yet() -> None:
+    """Before the reconciler is."""
+
+
 class Replica:
     """The beat. :meth:`beat` first, before anything of the ledger is used; then each second."""
 
@@ -59,6 +63,9 @@ class Replica:
         self.others = 0
         # What takes in the deploy set of that digest, if it is on this machine's disk.
         self.follow: Callable[[str], Awaitable[None]] = _nobody
+        # What has every upstream's inventory compared with the ledger soon.
+        self.reconcile: Callable[[], None] = _not_yet
+        self._timeline = ""
         # What closes the gate for a recovery that is in the ledger.
         self.recover: Callable[[], Awaitable[None]] = _nothing
 
@@ -74,6 +81,7 @@ class Replica:
             await self.turns.lapse()
             raise
         self.others, self._among.in_force, self._among.heard_at = pulse.others, pulse.in_force, self._clock.now()
+        self._hear_of_failover(pulse.timeline)
         await self._hear_of_recovery(pulse, recovery)
         await self.turns.heard(pulse.jobs, asked)
         await self._follow()
@@ -83,6 +91,13 @@ class Replica:
         await self.turns.close()
         if self._store.shared:
             await self._store.leave(self._writer, self._clock.now())
+
+    def _hear_of_failover(self, timeline: str) -> None:
+        """Another server goes on with the ledger: with all of it, if it was a synchronous standby. Upstreams know."""
+        if timeline and self._timeline and timeline != self._timeline:
+            log.warning("the ledger's database failed over; inventories are compared with it", timeline=timeline)
+            self.reconcile()
+        self._timeline = timeline
 
     async def _hear_of_recovery(self, pulse: Pulse, before: str) -> None:
         """``before``: what the gate said when the ledger was asked. What was entered here meanwhile is newer."""

@@ -51,6 +51,7 @@ from broker.config import Config, HostPort
 from broker.connectors.gcp_lending import Lending
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
+from broker.daemon.ledger import open_ledger
 from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
@@ -102,7 +103,7 @@ from broker.revocation.marking import own_mark
 from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
-from broker.stores.sqlite import SqliteStore
+from broker.stores.ledger import LedgerStore
 from broker.upkeep import Upkeep
 
 log = structlog.get_logger("brokerd")
@@ -130,7 +131,7 @@ class Brokerd:
         self._look_budget = LookBudget()
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
-        self._store: SqliteStore | None = None
+        self._store: LedgerStore | None = None
         self._witnessing: Witnessing | None = None
         self._tampered: frozenset[str] = frozenset()
         self._blocked: Mapping[str, str] = {}
@@ -152,12 +153,7 @@ class Brokerd:
         config = self._config
         writer = self._rng.id()
         keys = FileKeyRing(config.keys.ledger)
-        store = await SqliteStore.open(
-            config.state.directory / "ledger.sqlite3",
-            keys,
-            writer=writer,
-            keeps_texts=config.audit.keep_texts,
-        )
+        store = await open_ledger(config, keys, writer, self._clock)
         self._store = store
         self._undo.push_async_callback(store.close)
         # Before anything is judged by the time, certificates among it: a clock set back must not keep it from serving.
@@ -194,6 +190,7 @@ class Brokerd:
             workers=config.limits.workers_per_connector,
             roots=self._roots,
             certain=self._clock.certain if isinstance(self._clock, KeptClock) else None,
+            others_do=self._others_do,
         )
         self._mark = await own_mark(store, config.tenant, self._clock)
         self._reconciler = Reconciler(
@@ -207,6 +204,7 @@ class Brokerd:
             self._mark,
             issue_timeout=config.limits.issue_timeout,
         )
+        self._replica.reconcile = self._reconciler.soon
         await self._hold_against_witnesses(store, writer)
         result, among = config.state.directory / "reload.json", self.gate.among
         self.reloader = Reloader(self._files, self._pool, store, self._clock, config.tenant, result, among, writer)
@@ -294,7 +292,7 @@ class Brokerd:
             await server.start()
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
 
-    async def _hold_against_witnesses(self, store: SqliteStore, writer: str) -> None:
+    async def _hold_against_witnesses(self, store: LedgerStore, writer: str) -> None:
         """Before anything is served: a ledger that is behind what a witness has seen grants nothing."""
         config, clock = self._config, self._clock
         soon = self._reconciler.soon
@@ -313,6 +311,19 @@ class Brokerd:
         if self._witnessing is not None:
             self._witnessing.reload()
         return await self.reloader.take_in(actor)
+
+    async def until(self, stop: asyncio.Event) -> bool:
+        """Serve until ``stop`` is set, or the ledger is lost; whether it was ``stop``."""
+        assert self._store is not None  # noqa: S101 - only called after the start
+        ends = [asyncio.create_task(each) for each in (stop.wait(), self._store.lost())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in ends:
+                each.cancel()
+        if not stop.is_set():
+            log.critical("the ledger's database has lost what was committed to it; only a start can find out more")
+        return stop.is_set()
 
     async def abandon(self) -> None:
         """After a start that failed: let go of what it had taken. Nothing was served."""
@@ -333,6 +344,10 @@ class Brokerd:
             log.warning("grants were still under way; their outcome is swept at the next start")
         await self._undo.aclose()
         log.info("stopped")
+
+    def _others_do(self, connector: str) -> bool:
+        """Whether only a newer deploy set than this replica's has a connector."""
+        return self.gate.among.overtaken and self._pool.find(connector) is None
 
     async def _leave(self) -> None:
         await self._finish(self._replica.leave())
@@ -382,7 +397,7 @@ class Brokerd:
     def _every_server(self) -> list[AgentServer | AdminServer]:
         return [*self._servers, *(each for each in (self._admin, self._automation) if each is not None)]
 
-    def _doors(self, store: SqliteStore, keys: KeyRing) -> list[AgentServer]:
+    def _doors(self, store: LedgerStore, keys: KeyRing) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
 
         And, where it is switched on, the people's.
@@ -483,7 +498,7 @@ class Brokerd:
             self._automation = AdminServer(door(entrance), *parts, max_concurrent_rpcs=rpcs)
         return servers
 
-    def _canary(self, store: SqliteStore, leases: LeaseDesk) -> Canaries:
+    def _canary(self, store: LedgerStore, leases: LeaseDesk) -> Canaries:
         """What measures the connectors' contracts: a user of the same desks as agents are."""
         ticking, clock = asyncio.get_running_loop().time, self._clock
         tasks = TaskDesk(

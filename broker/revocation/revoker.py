@@ -64,7 +64,11 @@ class _Lane:
 
 
 class Revoker:
-    """One lane per connector. ``connectors`` finds a connector by name, None if it is not running."""
+    """One lane per connector. ``connectors`` finds a connector by name, None if it is not running.
+
+    ``others_do``: of a connector, whether it is left to other replicas. A claim by one that cannot end what it claims
+    would only keep those who can from it.
+    """
 
     def __init__(
         self,
@@ -77,9 +81,11 @@ class Revoker:
         try_timeout: timedelta = TRY_TIMEOUT,
         roots: Roots | None = None,
         certain: Callable[[], Certain] | None = None,
+        others_do: Callable[[str], bool] = lambda connector: False,
     ) -> None:
         """``certain`` tells what is true although the clock is doubted; None: it cannot be."""
         self._certain = certain
+        self._others_do = others_do
         self._store = store
         self._connectors = connectors
         self._clock = clock
@@ -97,6 +103,8 @@ class Revoker:
 
     def kick(self, connector: str) -> None:
         """Something of this connector is due: look now."""
+        if self._others_do(connector):
+            return
         lane = self._lanes.setdefault(connector, _Lane())
         lane.wake.set()
         if not self._closing and (lane.runner is None or lane.runner.done()):

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Tampered
 from broker.stores.database import Writing, closed
 from broker.stores.subtree_ops import carried_out
 from broker.stores.trail import Trail
@@ -71,6 +71,8 @@ class GroupCommit:
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Job] = []
+        # The trail in the database is not one with ours any more: nothing is written from then on.
+        self.lost = asyncio.Event()
         self._idle = asyncio.Event()  # no batch is being gathered or written
         self._idle.set()
         self._batches: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
@@ -161,7 +163,11 @@ class GroupCommit:
         """Somebody else may have written. Raises Tampered (AUDIT_CHAIN_BROKEN) where the trail is not one with ours."""
         self._transaction.connection = self._writing.connection
         self._transaction.images.forget()
-        self._trail.resume(self._transaction)
+        try:
+            self._trail.resume(self._transaction)
+        except Tampered:
+            self._loop.call_soon_threadsafe(self.lost.set)
+            raise
 
     def _bare(self, job: Job) -> None:
         connection = self._transaction.connection

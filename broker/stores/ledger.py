@@ -86,13 +86,13 @@ from broker.stores.ledger_views import LedgerViews
 from broker.stores.reading import Reading
 from broker.stores.seal import RowSeal
 from broker.stores.times import to_ms
-from broker.stores.trail import Trail, read_head
+from broker.stores.trail import Head, Trail, read_head
 from broker.stores.transaction import Transaction
 from broker.stores.view import View
 from broker.suspension.suspension import Subject, Suspension
 
-# No limit, to SQLite.
-_ALL = -1
+# No limit, to any database.
+_ALL = 2**63 - 1
 
 
 class LedgerStore(
@@ -113,7 +113,7 @@ class LedgerStore(
         self._writing_end = writing
         self._name = writer
         seal = RowSeal(keys)
-        trail = Trail(keys, writer, read_head(View(writing.connection, writing.dialect, seal), keys))
+        trail = Trail(keys, writer, _head(writing, seal))
         self._head = trail.committed_seq
         self._moved = asyncio.Event()
         self._closed = False
@@ -138,6 +138,13 @@ class LedgerStore(
             self._head = head
             self._moved.set()
             self._moved = asyncio.Event()
+
+    async def lost(self) -> None:
+        """Returns when the database is found without what was committed to it, or under a head that is not ours.
+
+        Nothing is written from then on; only a start, which asks the witnesses, can go on with such a ledger.
+        """
+        await self._writer.lost.wait()
 
     async def close(self) -> None:
         """See LeaseStore.close. Idempotent."""
@@ -551,3 +558,12 @@ class LedgerStore(
         """See LeaseStore.webhook_delivered."""
         row = {"tenant": tenant, "destination": destination, "upto": upto}
         await self._writer.submit(lambda tx: tx.run("webhook_delivered", row))
+
+
+def _head(writing: Writing, seal: RowSeal) -> Head:
+    """Where the chain goes on, read while nobody writes: others may be at it already."""
+    writing.begin()
+    try:
+        return read_head(View(writing.connection, writing.dialect, seal), seal.keys)
+    finally:
+        writing.roll_back()

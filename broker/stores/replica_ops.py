@@ -36,6 +36,7 @@ def beat(tx: Transaction, said: Heartbeat, now: datetime) -> Pulse:
         jobs=frozenset(name for name in sorted(said.jobs) if _take(tx, said, name, now_ms)),
         in_force=_in_force(tx, _NEWEST, {"tenant": said.tenant}),
         recovery="" if row is None or (row.trusted and row.released_at is not None) else row.id,
+        timeline=str(tx.row("ledger_timeline", ())[0]),
     )
 
 

@@ -69,9 +69,11 @@ class MishapProxy:
 
 
 @contextmanager
-def mishap_proxy(target: str, *, keeps_host: bool = False) -> Iterator[tuple[MishapProxy, str]]:
+def mishap_proxy(
+    target: str, *, keeps_host: bool = False, proxy: MishapProxy | None = None
+) -> Iterator[tuple[MishapProxy, str]]:
     """A running proxy and its address. ``keeps_host``: for a server that checks what its clients have signed."""
-    proxy = MishapProxy(target)
+    proxy = MishapProxy(target) if proxy is None else proxy
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

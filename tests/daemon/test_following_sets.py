@@ -96,7 +96,7 @@ async def test_the_same_set_on_both_is_in_force_on_both(both: tuple[One, One]) -
 
 
 async def test_a_new_set_of_one_is_followed_by_the_other_when_it_has_it(both: tuple[One, One]) -> None:
-    """F52: each replica hears of it with its next beat; what is half way on a disk is left alone."""
+    """F28: each replica hears of it with its next beat; what is half way on a disk is left alone."""
     a, b = both
     a.write("more")
     assert (await a.reloader.take_in()).accepted
@@ -116,7 +116,7 @@ async def test_a_new_set_of_one_is_followed_by_the_other_when_it_has_it(both: tu
 
 
 async def test_one_that_starts_from_an_old_copy_stays_out(both: tuple[One, One], tmp_path: Path) -> None:
-    """F52: it serves and revokes, grants nothing, and ends nobody's leases in the name of the old set."""
+    """F28: it serves and revokes, grants nothing, and ends nobody's leases in the name of the old set."""
     a, _ = both
     old = a.digest
     a.write("more")
@@ -134,7 +134,7 @@ async def test_one_that_starts_from_an_old_copy_stays_out(both: tuple[One, One],
 
 
 async def test_of_an_old_set_nobody_is_ended(both: tuple[One, One]) -> None:
-    """F52: who is unknown to an old set may be registered in the newer one. Denied is denied, by whichever."""
+    """F28: who is unknown to an old set may be registered in the newer one. Denied is denied, by whichever."""
     a, b = both
     a.write("more")
     await a.reloader.take_in()

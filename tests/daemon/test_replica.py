@@ -26,11 +26,12 @@ class SharedLedger(SqliteStore):
 
     shared = True
     gone = False
+    timeline = ""
 
     async def beat(self, said: Heartbeat, now: datetime) -> Pulse:
         if self.gone:
             raise NotReady(Reason.STORE_UNAVAILABLE, "the database is not there.")
-        return await super().beat(said, now)
+        return (await super().beat(said, now))._replace(timeline=self.timeline)
 
 
 class One:
@@ -80,7 +81,7 @@ def b(store: SharedLedger) -> One:
 
 
 async def test_one_does_the_jobs_until_it_dies(a: One, b: One) -> None:
-    """F44: the other has them as soon as it must be dead, and the one that was only stopped knows it by then."""
+    """F18: the other has them as soon as it must be dead, and the one that was only stopped knows it by then."""
     await a.beat()
     await b.beat()
     assert (a.replica.others, b.replica.others) == (0, 1)
@@ -108,7 +109,7 @@ async def test_one_that_leaves_leaves_its_jobs_at_once(a: One, b: One) -> None:
 
 
 async def test_a_set_in_force_elsewhere_is_followed_at_once_and_then_now_and_then(store: SharedLedger, a: One) -> None:
-    """F52"""
+    """F28: no replica goes on for long by a set that was replaced."""
     await store.put_in_force(Heartbeat("replica-b", TENANT, "two"), START, deliberate=False)
     await a.beat()
     assert a.followed == ["two"]
@@ -138,7 +139,7 @@ def word(by: str, at: datetime) -> Lifting:
 async def test_a_recovery_that_another_entered_closes_the_gate_until_people_release_it_there(
     store: SharedLedger, a: One
 ) -> None:
-    """F33: recovery is the ledger's, not one daemon's."""
+    """F35: recovery is the ledger's, not one daemon's."""
     await a.beat()
     assert a.recovered == []
     await store.enter_recovery(TENANT, "rec-1", Evidence("witness", "it has seen more", "note", 7, 1), START)
@@ -177,6 +178,16 @@ async def test_a_beat_that_fails_says_so_and_ends_what_is_over(store: SharedLedg
     closed = a.gate.why_closed(a.clock.now())
     assert closed is not None
     assert closed.reason is Reason.REPLICA_UNHEARD
+
+
+async def test_after_a_failover_inventories_are_compared(store: SharedLedger, a: One) -> None:
+    """F21: what the upstreams hold is held against the ledger that goes on."""
+    compared: list[str] = []
+    a.replica.reconcile = lambda: compared.append("soon")
+    for timeline, times in (("00000001", 0), ("00000001", 0), ("00000002", 1), ("00000002", 1)):
+        store.timeline = timeline
+        await a.beat()
+        assert len(compared) == times
 
 
 async def test_where_nobody_shares_the_ledger_nothing_is_told(tmp_path: Path) -> None:

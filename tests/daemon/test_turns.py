@@ -59,7 +59,7 @@ async def test_before_it_was_heard_nothing_is_its_own(turns: Turns) -> None:
 
 
 async def test_a_turn_ends_by_itself(turns: Turns, ticking: Ticking) -> None:
-    """F44: told by when it asked, not by when it was answered: the ledger may have been slow."""
+    """F18: told by when it asked, not by when it was answered: the ledger may have been slow."""
     asked = ticking.now
     ticking.now += 3
     await turns.heard(frozenset({"a"}), asked)

@@ -27,7 +27,7 @@ NEWER = DeployInForce("newer", 2, START)
     ],
 )
 def test_when_nothing_is_granted(figures: dict[str, object], after: timedelta, reason: Reason | None) -> None:
-    """F52, F44: a replica that was left behind stops granting within a stated time."""
+    """F28, F18: a replica that was left behind stops granting within a stated time."""
     among = Among(WITHIN)
     for name, value in figures.items():
         setattr(among, name, value)

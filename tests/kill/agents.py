@@ -20,6 +20,8 @@ from typing import Any, Self, TextIO
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1.broker_service_pb2_grpc import BrokerServiceStub
@@ -124,10 +126,9 @@ class _Agent:
     async def _task(self) -> None:
         request_id = self._next("task")
         self._begun[request_id] = ""
-        task = await self._start(request_id)
-        if not task:
-            await asyncio.sleep(self._random.uniform(0, 0.2))
-            return
+        while not (task := await self._start(request_id)):
+            if self.finishing:
+                return
         for _ in range(self._random.randint(1, 4)):
             if self.finishing:
                 return
@@ -161,7 +162,7 @@ class _Agent:
             resource=RESOURCE,
             ttl=Duration(seconds=ttl),
         )
-        for _ in range(self._random.randint(1, 4)):
+        for _ in range(self._random.randint(2, 8)):
             impatient = self._random.random() < 0.1
             answer = await self._call("RequestCredential", asked, self._random.uniform(0, 0.1) if impatient else 5.0)
             if answer is not None:
@@ -185,11 +186,11 @@ class _Agent:
         try:
             answer = await getattr(self._random.choice(self._stubs), name)(request, timeout=patience)
         except grpc.aio.AioRpcError as error:
-            self._told[f"{name} {error.code().name}"] += 1
+            self._told[f"{name} {error.code().name}: {_reason(error)}"] += 1
             if error.code() not in _AGAIN | _OVER:
                 sys.stderr.write(f"{name}: {error.code().name}: {error.details()}\n")
                 raise
-            await asyncio.sleep(self._random.uniform(0, 0.1))
+            await asyncio.sleep(self._random.uniform(0, 0.3))
             # What is over needs no ending.
             return request if error.code() in _OVER and name == "CompleteTask" else None
         self._told[name] += 1
@@ -205,6 +206,16 @@ class _Agent:
     def _next(self, what: str) -> str:
         self._count += 1
         return f"{what}-{self._name}-{self._count}"
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    """The broker's own reason; empty where it is not the broker that says so."""
+    status = rpc_status.from_call(error)
+    for detail in () if status is None else status.details:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""
 
 
 async def work(job: Job) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.kill.engine import MOUNT, ROLES, Engine, Login, NoSuchToken
-from tests.kill.intents import in_sqlite
+from tests.kill.intents import Noted, in_sqlite
 from tests.kill.mishaps import Mishap, Mishaps
 from tests.kill.upstream_log import UpstreamLog
 
@@ -35,9 +35,11 @@ Answer = tuple[int, Mapping[str, Any] | None]
 class Upstream:
     """The process, as others hold it: a context manager."""
 
+    module = "tests.kill.upstream"
+
     def __init__(self, log: Path, ledger: Path, *, seed: int, mishaps: float, slowest: float = 0.02) -> None:
         self.log = log
-        self._command = [sys.executable, "-m", "tests.kill.upstream", "--log", str(log), "--ledger", str(ledger)]
+        self._command = [sys.executable, "-m", self.module, "--log", str(log), "--ledger", str(ledger)]
         self._command += ["--seed", str(seed), "--mishaps", str(mishaps), "--slowest", str(slowest)]
         self.address = ""
 
@@ -208,8 +210,8 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def main() -> None:
-    """Serve until killed."""
+def main(notes: Callable[[Path], Noted] = in_sqlite) -> None:
+    """Serve until killed. ``notes``: how what stands in ``--ledger`` is asked."""
     parser = argparse.ArgumentParser()
     for name in ("--log", "--ledger"):
         parser.add_argument(name, type=Path, required=True)
@@ -217,7 +219,7 @@ def main() -> None:
     for name in ("--mishaps", "--slowest"):
         parser.add_argument(name, type=float, required=True)
     said = parser.parse_args()
-    engine = Engine(UpstreamLog(said.log), in_sqlite(said.ledger), _now_ms)
+    engine = Engine(UpstreamLog(said.log), notes(said.ledger), _now_ms)
     mishaps = Mishaps(said.seed, said.mishaps, said.slowest)
     server = _Server(engine, mishaps)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -26,7 +26,6 @@ class Life:
     issued_ms: int | None = None
     state: str = "ISSUING"
     over_ms: int | None = None
-    proof: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +92,14 @@ def judge(log: Iterable[Entry], records: Iterable[Record], deliveries: Iterable[
         "logins": len(logins),
         "delivered": len(delivered),
         **{state.lower(): sum(life.state == state for life in lives.values()) for state in sorted(_OVER.values())},
-        "orphans swept": sum(bool(life.proof.get("orphans_revoked")) for life in lives.values()),
-        "logins that nobody was given": len({login.attempt for login in logins} - {each.attempt for each in delivered}),
+        "orphans swept": sum(_is_orphan(login, lives.get(login.attempt)) for login in logins),
     }
     return verdict
+
+
+def _is_orphan(login: Login, life: Life | None) -> bool:
+    """Made for an attempt that never came to be active: nobody was given it, and it has ended."""
+    return login.ended_ms is not None and life is not None and life.issued_ms is None
 
 
 def lives_of(records: Iterable[Record]) -> dict[str, Life]:
@@ -113,13 +116,8 @@ def lives_of(records: Iterable[Record]) -> dict[str, Life]:
             if record.type == "lease.issued":
                 life.issued_ms = record.at_ms
             if record.type in _OVER:
-                life.over_ms, life.proof = record.at_ms, _proof(record.data)
+                life.over_ms = record.at_ms
     return lives
-
-
-def _proof(data: Mapping[str, object]) -> Mapping[str, object]:
-    told = data.get("proof")
-    return told if isinstance(told, Mapping) else data
 
 
 def logins_of(entries: Iterable[Entry]) -> list[Login]:

@@ -36,7 +36,11 @@ class SimulatedLedger(LedgerStore):
         self._disk = disk
         self._process = process
         self._connection = connect_writer(disk.path)
-        super().__init__(_Line(disk, process, self._connection), keys, process.name, keeps_texts=True)
+        try:
+            super().__init__(_Line(disk, process, self._connection), keys, process.name, keeps_texts=True)
+        except BaseException:
+            self._connection.close()
+            raise
 
     @property
     def shared(self) -> bool:

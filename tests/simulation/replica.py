@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from typing import TYPE_CHECKING
 
 from broker.clock import KeptClock
@@ -34,7 +36,12 @@ class Replica:
         world = self._world
         self._starts += 1
         process = Process(f"{self.name}{self._starts}")
-        self.process, self.ledger = process, SimulatedLedger(world.disk, StaticKeys(), process)
+        while self.ledger is None:
+            try:
+                self.ledger = SimulatedLedger(world.disk, StaticKeys(), process)
+            except sqlite3.Error:  # the daemon does not start, and is started again
+                await asyncio.sleep(1)
+        self.process = process
         self.booted_at = world.loop.time()
         made = SimulatedBroker(
             *(

@@ -45,7 +45,7 @@ class ReplicaContract:
         assert (await beat(store, B, later)).others == others
 
     async def test_who_was_heard_in_the_future_is_no_sign_of_life(self, store: Ledger) -> None:
-        """F36: a clock that was put back does not leave a dead replica living until it has come round again."""
+        """F39: a clock that was put back does not leave a dead replica living until it has come round again."""
         await beat(store, A, 3600)
         assert (await beat(store, B, 0)).others == 0
 
@@ -74,7 +74,7 @@ class ReplicaContract:
             assert (await beat(store, B, now)).jobs == frozenset()
 
     async def test_the_jobs_of_the_dead_are_taken_over_and_not_given_back(self, store: Ledger) -> None:
-        """F44: a leader that is stopped for longer than its time finds that another does its jobs."""
+        """F18: a leader that is stopped for longer than its time finds that another does its jobs."""
         await beat(store, A, 0)
         assert (await beat(store, B, DEAD - 0.001)).jobs == frozenset()
         assert (await beat(store, B, DEAD)).jobs == JOBS
@@ -90,7 +90,7 @@ class ReplicaContract:
         assert (other.jobs, other.others) == (JOBS, 1)
 
     async def test_a_job_taken_in_the_future_is_not_out_of_reach(self, store: Ledger) -> None:
-        """F36: a clock that was put back does not leave a job undone until it has come round again."""
+        """F39: a clock that was put back does not leave a job undone until it has come round again."""
         await beat(store, A, 3600)
         assert (await beat(store, B, 0)).jobs == JOBS
 
@@ -113,7 +113,7 @@ class ReplicaContract:
         assert await store.put_in_force(Heartbeat(B, TENANT, "one"), at(9), deliberate=True) == made
 
     async def test_an_old_set_stays_out_while_others_live(self, store: Ledger) -> None:
-        """F52: a replica that starts from an old copy does not put the others' newer set out of force."""
+        """F28: a replica that starts from an old copy does not put the others' newer set out of force."""
         await self._two_sets(store)
         await beat(store, B, 3, digest="two")
         assert (await store.put_in_force(Heartbeat(A, TENANT, "one"), at(4), deliberate=False)).digest == "two"
@@ -146,7 +146,7 @@ class ReplicaContract:
     # -- recovery at boot
 
     async def test_a_replica_that_starts_leaves_the_others_what_they_are_issuing(self, store: Ledger) -> None:
-        """F42: a boot beside living replicas takes nothing from them."""
+        """F2, F42: a boot beside living replicas takes nothing from them."""
         opened = await store.open_intent(intent("1", now=1))
         await beat(store, A, 1)
         assert await store.recover(at(2)) == 0
@@ -155,7 +155,7 @@ class ReplicaContract:
         assert lease.state is State.ACTIVE
 
     async def test_but_not_what_is_past_its_deadline(self, store: Ledger) -> None:
-        """F42: what a dead replica was issuing is swept by whoever looks, once its upstream call must be over."""
+        """F2, F42: what a dead replica was issuing is swept by whoever looks, once its upstream call must be over."""
         opened = await store.open_intent(intent("1", now=1))
         await grant(store, "2")
         await beat(store, A, 11)
@@ -164,7 +164,7 @@ class ReplicaContract:
         assert (left.state, left.cause) == (State.REVOKING, EndCause.OUTCOME_UNKNOWN)
 
     async def test_alone_it_takes_back_all_that_was_being_issued(self, store: Ledger) -> None:
-        """F42: and whoever lives after all, and was only not heard, cannot activate what was taken from it."""
+        """F18: and whoever lives after all, and was only not heard, cannot activate what was taken from it."""
         opened = await store.open_intent(intent("1", now=0.5))
         await beat(store, A, 0)
         assert await store.recover(at(DEAD - 0.001)) == 0

@@ -121,7 +121,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     await filled(path)
     newer = len(migrations()) + 1
-    change(path, "UPDATE schema_version SET version = ?", newer)
+    change(path, "UPDATE schema_version SET version = ?1, readable_from = ?1", newer)
     refusal = await refused(path, Tampered, Reason.SCHEMA_VERSION)
     assert refusal.metadata == {"found": str(newer), "known": str(len(migrations()))}
 

@@ -62,7 +62,7 @@ async def test_woken_it_looks_at_once(world: World) -> None:
 
 
 async def test_what_nobody_told_is_found_by_looking(world: World) -> None:
-    """F46: a word of the database that is lost costs a second."""
+    """F48: a word of the database that is lost costs a second."""
     world.head = 7
     await world.settle()
     assert world.told == []

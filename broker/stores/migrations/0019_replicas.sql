@@ -1,3 +1,4 @@
+-- readable from: 17
 -- Several daemons on one ledger: who of them lives, who does what only one shall do, and whose deploy set is the newest.
 -- Nothing is granted on the first two tables: a claim, an intent and every change of a row are safe whoever runs, so
 -- they bear no MAC. The third one stops grants, so it does.

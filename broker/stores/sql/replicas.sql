@@ -15,6 +15,10 @@ DELETE FROM replicas WHERE seen_at < :long_ago;
 -- forget_replica --
 DELETE FROM replicas WHERE writer = :writer;
 
+-- ledger_timeline --
+-- Another one after a standby was promoted, or a backup restored, while brokers went on; a file has none.
+SELECT '';
+
 -- take_job --
 -- One row if it is the writer's from now on: it had it, nobody has it, or its time is over.
 INSERT INTO sole_jobs (tenant, name, writer, until, turn) VALUES (:tenant, :name, :writer, :until, 1)

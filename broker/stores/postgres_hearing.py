@@ -1,0 +1,48 @@
+"""A session of its own on which a PostgreSQL server tells that somebody's transaction moved the trail.
+
+What is told while nobody listens, because the session was lost or is being made again, is not told later: that is what
+looking is for (:mod:`broker.stores.others_commits`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import psycopg
+import structlog
+from psycopg.conninfo import make_conninfo
+
+from broker.stores.others_commits import EVERY
+from broker.stores.postgres_connection import ServerAddress
+
+log = structlog.get_logger("broker.stores")
+
+# As the trigger names it (migrations/postgres).
+CHANNEL = "jit_broker_head"
+# A word is waited for no longer, so that a session that has died without a word is found out.
+_SILENCE = 30.0
+
+
+async def hear(address: ServerAddress, wake: Callable[[], None]) -> None:
+    """Call ``wake`` on the event loop whenever somebody committed, until cancelled. Never raises for the database."""
+    while True:
+        try:
+            await _session(address, wake)
+        except psycopg.Error as error:
+            log.warning("commits of others are not told for now; they are looked for", why=type(error).__name__)
+            await asyncio.sleep(EVERY)
+
+
+async def _session(address: ServerAddress, wake: Callable[[], None]) -> None:
+    dsn = make_conninfo(
+        address.dsn.reveal(), application_name="brokerd hearing", connect_timeout=5, target_session_attrs="read-write"
+    )
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as session:
+        await session.execute(f"LISTEN {CHANNEL}")
+        while True:
+            # What happened before the session listened.
+            wake()
+            async for _ in session.notifies(timeout=_SILENCE):
+                wake()
+            await session.execute("SELECT 1")

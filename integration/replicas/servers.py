@@ -1,0 +1,85 @@
+"""A PostgreSQL that keeps what it has answered, and a standby that has it, too, before it is answered."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from broker.dev.files import write_private
+from broker.dev.postgres import PostgresFacts, PostgresServer
+from broker.secret import Secret
+
+# Whatever the development server leaves out for speed.
+DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "wal_level": "replica"}
+_STANDBY = "standby"
+_PATIENCE = 60.0
+
+
+class Primary(PostgresServer):
+    """A server of which an answered COMMIT survives."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, **DURABLE, max_wal_senders="4", hot_standby="on", wal_sender_timeout="5s")
+
+    def ask(self, statement: str) -> list[tuple[object, ...]]:
+        """Rows of one statement, as the superuser."""
+        with psycopg.connect(self.facts.conninfo(), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def wait_for_standby(self) -> None:
+        """From now on a COMMIT is answered only when the standby has it on its disk."""
+        self.ask(f"ALTER SYSTEM SET synchronous_standby_names = '{_STANDBY}'")
+        self.ask("SELECT pg_reload_conf()")
+        until = time.monotonic() + _PATIENCE
+        while self.ask("SELECT sync_state FROM pg_stat_replication") != [("sync",)]:
+            assert time.monotonic() < until, "the standby does not follow"
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL to every process of it, as when its machine loses power."""
+        assert self.pid is not None
+        postmaster = psutil.Process(self.pid)
+        for each in [postmaster, *postmaster.children(recursive=True)]:
+            os.kill(each.pid, signal.SIGKILL)
+        psutil.wait_procs([postmaster], timeout=_PATIENCE)
+
+
+class Standby(PostgresServer):
+    """A copy of a running primary that follows it."""
+
+    def __init__(self, directory: Path, primary: PostgresFacts) -> None:
+        super().__init__(directory, **DURABLE, hot_standby="on", max_wal_senders="4")
+        self._primary = primary
+        write_private(directory / "superuser.password", primary.password.reveal())
+
+    def _initdb(self, binaries: Path, home: Path, data: Path, password: Secret) -> None:
+        """By pg_basebackup, in place of a cluster of its own."""
+        root = os.geteuid() == 0
+        following = self._primary.conninfo() + f" application_name={_STANDBY}"
+        done = subprocess.run(
+            [binaries / "pg_basebackup", f"--pgdata={data}", f"--dbname={following}", "--write-recovery-conf",
+             "--wal-method=stream", "--checkpoint=fast", "--no-sync"],
+            cwd=home,
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            check=False,
+            user=self._account.uid if root else None,
+            group=self._account.gid if root else None,
+            extra_groups=[] if root else None,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    def promote(self) -> None:
+        """From now on it is the primary. Returns when it takes writes."""
+        with psycopg.connect(self.facts.conninfo(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            assert connection.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
+            connection.execute("SELECT pg_reload_conf()")

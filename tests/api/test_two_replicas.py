@@ -1,0 +1,147 @@
+"""Two brokerd as they are wired, on one PostgreSQL: what is done at one of them holds at the other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+
+from broker.api.v1 import access_request_pb2 as requests_pb
+from broker.api.v1 import admin_service_pb2 as admin_pb
+from broker.api.v1 import broker_service_pb2 as pb
+from broker.dev.postgres import PostgresFacts
+from broker.keys import new_key
+from broker.stores.postgres_connection import connect
+from broker.stores.postgres_migrate import migrate
+from tests.api.served import (
+    ANALYST,
+    DECIDING,
+    Served,
+    approval,
+    ask,
+    gate,
+    people_changes,
+    person,
+    private,
+    reason,
+    serve,
+    start_task,
+)
+from tests.patience import becomes_true
+from tests.stores.conftest import LedgerDatabase
+
+pytestmark = pytest.mark.slow
+Two = tuple[Served, Served]
+
+
+@pytest.fixture
+def ledger(postgres_server: PostgresFacts) -> Iterator[LedgerDatabase]:
+    """A ledger that nobody else has."""
+    with psycopg.connect(postgres_server.conninfo(), autocommit=True) as session:
+        session.execute("CREATE DATABASE two_replicas")
+        made = LedgerDatabase(postgres_server, "two_replicas")
+        connection = connect(made.address, role="owner")
+        migrate(connection)
+        connection.close()
+        yield made
+        session.execute("DROP DATABASE two_replicas WITH (FORCE)")
+
+
+@pytest.fixture
+async def two(tmp_path: Path, ledger: LedgerDatabase) -> AsyncIterator[Two]:
+    """People come to the first, agents to both."""
+    key = private(tmp_path / "ledger.key", new_key())
+    dsn = private(tmp_path / "ledger.dsn", ledger.address.dsn.reveal())
+    shared: dict[str, Any] = {
+        "keys": {"ledger": [f"file:{key}"]},
+        "ledger": {"dsn": f"file:{dsn}"},
+        "deploy": {"directory": "deploy", "follow_within": "1s"},
+    }
+    first = people_changes(tmp_path / "a") | {"roles": DECIDING}
+    async with AsyncExitStack() as running:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+        yield (
+            await running.enter_async_context(serve(tmp_path / "a", **shared, **first)),
+            await running.enter_async_context(serve(tmp_path / "b", **shared)),
+        )
+
+
+async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return reason(caught.value)
+
+
+async def test_what_is_approved_at_one_is_redeemed_at_the_other_once(two: Two) -> None:
+    a, b = two
+    for each in two:
+        gate(each, dev=("sre",))
+    task = await start_task(a.stub())
+    filed = (await a.stub().RequestCredential(ask(task))).access_request
+    await person(a, "sam").ApproveAccessRequest(approval(a, "sam", filed))
+    redeem = requests_pb.RedeemAccessRequestRequest(access_request_id=filed.id, request_id="redeem-1")
+    granted = await b.stub().RedeemAccessRequest(redeem)
+    assert granted.lease.access_request_id == filed.id
+    again = requests_pb.RedeemAccessRequestRequest(access_request_id=filed.id, request_id="redeem-2")
+    assert (await refused(a.stub().RedeemAccessRequest(again)))[1] == "ACCESS_REQUEST_REDEEMED"
+
+
+async def test_what_is_suspended_at_one_is_refused_at_the_other_and_its_streams_are_cut(two: Two) -> None:
+    """F43, F48"""
+    a, b = two
+    task = await start_task(b.stub())
+    await b.stub().RequestCredential(ask(task))
+    watch = b.stub().WatchLeases(pb.WatchLeasesRequest())
+    await watch.read()
+    stop = admin_pb.SuspendRequest(request_id="s1", kind="KIND_AGENT", value=ANALYST, reason="it scans")
+    assert (await person(a, "sam").Suspend(stop)).attempts_ended == 1
+    assert (await refused(b.stub().RequestCredential(ask(task, "r2"))))[1] == "SUSPENDED"
+
+    async def to_the_end() -> None:
+        while await watch.read() is not grpc.aio.EOF:
+            pass
+
+    assert (await refused(to_the_end()))[1] == "SUSPENDED"
+
+
+async def test_a_newer_deploy_set_is_followed_or_nothing_is_granted(two: Two) -> None:
+    """F28: past the grace, and only until the replica has it, which it finds out by itself."""
+    a, b = two
+    task = await start_task(b.stub())
+    edit(a)
+    assert (await a.daemon.reload()).accepted
+    await becomes_true(lambda: why_closed(b) == "DEPLOY_SET_OVERTAKEN")
+    assert (await refused(b.stub().RequestCredential(ask(task))))[1] == "DEPLOY_SET_OVERTAKEN"
+    assert why_closed(a) == ""
+    await a.stub().RequestCredential(ask(task))
+    edit(b)
+    await becomes_true(lambda: why_closed(b) == "")
+    await b.stub().RequestCredential(ask(task, "r2"))
+
+
+async def test_one_at_a_time_does_what_only_one_shall_do(two: Two) -> None:
+    """F18: and the other does it when the first has left."""
+    a, b = two
+    await start_task(b.stub())
+    await becomes_true(lambda: (a.root / "audit.jsonl").exists())
+    assert not (b.root / "audit.jsonl").exists()
+    assert (a.daemon._replica.turns.mine("export"), b.daemon._replica.turns.mine("export")) == (True, False)
+    await a.daemon._replica.leave()
+    await becomes_true(lambda: b.daemon._replica.turns.mine("export"))
+
+
+def edit(served: Served) -> None:
+    """The same other set, told by a comment."""
+    policy = min((served.root / "deploy" / "policies").glob("*.cedar"))
+    policy.write_text(policy.read_text() + "\n// more\n")
+
+
+def why_closed(served: Served) -> str:
+    closed = served.daemon.gate.why_closed(served.daemon._clock.now())
+    return "" if closed is None else closed.reason.value
