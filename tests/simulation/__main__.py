@@ -15,24 +15,40 @@ from tests.simulation.bugs import BUGS
 from tests.simulation.bugs_of_several import SHOWS_WITH
 from tests.simulation.run import MOST_REPLICAS, Run, simulate
 
-# So often, in a million steps, each of these must come about, or the run has seen nothing of what it is for.
-SOMETIMES = {
-    "made after it was swept or given up": 50,
-    "swept, and again later": 100,
-    "reply that never comes": 15,
-    "lost confirmation": 30,
-    "granted for longer": 3,
-    "killed": 100,
-    "stopped": 40,
-    "failed write": 80,
-    "disk full": 40,
-    "everything suspended": 40,
-    "completed while asking": 100,
-    "redeemed twice at once": 150,
-    "refused: PREVIOUS_ATTEMPT_LIVE": 100,
-    "refused: ACCESS_REQUEST_REDEEMED": 100,
-    "delivered": 1000,
-}
+# In a million steps each of these must come about so often, or the run has seen too little of what it is for.
+LEAST = 100
+SOMETIMES = (
+    "killed",
+    "stopped for longer than a claim",
+    "cut off from the store",
+    "cut off from the upstreams",
+    "committed and not told",
+    "word of a commit lost",
+    "failed write",
+    "disk full",
+    "clock wrong",
+    "outage",
+    "late create",
+    "lost reply",
+    "reply that never comes",
+    "lost confirmation",
+    "granted for longer",
+    "lie: revoked, and alive",
+    "made after it was swept or given up",
+    "swept, and again later",
+    "everything suspended",
+    "suspended while it was issued",
+    "completed while asking",
+    "ended by one while another issued it",
+    "RequestCredential on two replicas at once",
+    "RedeemAccessRequest on two replicas at once",
+    "redeemed twice at once",
+    "refused: PREVIOUS_ATTEMPT_LIVE",
+    "refused: ACCESS_REQUEST_REDEEMED",
+    "refused: CLOCK_DOUBTED",
+    "refused: COMMIT_UNKNOWN",
+    "delivered",
+)
 # Short enough that a failure is quick to repeat, long enough for the rare to meet the rare.
 STEPS_OF_A_RUN = 50_000
 
@@ -80,7 +96,7 @@ def _report(done: list[Run], took: float, bug: str | None) -> int:
     if not last.broken:
         for name, count in sorted(told.items()):
             print(f"  {count:6d} {name}")
-        blind = [name for name, least in SOMETIMES.items() if told[name] < least * steps // 1_000_000]
+        blind = [name for name in SOMETIMES if told[name] < LEAST * steps // 1_000_000]
         if blind:
             print(f"BLIND: too seldom: {', '.join(blind)}")
         return 1 if blind else 0

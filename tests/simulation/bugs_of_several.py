@@ -142,5 +142,6 @@ OF_SEVERAL: dict[str, Callable[[Patch], None]] = {
 # Replicas go by their database's time, so a machine's clock counts only where there is one broker; and so on.
 SHOWS_WITH = {
     **dict.fromkeys(OF_SEVERAL, 3),
+    "claims-for-ever": 3,  # one that starts alone takes over whatever an earlier one had
     **dict.fromkeys(("time-goes-back", "grants-in-doubt", "over-by-any-clock"), 1),
 }

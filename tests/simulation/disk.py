@@ -50,4 +50,4 @@ class Disk:
         return self.chance.between(0.0001, 0.004)
 
     def fails(self) -> bool:
-        return (self.failing and not self.chance.calm) or self.chance.sometimes("failed write", 0.002)
+        return (self.failing and not self.chance.calm) or self.chance.sometimes("failed write", 0.004)

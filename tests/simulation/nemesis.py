@@ -68,7 +68,7 @@ async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> Non
 async def clocks(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """The machine's clock is set, runs fast, stands still; NTP puts it right in the end."""
     while going() and not world.disk.shared:  # brokers that share a ledger go by its time
-        await asyncio.sleep(world.chance.between(1, 8))
+        await asyncio.sleep(world.chance.between(0.5, 4))
         if not going():
             return
         what = world.chance.one_of(*_WRONG)
@@ -76,7 +76,7 @@ async def clocks(world: World, replica: Replica, going: Callable[[], bool]) -> N
         world.chance.told[f"clock {what}"] += 1
         world.tell("clock", replica.name, what)
         _set_wrong(world, replica.wall, what)
-        await asyncio.sleep(world.chance.between(1, 6))
+        await asyncio.sleep(world.chance.between(1, 4))
         replica.wall.put_right()
 
 

@@ -35,7 +35,7 @@ async def operators(world: World, going: Callable[[], bool]) -> None:
         broker = world.any_broker()
         if broker is None or not going():
             continue
-        everything = chance.sometimes("everything suspended", 0.3)
+        everything = chance.sometimes("everything suspended", 0.5)
         value = "" if everything else chance.one_of(*(str(each.spiffe_id) for each in AGENTS))
         chance.told["suspended"] += 1
         lasts = timedelta(seconds=int(chance.between(1, 3)))

@@ -130,9 +130,9 @@ class SimulatedConnector:
             await asyncio.sleep(self._chance.between(0, 2))
             raise _failed(known=False)
         await arrived
-        if self._chance.sometimes("lost reply", 0.08):
+        if self._chance.sometimes("lost reply", 0.12):
             raise _failed(known=False)
-        if self._chance.sometimes("reply that never comes", 0.08):
+        if self._chance.sometimes("reply that never comes", 0.12):
             await asyncio.Event().wait()
         await asyncio.sleep(self._chance.between(0.001, 0.05))
         upstream = f"up-{attempt}"
