@@ -47,9 +47,8 @@ def test_a_planted_bug_is_found_within_a_million_steps(bug: str) -> None:
     assert "BROKEN: " in done.stdout
 
 
-@pytest.mark.parametrize("replicas", ["1", "3"])
-def test_the_promises_hold_with_so_many_replicas(replicas: str) -> None:
-    done = simulation("--seed", "3", "--steps", "2000", "--replicas", replicas)
+def test_the_promises_hold_with_three_replicas() -> None:
+    done = simulation("--seed", "3", "--steps", "2000", "--replicas", "3")
     assert "BROKEN" not in done.stdout, done.stdout + done.stderr
 
 
