@@ -31,7 +31,7 @@ async def operators(world: World, going: Callable[[], bool]) -> None:
     """They suspend at one replica what others may be issuing."""
     chance = world.chance
     while going():
-        await asyncio.sleep(chance.between(0.5, 10))
+        await asyncio.sleep(chance.between(0.3, 6))
         broker = world.any_broker()
         if broker is None or not going():
             continue

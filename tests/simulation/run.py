@@ -32,6 +32,7 @@ class Run:
 
     seed: int
     replicas: int
+    asked: int  # steps, before everything is healed
     steps: int
     seconds: float  # simulated
     trace: str
@@ -58,6 +59,7 @@ def simulate(seed: int, steps: int, replicas: int = 0) -> Run:
     return Run(
         seed=seed,
         replicas=len(world.replicas),
+        asked=steps,
         steps=lasted,
         seconds=loop.time(),
         trace=world.trace.hexdigest(),
