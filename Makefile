@@ -41,8 +41,12 @@ test-slow: .venv/ready private ## the tests that take long: 50,000 decisions aga
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow tests
 
 .PHONY: simulate
-simulate: .venv/ready ## the real core on simulated time, disk, network and upstream: STEPS (1000000) from SEED (1), everything going wrong
+simulate: .venv/ready ## the real core, one to three replicas of it, on simulated time, disk, network and upstream: STEPS (1000000) from SEED (1), everything going wrong
 	$(BIN)/python -m tests.simulation --steps $(STEPS) --seed $(SEED)
+
+.PHONY: cells
+cells: .venv/ready ## on paper: what many cells carry, what the failure of one or of a region takes away, where upstreams are the limit
+	$(BIN)/python -m tests.simulation.cells
 
 .PHONY: torture
 torture: .venv/ready ## kill -9 of the real daemon under load, KILLS (2000) times from SEED (1): nothing leaked, unaudited or double

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from broker.timekeeping import Timekeeper
+from broker.timekeeping import Certain, Timekeeper
 
 if TYPE_CHECKING:  # agents' installations have not what the ports are about
     from broker.ports import Clock
@@ -78,6 +78,11 @@ class KeptClock:
         """Begin anew, at ``mark`` at the least, and compare the clocks with that."""
         self.keeper.resume((mark - _EPOCH) // timedelta(milliseconds=1))
         self.look()
+
+    def certain(self) -> Certain:
+        """What can be said of the time although it may be doubted."""
+        self._looked()
+        return self.keeper.certain(self._wall(), self._running())
 
     def behind(self) -> timedelta:
         """How far the wall clock is behind broker time."""

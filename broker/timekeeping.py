@@ -18,7 +18,9 @@ milliseconds: of the wall clock since 1970, of the running clock since whenever.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 TOLERANCE_MS = 30_000
 # For so long the clocks must agree before a new wall-clock time is believed: NTP steps within its first minutes.
@@ -29,6 +31,7 @@ AGREEMENT_MS = 1_000
 # is drift, with which any machine lives.
 ANCHOR_MS = 600_000
 _SLOWED_TENTHS = 9
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Jump(StrEnum):
@@ -46,6 +49,18 @@ class Doubt:
     why: Jump
     by_ms: int  # how far it jumped, or is behind; positive
     since_ms: int  # broker time
+
+
+class Certain(NamedTuple):
+    """What is true even if the clock is wrong.
+
+    ``at``: a time that has come; None: whoever set the clock forwards may have erred. When it was set back, it is not
+    later than it says. ``settled``: the clocks have agreed for :data:`SETTLE_MS`, so nothing is under way any more that
+    was before.
+    """
+
+    at: datetime | None
+    settled: bool
 
 
 class Timekeeper:
@@ -92,6 +107,13 @@ class Timekeeper:
         """The last broker time that anybody was told."""
         return self._now
 
+    def certain(self, wall: int, running: int) -> Certain:
+        """What can be said of the time although it may be doubted."""
+        if self.doubt is None:
+            return Certain(_moment(self._now), settled=True)
+        behind = _moment(wall) if wall < self._now else None
+        return Certain(behind, settled=running - self._anchored >= SETTLE_MS)
+
     def behind_ms(self, wall: int) -> int:
         """How far ``wall`` is behind broker time; 0 where it is not."""
         return max(0, self._now - wall)
@@ -118,3 +140,7 @@ class Timekeeper:
 
     def _agree_on(self, wall: int, running: int) -> None:
         self._anchor, self._anchored = wall - running, running
+
+
+def _moment(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)

@@ -196,6 +196,7 @@ class Brokerd:
             self._rng,
             workers=config.limits.workers_per_connector,
             roots=self._roots,
+            certain=self._clock.certain if isinstance(self._clock, KeptClock) else None,
             others_do=self._others_do,
         )
         self._mark = await own_mark(store, config.tenant, self._clock)

@@ -35,7 +35,9 @@ from broker.ports import (
     RevokeOutcome,
     Rng,
 )
+from broker.revocation.certainty import certain_outcome
 from broker.revocation.liveness import Liveness
+from broker.timekeeping import Certain
 
 log = structlog.get_logger("broker.revocation")
 
@@ -79,8 +81,11 @@ class Revoker:
         workers: int,
         try_timeout: timedelta = TRY_TIMEOUT,
         roots: Roots | None = None,
+        certain: Callable[[], Certain] | None = None,
         others_do: Callable[[str], bool] = lambda connector: False,
     ) -> None:
+        """``certain`` tells what is true although the clock is doubted; None: it cannot be."""
+        self._certain = certain
         self._others_do = others_do
         self._store = store
         self._connectors = connectors
@@ -159,6 +164,7 @@ class Revoker:
     async def _try(self, claimed: Attempt | Orphan, tally: Tally) -> None:
         outcome = await self._revoke(claimed)
         now = self._clock.now()
+        outcome = certain_outcome(claimed, outcome, self._certain() if self._certain else None)
         try:
             await self._record(claimed, outcome, now, tally)
         except BrokerError as failure:

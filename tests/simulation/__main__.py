@@ -12,28 +12,47 @@ from collections import Counter
 import pytest
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.run import Run, simulate
+from tests.simulation.bugs_of_several import SHOWS_WITH
+from tests.simulation.run import MOST_REPLICAS, Run, simulate
 
-# So often, in a million steps, each of these must come about, or the run has seen nothing of what it is for.
-SOMETIMES = {
-    "made after it was swept or given up": 50,
-    "swept, and again later": 100,
-    "reply that never comes": 15,
-    "lost confirmation": 30,
-    "granted for longer": 3,
-    "killed": 100,
-    "stopped": 40,
-    "failed write": 80,
-    "disk full": 40,
-    "everything suspended": 40,
-    "completed while asking": 100,
-    "redeemed twice at once": 150,
-    "refused: PREVIOUS_ATTEMPT_LIVE": 100,
-    "refused: ACCESS_REQUEST_REDEEMED": 100,
-    "delivered": 1000,
-}
+# In a million steps each of these must come about so often, or the run has seen too little of what it is for.
+LEAST = 100
+SOMETIMES = (
+    "killed",
+    "stopped for longer than a claim",
+    "cut off from the store",
+    "cut off from the upstreams",
+    "committed and not told",
+    "word of a commit lost",
+    "failed write",
+    "disk full",
+    "clock wrong",
+    "outage",
+    "late create",
+    "lost reply",
+    "reply that never comes",
+    "lost confirmation",
+    "granted for longer",
+    "lie: revoked, and alive",
+    "made after it was swept or given up",
+    "swept, and again later",
+    "everything suspended",
+    "suspended while it was issued",
+    "completed while asking",
+    "ended by one while another issued it",
+    "RequestCredential on two replicas at once",
+    "RedeemAccessRequest on two replicas at once",
+    "redeemed twice at once",
+    "refused: PREVIOUS_ATTEMPT_LIVE",
+    "refused: ACCESS_REQUEST_REDEEMED",
+    "refused: CLOCK_DOUBTED",
+    "refused: COMMIT_UNKNOWN",
+    "delivered",
+)
 # Short enough that a failure is quick to repeat, long enough for the rare to meet the rare.
-STEPS_OF_A_RUN = 50_000
+STEPS_OF_A_RUN = 100_000
+# A bug that shows when a run ends shows sooner.
+STEPS_WITH_A_BUG = 50_000
 
 
 def main() -> int:
@@ -41,6 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--steps", type=int, default=1_000_000, help="in all, over as many seeds as it takes")
     parser.add_argument("--seed", type=int, default=1, help="of the first run")
+    parser.add_argument("--replicas", type=int, choices=range(1, MOST_REPLICAS + 1), help="of all; else by the seed")
     parser.add_argument("--bug", choices=sorted(BUGS), help="plant this one: it must be found")
     asked = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
@@ -55,13 +75,14 @@ def main() -> int:
     with pytest.MonkeyPatch.context() as patch:
         if asked.bug:
             BUGS[asked.bug](patch)
-        return _report(*_run(asked.seed, asked.steps), asked.bug)
+        most = STEPS_WITH_A_BUG if asked.bug else STEPS_OF_A_RUN
+        return _report(*_run(asked.seed, asked.steps, asked.replicas or SHOWS_WITH.get(asked.bug, 0), most), asked.bug)
 
 
-def _run(seed: int, steps: int) -> tuple[list[Run], float]:
+def _run(seed: int, steps: int, replicas: int, most: int) -> tuple[list[Run], float]:
     begun, done = time.perf_counter(), list[Run]()
     while sum(run.steps for run in done) < steps:
-        done.append(simulate(seed + len(done), min(STEPS_OF_A_RUN, steps)))
+        done.append(simulate(seed + len(done), min(most, steps), replicas))
         if done[-1].broken:
             break
     return done, time.perf_counter() - begun
@@ -78,13 +99,13 @@ def _report(done: list[Run], took: float, bug: str | None) -> int:
     if not last.broken:
         for name, count in sorted(told.items()):
             print(f"  {count:6d} {name}")
-        blind = [name for name, least in SOMETIMES.items() if told[name] < least * steps // 1_000_000]
+        blind = [name for name in SOMETIMES if told[name] < LEAST * steps // 1_000_000]
         if blind:
             print(f"BLIND: too seldom: {', '.join(blind)}")
         return 1 if blind else 0
     print(f"BROKEN: {last.broken}")
-    more = f" --bug {bug}" if bug else ""
-    print(f"again: python -m tests.simulation --seed {last.seed} --steps {min(STEPS_OF_A_RUN, last.steps)}{more}")
+    more = f" --replicas {last.replicas}" + (f" --bug {bug}" if bug else "")
+    print(f"again: python -m tests.simulation --seed {last.seed} --steps {min(last.asked, last.steps)}{more}")
     return 1
 
 

@@ -4,38 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+from broker.clock import KeptClock
 from broker.daemon.pool import ConnectorPool
+from broker.daemon.replica import Replica as Beats
+from broker.daemon.timekeeping import TimeWatch
 from broker.errors import BrokerError
+from broker.issuance.among import Among
 from broker.issuance.approvals import ApprovalDesk
+from broker.issuance.delegations import DelegationDesk
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.looks import LookBudget
+from broker.issuance.recovering import Recovering, RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.lease.root import Roots
-from broker.ports import Clock, ConnectorSpec, DeploySet
+from broker.ports import DEFAULT_LIMITS, Clock, ConnectorSpec, DeploySet
 from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
 from broker.upkeep import Upkeep
 from tests.issuance.world import MARK, TENANT, StaticKeys
 from tests.simulation.chance import Chance
-from tests.simulation.disk import SimulatedLedger
+from tests.simulation.ledger import SimulatedLedger
 from tests.simulation.process import Process
 from tests.simulation.truth import SimulatedConnector
 
 ISSUE_TIMEOUT = timedelta(seconds=10)
 TICK = 1.0
 RECONCILE = 20.0
+KEEP_TIME = 5  # in ticks
 
 
 class SimulatedBroker:
-    """Made from a ledger that is open, and connectors; :meth:`boot` starts it."""
+    """Made from a ledger that is open, connectors and a machine's clock; :meth:`boot` starts it."""
 
     def __init__(
         self,
@@ -44,18 +52,24 @@ class SimulatedBroker:
         connectors: Mapping[str, SimulatedConnector],
         deploy: DeploySet,
         fresh: FreshLogins,
-        clock: Clock,
+        clock: KeptClock | Clock,
+        ticking: Callable[[], float],
         chance: Chance,
     ) -> None:
         self.process = process
+        self.clock = clock
         store = process.reach(ledger)
-        reached = {name: process.reach(each) for name, each in connectors.items()}
+        reached = {name: process.reach_upstream(each) for name, each in connectors.items()}
         self._deploy = deploy
         self._store = store
-        self.gate = Gate(timedelta(seconds=5), 10_000, timedelta(minutes=5))
-        self._clock = clock
+        self._ledger = ledger
+        self.gate = Gate(timedelta(seconds=5), 10_000, timedelta(minutes=5), among=Among())
+        # As the daemon: where brokers share a ledger they go by its time, and no machine's clock counts.
+        self.time = TimeWatch(clock, self.gate, TENANT) if isinstance(clock, KeptClock) else None
+        self.beats = Beats(store, clock, self.gate, self.gate.among, TENANT, process.name, ticking)
         roots = Roots()
-        self.revoker = Revoker(store, reached.get, clock, chance, workers=4, roots=roots)
+        certain = clock.certain if isinstance(clock, KeptClock) else None
+        self.revoker = Revoker(store, reached.get, clock, chance, workers=4, roots=roots, certain=certain)
         kick = self.revoker.kick
         own = {"keys": StaticKeys(), "mark": MARK, "roots": roots}
         self.issuer = Issuer(store, reached.get, kick, self.gate, clock, chance, **own, issue_timeout=ISSUE_TIMEOUT)
@@ -69,8 +83,12 @@ class SimulatedBroker:
         durations = {"default_duration": timedelta(minutes=5), "max_duration": timedelta(hours=1)}
         self.tasks = TaskDesk(store, kick, self.gate, clock, chance, **durations)
         self.leases = LeaseDesk(store, kick, clock)
+        self.delegations = DelegationDesk(store, kick, clock, chance, limits=DEFAULT_LIMITS)
         self.approvals = ApprovalDesk(store, reached.get, fresh, clock)
         self.suspensions = SuspensionDesk(store, kick, fresh, clock, chance)
+        again = {"reconcile": self.reconciler.soon}
+        self.recovering = Recovering(store, self.gate, clock, chance, TENANT, **again)
+        self.recovery = RecoveryDesk(store, self.gate, fresh, clock, **again)
         self._upkeep = Upkeep(
             store, self.revoker, lambda: list(reached), self.gate, RefusalBudget(), LookBudget(), None, clock, TENANT
         )
@@ -79,21 +97,29 @@ class SimulatedBroker:
         """As the daemon does: first what the last run left, then the ticks, for as long as the process lives."""
         while True:
             try:
-                await self._store.recover(self._clock.now())
+                if self.time is not None:
+                    await self.time.resume(self._store)
+                await self.beats.beat()
+                await self._store.recover(self.clock.now())
+                self.beats.recover = self.recovering.resume
+                await self.recovering.resume()
                 break
             except BrokerError:  # the daemon would not start, and be started again
                 await asyncio.sleep(TICK)
         await self._pool.activate(self._specs)
+        self.process.start(self._ledger.hear_of_others())
         self.process.start(self._tick())
+        self.process.start(self._beat())
         self.process.start(self._reconcile())
 
     async def _reconcile(self) -> None:
         """More often than the daemon does: what it may end, and what not, is what the simulation is to see."""
+        reconcile = self.beats.turns.when_mine("reconcile", self.reconciler.tick)
         while True:
             await self._pool.tend()
             with contextlib.suppress(BrokerError):
                 self.reconciler.soon()
-                await self.reconciler.tick()
+                await reconcile()
             await asyncio.sleep(RECONCILE)
 
     async def _tick(self) -> None:
@@ -102,3 +128,13 @@ class SimulatedBroker:
                 await self._upkeep.tick()
                 await self.suspensions.tend(TENANT, self._deploy)
             await asyncio.sleep(TICK)
+
+    async def _beat(self) -> None:
+        for beats in itertools.count():
+            await asyncio.sleep(TICK)
+            with contextlib.suppress(BrokerError):
+                if self.time is not None:
+                    await self.time.tick()
+                    if beats % KEEP_TIME == 0:
+                        await self.time.keep()
+                await self.beats.beat()

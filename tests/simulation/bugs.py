@@ -1,12 +1,14 @@
 """Bugs that are planted in the real code, to prove that the simulation sees. Each is one that somebody could make.
 
+Those of several brokers on one ledger, and of clocks, are in ``bugs_of_several.py``.
+
 They are patched in from here, by name, in a process of their own: nothing in the broker knows of them, no flag and no
 variable arms them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +24,7 @@ from broker.stores import access_redeem, grant_ops, moves, orphan_ops, orphan_re
 from broker.stores.trail import Trail
 from broker.upkeep import Upkeep
 from tests.simulation import truth
+from tests.simulation.bugs_of_several import OF_SEVERAL
 from tests.simulation.truth import SimulatedConnector
 
 Patch = pytest.MonkeyPatch
@@ -210,7 +213,7 @@ def _never_while_active(state: State, *, issue_deadline: int, confirm_by: Any, e
 
 _due_at = moves.due_at
 
-BUGS: Mapping[str, Callable[[Patch], None]] = {
+BUGS: dict[str, Callable[[Patch], None]] = {
     each.__name__.replace("_", "-"): each
     for each in (
         intent_after_issue,
@@ -234,4 +237,4 @@ BUGS: Mapping[str, Callable[[Patch], None]] = {
         nobody_looks,
         inventories_without_the_ledger,
     )
-}
+} | OF_SEVERAL

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
+from broker.lease.credential import ContractClass
 from broker.lease.machine import TERMINAL, State
-from broker.ports import Clock
+from broker.ports import REPLICA_DEAD_AFTER, Clock, EndCause
 from broker.stores.times import from_ms
 from broker.suspension.suspension import Kind
-from tests.simulation.truth import Made, Truth
+from broker.timekeeping import TOLERANCE_MS
+from tests.clock import START
+from tests.simulation.broker import ISSUE_TIMEOUT
+from tests.simulation.process import Process
+from tests.simulation.truth import Made, Truth, Try
 
 _KINDS = {Kind.EVERYTHING.value, Kind.AGENT.value}
 _STATES = {
@@ -23,6 +29,30 @@ _STATES = {
     "lease.revoked": State.REVOKED,
     "lease.expired": State.EXPIRED,
 }
+_RACES = {
+    EndCause.SUSPENDED: "suspended",
+    EndCause.PARENT_ENDED: "its whole ended",
+    EndCause.COMPLETED: "its task completed",
+}
+
+# What was claimed is at work some seconds later, on a slow disk; its claim lasts for 30.
+_CLAIM_HOLDS = timedelta(seconds=15)
+
+
+class Machine(Protocol):
+    """What the checks ask of a replica."""
+
+    def fast_by(self) -> float:
+        """By how many seconds its broker's time is ahead of the truth."""
+        ...
+
+    def doubts(self) -> bool:
+        """Whether its broker doubts what time it is."""
+        ...
+
+    def set_since_it_runs(self) -> bool:
+        """Whether its clock was set, by more than a broker tolerates, since its process began."""
+        ...
 
 
 class Broken(AssertionError):
@@ -36,9 +66,14 @@ class Known:
     lease: str
     task: str
     holder: str
+    request: str
     expires_at: datetime
+    intended_at: datetime
+    process: str  # which intended it
+    only_time_ends_it: bool
     state: State = State.ISSUING
-    was_active: bool = False
+    activated_by: str = ""
+    by_a_fast_clock: bool = False  # it was said to be over
 
 
 @dataclass
@@ -47,17 +82,24 @@ class Checks:
 
     clock: Clock
     told: Counter[str]
+    fail: Callable[[Broken], None]
+    machine: Callable[[str], Machine | None]  # that the process of this name runs on, while it does
     truth: Truth = field(init=False)
     seen: int = 0
     attempts: dict[str, Known] = field(default_factory=dict)
     of_lease: dict[str, list[str]] = field(default_factory=dict)
+    of_request: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # by holder and request id
+    part_of: dict[str, str] = field(default_factory=dict)  # by the lease that was granted by a delegation
+    parts: set[str] = field(default_factory=set)  # of these, what may still be alive
     tasks_over: set[str] = field(default_factory=set)
     suspended: dict[str, dict[str, Any]] = field(default_factory=dict)
     redeemed: set[str] = field(default_factory=set)
+    latest: datetime = START  # the highest time in the trail
+    excused: set[str] = field(default_factory=set)  # what was said to be over by a clock that nobody could doubt
     connection: sqlite3.Connection | None = None
 
     def __post_init__(self) -> None:
-        self.truth = Truth(self.clock, self.made)
+        self.truth = Truth(self.clock, self.made, self.trying)
 
     def read(self) -> list[dict[str, Any]]:
         """What was committed since the last time, checked."""
@@ -69,9 +111,25 @@ class Checks:
         for seq, body in rows:
             self.seen = seq
             record = json.loads(body)
+            self.latest = max(self.latest, from_ms(record["at_ms"]))
             records.append(record)
             self._take(record)
+        self._look_at_parts()
         return records
+
+    def _look_at_parts(self) -> None:
+        """Between two commits: what was handed on lives no longer, and no wider, than what it is a part of."""
+        for lease in sorted(self.parts):
+            living = [self.attempts[each] for each in self.of_lease[lease]]
+            living = [each for each in living if each.state in (State.ISSUING, State.ACTIVE)]
+            if not living:
+                self.parts.discard(lease)
+                continue
+            wholes = [self.attempts[each] for each in self.of_lease[self.part_of[lease]]]
+            if not any(each.state is State.ACTIVE for each in wholes):
+                raise Broken(f"I4: {lease} lives on, and {self.part_of[lease]}, which it is a part of, has ended")
+            if max(each.expires_at for each in living) > max(each.expires_at for each in wholes):
+                raise Broken(f"I4: {lease} is longer than {self.part_of[lease]}, which it is a part of")
 
     def _take(self, record: dict[str, Any]) -> None:
         kind, data = record["type"], record["data"]
@@ -87,6 +145,9 @@ class Checks:
             self.suspended.pop(data["suspension"], None)
         elif kind == "upstream.unknown_found":
             self._swept(data)
+        elif kind == "delegation.used":
+            self.part_of[data["used_for"]] = data["part_of"]
+            self.parts.add(data["used_for"])
         elif kind == "access.redeemed":
             self._once(data["access_request"])
 
@@ -95,13 +156,30 @@ class Checks:
         if record["task_id"] in self.tasks_over:
             raise Broken(f"I2: {attempt} was intended on a task that is over")
         if covering := self._covering(record):
-            raise Broken(f"kill switch: {attempt} was intended under {covering}")
+            raise Broken(f"I7: {attempt} was intended under {covering}")
         if attempt in self.truth.ever:
             raise Broken(f"I2: {attempt} was made before it was intended")
-        self.attempts[attempt] = Known(
-            record["lease_id"], record["task_id"], record["holder"], from_ms(record["data"]["expires_ms"])
-        )
+        data = record["data"]
+        expires_at, intended_at = from_ms(data["expires_ms"]), from_ms(record["at_ms"])
+        if expires_at <= intended_at:
+            raise Broken(f"I11: {attempt} is intended at {intended_at}, until {expires_at}")
+        self._at_a_time_to_be_believed(attempt, intended_at, record["writer"])
+        about = (record["lease_id"], record["task_id"], record["holder"], data["request_id"])
+        only_time = data["contract_class"] == ContractClass.EXPIRY_ONLY
+        self.attempts[attempt] = Known(*about, expires_at, intended_at, record["writer"], only_time)
+        self.of_request.setdefault((record["holder"], data["request_id"]), []).append(attempt)
         self.of_lease.setdefault(record["lease_id"], []).append(attempt)
+
+    def _at_a_time_to_be_believed(self, attempt: str, intended_at: datetime, process: str) -> None:
+        machine = self.machine(process)
+        ahead = (intended_at - self.clock.now()).total_seconds()
+        if machine is not None and machine.set_since_it_runs() and ahead > TOLERANCE_MS / 1000 + 1:
+            raise Broken(f"F38: {attempt} was intended by a clock that is {ahead:.0f} s fast")
+
+    def booted(self, process: str, now: datetime) -> None:
+        """A broker has begun, at ``now`` by its own time."""
+        if now < self.latest:
+            raise Broken(f"I8: {process} begins at {now}, and in the trail it was {self.latest} before")
 
     def _moved(self, record: dict[str, Any], state: State) -> None:
         attempt = record["attempt_id"]
@@ -109,27 +187,67 @@ class Checks:
         if known is None:
             raise Broken(f"I2: {attempt} is {state} and was never intended")
         if known.state in TERMINAL:
-            raise Broken(f"final: {attempt} was {known.state} and is {state}")
-        if state in TERMINAL and self.truth.usable(attempt):
+            raise Broken(f"I8: {attempt} was {known.state} and is {state}")
+        if state in TERMINAL and self._proven_usable(attempt) and not self._believed_a_wrong_clock(attempt, record):
             raise Broken(f"I1: {attempt} is said to be {state} and lets people in")
         if state is State.ACTIVE:
-            if known.task in self.tasks_over:
-                raise Broken(f"I1: {attempt} became usable on a task that is over")
-            if covering := self._covering(record):
-                raise Broken(f"kill switch: {attempt} became usable under {covering}")
-            if attempt not in self.truth.ever:
-                raise Broken(f"{attempt} is said to be issued, and the upstream never made it")
-            others = [each for each in self.of_lease[known.lease] if each != attempt and self.truth.usable(each)]
-            if others:
-                raise Broken(f"I5: {attempt} is usable, and of the same request so is {others}")
-            known.was_active = True
+            self._activated(attempt, known, record)
+        if state is State.REVOKING and known.state is State.ISSUING:
+            self._broken_off(attempt, known, record)
+        if state in TERMINAL:
+            machine = self.machine(record["writer"])
+            known.by_a_fast_clock = machine is not None and machine.fast_by() > 0 and not machine.doubts()
         known.state = state
+
+    def _activated(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
+        if known.state is not State.ISSUING:
+            raise Broken(f"I8: {attempt} was {known.state} and is usable again")
+        if known.task in self.tasks_over:
+            raise Broken(f"I1: {attempt} became usable on a task that is over")
+        if covering := self._covering(record):
+            raise Broken(f"I7: {attempt} became usable under {covering}")
+        if attempt not in self.truth.ever:
+            raise Broken(f"I2: {attempt} is said to be issued, and the upstream never made it")
+        same = self.of_request[known.holder, known.request]
+        if others := [each for each in same if each != attempt and self._proven_usable(each)]:
+            raise Broken(f"I9: {attempt} is usable, and of the same request so is {others}")
+        known.activated_by = record["writer"]
+
+    def _proven_usable(self, attempt: str) -> bool:
+        """Of what an upstream lied about, its word is all that a broker has, until it lists it again."""
+        return self.truth.usable(attempt) and attempt not in self.excused and attempt not in self.truth.lied_about
+
+    def _believed_a_wrong_clock(self, attempt: str, record: dict[str, Any]) -> bool:
+        """A clock that is a little fast, or was wrong when the broker began: it cannot know."""
+        machine = self.machine(record["writer"])
+        if machine is None or machine.doubts() or machine.fast_by() <= 0:
+            return False
+        self.told["said to be over by a clock that is fast"] += 1
+        self.excused.add(attempt)
+        return True
+
+    def _broken_off(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
+        """Who is issuing says when that failed; others may say so when it has had its time, or is gone."""
+        cause, other = record["data"].get("cause"), record["writer"] != known.process
+        if cause in _RACES:
+            self.told[f"{_RACES[cause]} while it was issued"] += 1
+            self.told["ended by one while another issued it"] += other
+        early = from_ms(record["at_ms"]) < min(known.intended_at + ISSUE_TIMEOUT, known.expires_at)
+        if cause == EndCause.OUTCOME_UNKNOWN and other and early and self._is_heard(known.process):
+            raise Broken(f"I10: {attempt}, which {known.process} is issuing, was given up by {record['writer']}")
+
+    def _is_heard(self, process: str) -> bool:
+        """Whether it told the ledger lately that it lives."""
+        assert self.connection is not None
+        row = self.connection.execute("SELECT seen_at FROM replicas WHERE writer = ?", (process,)).fetchone()
+        return row is not None and self.clock.now() - from_ms(row[0]) < REPLICA_DEAD_AFTER
 
     def _swept(self, data: dict[str, Any]) -> None:
         """The reconciler may only end what the ledger does not hold alive."""
         known = self.attempts.get(data["attempt_id"])
         if known is None or known.state not in TERMINAL:
-            raise Broken(f"reconciled: {data['name']} is ended behind its lease's back")
+            raise Broken(f"I10: {data['name']} is ended behind its lease's back")
+        self.told["lie found in an inventory"] += data["attempt_id"] in self.truth.lied_about
 
     def _covering(self, record: dict[str, Any]) -> str:
         for name, data in self.suspended.items():
@@ -140,7 +258,7 @@ class Checks:
 
     def _once(self, access_request: str) -> None:
         if access_request in self.redeemed:
-            raise Broken(f"I7: the approval of {access_request} was used twice")
+            raise Broken(f"I5: the approval of {access_request} was used twice")
         self.redeemed.add(access_request)
 
     def made(self, made: Made) -> None:
@@ -148,22 +266,42 @@ class Checks:
         known = self.attempts.get(made.attempt)
         if known is None:
             raise Broken(f"I2: {made.attempt} is made, and its intent is not durable")
-        if known.state in TERMINAL and self.clock.now() < made.until:
+        if known.state in TERMINAL and self.clock.now() < made.until and not known.by_a_fast_clock:
             raise Broken(f"I1: {made.attempt} is made after it was said to be {known.state}")
         if known.state is State.REVOKING:
             self.told["made after it was swept or given up"] += 1
         if made.until > known.expires_at:
             raise Broken(f"I11: {made.attempt} lives until {made.until}, intended until {known.expires_at}")
 
-    def delivered(self, attempt: str) -> None:
+    def trying(self, attempt: str, process: Process | None, other: Try | None) -> Try:
+        """A process begins to end a credential. Nobody else may be at it whose claim holds and who runs."""
+        now = self.clock.now()
+        if other is not None and other.process is not None and process is not None:
+            runs = other.process.alive and not (other.process.has_stood_still or process.has_stood_still)
+            if runs and now - other.begun < _CLAIM_HOLDS and self.attempts[attempt].state is State.REVOKING:
+                # Not raised: to the revoker, a connector that raises is one that has failed.
+                self.fail(Broken(f"I10: {process.name} and {other.process.name} are both at work on {attempt}"))
+        return Try(process, now)
+
+    def delivered(self, attempt: str, process: str) -> None:
         """An agent was handed this credential."""
-        if attempt not in self.attempts or not self.attempts[attempt].was_active:
-            raise Broken(f"I2: {attempt} was delivered and never active")
+        known = self.attempts.get(attempt)
+        if known is None or not known.activated_by:
+            raise Broken(f"I3: {attempt} was delivered, and that it is usable was not durable")
+        if known.activated_by != process:
+            raise Broken(f"I10: {attempt} was delivered by {process}, and made usable by {known.activated_by}")
 
     def at_the_end(self) -> None:
         """With everything healed, and time given: nothing is left (I14, I3)."""
-        left = {name: known.state for name, known in self.attempts.items() if known.state not in TERMINAL}
+        left = {
+            name: known.state
+            for name, known in self.attempts.items()
+            if known.state not in TERMINAL and not (known.only_time_ends_it and known.expires_at > self.clock.now())
+        }
         if left:
             raise Broken(f"I14: these never came to an end: {left}")
-        if alive := [attempt for attempt in list(self.truth.alive) if self.truth.usable(attempt)]:
+        waits = {name for name, known in self.attempts.items() if known.only_time_ends_it}
+        if alive := [
+            attempt for attempt in list(self.truth.alive) if self.truth.usable(attempt) and attempt not in waits
+        ]:
             raise Broken(f"I3: alive, and nobody knows: {alive}")

@@ -5,56 +5,117 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from broker.revocation.revoker import CLAIM_FOR
+from tests.simulation.clocks import WallClock
+from tests.simulation.replica import Replica
 from tests.simulation.world import World
 
-# The revoker's claims run out after 30 s: some stops outlast them.
-_LONGEST_STOP = 90.0
+# The revoker's claims run out after 30 s: most stops outlast them.
+_LONGEST_STOP = 40.0
+_WRONG = ("set by a second", "set by seconds", "fast", "stands still", "set by an hour or years")
+_LONGEST_CUT = 6.0
 
 
-async def kills(world: World, going: Callable[[], bool]) -> None:
+async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """``kill -9`` at any moment, and a start some seconds later."""
     while going():
-        await asyncio.sleep(world.chance.between(1, 120))
-        if not going() or not world.chance.sometimes("killed", 0.9):
-            continue
-        world.kill()
-        await asyncio.sleep(world.chance.between(0.1, 20))
-        await world.start()
+        await asyncio.sleep(world.chance.between(1, 24))
+        if not going():
+            return
+        world.chance.told["killed"] += 1
+        replica.kill()
+        await asyncio.sleep(world.chance.between(0.1, 6))
+        await replica.start()
 
 
-async def stops(world: World, going: Callable[[], bool]) -> None:
+async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """SIGSTOP, and SIGCONT when it has forgotten what time it is."""
     while going():
-        await asyncio.sleep(world.chance.between(5, 200))
-        broker = world.broker
-        if broker is None or not going() or not world.chance.sometimes("stopped", 0.8):
+        await asyncio.sleep(world.chance.between(0.5, 6))
+        process = replica.process
+        if process is None or not going():
             continue
-        world.tell("stop")
-        broker.process.stop()
-        await asyncio.sleep(world.chance.between(0.5, _LONGEST_STOP))
-        broker.process.go_on()
-        world.tell("go on")
+        if world.chance.often(0.9):
+            process.stops_when_it_writes = True
+            await asyncio.sleep(2)  # the ticks write now and then, and agents do
+        process.stops_when_it_writes = False
+        process.stop()
+        world.tell("stop", process.name)
+        lasts = world.chance.between(CLAIM_FOR.total_seconds(), _LONGEST_STOP)
+        if world.chance.often(0.2):
+            lasts = world.chance.between(0.5, CLAIM_FOR.total_seconds())
+        world.chance.told["stopped"] += 1
+        world.chance.told["stopped for longer than a claim"] += lasts > CLAIM_FOR.total_seconds()
+        await asyncio.sleep(lasts)
+        process.go_on()
+        world.tell("go on", process.name)
+
+
+async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> None:
+    """One replica's line to the store, or to the upstreams, is cut for a while."""
+    while going():
+        await asyncio.sleep(world.chance.between(1, 12))
+        process = replica.process
+        if process is None or not going():
+            continue
+        where = world.chance.one_of("store", "upstreams")
+        world.chance.told[f"cut off from the {where}"] += 1
+        process.cut_from_store, process.cut_from_upstream = where == "store", where == "upstreams"
+        await asyncio.sleep(world.chance.between(0.5, _LONGEST_CUT))
+        process.cut_from_store = process.cut_from_upstream = False
+
+
+async def clocks(world: World, replica: Replica, going: Callable[[], bool]) -> None:
+    """The machine's clock is set, runs fast, stands still; NTP puts it right in the end."""
+    while going() and not world.disk.shared:  # brokers that share a ledger go by its time
+        await asyncio.sleep(world.chance.between(0.5, 4))
+        if not going():
+            return
+        what = world.chance.one_of(*_WRONG)
+        world.chance.told["clock wrong"] += 1
+        world.chance.told[f"clock {what}"] += 1
+        world.tell("clock", replica.name, what)
+        _set_wrong(world, replica.wall, what)
+        await asyncio.sleep(world.chance.between(1, 4))
+        replica.wall.put_right()
+
+
+def _set_wrong(world: World, clock: WallClock, what: str) -> None:
+    sign = 1 if world.chance.often(0.5) else -1
+    match what:
+        case "set by a second":
+            clock.jump(sign)
+        case "set by seconds":
+            clock.jump(sign * world.chance.between(2, 25))
+        case "fast":
+            clock.run(1.1)
+        case "stands still":
+            clock.run(0)
+        case "set by an hour or years":
+            # After it was set ten years forwards nothing is granted to the end of the run.
+            clock.jump(sign * (3600 if world.chance.often(0.8) else 10 * 365 * 86_400))
 
 
 async def outages(world: World, going: Callable[[], bool]) -> None:
     """An upstream is away for a while, in one of the ways in which they are."""
     upstream = world.connectors["fake"]
     while going():
-        await asyncio.sleep(world.chance.between(5, 150))
-        if world.chance.sometimes("outage", 0.8):
-            upstream.down = world.chance.one_of("hangs", "broken", "forbidden")
-            await asyncio.sleep(world.chance.between(1, 60))
-            upstream.down = ""
+        await asyncio.sleep(world.chance.between(1, 16))
+        world.chance.told["outage"] += 1
+        upstream.down = world.chance.one_of("hangs", "broken", "forbidden", "limits")
+        await asyncio.sleep(world.chance.between(1, 8))
+        upstream.down = ""
 
 
 async def bad_disks(world: World, going: Callable[[], bool]) -> None:
     """No write succeeds for a while."""
     while going():
-        await asyncio.sleep(world.chance.between(20, 300))
-        if world.chance.sometimes("disk full", 0.8):
-            world.disk.failing = True
-            await asyncio.sleep(world.chance.between(0.1, 10))
-            world.disk.failing = False
+        await asyncio.sleep(world.chance.between(1, 20))
+        world.chance.told["disk full"] += 1
+        world.disk.failing = True
+        await asyncio.sleep(world.chance.between(0.1, 2))
+        world.disk.failing = False
 
 
-EVERYTHING = (kills, stops, outages, bad_disks)
+TO_ALL = (outages, bad_disks)
+TO_EACH = (kills, stops, cuts, clocks)

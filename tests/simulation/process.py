@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
+
+from broker.errors import Reason, UpstreamFailed
 
 T = TypeVar("T")
 _CURRENT: ContextVar[Process | None] = ContextVar("process", default=None)
@@ -19,9 +21,14 @@ class Dead(BaseException):
 class Process:
     """Everything that was started by :meth:`start`, and everything that started in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.alive = True
+        # For a while, nothing passes between it and the store, or between it and the upstreams.
+        self.cut_from_store = self.cut_from_upstream = False
         self.stopped: asyncio.Future[None] | None = None
+        self.stops_when_it_writes = False
+        self.has_stood_still = False
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a seed must repeat in which they are cancelled
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -40,6 +47,7 @@ class Process:
     def stop(self) -> None:
         """SIGSTOP: it answers nobody and does nothing, and does not know it."""
         self.stopped = self.stopped or asyncio.get_running_loop().create_future()
+        self.has_stood_still = True
 
     def go_on(self) -> None:
         """SIGCONT."""
@@ -58,13 +66,27 @@ class Process:
         """``port``, as this process reaches it."""
         return _Reached(self, port)
 
+    def reach_upstream(self, connector: Any) -> Any:
+        """A connector over this process's own line to its upstream."""
+        return _Reached(self, connector, over=self._line)
+
+    async def _line(self, asked: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What is sent into a cut line does not arrive; what is answered into one was done, and nobody hears of it."""
+        if self.cut_from_upstream:
+            raise UpstreamFailed(Reason.UPSTREAM_UNAVAILABLE, "the line to the upstream is cut.", outcome_known=True)
+        answer = await asked()
+        if self.cut_from_upstream:
+            raise UpstreamFailed(Reason.UPSTREAM_UNAVAILABLE, "the answer was lost.", outcome_known=False)
+        return answer
+
 
 class _Reached:
     """Calls go out, and answers come in, only while the process runs."""
 
-    def __init__(self, process: Process, port: Any) -> None:
+    def __init__(self, process: Process, port: Any, over: Any = None) -> None:
         self._process = process
         self._port = port
+        self._over = over
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._port, name)
@@ -74,11 +96,18 @@ class _Reached:
         async def call(*arguments: Any, **named: Any) -> Any:
             await self._process.running()
             try:
+                if self._over is not None:
+                    return await self._over(lambda: found(*arguments, **named))
                 return await found(*arguments, **named)
             finally:
                 await self._process.running()
 
         return call
+
+
+def current() -> Process | None:
+    """The process that runs now; None: nobody's."""
+    return _CURRENT.get()
 
 
 def tasks_know_their_process(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Task[Any]:

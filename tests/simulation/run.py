@@ -12,15 +12,18 @@ from pathlib import Path
 
 import structlog
 
+from broker.errors import Defect
 from broker.lease.machine import TERMINAL
-from tests.simulation.agents import Life, people
+from tests.simulation.agents import Life
 from tests.simulation.checks import Broken
-from tests.simulation.nemesis import EVERYTHING
+from tests.simulation.nemesis import TO_ALL, TO_EACH
+from tests.simulation.people import operators
 from tests.simulation.virtual import VirtualLoop
 from tests.simulation.world import AGENTS, World
 
 # After everything is healed: longer than any lease, any claim and any pause between two tries.
 _HEALING_SECONDS = 1800.0
+MOST_REPLICAS = 3
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Run:
     """What came of it. ``broken`` says which promise was not kept, and after how many steps; empty: all were."""
 
     seed: int
+    replicas: int
+    asked: int  # steps, before everything is healed
     steps: int
     seconds: float  # simulated
     trace: str
@@ -36,21 +41,25 @@ class Run:
     attempts: int
 
 
-def simulate(seed: int, steps: int) -> Run:
-    """Run it. The same seed and steps give the same run, to the last commit."""
+def simulate(seed: int, steps: int, replicas: int = 0) -> Run:
+    """Run it, with so many replicas; 0: with one, two or three, by the seed. The same arguments give the same run."""
     _be_quiet()
     loop = VirtualLoop()
     with tempfile.TemporaryDirectory(prefix="jit-sim-", dir=_memory()) as directory:
-        world = World(loop, seed, Path(directory))
+        world = World(loop, seed, Path(directory), replicas or 1 + seed % MOST_REPLICAS)
         try:
             loop.run_until_complete(_run(world, steps))
         except Broken as broken:
             world.fail(broken)
+        except Defect as defect:
+            world.fail(Broken(f"a caller met a defect: {defect}"))
         finally:
             lasted = loop.steps
             _tear_down(world)
     return Run(
         seed=seed,
+        replicas=len(world.replicas),
+        asked=steps,
         steps=lasted,
         seconds=loop.time(),
         trace=world.trace.hexdigest(),
@@ -66,7 +75,8 @@ async def _run(world: World, steps: int) -> None:
 
     await world.start()
     lives = [asyncio.create_task(Life(world, who).live(going)) for who in AGENTS]
-    lives += [asyncio.create_task(each(world, going)) for each in (people, *EVERYTHING)]
+    lives += [asyncio.create_task(each(world, going)) for each in (operators, *TO_ALL)]
+    lives += [asyncio.create_task(each(world, replica, going)) for replica in world.replicas for each in TO_EACH]
     await _first(world, asyncio.gather(*lives))
     if world.broken is None:
         world.check_ledger()  # as it is in the middle of it all
@@ -77,8 +87,7 @@ async def _run(world: World, steps: int) -> None:
 
 async def _heal(world: World) -> None:
     world.chance.calm = True
-    if world.broker is None:
-        await world.start()
+    await world.start()
     deadline = world.loop.time() + _HEALING_SECONDS
     while world.broken is None and world.loop.time() < deadline:
         await asyncio.sleep(10)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -27,6 +28,7 @@ from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.connectors.fake import contract
 from tests.simulation.chance import Chance
+from tests.simulation.process import Process, current
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +39,46 @@ class Made:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Of one process, to end one credential."""
+
+    process: Process | None
+    begun: datetime
+
+
+# What is told of each try, with the one that is under way; it returns what is remembered of the new one.
+OnTry = Callable[[str, Process | None, Try | None], Try]
+
+
 class Truth:
     """Every credential that any upstream ever made. Only the simulation's checks look here."""
 
-    def __init__(self, clock: Clock, on_made: Callable[[Made], None]) -> None:
+    def __init__(self, clock: Clock, on_made: Callable[[Made], None], on_try: OnTry) -> None:
         self._clock = clock
         self._on_made = on_made
+        self._on_try = on_try
+        self._trying: dict[str, Try] = {}
         self.alive: dict[str, Made] = {}
         self.ever: set[str] = set()
+        self.lied_about: set[str] = set()  # said to be gone, by the upstream itself, and alive
 
     def make(self, attempt: str, until: datetime) -> None:
         made = Made(attempt, until)
         self._on_made(made)
         self.ever.add(attempt)
         self.alive[attempt] = made
+
+    @contextlib.contextmanager
+    def at_work(self, attempt: str, process: Process | None) -> Iterator[None]:
+        """A process tries to end it."""
+        begun = self._on_try(attempt, process, self._trying.get(attempt))
+        self._trying[attempt] = begun
+        try:
+            yield
+        finally:
+            if self._trying.get(attempt) is begun:
+                del self._trying[attempt]
 
     def end(self, attempt: str) -> None:
         self.alive.pop(attempt, None)
@@ -94,7 +122,7 @@ class SimulatedConnector:
         await checkpoint({**handle, "noted": True}, None)
         await self._arrive("issue")
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        late = self._chance.sometimes("late create", 0.03)
+        late = self._chance.sometimes("late create", 0.1)
         on_its_way = self._chance.between(0.5, 0.99) * self._allowance if late else self._chance.between(0.001, 0.05)
         # What was sent arrives, whether anybody still waits for it or lives.
         asyncio.get_running_loop().call_later(on_its_way, self._make, attempt, expires_at, arrived)
@@ -102,9 +130,9 @@ class SimulatedConnector:
             await asyncio.sleep(self._chance.between(0, 2))
             raise _failed(known=False)
         await arrived
-        if self._chance.sometimes("lost reply", 0.03):
+        if self._chance.sometimes("lost reply", 0.12):
             raise _failed(known=False)
-        if self._chance.sometimes("reply that never comes", 0.02):
+        if self._chance.sometimes("reply that never comes", 0.12):
             await asyncio.Event().wait()
         await asyncio.sleep(self._chance.between(0.001, 0.05))
         upstream = f"up-{attempt}"
@@ -112,22 +140,31 @@ class SimulatedConnector:
         login = DatabaseLogin(
             "postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(f"password-{attempt}")
         )
-        longer = self._chance.sometimes("granted for longer", 0.005)
+        longer = self._chance.sometimes("granted for longer", 0.16)
         return Issued(login, expires_at + timedelta(hours=1) if longer else expires_at, {"upstream": upstream})
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         attempt = str(handle["attempt"])
+        with self._truth.at_work(attempt, current()):
+            return await self._revoke(attempt, handle, context)
+
+    async def _revoke(self, attempt: str, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         if self._contract.cls is ContractClass.EXPIRY_ONLY:
             left = context.expires_at - context.now
             return Expired() if left <= timedelta(0) else NotYet("only time ends it.", left, failed=False)
         try:
             await self._arrive("revoke")
         except UpstreamFailed as failure:
+            if self.down == "limits":
+                return NotYet(failure.message, timedelta(seconds=self._chance.between(1, 20)))
             return (
                 Refused(failure.message) if failure.reason is Reason.UPSTREAM_ROOT_REFUSED else NotYet(failure.message)
             )
-        self._truth.end(attempt)
-        if self._chance.sometimes("lost confirmation", 0.05):
+        if self._chance.sometimes("lie: revoked, and alive", 0.15):
+            self._truth.lied_about.add(attempt)
+        else:
+            self._truth.end(attempt)
+        if self._chance.sometimes("lost confirmation", 0.08):
             return NotYet("no answer in time.")
         await asyncio.sleep(self._chance.between(0.001, 0.05))
         wait = no_late_create_after(context.created_at, context.issue_deadline) - context.now
@@ -164,7 +201,7 @@ class SimulatedConnector:
                 await asyncio.sleep(self._chance.between(5, 60))
                 raise _failed(known=True)
             raise _failed(known=True, root=self.down == "forbidden")
-        if self._chance.sometimes(f"{what} refused", 0.02):
+        if self._chance.sometimes(f"{what} refused", 0.05):
             raise _failed(known=True)
 
     def _make(self, attempt: str, until: datetime, arrived: asyncio.Future[None]) -> None:

@@ -1,11 +1,11 @@
-"""Everything that is simulated, wired: one ledger, one broker after the other, upstreams, the checks around them."""
+"""Everything that is simulated, wired: one ledger, up to three brokers on it, upstreams, the checks around them."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections.abc import Coroutine
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,31 +19,21 @@ from broker.lease.credential import ContractClass
 from broker.ports import DeploySet
 from broker.stores.invariants import LedgerChecks
 from broker.stores.ledger_file import connect_reader
-from tests.clock import START
 from tests.issuance.world import PEOPLE, RULES, TENANT, StaticKeys, agent, gated_policies, id_tokens, template
 from tests.simulation.broker import ISSUE_TIMEOUT, SimulatedBroker
 from tests.simulation.chance import Chance
 from tests.simulation.checks import Broken, Checks
-from tests.simulation.disk import Disk, SimulatedLedger
+from tests.simulation.clocks import TrueClock
+from tests.simulation.disk import Disk
 from tests.simulation.process import Dead, Process, tasks_know_their_process
+from tests.simulation.replica import Replica
 from tests.simulation.truth import SimulatedConnector
 from tests.simulation.virtual import VirtualLoop
 
 T = TypeVar("T")
-AGENTS = tuple(
-    agent(name, quotas=Quotas(live_leases=8, open_tasks=4)) for name in ("alice", "bob", "carol", "dave", "erin")
-)
+_NAMES = (f"agent-{number}" for number in range(18))
+AGENTS = tuple(agent(name, quotas=Quotas(live_leases=8, open_tasks=10)) for name in _NAMES)
 ACCOUNTS = frozenset({"dev", "prod"})
-
-
-class LoopClock:
-    """The simulated wall clock, to the millisecond as the port says."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def now(self) -> datetime:
-        return START + timedelta(milliseconds=int(self._loop.time() * 1000))
 
 
 class Gone(Exception):
@@ -53,13 +43,13 @@ class Gone(Exception):
 class World:
     """``trace`` is a digest of all that was committed, made, and answered, and when: what a seed must repeat."""
 
-    def __init__(self, loop: VirtualLoop, seed: int, directory: Path) -> None:
+    def __init__(self, loop: VirtualLoop, seed: int, directory: Path, replicas: int) -> None:
         self.loop = loop
         self.chance = Chance(seed)
-        self.clock = LoopClock(loop)
-        self.checks = Checks(self.clock, self.chance.told)
+        self.clock = TrueClock(loop)
+        self.checks = Checks(self.clock, self.chance.told, self.fail, self.machine)
         self.trace = hashlib.sha256()
-        self.disk = Disk(directory / "ledger.sqlite3", self.chance, self._committed)
+        self.disk = Disk(directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=replicas > 1)
         self.broken: Broken | None = None
         self.ended = loop.create_future()  # by the first promise that is not kept
         classes = {"fake": ContractClass.IMMEDIATE, "timed": ContractClass.EXPIRY_ONLY}
@@ -81,32 +71,35 @@ class World:
             approvals=RULES,
         )
         self.provider = IdentityProvider("https://idp.test", PEOPLE.values(), self.clock)
-        self._fresh = FreshLogins(id_tokens(self.provider), self.clock)
-        self.ledger: SimulatedLedger | None = None
-        self.broker: SimulatedBroker | None = None
+        self.fresh = FreshLogins(id_tokens(self.provider), self.clock)
+        self.replicas = [Replica(self, name) for name in "abc"[:replicas]]
         loop.set_task_factory(tasks_know_their_process)
         loop.set_exception_handler(self._unhandled)
 
     # ------------------------------------------------------------------ brokers come and go
 
     async def start(self) -> None:
-        """A broker, on what is on the disk."""
-        self.ledger = await self.disk.open(StaticKeys(), "w")
+        """All that are down."""
         if self.checks.connection is None:
+            self.disk.make()
             self.checks.connection = connect_reader(self.disk.path)
-        process = Process()
-        made = SimulatedBroker(process, self.ledger, self.connectors, self.deploy, self._fresh, self.clock, self.chance)
-        self.tell("boot")
-        await self.within(process, made.boot())
-        self.broker = made
+        await asyncio.gather(*(each.start() for each in self.replicas if each.process is None))
 
     def kill(self) -> None:
-        """``kill -9`` or a power cut: nobody is told anything."""
-        broker, self.broker = self.broker, None
-        if broker is not None and self.ledger is not None:
-            self.tell("kill")
-            broker.process.kill()
-            self.ledger.lose_power()
+        """All of them."""
+        for each in self.replicas:
+            each.kill()
+
+    def any_broker(self) -> SimulatedBroker | None:
+        """The one that a caller is sent to; None: it is down, and nobody has noticed yet."""
+        return self.replicas[int(self.chance.between(0, len(self.replicas)))].broker
+
+    def machine(self, process: str) -> Replica | None:
+        """Where the process of this name runs, be it stopped or cut off; None: it is gone."""
+        for each in self.replicas:
+            if each.process is not None and each.process.name == process:
+                return each
+        return None
 
     async def ask(self, work: Coroutine[Any, Any, T], broker: SimulatedBroker) -> T:
         """One RPC of a client; cancelling it cancels that. Raises :class:`Gone`, and what the broker refuses with."""
@@ -126,20 +119,27 @@ class World:
 
     # ------------------------------------------------------------------ callers
 
-    def caller(self, who: Agent) -> Caller:
-        now = self.clock.now()
+    def caller(self, who: Agent, broker: SimulatedBroker) -> Caller:
+        """As the broker's door sees it."""
+        now = broker.clock.now()
         peer = Peer(who.spiffe_id, now - timedelta(hours=1), now + timedelta(hours=1), 1, "f" * 64)
         return Caller(TENANT, who, peer, self.deploy, now)
 
-    def person(self, key: str) -> OperatorCaller:
+    def person(self, key: str, broker: SimulatedBroker) -> OperatorCaller:
+        """Likewise."""
         operator = Operator(self.deploy.people[key], key, LOGIN)
         roles = frozenset({Role.APPROVER, Role.SECURITY, Role.OPERATOR})
-        return OperatorCaller(TENANT, operator, roles, self.deploy, self.clock.now())
+        return OperatorCaller(TENANT, operator, roles, self.deploy, broker.clock.now())
 
     # ------------------------------------------------------------------ what happens is told and checked
 
     def tell(self, *what: object) -> None:
         self.trace.update(f"{self.loop.time():.6f} {' '.join(map(str, what))}\n".encode())
+
+    def delivered(self, attempt: str, process: Process) -> None:
+        """An agent was handed this credential by that process."""
+        self.chance.told["delivered"] += 1
+        self.checks.delivered(attempt, process.name)
 
     def fail(self, broken: Broken) -> None:
         self.broken = self.broken or broken

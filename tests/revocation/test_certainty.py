@@ -1,0 +1,81 @@
+"""What rests on time alone is not said while the clock is doubted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from broker.lease.machine import State
+from broker.ports import Attempt, EndCause, Expired, NotYet, Refused, Revoked, RevokeOutcome
+from broker.revocation.certainty import AGAIN, certain_outcome
+from broker.timekeeping import SETTLE_MS, Certain, Timekeeper
+from tests.clock import START
+
+HOUR = timedelta(hours=1)
+UNKNOWN = Attempt(
+    tenant="test",
+    id="attempt-1",
+    lease_id="lease-1",
+    number=1,
+    connector="fake",
+    handle={},
+    state=State.REVOKING,
+    cause=EndCause.OUTCOME_UNKNOWN,
+    created_at=START,
+    issue_deadline=START + timedelta(seconds=10),
+    activated_at=None,
+    expires_at=START + HOUR,
+    due_at=START,
+    epoch=2,
+    failures=0,
+    last_error="",
+)
+KNOWN = replace(UNKNOWN, activated_at=START)
+NOBODY_KNOWS = Certain(None, settled=False)
+
+
+@pytest.mark.parametrize("outcome", [Expired(), Revoked(), NotYet("busy."), Refused("no.")])
+def test_a_clock_that_cannot_be_doubted_changes_nothing(outcome: RevokeOutcome) -> None:
+    assert certain_outcome(UNKNOWN, outcome, None) == outcome
+
+
+@pytest.mark.parametrize(
+    ("of", "outcome", "certain", "said"),
+    [
+        (KNOWN, Expired(), NOBODY_KNOWS, False),
+        (KNOWN, Expired(), Certain(None, settled=True), False),
+        (KNOWN, Expired(), Certain(START + HOUR - timedelta(milliseconds=1), settled=True), False),
+        (KNOWN, Expired(), Certain(START + HOUR, settled=False), True),
+        (KNOWN, Revoked(), NOBODY_KNOWS, True),  # the upstream proved it: no clock has a say
+        (UNKNOWN, Revoked(), NOBODY_KNOWS, False),  # a late create may still land
+        (UNKNOWN, Revoked(), Certain(None, settled=True), True),
+        (UNKNOWN, NotYet("busy."), NOBODY_KNOWS, None),
+        (UNKNOWN, Refused("no."), NOBODY_KNOWS, True),
+    ],
+)
+def test_what_is_said_in_doubt(of: Attempt, outcome: RevokeOutcome, certain: Certain, said: bool | None) -> None:
+    """F38: a clock that was set forwards ends what it can, and says nothing that only time can tell."""
+    came = certain_outcome(of, outcome, certain)
+    if said is False:
+        assert isinstance(came, NotYet)
+        assert (came.retry_after, came.failed) == (AGAIN, False)
+    else:
+        assert came == outcome
+
+
+def test_what_is_certain_while_the_clock_is_set_forwards_and_put_right_again() -> None:
+    """F38, F39."""
+    keeper, hour = Timekeeper(), 3_600_000
+    keeper.look(1_000_000, 0)
+    assert keeper.certain(1_000_000, 0).settled
+    keeper.look(1_001_000 + hour, 1_000)
+    assert keeper.certain(1_001_000 + hour, 1_000) == NOBODY_KNOWS
+    keeper.look(1_002_000, 2_000)
+    behind = keeper.certain(1_002_000, 2_000)
+    assert behind.at is not None
+    assert (int(behind.at.timestamp() * 1000), behind.settled) == (1_002_000, False)
+    keeper.look(1_003_000 + SETTLE_MS, 3_000 + SETTLE_MS)
+    assert keeper.certain(1_003_000 + SETTLE_MS, 3_000 + SETTLE_MS).settled
+    assert keeper.doubt is not None

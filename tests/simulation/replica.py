@@ -1,0 +1,89 @@
+"""One replica: brokers that come one after the other on one machine, with its clock and its lines to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import TYPE_CHECKING
+
+from broker.clock import KeptClock
+from broker.ports import Clock
+from tests.issuance.world import StaticKeys
+from tests.simulation.broker import SimulatedBroker
+from tests.simulation.clocks import WallClock
+from tests.simulation.ledger import SimulatedLedger
+from tests.simulation.process import Process
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class Replica:
+    """``broker`` is None while it is down. Every start is a process of its own, with a name of its own."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world = world
+        self.name = name
+        self.wall = WallClock(world.loop)
+        self.process: Process | None = None
+        self.ledger: SimulatedLedger | None = None
+        self.broker: SimulatedBroker | None = None
+        self.booted_at = 0.0
+        self._starts = 0
+
+    async def start(self) -> None:
+        """A broker, on what is on the disk."""
+        world = self._world
+        self._starts += 1
+        process = Process(f"{self.name}{self._starts}")
+        while self.ledger is None:
+            try:
+                self.ledger = SimulatedLedger(world.disk, StaticKeys(), process)
+            except sqlite3.Error:  # the daemon does not start, and is started again
+                await asyncio.sleep(1)
+        self.process = process
+        self.booted_at = world.loop.time()
+        made = SimulatedBroker(
+            *(
+                process,
+                self.ledger,
+                world.connectors,
+                world.deploy,
+                world.fresh,
+                self._clock(),
+                world.loop.time,
+                world.chance,
+            )
+        )
+        world.tell("boot", process.name)
+        await world.within(process, made.boot())
+        self.broker = made
+        world.checks.booted(process.name, made.clock.now())
+
+    def _clock(self) -> Clock:
+        if self._world.disk.shared:
+            return self._world.disk.clock
+        loop = self._world.loop
+        return KeptClock(self.wall.milliseconds, lambda: int(loop.time() * 1000))
+
+    def doubts(self) -> bool:
+        """Whether its broker doubts what time it is."""
+        clock = None if self.broker is None else self.broker.clock
+        return isinstance(clock, KeptClock) and clock.keeper.doubt is not None
+
+    def set_since_it_runs(self) -> bool:
+        """Whether its clock was set, by more than a broker tolerates, since its process began."""
+        return self.wall.jumped_at > self.booted_at
+
+    def fast_by(self) -> float:
+        """By how many seconds its broker's time is ahead of the truth."""
+        return 0.0 if self.broker is None else (self.broker.clock.now() - self._world.clock.now()).total_seconds()
+
+    def kill(self) -> None:
+        """``kill -9`` or a power cut: nobody is told anything."""
+        process, ledger = self.process, self.ledger
+        self.process = self.ledger = self.broker = None
+        if process is not None and ledger is not None:
+            self._world.tell("kill", process.name)
+            process.kill()
+            ledger.lose_power()
