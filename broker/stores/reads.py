@@ -19,6 +19,7 @@ from broker.stores.break_glass_reviews import open_uses
 from broker.stores.end_ops import lease_not_found
 from broker.stores.origins import handed_on_by
 from broker.stores.rows import (
+    LAST_MS,
     Raw,
     attempt_of,
     read_attempt,
@@ -127,6 +128,12 @@ def acted_for(view: View, tenant: str) -> dict[str, Human]:
 def any_task_due(view: View, now: datetime) -> bool:
     """Whether :func:`broker.stores.task_ops.end_due_tasks` has anything to do."""
     return bool(view.row("any_task_due", {"now": to_ms(now)})[0])
+
+
+def next_due(view: View, connector: str) -> datetime | None:
+    """See LeaseStore.next_due."""
+    (ms,) = view.row("next_due", {"connector": connector})
+    return None if ms is None else from_ms(min(max(ms, 0), LAST_MS))
 
 
 def connectors_in_use(view: View) -> frozenset[str]:

@@ -56,6 +56,7 @@ from broker.ports import (
     Selector,
     Task,
     TaskState,
+    Tried,
     Vote,
 )
 from broker.scope.canonical import JsonValue
@@ -488,13 +489,20 @@ class SqliteStore(
         """See LeaseStore.claim_due."""
         return await self._writer.submit(lambda tx: revoke_ops.claim_due(tx, connector, now, limit, claim_for))
 
+    async def next_due(self, connector: str) -> datetime | None:
+        """See LeaseStore.next_due."""
+        return self._readers.point(lambda view: reads.next_due(view, connector))
+
+    async def record_revocations(self, tried: Sequence[Tried]) -> Sequence[bool]:
+        """See LeaseStore.record_revocations."""
+        return await self._writer.submit(lambda tx: revoke_ops.record_revocations(tx, tried))
+
     async def record_revocation(
         self, attempt: Attempt, event: Event | None, now: datetime, next_due: datetime, error: str, stuck: bool
     ) -> bool:
         """See LeaseStore.record_revocation."""
-        return await self._writer.submit(
-            lambda tx: revoke_ops.record_revocation(tx, attempt, event, now, next_due, error, stuck)
-        )
+        (kept,) = await self.record_revocations([Tried(attempt, event, now, next_due, error, stuck)])
+        return kept
 
     async def recover(self, now: datetime) -> int:
         """See LeaseStore.recover. In portions: however much a crash left, memory holds one portion of it."""

@@ -29,7 +29,7 @@ def test_the_promises_hold_for_a_while() -> None:
 
 @pytest.mark.slow
 def test_a_seed_repeats_itself_to_the_last_commit_and_another_seed_is_another_run() -> None:
-    first, again, other = (trace(simulation("--seed", seed, "--steps", "8000")) for seed in ("7", "7", "8"))
+    first, again, other = (trace(simulation("--seed", seed, "--steps", "12000")) for seed in ("7", "7", "8"))
     assert first == again != other
 
 

@@ -22,6 +22,14 @@ SET handle = ?, upstream = ?, state = ?, cause = ?, activated_at = ?, expires_at
     epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?, mac_key_id = ?
 WHERE tenant = ? AND id = ? AND epoch = ?;
 
+-- end_attempt --
+-- The same of an attempt that is being ended: what was made, and until when it lives, does not change any more. Setting
+-- the upstream's name, even to what it is, would rewrite its index.
+UPDATE attempts
+SET state = ?, cause = ?, due_at = ?, owed_since = ?, epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?,
+    mac_key_id = ?
+WHERE tenant = ? AND id = ? AND epoch = ?;
+
 -- quarantine_attempt --
 -- A row that fails its MAC: what its revocation needs is set, nothing else is touched, and the MAC stays wrong.
 UPDATE attempts
@@ -93,13 +101,28 @@ WHERE a.connector = :connector AND a.upstream >= :prefix AND a.upstream < :follo
     AND a.state IN ('ISSUING', 'ACTIVE')
 LIMIT :limit;
 
+-- fragment due_with_leases --
+-- Over every tenant: a connector is shared. Of those that are due longest, the ones that end soonest by themselves:
+-- what comes too late for them is lost, and the others do not wait for ever.
+(
+    SELECT tenant, id, due_at, expires_at FROM attempts
+    WHERE connector = :connector AND due_at IS NOT NULL AND due_at <= :now
+    ORDER BY due_at
+    LIMIT :window
+) AS d
+CROSS JOIN attempts AS a ON a.tenant = d.tenant AND a.id = d.id
+LEFT JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id
+ORDER BY d.expires_at, d.due_at
+LIMIT :limit
+
 -- attempts_due --
--- Earliest due first, over every tenant: a connector is shared.
-SELECT {attempt_columns}, {lease_columns}
-FROM {attempts_with_leases}
-WHERE a.connector = :connector AND a.due_at IS NOT NULL AND a.due_at <= :now
-ORDER BY a.due_at
-LIMIT :limit;
+SELECT {attempt_columns}, {lease_columns} FROM {due_with_leases};
+
+-- attempts_due_packed --
+SELECT {attempt_packed}, {lease_packed} FROM {due_with_leases};
+
+-- next_due --
+SELECT min(due_at) FROM attempts WHERE connector = :connector AND due_at IS NOT NULL;
 
 -- attempts_to_recover --
 SELECT {attempt_columns}, {lease_columns}
