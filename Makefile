@@ -13,6 +13,8 @@ WORKERS ?= 2
 FUZZ_SECONDS ?= 60
 STEPS ?= 1000000
 SEED ?= 1
+LEASES ?= 100000
+MINUTES ?= 30
 # Tried in this order; the first that is at least 3.11 and can make a virtual environment is taken.
 PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 /usr/bin/python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -88,6 +90,14 @@ fuzz: .venv/fuzz ## fuzz what reads identities, FUZZ_SECONDS for each target; fi
 bench: .venv/ready private ## full grants per second, and login latency, against OpenBao; writes bench/latest.json
 	@command -v ab >/dev/null || .ci/ensure ab apache2-utils
 	$(BIN)/python -m bench
+
+.PHONY: load
+load: .venv/ready ## LEASES (100000) due within one second, one of four connectors hanging; exit 0 only within the bounds
+	$(BIN)/python -m bench.herd --leases $(LEASES)
+
+.PHONY: soak
+soak: .venv/ready private ## brokerd under mixed load for MINUTES (30): memory, files, threads and the write-ahead log stay as they are
+	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
 ##@ Keep it
 .PHONY: proto

@@ -15,6 +15,7 @@ from broker.stores.transaction import Transaction
 
 TENANT = "bench"
 HOLDERS = 1_000
+HELD_BY = 32  # of them
 PORTION = 500  # leases to a transaction
 LEASES_OF_TASK = 1_000
 _CALL = timedelta(seconds=10)
@@ -46,7 +47,7 @@ def _task(number: int, now: datetime, last: datetime) -> NewTask:
         request_id=f"start-{number}",
         request_digest="d" * 64,
         creator=creator,
-        participants=frozenset({creator, *(_holder(n) for n in range(32))}),
+        participants=frozenset(_holder(n) for n in range(HELD_BY)),
         purpose="to be measured",
         ticket="OPS-1234",
         sponsor="",
@@ -57,7 +58,8 @@ def _task(number: int, now: datetime, last: datetime) -> NewTask:
 
 
 def _holder(number: int) -> str:
-    return f"spiffe://bench.broker.internal/agent/number-{number % HOLDERS:04}"
+    """Of the last agents of the deploy set (``deploy.py``), which the generators do not use."""
+    return f"spiffe://bench.broker.internal/agent/number-{HOLDERS - 1 - number % HELD_BY:04}"
 
 
 def _intent(number: int, connector: str, now: datetime, end: datetime) -> Intent:
@@ -91,7 +93,7 @@ def _intent(number: int, connector: str, now: datetime, end: datetime) -> Intent
         lease_id=f"lease-{number:020d}",
         attempt_id=attempt,
         svid_serial="5e71a1",
-        holder=_holder(number % 32),
+        holder=_holder(number),
         entry="agent",
         owner="https://id.bench.broker.internal#person-00",
         request=request,
@@ -99,7 +101,7 @@ def _intent(number: int, connector: str, now: datetime, end: datetime) -> Intent
         scope=scope,
         contract_class="IMMEDIATE",
         decision=_DECISION,
-        handle={"attempt": attempt, "mount": "none", "role": "role-000", "holder": _holder(number % 32)},
+        handle={"attempt": attempt, "mount": "none", "role": "role-000", "holder": _holder(number)},
         now=now,
         issue_deadline=now + _CALL,
         expires_at=end,

@@ -65,8 +65,10 @@ class Lane:
 
     def learn(self, took: float, *, answered: bool) -> None:
         """One try took so many seconds. Each brisk one lets a further one be claimed ahead."""
-        if not answered or took > BRISK:
+        if not answered:
             self.ahead = self.workers
+        elif took > BRISK:  # by one that is slow, or by a machine that is busy
+            self.ahead = max(self.workers, self.ahead // 2)
         elif self.ahead < MOST_HELD:
             self.ahead += 1
 

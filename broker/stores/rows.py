@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import orjson
 
 from broker.identity.behalf import Human
-from broker.lease.machine import State
+from broker.lease.machine import STATES, State
 from broker.ports import Attempt, EndCause, Lease, Task, TaskState
 from broker.stores.seal import RowSeal, tampered
 from broker.stores.times import from_ms, optional_at
@@ -308,7 +308,7 @@ def attempt_of(row: AttemptRow) -> Attempt:
         number=row.number,
         connector=row.connector,
         handle=orjson.loads(row.handle),
-        state=State(row.state),
+        state=STATES[row.state],
         cause=_cause(row.cause),
         created_at=from_ms(row.created_at),
         issue_deadline=from_ms(row.issue_deadline),
@@ -321,8 +321,11 @@ def attempt_of(row: AttemptRow) -> Attempt:
     )
 
 
+_CAUSES = {cause.value: cause for cause in EndCause}
+
+
 def _cause(stored: str | None) -> EndCause | None:
-    return None if stored is None else EndCause(stored)
+    return None if stored is None else _CAUSES[stored]
 
 
 def slices(raw: Raw, *widths: int) -> Sequence[Raw]:
