@@ -1,25 +1,27 @@
-"""A ledger full of living leases: granted and confirmed by the ledger's own operations, many to a transaction."""
+"""A ledger full of living leases: the rows that granting and confirming would have left, sealed by the ledger itself.
+
+Only rows: who measures how much is ended, started with or kept needs no audit records of how it came about.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from broker.policy.decision import Decision, Effect
-from broker.ports import Intent, NewTask
-from broker.scope.model import AccessClass, Scope
-from broker.scope.request import AccessRequest
-from broker.stores import grant_ops
+from broker.lease.machine import State
+from broker.ports import NewTask
+from broker.scope.canonical import canonical_json
+from broker.stores.rows import AttemptRow, LeaseRow
 from broker.stores.sqlite import SqliteStore
+from broker.stores.times import to_ms
 from broker.stores.transaction import Transaction
 
 TENANT = "bench"
 HOLDERS = 1_000
 HELD_BY = 32  # of them
-PORTION = 500  # leases to a transaction
+PORTION = 1_000  # leases to a transaction
 LEASES_OF_TASK = 1_000
-_CALL = timedelta(seconds=10)
-_DECISION = Decision(Effect.ALLOW, ("bench-read",), ("to be measured",), (), "p" * 64)
+_CALL_MS = 10_000
 
 
 async def fill(
@@ -28,13 +30,15 @@ async def fill(
     """``count`` leases, ACTIVE and delivered, over ``connectors`` and ``due`` times in turn."""
     for start in range(0, count, LEASES_OF_TASK):
         await store.start_task(_task(start // LEASES_OF_TASK, now, max(due)))
+    ends = [to_ms(each) for each in due]
     for start in range(0, count, PORTION):
         numbers = range(start, min(start + PORTION, count))
 
         def granted(tx: Transaction, numbers: range = numbers) -> None:
             for number in numbers:
-                connector, end = connectors[number % len(connectors)], due[number % len(due)]
-                _grant(tx, _intent(number, connector, now, end))
+                lease = _lease(number, connectors[number % len(connectors)], to_ms(now), ends[number % len(ends)])
+                tx.insert_lease(lease)
+                tx.insert_attempt(_attempt(lease))
 
         await store._writer.submit(granted)
 
@@ -62,58 +66,62 @@ def _holder(number: int) -> str:
     return f"spiffe://bench.broker.internal/agent/number-{HOLDERS - 1 - number % HELD_BY:04}"
 
 
-def _intent(number: int, connector: str, now: datetime, end: datetime) -> Intent:
-    task = f"task-{number // LEASES_OF_TASK:026d}"
-    request = AccessRequest(
+def _lease(number: int, connector: str, now_ms: int, end_ms: int) -> LeaseRow:
+    return LeaseRow(
+        tenant=TENANT,
+        id=f"lease-{number:020d}",
+        task_id=f"task-{number // LEASES_OF_TASK:026d}",
+        holder=_holder(number),
         request_id=f"request-{number}",
-        template="bench-000",
-        task_id=task,
-        account="shop",
-        environment="dev",
-        resource="dataset-000",
-        ttl=end - now,
-        step="analyse",
-    )
-    scope = Scope(
+        request_digest="d" * 64,
         template="bench-000",
         template_digest="t" * 64,
         connector=connector,
         account="shop",
         environment="dev",
         resource="dataset-000",
-        access=AccessClass.READ,
-        actions=("select",),
-        parameters={"day": "2026-02-28", "shard": str(number % 64)},
-        ttl=end - now,
-        grant={"role": "role-000"},
-    )
-    attempt = f"jb-bench-{number:020d}"
-    return Intent(
-        tenant=TENANT,
-        lease_id=f"lease-{number:020d}",
-        attempt_id=attempt,
-        svid_serial="5e71a1",
-        holder=_holder(number),
-        entry="agent",
-        owner="https://id.bench.broker.internal#person-00",
-        request=request,
-        request_digest="d" * 64,
-        scope=scope,
+        access="read",
+        actions='["select"]',
+        parameters=f'{{"day":"2026-02-28","shard":"{number % 64}"}}',
+        step="analyse",
         contract_class="IMMEDIATE",
-        decision=_DECISION,
-        handle={"attempt": attempt, "mount": "none", "role": "role-000", "holder": _holder(number)},
-        now=now,
-        issue_deadline=now + _CALL,
-        expires_at=end,
-        max_live_leases=10_000_000,
-        audit={"reason": "the daily report"},
+        policies='["bench-read"]',
+        policy_digest="p" * 64,
+        created_at=now_ms,
+        state=State.ACTIVE.value,
+        cause=None,
+        expires_at=end_ms,
+        confirm_by=None,
+        confirmed_at=now_ms,
+        ended_at=None,
+        attempt_id=f"jb-bench-{number:020d}",
+        attempts=1,
+        failures=0,
+        next_due=end_ms,
+        svid_serial="5e71a1",
     )
 
 
-def _grant(tx: Transaction, intent: Intent) -> None:
-    opened = grant_ops.open_intent(tx, intent)
-    attempt, now = opened.attempt, intent.now
-    grant_ops.activate(
-        tx, TENANT, attempt.id, attempt.epoch, intent.expires_at, intent.expires_at, {"username": attempt.id}, now
+def _attempt(lease: LeaseRow) -> AttemptRow:
+    handle = {"attempt": lease.attempt_id, "mount": "none", "role": "role-000", "holder": lease.holder}
+    return AttemptRow(
+        tenant=TENANT,
+        id=lease.attempt_id,
+        lease_id=lease.id,
+        number=1,
+        connector=lease.connector,
+        created_at=lease.created_at,
+        issue_deadline=lease.created_at + _CALL_MS,
+        handle=canonical_json(handle).decode(),
+        upstream=lease.attempt_id,
+        state=State.ACTIVE.value,
+        cause=None,
+        activated_at=lease.created_at,
+        expires_at=lease.expires_at,
+        due_at=lease.expires_at,
+        owed_since=None,
+        epoch=1,
+        failures=0,
+        last_error="",
+        stuck=0,
     )
-    grant_ops.confirm_delivery(tx, TENANT, opened.lease_id, intent.holder, attempt.id, now, "")

@@ -84,7 +84,7 @@ async def test_each_is_ended_once_and_told_once_per_transition(store: SqliteStor
     await lanes.revoker.close()
     assert Counter(lanes.bao.asked).most_common(1)[0][1] == 1
     told = await events(store)
-    kinds = ("lease.intent", "lease.issued", "lease.revoking", "lease.revoked")
+    kinds = ("lease.revoking", "lease.revoked")
     assert told == Counter({(kind, attempt): 1 for kind in kinds for attempt in lanes.bao.asked})
     assert not await store.connectors_in_use()
 
