@@ -1210,6 +1210,8 @@ class LeaseStore(Protocol):
     async def claim_due(self, connector: str, now: datetime, limit: int, claim_for: timedelta) -> Sequence[Attempt]:
         """Take due attempts of one connector: of those due longest, the ones that end soonest by themselves first.
 
+        But what has been due for a minute goes before those.
+
         Each is moved to REVOKING first if it was ISSUING (OUTCOME_UNKNOWN) or ACTIVE (EXPIRED or
         UNCONFIRMED), gets epoch + 1 and is due again at ``now + claim_for``: a claimer that dies is
         replaced. The returned attempts carry the new epoch.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from broker.audit.event import EventType
 from broker.errors import Defect, Reason
@@ -39,6 +40,8 @@ from broker.stores.transaction import Transaction
 LONGEST_ERROR = 500
 # At least so many of what is due longest are looked at for those that end soonest by themselves.
 WINDOW = 256
+# And what has been due for so long goes before what ends sooner.
+PATIENCE = timedelta(minutes=1)
 
 
 def claim_due(tx: Transaction, connector: str, now: datetime, limit: int, claim_for: timedelta) -> list[Attempt]:
@@ -47,7 +50,9 @@ def claim_due(tx: Transaction, connector: str, now: datetime, limit: int, claim_
     until_ms = now_ms + span_ms(claim_for)
     claimed: list[Attempt] = []
     room = limit + len(tx.resting)
-    asked: dict[str, str | int] = {
+    patience = now_ms - span_ms(PATIENCE)
+    asked: dict[str, Any] = {
+        "patience": patience,
         "connector": connector,
         "now": now_ms,
         "limit": room,
@@ -65,15 +70,28 @@ def claim_due(tx: Transaction, connector: str, now: datetime, limit: int, claim_
     return claimed
 
 
-def _due(tx: Transaction, asked: Mapping[str, str | int]) -> Iterator[tuple[AttemptRow, LeaseRow | None]]:
-    """What is due, with its leases: a column for each where SQLite can pack them, which it cannot of a damaged row."""
+def _due(tx: Transaction, asked: dict[str, Any]) -> list[tuple[AttemptRow, LeaseRow | None]]:
+    """What is due, with its leases, the soonest native expiry first.
+
+    A column for each where SQLite can pack them, which it cannot of a damaged row.
+    """
     try:
         packed = tx.all("attempts_due_packed", asked)
     except sqlite3.OperationalError:
-        yield from (read_pair(raw, tx) for raw in tx.all("attempts_due", asked))
-        return
-    for attempt, lease in packed:
-        yield read_attempt(unpacked(attempt), tx.seal), read_optional_lease(unpacked(lease), tx.seal)
+        found = [read_pair(raw, tx) for raw in tx.all("attempts_due", asked)]
+    else:
+        found = [
+            (read_attempt(unpacked(attempt), tx.seal), read_optional_lease(unpacked(lease), tx.seal))
+            for attempt, lease in packed
+        ]
+    found.sort(key=lambda pair: _urgency(pair[0], asked["patience"]))
+    return found
+
+
+def _urgency(attempt: AttemptRow, patience: int) -> int:
+    """The lower, the sooner it is tried: as the query chose it."""
+    due = attempt.due_at or 0
+    return due if due <= patience else attempt.expires_at or 0
 
 
 def _claim(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, until_ms: int, now_ms: int) -> bool:

@@ -685,6 +685,22 @@ class RevokerContract:
         assert await store.claim_due("bao", at(100), 2, timedelta(seconds=30)) == []
         assert [a.id for a in await store.claim_due("sts", at(100), 2, timedelta(seconds=30))] == ["attempt-other"]
 
+    async def test_soonest_native_expiry_first_but_nothing_waits_for_ever(self, store: LeaseStore) -> None:
+        """F11: of what was let go together, what ends soonest goes first, until another has waited too long."""
+        await store.start_task(new_task())
+        for name, ttl in (("long", 500), ("short", 100), ("middle", 300)):
+            await grant(store, name, ttl=ttl)
+        await store.end_leases(Selector(TENANT, holder=ALICE), EndCause.RELEASED, ALICE, at(3))
+        (first,) = await store.claim_due("bao", at(4), 1, timedelta(seconds=30))
+        assert first.id == "attempt-short"
+        await grant(store, "fresh", now=50, ttl=20)
+        rest = await store.claim_due("bao", at(62.999), 1, timedelta(seconds=30))
+        assert [each.id for each in rest] == ["attempt-short"]  # its claim ran out, and it was tried by nobody
+        await store.end_leases(Selector(TENANT, lease_id="lease-fresh"), EndCause.RELEASED, ALICE, at(62))
+        patient = await store.claim_due("bao", at(63), 3, timedelta(seconds=30))
+        assert {each.id for each in patient[:2]} == {"attempt-long", "attempt-middle"}
+        assert patient[2].id == "attempt-fresh"
+
     async def test_a_claimer_that_dies_is_replaced_and_fenced(self, store: LeaseStore) -> None:
         await store.start_task(new_task())
         await store.open_intent(intent())

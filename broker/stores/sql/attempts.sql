@@ -103,17 +103,20 @@ LIMIT :limit;
 
 -- fragment due_with_leases --
 -- Over every tenant: a connector is shared. Of those that are due longest, the ones that end soonest by themselves:
--- what comes too late for them is lost, and the others do not wait for ever.
+-- what comes too late for them is lost. What has been due since :patience goes before all of that, so that nothing
+-- waits for ever. Whole rows are read of these alone, and come in no order.
 (
-    SELECT tenant, id, due_at, expires_at FROM attempts
-    WHERE connector = :connector AND due_at IS NOT NULL AND due_at <= :now
-    ORDER BY due_at
-    LIMIT :window
+    SELECT tenant, id FROM (
+        SELECT tenant, id, due_at, expires_at FROM attempts
+        WHERE connector = :connector AND due_at IS NOT NULL AND due_at <= :now
+        ORDER BY due_at
+        LIMIT :window
+    ) AS w
+    ORDER BY CASE WHEN due_at <= :patience THEN due_at ELSE expires_at END
+    LIMIT :limit
 ) AS d
-CROSS JOIN attempts AS a ON a.tenant = d.tenant AND a.id = d.id
-LEFT JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id
-ORDER BY d.expires_at, d.due_at
-LIMIT :limit
+CROSS JOIN attempts AS a LEFT JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id
+WHERE a.tenant = d.tenant AND a.id = d.id
 
 -- attempts_due --
 SELECT {attempt_columns}, {lease_columns} FROM {due_with_leases};
