@@ -104,10 +104,11 @@ LIMIT :limit;
 -- fragment due_with_leases --
 -- Over every tenant: a connector is shared. Of those that are due longest, the ones that end soonest by themselves:
 -- what comes too late for them is lost. What has been due since :patience goes before all of that, so that nothing
--- waits for ever. Whole rows are read of these alone, and come in no order.
+-- waits for ever. Whole rows are read of these alone, and come in no order;
+-- by their places, not by their ids, because one whose id is damaged is still an attempt that must die.
 (
-    SELECT tenant, id FROM (
-        SELECT tenant, id, due_at, expires_at FROM attempts
+    SELECT place FROM (
+        SELECT rowid AS place, due_at, expires_at FROM attempts
         WHERE connector = :connector AND due_at IS NOT NULL AND due_at <= :now
         ORDER BY due_at
         LIMIT :window
@@ -116,7 +117,7 @@ LIMIT :limit;
     LIMIT :limit
 ) AS d
 CROSS JOIN attempts AS a LEFT JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id
-WHERE a.tenant = d.tenant AND a.id = d.id
+WHERE a.rowid = d.place
 
 -- attempts_due --
 SELECT {attempt_columns}, {lease_columns} FROM {due_with_leases};
