@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 import psutil
 import yaml
 
-from bench.deploy import CONNECTOR, GROUPS, TRUST_DOMAIN, agent_id, write_deploy_set
+from bench.deploy import AGENTS, CONNECTOR, GROUPS, TRUST_DOMAIN, agent_id, write_deploy_set
 from bench.figures import Measurement
 from bench.filled import fill
 from bench.generator import BUSY, Job, Measured
@@ -224,7 +224,7 @@ class BrokerSide:
             address=f"{LOOPBACK}:{self._api}",
             server_name=SERVER_NAME,
             bundle=str(self._svid.bundle),
-            svids=[self._mint(next(self._agents)) for _ in range(callers)],
+            svids=[self._mint(next(self._agents) % AGENTS) for _ in range(callers)],
             server_pid=self.pid,
             name=f"job-{next(self._jobs)}",
             warm_up=warm_up,

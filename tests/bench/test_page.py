@@ -7,7 +7,7 @@ from dataclasses import asdict
 from bench import page
 from bench.figures import TARGETS, Measurement, verdicts
 from bench.growth import FEW, MANY, Size, bytes_per_lease
-from bench.soak import Look, slope
+from bench.soak import Look, growth
 
 ONE = Measurement(rate=500, p50_ms=2, p99_ms=9, generator_share=0.25, server_share=1.0)
 SIZES = [Size(FEW, 1.0, 100.0, ONE), Size(MANY, 1.5, 100.0 + 512 * (MANY - FEW) / 2**20, ONE)]
@@ -60,8 +60,10 @@ def test_the_memory_of_a_lease_is_what_more_of_them_add() -> None:
     assert bytes_per_lease([SIZES[0], Size(MANY, 1.0, 90.0, ONE)]) == 0.0  # no lease gives memory back
 
 
-def test_the_slope_of_a_soak_is_per_hour() -> None:
+def test_what_a_soak_grew_by_is_what_the_line_that_fits_best_grew_by() -> None:
     looks = [Look(60.0 * minute, {"files": 10 + minute / 10, "threads": 5.0}) for minute in range(10)]
-    assert round(slope(looks, "files"), 6) == 6.0
-    assert slope(looks, "threads") == 0.0
-    assert slope(looks[:1], "files") == 0.0
+    assert round(growth(looks, "files"), 6) == 0.9
+    assert growth(looks, "threads") == 0.0
+    assert growth(looks[:1], "files") == 0.0
+    noisy = [Look(float(at), {"files": 10.0 + (at % 2)}) for at in range(11)]
+    assert abs(growth(noisy, "files")) < 1e-9
