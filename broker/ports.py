@@ -895,6 +895,15 @@ class RequestEventRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportBacklog:
+    """How far the audit export is behind."""
+
+    head: int  # the last record's sequence
+    exported: int  # the last one that the export has
+    oldest: timedelta  # age of the first that it has not
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerFigures:
     """What /metrics tells."""
 
@@ -1287,7 +1296,11 @@ class LeaseStore(Protocol):
         ...
 
     async def figures(self, now: datetime) -> LedgerFigures:
-        """For /metrics."""
+        """For /metrics: counts what lives."""
+        ...
+
+    async def export_backlog(self, now: datetime) -> ExportBacklog:
+        """How far the audit export is behind. Costs the same however much lives: it is asked every second."""
         ...
 
     # -- the deploy set

@@ -33,6 +33,7 @@ from broker.ports import (
     Attempt,
     EndCause,
     Ended,
+    ExportBacklog,
     FiledRequest,
     Filing,
     Forgetting,
@@ -554,6 +555,10 @@ class SqliteStore(
     async def figures(self, now: datetime) -> LedgerFigures:
         """See LeaseStore.figures."""
         return await self._readers.scan(lambda view: reads.figures(view, now))
+
+    async def export_backlog(self, now: datetime) -> ExportBacklog:
+        """See LeaseStore.export_backlog."""
+        return await self._readers.scan(lambda view: reads.export_backlog(view, now))
 
     # -- the deploy set
 

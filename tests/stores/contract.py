@@ -958,6 +958,7 @@ class AuditContract:
         figures = await store.figures(at(10))
         assert (figures.audit_head, figures.audit_exported) == (3, 2)
         assert figures.oldest_unexported == timedelta(seconds=7)  # record 3 was written at 3
+        assert await store.export_backlog(at(10)) == ExportBacklog(3, 2, timedelta(seconds=7))
         await store.audit_exported(3)
         assert (await store.figures(at(10))).oldest_unexported == timedelta(0)
 
