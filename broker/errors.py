@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 # The ``domain`` of every ErrorInfo this broker sends (AIP-193).
 ERROR_DOMAIN = "broker.jit"
@@ -213,6 +213,7 @@ class Reason(StrEnum):
     # The broker itself (family NotReady).
     SHUTTING_DOWN = "SHUTTING_DOWN"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    COMMIT_UNKNOWN = "COMMIT_UNKNOWN"
     AUDIT_BACKLOG = "AUDIT_BACKLOG"
     WITNESS_BACKLOG = "WITNESS_BACKLOG"
     WITNESS_UNREAD = "WITNESS_UNREAD"
@@ -274,6 +275,14 @@ class BrokerError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+    def __copy__(self) -> Self:
+        """The same to tell somebody else: an exception object collects where it was raised."""
+        made = type(self)(
+            self.reason, self.message, hint=self.hint, metadata=self.metadata, retry_after=self.retry_after
+        )
+        made.evidence = dict(self.evidence)
+        return made
 
 
 class Unauthenticated(BrokerError):

@@ -49,7 +49,9 @@ class ConfiguredOpenBao:
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresFacts]:
     """A real PostgreSQL 18 on loopback; yields its facts."""
     # So that a login can try what outlives its session.
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"), max_prepared_transactions="8")
+    # The ledger takes no server whose commits would not last; the files are in memory, so that costs nothing.
+    durable = {"fsync": "on", "full_page_writes": "on"}
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"), max_prepared_transactions="8", **durable)
     try:
         yield server.start()
     finally:

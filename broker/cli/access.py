@@ -23,6 +23,7 @@ from broker.clock import SystemClock
 from broker.entitlement.changes import Change, changes
 from broker.entitlement.report import Circumstances, digest, made, read
 from broker.errors import InvalidInput, Reason
+from broker.stores.offline import Where
 
 # How far back use is looked for, where nobody has signed off a report.
 _SINCE = timedelta(days=90)
@@ -66,7 +67,7 @@ def access() -> None:
 @problems_told
 def report(
     directory: Path,
-    database: Path,
+    database: Where,
     since: datetime | None,
     previous: Path | None,
     keys: tuple[str, ...],

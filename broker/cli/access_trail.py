@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from broker.audit.event import EventType
@@ -16,6 +15,7 @@ from broker.errors import Tampered
 from broker.identity.agent import Registry
 from broker.keys import FileKeyRing
 from broker.stores.audit_reader import AuditReader
+from broker.stores.offline import Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Read:
 
 
 def read_trail(
-    database: Path, keys: tuple[str, ...], registry: Registry, since: datetime | None, at_the_latest: datetime
+    database: Where, keys: tuple[str, ...], registry: Registry, since: datetime | None, at_the_latest: datetime
 ) -> Read:
     """Reads it three times over, in one snapshot and constant memory: its damage, the last review, the use since."""
     with AuditReader(database) as trail:

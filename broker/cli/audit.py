@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +20,7 @@ from broker.cli.audit_wanted import Wanted
 from broker.cli.database import database_option
 from broker.cli.output import F, camel, format_option, moment_ms
 from broker.stores.audit_reader import AuditReader
+from broker.stores.offline import Where
 
 
 @click.group()
@@ -54,7 +54,7 @@ def _chosen(command: F) -> F:
 @database_option()
 @_chosen
 @format_option("story", "records", "json")
-def show(database: Path, form: str, **chosen: Any) -> None:
+def show(database: Where, form: str, **chosen: Any) -> None:
     """Tell what happened, oldest first: a sentence each; with json one object per line.
 
     Records are told as they are stored: `broker audit verify` says whether they can be believed. What is in quotes

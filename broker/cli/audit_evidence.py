@@ -19,6 +19,7 @@ from broker.clock import SystemClock
 from broker.compliance import framework as compliance
 from broker.keys import FileKeyRing
 from broker.stores.audit_reader import AuditReader
+from broker.stores.offline import Where
 
 
 @click.command()
@@ -41,7 +42,7 @@ from broker.stores.audit_reader import AuditReader
     help="A directory that does not exist yet.",
 )
 def evidence(
-    key: str, since: datetime, until: datetime | None, database: Path, keys: tuple[str, ...], output: Path
+    key: str, since: datetime, until: datetime | None, database: Where, keys: tuple[str, ...], output: Path
 ) -> None:
     """Collect the evidence for a framework: each control, its records, what is not covered, and how the trail verifies.
 

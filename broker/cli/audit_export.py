@@ -26,6 +26,7 @@ from broker.cli.output import format_option
 from broker.client.admin import AdminClient
 from broker.stores.audit_file import last_line
 from broker.stores.audit_reader import AuditReader
+from broker.stores.offline import Where
 
 _VERSION = version("jit-broker")
 _PAGE = 1_000
@@ -51,7 +52,7 @@ _PAGE = 1_000
 @admin_options
 @format_option("ocsf", "cloudevents", "records")
 def export(
-    database: Path | None, after: int | None, output: Path | None, source: str, admin: AdminSettings, form: str
+    database: Where | None, after: int | None, output: Path | None, source: str, admin: AdminSettings, form: str
 ) -> None:
     """Write the trail as OCSF 1.9 events, CloudEvents or bare records, one JSON object per line.
 
@@ -74,7 +75,7 @@ _Give = Callable[[bytes], object]
 _Take = Callable[[int, _Give], None]
 
 
-def _from_ledger(database: Path, after: int, give: _Give) -> None:
+def _from_ledger(database: Where, after: int, give: _Give) -> None:
     with AuditReader(database) as trail:
         for row in trail.rows(after):
             give(row.body)

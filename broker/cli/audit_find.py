@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -26,6 +25,7 @@ from broker.lease.fingerprint import fingerprint
 from broker.ports import KeyRing
 from broker.secret import Secret
 from broker.stores.audit_reader import AuditReader
+from broker.stores.offline import Where
 
 _ENDS = (EventType.LEASE_REVOKED, EventType.LEASE_EXPIRED)
 # Longer than any secret that is issued.
@@ -43,7 +43,7 @@ _LONGEST = 64 * 1024
     help="A ledger key (file:PATH or env:NAME); repeatable.",
 )
 @format_option("text", "json")
-def find_secret(database: Path, keys: tuple[str, ...], form: str) -> None:
+def find_secret(database: Where, keys: tuple[str, ...], form: str) -> None:
     """Read a secret from standard input and say which lease it was of; exits 1 if of none.
 
     Type or paste it at the prompt, or pipe it in. A line feed at its end is not part of it.
@@ -118,6 +118,6 @@ def _field(told: Mapping[str, Any], ring: KeyRing, secret: Secret, made: dict[st
     return next(names, None)
 
 
-def _nobodys(database: Path) -> SystemExit:
+def _nobodys(database: Where) -> SystemExit:
     click.echo(f"{database} knows of no such secret (with the keys given): this broker did not issue it.", err=True)
     return SystemExit(EXIT_WRONG)

@@ -21,6 +21,7 @@ from broker.cli.output import format_option
 from broker.cli.settings import EXIT_WRONG
 from broker.keys import FileKeyRing
 from broker.stores.audit_reader import AuditReader
+from broker.stores.offline import Where
 
 
 @click.command()
@@ -70,7 +71,7 @@ def keygen(private: Path, public: Path) -> None:
 @click.option("--most", type=click.IntRange(1, 100_000), default=100, metavar="N", help="Findings to print at most.")
 @format_option("text", "json")
 def verify(
-    database: Path | None,
+    database: Where | None,
     exports: tuple[Path, ...],
     public: tuple[Path, ...],
     witnesses: tuple[Path, ...],
@@ -101,7 +102,7 @@ def verify(
 
 
 def _verified(
-    database: Path | None,
+    database: Where | None,
     exports: tuple[Path, ...],
     public: tuple[Path, ...],
     witnesses: tuple[Path, ...],
@@ -142,7 +143,7 @@ def _bodies(trail: AuditReader) -> Iterator[bytes]:
     return (row.body for row in trail.rows())
 
 
-def _tell(path: Path, told: dict[str, Any]) -> None:
+def _tell(path: Where, told: dict[str, Any]) -> None:
     for each in told["findings"]:
         click.echo(str(Finding(each["sequence"], Problem(each["problem"]), each["detail"])))
     count, records = len(told["findings"]) + told.get("findingsNotShown", 0), told["records"]

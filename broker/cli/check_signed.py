@@ -6,14 +6,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from broker.config import load_config
+from broker.config import Config, load_config
 from broker.deployfiles import load
 from broker.deployfiles.signed import overtaken
 from broker.deployfiles.signers import Signers, signers_of
 from broker.errors import BrokerError
 from broker.files import Problems
 from broker.ports import AcceptedDeploy, DeploySet
+from broker.references import resolve
 from broker.stores.audit_reader import AuditReader
+from broker.stores.offline import Where
+from broker.stores.postgres_connection import ServerAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +35,14 @@ class Brokerd:
     directories: tuple[Path, ...] = ()
     signers: Signers | None = None
     tenant: str = ""
-    ledger: Path | None = None
+    ledger: Where | None = None
 
     @classmethod
     def of(cls, config_file: Path) -> Brokerd:
         """The brokerd of a configuration. Raises :class:`Problems`."""
         config = load_config(config_file)
-        ledger = config.state.directory / "ledger.sqlite3"
         signers = signers_of(config)
-        return cls(config.trust_domain, (config.deploy.directory,), signers, config.tenant, ledger)
+        return cls(config.trust_domain, (config.deploy.directory,), signers, config.tenant, _ledger(config))
 
     def load(self, directory: Path) -> tuple[DeploySet, Signatures]:
         """The set as this brokerd would load it. Raises :class:`Problems`."""
@@ -64,3 +66,13 @@ class Brokerd:
                 return reader.accepted_deploy(self.tenant), True
         except BrokerError:
             return None, False
+
+
+def _ledger(config: Config) -> Where | None:
+    """Where its ledger is; None where whoever checks may not know that."""
+    if config.ledger is None:
+        return config.state.directory / "ledger.sqlite3"
+    try:
+        return ServerAddress(resolve(config.ledger.dsn), config.ledger.allow_unverified)
+    except BrokerError:
+        return None

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from broker.cli.output import F
 
-_WHAT = "The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it."
+_WHAT = "The ledger: ledger.sqlite3 in brokerd's state directory, a copy of it, or a reference (env:, file:) to a DSN."
+_REFERENCES = ("env:", "file:")
+
+
+class LedgerType(click.ParamType[Any]):
+    """A file, or where a reference points: a PostgreSQL server."""
+
+    name = "ledger"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType.convert."""
+        if isinstance(value, str) and value.startswith(_REFERENCES):
+            return server_address(value)
+        return Path(value) if isinstance(value, str) else value
+
+
+def server_address(reference: str) -> Any:
+    """The server of a DSN, which is in a file or in the environment. Raises InvalidInput (CONFIG_INVALID)."""
+    # Not at the top: an agent's install has no such driver.
+    from broker.references import resolve
+    from broker.stores.postgres_connection import ServerAddress
+
+    return ServerAddress(resolve(reference))
 
 
 def database_option(*, required: bool = True, what: str = _WHAT) -> Callable[[F], F]:
     """The option; the command gets ``database``, None where it was not required and not given."""
-    return click.option(
-        "--database",
-        type=click.Path(path_type=Path, dir_okay=False),
-        required=required,
-        metavar="FILE",
-        help=what,
-    )
+    return click.option("--database", type=LedgerType(), required=required, metavar="LEDGER", help=what)

@@ -70,6 +70,8 @@ OPERATORS: Mapping[str, Entry] = {
     "audit": Entry("broker.cli.audit:audit", "Verify and show the audit trail.", "daemon"),
     "access": Entry("broker.cli.access:access", "What agents could get and what they used; sign it off.", "daemon"),
     "verify": Entry("broker.cli.ledger:verify", "Check the ledger's invariants, beside a running broker.", "daemon"),
+    "migrate": Entry("broker.cli.ledger:migrate", "Bring a ledger to this release's schema.", "daemon"),
+    "ledger": Entry("broker.cli.ledger:ledger", "Move a ledger from a file to a PostgreSQL server.", "daemon"),
     "backup": Entry("broker.cli.ledger:backup", "Copy the ledger of a running broker.", "daemon"),
     "dev": Entry("broker.cli.dev:dev", "Run everything on this machine, for development.", "dev"),
     "demo": Entry("broker.cli.demo:demo", "See the main story, each step checked.", "dev"),

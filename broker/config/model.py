@@ -130,6 +130,13 @@ class State(Model):
     directory: FilePath
 
 
+class Ledger(Model):
+    """A PostgreSQL server that has the ledger, for any number of brokerd; without it, a file of the state directory."""
+
+    dsn: KeyReference = Field(description="Reference to a libpq connection string; it may hold a password.")
+    allow_unverified: bool = Field(False, description="Lets a server elsewhere be one that proves nothing by TLS.")
+
+
 class Keys(Model):
     """References to keys; the first is current, the others are still accepted."""
 
@@ -237,6 +244,7 @@ class Config(Model):
     )
     deploy: Deploy
     state: State
+    ledger: Ledger | None = Field(None, description="On a PostgreSQL server; absent: in state.directory.")
     keys: Keys
     audit: Audit = Audit()
     limits: Limits = Limits()

@@ -18,10 +18,10 @@ import structlog
 import uvloop
 
 from broker import logs
-from broker.clock import SystemClock
 from broker.config import Config, load_config
 from broker.connectors.gcp_lending import Lending
 from broker.connectors.registry import build
+from broker.daemon.ledger import clock_of
 from broker.daemon.own_tokens import own_tokens
 from broker.daemon.pool import Build
 from broker.daemon.wiring import Brokerd
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None, connectors: Build | None = None) -> 
 async def _serve(config: Config, connectors: Build | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    clock = SystemClock()
+    clock = clock_of(config)
     lending = Lending(config.tenant)
     real = partial(build, resolve=resolve, clock=clock, own=own_tokens(config, clock), lending=lending)
     daemon = Brokerd(config, clock, connectors or real, lending)
@@ -97,11 +97,11 @@ async def _serve(config: Config, connectors: Build | None) -> int:
     pid_file = config.state.directory / "brokerd.pid"
     pid_file.write_text(f"{os.getpid()}\n")
     try:
-        await stop.wait()
+        asked = await daemon.until(stop)
     finally:
         pid_file.unlink(missing_ok=True)
         await daemon.stop()
-    return 0
+    return 0 if asked else EX_UNAVAILABLE
 
 
 def _settle_collector() -> None:

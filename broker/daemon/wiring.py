@@ -51,6 +51,7 @@ from broker.config import Config, HostPort
 from broker.connectors.gcp_lending import Lending
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
+from broker.daemon.ledger import open_ledger
 from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
@@ -100,7 +101,7 @@ from broker.revocation.marking import own_mark
 from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_file import AuditFile
-from broker.stores.sqlite import SqliteStore
+from broker.stores.ledger import LedgerStore
 from broker.upkeep import Upkeep
 
 log = structlog.get_logger("brokerd")
@@ -129,7 +130,7 @@ class Brokerd:
         self._look_budget = LookBudget()
         self._peers = PeerCache()
         self._scheduler = AsyncIOScheduler()
-        self._store: SqliteStore | None = None
+        self._store: LedgerStore | None = None
         self._witnessing: Witnessing | None = None
         self._tampered: frozenset[str] = frozenset()
         self._blocked: Mapping[str, str] = {}
@@ -159,12 +160,7 @@ class Brokerd:
             self._undo.callback(self._proxies.close)
         writer = self._rng.id()
         keys = FileKeyRing(config.keys.ledger)
-        store = await SqliteStore.open(
-            config.state.directory / "ledger.sqlite3",
-            keys,
-            writer=writer,
-            keeps_texts=config.audit.keep_texts,
-        )
+        store = await open_ledger(config, keys, writer, self._clock)
         self._store = store
         if self._lending is not None:
             self._lending.store = store
@@ -278,7 +274,7 @@ class Brokerd:
             await server.start()
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
 
-    async def _hold_against_witnesses(self, store: SqliteStore, writer: str) -> None:
+    async def _hold_against_witnesses(self, store: LedgerStore, writer: str) -> None:
         """Before anything is served: a ledger that is behind what a witness has seen grants nothing."""
         config, clock = self._config, self._clock
         soon = self._reconciler.soon
@@ -295,6 +291,19 @@ class Brokerd:
         if self._witnessing is not None:
             self._witnessing.reload()
         return await self.reloader.take_in(actor)
+
+    async def until(self, stop: asyncio.Event) -> bool:
+        """Serve until ``stop`` is set, or the ledger is lost; whether it was ``stop``."""
+        assert self._store is not None  # noqa: S101 - only called after the start
+        ends = [asyncio.create_task(each) for each in (stop.wait(), self._store.lost())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in ends:
+                each.cancel()
+        if not stop.is_set():
+            log.critical("the ledger's database has lost what was committed to it; only a start can find out more")
+        return stop.is_set()
 
     async def abandon(self) -> None:
         """After a start that failed: let go of what it had taken. Nothing was served."""
@@ -353,7 +362,7 @@ class Brokerd:
     def _every_server(self) -> list[AgentServer | AdminServer]:
         return [*self._servers, *(each for each in (self._admin, self._automation) if each is not None)]
 
-    def _doors(self, store: SqliteStore, keys: KeyRing) -> list[AgentServer]:
+    def _doors(self, store: LedgerStore, keys: KeyRing) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
 
         And, where it is switched on, the people's.
@@ -455,7 +464,7 @@ class Brokerd:
             self._automation = AdminServer(door(entrance), *parts, max_concurrent_rpcs=rpcs)
         return servers
 
-    def _canary(self, store: SqliteStore, leases: LeaseDesk) -> Canaries:
+    def _canary(self, store: LedgerStore, leases: LeaseDesk) -> Canaries:
         """What measures the connectors' contracts: a user of the same desks as agents are."""
         ticking, clock = asyncio.get_running_loop().time, self._clock
         tasks = TaskDesk(

@@ -31,7 +31,8 @@ from broker.stores.rows import trust_task
 from broker.stores.seal import tampered
 from broker.stores.task_ops import admit_participant, find_task
 from broker.stores.times import from_ms, span_ms, to_ms
-from broker.stores.transaction import CommitAndRaise, Transaction, View
+from broker.stores.transaction import CommitAndRaise, Transaction
+from broker.stores.view import View
 
 
 def open_access_request(tx: Transaction, filing: Filing) -> FiledRequest:

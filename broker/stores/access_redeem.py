@@ -17,7 +17,8 @@ from broker.stores.access_rows import RequestRow, trusted, votes_of
 from broker.stores.rows import LeaseRow
 from broker.stores.seal import tampered
 from broker.stores.times import to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 
 def redeemable(view: View, intent: Intent, retried: LeaseRow | None) -> RequestRow | None:

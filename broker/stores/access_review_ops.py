@@ -9,7 +9,8 @@ from broker.errors import Conflict, Reason
 from broker.ports import AccessReviewSigned, NewAccessReview
 from broker.scope.canonical import JsonValue
 from broker.stores.times import from_ms, optional_at, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 
 def sign_off(tx: Transaction, new: NewAccessReview) -> AccessReviewSigned:

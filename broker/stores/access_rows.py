@@ -24,7 +24,8 @@ from broker.scope.request import AccessRequest, Digested, text_digest
 from broker.stores.rows import Raw
 from broker.stores.seal import RowSeal, tampered
 from broker.stores.times import from_ms, optional_at, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 _MICROSECOND = timedelta(microseconds=1)
 _NO_MAC = bytes(32)

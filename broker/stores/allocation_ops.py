@@ -15,7 +15,8 @@ from broker.ports import Allocation, AllocationState, Taken, TakenUp
 from broker.stores.rows import Raw
 from broker.stores.seal import RowSeal, tampered
 from broker.stores.times import from_ms, optional_at, optional_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 _TABLE = "account_allocations"
 _FIELDS = 8

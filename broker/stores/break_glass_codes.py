@@ -16,7 +16,8 @@ from broker.stores.break_glass_rows import BatchRow, CodeRow, batch_of, code_of,
 from broker.stores.moves import BROKER
 from broker.stores.proof_ops import keep_proof
 from broker.stores.times import from_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 
 def request(tx: Transaction, new: NewBatch) -> Batch:

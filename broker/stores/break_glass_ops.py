@@ -29,7 +29,8 @@ from broker.stores.rows import LeaseRow
 from broker.stores.seal import tampered
 from broker.stores.suspension_rows import suspension_of, unlifted
 from broker.stores.times import to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 from broker.suspension.suspension import Subject, suspended
 
 # All uses this young are looked at, reviewed or not, so that a row whose review somebody else wrote is noticed.

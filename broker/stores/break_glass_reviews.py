@@ -29,7 +29,8 @@ from broker.stores.proof_ops import keep_proof
 from broker.stores.rows import LeaseRow, lease_of, read_lease, trust_lease
 from broker.stores.suspension_rows import read_suspension, suspension_of
 from broker.stores.times import from_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 _AFTER_ALL = 2**62
 

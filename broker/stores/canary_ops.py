@@ -18,7 +18,8 @@ from broker.ports import KEPT_MEASUREMENTS
 from broker.scope.canonical import JsonValue
 from broker.stores.rows import Raw
 from broker.stores.times import from_ms, optional_at, optional_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 _MILLISECOND = timedelta(milliseconds=1)
 _EVENTS = {

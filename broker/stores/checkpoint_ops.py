@@ -10,7 +10,8 @@ from broker.audit.record import decode
 from broker.errors import Tampered
 from broker.ports import NewCheckpoint, OutgoingCheckpoint, TrailEnd, WitnessLag
 from broker.stores.times import from_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 BROKER = "broker"
 

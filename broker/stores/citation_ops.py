@@ -19,8 +19,9 @@ from broker.stores.origins import origin_of, reach_of_lease
 from broker.stores.pipeline_rows import OriginRow, insert, written_chain
 from broker.stores.rows import LeaseRow, Raw, read_lease, trust_lease
 from broker.stores.times import to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
 from broker.stores.undelivered import came_to_nothing
+from broker.stores.view import View
 
 
 def check(view: View, intent: Intent, own: LeaseRow | None) -> None:

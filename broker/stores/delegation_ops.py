@@ -34,7 +34,8 @@ from broker.stores.rows import LeaseRow, read_lease, trust_lease
 from broker.stores.task_limits import limit_reached
 from broker.stores.task_ops import takes_part
 from broker.stores.times import from_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 
 def delegate(tx: Transaction, new: NewDelegation) -> Delegation:

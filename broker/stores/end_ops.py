@@ -22,7 +22,8 @@ from broker.stores.rows import (
     slices,
 )
 from broker.stores.times import to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 # Rows read at a time: however many leases a task has, memory holds only so many of them.
 CHUNK = 256

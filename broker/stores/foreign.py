@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from broker.stores.rows import read_lease, read_task
-from broker.stores.transaction import View
+from broker.stores.view import View
 
 
 def is_someone_elses(view: View, tenant: str, who: str, task_id: str, lease_id: str) -> bool:

@@ -39,8 +39,9 @@ from broker.stores.seal import tampered
 from broker.stores.suspension_ops import refuse_suspended
 from broker.stores.task_ops import admit_participant, is_over, over_cause, start_task, task_ended, task_not_found
 from broker.stores.times import to_ms
-from broker.stores.transaction import CommitAndRaise, Transaction, View
+from broker.stores.transaction import CommitAndRaise, Transaction
 from broker.stores.undelivered import UNDELIVERED
+from broker.stores.view import View
 from broker.stores.whole_lease import whole_lease
 from broker.suspension.suspension import Subject
 

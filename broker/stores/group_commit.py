@@ -1,9 +1,12 @@
 """Group commit: many callers' operations, one durable transaction.
 
-A writer thread takes what has gathered (at most :data:`MOST`), runs it inside one BEGIN IMMEDIATE
+A writer thread takes what has gathered (at most :data:`MOST`), runs it inside one BEGIN
 ... COMMIT, and answers all callers at once. While it waits for the disk the next batch gathers, so the
 cost of a sync is shared by as many callers as there are, and nobody waits for a timer. A batch is handed
 over whole: waking a thread, and taking the interpreter from the event loop, costs more than an operation.
+
+At each BEGIN the writer learns whether somebody else has written since (:mod:`broker.stores.database`): then what it
+remembers of rows is forgotten, and the head of the audit chain is read again.
 
 An operation that is refused undoes itself alone. Nearly every refusal is decided before anything is
 written, and then there is nothing to undo. Where an operation fails *after* it has written, the batch
@@ -13,15 +16,15 @@ is rolled back and run again with a SAVEPOINT around each operation: exact, and 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import copy
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from broker.errors import BrokerError, Defect, NotReady, Reason
+from broker.errors import BrokerError, Tampered
+from broker.stores.database import Writing, closed
 from broker.stores.subtree_ops import carried_out
 from broker.stores.trail import Trail
 from broker.stores.transaction import CommitAndRaise, Transaction
@@ -51,22 +54,25 @@ class _WroteAndFailed(Exception):
 
 
 class GroupCommit:
-    """The one writer of a ledger. Owns its connection from start to close."""
+    """The one writer of this process. Owns its connection from start to close."""
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        writing: Writing,
         transaction: Transaction,
         trail: Trail,
         on_commit: Callable[[int], None],
     ) -> None:
         """``on_commit`` is called on the event loop with the audit head after each batch."""
-        self._connection = connection
+        self._writing = writing
+        self._errors = writing.dialect.errors
         self._transaction = transaction
         self._trail = trail
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Job] = []
+        # The trail in the database is not one with ours any more: nothing is written from then on.
+        self.lost = asyncio.Event()
         self._idle = asyncio.Event()  # no batch is being gathered or written
         self._idle.set()
         self._batches: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
@@ -132,54 +138,71 @@ class GroupCommit:
                     self._transact(batch, self._guarded)
                 finally:
                     self._transaction.careful = False
-        except sqlite3.Error as error:
+        except (self._errors, BrokerError) as error:
             self._roll_back()
             for job in batch:
-                job.value, job.error = None, unavailable(error)
+                job.value, job.error = None, self._ended_by(error)
+
+    def _ended_by(self, error: Exception) -> BrokerError:
+        """What one caller of a batch is told that came to nothing: an object of its own."""
+        if isinstance(error, BrokerError):
+            return copy.copy(error)
+        return self._writing.dialect.unavailable(error)
 
     def _transact(self, batch: list[Job], run: Callable[[Job], None]) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-        self._transaction.images.begin(self._connection)
+        if self._writing.begin():
+            self._look_anew()
         for job in batch:
             job.value = job.error = None
             run(job)
-        self._trail.flush(self._connection)
-        self._connection.execute("COMMIT")
+        self._trail.flush(self._transaction)
+        self._writing.commit()
         self._trail.committed()
 
+    def _look_anew(self) -> None:
+        """Somebody else may have written. Raises Tampered (AUDIT_CHAIN_BROKEN) where the trail is not one with ours."""
+        self._transaction.connection = self._writing.connection
+        self._transaction.images.forget()
+        try:
+            self._trail.resume(self._transaction)
+        except Tampered:
+            self._loop.call_soon_threadsafe(self.lost.set)
+            raise
+
     def _bare(self, job: Job) -> None:
-        mark, changes = self._trail.mark(), self._connection.total_changes
+        connection = self._transaction.connection
+        mark, changes = self._trail.mark(), connection.total_changes
         try:
             job.value = carried_out(self._transaction, job.operation)
         except Exception as error:
-            wrote = self._connection.total_changes != changes or not self._connection.in_transaction
-            if wrote or isinstance(error, sqlite3.DatabaseError):
+            wrote = connection.total_changes != changes or not connection.in_transaction
+            if wrote or isinstance(error, self._errors):
                 raise _WroteAndFailed from error
             self._trail.rewind(mark)
-            job.error = _explained(error)
+            job.error = error
 
     def _guarded(self, job: Job) -> None:
-        mark = self._trail.mark()
-        self._connection.execute("SAVEPOINT operation")
+        mark, connection = self._trail.mark(), self._transaction.connection
+        connection.execute("SAVEPOINT operation")
         try:
             job.value = carried_out(self._transaction, job.operation)
         except Exception as error:
             # A full disk can end the whole transaction (SQLite rolls back by itself): then all must fail.
-            if not self._connection.in_transaction:
-                raise sqlite3.OperationalError("the transaction ended by itself") from error
-            self._connection.execute("ROLLBACK TO operation")
+            if not connection.in_transaction:
+                raise self._errors("the transaction ended by itself") from error
+            connection.execute("ROLLBACK TO operation")
             self._transaction.images.forget()
             self._trail.rewind(mark)
-            job.error = _explained(error)
-        self._connection.execute("RELEASE operation")
+            job.error = self._told(error)
+        connection.execute("RELEASE operation")
 
     def _roll_back(self) -> None:
         self._trail.rolled_back()
         self._transaction.images.forget()
-        # A ROLLBACK that fails leaves no way to a COMMIT: every later BEGIN fails, and so does its batch.
-        with contextlib.suppress(sqlite3.Error):
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+        self._writing.roll_back()
+
+    def _told(self, error: Exception) -> Exception:
+        return self._writing.dialect.told(error) if isinstance(error, self._errors) else error
 
     # ------------------------------------------------------------------ on the event loop
 
@@ -198,27 +221,3 @@ class GroupCommit:
             self._loop.call_soon(self._gather, 0, PATIENCE)
         else:
             self._idle.set()
-
-
-def _explained(error: Exception) -> Exception:
-    if isinstance(error, BrokerError) or not isinstance(error, sqlite3.Error):
-        return error
-    if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
-        return Defect(Reason.INTERNAL, f"the ledger's schema refused a write ({error.sqlite_errorname}).")
-    return unavailable(error)
-
-
-def closed() -> NotReady:
-    """What is asked of a ledger after its close."""
-    return NotReady(Reason.SHUTTING_DOWN, "the ledger is closed.", hint="Ask again after the restart.")
-
-
-def unavailable(error: sqlite3.Error) -> NotReady:
-    """A failure of the database as the port tells it."""
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return NotReady(
-        Reason.STORE_UNAVAILABLE,
-        f"the ledger cannot be used ({name}): nothing was committed.",
-        hint="Nothing was granted by this call. Look at the disk of the ledger's directory.",
-        metadata={"cause": name},
-    )

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from broker.errors import NotReady, Reason
 from broker.ports import Holdings, Intent
 from broker.stores.rows import read_lease, trust_lease
-from broker.stores.transaction import View
+from broker.stores.view import View
 
 
 def holdings(view: View, tenant: str, holder: str, request_id: str) -> Holdings:

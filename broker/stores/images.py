@@ -5,14 +5,13 @@ has just put them, and check a MAC on each that this very thread made. The image
 (:mod:`broker.stores.transaction`) and nowhere else, so none can be older than its row; values, not row objects, so that
 nobody can change one by working on it.
 
-They are believed exactly as long as SQLite believes its own page cache: whenever another connection has changed the
-database (``PRAGMA data_version``), and whenever something is rolled back, all are forgotten, and the rows are read
-again with their MACs. After a start there are none.
+They are believed exactly as long as nobody else writes: whenever another connection has changed the database (see
+Writing.begin in :mod:`broker.stores.database`), and whenever something is rolled back, all are forgotten, and the rows
+are read again with their MACs. After a start there are none.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -39,14 +38,6 @@ class Images:
         # At least as many as there are: living leases of a holder, leases of a task.
         self.living: dict[Key, int] = {}
         self.of_task: dict[Key, int] = {}
-        self._version = -1
-
-    def begin(self, connection: sqlite3.Connection) -> None:
-        """Called inside each transaction before anything else: has anybody but us written since the last one?"""
-        (version,) = connection.execute("PRAGMA data_version").fetchone()
-        if version != self._version:
-            self.forget()
-            self._version = version
 
     def forget(self) -> None:
         """Everything: the database is asked again."""

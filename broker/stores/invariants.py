@@ -7,17 +7,15 @@ upstream (whether it is really gone) cannot be checked here.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from broker.errors import Reason, Tampered
 from broker.ports import KeyRing
 from broker.stores.access_rows import vote_sealed
 from broker.stores.audit_reader import AuditReader
-from broker.stores.migrate import version
-from broker.stores.queries import SQL, migrations
+from broker.stores.offline import Offline, Where
+from broker.stores.queries import migrations
 from broker.stores.rows import Raw, read_task
 from broker.stores.seal import RowSeal
 
@@ -66,17 +64,17 @@ class Violation:
 class LedgerChecks(AuditReader):
     """A context manager, like the reader; :meth:`violations` goes through everything once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, where: Where | Offline) -> None:
         """As for the reader; also Tampered (SCHEMA_VERSION) for a ledger of an older release."""
-        super().__init__(path)
-        found = version(self._connection)
+        super().__init__(where)
+        found = self._ledger.schema.version
         if found < len(migrations()):
+            self._ledger.close()
             raise Tampered(
                 Reason.SCHEMA_VERSION,
-                f"{path} has schema {found}; this release checks schema {len(migrations())}.",
+                f"{self.shown} has schema {found}; this release checks schema {len(migrations())}.",
                 hint="Check it with the release that wrote it.",
             )
-        self._connection.execute("PRAGMA temp_store = FILE")
 
     def violations(self, keys: KeyRing | None) -> Iterator[Violation]:
         """Every violation. Without ``keys``, MACs are not checked."""
@@ -85,9 +83,9 @@ class LedgerChecks(AuditReader):
         if keys is not None:
             yield from self._unsealed(RowSeal(keys))
         for name in ("make_events", "index_events", "index_suspensions", "index_requests"):
-            self._connection.execute(SQL[name])
+            self._ledger.fetch(name)
         for name, invariant in INVARIANTS.items():
-            for tenant, row_id, detail in self._connection.execute(SQL[name]):
+            for tenant, row_id, detail in self._ledger.stream(name):
                 yield Violation(invariant, f"{tenant}/{row_id}", str(detail))
 
     def _unsealed(self, seal: RowSeal) -> Iterator[Violation]:
@@ -99,10 +97,10 @@ class LedgerChecks(AuditReader):
 
     def _failing(self, name: str, table: str, holds: Callable[[Raw], bool]) -> Iterator[Violation]:
         try:
-            for raw in self._connection.execute(SQL[name]):
+            for raw in self._ledger.stream(name):
                 if not holds(raw):
                     yield Violation(MACS, f"{table} {raw[0]}/{raw[1]}", "it fails its MAC")
-        except sqlite3.DatabaseError as error:
+        except self._ledger.errors as error:
             yield Violation(MACS, table, f"it cannot be read: {error}")
 
 

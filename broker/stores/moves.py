@@ -20,7 +20,8 @@ from broker.ports import BREAK_GLASS_REQUEST, EndCause
 from broker.scope.canonical import JsonValue
 from broker.stores.rows import AttemptRow, LeaseRow, read_attempt
 from broker.stores.times import span_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 BROKER = "broker"
 QUARANTINED = "its row fails its MAC: revoked by the stored handle, and kept for an operator"

@@ -16,7 +16,7 @@ from broker.stores.moves import by_break_glass
 from broker.stores.pipeline_rows import OriginRow, parties, trusted
 from broker.stores.rows import LeaseRow
 from broker.stores.times import from_ms, to_ms
-from broker.stores.transaction import View
+from broker.stores.view import View
 
 
 def origin_of(view: View, tenant: str, lease_id: str) -> OriginRow | None:

@@ -12,7 +12,7 @@ from broker.scope.canonical import canonical_json
 from broker.stores.orphan_rows import orphan_of, read_orphan
 from broker.stores.rows import AttemptRow, attempt_of, read_attempt
 from broker.stores.times import to_ms
-from broker.stores.transaction import View
+from broker.stores.view import View
 
 # Later than every stored time: the first page starts here.
 _AFTER_ALL = 2**62

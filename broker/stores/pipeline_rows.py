@@ -13,7 +13,6 @@ from broker.identity.party import Party
 from broker.plan.machine import PlanState
 from broker.plan.plan import Plan, action_of
 from broker.scope.canonical import canonical_json
-from broker.stores.queries import SQL
 from broker.stores.rows import Raw
 from broker.stores.seal import RowSeal, tampered
 from broker.stores.times import from_ms, optional_at
@@ -102,14 +101,14 @@ def trusted(kind: type[R], raw: Raw, seal: RowSeal) -> R:
 def insert(tx: Transaction, statement: str, row: PlanRow | DelegationRow | OriginRow) -> None:
     """Add a sealed row by the query of that name."""
     values: tuple[Any, ...] = _VALUES[type(row)](row)
-    tx.connection.execute(SQL[statement], (*values, *tx.seal.make(row.TABLE, values)))
+    tx.connection.execute(tx.sql[statement], (*values, *tx.seal.make(row.TABLE, values)))
 
 
 def update_decision(tx: Transaction, row: PlanRow) -> bool:
     """Store what may change of a plan; False if it was decided meanwhile."""
     values: tuple[Any, ...] = _VALUES[PlanRow](row)
     sealed = (*values[_PLAN_FIXED:], *tx.seal.make(row.TABLE, values), row.tenant, row.id)
-    return tx.connection.execute(SQL["decide_plan"], sealed).rowcount == 1
+    return tx.connection.execute(tx.sql["decide_plan"], sealed).rowcount == 1
 
 
 def update_text(tx: Transaction, row: PlanRow) -> None:
@@ -122,7 +121,7 @@ def update_revoked(tx: Transaction, row: DelegationRow) -> bool:
     """Store the end of a delegation; False if it had one."""
     values: tuple[Any, ...] = _VALUES[DelegationRow](row)
     sealed = (row.revoked_at, *tx.seal.make(row.TABLE, values), row.tenant, row.id)
-    return tx.connection.execute(SQL["revoke_delegation"], sealed).rowcount == 1
+    return tx.connection.execute(tx.sql["revoke_delegation"], sealed).rowcount == 1
 
 
 def plan_of(row: PlanRow, seal: RowSeal) -> Plan:

@@ -21,7 +21,8 @@ from broker.stores.seal import RowSeal
 from broker.stores.task_limits import limit_reached
 from broker.stores.task_ops import find_task, is_over, takes_part, task_ended, task_not_found
 from broker.stores.times import to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 
 def register(tx: Transaction, new: NewPlan) -> Plan:

@@ -11,7 +11,8 @@ from broker.ports import Forgetting, Lifting, ProofRecord
 from broker.scope.canonical import JsonValue
 from broker.stores.seal import tampered
 from broker.stores.times import to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 TABLE = "fresh_logins"
 

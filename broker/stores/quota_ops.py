@@ -8,7 +8,8 @@ from broker.errors import Exhausted, Reason
 from broker.policy.quotas import Per
 from broker.ports import Intent, LiveQuota
 from broker.stores.times import to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 _QUERIES = {
     Per.AGENT: "quota_by_agent",

@@ -16,10 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from broker.stores.group_commit import closed, unavailable
+from broker.stores.database import Connection, closed
 from broker.stores.ledger_file import connect_reader
 from broker.stores.seal import RowSeal
-from broker.stores.transaction import View
+from broker.stores.sqlite_database import SQLITE, unavailable
+from broker.stores.view import View
 
 THREADS = 2
 
@@ -32,13 +33,13 @@ class Readers:
     def __init__(self, path: Path, seal: RowSeal) -> None:
         self._path = path
         self._seal = seal
-        self._own = View(connect_reader(path), seal)
+        self._own = View(connect_reader(path), SQLITE, seal)
         self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = [self._own.connection]
+        self._opened: list[Connection] = [self._own.connection]
         self._closed = False
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ledger-reader")
 
-    def point(self, read: Callable[[View], T]) -> T:
+    async def point(self, read: Callable[[View], T]) -> T:
         """Answer at once, on the event loop. Raises NotReady (STORE_UNAVAILABLE, SHUTTING_DOWN)."""
         if self._closed:
             raise closed()
@@ -67,7 +68,7 @@ class Readers:
     def _view(self) -> View:
         view: View | None = getattr(self._local, "view", None)
         if view is None:
-            view = self._local.view = View(connect_reader(self._path), self._seal)
+            view = self._local.view = View(connect_reader(self._path), SQLITE, self._seal)
             self._opened.append(view.connection)
         return view
 

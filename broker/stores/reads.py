@@ -31,7 +31,7 @@ from broker.stores.rows import (
 from broker.stores.suspension_rows import every_unlifted
 from broker.stores.task_ops import find_task
 from broker.stores.times import from_ms, to_ms
-from broker.stores.transaction import View
+from broker.stores.view import View
 from broker.stores.whole_lease import whole_lease
 
 # Later than every stored time: the first page starts here.

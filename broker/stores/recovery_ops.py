@@ -16,7 +16,8 @@ from broker.stores.proof_ops import keep_word, word_told
 from broker.stores.rows import Raw, read_task
 from broker.stores.task_ops import close
 from broker.stores.times import from_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 from broker.suspension.suspension import Lift
 
 BROKER = "broker"

@@ -15,7 +15,8 @@ from broker.lease.machine import TERMINAL, State
 from broker.stores.moves import BROKER
 from broker.stores.rows import AttemptRow, LeaseRow, read_attempt, read_lease, read_task
 from broker.stores.times import to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 # Tasks looked at in one read, and rows after which one transaction has deleted enough: it holds up all others.
 PORTION = 500

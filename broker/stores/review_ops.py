@@ -30,7 +30,8 @@ from broker.stores.review_rows import ReviewRow, put_review, review_of, with_rev
 from broker.stores.rows import LeaseRow, lease_of, read_lease, task_of
 from broker.stores.task_ops import find_task
 from broker.stores.times import from_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 # Records read at a time.
 PORTION = 200

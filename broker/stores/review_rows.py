@@ -14,9 +14,9 @@ import orjson
 from broker.policy.standing import Standing
 from broker.ports import Lease, Tightened
 from broker.scope.canonical import canonical_json
-from broker.stores.queries import SQL
 from broker.stores.times import from_ms, to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def put_review(tx: Transaction, tenant: str, lease_id: str, attempt_id: str, tig
         reviewed_at=to_ms(tightened.at),
     )
     values: tuple[Any, ...] = _values(row)
-    tx.connection.execute(SQL["put_review"], (*values, *tx.seal.make(row.TABLE, values)))
+    tx.connection.execute(tx.sql["put_review"], (*values, *tx.seal.make(row.TABLE, values)))
 
 
 def with_review(view: View, lease: Lease) -> Lease:

@@ -25,7 +25,8 @@ from broker.stores.proof_ops import keep_word, word_told
 from broker.stores.rows import LeaseRow, Raw
 from broker.stores.suspension_rows import SuspensionRow, insert, read_suspension, suspension_of, unlifted, update
 from broker.stores.times import to_ms
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 from broker.suspension.suspension import Kind, Lift, Subject, Suspension, suspended, trust_domain_of
 
 # More than the RPCs that can be in flight at once by default, so that one transaction takes all that is being issued.

@@ -11,7 +11,8 @@ from typing import ClassVar
 from broker.stores.rows import Raw
 from broker.stores.seal import RowSeal
 from broker.stores.times import from_ms, optional_at
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 from broker.suspension.suspension import Kind, Lift, Suspension
 
 

@@ -6,7 +6,7 @@ from broker.errors import Exhausted, Reason
 from broker.ports import Intent
 from broker.stores.images import counted
 from broker.stores.rows import LeaseRow
-from broker.stores.transaction import View
+from broker.stores.view import View
 
 
 def check_attempts(lease: LeaseRow, intent: Intent) -> None:

@@ -19,7 +19,8 @@ from broker.stores.end_ops import end_selected
 from broker.stores.moves import BROKER
 from broker.stores.rows import Raw, TaskRow, read_task, task_of, trust_task
 from broker.stores.times import from_ms, span_ms, to_ms
-from broker.stores.transaction import CommitAndRaise, Transaction, View
+from broker.stores.transaction import CommitAndRaise, Transaction
+from broker.stores.view import View
 
 
 def start_task(tx: Transaction, new: NewTask) -> Task:

@@ -19,7 +19,8 @@ from broker.audit.claimed import (
 )
 from broker.scope.request import AccessRequest, Digested
 from broker.stores.images import keep as keep_image
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 
 _wrapping = lru_cache(maxsize=8)(wrapping_key)
 

@@ -1,20 +1,21 @@
 """The writing end of the audit chain: gives events their sequence, hash and MAC within a transaction.
 
-The head (last sequence number and hash) is in memory, because one broker writes a ledger. It runs
-ahead of the database only inside a transaction: :meth:`Trail.committed` or :meth:`Trail.rolled_back`
-settles it, and nothing is acknowledged in between.
+The head (last sequence number and hash) is in memory, and read again whenever somebody else has written
+(:meth:`Trail.resume`). It runs ahead of the database only inside a transaction: :meth:`Trail.committed` or
+:meth:`Trail.rolled_back` settles it, and nothing is acknowledged in between.
 """
 
 from __future__ import annotations
 
-import sqlite3
+import hmac
 from typing import NamedTuple
 
 from broker.audit import chain
 from broker.audit.event import AuditEvent
 from broker.audit.record import encode
+from broker.errors import Reason, Tampered
 from broker.ports import KeyRing
-from broker.stores.queries import SQL
+from broker.stores.view import View
 
 _Row = tuple[int, str, str, str, bytes, bytes, bytes, str]
 
@@ -66,14 +67,27 @@ class Trail:
         self._head, kept = mark
         del self._pending[kept:]
 
-    def flush(self, connection: sqlite3.Connection) -> None:
+    def resume(self, view: View) -> None:
+        """Go on from where the chain in the database ends. Raises Tampered (AUDIT_CHAIN_BROKEN) where that is not ours.
+
+        Nor is a chain that does not hold what this writer has committed: a database that was put back to an older
+        state, or a standby that was promoted without the last transactions.
+        """
+        head, known = read_head(view, self._keys), self._committed
+        if known.seq:
+            found = view.one("audit_hash", {"seq": known.seq})
+            if found is None or found[0] != known.hash:
+                raise broken(f"its audit chain has lost record {known.seq}, which was committed")
+        self._committed = self._head = head
+
+    def flush(self, view: View) -> None:
         """Write the collected records and the new head into the open transaction."""
         if not self._pending:
             return
-        connection.executemany(SQL["insert_audit"], self._pending)
+        view.connection.executemany(view.sql["insert_audit"], self._pending)
         key_id, key = self._keys.current()
         seq, digest = self._head.seq, self._head.hash
-        connection.execute(SQL["set_audit_head"], (seq, digest, chain.head_mac(key, seq, digest), key_id))
+        view.connection.execute(view.sql["set_audit_head"], (seq, digest, chain.head_mac(key, seq, digest), key_id))
 
     def committed(self) -> None:
         """The transaction is durable."""
@@ -84,3 +98,28 @@ class Trail:
         """Nothing of the transaction remains: back to the committed head."""
         self._pending.clear()
         self._head = self._committed
+
+
+def read_head(view: View, keys: KeyRing) -> Head:
+    """Where the chain goes on. A head that is not ours is not continued: that would hide what was done to it."""
+    last = view.one("last_audit_row", {})
+    row = view.one("audit_head", {})
+    if row is None and last is None:
+        return Head(0, chain.GENESIS)
+    if row is None or last is None:
+        raise broken("its audit records and their head do not belong together")
+    seq, digest, mac, key_id = row
+    if not hmac.compare_digest(chain.head_mac(keys.find(key_id), seq, digest), mac):
+        raise broken("the head of its audit chain is not ours")
+    if (last[0], last[5]) != (seq, digest):
+        raise broken(f"its audit chain should end at record {seq} and does not")
+    return Head(seq, digest)
+
+
+def broken(why: str) -> Tampered:
+    """What is raised where the chain is not continued."""
+    return Tampered(
+        Reason.AUDIT_CHAIN_BROKEN,
+        f"the ledger cannot be trusted: {why}.",
+        hint="Run broker audit verify on a copy of it.",
+    )

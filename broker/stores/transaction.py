@@ -6,7 +6,6 @@ operations of the same batch wrote.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from broker.audit.event import AuditEvent
 from broker.errors import BrokerError
 from broker.lease.machine import State
 from broker.ports import Lifting, TaskState
+from broker.stores.database import Connection, Dialect
 from broker.stores.images import Images, Key, keep
-from broker.stores.queries import SQL
 from broker.stores.rows import (
     ATTEMPT_ACTIVATED,
     ATTEMPT_DUE,
@@ -38,9 +37,7 @@ from broker.stores.rows import (
 )
 from broker.stores.seal import RowSeal
 from broker.stores.trail import Trail
-
-# By name, or by number (?1, ?2, ...) where it must be fast: each name costs two changes of the interpreter's lock.
-Parameters = Mapping[str, Any] | tuple[Any, ...]
+from broker.stores.view import Parameters, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,56 +47,13 @@ class CommitAndRaise:
     error: BrokerError
 
 
-class View:
-    """Queries by name on one connection, and the seal to check what they return."""
-
-    # Only the writer has any: what it knows without a read.
-    images: Images | None = None
-
-    def __init__(self, connection: sqlite3.Connection, seal: RowSeal) -> None:
-        self.connection = connection
-        self.seal = seal
-
-    def one(self, query: str, parameters: Parameters) -> Raw | None:
-        """The first row, or None."""
-        try:
-            row: Raw | None = self.connection.execute(SQL[query], parameters).fetchone()
-        except sqlite3.OperationalError as error:
-            rows = self._leniently(query, parameters, error)
-            return rows[0] if rows else None
-        return row
-
-    def row(self, query: str, parameters: Parameters) -> Raw:
-        """The one row of an aggregate."""
-        row: Raw = self.connection.execute(SQL[query], parameters).fetchone()
-        return row
-
-    def all(self, query: str, parameters: Parameters) -> list[Raw]:
-        """All rows; the query has a LIMIT, or is bounded by what one lease or task has."""
-        try:
-            return self.connection.execute(SQL[query], parameters).fetchall()
-        except sqlite3.OperationalError as error:
-            return self._leniently(query, parameters, error)
-
-    def _leniently(self, query: str, parameters: Parameters, error: sqlite3.OperationalError) -> list[Raw]:
-        """Once more, where not SQLite failed but the module, on text of a damaged row that is no UTF-8.
-
-        Such a row fails its MAC; read as far as it goes, it does not stand in the way of the others.
-        """
-        if hasattr(error, "sqlite_errorcode"):
-            raise error
-        self.connection.text_factory = _lenient
-        try:
-            return self.connection.execute(SQL[query], parameters).fetchall()
-        finally:
-            self.connection.text_factory = str
-
-
 class Transaction(View):
     """A view that can write: the statements and the audit trail of one write transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, seal: RowSeal, trail: Trail, *, keeps_texts: bool) -> None:
-        super().__init__(connection, seal)
+    def __init__(
+        self, connection: Connection, dialect: Dialect, seal: RowSeal, trail: Trail, *, keeps_texts: bool
+    ) -> None:
+        super().__init__(connection, dialect, seal)
         self.images: Images = Images()
         self._trail = trail
         # Whether agents' whole texts are kept beside their digests; see text_ops.py.
@@ -126,8 +80,8 @@ class Transaction(View):
     def shielded(self, act: Callable[[], bool]) -> bool:
         """Do ``act`` for one row of many; False, and undone, where that one row cannot be written.
 
-        A flipped byte in an index entry makes SQLite refuse every change of that row (SQLITE_CORRUPT): the
-        others must go on. On the first run of a batch nothing is shielded, so that the usual case pays nothing.
+        A flipped byte in an index entry makes a database refuse every change of that row: the others must go on. On the
+        first run of a batch nothing is shielded, so that the usual case pays nothing.
         """
         if not self.careful:
             return act()
@@ -135,11 +89,8 @@ class Transaction(View):
         self.connection.execute("SAVEPOINT one_row")
         try:
             return act()
-        except sqlite3.DatabaseError as error:
-            if (
-                not isinstance(error, sqlite3.IntegrityError)
-                and error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT
-            ):
+        except self.dialect.errors as error:
+            if not self.dialect.spoils_one_row(error):
                 raise
             self.connection.execute("ROLLBACK TO one_row")
             self.images.forget()
@@ -151,11 +102,11 @@ class Transaction(View):
 
     def run(self, query: str, parameters: Parameters) -> int:
         """Write; how many rows were changed."""
-        return self.connection.execute(SQL[query], parameters).rowcount
+        return self.connection.execute(self.sql[query], parameters).rowcount
 
     def write(self, query: str, values: Raw) -> None:
         """Write one row, by position."""
-        self.connection.execute(SQL[query], values)
+        self.connection.execute(self.sql[query], values)
 
     def audit(self, event: AuditEvent, now_ms: int) -> int:
         """Record an event in this transaction; its sequence number."""
@@ -172,7 +123,7 @@ class Transaction(View):
     def insert_task(self, row: TaskRow) -> None:
         """Add a task."""
         values = task_values(row)
-        self.connection.execute(SQL["insert_task"], (*values, *self.seal.make("tasks", task_sealed(values))))
+        self.connection.execute(self.sql["insert_task"], (*values, *self.seal.make("tasks", task_sealed(values))))
         keep(self.images.tasks, (row.tenant, row.id), values)
 
     def update_task(self, row: TaskRow) -> bool:
@@ -180,14 +131,14 @@ class Transaction(View):
         values = task_values(row)
         mac = self._mac("tasks", task_sealed(values), row.trusted)
         parameters = (*values[TASK_FIXED:TASK_FIRST_SCHEMA], *mac, row.tenant, row.id)
-        changed = self.connection.execute(SQL["update_task"], parameters).rowcount == 1
+        changed = self.connection.execute(self.sql["update_task"], parameters).rowcount == 1
         self._imagine(self.images.tasks, row, values, changed and row.state == TaskState.OPEN)
         return changed
 
     def insert_lease(self, row: LeaseRow) -> None:
         """Add a lease."""
         values = lease_values(row)
-        self.connection.execute(SQL["insert_lease"], (*values, *self.seal.make("leases", values)))
+        self.connection.execute(self.sql["insert_lease"], (*values, *self.seal.make("leases", values)))
         keep(self.images.leases, (row.tenant, row.id), values)
         self.images.opened(row.tenant, row.holder, row.task_id)
 
@@ -197,15 +148,15 @@ class Transaction(View):
         key = (*self._mac("leases", values, row.trusted), row.tenant, row.id)
         if row.ended_at is None:
             living = (*values[LEASE_FIXED:LEASE_ENDED_AT], *values[LEASE_ENDED_AT + 1 :])
-            changed = self.connection.execute(SQL["update_lease"], (*living, *key)).rowcount == 1
+            changed = self.connection.execute(self.sql["update_lease"], (*living, *key)).rowcount == 1
         else:
-            changed = self.connection.execute(SQL["end_lease"], (*values[LEASE_FIXED:], *key)).rowcount == 1
+            changed = self.connection.execute(self.sql["end_lease"], (*values[LEASE_FIXED:], *key)).rowcount == 1
         self._imagine(self.images.leases, row, values, changed and self._awaited(row))
 
     def insert_attempt(self, row: AttemptRow) -> None:
         """Add an attempt."""
         values = attempt_values(row)
-        self.connection.execute(SQL["insert_attempt"], (*values, *self.seal.make("attempts", values)))
+        self.connection.execute(self.sql["insert_attempt"], (*values, *self.seal.make("attempts", values)))
         keep(self.images.attempts, (row.tenant, row.id), values)
 
     def update_attempt(self, row: AttemptRow) -> bool:
@@ -213,10 +164,10 @@ class Transaction(View):
         values = attempt_values(row)
         key = (*self._mac("attempts", values, row.trusted), row.tenant, row.id, row.seen_epoch)
         if row.state == State.ISSUING or row.state == State.ACTIVE:
-            changed = self.connection.execute(SQL["update_attempt"], (*values[ATTEMPT_FIXED:], *key)).rowcount == 1
+            changed = self.connection.execute(self.sql["update_attempt"], (*values[ATTEMPT_FIXED:], *key)).rowcount == 1
         else:
             ending = (*values[ATTEMPT_STATE:ATTEMPT_ACTIVATED], *values[ATTEMPT_DUE:])
-            changed = self.connection.execute(SQL["end_attempt"], (*ending, *key)).rowcount == 1
+            changed = self.connection.execute(self.sql["end_attempt"], (*ending, *key)).rowcount == 1
         self._imagine(self.images.attempts, row, values, changed and self._awaited(row))
         return changed
 
@@ -241,7 +192,3 @@ class Transaction(View):
 
 
 _NO_MAC = bytes(32)
-
-
-def _lenient(stored: bytes) -> str:
-    return stored.decode("utf-8", "replace")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from broker.errors import InvalidInput, NotFound, Reason
 from broker.ports import Alive, Lease, LeaseSearch, Task, TaskSearch
 from broker.stores.rows import LeaseRow, Raw, TaskRow, read_lease, read_task, task_of, trust_lease
-from broker.stores.transaction import View
+from broker.stores.view import View
 from broker.stores.whole_lease import whole_lease
 
 # Above every rowid: the first page starts here.

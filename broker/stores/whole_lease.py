@@ -8,7 +8,7 @@ from broker.ports import Lease
 from broker.stores.origins import with_origin
 from broker.stores.review_rows import with_review
 from broker.stores.rows import LeaseRow, lease_of
-from broker.stores.transaction import View
+from broker.stores.view import View
 
 
 def whole_lease(view: View, row: LeaseRow) -> Lease:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from broker.ports import KeyRing
-from broker.stores.group_commit import GroupCommit, Job, closed
+from broker.stores.database import Writing, closed
+from broker.stores.group_commit import GroupCommit, Job
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite import SqliteStore
 from broker.stores.trail import Trail
-from broker.stores.transaction import Transaction, View
+from broker.stores.transaction import Transaction
+from broker.stores.view import View
 from tests.simulation.chance import Chance
 
 T = TypeVar("T")
@@ -108,11 +110,11 @@ class SimulatedLedger(SqliteStore):
 
     disk: Disk
 
-    def _reading(self, path: Path, seal: RowSeal) -> Readers:
-        return _Readers(self.disk, path, seal)
+    def _reading(self, seal: RowSeal) -> Readers:
+        return _Readers(self.disk, self._path, seal)
 
-    def _writing(self, connection: sqlite3.Connection, transaction: Transaction, trail: Trail) -> GroupCommit:
-        return _Writer(self.disk, connection, transaction, trail, self._committed)
+    def _writing(self, writing: Writing, transaction: Transaction, trail: Trail) -> GroupCommit:
+        return _Writer(self.disk, writing, transaction, trail, self._committed)
 
     def lose_power(self) -> None:
         """Everything that is not committed is gone. Nobody who waits for an answer gets one."""

@@ -21,6 +21,7 @@ from broker.stores import images
 from broker.stores.images import Images
 from broker.stores.queries import SQL
 from broker.stores.sqlite import SqliteStore
+from broker.stores.sqlite_database import SqliteWriting
 from broker.stores.task_ops import find_task
 from tests.stores.contract import activate, grant
 from tests.stores.make import ALICE, BOB, TASK, TENANT, Keys, at, intent, new_task
@@ -28,12 +29,12 @@ from tests.stores.make import ALICE, BOB, TASK, TENANT, Keys, at, intent, new_ta
 TABLES = ("tasks", "leases", "attempts", "audit", "audit_head")
 
 
-class Forgetful(Images):
-    """Asks the database, always."""
+class Forgetful(SqliteWriting):
+    """Somebody else has written, always: the database is asked."""
 
-    def begin(self, connection: sqlite3.Connection) -> None:
-        super().begin(connection)
-        self.forget()
+    def begin(self) -> bool:
+        super().begin()
+        return True
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def contents(store: SqliteStore) -> dict[str, list[Any]]:
 async def test_the_same_answers_and_the_same_bytes_as_without_any_image(tmp_path: Path, seed: int) -> None:
     one = await SqliteStore.open(tmp_path / "one.sqlite3", Keys(), "w")
     two = await SqliteStore.open(tmp_path / "two.sqlite3", Keys(), "w")
-    two._writer._transaction.images = Forgetful()
+    two._writer._writing = Forgetful(two._connection)
     rngs = random.Random(seed), random.Random(seed)
     used = 0
     for number in range(150):

@@ -152,7 +152,7 @@ CREATE INDEX audit_by_holder ON audit (tenant, holder, seq) WHERE lease_id <> ''
 
 -- Where the chain ends: one row, so that a cut tail is seen.
 CREATE TABLE audit_head (
-    only       INTEGER PRIMARY KEY CHECK (only = 1),
+    "only"     INTEGER PRIMARY KEY CHECK ("only" = 1),
     seq        INTEGER NOT NULL CHECK (seq >= 0),
     hash       BLOB    NOT NULL CHECK (length(hash) = 32),
     mac        BLOB    NOT NULL CHECK (length(mac) = 32),
@@ -161,7 +161,7 @@ CREATE TABLE audit_head (
 
 -- The outbox's mark: what the sink has durably taken.
 CREATE TABLE audit_export (
-    only INTEGER PRIMARY KEY CHECK (only = 1),
+    "only" INTEGER PRIMARY KEY CHECK ("only" = 1),
     upto INTEGER NOT NULL CHECK (upto >= 0)
 ) STRICT;
-INSERT INTO audit_export (only, upto) VALUES (1, 0);
+INSERT INTO audit_export ("only", upto) VALUES (1, 0);

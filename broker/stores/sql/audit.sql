@@ -2,12 +2,12 @@
 INSERT INTO audit (seq, tenant, holder, lease_id, body, hash, mac, mac_key_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
 -- set_audit_head --
-INSERT INTO audit_head (only, seq, hash, mac, mac_key_id) VALUES (1, ?, ?, ?, ?)
-ON CONFLICT (only) DO UPDATE
+INSERT INTO audit_head ("only", seq, hash, mac, mac_key_id) VALUES (1, ?, ?, ?, ?)
+ON CONFLICT ("only") DO UPDATE
 SET seq = excluded.seq, hash = excluded.hash, mac = excluded.mac, mac_key_id = excluded.mac_key_id;
 
 -- audit_head --
-SELECT seq, hash, mac, mac_key_id FROM audit_head WHERE only = 1;
+SELECT seq, hash, mac, mac_key_id FROM audit_head WHERE "only" = 1;
 
 -- audit_rows --
 SELECT seq, tenant, holder, lease_id, body, hash, mac, mac_key_id FROM audit
@@ -42,13 +42,13 @@ WHERE tenant = :tenant AND holder = :holder AND lease_id <> '' AND seq <= :upto;
 
 -- set_exported --
 -- The mark only moves forwards: a late report changes nothing.
-UPDATE audit_export SET upto = :upto WHERE only = 1 AND upto < :upto;
+UPDATE audit_export SET upto = :upto WHERE "only" = 1 AND upto < :upto;
 
 -- exported --
-SELECT upto FROM audit_export WHERE only = 1;
+SELECT upto FROM audit_export WHERE "only" = 1;
 
 -- first_unexported --
 SELECT a.body FROM audit AS a, audit_export AS e
-WHERE e.only = 1 AND a.seq > e.upto
+WHERE e."only" = 1 AND a.seq > e.upto
 ORDER BY a.seq
 LIMIT 1;

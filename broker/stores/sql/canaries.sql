@@ -4,10 +4,16 @@ c.measured_ms, c.at_least_ms, c.confirmed_at, c.looks, c.why, c.mac, c.mac_key_i
 
 -- put_canary_measurement --
 -- The same run again: what became of it later.
-INSERT OR REPLACE INTO canary_measurements (
+INSERT INTO canary_measurements (
     tenant, id, connector, kind, asked_by, outcome, began_at, told_at, bound_ms, lease_id, since, measured_ms,
     at_least_ms, confirmed_at, looks, why, mac, mac_key_id
-) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18);
+) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+ON CONFLICT (tenant, id) DO UPDATE
+SET connector = excluded.connector, kind = excluded.kind, asked_by = excluded.asked_by, outcome = excluded.outcome,
+    began_at = excluded.began_at, told_at = excluded.told_at, bound_ms = excluded.bound_ms,
+    lease_id = excluded.lease_id, since = excluded.since, measured_ms = excluded.measured_ms,
+    at_least_ms = excluded.at_least_ms, confirmed_at = excluded.confirmed_at, looks = excluded.looks,
+    why = excluded.why, mac = excluded.mac, mac_key_id = excluded.mac_key_id;
 
 -- forget_canary_measurements --
 -- All but the newest, of one connector.

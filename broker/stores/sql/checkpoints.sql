@@ -16,7 +16,7 @@ SELECT upto FROM witness_positions WHERE tenant = :tenant AND witness = :witness
 -- witnessed --
 -- Only ever forward.
 INSERT INTO witness_positions (tenant, witness, upto) VALUES (:tenant, :witness, :upto)
-ON CONFLICT (tenant, witness) DO UPDATE SET upto = max(upto, excluded.upto);
+ON CONFLICT (tenant, witness) DO UPDATE SET upto = excluded.upto WHERE excluded.upto > witness_positions.upto;
 
 -- witness_backlog --
 -- How many records the checkpoint in record :upto is about.
@@ -35,7 +35,11 @@ ORDER BY y.released_at IS NULL DESC, y.entered_at DESC
 LIMIT 1;
 
 -- insert_recovery --
-INSERT INTO recoveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO recoveries (
+    tenant, id, entered_at, witness, why, evidence, evidence_at, evidence_count, ledger_count,
+    first_by, first_name, first_reason, first_request_id, first_at,
+    released_by, released_name, released_reason, released_request_id, released_at, mac, mac_key_id
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- update_recovery --
 UPDATE recoveries

@@ -8,4 +8,5 @@ VALUES (:tenant, :serial, :digest, :accepted_at, :mac, :mac_key_id)
 ON CONFLICT (tenant) DO UPDATE
 SET serial = excluded.serial, digest = excluded.digest, accepted_at = excluded.accepted_at,
     mac = excluded.mac, mac_key_id = excluded.mac_key_id
-WHERE excluded.serial > serial OR (excluded.serial = serial AND excluded.digest = digest);
+WHERE excluded.serial > accepted_deploy.serial
+    OR (excluded.serial = accepted_deploy.serial AND excluded.digest = accepted_deploy.digest);

@@ -34,11 +34,12 @@ SELECT tenant, id, 'it is over and has a due time' FROM attempts
 WHERE state IN ('REVOKED', 'EXPIRED', 'VOID') AND due_at IS NOT NULL;
 
 -- broken_finite --
+-- Of 366 days at most, in milliseconds.
 SELECT tenant, id, 'it has no finite life' FROM leases
-WHERE expires_at <= created_at OR expires_at - created_at > 366 * 86400000
+WHERE expires_at <= created_at OR expires_at - created_at > 31622400000
 UNION ALL
 SELECT tenant, id, 'it has no finite life' FROM tasks
-WHERE deadline <= created_at OR deadline - created_at > 366 * 86400000;
+WHERE deadline <= created_at OR deadline - created_at > 31622400000;
 
 -- broken_intent_first --
 SELECT a.tenant, a.id, 'the trail has no intent of it' FROM attempts AS a

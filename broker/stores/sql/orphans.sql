@@ -70,7 +70,7 @@ ORDER BY o.found_at DESC, o.id DESC LIMIT :limit;
 SELECT DISTINCT connector FROM upstream_orphans WHERE due_at IS NOT NULL AND due_at <= :now;
 
 -- orphan_figures --
-SELECT connector, count(*), sum(stuck) FROM upstream_orphans WHERE due_at IS NOT NULL GROUP BY connector;
+SELECT connector, count(*), CAST(sum(stuck) AS INTEGER) FROM upstream_orphans WHERE due_at IS NOT NULL GROUP BY connector;
 
 -- drop_ended_orphans --
 DELETE FROM upstream_orphans WHERE ended_at < :before;

@@ -64,7 +64,7 @@ SELECT {attempt_columns}, {lease_columns}
 FROM leases AS l INDEXED BY leases_living CROSS JOIN attempts AS a
 WHERE a.tenant = l.tenant AND a.lease_id = l.id
     AND l.tenant = :tenant AND l.holder = :holder AND l.ended_at IS NULL AND a.state = :state
-    AND l.request_id > iif(:holder = :after_holder, :after_request, '')
+    AND l.request_id > CASE WHEN :holder = :after_holder THEN :after_request ELSE '' END
 ORDER BY l.request_id
 LIMIT :limit;
 

@@ -1,4 +1,4 @@
-"""The pipelines' half of the ledger in SQLite. The contract is :class:`broker.ports.PipelineStore`."""
+"""The pipelines' half of the ledger. The contract is :class:`broker.ports.PipelineStore`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from broker.ports import Lease, NewDelegation, NewPlan
 from broker.stores import delegation_ops, plan_ops
 from broker.stores.group_commit import GroupCommit
 from broker.stores.origins import with_origin
-from broker.stores.readers import Readers
+from broker.stores.reading import Reading
 from broker.stores.rows import lease_of
-from broker.stores.transaction import View
+from broker.stores.view import View
 
 
-class SqlitePipelines:
-    """What :class:`broker.stores.sqlite.SqliteStore` does for pipelines."""
+class LedgerPipelines:
+    """What :class:`broker.stores.ledger.LedgerStore` does for pipelines."""
 
     _writer: GroupCommit
-    _readers: Readers
+    _readers: Reading
 
     async def register_plan(self, new: NewPlan) -> Plan:
         """See PipelineStore.register_plan."""
@@ -38,7 +38,7 @@ class SqlitePipelines:
 
     async def get_plan(self, tenant: str, plan_id: str) -> Plan:
         """See PipelineStore.get_plan."""
-        return self._readers.point(lambda view: plan_ops.find(view, tenant, plan_id))
+        return await self._readers.point(lambda view: plan_ops.find(view, tenant, plan_id))
 
     async def task_plans(self, tenant: str, task_id: str) -> Sequence[Plan]:
         """See PipelineStore.task_plans."""
@@ -61,7 +61,7 @@ class SqlitePipelines:
             made, parent = delegation_ops.redeemable(view, tenant, delegation_id, delegate, now)
             return made, with_origin(view, lease_of(parent))
 
-        return self._readers.point(find)
+        return await self._readers.point(find)
 
     async def task_delegations(self, tenant: str, task_id: str, agent: str) -> Sequence[Delegation]:
         """See PipelineStore.task_delegations."""

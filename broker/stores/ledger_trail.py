@@ -1,4 +1,4 @@
-"""Checkpoints, witnesses and recovery in SQLite. The contract is :class:`broker.ports.TrailStore`."""
+"""Checkpoints, witnesses and recovery. The contract is :class:`broker.ports.TrailStore`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import datetime
 from broker.ports import Evidence, Lifting, NewCheckpoint, OutgoingCheckpoint, Recovery, TrailEnd, WitnessLag
 from broker.stores import checkpoint_ops, recovery_ops
 from broker.stores.group_commit import GroupCommit
-from broker.stores.readers import Readers
+from broker.stores.reading import Reading
 
 
-class SqliteTrail:
-    """What :class:`broker.stores.sqlite.SqliteStore` does for whoever checks the trail."""
+class LedgerTrail:
+    """What :class:`broker.stores.ledger.LedgerStore` does for whoever checks the trail."""
 
     _writer: GroupCommit
-    _readers: Readers
+    _readers: Reading
 
     async def trail_end(self, tenant: str) -> TrailEnd | None:
         """See TrailStore.trail_end."""

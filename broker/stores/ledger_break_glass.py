@@ -1,4 +1,4 @@
-"""Break-glass's part of the ledger in SQLite. The contract is :class:`broker.ports.BreakGlassStore`."""
+"""Break-glass's part of the ledger. The contract is :class:`broker.ports.BreakGlassStore`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from broker.ports import Lease, NewBatch, NewFindings, NewOverride, OverrideGive
 from broker.stores import break_glass_codes as codes_ops
 from broker.stores import break_glass_reviews as reviews
 from broker.stores.group_commit import GroupCommit
-from broker.stores.readers import Readers
+from broker.stores.reading import Reading
 
 
-class SqliteBreakGlass:
-    """What :class:`broker.stores.sqlite.SqliteStore` does for break-glass."""
+class LedgerBreakGlass:
+    """What :class:`broker.stores.ledger.LedgerStore` does for break-glass."""
 
     _writer: GroupCommit
-    _readers: Readers
+    _readers: Reading
 
     async def get_use(self, tenant: str, lease_id: str) -> tuple[Use, Lease]:
         """See BreakGlassStore.get_use."""

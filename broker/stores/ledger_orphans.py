@@ -1,4 +1,4 @@
-"""What is upstream and not in the ledger, in SQLite. The contract is :class:`broker.ports.OrphanStore`."""
+"""What is upstream and not in the ledger. The contract is :class:`broker.ports.OrphanStore`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from broker.lease.machine import State
 from broker.ports import Carried, HeldUpstream, Orphan, OrphanEnd, OrphanFigures
 from broker.stores import orphan_ops, orphan_reads
 from broker.stores.group_commit import GroupCommit
-from broker.stores.readers import Readers
+from broker.stores.reading import Reading
 from broker.stores.times import to_ms
 
 
-class SqliteOrphans:
-    """What :class:`broker.stores.sqlite.SqliteStore` does for the reconciler."""
+class LedgerOrphans:
+    """What :class:`broker.stores.ledger.LedgerStore` does for the reconciler."""
 
     _writer: GroupCommit
-    _readers: Readers
+    _readers: Reading
 
     async def mark(self, tenant: str, candidate: str, now: datetime) -> str:
         """See OrphanStore.mark."""

@@ -1,4 +1,4 @@
-"""The half of the ledger in SQLite that people look at. The contract is :class:`broker.ports.ViewStore`."""
+"""The half of the ledger that people look at. The contract is :class:`broker.ports.ViewStore`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from broker.ports import Alive, Lease, LeaseSearch, Task, TaskSearch
 from broker.stores import views
-from broker.stores.readers import Readers
+from broker.stores.reading import Reading
 
 
-class SqliteViews:
-    """What :class:`broker.stores.sqlite.SqliteStore` does for people who look."""
+class LedgerViews:
+    """What :class:`broker.stores.ledger.LedgerStore` does for people who look."""
 
-    _readers: Readers
+    _readers: Reading
 
     async def lease(self, tenant: str, lease_id: str) -> Lease:
         """See ViewStore.lease."""
-        return self._readers.point(lambda view: views.lease(view, tenant, lease_id))
+        return await self._readers.point(lambda view: views.lease(view, tenant, lease_id))
 
     async def search_leases(self, search: LeaseSearch, after: str, limit: int) -> Sequence[Lease]:
         """See ViewStore.search_leases."""

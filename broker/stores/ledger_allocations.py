@@ -1,4 +1,4 @@
-"""The part of the ledger in SQLite that lends accounts. The contract is :class:`broker.ports.AllocationStore`."""
+"""The part of the ledger that lends accounts. The contract is :class:`broker.ports.AllocationStore`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import datetime
 from broker.ports import Allocation, Taken, TakenUp
 from broker.stores import allocation_ops as ops
 from broker.stores.group_commit import GroupCommit
-from broker.stores.readers import Readers
+from broker.stores.reading import Reading
 
 
-class SqliteAllocations:
-    """What :class:`broker.stores.sqlite.SqliteStore` does for pools of accounts."""
+class LedgerAllocations:
+    """What :class:`broker.stores.ledger.LedgerStore` does for pools of accounts."""
 
     _writer: GroupCommit
-    _readers: Readers
+    _readers: Reading
 
     async def take_account(
         self, tenant: str, connector: str, attempt_id: str, among: Sequence[str], ends_at: datetime, now: datetime
@@ -43,11 +43,11 @@ class SqliteAllocations:
 
     async def account_allocation(self, account: str) -> Allocation | None:
         """See AllocationStore.account_allocation."""
-        return self._readers.point(lambda view: ops.of_account(view, account))
+        return await self._readers.point(lambda view: ops.of_account(view, account))
 
     async def attempt_allocation(self, tenant: str, attempt_id: str) -> Allocation | None:
         """See AllocationStore.attempt_allocation."""
-        return self._readers.point(lambda view: ops.of_attempt(view, tenant, attempt_id))
+        return await self._readers.point(lambda view: ops.of_attempt(view, tenant, attempt_id))
 
     async def allocations(self, tenant: str, connector: str, accounts: Sequence[str]) -> Sequence[Allocation]:
         """See AllocationStore.allocations."""

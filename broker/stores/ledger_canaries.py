@@ -1,4 +1,4 @@
-"""What canaries measured, in SQLite. The contract is :class:`broker.ports.CanaryStore`."""
+"""What canaries measured, in the ledger. The contract is :class:`broker.ports.CanaryStore`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from broker.canary.measurement import Measurement
 from broker.stores import canary_ops
 from broker.stores.group_commit import GroupCommit
-from broker.stores.readers import Readers
+from broker.stores.reading import Reading
 
 
-class SqliteCanaries:
-    """What :class:`broker.stores.sqlite.SqliteStore` does for canaries."""
+class LedgerCanaries:
+    """What :class:`broker.stores.ledger.LedgerStore` does for canaries."""
 
     _writer: GroupCommit
-    _readers: Readers
+    _readers: Reading
 
     async def record_measurement(self, measurement: Measurement) -> None:
         """See CanaryStore.record_measurement."""

@@ -1,4 +1,4 @@
-"""The half of the ledger in SQLite that reviews living leases. The contract is :class:`broker.ports.ReviewStore`."""
+"""The half of the ledger that reviews living leases. The contract is :class:`broker.ports.ReviewStore`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import datetime
 from broker.ports import Granted, Tightened
 from broker.stores import review_ops
 from broker.stores.group_commit import GroupCommit
-from broker.stores.readers import Readers
+from broker.stores.reading import Reading
 
 
-class SqliteReviews:
-    """What :class:`broker.stores.sqlite.SqliteStore` does for reviews."""
+class LedgerReviews:
+    """What :class:`broker.stores.ledger.LedgerStore` does for reviews."""
 
     _writer: GroupCommit
-    _readers: Readers
+    _readers: Reading
 
     async def living_grants(self, tenant: str, after: str, limit: int) -> Sequence[Granted]:
         """See ReviewStore.living_grants."""

@@ -1,0 +1,42 @@
+"""Where the ledger is: in a file of the state directory, or on a PostgreSQL server; and whose time it goes by."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+
+from broker.clock import SystemClock
+from broker.config import Config
+from broker.ports import Clock, KeyRing
+from broker.references import resolve
+from broker.stores.ledger import LedgerStore
+from broker.stores.postgres import PostgresStore
+from broker.stores.postgres_clock import ServerClock
+from broker.stores.postgres_connection import ServerAddress
+from broker.stores.sqlite import SqliteStore
+
+log = structlog.get_logger("brokerd")
+
+# More than that between the server's clock and this machine's is told: one of them is wrong.
+_SKEW = timedelta(seconds=1)
+
+
+def clock_of(config: Config) -> Clock:
+    """The server's clock where several brokers share one; else this machine's."""
+    return SystemClock() if config.ledger is None else ServerClock(SystemClock())
+
+
+async def open_ledger(config: Config, keys: KeyRing, writer: str, clock: Clock) -> LedgerStore:
+    """The store, open. Raises what the two stores raise, InvalidInput (CONFIG_INVALID) for a DSN that will not do."""
+    keeps_texts = config.audit.keep_texts
+    if config.ledger is None:
+        path = config.state.directory / "ledger.sqlite3"
+        return await SqliteStore.open(path, keys, writer=writer, keeps_texts=keeps_texts)
+    address = ServerAddress(resolve(config.ledger.dsn), config.ledger.allow_unverified)
+    follows = clock if isinstance(clock, ServerClock) else ServerClock(clock)
+    store = await PostgresStore.open(address, keys, writer, follows, keeps_texts=keeps_texts)
+    if abs(follows.skew) > _SKEW:
+        seconds = round(follows.skew.total_seconds(), 1)
+        log.warning("the ledger's server has another time than this machine; its time counts", ahead_seconds=seconds)
+    return store

@@ -1,0 +1,134 @@
+"""What the store asks of a database, so that its operations are the same on each.
+
+A :class:`Connection` is used as one of ``sqlite3`` is. A :class:`Dialect` is what is true of a kind of database: its
+statements by name, and what its errors mean. A :class:`Writing` opens and closes the transactions of one writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from broker.errors import BrokerError, NotReady, Reason
+
+
+class Cursor(Protocol):
+    """What a statement returned."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows a write changed."""
+        ...
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        ...
+
+
+class Connection(Protocol):
+    """One session of a database, used by one thread at a time."""
+
+    @property
+    def total_changes(self) -> int:
+        """Grows with every row that is written through it."""
+        ...
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, and can still be undone from here."""
+        ...
+
+    def execute(self, statement: str, parameters: Any = ..., /) -> Cursor:
+        """Run one statement."""
+        ...
+
+    def executemany(self, statement: str, parameters: Iterable[Any], /) -> Cursor:
+        """Run one statement for each of several rows."""
+        ...
+
+    def close(self) -> None:
+        """End the session. What is not committed is undone."""
+        ...
+
+
+class Dialect(Protocol):
+    """What is true of one kind of database."""
+
+    @property
+    def sql(self) -> Mapping[str, str]:
+        """Its statements by name; see :mod:`broker.stores.queries`."""
+        ...
+
+    @property
+    def errors(self) -> type[Exception]:
+        """Whatever the database, or the way to it, raises."""
+        ...
+
+    @property
+    def unreadable(self) -> type[Exception]:
+        """What a read raises where it meets text that is none; other errors may be of this type, too."""
+        ...
+
+    def told(self, error: Exception) -> BrokerError:
+        """One of its errors as whoever's operation it was is told: nothing of that was committed."""
+        ...
+
+    def unavailable(self, error: Exception) -> NotReady:
+        """One of its errors as everybody is told whose transaction it ended: nothing was committed."""
+        ...
+
+    def spoils_one_row(self, error: Exception) -> bool:
+        """Whether only what was asked of one row failed, so that others can go on."""
+        ...
+
+    def leniently(self, connection: Connection, statement: str, parameters: Any, error: Exception) -> list[Any]:
+        """All rows of a query that failed, where it was the text of a damaged row; else raises ``error``.
+
+        Such a row fails its MAC; read as far as it goes, it does not stand in the way of the others.
+        """
+        ...
+
+
+class Writing(Protocol):
+    """Where the write transactions of one writer begin and end."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The kind of database."""
+        ...
+
+    @property
+    def connection(self) -> Connection:
+        """Its session. After :meth:`begin` it may be another one."""
+        ...
+
+    def begin(self) -> bool:
+        """Open the one write transaction that there can be; True if somebody else may have written since our last.
+
+        Then nothing that was remembered of the database is to be believed.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Make it durable.
+
+        Raises one of the dialect's errors where nothing was committed, NotReady (COMMIT_UNKNOWN) where nobody can say.
+        """
+        ...
+
+    def roll_back(self) -> None:
+        """Undo what is open. Never raises: a connection that cannot is of no more use, and says so at :meth:`begin`."""
+        ...
+
+    def close(self) -> None:
+        """End the session."""
+        ...
+
+
+def closed() -> NotReady:
+    """What is asked of a ledger after its close."""
+    return NotReady(Reason.SHUTTING_DOWN, "the ledger is closed.", hint="Ask again after the restart.")

@@ -1,0 +1,251 @@
+"""Sessions of a PostgreSQL server, used as ``sqlite3`` connections are, and what must be true of them.
+
+Values go to the server as texts without a type, which it takes as what they are compared with or stored as: numbers
+and truth values alike, as SQLite has them. Statements are prepared once per session.
+
+An answered COMMIT must survive a power cut: ``fsync`` and ``full_page_writes`` are on, ``synchronous_commit`` is at
+least ``on``. They are read from the server, and not believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap, Dumper
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+
+from broker.errors import InvalidInput, NotReady, Reason
+from broker.secret import Secret
+from broker.stores.database import Cursor
+from broker.stores.postgres_sql import Statement, statement
+
+# The oldest release whose SQL is enough: IS JSON, derived tables without a name.
+OLDEST = 160_000
+# For so long a transaction may wait for its client: one that was stopped in the middle holds up all the others.
+IDLE_SECONDS = 5
+# For so long a writer waits for the others' transactions.
+LOCK_SECONDS = 10
+_CONNECT_SECONDS = 5
+# A peer that says nothing: seconds until it is asked, between questions, and how many.
+_KEEPALIVES = {"keepalives": "1", "keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3"}
+_TCP_USER_TIMEOUT_MS = 10_000
+_SESSION = {
+    "timezone": "UTC",
+    "client_encoding": "UTF8",
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
+    "lock_timeout": f"{LOCK_SECONDS}s",
+    "statement_timeout": "0",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+# What makes an answered COMMIT durable, on the server's own disk at least; from the weakest that is enough.
+_DURABLE = ("on", "remote_apply")
+_VERIFIED = "verify-full"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """A DSN, which may hold a password, and whether a server elsewhere may be one that proves nothing."""
+
+    dsn: Secret
+    allow_unverified: bool = False
+    # What is told of it: no password.
+    shown: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        """Raises InvalidInput (CONFIG_INVALID) for a DSN that is none, or that would trust whoever answers."""
+        try:
+            parts = conninfo_to_dict(self.dsn.reveal())
+        except psycopg.Error:
+            raise _refused("the ledger's DSN is not one that libpq understands.") from None
+        hosts = str(parts.get("host") or parts.get("hostaddr") or "").split(",")
+        object.__setattr__(self, "shown", f"{','.join(hosts)}/{parts.get('dbname') or ''}")
+        remote = [host for host in hosts if not _is_here(host)]
+        if remote and parts.get("sslmode") != _VERIFIED and not self.allow_unverified:
+            raise _refused(
+                f"the ledger's DSN trusts whoever answers for {remote[0]}: its sslmode is not {_VERIFIED}.",
+                f"Write sslmode={_VERIFIED} and sslrootcert into it.",
+            )
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+def _is_here(host: str) -> bool:
+    if not host or host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refused(message: str, hint: str = "") -> InvalidInput:
+    return InvalidInput(Reason.CONFIG_INVALID, message, hint=hint)
+
+
+class PostgresConnection:
+    """A :class:`broker.stores.database.Connection`. Transactions are opened and closed by name."""
+
+    def __init__(self, session: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self._session = session
+        self._statements: dict[str, Statement] = {}
+        # Warnings since they were last looked at.
+        self.warnings: list[str] = []
+        session.add_notice_handler(self._warned)
+        self.total_changes = 0
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether one is open, be it one that can only be undone."""
+        return self._session.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is nobody at the other end any more, as far as is known."""
+        return self._session.broken or self._session.closed
+
+    def execute(self, statement: str, parameters: Any = (), /) -> Cursor:
+        """Run one statement of ``sql/``."""
+        known = self._known(statement)
+        cursor = self._session.execute(known.text, known.values(parameters))
+        if known.writes:
+            self.total_changes += max(cursor.rowcount, 0)
+        return cursor
+
+    def executemany(self, statement: str, parameters: Iterable[Any], /) -> Cursor:
+        """Run one for each of several rows, in one go."""
+        known = self._known(statement)
+        cursor = self._session.cursor()
+        cursor.executemany(known.text, [known.values(each) for each in parameters])
+        self.total_changes += max(cursor.rowcount, 0)
+        return cursor
+
+    def together(self, script: str) -> list[tuple[Any, ...]]:
+        """Run several statements without parameters in one round trip; the rows of the last one that has any."""
+        cursor = self._session.execute(script, prepare=False)
+        rows: list[tuple[Any, ...]] = []
+        while True:
+            if cursor.description is not None:
+                rows = cursor.fetchall()
+            if not cursor.nextset():
+                return rows
+
+    def stream(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query without parameters, few at a time; in a transaction, which an error ends."""
+        with self._session.cursor("stream") as cursor:
+            cursor.execute(self._known(statement).text.rstrip().removesuffix(";"))
+            yield from cursor
+
+    def copy_in(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> int:
+        """``COPY ... FROM STDIN``: rows in bulk; how many."""
+        with self._session.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for row in rows:
+                    copy.write_row(row)
+            return cursor.rowcount
+
+    def close(self) -> None:
+        """End the session."""
+        self._session.close()
+
+    def _known(self, text: str) -> Statement:
+        known = self._statements.get(text)
+        if known is None:
+            known = self._statements[text] = statement(text)
+        return known
+
+    def _warned(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            self.warnings.append(diagnostic.message_primary or "")
+
+
+def connect(address: ServerAddress, *, role: str) -> PostgresConnection:
+    """A session that can write. Raises psycopg.Error, or NotReady (STORE_UNAVAILABLE) where a COMMIT would not last."""
+    session = psycopg.connect(
+        make_conninfo(
+            address.dsn.reveal(),
+            application_name=f"brokerd {role}",
+            connect_timeout=_CONNECT_SECONDS,
+            tcp_user_timeout=_TCP_USER_TIMEOUT_MS,
+            target_session_attrs="read-write",
+            **_KEEPALIVES,
+        ),
+        autocommit=True,
+        prepare_threshold=0,
+        cursor_factory=psycopg.RawCursor,
+        context=_ADAPTERS,
+    )
+    session.prepared_max = None
+    session.server_cursor_factory = psycopg.RawServerCursor
+    connection = PostgresConnection(session)
+    try:
+        connection.together("".join(f"SET {name} = '{value}';" for name, value in _SESSION.items()))
+        _durable(connection, address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _durable(connection: PostgresConnection, address: ServerAddress) -> None:
+    if connection.execute("SELECT current_setting('synchronous_commit')").fetchone()[0] not in _DURABLE:
+        connection.together("SET synchronous_commit = 'on'")
+    settings = dict(
+        connection.execute(
+            "SELECT name, setting FROM pg_settings"
+            " WHERE name IN ('server_version_num', 'fsync', 'full_page_writes', 'synchronous_commit')"
+        ).fetchall()
+    )
+    if int(settings["server_version_num"]) < OLDEST:
+        raise _unfit(address, f"it is release {settings['server_version_num']}, and {OLDEST} is needed")
+    for name, wanted in (("fsync", ("on",)), ("full_page_writes", ("on",)), ("synchronous_commit", _DURABLE)):
+        if settings.get(name) not in wanted:
+            raise _unfit(address, f"{name} is {settings.get(name)}; an answered commit would not be durable")
+
+
+def _unfit(address: ServerAddress, why: str) -> NotReady:
+    return NotReady(
+        Reason.STORE_UNAVAILABLE,
+        f"the ledger's server {address.shown} cannot be used: {why}.",
+        hint="Set it in postgresql.conf; docs/postgresql-store.md says what brokerd relies on.",
+        metadata={"server": address.shown},
+    )
+
+
+class _Untyped(Dumper):
+    """Of texts: the server finds out what they are."""
+
+    oid = 0
+
+    def dump(self, obj: str) -> Buffer:
+        if "\x00" in obj:
+            raise psycopg.DataError("a text holds a NUL, which PostgreSQL does not keep")
+        return obj.encode()
+
+
+class _UntypedNumber(Dumper):
+    """Of numbers, and of truth values as numbers."""
+
+    oid = 0
+
+    def dump(self, obj: int) -> Buffer:
+        return b"%d" % obj
+
+    def quote(self, obj: int) -> Buffer:
+        """Where psycopg itself writes one into a statement."""
+        return b"%d" % obj
+
+
+_ADAPTERS = AdaptersMap(psycopg.adapters)
+_ADAPTERS.register_dumper(str, _Untyped)
+_ADAPTERS.register_dumper(int, _UntypedNumber)
+_ADAPTERS.register_dumper(bool, _UntypedNumber)

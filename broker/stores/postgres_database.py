@@ -1,0 +1,229 @@
+"""PostgreSQL as :mod:`broker.stores.database` asks for it.
+
+Several brokers may write one ledger, one at a time: each batch begins with a lock that lives and dies with its
+transaction, so that what happens is one series of batches, as in a file (docs/decisions/one-writer-at-a-time.md). What
+is right does not hang on the lock: rows are compared and swapped, and the audit chain has one record of a number.
+
+Every batch that writes leaves its number in its writer's row. Where the answer to a COMMIT is lost, that row is read
+back: under the lock, and so not before the server is through with the transaction that nobody could hear about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+from collections.abc import Mapping
+from time import monotonic, sleep
+from typing import Any
+
+import psycopg
+
+from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason
+from broker.stores.database import Connection
+from broker.stores.postgres_clock import ServerClock
+from broker.stores.postgres_connection import PostgresConnection, ServerAddress, connect
+from broker.stores.postgres_sql import SQL
+
+_REFUSALS = (psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.InterfaceError, psycopg.InternalError)
+# Rows whose page is damaged, and rows that the schema refuses.
+_OF_ONE_ROW = (psycopg.IntegrityError, psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted)
+# For so long a COMMIT without an answer is asked about before its callers are told that nobody knows.
+_SETTLE_SECONDS = 15.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_LOCK_SPACE = 0x6A62  # beside the number of our table: what else uses advisory locks in this database is not held up
+_SAID = """
+SELECT set_config('broker.lock', ('last_batch'::regclass::oid::bigint | ?1)::text, false),
+    set_config('broker.writer', ?2, false)
+"""
+_BEGIN = """
+BEGIN;
+SELECT pg_advisory_xact_lock(current_setting('broker.lock')::bigint);
+SELECT number, writer, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM last_batch WHERE "only" = 1
+"""
+# The batch's number, in the transaction itself.
+_LEAVE = """
+UPDATE last_batch SET number = number + 1, writer = current_setting('broker.writer') WHERE "only" = 1;
+INSERT INTO writer_batches (writer, number, at)
+SELECT writer, number, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM last_batch
+ON CONFLICT (writer) DO UPDATE SET number = excluded.number, at = excluded.at
+"""
+_READ_BACK = """
+BEGIN;
+SELECT pg_advisory_xact_lock(current_setting('broker.lock')::bigint);
+SELECT coalesce(max(number), 0) FROM writer_batches WHERE writer = current_setting('broker.writer');
+COMMIT
+"""
+# Writers that are gone: nobody asks about their last batch any more.
+_TIDY = """
+DELETE FROM writer_batches WHERE at < (extract(epoch FROM clock_timestamp() - interval '30 days') * 1000)::bigint;
+COMMIT
+"""
+_WRITER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# What a COMMIT is answered with that was cut short while it waited for a standby: it is on this server alone.
+_UNREPLICATED = "canceling wait for synchronous replication"
+
+
+class PostgresDialect:
+    """A :class:`broker.stores.database.Dialect`."""
+
+    sql: Mapping[str, str] = SQL
+    errors: type[Exception] = psycopg.Error
+    unreadable: type[Exception] = UnicodeDecodeError
+
+    def told(self, error: Exception) -> BrokerError:
+        """See Dialect.told."""
+        if isinstance(error, psycopg.DataError):
+            return InvalidInput(Reason.MESSAGE_MALFORMED, f"the ledger cannot keep it: {error}.")
+        if isinstance(error, _REFUSALS) and not isinstance(error, _OF_ONE_ROW[1:]):
+            return Defect(Reason.INTERNAL, f"the ledger's schema refused a write ({_name(error)}).")
+        return self.unavailable(error)
+
+    def unavailable(self, error: Exception) -> NotReady:
+        """See Dialect.unavailable."""
+        return NotReady(
+            Reason.STORE_UNAVAILABLE,
+            f"the ledger cannot be used ({_name(error)}): nothing was committed.",
+            hint="Nothing was granted by this call. Look at the ledger's PostgreSQL server.",
+            metadata={"cause": _name(error)},
+        )
+
+    def spoils_one_row(self, error: Exception) -> bool:
+        """See Dialect.spoils_one_row."""
+        return isinstance(error, _OF_ONE_ROW)
+
+    def leniently(self, connection: Connection, statement: str, parameters: Any, error: Exception) -> list[Any]:
+        """The server refuses such text when it is written; where a page is damaged, the row is not read at all."""
+        raise error
+
+
+POSTGRES = PostgresDialect()
+
+
+def _name(error: Exception) -> str:
+    return getattr(error, "sqlstate", None) or type(error).__name__
+
+
+class PostgresWriting:
+    """A :class:`broker.stores.database.Writing` that outlives its sessions."""
+
+    dialect = POSTGRES
+
+    def __init__(self, address: ServerAddress, writer: str, clock: ServerClock, connection: PostgresConnection) -> None:
+        """``writer``: a name of its own in the ledger, never used before. Raises psycopg.Error."""
+        if not _WRITER.fullmatch(writer):
+            raise ValueError(f"not the name of a writer: {writer!r}")
+        self._address, self.writer, self._clock = address, writer, clock
+        self.connection = self._session(connection)
+        self._number = -1  # of the last batch in the database that this writer knows of
+        self._changes = 0
+        self._doubtful = True
+        self._pause, self._again = _FIRST_PAUSE, 0.0
+        # So that the clock follows the server before anything is judged by it.
+        self._open()
+        self.connection.together(_TIDY)
+
+    def begin(self) -> bool:
+        """See Writing.begin. One round trip, and the wait for the others."""
+        try:
+            number, writer = self._open()
+        except psycopg.OperationalError:
+            if not self.connection.lost:
+                raise
+            # Nothing was under way: the server was restarted, or what is between us has forgotten this session.
+            self._connect()
+            number, writer = self._open()
+        strange = self._doubtful or (number, writer) != (self._number, self.writer)
+        self._number, self._changes = number, self.connection.total_changes
+        return strange
+
+    def commit(self) -> None:
+        """See Writing.commit."""
+        if self.connection.total_changes == self._changes:
+            self.connection.together("COMMIT")
+            self._doubtful = False
+            return
+        number = self._number + 1
+        self.connection.together(_LEAVE)
+        self.connection.warnings.clear()
+        try:
+            self.connection.together("COMMIT")
+        except psycopg.Error:
+            if not self.connection.lost:
+                raise  # the server's own word that it was not committed
+            self._doubtful = True
+            self._settle(number)
+            return
+        if any(warning.startswith(_UNREPLICATED) for warning in self.connection.warnings):
+            self._doubtful = True
+            raise unknown("it waited for a standby and was told not to")
+        self._number, self._doubtful = number, False
+
+    def roll_back(self) -> None:
+        """See Writing.roll_back."""
+        self._doubtful = True
+        with contextlib.suppress(psycopg.Error):
+            if self.connection.in_transaction:
+                self.connection.together("ROLLBACK")
+
+    def close(self) -> None:
+        """See Writing.close."""
+        self.connection.close()
+
+    def _open(self) -> tuple[int, str]:
+        sent = self._clock.monotonic()
+        ((number, writer, server_ms),) = self.connection.together(_BEGIN)
+        self._clock.observe(sent, server_ms)
+        return number, writer
+
+    def _settle(self, number: int) -> None:
+        """Whether batch ``number`` was committed: returns if so.
+
+        Raises psycopg.Error if not, NotReady (COMMIT_UNKNOWN) if nobody knows.
+        """
+        until = monotonic() + _SETTLE_SECONDS
+        while True:
+            try:
+                self._connect(patiently=True)
+                found = self._read_back()
+                break
+            except (psycopg.Error, NotReady) as error:
+                if monotonic() > until:
+                    raise unknown(_name(error)) from error
+                sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
+        if found < number:
+            raise psycopg.OperationalError("the connection was lost, and the server has not committed")
+
+    def _read_back(self) -> int:
+        """The number of this writer's last batch, once no transaction that was open is open any more."""
+        ((number,),) = self.connection.together(_READ_BACK)
+        return int(number)
+
+    def _connect(self, *, patiently: bool = False) -> None:
+        """A new session. Without patience, one that was not to be had a moment ago is not tried for again."""
+        self._doubtful = True
+        self.connection.close()
+        if not patiently and monotonic() < self._again:
+            raise psycopg.OperationalError("the server could not be reached a moment ago")
+        try:
+            self.connection = self._session(connect(self._address, role="writer"))
+        except (psycopg.Error, NotReady):
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._again = monotonic() + self._pause * random.uniform(0.5, 1)  # noqa: S311 - jitter
+            raise
+        self._pause, self._again = _FIRST_PAUSE, 0.0
+
+    def _session(self, connection: PostgresConnection) -> PostgresConnection:
+        """What the scripts above name is said once to each session."""
+        connection.execute(_SAID, (_LOCK_SPACE << 32, self.writer))
+        return connection
+
+
+def unknown(why: str) -> NotReady:
+    """What callers get of whom nobody can say whether what they asked for is in the ledger."""
+    return NotReady(
+        Reason.COMMIT_UNKNOWN,
+        f"the ledger's server was lost during a COMMIT ({why}): whether it was committed is not known.",
+        hint="Ask again under the same request id: nothing is done twice.",
+        metadata={"cause": why},
+    )

@@ -1,0 +1,97 @@
+"""Sessions for reading, beside the writer: a few for points, a few for scans, so that neither waits for the other.
+
+All read the server that is written to, so that every commit that was answered is seen. A session that was lost while
+idle is replaced, and the read done again: once, for it changed nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import psycopg
+
+from broker.stores.database import closed
+from broker.stores.postgres_connection import PostgresConnection, ServerAddress, connect
+from broker.stores.postgres_database import POSTGRES
+from broker.stores.seal import RowSeal
+from broker.stores.view import View
+
+POINTS, SCANS = 4, 2
+
+T = TypeVar("T")
+
+
+class PostgresReaders:
+    """A :class:`broker.stores.reading.Reading`."""
+
+    def __init__(self, address: ServerAddress, seal: RowSeal) -> None:
+        self._address, self._seal = address, seal
+        self._local = threading.local()
+        self._opened: set[PostgresConnection] = set()
+        self._closed = False
+        self._points = ThreadPoolExecutor(POINTS, thread_name_prefix="ledger-point")
+        self._scans = ThreadPoolExecutor(SCANS, thread_name_prefix="ledger-scan")
+
+    async def point(self, read: Callable[[View], T]) -> T:
+        """See Reading.point."""
+        return await self._done(self._points, read)
+
+    async def scan(self, read: Callable[[View], T]) -> T:
+        """See Reading.scan."""
+        return await self._done(self._scans, lambda view: _in_one_snapshot(view, read))
+
+    async def _done(self, pool: ThreadPoolExecutor, read: Callable[[View], T]) -> T:
+        if self._closed:
+            raise closed()
+        return await asyncio.get_running_loop().run_in_executor(pool, self._read, read)
+
+    def _read(self, read: Callable[[View], T]) -> T:
+        try:
+            view = self._view()
+            try:
+                return read(view)
+            except psycopg.OperationalError:
+                if not self._connection_of(view).lost:
+                    raise
+            return read(self._view())
+        except psycopg.Error as error:
+            raise POSTGRES.unavailable(error) from error
+
+    def _view(self) -> View:
+        view: View | None = getattr(self._local, "view", None)
+        if view is None or self._connection_of(view).lost:
+            if view is not None:
+                self._opened.discard(self._connection_of(view))
+            connection = connect(self._address, role="reader")
+            view = self._local.view = View(connection, POSTGRES, self._seal)
+            self._opened.add(connection)
+        return view
+
+    def _connection_of(self, view: View) -> PostgresConnection:
+        assert isinstance(view.connection, PostgresConnection)  # noqa: S101 - made here
+        return view.connection
+
+    async def close(self) -> None:
+        """See Reading.close."""
+        self._closed = True
+        await asyncio.to_thread(self._points.shutdown)
+        await asyncio.to_thread(self._scans.shutdown)
+        for connection in self._opened:
+            connection.close()
+
+
+def _in_one_snapshot(view: View, read: Callable[[View], T]) -> T:
+    view.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        found = read(view)
+    except BaseException:
+        with contextlib.suppress(psycopg.Error):
+            view.connection.execute("ROLLBACK")
+        raise
+    view.connection.execute("COMMIT")
+    return found

@@ -1,0 +1,100 @@
+"""SQLite as :mod:`broker.stores.database` asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, cast
+
+from broker.errors import BrokerError, Defect, NotReady, Reason
+from broker.stores.database import Connection
+from broker.stores.queries import SQL
+
+_REFUSALS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
+
+
+class SqliteDialect:
+    """A :class:`broker.stores.database.Dialect`."""
+
+    sql: Mapping[str, str] = SQL
+    errors: type[Exception] = sqlite3.Error
+    unreadable: type[Exception] = sqlite3.OperationalError
+
+    def told(self, error: Exception) -> BrokerError:
+        """See Dialect.told."""
+        if isinstance(error, _REFUSALS):
+            return Defect(Reason.INTERNAL, f"the ledger's schema refused a write ({error.sqlite_errorname}).")
+        return unavailable(error)
+
+    def unavailable(self, error: Exception) -> NotReady:
+        """See Dialect.unavailable."""
+        return unavailable(error)
+
+    def spoils_one_row(self, error: Exception) -> bool:
+        """A flipped byte in an index entry makes SQLite refuse every change of that row (SQLITE_CORRUPT)."""
+        if isinstance(error, sqlite3.IntegrityError):
+            return True
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+
+    def leniently(self, connection: Connection, statement: str, parameters: Any, error: Exception) -> list[Any]:
+        """Where not SQLite failed but the module, on text that is no UTF-8."""
+        if hasattr(error, "sqlite_errorcode"):
+            raise error
+        ours = cast(sqlite3.Connection, connection)
+        ours.text_factory = _lenient
+        try:
+            return ours.execute(statement, parameters).fetchall()
+        finally:
+            ours.text_factory = str
+
+
+SQLITE = SqliteDialect()
+
+
+class SqliteWriting:
+    """A :class:`broker.stores.database.Writing` on one connection, which is its own from start to close."""
+
+    dialect = SQLITE
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._version = -1
+
+    def begin(self) -> bool:
+        """See Writing.begin. Costs one look at the header of the write-ahead log's index."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        (version,) = self.connection.execute("PRAGMA data_version").fetchone()
+        if version == self._version:
+            return False
+        self._version = version
+        return True
+
+    def commit(self) -> None:
+        """See Writing.commit."""
+        self.connection.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """See Writing.roll_back."""
+        with contextlib.suppress(sqlite3.Error):
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """See Writing.close. The last connection moves the write-ahead log into the file."""
+        self.connection.close()
+
+
+def unavailable(error: Exception) -> NotReady:
+    """A failure of the file, or of its disk."""
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return NotReady(
+        Reason.STORE_UNAVAILABLE,
+        f"the ledger cannot be used ({name}): nothing was committed.",
+        hint="Nothing was granted by this call. Look at the disk of the ledger's directory.",
+        metadata={"cause": name},
+    )
+
+
+def _lenient(stored: bytes) -> str:
+    return stored.decode("utf-8", "replace")

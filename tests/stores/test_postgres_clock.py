@@ -1,0 +1,83 @@
+"""F40: whose clocks differ share one: the server's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from broker.stores.postgres import PostgresStore
+from broker.stores.postgres_clock import ServerClock
+from tests.stores.conftest import LedgerDatabase
+from tests.stores.make import Keys, new_task
+
+HERE = datetime(2026, 1, 1, tzinfo=UTC)
+THERE_MS = 1_800_000_000_000
+
+
+class Wall:
+    def now(self) -> datetime:
+        return HERE
+
+
+class Running:
+    """Seconds that a test lets pass."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def clock() -> tuple[ServerClock, Running]:
+    running = Running()
+    return ServerClock(Wall(), running), running
+
+
+def read(clock: ServerClock, running: Running, server_ms: int, took: float) -> None:
+    sent = running.seconds
+    running.seconds += took
+    clock.observe(sent, server_ms)
+
+
+def test_before_the_first_reading_it_is_this_machines_time() -> None:
+    made, _ = clock()
+    assert made.now() == HERE and made.skew == timedelta()
+
+
+def test_between_readings_it_goes_on_by_the_monotonic_clock() -> None:
+    made, running = clock()
+    read(made, running, THERE_MS, 0.001)
+    running.seconds += 2.5
+    assert made.milliseconds() == THERE_MS + 2500
+    assert made.skew > timedelta(days=300)
+
+
+def test_a_reading_that_waited_does_not_displace_a_sharp_one_until_that_may_be_off_as_far() -> None:
+    made, running = clock()
+    read(made, running, THERE_MS, 0.001)
+    read(made, running, THERE_MS + 99_000, 3.0)
+    assert made.milliseconds() == THERE_MS + 3000
+    running.seconds += 20_000
+    read(made, running, THERE_MS + 30_000_000, 3.0)
+    assert made.milliseconds() == THERE_MS + 30_000_000
+
+
+def test_a_sharp_reading_is_believed_whatever_it_says() -> None:
+    made, running = clock()
+    read(made, running, THERE_MS, 0.001)
+    read(made, running, THERE_MS - 60_000, 0.001)
+    assert made.milliseconds() == THERE_MS - 60_000
+
+
+@pytest.mark.parametrize("batches", [0, 1])
+async def test_the_start_and_each_batch_read_it(ledger_database: LedgerDatabase, batches: int) -> None:
+    followed = ServerClock(Wall())
+    store = await PostgresStore.open(ledger_database.address, Keys(), "writer-1", followed)
+    for _ in range(batches):
+        await store.start_task(new_task())
+    with ledger_database.session() as session:
+        row = session.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint").fetchone()
+    assert row is not None and abs(followed.milliseconds() - int(str(row[0]))) < 2000
+    await store.close()

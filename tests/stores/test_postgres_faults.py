@@ -1,0 +1,173 @@
+"""The server is lost, in the middle of this and that; and others write the same ledger."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from broker.clock import SystemClock
+from broker.errors import InvalidInput, NotReady, Reason, Tampered, WrongState
+from broker.ports import EndCause, TaskState
+from broker.secret import Secret
+from broker.stores import postgres_database
+from broker.stores.audit_reader import AuditReader
+from broker.stores.postgres import PostgresStore
+from broker.stores.postgres_clock import ServerClock
+from broker.stores.postgres_connection import ServerAddress
+from tests.stores.conftest import LedgerDatabase
+from tests.stores.make import ALICE, TASK, TENANT, Keys, at, intent, new_task
+from tests.stores.wire import Cut, Wire
+
+COMMIT = b"COMMIT\x00"
+
+
+@pytest.fixture
+def wire(ledger_database: LedgerDatabase) -> Iterator[Wire]:
+    wire = Wire(ledger_database.server.host, ledger_database.server.port)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+async def store(ledger_database: LedgerDatabase, wire: Wire) -> AsyncIterator[PostgresStore]:
+    """Over the wire."""
+    dsn = ledger_database.address.dsn.reveal().replace(f"port={ledger_database.server.port}", f"port={wire.port}")
+    store = await PostgresStore.open(ServerAddress(Secret(dsn)), Keys(), "writer-1", ServerClock(SystemClock()))
+    yield store
+    await store.close()
+
+
+def tasks(database: LedgerDatabase) -> list[object]:
+    with database.session() as session:
+        return [row[0] for row in session.execute("SELECT id FROM tasks ORDER BY id").fetchall()]
+
+
+def whole(database: LedgerDatabase) -> bool:
+    with AuditReader(database.address) as trail:
+        return not list(trail.verify(Keys().find))
+
+
+async def test_an_answer_to_a_commit_that_is_lost_is_read_back(
+    store: PostgresStore, wire: Wire, ledger_database: LedgerDatabase
+) -> None:
+    """F20: committed is committed, whoever heard of it."""
+    wire.cut_at(COMMIT, Cut.AFTER)
+    task = await store.start_task(new_task())
+    assert task.id == TASK and tasks(ledger_database) == [TASK]
+    await store.open_intent(intent())
+    assert whole(ledger_database)
+
+
+async def test_a_commit_that_did_not_arrive_is_told_as_nothing_committed(
+    store: PostgresStore, wire: Wire, ledger_database: LedgerDatabase
+) -> None:
+    """F20: never a false success."""
+    wire.cut_at(COMMIT, Cut.BEFORE)
+    with pytest.raises(NotReady) as refused:
+        await store.start_task(new_task())
+    assert refused.value.reason is Reason.STORE_UNAVAILABLE and tasks(ledger_database) == []
+    await store.start_task(new_task())
+    assert tasks(ledger_database) == [TASK] and whole(ledger_database)
+
+
+@pytest.mark.parametrize("how", Cut)
+async def test_nobody_says_so_where_nobody_knows(
+    store: PostgresStore,
+    wire: Wire,
+    ledger_database: LedgerDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    how: Cut,
+) -> None:
+    """F20: while it cannot be read back, neither success nor failure is claimed; afterwards all goes on as it is."""
+    monkeypatch.setattr(postgres_database, "_SETTLE_SECONDS", 0.0)
+    wire.cut_at(COMMIT, how, stays_cut=True)
+    with pytest.raises(NotReady) as refused:
+        await store.start_task(new_task())
+    assert refused.value.reason is Reason.COMMIT_UNKNOWN
+    wire.refusing = False
+    monkeypatch.setattr(store._writing_end, "_again", 0.0)  # as if the pause were over
+    task = await store.start_task(new_task())  # the same request: answered, or done now
+    assert task.id == TASK and tasks(ledger_database) == [TASK] and whole(ledger_database)
+
+
+async def test_a_session_that_was_lost_while_idle_costs_nobody_anything(
+    store: PostgresStore, ledger_database: LedgerDatabase
+) -> None:
+    await store.start_task(new_task())
+    await store.get_task(TENANT, TASK)
+    with ledger_database.session() as session:
+        session.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'brokerd %'"
+        )
+    assert (await store.get_task(TENANT, TASK)).id == TASK
+    await store.open_intent(intent())
+    assert whole(ledger_database)
+
+
+async def test_a_server_that_is_away_is_told_at_once_and_tried_again(store: PostgresStore, wire: Wire) -> None:
+    wire.cut_at(b"BEGIN;", Cut.BEFORE, stays_cut=True)
+    for _ in range(2):
+        with pytest.raises(NotReady) as refused:
+            await store.start_task(new_task())
+        assert refused.value.reason is Reason.STORE_UNAVAILABLE
+    wire.refusing = False
+    store._writing_end._again = 0.0  # type: ignore[attr-defined]
+    assert (await store.start_task(new_task())).id == TASK
+
+
+async def test_two_write_one_ledger(ledger_database: LedgerDatabase) -> None:
+    """F17: what one has committed the other sees, and the chain is one."""
+    one, two = await ledger_database.open("writer-1"), await ledger_database.open("writer-2")
+    await one.start_task(new_task())
+    for number, store in enumerate([two, one, two, two, one]):
+        await store.open_intent(intent(str(number)))
+    again = await one.start_task(new_task())
+    assert again == await two.get_task(TENANT, TASK)
+    await one.close()
+    await two.close()
+    assert whole(ledger_database)
+
+
+async def test_what_one_remembers_of_a_row_is_forgotten_when_another_has_written(
+    ledger_database: LedgerDatabase,
+) -> None:
+    """F17."""
+    one, two = await ledger_database.open("writer-1"), await ledger_database.open("writer-2")
+    await one.start_task(new_task())
+    assert one._writer._transaction.images.tasks
+    await two.end_task(TENANT, TASK, TaskState.COMPLETED, EndCause.COMPLETED, ALICE, at(2))
+    with pytest.raises(WrongState):
+        await one.open_intent(intent())
+    assert (await one.get_task(TENANT, TASK)).state is TaskState.COMPLETED
+    await one.close()
+    await two.close()
+
+
+async def test_a_server_that_has_lost_what_was_committed_is_not_written_to(ledger_database: LedgerDatabase) -> None:
+    """F21: a standby was promoted without the last transactions."""
+    one, two = await ledger_database.open("writer-1"), await ledger_database.open("writer-2")
+    await one.start_task(new_task())
+    with ledger_database.session() as session:
+        kept = session.execute("SELECT seq, hash, mac, mac_key_id FROM audit_head").fetchone()
+        assert kept is not None
+        await two.start_task(new_task("another"))
+        await one.start_task(new_task())  # one has heard of it
+        session.execute("SET session_replication_role = replica")
+        session.execute("DELETE FROM audit WHERE seq > %s", (kept[0],))
+        session.execute("UPDATE audit_head SET seq = %s, hash = %s, mac = %s, mac_key_id = %s", kept)
+        session.execute("UPDATE last_batch SET number = number - 1, writer = 'writer-0'")
+    for store in (one, two):
+        with pytest.raises(Tampered) as refused:
+            await store.start_task(new_task("third"))
+        assert refused.value.reason is Reason.AUDIT_CHAIN_BROKEN
+        await store.lost()  # brokerd ends by it, and is started again
+        await store.close()
+
+
+async def test_a_text_that_the_server_cannot_keep_is_the_askers_mistake(
+    store: PostgresStore, ledger_database: LedgerDatabase
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        await store.start_task(new_task(purpose="a\x00b"))
+    assert refused.value.reason is Reason.MESSAGE_MALFORMED and tasks(ledger_database) == []

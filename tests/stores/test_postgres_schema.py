@@ -1,0 +1,230 @@
+"""One set of statements and one schema for both databases; who may work with which; whom a server must convince."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from broker.dev.postgres import PostgresServer
+from broker.errors import InvalidInput, NotReady, Reason, Tampered
+from broker.secret import Secret
+from broker.stores import migrate as file_migrate
+from broker.stores import migrating, postgres_migrate
+from broker.stores.postgres_connection import ServerAddress, connect
+from broker.stores.postgres_sql import SQL, postgres_migrations, statement
+from broker.stores.queries import SQL as COMMON
+from broker.stores.queries import migrations
+from broker.stores.sqlite import SqliteStore
+from tests.stores.conftest import LedgerDatabase
+from tests.stores.make import ALICE, TASK, TENANT, Keys, intent, new_task
+
+NEXT = len(migrations()) + 1
+ADDING = f"""
+-- What a next release might add.
+-- readable from: {NEXT - 1}
+CREATE TABLE novelties (tenant TEXT NOT NULL PRIMARY KEY, at INTEGER NOT NULL) STRICT;
+ALTER TABLE leases ADD COLUMN novelty TEXT;
+"""
+CHANGING = "ALTER TABLE leases ADD COLUMN novelty TEXT;"
+
+
+@pytest.fixture
+def empty(ledger_database: LedgerDatabase) -> Iterator[LedgerDatabase]:
+    """A database that nobody has migrated."""
+    server = ledger_database.server
+    with psycopg.connect(server.conninfo(), autocommit=True) as session:
+        session.execute("CREATE DATABASE empty")
+        yield LedgerDatabase(server, "empty")
+        session.execute("DROP DATABASE empty WITH (FORCE)")
+
+
+def test_every_statement_is_understood_by_the_server(ledger_database: LedgerDatabase) -> None:
+    assert SQL.keys() == COMMON.keys()
+    with ledger_database.session() as session:
+        session.execute(SQL["make_events"].encode())
+        for name in SQL:
+            prepared = session.pgconn.prepare(name.encode(), statement(SQL[name]).text.encode())
+            assert not prepared.error_message, (name, prepared.error_message.decode())
+
+
+@pytest.mark.parametrize("name", sorted(COMMON))
+def test_both_databases_take_the_same_parameters(name: str) -> None:
+    def asked(text: str) -> set[str]:
+        return set(re.findall(r"(?<!:):([a-z_]+)|\?([0-9]+)", text))  # type: ignore[arg-type]
+
+    assert asked(SQL[name]) == asked(COMMON[name]) or not asked(SQL[name])
+
+
+def test_both_databases_have_the_same_tables(ledger_database: LedgerDatabase, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as file:
+        file_migrate.migrate(file)
+        theirs = {
+            (table, column)
+            for (table,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            for _, column, *_ in file.execute("SELECT * FROM pragma_table_info(?)", (table,))
+        }
+    with ledger_database.session() as session:
+        query = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
+        ours = set(session.execute(query).fetchall())
+    own = {"last_batch", "writer_batches"}
+    assert {pair for pair in ours if pair[0] not in own and pair[1] != "rowid"} == theirs
+
+
+def test_every_text_is_compared_by_its_bytes(ledger_database: LedgerDatabase) -> None:
+    with ledger_database.session() as session:
+        query = (
+            "SELECT table_name, column_name FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'"
+        )
+        assert session.execute(query).fetchall() == []
+
+
+def test_the_daemons_role_adds_to_the_trail_and_changes_nothing_of_it(ledger_database: LedgerDatabase) -> None:
+    """F30: not even who has brokerd's password rewrites the trail by it."""
+    with closing(connect(ledger_database.address, role="test")) as session:
+        for forbidden in (
+            "UPDATE audit SET body = body",
+            "DELETE FROM audit",
+            "TRUNCATE audit",
+            "DROP TABLE audit",
+            "CREATE TABLE mine (n INTEGER)",
+            "UPDATE schema_version SET version = 1",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(forbidden)
+
+
+async def test_a_database_that_is_not_migrated_is_not_opened(empty: LedgerDatabase) -> None:
+    with pytest.raises(NotReady) as refused:
+        await empty.open()
+    assert refused.value.reason is Reason.STORE_UNAVAILABLE and "broker migrate" in refused.value.hint
+
+
+def test_two_who_migrate_at_once_do_it_once(empty: LedgerDatabase) -> None:
+    planned = migrating.pending_steps(empty.owner)
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(migrating.carry_out, [empty.owner] * 2))
+    assert sorted(map(len, done)) == [0, len(migrations())] and len(planned) == len(migrations())
+    assert migrating.pending_steps(empty.owner) == []
+
+
+def next_release(text: str) -> tuple[Mapping[int, str], Mapping[int, str]]:
+    """The migrations of a release that does not exist, for either database."""
+    from broker.stores.postgres_sql import _ddl
+
+    return {**migrations(), NEXT: text}, {**postgres_migrations(), NEXT: _ddl(text)}
+
+
+async def test_the_old_release_goes_on_beside_a_schema_that_only_adds(
+    empty: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F50: a rolling upgrade. The release of today is the old one."""
+    with closing(connect(empty.owner, role="test")) as owner:
+        postgres_migrate.migrate(owner)
+        store = await empty.open_as_owner()
+        await store.start_task(new_task())
+        with monkeypatch.context() as newer:
+            newer.setattr(postgres_migrate, "postgres_migrations", lambda: next_release(ADDING)[1])
+            assert [step.number for step in postgres_migrate.migrate(owner)] == [NEXT]
+        # One that was running, and one that starts.
+        await store.open_intent(intent())
+        await store.close()
+        again = await empty.open_as_owner("writer-2")
+        assert (await again.get_task(TENANT, TASK)).creator == ALICE
+        await again.open_intent(intent("2"))
+        await again.close()
+
+
+async def test_a_newer_schema_that_does_not_say_so_is_refused(
+    empty: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F50."""
+    with closing(connect(empty.owner, role="test")) as owner:
+        with monkeypatch.context() as newer:
+            newer.setattr(postgres_migrate, "postgres_migrations", lambda: next_release(CHANGING)[1])
+            postgres_migrate.migrate(owner)
+        with pytest.raises(Tampered) as refused:
+            postgres_migrate.migrate(owner)
+        assert refused.value.reason is Reason.SCHEMA_VERSION
+    with pytest.raises(Tampered):
+        await empty.open_as_owner()
+
+
+@pytest.mark.parametrize(("text", "opens"), [(ADDING, True), (CHANGING, False)])
+async def test_the_same_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, opens: bool) -> None:
+    """F50."""
+    path = tmp_path / "ledger.sqlite3"
+    with monkeypatch.context() as newer:
+        newer.setattr(file_migrate, "migrations", lambda: next_release(text)[0])
+        await (await SqliteStore.open(path, Keys(), "w")).close()
+    if not opens:
+        with pytest.raises(Tampered):
+            await SqliteStore.open(path, Keys(), "w")
+        return
+    store = await SqliteStore.open(path, Keys(), "w")
+    await store.start_task(new_task())
+    await store.open_intent(intent())
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "host=db.example.org dbname=ledger",
+        "host=db.example.org dbname=ledger sslmode=require",
+        "host=db.example.org dbname=ledger sslmode=verify-ca",
+        "host=127.0.0.1,10.0.0.7 dbname=ledger",
+        "postgresql://db.example.org/ledger",
+        "not a dsn at all",
+    ],
+)
+def test_a_server_elsewhere_must_prove_itself(dsn: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        ServerAddress(Secret(dsn))
+    assert refused.value.reason is Reason.CONFIG_INVALID
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        ServerAddress(Secret("host=db.example.org dbname=ledger sslmode=verify-full password=hush")),
+        ServerAddress(Secret("host=db.example.org dbname=ledger password=hush"), allow_unverified=True),
+        ServerAddress(Secret("host=/run/postgresql dbname=ledger password=hush")),
+        ServerAddress(Secret("host=::1 dbname=ledger password=hush")),
+        ServerAddress(Secret("dbname=ledger password=hush")),
+    ],
+    ids=str,
+)
+def test_where_it_does_or_need_not(address: ServerAddress) -> None:
+    assert "ledger" in str(address) and "hush" not in repr(address) + str(address)
+
+
+def test_a_session_waits_for_the_disk_whatever_its_role_is_set_to(ledger_database: LedgerDatabase) -> None:
+    """F21: synchronous_commit is not believed but set, and read back."""
+    with ledger_database.session() as session:
+        session.execute("ALTER ROLE jit_broker SET synchronous_commit = off")
+        try:
+            with closing(connect(ledger_database.address, role="test")) as checked:
+                assert checked.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        finally:
+            session.execute("ALTER ROLE jit_broker RESET synchronous_commit")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+def test_a_server_that_would_lose_commits_is_refused(tmp_path: Path, setting: str) -> None:
+    """F21."""
+    durable = {"fsync": "on", "full_page_writes": "on", setting: "off"}
+    server = PostgresServer(tmp_path / "server", **durable)
+    try:
+        with pytest.raises(NotReady, match=f"{setting} is off"):
+            connect(ServerAddress(Secret(server.start().conninfo())), role="test")
+    finally:
+        server.destroy()

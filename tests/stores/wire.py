@@ -1,0 +1,85 @@
+"""A wire to a server that can be cut in the middle of a word."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from enum import Enum
+
+
+class Cut(Enum):
+    """What becomes of what the client sends when the word comes."""
+
+    BEFORE = "the server does not hear it"
+    AFTER = "the server hears it, and its answer is lost"
+
+
+class Wire:
+    """Passes bytes on, on loopback. ``word``: when the client sends it, what is named happens, once."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = (host, port)
+        self._word, self._cut = b"", Cut.BEFORE
+        self.refusing = False
+        self._stays_cut = False
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_at(self, word: bytes, how: Cut, *, stays_cut: bool = False) -> None:
+        """Once. ``stays_cut``: from then on nobody is let through."""
+        self._word, self._cut, self._stays_cut = word, how, stays_cut
+
+    def close(self) -> None:
+        for each in (self._listener, *self._open):
+            _end(each)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                if self.refusing:
+                    _end(client)
+                    continue
+                server = socket.create_connection(self._server)
+                self._open += [client, server]
+                threading.Thread(target=self._up, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._down, args=(client, server), daemon=True).start()
+
+    def _up(self, client: socket.socket, server: socket.socket) -> None:
+        for data in _received(client):
+            if self._word and self._word in data:
+                self._word = b""
+                self.refusing = self._stays_cut
+                _end(client)
+                if self._cut is Cut.AFTER:
+                    server.sendall(data)
+                    for _ in _received(server):  # to the end of what it has to say
+                        break
+                break
+            with contextlib.suppress(OSError):
+                server.sendall(data)
+        _end(server)
+
+    def _down(self, client: socket.socket, server: socket.socket) -> None:
+        for data in _received(server):
+            try:
+                client.sendall(data)
+            except OSError:
+                break
+        _end(client)
+
+
+def _received(end: socket.socket) -> Iterator[bytes]:
+    with contextlib.suppress(OSError):
+        while data := end.recv(65536):
+            yield data
+
+
+def _end(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
