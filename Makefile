@@ -14,6 +14,8 @@ FUZZ_SECONDS ?= 60
 STEPS ?= 1000000
 SEED ?= 1
 KILLS ?= 2000
+LEASES ?= 100000
+MINUTES ?= 30
 # Tried in this order; the first that is at least 3.11 and can make a virtual environment is taken.
 PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 /usr/bin/python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -123,6 +125,14 @@ sbom: .venv/ready ## what brokerd is made of, as CycloneDX, from the lock: build
 	$(BIN)/cyclonedx-py requirements requirements/daemon.txt --pyproject pyproject.toml --mc-type application \
 	  --spec-version 1.6 --output-reproducible --output-file build/jit-broker.cdx.json 2>/dev/null
 	$(BIN)/python .ci/check_sbom.py build/jit-broker.cdx.json
+
+.PHONY: load
+load: .venv/ready ## LEASES (100000) due within one second, one of four connectors hanging; exit 0 only within the bounds
+	$(BIN)/python -m bench.herd --leases $(LEASES)
+
+.PHONY: soak
+soak: .venv/ready private ## brokerd under mixed load for MINUTES (30): memory, files, threads and the write-ahead log stay as they are
+	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
 ##@ Keep it
 .PHONY: proto

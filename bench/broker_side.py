@@ -16,10 +16,12 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Self, TypeVar
 
+import psutil
 import yaml
 
-from bench.deploy import GROUPS, TRUST_DOMAIN, agent_id, write_deploy_set
+from bench.deploy import AGENTS, CONNECTOR, GROUPS, TRUST_DOMAIN, agent_id, write_deploy_set
 from bench.figures import Measurement
+from bench.filled import fill
 from bench.generator import BUSY, Job, Measured
 from bench.people import People
 from broker.api.v1 import admin_service_pb2 as admin
@@ -35,7 +37,8 @@ from broker.dev.files import private_directory, write_private
 from broker.dev.loopback import LOOPBACK, free_port
 from broker.dev.trust_domain import TrustDomain
 from broker.identity.spiffe_id import SpiffeId
-from broker.keys import new_key
+from broker.keys import FileKeyRing, new_key
+from broker.stores.sqlite import SqliteStore
 
 SERVER_NAME = "broker.bench.broker.internal"
 # Agents whose SVIDs are minted: each job takes fresh ones, so that nobody holds thousands of leases.
@@ -51,7 +54,10 @@ T = TypeVar("T")
 class BrokerSide:
     """brokerd with everything it needs under ``directory``; a context manager."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, leases: int = 0, ttl: int = 300) -> None:
+        """``leases``: so many live in the ledger before brokerd starts; ``ttl``: of what is asked for, in seconds."""
+        self._leases = leases
+        self._ttl = ttl
         self._directory = private_directory(directory)
         self._clock = SystemClock()
         self._domain = TrustDomain.load(TRUST_DOMAIN, directory / "trust-domain", self._clock.now())
@@ -77,9 +83,29 @@ class BrokerSide:
         write_pair(self._directory / "checkpoint.key", self._directory / "checkpoint.pem", None)
         private_directory(self._directory / "state")
         write_private(self._directory / "brokerd.yaml", yaml.safe_dump(self._config()))
+        if self._leases:
+            asyncio.run(self._fill())
         self._people.__enter__()
+        began = time.perf_counter()
         self._brokerd.start({"BENCH_IDENTITY": str(self._stopwatch)})
+        self.start_seconds = time.perf_counter() - began
         return self
+
+    async def _fill(self) -> None:
+        now = self._clock.now()
+        keys = FileKeyRing([f"file:{self._directory / 'ledger.key'}"])
+        store = await SqliteStore.open(self.ledger, keys, "bench")
+        await fill(store, [CONNECTOR], self._leases, now, [now + timedelta(hours=6)])
+        await store.close()
+
+    @property
+    def ledger(self) -> Path:
+        """The file."""
+        return self._directory / "state" / "ledger.sqlite3"
+
+    def resident_bytes(self) -> int:
+        """Of brokerd, now."""
+        return int(psutil.Process(self.pid).memory_info().rss)
 
     def __exit__(self, *_: object) -> None:
         self._brokerd.stop()
@@ -198,11 +224,12 @@ class BrokerSide:
             address=f"{LOOPBACK}:{self._api}",
             server_name=SERVER_NAME,
             bundle=str(self._svid.bundle),
-            svids=[self._mint(next(self._agents)) for _ in range(callers)],
+            svids=[self._mint(next(self._agents) % AGENTS) for _ in range(callers)],
             server_pid=self.pid,
             name=f"job-{next(self._jobs)}",
             warm_up=warm_up,
             duration=duration,
+            ttl=self._ttl,
             **also,
         )
 

@@ -24,7 +24,6 @@ from bench.deploy import ACCOUNT, ENVIRONMENT, TEMPLATES, template_name
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import broker_service_pb2_grpc
 
-_TTL = Duration(seconds=300)
 _PROMPT = "Compare the orders of the last day with those of the day before, by country, and explain what moved. " * 2
 # An agent does a few kinds of things again and again; together the callers use every template.
 _TEMPLATES_EACH = 5
@@ -46,6 +45,7 @@ class Job:
     warm_up: float
     duration: float
     confirm: bool = False  # with ConfirmDelivery after each RequestCredential
+    ttl: int = 300  # seconds, of each credential
     until_suspended: bool = False  # each caller ends by its first SUSPENDED, whatever ``duration`` says
 
 
@@ -97,6 +97,7 @@ class _Caller:
         self._channel = grpc.aio.secure_channel(job.address, credentials, options=options)
         self._stub = broker_service_pb2_grpc.BrokerServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._confirm = job.confirm
+        self._ttl = Duration(seconds=job.ttl)
         self._name = f"{job.name}-{number}"
         self._first = number * _TEMPLATES_EACH
         self._count = 0
@@ -143,7 +144,7 @@ class _Caller:
                 account=ACCOUNT,
                 environment=ENVIRONMENT,
                 resource=f"dataset-{template:03}",
-                ttl=_TTL,
+                ttl=self._ttl,
                 step="analyse",
                 intent="compare two days of orders",
                 reason="the daily report",

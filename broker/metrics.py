@@ -15,8 +15,8 @@ from broker.breakglass.reviews import OWED
 from broker.canary.measurement import Measurement
 from broker.policy.shadow import ShadowVerdict
 from broker.ports import LedgerFigures, OrphanFigures, WitnessLag
+from broker.revocation.lane import Tally
 from broker.revocation.reconciler import Reconciled
-from broker.revocation.revoker import Tally
 from broker.suspension.suspension import Kind
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -133,6 +133,7 @@ class Snapshot:
         unread: Sequence[str] = (),
         access_review_overdue: bool = False,
         roots_refused: Sequence[str] = (),
+        circuits_open: Sequence[str] = (),
         orphans: Mapping[str, OrphanFigures] | None = None,
         reconciled: Mapping[str, Reconciled] | None = None,
         canaries: Sequence[Measurement] = (),
@@ -159,6 +160,7 @@ class Snapshot:
         self.unread = frozenset(unread)
         self.issuers = issuers
         self.roots_refused = frozenset(roots_refused)
+        self.circuits_open = frozenset(circuits_open)
         self.orphans = orphans or {}
         self.reconciled = reconciled or {}
         self.canaries = canaries
@@ -303,14 +305,22 @@ def _connectors(snapshot: Snapshot) -> Iterator[Metric]:
         "1 while the upstream refuses the broker's own credential.",
         labels=["connector"],
     )
+    opened = GaugeMetricFamily(
+        "broker_connector_circuit_open",
+        "1 while the upstream fails at one attempt after the other: it is tried now and then, and issues nothing.",
+        labels=["connector"],
+    )
     for name, tally in sorted(snapshot.tallies.items()):
         done.add_metric([name, "revoked"], tally.revoked)
         done.add_metric([name, "expired"], tally.expired)
         done.add_metric([name, "failed"], tally.failed)
     for name in sorted(snapshot.tallies.keys() | snapshot.roots_refused):
         refused.add_metric([name], float(name in snapshot.roots_refused))
+    for name in sorted(snapshot.tallies.keys() | snapshot.circuits_open):
+        opened.add_metric([name], float(name in snapshot.circuits_open))
     yield done
     yield refused
+    yield opened
 
 
 _RECONCILED = (

@@ -495,6 +495,22 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """How one try to revoke went, under the claim that ``attempt`` is of.
+
+    ``event``: REVOKE_CONFIRMED, TIME_ENDED, NEVER_ISSUED, or None for "not yet" (then ``next_due`` and ``error`` are
+    kept; an empty error is waiting, not failing; ``stuck`` raises the alarm event once).
+    """
+
+    attempt: Attempt
+    event: Event | None
+    now: datetime
+    next_due: datetime
+    error: str = ""
+    stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Tightened:
     """What the rules in force make of a grant that others allowed. Never an ALLOW."""
 
@@ -880,6 +896,15 @@ class RequestEventRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportBacklog:
+    """How far the audit export is behind."""
+
+    head: int  # the last record's sequence
+    exported: int  # the last one that the export has
+    oldest: timedelta  # age of the first that it has not
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerFigures:
     """What /metrics tells."""
 
@@ -1193,7 +1218,9 @@ class LeaseStore(Protocol):
         ...
 
     async def claim_due(self, connector: str, now: datetime, limit: int, claim_for: timedelta) -> Sequence[Attempt]:
-        """Take due attempts of one connector, earliest due first.
+        """Take due attempts of one connector: of those due longest, the ones that end soonest by themselves first.
+
+        But what has been due for a minute goes before those.
 
         Each is moved to REVOKING first if it was ISSUING (OUTCOME_UNKNOWN) or ACTIVE (EXPIRED or
         UNCONFIRMED), gets epoch + 1 and is due again at ``now + claim_for``: a claimer that dies is
@@ -1201,14 +1228,18 @@ class LeaseStore(Protocol):
         """
         ...
 
+    async def next_due(self, connector: str) -> datetime | None:
+        """When the first of one connector's living attempts is due; None where none lives."""
+        ...
+
+    async def record_revocations(self, tried: Sequence[Tried]) -> Sequence[bool]:
+        """Results of tries, in one transaction, each under its claim's epoch; False for each whose claim was lost."""
+        ...
+
     async def record_revocation(
         self, attempt: Attempt, event: Event | None, now: datetime, next_due: datetime, error: str, stuck: bool
     ) -> bool:
-        """The result of a revocation try, under the claim's epoch; False if the claim was lost.
-
-        ``event``: REVOKE_CONFIRMED, TIME_ENDED, NEVER_ISSUED, or None for "not yet" (then ``next_due``
-        and ``error`` are kept; an empty error is waiting, not failing; ``stuck`` raises the alarm event once).
-        """
+        """The same of one try."""
         ...
 
     async def recover(self, now: datetime) -> int:
@@ -1271,7 +1302,11 @@ class LeaseStore(Protocol):
         ...
 
     async def figures(self, now: datetime) -> LedgerFigures:
-        """For /metrics."""
+        """For /metrics: counts what lives."""
+        ...
+
+    async def export_backlog(self, now: datetime) -> ExportBacklog:
+        """How far the audit export is behind. Costs the same however much lives: it is asked every second."""
         ...
 
     # -- the deploy set

@@ -87,16 +87,16 @@ class Upkeep:
 
     async def figures(self) -> None:
         """Tell the gate how far the audit export is behind."""
-        figures = await self._store.figures(self._clock.now())
         if self._sink is not None:
-            self._gate.backlog_records = figures.audit_head - figures.audit_exported
-            self._gate.backlog_age = figures.oldest_unexported
+            backlog = await self._store.export_backlog(self._clock.now())
+            self._gate.backlog_records = backlog.head - backlog.exported
+            self._gate.backlog_age = backlog.oldest
 
     async def export(self) -> None:
         """Hand the sink what it has not taken yet, in order; on failure the next tick goes on."""
         if self._sink is None:
             return
-        after = (await self._store.figures(self._clock.now())).audit_exported
+        after = (await self._store.export_backlog(self._clock.now())).exported
         try:
             while records := await self._store.audit_since(after, BATCH):
                 await self._sink.write(records)
@@ -130,7 +130,7 @@ class Upkeep:
             return
         now = self._clock.now()
         if self._sink is not None:
-            behind = (await self._store.figures(now)).oldest_unexported
+            behind = (await self._store.export_backlog(now)).oldest
             if behind >= self._keep_ended:
                 log.warning("nothing is deleted while the audit export does not have it", behind=behind.total_seconds())
                 return

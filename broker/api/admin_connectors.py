@@ -51,6 +51,7 @@ class ConnectorRpcs:
             templates=value.templates,
             running=value.contract is not None,
             digest=value.spec.digest,
+            circuit_open=value.circuit,
         )
 
     def _examination(self, value: Examined) -> pb.Examination:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from broker.audit.event import AuditEvent
 from broker.errors import Reason, Tampered
-from broker.scope.canonical import JsonValue, canonical_json
+from broker.scope.canonical import JsonValue, canonical_json, canonical_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Record:
 
 def encode(event: AuditEvent, *, seq: int, at_ms: int, writer: str, prev: bytes) -> bytes:
     """The canonical bytes of ``event`` as record ``seq``. Raises TypeError for data without canonical form."""
-    return canonical_json(
+    return canonical_record(
         {
             "seq": seq,
             "at_ms": at_ms,
@@ -50,9 +50,9 @@ def encode(event: AuditEvent, *, seq: int, at_ms: int, writer: str, prev: bytes)
             "lease_id": event.lease_id,
             "attempt_id": event.attempt_id,
             "holder": event.holder,
-            "data": event.data,
             "prev": prev.hex(),
-        }
+        },
+        event.data,
     )
 
 

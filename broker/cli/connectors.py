@@ -43,6 +43,9 @@ def list_(admin: AdminSettings, form: str) -> None:
         print_json(found)
         return
     click.echo(table([_row(each) for each in found], ("CONNECTOR", "KIND", "ENDS", "REVOKED", "TTL", "BOUND TO")))
+    for each in found:
+        if each.circuit_open:
+            click.echo(f"{inert(each.name)}: {inert(each.circuit_open)}")
 
 
 @connectors.command()
@@ -90,6 +93,8 @@ def _in_full(found: Connector) -> Iterator[str]:
     yield inert(found.name)
     yield f"  {'kind':<14}  {found.kind}"
     yield f"  {'templates':<14}  {', '.join(map(inert, found.templates)) or 'none'}"
+    if found.circuit_open:
+        yield f"  {'circuit':<14}  OPEN: {inert(found.circuit_open)}"
     if found.contract is None:
         yield "  DOES NOT RUN: see brokerd's log"
     else:

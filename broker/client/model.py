@@ -262,6 +262,7 @@ class Connector:
     templates: tuple[str, ...]  # that issue through it, by name
     running: bool
     digest: str
+    circuit_open: str = ""  # why nothing is issued by it for now
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from broker.errors import BrokerError, InvalidInput, Reason
+from broker.lease.breaker import Breakers
 from broker.lease.root import Roots, Work
 from broker.ports import Clock, Connector, ConnectorSpec
 
@@ -22,9 +23,10 @@ Build = Callable[[ConnectorSpec], Connector]
 class ConnectorPool:
     """Connectors by name. Not locked: it belongs to the event loop."""
 
-    def __init__(self, build: Build, roots: Roots, clock: Clock) -> None:
+    def __init__(self, build: Build, roots: Roots, clock: Clock, breakers: Breakers | None = None) -> None:
         self._build = build
         self._roots = roots
+        self._breakers = breakers or Breakers()
         self._clock = clock
         self._running: dict[str, tuple[str, Connector]] = {}
 
@@ -58,6 +60,7 @@ class ConnectorPool:
         """Run what :meth:`prepare` made. Calls under way keep the connector they started with."""
         before, self._running = self._running, prepared
         self._roots.only(prepared)
+        self._breakers.only(prepared)
         kept = {id(connector) for _, connector in prepared.values()}
         for _, connector in before.values():
             if id(connector) not in kept:

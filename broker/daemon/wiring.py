@@ -98,6 +98,7 @@ from broker.issuance.tightening import TighteningDesk
 from broker.issuance.trail import TrailDesk
 from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
+from broker.lease.breaker import Breakers
 from broker.lease.root import Roots
 from broker.metrics import Metrics, Snapshot
 from broker.ports import AuditSink, Clock, KeyRing, Reloaded
@@ -128,7 +129,8 @@ class Brokerd:
         self._rng = SystemRng()
         self._files = DeployFiles(config.deploy.directory, config.trust_domain, signers_of(config))
         self._roots = Roots()
-        self._pool = ConnectorPool(build, self._roots, clock)
+        self._breakers = Breakers()
+        self._pool = ConnectorPool(build, self._roots, clock, self._breakers)
         self._metrics = Metrics()
         self._budget = RefusalBudget()
         self._look_budget = LookBudget()
@@ -198,6 +200,7 @@ class Brokerd:
             roots=self._roots,
             certain=self._clock.certain if isinstance(self._clock, KeptClock) else None,
             others_do=self._others_do,
+            breakers=self._breakers,
         )
         self._mark = await own_mark(store, config.tenant, self._clock)
         self._reconciler = Reconciler(
@@ -427,6 +430,7 @@ class Brokerd:
             keys=keys,
             mark=self._mark,
             roots=self._roots,
+            breakers=self._breakers,
             issue_timeout=limits.issue_timeout,
             confirm_within=limits.confirm_within,
             denied_cool_down=limits.denied_cool_down,
@@ -478,7 +482,7 @@ class Brokerd:
             servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
         self._admin = self._automation = None
         rpcs = limits.max_concurrent_admin_rpcs
-        connectors = ConnectorDesk(self._pool.find, self._clock)
+        connectors = ConnectorDesk(self._pool.find, self._clock, breakers=self._breakers)
         parts = (
             OperatorRpcs(),
             SuspensionRpcs(self._suspensions),
@@ -672,11 +676,12 @@ class Brokerd:
         ]
 
     def _root_alarms(self) -> list[str]:
-        return [
+        refused = [
             f"connector {name} issues nothing: since {refusal.since.isoformat()} its upstream refuses the broker's own"
             f" credential ({refusal.why})"
             for name, refusal in sorted(self._roots.standing.items())
         ]
+        return [*refused, *(f"connector {name}: {told}" for name, told in sorted(self._breakers.told().items()))]
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
@@ -701,6 +706,7 @@ class Brokerd:
             witnesses=self._witnessing.tallies() if self._witnessing is not None else {},
             unread=self.gate.unread,
             roots_refused=tuple(self._roots.standing),
+            circuits_open=tuple(self._breakers.open),
             orphans=await self._store.orphan_figures(),
             reconciled=self._reconciler.last,
             room=self._room.figures(),

@@ -12,6 +12,7 @@ import structlog
 from broker.errors import NotFound, Reason
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.verdicts import doubts_of_template
+from broker.lease.breaker import Breakers
 from broker.lease.credential import Contract
 from broker.ports import Clock, Connector, ConnectorSpec, DeploySet, Doubt, Severity
 
@@ -28,6 +29,7 @@ class Shown:
     spec: ConnectorSpec
     contract: Contract | None
     templates: tuple[str, ...]
+    circuit: str = ""  # why its circuit is open; empty: it is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,16 @@ class ConnectorDesk:
     """What people see of connectors. ``connectors`` finds a running one by name."""
 
     def __init__(
-        self, connectors: Callable[[str], Connector | None], clock: Clock, within: timedelta = EXAMINE_WITHIN
+        self,
+        connectors: Callable[[str], Connector | None],
+        clock: Clock,
+        within: timedelta = EXAMINE_WITHIN,
+        breakers: Breakers | None = None,
     ) -> None:
         self._connectors = connectors
         self._clock = clock
         self._within = within
+        self._breakers = breakers or Breakers()
         # Whoever asks while an examination is under way gets its result: nobody can have the upstream asked a lot.
         self._under_way: dict[str, asyncio.Task[Sequence[Doubt]]] = {}
 
@@ -78,11 +85,14 @@ class ConnectorDesk:
     def _shown(self, deploy: DeploySet, name: str) -> Shown:
         running = self._connectors(name)
         templates = sorted(each.name for each in deploy.templates.values() if each.connector == name)
-        return Shown(deploy.connectors[name], None if running is None else running.contract, tuple(templates))
+        contract, circuit = None if running is None else running.contract, self._breakers.told().get(name, "")
+        return Shown(deploy.connectors[name], contract, tuple(templates), circuit)
 
     async def _examined(self, shown: Shown, deploy: DeploySet) -> Examined:
         connector = self._connectors(shown.spec.name)
         doubts = [_NOT_RUNNING] if connector is None else [*await self._asked(connector), *_templates(shown, deploy)]
+        if shown.circuit:
+            doubts.append(Doubt(Severity.ERROR, f"For now {shown.circuit}.", _CIRCUIT))
         doubts.sort(key=lambda each: each.severity is not Severity.ERROR)
         return Examined(shown, tuple(doubts), self._clock.now())
 
@@ -115,6 +125,9 @@ _NOT_RUNNING = Doubt(
     "It does not run: nothing is issued by it, and nothing that it issued is ended.",
     "See why in brokerd's log; then `broker reload`, or start brokerd again.",
 )
+
+
+_CIRCUIT = "Look at the upstream and the network between; it is tried again by itself, at least once a minute."
 
 
 def _too_slow(within: timedelta) -> Doubt:

@@ -38,6 +38,7 @@ from broker.issuance.situation import Situations, seen
 from broker.issuance.stopped import check_suspended
 from broker.issuance.verdicts import denied_by, too_late, within_contract
 from broker.issuance.waiting import until
+from broker.lease.breaker import Breakers
 from broker.lease.credential import Contract, ContractClass, Credential
 from broker.lease.deadlines import CONFIRM_WITHIN
 from broker.lease.fingerprint import fingerprints
@@ -108,8 +109,8 @@ class Issuer:
     """Carries requests. ``connectors`` finds a connector by name; ``kick`` wakes its revoker.
 
     ``keys`` make the digests by which the trail knows issued secrets again. ``mark`` is in the id of every attempt, so
-    that upstreams can tell whose it is; ``roots`` knows which upstreams refuse the broker itself. ``shadow_seen`` is
-    told what shadow policies would have made of each request, where there are any.
+    that upstreams can tell whose it is; ``roots`` knows which upstreams refuse the broker itself, ``breakers`` which do
+    not answer. ``shadow_seen`` is told what shadow policies would have made of each request, where there are any.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Issuer:
         limits: TaskLimits = DEFAULT_LIMITS,
         shadow_seen: Callable[[ShadowVerdict], None] = lambda verdict: None,
         roots: Roots | None = None,
+        breakers: Breakers | None = None,
     ) -> None:
         self._store = store
         self._situations = Situations(store)
@@ -141,6 +143,7 @@ class Issuer:
         self._keys = keys
         self.mark = mark
         self._roots = roots or Roots()
+        self._breakers = breakers or Breakers()
         self._issue_timeout = issue_timeout
         self._confirm_within = confirm_within
         self._denied_cool_down = denied_cool_down
@@ -225,6 +228,7 @@ class Issuer:
                 return admitted
             self._gate.check(caller.now)
             self._roots.check(admitted.scope.connector)
+            self._breakers.check(admitted.scope.connector, caller.now)
             intent = fund(self._intent(caller, request, admitted))
             try:
                 return admitted, intent, await self._store.open_intent(intent)
@@ -369,6 +373,7 @@ class Issuer:
             await self._end(intent, Event.END, EndCause.OUTCOME_UNKNOWN, "the issue was broken off")
             raise
         self._roots.works(intent.scope.connector, Work.ISSUE)
+        self._breakers.works(intent.scope.connector, Work.ISSUE)
         wider = mismatch(issued, intent.scope, attempt.id, attempt.expires_at, admitted.connector.contract)
         if wider is not None:
             await self._end(intent, Event.END, EndCause.GRANT_MISMATCH, wider.message)
@@ -392,6 +397,9 @@ class Issuer:
         """What the connector's failure proves: never issued, or all that may be there is ended."""
         if failure.reason is Reason.UPSTREAM_ROOT_REFUSED:
             self._roots.refused(intent.scope.connector, failure.message, Work.ISSUE, self._clock.now())
+        if failure.reason is Reason.UPSTREAM_UNAVAILABLE:
+            who, now, jitter = intent.attempt_id, self._clock.now(), self._rng.fraction()
+            self._breakers.failed(intent.scope.connector, Work.ISSUE, who, failure.message, now, jitter)
         if failure.outcome_known:
             await self._end(intent, Event.NEVER_ISSUED, EndCause.NEVER_ISSUED, failure.message)
             return

@@ -38,6 +38,18 @@ def canonical_json(value: JsonValue) -> bytes:
         return portable_json(value)
 
 
+def canonical_record(fields: Mapping[str, str | int], data: JsonValue) -> bytes:
+    """The canonical bytes of an object: ``fields``, whose types the caller knows, and ``data``, which is checked."""
+    _check(data)
+    record = {**fields, "data": data}
+    if orjson is None:
+        return portable_json(record)
+    try:
+        return orjson.dumps(record, _as_dict, orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return portable_json(record)
+
+
 def canonical_row(values: Sequence[str | int | None]) -> bytes:
     """The canonical bytes of a flat list, without looking at its items: the caller knows their types."""
     if orjson is None:

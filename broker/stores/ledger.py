@@ -27,6 +27,7 @@ from broker.ports import (
     Attempt,
     EndCause,
     Ended,
+    ExportBacklog,
     FiledRequest,
     Filing,
     Forgetting,
@@ -50,6 +51,7 @@ from broker.ports import (
     Selector,
     Task,
     TaskState,
+    Tried,
     Vote,
 )
 from broker.scope.canonical import JsonValue
@@ -460,13 +462,20 @@ class LedgerStore(
         """See LeaseStore.claim_due."""
         return await self._writer.submit(lambda tx: revoke_ops.claim_due(tx, connector, now, limit, claim_for))
 
+    async def next_due(self, connector: str) -> datetime | None:
+        """See LeaseStore.next_due."""
+        return await self._readers.point(lambda view: reads.next_due(view, connector))
+
+    async def record_revocations(self, tried: Sequence[Tried]) -> Sequence[bool]:
+        """See LeaseStore.record_revocations."""
+        return await self._writer.submit(lambda tx: revoke_ops.record_revocations(tx, tried))
+
     async def record_revocation(
         self, attempt: Attempt, event: Event | None, now: datetime, next_due: datetime, error: str, stuck: bool
     ) -> bool:
         """See LeaseStore.record_revocation."""
-        return await self._writer.submit(
-            lambda tx: revoke_ops.record_revocation(tx, attempt, event, now, next_due, error, stuck)
-        )
+        (kept,) = await self.record_revocations([Tried(attempt, event, now, next_due, error, stuck)])
+        return kept
 
     async def recover(self, now: datetime) -> int:
         """See LeaseStore.recover. In portions: however much a crash left, memory holds one portion of it."""
@@ -520,6 +529,10 @@ class LedgerStore(
     async def figures(self, now: datetime) -> LedgerFigures:
         """See LeaseStore.figures."""
         return await self._readers.scan(lambda view: reads.figures(view, now))
+
+    async def export_backlog(self, now: datetime) -> ExportBacklog:
+        """See LeaseStore.export_backlog."""
+        return await self._readers.scan(lambda view: reads.export_backlog(view, now))
 
     # -- the deploy set
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.lease.backoff import CAP
 from broker.lease.deadlines import due_at
-from broker.lease.machine import Event, State, lease_state, next_state
+from broker.lease.machine import STATES, Event, State, lease_state, next_state
 from broker.ports import BREAK_GLASS_REQUEST, EndCause
 from broker.scope.canonical import JsonValue
 from broker.stores.rows import AttemptRow, LeaseRow, read_attempt
@@ -39,7 +39,7 @@ _EVENTS = {
 def due_ms(attempt: AttemptRow, confirm_by: int | None, retry_at: int | None) -> int | None:
     """The due time of an attempt in its present state."""
     return due_at(
-        State(attempt.state),
+        STATES[attempt.state],
         issue_deadline=attempt.issue_deadline,
         confirm_by=confirm_by,
         expires_at=attempt.expires_at,
@@ -66,7 +66,7 @@ def move(
     if not attempt.trusted:
         quarantine(tx, attempt, lease, now_ms if due is None else due, now_ms)
         return True
-    state = next_state(State(attempt.state), event)
+    state = next_state(STATES[attempt.state], event)
     attempt.state = state.value
     if state is not State.ACTIVE and attempt.cause is None and cause is not None:
         attempt.cause = cause.value
@@ -88,7 +88,8 @@ def move(
 def settle(tx: Transaction, lease: LeaseRow, changed: AttemptRow, now_ms: int) -> None:
     """Store the lease as its attempts say it is; ``changed`` is stored already."""
     attempts = [changed] if lease.attempts == 1 else attempts_of(tx, lease)
-    state = lease_state([State(attempt.state) for attempt in attempts])
+    states = [STATES[attempt.state] for attempt in attempts]
+    state = states[0] if len(states) == 1 else lease_state(states)
     living = [attempt for attempt in attempts if attempt.due_at is not None]
     latest = attempts[-1]
     lease.state = state.value

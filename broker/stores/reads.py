@@ -13,12 +13,13 @@ from broker.breakglass.reviews import OWED
 from broker.errors import InvalidInput, Reason, Tampered
 from broker.identity.behalf import Human
 from broker.lease.machine import MAYBE_ALIVE, State
-from broker.ports import Attempt, Lease, LeaseEvent, LeaseFilter, LedgerFigures, Task
+from broker.ports import Attempt, ExportBacklog, Lease, LeaseEvent, LeaseFilter, LedgerFigures, Task
 from broker.scope.canonical import canonical_json
 from broker.stores.break_glass_reviews import open_uses
 from broker.stores.end_ops import lease_not_found
 from broker.stores.origins import handed_on_by
 from broker.stores.rows import (
+    LAST_MS,
     Raw,
     attempt_of,
     read_attempt,
@@ -129,6 +130,12 @@ def any_task_due(view: View, now: datetime) -> bool:
     return bool(view.row("any_task_due", {"now": to_ms(now)})[0])
 
 
+def next_due(view: View, connector: str) -> datetime | None:
+    """See LeaseStore.next_due."""
+    (ms,) = view.row("next_due", {"connector": connector})
+    return None if ms is None else from_ms(min(max(ms, 0), LAST_MS))
+
+
 def connectors_in_use(view: View) -> frozenset[str]:
     """See LeaseStore.connectors_in_use."""
     return frozenset(row[0] for row in view.all("connectors_in_use", {}))
@@ -142,25 +149,31 @@ def audit_since(view: View, after: int, limit: int) -> list[bytes]:
 def figures(view: View, now: datetime) -> LedgerFigures:
     """See LeaseStore.figures."""
     overdue, oldest = view.row("owed_figures", {"now": to_ms(now)})
-    unexported = view.one("first_unexported", {})
+    backlog = export_backlog(view, now)
     suspended = [each for each in every_unlifted(view) if each.in_force(now)]
     uses = open_uses(view)
-    head = view.one("audit_head", {})
     return LedgerFigures(
         live_by_class=dict(view.all("living_figures", {})),
         open_tasks=view.row("open_task_figure", {})[0],
         overdue=overdue,
         oldest_overdue=timedelta(0) if oldest is None else now - from_ms(oldest),
         stuck=view.row("stuck_figure", {})[0],
-        audit_head=0 if head is None else head[0],
-        audit_exported=view.row("exported", {})[0],
-        oldest_unexported=timedelta(0) if unexported is None else now - _written_at(unexported[0], now),
+        audit_head=backlog.head,
+        audit_exported=backlog.exported,
+        oldest_unexported=backlog.oldest,
         suspensions=Counter(each.kind.value for each in suspended),
         suspensions_tampered=sum(not each.trusted for each in suspended),
         tightened=dict(view.all("tightened_figure", {})),
         break_glass_live=sum(each.ended_at is None for each in uses),
         reviews=Counter(state.value for each in uses if (state := each.review_state(now)) in OWED),
     )
+
+
+def export_backlog(view: View, now: datetime) -> ExportBacklog:
+    """See LeaseStore.export_backlog."""
+    head, unexported = view.one("audit_head", {}), view.one("first_unexported", {})
+    oldest = timedelta(0) if unexported is None else now - _written_at(unexported[0], now)
+    return ExportBacklog(0 if head is None else head[0], view.row("exported", {})[0], oldest)
 
 
 def _lease(view: View, raw: Raw) -> Lease:

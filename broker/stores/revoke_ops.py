@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from broker.audit.event import EventType
 from broker.errors import Defect, Reason
 from broker.lease.machine import TERMINAL, Event, State
-from broker.ports import Attempt, EndCause
+from broker.ports import Attempt, EndCause, Tried
 from broker.scope.canonical import JsonValue
 from broker.stores.end_ops import CHUNK, find_attempt, read_pair
 from broker.stores.moves import (
@@ -21,12 +24,25 @@ from broker.stores.moves import (
     tell,
 )
 from broker.stores.replica_ops import others
-from broker.stores.rows import AttemptRow, LeaseRow, Raw, attempt_of
+from broker.stores.rows import (
+    AttemptRow,
+    LeaseRow,
+    Raw,
+    attempt_of,
+    imagined_attempt,
+    read_attempt,
+    read_optional_lease,
+    unpacked,
+)
 from broker.stores.times import span_ms, to_ms
 from broker.stores.transaction import Transaction
 
 # An upstream's complaint is kept for people to read, up to this many characters.
 LONGEST_ERROR = 500
+# At least so many of what is due longest are looked at for those that end soonest by themselves.
+WINDOW = 256
+# And what has been due for so long goes before what ends sooner.
+PATIENCE = timedelta(minutes=1)
 
 
 def claim_due(tx: Transaction, connector: str, now: datetime, limit: int, claim_for: timedelta) -> list[Attempt]:
@@ -35,16 +51,48 @@ def claim_due(tx: Transaction, connector: str, now: datetime, limit: int, claim_
     until_ms = now_ms + span_ms(claim_for)
     claimed: list[Attempt] = []
     room = limit + len(tx.resting)
-    for raw in tx.all("attempts_due", {"connector": connector, "now": now_ms, "limit": room}):
-        attempt, lease = read_pair(raw, tx)
-        key = (attempt.tenant, attempt.id)
-        if tx.resting.get(key, now_ms) > now_ms or len(claimed) == limit:
-            continue
-        if not tx.shielded(partial(_claim, tx, attempt, lease, until_ms, now_ms)):
-            # It is revoked all the same, at the slowest pace; this one's schedule is kept in memory.
-            tx.resting[key] = max(until_ms, quarantine_pause(now_ms))
-        claimed.append(attempt_of(attempt))
+    patience = now_ms - span_ms(PATIENCE)
+    asked: dict[str, Any] = {
+        "patience": patience,
+        "connector": connector,
+        "now": now_ms,
+        "limit": room,
+        "window": max(WINDOW, 2 * room),
+    }
+    with tx.remembering():
+        for attempt, lease in _due(tx, asked):
+            key = (attempt.tenant, attempt.id)
+            if tx.resting.get(key, now_ms) > now_ms or len(claimed) == limit:
+                continue
+            if not tx.shielded(partial(_claim, tx, attempt, lease, until_ms, now_ms)):
+                # It is revoked all the same, at the slowest pace; this one's schedule is kept in memory.
+                tx.resting[key] = max(until_ms, quarantine_pause(now_ms))
+            claimed.append(attempt_of(attempt))
     return claimed
+
+
+def _due(tx: Transaction, asked: dict[str, Any]) -> list[tuple[AttemptRow, LeaseRow | None]]:
+    """What is due, with its leases, the soonest native expiry first.
+
+    A column for each where SQLite can pack them, which it cannot of a damaged row.
+    """
+    try:
+        packed = tx.all("attempts_due_packed", asked)
+    except sqlite3.OperationalError:
+        found = [read_pair(raw, tx) for raw in tx.all("attempts_due", asked)]
+    else:
+        found = [
+            (read_attempt(unpacked(attempt), tx.seal), read_optional_lease(unpacked(lease), tx.seal))
+            for attempt, lease in packed
+        ]
+    found.sort(key=lambda pair: _urgency(pair[0], asked["patience"]))
+    return found
+
+
+def _urgency(attempt: AttemptRow, patience: int) -> int:
+    """The lower, the sooner it is tried: as the query chose it."""
+    due = attempt.due_at or 0
+    return due if due <= patience else attempt.expires_at or 0
 
 
 def _claim(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, until_ms: int, now_ms: int) -> bool:
@@ -74,21 +122,19 @@ def _postpone(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, unti
     return True
 
 
-def record_revocation(
-    tx: Transaction,
-    claimed: Attempt,
-    event: Event | None,
-    now: datetime,
-    next_due: datetime,
-    error: str,
-    stuck: bool,
-) -> bool:
-    """See LeaseStore.record_revocation."""
+def record_revocations(tx: Transaction, tried: Sequence[Tried]) -> list[bool]:
+    """See LeaseStore.record_revocations."""
+    return [tx.shielded(partial(_record, tx, each)) for each in tried]
+
+
+def _record(tx: Transaction, tried: Tried) -> bool:
+    event, claimed = tried.event, tried.attempt
     if event not in (None, Event.REVOKE_CONFIRMED, Event.TIME_ENDED, Event.NEVER_ISSUED):
         raise Defect(Reason.INTERNAL, f"a revocation does not end in {event}.")
-    attempt, lease = find_attempt(tx, claimed.tenant, claimed.id)
+    attempt, lease = _find_claimed(tx, claimed)
     if attempt.epoch != claimed.epoch or State(attempt.state) in TERMINAL:
         return False
+    now, next_due = tried.now, tried.next_due
     now_ms = to_ms(now)
     if not attempt.trusted:
         due = to_ms(next_due) if event is None else quarantine_pause(now_ms)
@@ -97,10 +143,19 @@ def record_revocation(
     if attempt.state != State.REVOKING:
         raise Defect(Reason.ILLEGAL_TRANSITION, f"an attempt in {attempt.state} has no revocation to record.")
     if event is None:
-        return _not_yet(tx, attempt, lease, now_ms, to_ms(next_due), error, stuck)
+        return _not_yet(tx, attempt, lease, now_ms, to_ms(next_due), tried.error, tried.stuck)
     failures, attempt.failures, attempt.last_error = attempt.failures, 0, ""
     cause = EndCause.NEVER_ISSUED if event is Event.NEVER_ISSUED else None
     return move(tx, attempt, lease, event, cause, now_ms, data={"failures": failures})
+
+
+def _find_claimed(tx: Transaction, claimed: Attempt) -> tuple[AttemptRow, LeaseRow | None]:
+    """The attempt and its lease, as the claim left them or as the database has them now."""
+    values = tx.images.attempts.get((claimed.tenant, claimed.id))
+    lease = tx.images.leases.get((claimed.tenant, claimed.lease_id))
+    if values is None or lease is None:
+        return find_attempt(tx, claimed.tenant, claimed.id)
+    return imagined_attempt(values), LeaseRow(*lease)
 
 
 def _not_yet(

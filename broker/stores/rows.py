@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import orjson
 
 from broker.identity.behalf import Human
-from broker.lease.machine import State
+from broker.lease.machine import STATES, State
 from broker.ports import Attempt, EndCause, Lease, Task, TaskState
 from broker.stores.seal import RowSeal, tampered
 from broker.stores.times import from_ms, optional_at
@@ -136,6 +136,10 @@ TASK_FIRST_SCHEMA = _stored(TaskRow).index("task_type")
 LEASE_FIXED = _stored(LeaseRow).index("state")
 LEASE_ENDED_AT = _stored(LeaseRow).index("ended_at")
 ATTEMPT_FIXED = _stored(AttemptRow).index("handle")
+# What does not change any more once an attempt is being ended stands before and between these.
+ATTEMPT_STATE = _stored(AttemptRow).index("state")
+ATTEMPT_ACTIVATED = _stored(AttemptRow).index("activated_at")
+ATTEMPT_DUE = _stored(AttemptRow).index("due_at")
 
 task_values = attrgetter(*_stored(TaskRow))
 lease_values = attrgetter(*_stored(LeaseRow))
@@ -192,7 +196,7 @@ def imagined_attempt(values: Raw) -> AttemptRow:
 
 
 # 9999-12-31T23:59:59Z: the last time that a datetime can say.
-_LAST_MS = 253_402_300_799_000
+LAST_MS = 253_402_300_799_000
 # Counters beyond this were not counted by us, and would overflow when counted on.
 _MOST = 2**31
 
@@ -211,7 +215,7 @@ def _quarantined(row: AttemptRow) -> AttemptRow:
     for name in ("created_at", "issue_deadline", "expires_at", "activated_at", "due_at", "owed_since"):
         ms = getattr(row, name)
         if ms is not None:
-            setattr(row, name, min(max(ms, 0), _LAST_MS))
+            setattr(row, name, min(max(ms, 0), LAST_MS))
     row.epoch = row.epoch if 0 <= row.epoch < _MOST else 0
     row.failures = row.failures if 0 <= row.failures < _MOST else 0
     return row
@@ -304,7 +308,7 @@ def attempt_of(row: AttemptRow) -> Attempt:
         number=row.number,
         connector=row.connector,
         handle=orjson.loads(row.handle),
-        state=State(row.state),
+        state=STATES[row.state],
         cause=_cause(row.cause),
         created_at=from_ms(row.created_at),
         issue_deadline=from_ms(row.issue_deadline),
@@ -317,8 +321,11 @@ def attempt_of(row: AttemptRow) -> Attempt:
     )
 
 
+_CAUSES = {cause.value: cause for cause in EndCause}
+
+
 def _cause(stored: str | None) -> EndCause | None:
-    return None if stored is None else EndCause(stored)
+    return None if stored is None else _CAUSES[stored]
 
 
 def slices(raw: Raw, *widths: int) -> Sequence[Raw]:

@@ -6,7 +6,8 @@ operations of the same batch wrote.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,10 @@ from broker.ports import Lifting, TaskState
 from broker.stores.database import GARBLED, Connection, Dialect
 from broker.stores.images import Images, Key, keep
 from broker.stores.rows import (
+    ATTEMPT_ACTIVATED,
+    ATTEMPT_DUE,
     ATTEMPT_FIXED,
+    ATTEMPT_STATE,
     LEASE_ENDED_AT,
     LEASE_FIXED,
     TASK_FIRST_SCHEMA,
@@ -62,6 +66,16 @@ class Transaction(View):
         self.first_lifts: dict[tuple[str, str], Lifting] = {}
         # (tenant, id) of leases whose credentials this operation has ended, with the time (ms); see subtree_ops.py.
         self.ended: dict[tuple[str, str], int] = {}
+        self._remembering = False
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """What is claimed inside will be asked for again in a moment, when its revocation was tried."""
+        self._remembering = True
+        try:
+            yield
+        finally:
+            self._remembering = False
 
     def shielded(self, act: Callable[[], bool]) -> bool:
         """Do ``act`` for one row of many; False, and undone, where that one row cannot be written.
@@ -137,7 +151,7 @@ class Transaction(View):
             changed = self.connection.execute(self.sql["update_lease"], (*living, *key)).rowcount == 1
         else:
             changed = self.connection.execute(self.sql["end_lease"], (*values[LEASE_FIXED:], *key)).rowcount == 1
-        self._imagine(self.images.leases, row, values, changed and row.state == State.ISSUING)
+        self._imagine(self.images.leases, row, values, changed and self._awaited(row))
 
     def insert_attempt(self, row: AttemptRow) -> None:
         """Add an attempt."""
@@ -148,11 +162,17 @@ class Transaction(View):
     def update_attempt(self, row: AttemptRow) -> bool:
         """Store what may change of an attempt, if its epoch is still the one that was read."""
         values = attempt_values(row)
-        mac = self._mac("attempts", values, row.trusted)
-        parameters = (*values[ATTEMPT_FIXED:], *mac, row.tenant, row.id, row.seen_epoch)
-        changed = self.connection.execute(self.sql["update_attempt"], parameters).rowcount == 1
-        self._imagine(self.images.attempts, row, values, changed and row.state == State.ISSUING)
+        key = (*self._mac("attempts", values, row.trusted), row.tenant, row.id, row.seen_epoch)
+        if row.state == State.ISSUING or row.state == State.ACTIVE:
+            changed = self.connection.execute(self.sql["update_attempt"], (*values[ATTEMPT_FIXED:], *key)).rowcount == 1
+        else:
+            ending = (*values[ATTEMPT_STATE:ATTEMPT_ACTIVATED], *values[ATTEMPT_DUE:])
+            changed = self.connection.execute(self.sql["end_attempt"], (*ending, *key)).rowcount == 1
+        self._imagine(self.images.attempts, row, values, changed and self._awaited(row))
         return changed
+
+    def _awaited(self, row: LeaseRow | AttemptRow) -> bool:
+        return row.state == State.ISSUING or (self._remembering and row.state == State.REVOKING)
 
     def quarantine_attempt(self, tenant: str, attempt_id: str, parameters: Mapping[str, Any]) -> None:
         """Store what the revocation of an attempt needs whose row fails its MAC, and leave the MAC wrong."""

@@ -37,9 +37,9 @@ def test_a_saturated_generator_voids_the_run(share: float, void: int) -> None:
 @pytest.mark.parametrize(
     ("grant", "login", "expected"),
     [
-        (1.5, 1.25, ("PASS", "PASS")),
-        (1.499, 1.25, ("FAIL", "PASS")),
-        (1.5, 1.251, ("PASS", "FAIL")),
+        (2.0, 1.15, ("PASS", "PASS")),
+        (1.999, 1.15, ("FAIL", "PASS")),
+        (2.0, 1.151, ("PASS", "FAIL")),
     ],
 )
 def test_the_verdicts(grant: float, login: float, expected: tuple[str, str]) -> None:
@@ -47,6 +47,10 @@ def test_the_verdicts(grant: float, login: float, expected: tuple[str, str]) -> 
         {
             "grant_vs_openbao_c32": grant,
             "login_vs_direct": login,
+            "revocations_per_s": 5_000,
+            "lateness_p99_ms": 250,
+            "bytes_per_lease": 1_025,
+            "restart_s_100k": 2.1,
             "identity_share": 0.05,
             "suspend_s": 1.0,
             "decision_p99_ms_500": 1.0,
@@ -57,4 +61,6 @@ def test_the_verdicts(grant: float, login: float, expected: tuple[str, str]) -> 
     )
     assert (judged["grant_vs_openbao_c32"], judged["login_vs_direct"]) == expected
     assert judged["identity_share"] == judged["suspend_s"] == judged["decision_p99_ms_500"] == "PASS"
+    assert judged["revocations_per_s"] == judged["lateness_p99_ms"] == "PASS"
+    assert judged["bytes_per_lease"] == judged["restart_s_100k"] == "FAIL"
     assert judged["audit_share"] == judged["audit_verify_per_s"] == judged["audit_verify_growth_mib"] == "PASS"

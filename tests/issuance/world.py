@@ -28,6 +28,7 @@ from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
+from broker.lease.breaker import Breakers
 from broker.lease.mark import Mark
 from broker.lease.root import Roots
 from broker.policy.cedar import PolicySet
@@ -173,15 +174,17 @@ class World:
     provider: IdentityProvider
     roots: Roots
     reconciler: Reconciler
+    breakers: Breakers
 
     @classmethod
     async def open(cls, directory: Path, *, try_timeout: timedelta = TRY_TIMEOUT, **issuer_options: Any) -> World:
-        clock, rng, roots = ManualClock(), CountingRng(), Roots()
+        clock, rng, roots, breakers = ManualClock(), CountingRng(), Roots(), Breakers()
         upstream = FakeConnector(clock)
         store = await SqliteStore.open(directory / "ledger.sqlite3", StaticKeys(), writer="w1")
         gate = Gate(timedelta(seconds=5), 1000, timedelta(minutes=5), heartbeat=START)
         connectors = {"fake": upstream}
-        revoker = Revoker(store, connectors.get, clock, rng, workers=4, try_timeout=try_timeout, roots=roots)
+        known = {"roots": roots, "breakers": breakers}
+        revoker = Revoker(store, connectors.get, clock, rng, workers=4, try_timeout=try_timeout, **known)
         deploy = DeploySet(
             digest="d" * 64,
             registry=Registry([ALICE, BOB, EVE]),
@@ -191,7 +194,7 @@ class World:
             connectors={},
             approvals=RULES,
         )
-        options = {"keys": StaticKeys(), "mark": MARK, "roots": roots, "issue_timeout": ISSUE_TIMEOUT, **issuer_options}
+        options = {"keys": StaticKeys(), "mark": MARK, **known, "issue_timeout": ISSUE_TIMEOUT, **issuer_options}
         issuer = Issuer(store, connectors.get, revoker.kick, gate, clock, rng, **options)
         tasks = TaskDesk(
             store,
@@ -212,7 +215,7 @@ class World:
         provider = IdentityProvider("https://idp.test", PEOPLE.values(), clock)
         fresh = FreshLogins(id_tokens(provider), clock)
         requests, approvals = RequestDesk(store, clock), ApprovalDesk(store, connectors.get, fresh, clock)
-        parts = (issuer, tasks, leases, revoker, upkeep, requests, approvals, provider, roots, reconciler)
+        parts = (issuer, tasks, leases, revoker, upkeep, requests, approvals, provider, roots, reconciler, breakers)
         return cls(store, clock, upstream, deploy, gate, *parts)
 
     @classmethod

@@ -34,7 +34,7 @@ def test_the_promises_hold_for_a_while() -> None:
 def test_a_seed_repeats_itself_to_the_last_commit_and_another_seed_is_another_run() -> None:
     """Of a short run it may be said that it is blind: it is not what is asked here."""
     first, again, other = (
-        trace(simulation("--seed", seed, "--steps", "8000", "--replicas", "3")) for seed in ("7", "7", "8")
+        trace(simulation("--seed", seed, "--steps", "12000", "--replicas", "3")) for seed in ("7", "7", "8")
     )
     assert first == again != other
 

@@ -20,7 +20,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.audit.record import Record, decode
 from broker.errors import BrokerError, Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
 from broker.lease.machine import TERMINAL, TRANSITIONS, Event, State
-from broker.ports import Attempt, EndCause, Lease, LeaseFilter, LeaseStore, Opened, Selector, TaskState
+from broker.ports import Attempt, EndCause, ExportBacklog, Lease, LeaseFilter, LeaseStore, Opened, Selector, TaskState
 from tests.stores.contract_holdings import HoldingContract
 from tests.stores.make import ALICE, BOB, T0, TASK, TENANT, at, intent, new_task
 
@@ -685,6 +685,22 @@ class RevokerContract:
         assert await store.claim_due("bao", at(100), 2, timedelta(seconds=30)) == []
         assert [a.id for a in await store.claim_due("sts", at(100), 2, timedelta(seconds=30))] == ["attempt-other"]
 
+    async def test_soonest_native_expiry_first_but_nothing_waits_for_ever(self, store: LeaseStore) -> None:
+        """F11: of what was let go together, what ends soonest goes first, until another has waited too long."""
+        await store.start_task(new_task())
+        for name, ttl in (("long", 500), ("short", 100), ("middle", 300)):
+            await grant(store, name, ttl=ttl)
+        await store.end_leases(Selector(TENANT, holder=ALICE), EndCause.RELEASED, ALICE, at(3))
+        (first,) = await store.claim_due("bao", at(4), 1, timedelta(seconds=30))
+        assert first.id == "attempt-short"
+        await grant(store, "fresh", now=50, ttl=20)
+        rest = await store.claim_due("bao", at(62.999), 1, timedelta(seconds=30))
+        assert [each.id for each in rest] == ["attempt-short"]  # its claim ran out, and it was tried by nobody
+        await store.end_leases(Selector(TENANT, lease_id="lease-fresh"), EndCause.RELEASED, ALICE, at(62))
+        patient = await store.claim_due("bao", at(63), 3, timedelta(seconds=30))
+        assert {each.id for each in patient[:2]} == {"attempt-long", "attempt-middle"}
+        assert patient[2].id == "attempt-fresh"
+
     async def test_a_claimer_that_dies_is_replaced_and_fenced(self, store: LeaseStore) -> None:
         await store.start_task(new_task())
         await store.open_intent(intent())
@@ -961,6 +977,7 @@ class AuditContract:
         figures = await store.figures(at(10))
         assert (figures.audit_head, figures.audit_exported) == (3, 2)
         assert figures.oldest_unexported == timedelta(seconds=7)  # record 3 was written at 3
+        assert await store.export_backlog(at(10)) == ExportBacklog(3, 2, timedelta(seconds=7))
         await store.audit_exported(3)
         assert (await store.figures(at(10))).oldest_unexported == timedelta(0)
 

@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from broker.errors import BrokerError, Exhausted, Reason
 from broker.lease.machine import Event
-from broker.ports import EndCause, Selector, TaskState
+from broker.ports import EndCause, Selector, TaskState, Tried
 from broker.stores import images
 from broker.stores.images import Images
 from broker.stores.queries import SQL
@@ -75,8 +76,17 @@ def step(store: SqliteStore, rng: random.Random, now: float) -> Any:
         lambda: store.end_leases(Selector(TENANT, holder=holder), EndCause.RELEASED, holder, at(now)),
         lambda: store.end_task(TENANT, task, TaskState.COMPLETED, EndCause.COMPLETED, ALICE, at(now)),
         lambda: store.claim_due("bao", at(now), 10, timedelta(seconds=3)),
+        lambda: revoke(store, rng.choice([Event.REVOKE_CONFIRMED, Event.TIME_ENDED, None]), now),
     ]
-    return rng.choices(calls, [4, 8, 8, 4, 8, 3, 1, 1, 1, 1, 1, 1])[0]()
+    return rng.choices(calls, [4, 8, 8, 4, 8, 3, 1, 1, 1, 1, 1, 1, 4])[0]()
+
+
+async def revoke(store: SqliteStore, event: Event | None, now: float) -> object:
+    """What a lane does: claim, and record what came of it; one of the claims is stale."""
+    due = await store.claim_due("bao", at(now), 10, timedelta(seconds=3))
+    stale = [replace(each, epoch=each.epoch - 1) for each in due[:1]]
+    tried = [Tried(each, event, at(now), at(now + 1), "" if event else "down") for each in (*stale, *due)]
+    return due, await store.record_revocations(tried)
 
 
 def contents(store: SqliteStore) -> dict[str, list[Any]]:
@@ -164,7 +174,7 @@ def test_rows_with_images_are_written_in_one_place_alone() -> None:
     deleting = {"delete_task", "delete_leases_of_task", "delete_attempts_of_task"}
     assert writing == {
         *("insert_task", "update_task", "insert_lease", "update_lease", "end_lease"),
-        *("insert_attempt", "update_attempt", "quarantine_attempt"),
+        *("insert_attempt", "update_attempt", "end_attempt", "quarantine_attempt"),
         *deleting,
     }
     stores = Path(images.__file__).parent

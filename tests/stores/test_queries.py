@@ -92,11 +92,19 @@ def test_the_index_that_is_used(connection: sqlite3.Connection, name: str, index
     assert f"INDEX {index}" in plan(connection, name)
 
 
-@pytest.mark.parametrize(
-    "name", ["attempts_due", "tasks_due", "holder_events", "audit_rows", "search_leases", "search_tasks"]
-)
+@pytest.mark.parametrize("name", ["tasks_due", "holder_events", "audit_rows", "search_leases", "search_tasks"])
 def test_the_order_comes_from_the_index(connection: sqlite3.Connection, name: str) -> None:
     assert "TEMP B-TREE" not in plan(connection, name)
+
+
+@pytest.mark.parametrize("name", ["attempts_due", "attempts_due_packed"])
+def test_of_what_is_due_only_the_window_is_sorted(connection: sqlite3.Connection, name: str) -> None:
+    """The window itself comes in the order of the index, however much is due; and it is of places, not of rows."""
+    before, _, after = plan(connection, name).partition("TEMP B-TREE")
+    assert "INDEX attempts_due (connector=? AND due_at>? AND due_at<?)" in before
+    assert before.index("SCAN w") > before.index("INDEX attempts_due")
+    assert "TEMP B-TREE" not in after
+    assert "SEARCH a USING INTEGER PRIMARY KEY" in after
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ async def test_a_quarantined_attempt_is_revoked_for_ever_and_stops_nobody(store:
     await store.end_task(TENANT, TASK, TaskState.COMPLETED, EndCause.COMPLETED, ALICE, at(5))
     values = {"expires_at": 10**17, "handle": "no json", "epoch": 2**63 - 1, "cause": "whatever"}
     await change(store, f"UPDATE attempts SET {column} = ? WHERE id = 'attempt-bad'", values[column])
-    bad, good = await store.claim_due("bao", at(6), 10, timedelta(seconds=30))
+    claimed = await store.claim_due("bao", at(6), 10, timedelta(seconds=30))
+    bad, good = sorted(claimed, key=lambda each: each.id)  # by a forged expiry it may be the last
     assert (bad.id, good.id) == ("attempt-bad", "attempt-good")
     assert bad.handle == ({} if column == "handle" else {"attempt": "attempt-bad"})
     assert (bad.state, bad.due_at) == (State.REVOKING, at(36))

@@ -29,7 +29,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62roker/api/v1/connectors.proto\x12\rbroker.api.v1\x1a\x1c\x62roker/api/v1/contract.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n\tConnector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x33\n\x08\x63ontract\x18\x03 \x01(\x0b\x32!.broker.api.v1.RevocationContract\x12\x11\n\ttemplates\x18\x04 \x03(\t\x12\x0f\n\x07running\x18\x05 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\"\xa6\x01\n\x05\x44oubt\x12/\n\x08severity\x18\x01 \x01(\x0e\x32\x1d.broker.api.v1.Doubt.Severity\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\"N\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSEVERITY_ERROR\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\"\x92\x01\n\x0b\x45xamination\x12+\n\tconnector\x18\x01 \x01(\x0b\x32\x18.broker.api.v1.Connector\x12$\n\x06\x64oubts\x18\x02 \x03(\x0b\x32\x14.broker.api.v1.Doubt\x12\x30\n\x0c\x65xamine_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x17\n\x15ListConnectorsRequest\"F\n\x16ListConnectorsResponse\x12,\n\nconnectors\x18\x01 \x03(\x0b\x32\x18.broker.api.v1.Connector\"3\n\x13GetConnectorRequest\x12\x1c\n\x04name\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01\"5\n\x17\x45xamineConnectorRequest\x12\x1a\n\x04name\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\"L\n\x18\x45xamineConnectorResponse\x12\x30\n\x0c\x65xaminations\x18\x01 \x03(\x0b\x32\x1a.broker.api.v1.Examinationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62roker/api/v1/connectors.proto\x12\rbroker.api.v1\x1a\x1c\x62roker/api/v1/contract.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x01\n\tConnector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x33\n\x08\x63ontract\x18\x03 \x01(\x0b\x32!.broker.api.v1.RevocationContract\x12\x11\n\ttemplates\x18\x04 \x03(\t\x12\x0f\n\x07running\x18\x05 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x14\n\x0c\x63ircuit_open\x18\x07 \x01(\t\"\xa6\x01\n\x05\x44oubt\x12/\n\x08severity\x18\x01 \x01(\x0e\x32\x1d.broker.api.v1.Doubt.Severity\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\"N\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSEVERITY_ERROR\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\"\x92\x01\n\x0b\x45xamination\x12+\n\tconnector\x18\x01 \x01(\x0b\x32\x18.broker.api.v1.Connector\x12$\n\x06\x64oubts\x18\x02 \x03(\x0b\x32\x14.broker.api.v1.Doubt\x12\x30\n\x0c\x65xamine_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x17\n\x15ListConnectorsRequest\"F\n\x16ListConnectorsResponse\x12,\n\nconnectors\x18\x01 \x03(\x0b\x32\x18.broker.api.v1.Connector\"3\n\x13GetConnectorRequest\x12\x1c\n\x04name\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01\"5\n\x17\x45xamineConnectorRequest\x12\x1a\n\x04name\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\"L\n\x18\x45xamineConnectorResponse\x12\x30\n\x0c\x65xaminations\x18\x01 \x03(\x0b\x32\x1a.broker.api.v1.Examinationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,21 +41,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXAMINECONNECTORREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_EXAMINECONNECTORREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
   _globals['_CONNECTOR']._serialized_start=175
-  _globals['_CONNECTOR']._serialized_end=319
-  _globals['_DOUBT']._serialized_start=322
-  _globals['_DOUBT']._serialized_end=488
-  _globals['_DOUBT_SEVERITY']._serialized_start=410
-  _globals['_DOUBT_SEVERITY']._serialized_end=488
-  _globals['_EXAMINATION']._serialized_start=491
-  _globals['_EXAMINATION']._serialized_end=637
-  _globals['_LISTCONNECTORSREQUEST']._serialized_start=639
-  _globals['_LISTCONNECTORSREQUEST']._serialized_end=662
-  _globals['_LISTCONNECTORSRESPONSE']._serialized_start=664
-  _globals['_LISTCONNECTORSRESPONSE']._serialized_end=734
-  _globals['_GETCONNECTORREQUEST']._serialized_start=736
-  _globals['_GETCONNECTORREQUEST']._serialized_end=787
-  _globals['_EXAMINECONNECTORREQUEST']._serialized_start=789
-  _globals['_EXAMINECONNECTORREQUEST']._serialized_end=842
-  _globals['_EXAMINECONNECTORRESPONSE']._serialized_start=844
-  _globals['_EXAMINECONNECTORRESPONSE']._serialized_end=920
+  _globals['_CONNECTOR']._serialized_end=341
+  _globals['_DOUBT']._serialized_start=344
+  _globals['_DOUBT']._serialized_end=510
+  _globals['_DOUBT_SEVERITY']._serialized_start=432
+  _globals['_DOUBT_SEVERITY']._serialized_end=510
+  _globals['_EXAMINATION']._serialized_start=513
+  _globals['_EXAMINATION']._serialized_end=659
+  _globals['_LISTCONNECTORSREQUEST']._serialized_start=661
+  _globals['_LISTCONNECTORSREQUEST']._serialized_end=684
+  _globals['_LISTCONNECTORSRESPONSE']._serialized_start=686
+  _globals['_LISTCONNECTORSRESPONSE']._serialized_end=756
+  _globals['_GETCONNECTORREQUEST']._serialized_start=758
+  _globals['_GETCONNECTORREQUEST']._serialized_end=809
+  _globals['_EXAMINECONNECTORREQUEST']._serialized_start=811
+  _globals['_EXAMINECONNECTORREQUEST']._serialized_end=864
+  _globals['_EXAMINECONNECTORRESPONSE']._serialized_start=866
+  _globals['_EXAMINECONNECTORRESPONSE']._serialized_end=942
 # @@protoc_insertion_point(module_scope)

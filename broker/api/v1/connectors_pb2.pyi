@@ -15,20 +15,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Connector(_message.Message):
-    __slots__ = ("name", "kind", "contract", "templates", "running", "digest")
+    __slots__ = ("name", "kind", "contract", "templates", "running", "digest", "circuit_open")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     CONTRACT_FIELD_NUMBER: _ClassVar[int]
     TEMPLATES_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CIRCUIT_OPEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     contract: _contract_pb2.RevocationContract
     templates: _containers.RepeatedScalarFieldContainer[str]
     running: bool
     digest: str
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., contract: _Optional[_Union[_contract_pb2.RevocationContract, _Mapping]] = ..., templates: _Optional[_Iterable[str]] = ..., running: _Optional[bool] = ..., digest: _Optional[str] = ...) -> None: ...
+    circuit_open: str
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., contract: _Optional[_Union[_contract_pb2.RevocationContract, _Mapping]] = ..., templates: _Optional[_Iterable[str]] = ..., running: _Optional[bool] = ..., digest: _Optional[str] = ..., circuit_open: _Optional[str] = ...) -> None: ...
 
 class Doubt(_message.Message):
     __slots__ = ("severity", "what", "remedy")

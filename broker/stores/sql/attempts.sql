@@ -22,6 +22,14 @@ SET handle = ?, upstream = ?, state = ?, cause = ?, activated_at = ?, expires_at
     epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?, mac_key_id = ?
 WHERE tenant = ? AND id = ? AND epoch = ?;
 
+-- end_attempt --
+-- The same of an attempt that is being ended: what was made, and until when it lives, does not change any more. Setting
+-- the upstream's name, even to what it is, would rewrite its index.
+UPDATE attempts
+SET state = ?, cause = ?, due_at = ?, owed_since = ?, epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?,
+    mac_key_id = ?
+WHERE tenant = ? AND id = ? AND epoch = ?;
+
 -- quarantine_attempt --
 -- A row that fails its MAC: what its revocation needs is set, nothing else is touched, and the MAC stays wrong.
 UPDATE attempts
@@ -93,13 +101,32 @@ WHERE a.connector = :connector AND a.upstream >= :prefix AND a.upstream < :follo
     AND a.state IN ('ISSUING', 'ACTIVE')
 LIMIT :limit;
 
+-- fragment due_with_leases --
+-- Over every tenant: a connector is shared. Of those that are due longest, the ones that end soonest by themselves:
+-- what comes too late for them is lost. What has been due since :patience goes before all of that, so that nothing
+-- waits for ever. Whole rows are read of these alone, and come in no order;
+-- by their places, not by their ids, because one whose id is damaged is still an attempt that must die.
+(
+    SELECT place FROM (
+        SELECT rowid AS place, due_at, expires_at FROM attempts
+        WHERE connector = :connector AND due_at IS NOT NULL AND due_at <= :now
+        ORDER BY due_at
+        LIMIT :window
+    ) AS w
+    ORDER BY CASE WHEN due_at <= :patience THEN due_at ELSE expires_at END
+    LIMIT :limit
+) AS d
+CROSS JOIN attempts AS a LEFT JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id
+WHERE a.rowid = d.place
+
 -- attempts_due --
--- Earliest due first, over every tenant: a connector is shared.
-SELECT {attempt_columns}, {lease_columns}
-FROM {attempts_with_leases}
-WHERE a.connector = :connector AND a.due_at IS NOT NULL AND a.due_at <= :now
-ORDER BY a.due_at
-LIMIT :limit;
+SELECT {attempt_columns}, {lease_columns} FROM {due_with_leases};
+
+-- attempts_due_packed --
+SELECT {attempt_packed}, {lease_packed} FROM {due_with_leases};
+
+-- next_due --
+SELECT min(due_at) FROM attempts WHERE connector = :connector AND due_at IS NOT NULL;
 
 -- attempts_due_of_all --
 -- Of every connector, what nobody has begun to end although it is due.
@@ -126,7 +153,14 @@ SELECT {attempt_columns} FROM attempts AS a
 WHERE a.connector = :connector AND a.upstream IN (SELECT value FROM json_each(:names));
 
 -- connectors_in_use --
-SELECT DISTINCT connector FROM attempts WHERE due_at IS NOT NULL
+-- From one to the next in the index, however many leases there are of each: every tick asks.
+WITH RECURSIVE used (connector) AS (
+    SELECT min(connector) FROM attempts WHERE due_at IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(connector) FROM attempts WHERE due_at IS NOT NULL AND connector > used.connector)
+    FROM used WHERE used.connector IS NOT NULL
+)
+SELECT connector FROM used WHERE connector IS NOT NULL
 UNION
 SELECT connector FROM upstream_orphans WHERE due_at IS NOT NULL;
 

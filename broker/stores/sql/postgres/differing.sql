@@ -7,14 +7,21 @@ t.tenant = :tenant AND t.rowid < :before
     ))
     AND (NOT :open_only OR t.ends_at IS NOT NULL)
 
--- attempts_due --
--- Earliest due first, over every tenant: a connector is shared. What another replica is just claiming is passed over.
-SELECT {attempt_columns}, {lease_columns}
-FROM {attempts_with_leases}
-WHERE a.connector = :connector AND a.due_at IS NOT NULL AND a.due_at <= :now
-ORDER BY a.due_at
-LIMIT :limit
-FOR UPDATE OF a SKIP LOCKED;
+-- fragment due_with_leases --
+-- By ids, because here no id can be damaged without its row. What another replica is just claiming is passed over.
+(
+    SELECT tenant, id FROM (
+        SELECT tenant, id, due_at, expires_at FROM attempts
+        WHERE connector = :connector AND due_at IS NOT NULL AND due_at <= :now
+        ORDER BY due_at
+        LIMIT :window
+    ) AS w
+    ORDER BY CASE WHEN due_at <= :patience THEN due_at ELSE expires_at END
+    LIMIT :limit
+) AS d
+CROSS JOIN attempts AS a LEFT JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id
+WHERE a.tenant = d.tenant AND a.id = d.id
+FOR UPDATE OF a SKIP LOCKED
 
 -- orphans_due --
 SELECT {orphan_columns} FROM upstream_orphans AS o
