@@ -51,7 +51,7 @@ def test_where_issuing_was_refused_another_success_lets_one_request_try(other: W
     made = roots(Work.ISSUE)
     made.works("db", other)
     assert [issues(made), issues(made)] == [True, False]
-    assert list(made.standing) == ["db"]  # not proven yet
+    assert [(name, each.trial) for name, each in made.standing.items()] == [("db", False)]  # not proven yet
     made.refused("db", "403 again", Work.ISSUE, NOW)  # what came of it
     assert not issues(made)
     made.works("db", other)

@@ -1,4 +1,8 @@
-"""Where mutmut works on one room: a folder of its own, in which only that room is mutated."""
+"""Where mutmut works on one room: a folder of its own, in which only that room is mutated, by its own tests.
+
+mutmut knows one configuration, and runs every test it may for each mutant that the test comes by. A room that is held
+by the tests of ideas, which need no server, is done in minutes; by all of them it would be a night.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ROOT / "build" / "mutation"
-# Of each room, the tests that hold it: its own and, where an idea shows what it is for only at work, those of who uses it.
+# Of each room, the tests that hold it: its own, and those of its ideas that stand elsewhere.
 TESTS: Mapping[str, tuple[str, ...]] = {
     "approval": ("approval",),
     "audit": ("audit",),
@@ -26,7 +30,7 @@ _PYTEST = ("-m", "not slow", "-x", "-q", "-p", "no:cacheprovider")
 
 
 def prepared(room: str, *, afresh: bool) -> Path:
-    """The folder in which ``mutmut`` is to be started for a room; if ``afresh``, without what was found there before."""
+    """The folder in which mutmut is started for a room; if ``afresh``, without what was found there before."""
     place = PLACES / room
     if afresh:
         shutil.rmtree(place, ignore_errors=True)
