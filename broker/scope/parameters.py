@@ -261,7 +261,7 @@ class CidrParameter:
         if not slash or not _DECIMAL.match(length):
             raise refused(self, text, "has no prefix length in decimal")
         try:
-            return ipaddress.ip_network(text, strict=True)
+            return ipaddress.ip_network(text)
         except ValueError:
             raise refused(self, text, "is not a network") from None
 

@@ -22,9 +22,7 @@ def main() -> int:
     """Mutate the named rooms, or all, and tell what lives."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, help="mutants at a time (default: 2)")
-    parser.add_argument(
-        "--again", action="store_true", help="only those that lived last time, by the tests as they are now"
-    )
+    parser.add_argument("--again", action="store_true", help="only what lived last time, or changed since")
     parser.add_argument("rooms", nargs="*", metavar="room", help=f"of {', '.join(TESTS)}")
     arguments = parser.parse_args()
     if unknown := set(arguments.rooms) - set(TESTS):
@@ -37,10 +35,11 @@ def main() -> int:
 
 def _mutate(room: str, workers: int, *, again: bool) -> None:
     place = prepared(room, afresh=not again)
-    names = [mutant for mutant, status in _results(place) if status in ALIVE] if again else []
-    if again and not names:
-        return
-    subprocess.run([MUTMUT, "run", "--max-children", str(workers), *names], cwd=place, check=True)
+    run = [MUTMUT, "run", "--max-children", str(workers)]
+    # Without names mutmut lets every result stand that it has, and runs the mutants of functions that changed.
+    subprocess.run(run, cwd=place, check=True)
+    if again and (alive := [mutant for mutant, status in _results(place) if status in ALIVE]):
+        subprocess.run([*run, *alive], cwd=place, check=True)
 
 
 def _judge(rooms: Sequence[str]) -> int:

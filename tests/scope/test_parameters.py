@@ -224,6 +224,7 @@ def test_a_network_that_passes_lies_inside_and_is_small_enough(address: int, len
         (CIDR, "fe80::1%eth0/128", "is not a network"),
         (CIDR, "10.0.0.1/24", "is not a network"),
         (CIDR, "10.0.0.*/24", "is not a network"),
+        (CIDR, "9" * 512, "has no prefix length in decimal"),
         (CIDR, "9" * 513, "is not a network"),
     ],
 )
