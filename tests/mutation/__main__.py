@@ -12,22 +12,22 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.mutation.place import TESTS, prepared
+from tests.mutation.place import DONE, TESTS, prepared
 from tests.mutation.survivors import ALIVE, explained, tallies, unexplained
 
 MUTMUT = str(Path(sys.executable).with_name("mutmut"))
 
 
 def main() -> int:
-    """Mutate the named rooms, or all, and tell what lives."""
+    """Mutate the named rooms, or those that are done, and tell what lives."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, help="mutants at a time (default: 2)")
     parser.add_argument("--again", action="store_true", help="only what lived last time, or changed since")
-    parser.add_argument("rooms", nargs="*", metavar="room", help=f"of {', '.join(TESTS)}")
+    parser.add_argument("rooms", nargs="*", metavar="room", help=f"of {', '.join(TESTS)} (default: {' '.join(DONE)})")
     arguments = parser.parse_args()
     if unknown := set(arguments.rooms) - set(TESTS):
         parser.error(f"no such room: {', '.join(sorted(unknown))}; it is one of {', '.join(TESTS)}")
-    rooms = arguments.rooms or list(TESTS)
+    rooms = arguments.rooms or DONE
     for room in rooms:
         _mutate(room, arguments.workers, again=arguments.again)
     return _judge(rooms)

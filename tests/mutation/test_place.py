@@ -8,7 +8,7 @@ from configparser import ConfigParser
 
 import pytest
 
-from tests.mutation.place import ROOT, TESTS, configuration
+from tests.mutation.place import DONE, ROOT, TESTS, configuration
 
 
 def read_as_mutmut_does(room: str) -> dict[str, list[str]]:
@@ -45,3 +45,11 @@ def test_the_room_and_its_tests_are_there(room: str) -> None:
 def test_only_words_are_left_alone(line: str, mutated: bool) -> None:
     patterns = read_as_mutmut_does("lease")["do_not_mutate_patterns"]
     assert (not any(re.search(each, line) for each in patterns)) is mutated
+
+
+def test_a_room_that_is_done_is_one_with_a_table_and_its_figures() -> None:
+    assert set(DONE) <= set(TESTS)
+    page = (ROOT / "docs" / "mutation.md").read_text()
+    for room in TESTS:
+        assert (f"| `{room}` | not yet" in page) is (room not in DONE), room
+        assert f"| `{room}` |" in page, room
