@@ -111,7 +111,7 @@ fuzz: .venv/fuzz ## fuzz what reads identities, FUZZ_SECONDS for each target; fi
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 .PHONY: mutate
-mutate: .venv/mutation ## change the ideas a little, thousands of times: the tests must notice (ROOMS="lease approval", else all six; hours)
+mutate: .venv/mutation ## change the ideas a little, thousands of times: the tests must notice (ROOMS="lease approval"; else those that docs/mutation.md has figures of)
 	$(BIN)/python -m tests.mutation --workers $(WORKERS) $(ROOMS)
 
 .PHONY: bench

@@ -21,6 +21,6 @@ def inert(text: str, *, lines: bool = False) -> str:
 def _shown(character: str, *, lines: bool) -> str:
     if character.isascii() and character.isprintable():
         return character
-    if lines and character in "\n\t":
+    if lines and character in ("\n", "\t"):
         return character
     return f"<U+{ord(character):04X}>" if unicodedata.category(character) in _ACTIVE else character

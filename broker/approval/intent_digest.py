@@ -36,7 +36,7 @@ def nonce_of(action: str, fields: Mapping[str, str]) -> str:
         raise ValueError("an action and its fields have names")
     said: dict[str, JsonValue] = {"format": FORMAT, "version": VERSION, "action": action, "fields": dict(fields)}
     digest = hashlib.sha256(canonical_json(said)).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+    return base64.urlsafe_b64encode(digest).removesuffix(b"=").decode()
 
 
 def task_nonce(agent: str, request_id: str) -> str:

@@ -30,7 +30,7 @@ class RootRefusal:
     """Of one connector: since when, why, and which kinds of work were refused and have not worked since."""
 
     since: datetime
-    why: str
+    why: str = ""  # as it was said last
     refused: set[Work] = field(default_factory=set)
     trial: bool = False  # the next request may try
 
@@ -57,7 +57,7 @@ class Roots:
         """The upstream has just refused the broker itself."""
         known = self._refusals.get(connector)
         if known is None:
-            known = self._refusals[connector] = RootRefusal(now, why)
+            known = self._refusals[connector] = RootRefusal(now)
             self._news.append(RootNews(connector, True, why, work, now))
         known.why = why
         known.refused.add(work)

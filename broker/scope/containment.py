@@ -61,6 +61,7 @@ def reach_of(
     further: int = 0,
 ) -> Reach:
     """What ``scope`` reaches; the parameters ``without`` are left out."""
+    left_out = frozenset(without)
     return Reach(
         template=scope.template,
         template_digest=scope.template_digest,
@@ -70,7 +71,7 @@ def reach_of(
         resource=scope.resource,
         access=scope.access.value,
         actions=frozenset(scope.actions),
-        parameters={name: value for name, value in scope.parameters.items() if name not in frozenset(without)},
+        parameters={name: value for name, value in scope.parameters.items() if name not in left_out},
         ttl=ttl,
         ends_at=ends_at,
         further=further,

@@ -13,6 +13,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import zip_longest
 
 from broker.scope.canonical import JsonValue
 from broker.scope.model import ScopeTemplate
@@ -82,8 +83,7 @@ def _uses(grant: JsonValue, at: tuple[str, ...] = ()) -> Iterator[tuple[str | No
             for key, value in grant.items():
                 yield from _uses(value, (*at, key))
     elif isinstance(grant, Sequence) and not isinstance(grant, str):
-        following = [*grant[1:], None]
-        for segment, after in zip(grant, following, strict=True):
+        for segment, after in zip_longest(grant, grant[1:]):
             if isinstance(segment, Mapping) and _is_reference(segment):
                 yield _named(segment), _alone(at) if len(grant) == 1 else _followed(after, at)
             else:

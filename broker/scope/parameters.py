@@ -261,7 +261,7 @@ class CidrParameter:
         if not slash or not _DECIMAL.match(length):
             raise refused(self, text, "has no prefix length in decimal")
         try:
-            return ipaddress.ip_network(text, strict=True)
+            return ipaddress.ip_network(text)
         except ValueError:
             raise refused(self, text, "is not a network") from None
 
@@ -314,9 +314,7 @@ def compile_pattern(pattern: str) -> Any:
     try:
         compiled = re2.compile(pattern, options)
     except re2.error as error:
-        told = error.args[0] if error.args else error
-        why = told.decode(errors="replace") if isinstance(told, bytes) else str(told)
-        raise ValueError(f"the pattern {pattern} is not RE2: {why}") from None
+        raise ValueError(f"the pattern {pattern} is not RE2: {error.args[0].decode()}") from None
     if compiled.fullmatch("") is not None:
         raise ValueError(f"the pattern {pattern} matches the empty text")
     return compiled

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.approval.digest import Terms
+from broker.approval.digest import Terms, check_digest
+from broker.errors import Conflict, Reason
 from broker.identity.strict_json import NotStrictJson, parse_object
 from broker.scope.model import AccessClass, Scope
 from broker.scope.request import AccessRequest, Digested, text_digest
@@ -71,6 +72,25 @@ def test_the_canonical_bytes_are_what_the_documentation_says() -> None:
     assert told["ttl_us"] == 300_000_000
     assert told["plan"] == hashlib.sha256(b"1. look").hexdigest()
     assert TERMS.digest() == hashlib.sha256(TERMS.canonical()).hexdigest()
+
+
+def test_a_digest_that_people_decided_on_stays_what_it_was() -> None:
+    """Requests wait while the broker is replaced: another spelling of the same terms would void every yes."""
+    cited = of_request(
+        plan_id="plan-1", delegation_id="del-1", subject_public_key="ssh-ed25519 A", wrap=timedelta(seconds=60)
+    )
+    assert TERMS.digest() == "184dcf0c33066153d25e1d2ca35426c4c4216b4e66058ee3aec601fba8c228ba"
+    assert cited.digest() == "57c4eedca44e4da259df2e86e0ec1f3fc30c33992e7599bdad471650d5319d4f"
+    assert TERMS.ask_digest() == "23f275b87b3cdadbcf36dd82413f6c12e067e6f9e767e5c69c53fe472542d498"
+    assert cited.ask_digest() == "d3b4d0d0063e7a627e48f3ecbce03ab027119d1ecf023636eff8fb37b781be7e"
+
+
+def test_what_a_person_saw_is_what_is_asked() -> None:
+    check_digest("d" * 64, "d" * 64, "areq-1")
+    with pytest.raises(Conflict, match="areq-1") as refused:
+        check_digest("e" * 64, "d" * 64, "areq-1")
+    assert refused.value.reason is Reason.APPROVAL_DIGEST_MISMATCH
+    assert refused.value.metadata == {"accessRequestId": "areq-1"}
 
 
 CHANGED = [

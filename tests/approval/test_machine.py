@@ -32,6 +32,9 @@ def test_every_pair(state: RequestState, event: RequestEvent) -> None:
         next_state(state, event, "areq-1")
     assert refused.value.reason == REASONS[state]
     assert refused.value.metadata == {"accessRequestId": "areq-1", "state": state}
+    again = "Ask again under a fresh request id."  # where nothing else can be done
+    assert (refused.value.hint == again) is (state in OVER - {RequestState.DENIED})
+    assert refused.value.hint
 
 
 def test_nothing_leaves_a_state_that_is_over() -> None:

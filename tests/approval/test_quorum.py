@@ -57,6 +57,7 @@ def test_counting(rules: list[ApprovalRule], ballots: list[Ballot], barred: str,
     counted = tally(rules, ballots, {("i", each) for each in barred})
     assert [str(each) for each in counted.missing] == missing
     assert counted.satisfied is (not missing)
+    assert counted.denied is False
     assert counted.held == {each.name for each in rules} - {each.rule for each in counted.missing}
 
 
@@ -132,8 +133,14 @@ def test_as_many_different_people_as_the_quorums_say(ballots: list[Ballot]) -> N
         lambda: ApprovalRule("", "", (Quorum("sre", 1),), HOUR, HOUR),
         lambda: ApprovalRule("x", "", (Quorum("sre", 1),), timedelta(0), HOUR),
         lambda: ApprovalRule("x", "", (Quorum("sre", 1),), HOUR, -HOUR),
+        lambda: ApprovalRule("x", "", (Quorum("sre", 1),), HOUR, timedelta(0)),
     ],
 )
 def test_a_rule_that_nobody_or_nothing_satisfies_is_none(wrong: object) -> None:
     with pytest.raises(ValueError):
         wrong()  # type: ignore[operator]
+
+
+def test_the_least_that_a_rule_can_ask() -> None:
+    moment = timedelta(microseconds=1)
+    assert ApprovalRule("x", "", (Quorum("sre", 1),), moment, moment).redeem_within == moment

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from broker.approval.separation import interests, meant
-from broker.identity.agent import Person
+from broker.approval.separation import DELEGATOR, interests, meant, owners_of
+from broker.identity.agent import Agent, AgentPattern, Person, Quotas, Registry, Tier
+from broker.identity.pattern import IdPattern
+from broker.identity.spiffe_id import SpiffeId
 
 ADA = Person("https://idp.test", "u-1", "Ada Lovelace", "ada@x.test")
 BOB = Person("https://idp.test", "u-2", "Bob", "bob@x.test")
@@ -49,3 +51,18 @@ def test_everybody_with_a_part_in_it_once_with_the_first_part() -> None:
         (("https://idp.test", "u-2"), "sponsors the task"),
         (("https://h.test", "human"), "is the human it acts for"),
     ]
+
+
+def test_whoever_only_handed_it_on_is_barred_too() -> None:
+    found = interests(owners=[], sponsor="", on_behalf_of=[], delegators=[BOB, BOB], people=PEOPLE)
+    assert [(each.person, each.part) for each in found] == [(("https://idp.test", "u-2"), DELEGATOR)]
+
+
+def test_owners_are_found_by_entry_whether_it_is_an_id_or_a_pattern() -> None:
+    rest = (Tier.AUTONOMOUS, frozenset[str](), frozenset[str](), Quotas(1, 1))
+    registry = Registry(
+        [Agent(SpiffeId.parse("spiffe://x/a"), ADA, *rest, principal="a")],
+        [AgentPattern("many", IdPattern.parse("spiffe://x/many/{job}"), BOB, *rest)],
+    )
+    assert owners_of(["many", "gone", "a", "many"], registry) == [BOB, ADA, BOB]
+    assert owners_of(["spiffe://x/a"], registry) == []

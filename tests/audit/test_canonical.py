@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.scope import canonical
-from broker.scope.canonical import canonical_json, canonical_row, portable_json
+from broker.scope.canonical import canonical_json, canonical_row, portable_json, respelt
 
 leaves = st.none() | st.booleans() | st.integers() | st.text()
 values = st.recursive(
@@ -78,3 +79,56 @@ def test_the_base_install_has_the_same_form(value: Any) -> None:
         assert canonical_json(value) == with_orjson
     finally:
         canonical.orjson = kept
+
+
+@pytest.fixture(params=["orjson", "the base install"])
+def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param != "orjson":
+        monkeypatch.setattr(canonical, "orjson", None)
+
+
+@pytest.mark.usefixtures("encoder")
+@pytest.mark.parametrize(
+    ("body", "value", "text"),
+    [
+        (b'{"a":"\xc3\xa9","b":[1,null]}', {"a": "é", "b": [1, None]}, b'{"a":"\xc3\xa9","b":[1,null]}'),
+        (b'{"b": [1, null],\n "a": "\\u00e9"}', {"a": "é", "b": [1, None]}, b'{"a":"\xc3\xa9","b":[1,null]}'),
+    ],
+)
+def test_what_is_spelt_otherwise_is_told_by_its_spelling(body: bytes, value: Any, text: bytes) -> None:
+    assert respelt(body) == (value, text)
+
+
+@pytest.mark.usefixtures("encoder")
+@pytest.mark.parametrize("body", [b"", b'{"a":', b"{'a': 1}", b"\xff"])
+def test_what_is_no_json_is_not_respelt(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        respelt(body)
+
+
+@pytest.mark.usefixtures("encoder")
+def test_a_row_is_written_alike_whichever_encoder_there_is() -> None:
+    assert canonical_row(["é", 1, None]) == '["é",1,null]'.encode()
+    assert canonical_row([2**70]) == b"[1180591620717411303424]"
+
+
+class Kind(StrEnum):
+    LEASE = "lease"
+
+
+class Many(list[Any]):
+    pass
+
+
+@pytest.mark.usefixtures("encoder")
+@pytest.mark.parametrize(
+    ("value", "text"), [({Kind.LEASE: Kind.LEASE}, b'{"lease":"lease"}'), (Many([1, Many(["a"])]), b'[1,["a"]]')]
+)
+def test_what_is_a_text_or_a_list_by_inheritance_is_one(value: Any, text: bytes) -> None:
+    assert canonical_json(value) == text
+
+
+@pytest.mark.parametrize("value", [Many([0.5]), Many([1, [0.5]]), MappingProxyType({1: 2})])
+def test_inheritance_gives_no_form_to_what_has_none(value: Any) -> None:
+    with pytest.raises(TypeError):
+        canonical_json(value)

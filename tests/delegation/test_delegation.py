@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -144,3 +145,43 @@ def test_whatever_is_redeemed_lies_within_the_live_lease(
         return
     assert contains(whole, asked, COMPARED)
     assert contains(handed(delegation, whole), asked, COMPARED)
+
+
+def test_what_was_taken_back_is_over_before_its_time() -> None:
+    with pytest.raises(WrongState) as refused:
+        redeem(replace(GIVEN, revoked_at=NOW))
+    assert refused.value.reason is Reason.DELEGATION_ENDED
+    assert refused.value.metadata == {"delegationId": "delegation-1", "expireTime": "2026-01-01T00:02:00+00:00"}
+
+
+def test_it_is_over_at_its_end_and_not_before() -> None:
+    redeem(now=GIVEN.expires_at - timedelta(microseconds=1))
+
+
+def test_what_is_handed_on_is_the_lease_but_for_what_the_delegation_says() -> None:
+    own = {"resource": "orders/eu", "parameters": {"q": "2"}, "ends_at": GIVEN.expires_at, "further": 3}
+    given_ = handed(replace(GIVEN, parameters={"q": "2"}, further=3), WHOLE)
+    assert given_ == replace(WHOLE, **own)
+
+
+def test_the_delegator_is_who_held_it_last() -> None:
+    assert replace(GIVEN, chain=(ANN, CAT)).delegator is CAT
+
+
+@pytest.mark.parametrize(
+    ("refused", "metadata"),
+    [
+        (lambda: hand(replace(GIVEN, delegate=ANN)), {"leaseId": "lease-1", "delegate": "spiffe://d/ann"}),
+        (lambda: hand(depth=0), {"leaseId": "lease-1", "maxDepth": "0"}),
+        (
+            lambda: hand(replace(GIVEN, resource="all", parameters={})),
+            {"leaseId": "lease-1", "delegationId": "delegation-1", "dimensions": "resource,parameter p"},
+        ),
+        (lambda: redeem(task_id="task-2"), {"delegationId": "delegation-1"}),
+    ],
+)
+def test_a_refusal_says_of_what_it_speaks(refused: Callable[[], None], metadata: dict[str, str]) -> None:
+    with pytest.raises(BrokerError) as told:
+        refused()
+    assert told.value.metadata == metadata
+    assert told.value.hint

@@ -33,7 +33,7 @@ def test_every_pair(state: State, event: Event) -> None:
     if expected is not None:
         assert next_state(state, event) is expected
         return
-    with pytest.raises(Defect) as caught:
+    with pytest.raises(Defect, match=f"an attempt in {state} cannot take {event}") as caught:
         next_state(state, event)
     assert caught.value.reason is Reason.ILLEGAL_TRANSITION
     assert caught.value.metadata == {"state": state, "event": event}
@@ -96,5 +96,6 @@ def test_a_lease_is_over_exactly_when_all_its_attempts_are(attempts: list[State]
 
 
 def test_a_lease_without_attempts_is_a_bug() -> None:
-    with pytest.raises(Defect):
+    with pytest.raises(Defect) as caught:
         lease_state([])
+    assert caught.value.reason is Reason.INTERNAL

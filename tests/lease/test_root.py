@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from broker.errors import NotReady, Reason
-from broker.lease.root import Roots, Work
+from broker.lease.root import RootNews, Roots, Work
 
 NOW = datetime(2031, 5, 1, 12, tzinfo=UTC)
 
@@ -24,6 +24,8 @@ def issues(made: Roots, connector: str = "db") -> bool:
         made.check(connector)
     except NotReady as closed:
         assert closed.reason is Reason.CONNECTOR_ROOT_REFUSED
+        assert closed.metadata == {"connector": connector}
+        assert closed.hint
         return False
     return True
 
@@ -49,7 +51,7 @@ def test_where_issuing_was_refused_another_success_lets_one_request_try(other: W
     made = roots(Work.ISSUE)
     made.works("db", other)
     assert [issues(made), issues(made)] == [True, False]
-    assert list(made.standing) == ["db"]  # not proven yet
+    assert [(name, each.trial) for name, each in made.standing.items()] == [("db", False)]  # not proven yet
     made.refused("db", "403 again", Work.ISSUE, NOW)  # what came of it
     assert not issues(made)
     made.works("db", other)
@@ -76,14 +78,29 @@ def test_all_kinds_that_were_refused_have_to_work() -> None:
 def test_it_is_told_once_when_it_begins_and_once_when_it_ends() -> None:
     made = roots(Work.ISSUE, Work.REVOKE, Work.ISSUE)
     (begun,) = made.take_news()
-    assert (begun.connector, begun.refused, begun.seen_by, begun.since) == ("db", True, Work.ISSUE, NOW)
+    assert begun == RootNews("db", True, "403", Work.ISSUE, NOW)
     assert made.take_news() == []
     for work in Work:
         made.works("db", work)
     (ended,) = made.take_news()
-    assert not ended.refused
+    assert ended == RootNews("db", False, "403", Work.REVOKE, NOW)
     made.put_back([ended])  # it could not be told
     assert made.take_news() == [ended]
+
+
+def test_what_could_not_be_told_is_told_before_what_happened_since() -> None:
+    made = roots(Work.TEND)
+    told = made.take_news()
+    made.works("db", Work.TEND)
+    made.put_back(told)
+    assert [each.refused for each in made.take_news()] == [True, False]
+
+
+def test_the_last_answer_is_why_and_the_first_is_since_when() -> None:
+    made = roots(Work.TEND)
+    made.refused("db", "locked", Work.TEND, NOW + timedelta(minutes=1))
+    standing = made.standing["db"]
+    assert (standing.why, standing.since, standing.trial) == ("locked", NOW, False)
 
 
 def test_what_works_all_the_time_is_no_news() -> None:

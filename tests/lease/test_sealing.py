@@ -121,3 +121,21 @@ def test_another_suite_and_half_a_key_are_told_and_not_tried(suite: str, short: 
     assert broken.value.reason == "SEAL_BROKEN"
     assert f"its suite is {suite!r}, with {32 - short} bytes of key" in broken.value.message
     assert "Look at the proxy" in broken.value.hint
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        SealedTo("lease-2", "jb-1", "spiffe://example.org/agent/one", "r1"),
+        SealedTo("lease-1", "jb-2", "spiffe://example.org/agent/one", "r1"),
+        SealedTo("lease-1", "jb-1", "spiffe://example.org/agent/two", "r1"),
+        SealedTo("lease-1", "jb-1", "spiffe://example.org/agent/one", "r2"),
+    ],
+)
+def test_it_opens_for_this_delivery_and_for_no_other(to: SealedTo) -> None:
+    recipient = Recipient()
+    sealed = seal(b"a secret", recipient.public_key, TO)
+    assert recipient.open(SUITE, sealed, TO) == b"a secret"
+    with pytest.raises(NotReady, match="sealed to another key, or for another delivery") as broken:
+        recipient.open(SUITE, sealed, to)
+    assert broken.value.reason == "SEAL_BROKEN"

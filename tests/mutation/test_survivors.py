@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.mutation.__main__ import ROOMS
+from tests.mutation.place import TESTS
 from tests.mutation.survivors import Tally, explained, function_of, tallies, unexplained
 
 
@@ -52,4 +52,4 @@ def test_more_than_is_explained_is_told() -> None:
 
 def test_every_explanation_is_of_a_function_of_the_rooms() -> None:
     for function in explained():
-        assert function.split(".")[:2] in [["broker", room] for room in ROOMS]
+        assert function.split(".")[:2] in [["broker", room] for room in TESTS]

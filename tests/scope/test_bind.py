@@ -1,5 +1,6 @@
 from dataclasses import fields, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from broker.errors import BrokerError, Defect, InvalidInput, Reason
 from broker.scope.bind import bind
-from broker.scope.model import AccessClass, ScopeTemplate
+from broker.scope.model import AccessClass, Risk, ScopeTemplate
 from broker.scope.parameters import EnumParameter, IntegerParameter, PrefixParameter
 from broker.scope.request import AccessRequest
 
@@ -89,14 +90,95 @@ def test_the_figures_are_in_the_metadata_too() -> None:
     assert caught.value.metadata == {"template": "reports-read", "ttlSeconds": "3600", "maxTtlSeconds": "900"}
 
 
+@pytest.mark.parametrize(
+    ("change", "hint", "metadata"),
+    [
+        (
+            {"account": "3"},
+            "It covers: 111111111111, 222222222222.",
+            {"account": "'3'", "allowed": "111111111111,222222222222"},
+        ),
+        ({"environment": ""}, "It covers: dev, staging.", {"environment": "''", "allowed": "dev,staging"}),
+        ({"resource": "x"}, "It must be one of: reports.", {"resource": "'x'", "expected": "one of: reports"}),
+        ({"intent": "", "ticket": ""}, "Say it in the request.", {"fields": "intent,ticket"}),
+        (
+            {"parameters": {}},
+            "prefix must be daily/ followed by letters, digits or . _ / = @ : + -, at most 256 characters."
+            " rows must be a whole number from 1 to 10, in plain decimal.",
+            {"parameters": "'prefix', 'rows'"},
+        ),
+        (
+            {"parameters": {**REQUEST.parameters, **{f"p{number}": "" for number in range(9)}}},
+            "It has: prefix, rows.",
+            {"parameters": "'p0', 'p1', 'p2', 'p3', 'p4', 'p5', 'p6', 'p7'"},  # eight are enough to see it
+        ),
+        (
+            {"ttl": timedelta(0)},
+            "Ask for more than 0 s and at most 900 s.",
+            {"ttlSeconds": "0", "maxTtlSeconds": "900"},
+        ),
+        (
+            {"ttl": timedelta(seconds=900.25)},
+            "Ask for 900 s or less, and again when it is over.",
+            {"ttlSeconds": "900.25", "maxTtlSeconds": "900"},
+        ),
+    ],
+)
+def test_what_would_be_right_is_said_in_words_and_for_programs(
+    change: dict[str, Any], hint: str, metadata: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        bind(TEMPLATE, replace(REQUEST, **change))
+    assert caught.value.hint == hint
+    assert caught.value.metadata == {"template": "reports-read", **metadata}
+
+
+def test_a_template_without_parameters_has_none() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        bind(replace(TEMPLATE, parameters={}), REQUEST)
+    assert caught.value.hint == "It has: none."
+
+
+def test_what_is_bound_is_the_templates_and_the_requests_own() -> None:
+    risk = Risk(promoted=True, change_type="data")
+    asked = replace(REQUEST, subject_public_key="ssh-ed25519 A", wrap=timedelta(seconds=30))
+    scope = bind(replace(TEMPLATE, risk=risk, wrapping=True), asked)
+    assert (scope.risk, scope.subject_public_key, scope.wrap) == (risk, "ssh-ed25519 A", timedelta(seconds=30))
+    assert bind(TEMPLATE, REQUEST).wrap is None
+    assert list(scope.parameters) == ["prefix", "rows"]  # in one order, whatever the request's
+
+
+@pytest.mark.parametrize("wrap", [timedelta(seconds=1), timedelta(minutes=5)])
+def test_the_bounds_of_wrapping_belong_to_it(wrap: timedelta) -> None:
+    assert bind(replace(TEMPLATE, wrapping=True), replace(REQUEST, wrap=wrap)).wrap == wrap
+
+
+@pytest.mark.parametrize(
+    ("allowed", "wrap", "reason", "metadata"),
+    [
+        (False, timedelta(seconds=30), Reason.WRAPPING_NOT_ALLOWED, {}),
+        (True, timedelta(0), Reason.WRAP_TTL_INVALID, {"wrapSeconds": "0", "ttlSeconds": "300"}),
+        (True, timedelta(seconds=0.999999), Reason.WRAP_TTL_INVALID, {"wrapSeconds": "0.999999", "ttlSeconds": "300"}),
+        (True, timedelta(seconds=300.5), Reason.WRAP_TTL_INVALID, {"wrapSeconds": "300.5", "ttlSeconds": "300"}),
+    ],
+)
+def test_what_cannot_be_wrapped(allowed: bool, wrap: timedelta, reason: Reason, metadata: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        bind(replace(TEMPLATE, wrapping=allowed), replace(REQUEST, wrap=wrap))
+    assert caught.value.reason is reason
+    assert caught.value.hint
+    assert caught.value.metadata == {"template": "reports-read", "field": "wrap", **metadata}
+
+
 @pytest.mark.parametrize("ttl", [timedelta(microseconds=1), timedelta(minutes=15)])
 def test_the_bounds_of_the_ttl_belong_to_it(ttl: timedelta) -> None:
     assert bind(TEMPLATE, replace(REQUEST, ttl=ttl)).ttl == ttl
 
 
 def test_a_request_for_another_template_is_a_bug() -> None:
-    with pytest.raises(Defect):
+    with pytest.raises(Defect) as caught:
         bind(TEMPLATE, replace(REQUEST, template="other"))
+    assert caught.value.reason is Reason.INTERNAL
 
 
 # Sentences we promise users, for any request whatever.

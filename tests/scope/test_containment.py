@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.scope.containment import Excess, Reach, contains, excesses
+from broker.scope.containment import Excess, Reach, contains, excesses, reach_of
+from broker.scope.model import AccessClass, Scope
 from broker.scope.narrowing import Narrowing, Narrowings
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -204,3 +205,49 @@ def test_every_field_of_a_reach_is_compared() -> None:
     for each in fields(Reach):
         changed = replace(WHOLE, **{each.name: wider.get(each.name, "something else")})
         assert not contains(WHOLE, changed, COMPARED), each.name
+
+
+@pytest.mark.parametrize(
+    ("excess", "told"),
+    [
+        (Excess("ttl", "300s", "360s"), "ttl 360s is not within 300s"),
+        (Excess("ttl", "300s", ""), "ttl without a bound is not within 300s"),
+        (Excess("parameter more", "", "1"), "parameter more 1 is not within nothing"),
+    ],
+)
+def test_an_excess_is_said_in_words(excess: Excess, told: str) -> None:
+    assert str(excess) == told
+
+
+SCOPE = Scope(
+    template="orders",
+    template_digest="d1",
+    connector="db",
+    account="dev",
+    environment="staging",
+    resource="orders/eu",
+    access=AccessClass.READ,
+    actions=("show", "select"),
+    parameters={"net": "10.0.0.0/8", "path": "a", "size": "5"},
+    ttl=timedelta(minutes=5),
+    grant={"role": "reader"},
+)
+REACHED = Reach(
+    template="orders",
+    template_digest="d1",
+    connector="db",
+    account="dev",
+    environment="staging",
+    resource="orders/eu",
+    access="read",
+    actions=frozenset({"select", "show"}),
+    parameters=SCOPE.parameters,
+)
+
+
+def test_what_a_scope_reaches_is_bounded_in_time_only_where_that_is_said() -> None:
+    assert reach_of(SCOPE) == REACHED
+    bounds = {"ttl": timedelta(minutes=1), "ends_at": NOON, "further": 2}
+    assert reach_of(SCOPE, **bounds) == replace(REACHED, **bounds)  # type: ignore[arg-type]
+    left = {"path": "a"}
+    assert reach_of(SCOPE, without=iter(["net", "size", "gone"])) == replace(REACHED, parameters=left)

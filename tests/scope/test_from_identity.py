@@ -18,7 +18,15 @@ from broker.identity.spiffe_id import SpiffeId
 from broker.scope.bind import bind
 from broker.scope.canonical import JsonValue
 from broker.scope.model import AccessClass, FromIdentity, Scope, ScopeTemplate
-from broker.scope.parameters import EnumParameter, IntegerParameter, Parameter, PrefixParameter, RegexParameter, hazard
+from broker.scope.parameters import (
+    EnumParameter,
+    IntegerParameter,
+    Parameter,
+    PrefixParameter,
+    RegexParameter,
+    hazard,
+    shown,
+)
 from broker.scope.request import AccessRequest
 
 NAMESPACE = RegexParameter("team", "^[a-z][a-z0-9-]*$", 20)
@@ -88,6 +96,7 @@ def test_an_identity_without_the_segment_gets_nothing(segments: dict[str, str]) 
         bind(template(), REQUEST, segments)
     assert refused.value.reason is Reason.SEGMENT_NOT_IN_IDENTITY
     assert refused.value.metadata == {"template": "own-reports", "parameter": "team", "segment": "namespace"}
+    assert refused.value.hint
 
 
 def test_an_agent_with_an_entry_of_its_own_has_no_segments() -> None:
@@ -119,7 +128,14 @@ def test_a_segment_that_its_type_refuses_is_refused_and_named(source: Parameter,
         bind(template(source), REQUEST, {"namespace": value})
     assert refused.value.reason is Reason.PARAMETER_INVALID
     assert "takes team from the segment namespace of the caller's SPIFFE ID" in refused.value.message
-    assert refused.value.metadata["segment"] == "namespace"
+    assert refused.value.hint == f"It must be {source.expected}."
+    assert refused.value.metadata == {
+        "template": "own-reports",
+        "segment": "namespace",
+        "parameter": "team",
+        "value": shown(value),
+        "expected": source.expected,
+    }
 
 
 def test_what_a_request_does_is_complained_about_before_what_the_identity_is() -> None:
@@ -170,8 +186,9 @@ def test_what_only_looks_like_a_reference_is_left_to_the_connector(field: JsonVa
 
 
 def test_a_grant_that_names_no_parameter_is_a_defect() -> None:
-    with pytest.raises(Defect):
+    with pytest.raises(Defect, match="names 'teem', no parameter") as caught:
         bind(replace(template(ROLES), grant={"role": {"parameter": "teem"}}), REQUEST, PAYMENTS)
+    assert caught.value.reason is Reason.INTERNAL
 
 
 # --------------------------------------------------------------------------- for any id, and any template

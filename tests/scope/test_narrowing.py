@@ -85,6 +85,20 @@ def test_a_network_is_one_where_the_grant_compares_it_as_one(grant: dict[str, An
 
 
 @pytest.mark.parametrize(
+    ("grant", "expected"),
+    [
+        (aws({"resource": True}, TEXT("/*")), FOLDER),
+        (aws({"resource": True}, TEXT("*")), BEGINNING),
+        (aws({"resource": True}), EXACT),
+        (aws(P, TEXT("*")), FOLDER),  # another's use is not the resource's
+        ({"role": {"resource": True}}, EXACT),
+    ],
+)
+def test_a_resource_is_what_the_grant_makes_of_it(grant: dict[str, Any], expected: Narrowing) -> None:
+    assert narrowings(template(grant, resource=PrefixParameter("resource", "a"))).resource is expected
+
+
+@pytest.mark.parametrize(
     "parameter",
     [EnumParameter("path", ("a",)), RegexParameter("path", "^a.*$", 9), IntegerParameter("path", 1, 9)],
 )

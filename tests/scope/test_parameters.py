@@ -12,6 +12,7 @@ from broker.scope.parameters import (
     Parameter,
     PrefixParameter,
     RegexParameter,
+    compile_pattern,
     hazard,
     shown,
 )
@@ -223,6 +224,7 @@ def test_a_network_that_passes_lies_inside_and_is_small_enough(address: int, len
         (CIDR, "fe80::1%eth0/128", "is not a network"),
         (CIDR, "10.0.0.1/24", "is not a network"),
         (CIDR, "10.0.0.*/24", "is not a network"),
+        (CIDR, "9" * 512, "has no prefix length in decimal"),
         (CIDR, "9" * 513, "is not a network"),
     ],
 )
@@ -235,3 +237,99 @@ def test_why_a_value_is_refused_is_said(parameter: Parameter, text: str, why: st
 def test_what_is_exactly_as_long_as_is_shown_is_not_cut() -> None:
     assert shown("x" * 100) == repr("x" * 100)
     assert shown("x" * 101) == repr("x" * 100) + "..."
+
+
+def test_the_bounds_of_a_specification_belong_to_it() -> None:
+    assert cidr("10.0.0.0/8", at_least=0).parse("10.0.0.0/8") == "10.0.0.0/8"
+    assert cidr("10.0.0.0/8", at_least=32).parse("10.0.0.1/32") == "10.0.0.1/32"
+    assert cidr("10.0.0.0/8", "2001:db8::/32", at_least=128).parse("2001:db8::1/128") == "2001:db8::1/128"
+    assert EnumParameter("p", ("x" * 512,)).parse("x" * 512) == "x" * 512
+    assert RegexParameter("p", "^a$", 1).parse("a") == "a"
+    assert RegexParameter("p", "^a+$", 512).parse("a" * 512) == "a" * 512
+    assert PrefixParameter("p", "abc", 3).parse("abc") == "abc"
+    assert PrefixParameter("p", "abc", 512).parse("abc") == "abc"
+    assert PrefixParameter("p", "a").parse("a" * 256) == "a" * 256
+    assert IntegerParameter("p", -(2**63) + 1, 2**63 - 1).parse(str(2**63 - 1)) == "9223372036854775807"
+    assert IntegerParameter("p", 5, 5).parse("5") == "5"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PrefixParameter("p", "abc", 513),
+        lambda: IntegerParameter("p", -(2**63), 0),
+        lambda: cidr("10.0.0.0/8", "2001:db8::/32", at_least=129),
+        lambda: EnumParameter("p", ("ok", "x" * 513)),
+    ],
+)
+def test_one_beyond_the_bounds_is_too_far(make) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=r".+"):
+        make()
+
+
+def test_a_prefix_is_256_characters_long_where_nothing_else_is_said() -> None:
+    with pytest.raises(InvalidInput):
+        PrefixParameter("p", "a").parse("a" * 257)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [
+        (EnumParameter("p", tuple("abcdefgh")), "one of: a, b, c, d, e, f, g, h"),
+        (EnumParameter("p", tuple("abcdefghi")), "one of: a, b, c, d, e, f, g, h and 1 more"),
+        (REGEX, "at most 7 ASCII characters that match ^20[0-9]{2}-[01][0-9]$"),
+        (PREFIX, "reports/ followed by letters, digits or . _ / = @ : + -, at most 32 characters"),
+        (INTEGER, "a whole number from -5 to 1000, in plain decimal"),
+        (CIDR, "a network like 10.0.0.0/24 inside 10.0.0.0/8, 2001:db8::/32, /24 or smaller, no host bits set"),
+    ],
+)
+def test_what_would_be_right_is_said(parameter: Parameter, expected: str) -> None:
+    assert parameter.expected == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is empty"),
+        ("a b~", None),
+        (" ", None),
+        ("\x1f", "contains '\\x1f'"),
+        ("\x7f", "contains '\\x7f'"),
+        ("a*", "contains '*'"),
+        ("a/..", "contains a . or .. segment"),
+        ("./a", "contains a . or .. segment"),
+        ("a..b/.c", None),
+    ],
+)
+def test_what_could_mean_something_else(text: str, why: str | None) -> None:
+    assert hazard(text) == why
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("^(a$", "the pattern ^(a$ is not RE2: missing ): ^(a$"),
+        # In memory this is over one MiB, and under two.
+        ("^\\pL{60}$", "the pattern ^\\pL{60}$ is not RE2: pattern too large - compile failed"),
+        ("^a*$", "the pattern ^a*$ matches the empty text"),
+        ("^a", "the pattern ^a is not anchored: write ^...$"),
+        ("a$", "the pattern a$ is not anchored: write ^...$"),
+        ("^a\\$", "the pattern ^a\\$ is not anchored: write ^...$"),
+        ("^" + "a" * 255 + "$", "a pattern has at most 256 characters, this one 257"),
+        ("^\t$", "a pattern is printable ASCII"),
+        ("^é$", "a pattern is printable ASCII"),
+    ],
+)
+def test_why_a_pattern_is_none_is_said_to_whoever_wrote_it_and_to_nobody_else(
+    pattern: str, why: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError) as refused:
+        compile_pattern(pattern)
+    assert str(refused.value) == why
+    assert capfd.readouterr() == ("", "")  # RE2 would log on its own
+
+
+def test_a_pattern_never_matches_over_lines_and_may_be_256_long() -> None:
+    assert compile_pattern("^a[^b]c$").fullmatch("a\nc") is None
+    assert compile_pattern("^a[^b]c$").fullmatch("axc") is not None
+    assert compile_pattern("^" + "a" * 254 + "$").fullmatch("a" * 254) is not None
