@@ -255,5 +255,5 @@ def test_what_is_signed_is_what_is_read(run: Run, good: Path, dana: Path) -> Non
 def test_the_schema_of_the_configuration_knows_the_keys(config: Path) -> None:
     schema = json.loads((Path(__file__).parents[2] / "deploy" / "schemas" / "brokerd.schema.json").read_text())
     deploy = schema["$defs"]["Deploy"]["properties"]
-    assert yaml.safe_load(config.read_text())["deploy"].keys() == deploy.keys()
+    assert yaml.safe_load(config.read_text())["deploy"].keys() == deploy.keys() - {"follow_within"}
     assert deploy["deploy_signatures_required"]["anyOf"][0]["minimum"] == 2

@@ -23,7 +23,7 @@ from broker.lease.credential import AwsAccessKey, Credential
 from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import Harness
-from tests.connectors.misbehaving import behind_proxy
+from tests.connectors.misbehaving import behind_proxy, lying_vault
 from tests.connectors.mishap_proxy import MishapProxy, Reply, Rule, mishap_proxy
 from tests.connectors.support import make_scope
 from tests.connectors.vault_mount import allow_attempts, broker_token, mounted
@@ -98,6 +98,9 @@ def aws_user_harness(bao: ConfiguredOpenBao, users: Users, dead_address: str) ->
         assert isinstance(credential, AwsAccessKey)
         return users.take(credential)
 
+    def at(address: str, timeout: float) -> VaultAwsUser:
+        return aws_user_connector(bao, address, timeout)
+
     return Harness(
         clock=SystemClock(),
         make=lambda: aws_user_connector(bao, users.front),
@@ -106,9 +109,10 @@ def aws_user_harness(bao: ConfiguredOpenBao, users: Users, dead_address: str) ->
         works=taken,
         misbehaving=behind_proxy(
             users.front,
-            lambda address, timeout: aws_user_connector(bao, address, timeout),
+            at,
             lambda status: Reply(status, json.dumps({"errors": ["no"]}).encode()),
         ),
+        lying=lying_vault(users.front, at),
     )
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from broker.ports import KeyRing
-from broker.stores.group_commit import GroupCommit, Job, unavailable
+from broker.stores.database import Writing
+from broker.stores.group_commit import GroupCommit, Job
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite import SqliteStore
+from broker.stores.sqlite_database import unavailable
 from broker.stores.trail import Trail
 from broker.stores.transaction import Transaction
 from tests.failpoints.points import Fault, Points
@@ -19,7 +21,7 @@ from tests.simulation.process import Process
 
 
 def operation_of(job: Job) -> str:
-    """``SqliteStore.activate.<locals>.<lambda>`` is the operation ``activate``."""
+    """``LedgerStore.activate.<locals>.<lambda>`` is the operation ``activate``."""
     return job.operation.__qualname__.split(".")[1]
 
 
@@ -84,11 +86,11 @@ class PointedLedger(SqliteStore):
         assert isinstance(opened, PointedLedger)
         return opened
 
-    def _reading(self, path: Path, seal: RowSeal) -> Readers:
-        return _Readers(path, seal)
+    def _reading(self, seal: RowSeal) -> Readers:
+        return _Readers(self._path, seal)
 
-    def _writing(self, connection: sqlite3.Connection, transaction: Transaction, trail: Trail) -> GroupCommit:
-        return _Writer(self.points, self.process, connection, transaction, trail, self._committed)
+    def _writing(self, writing: Writing, transaction: Transaction, trail: Trail) -> GroupCommit:
+        return _Writer(self.points, self.process, writing, transaction, trail, self._committed)
 
     async def lose(self) -> None:
         """The process is gone: what is not committed is lost, and nobody who waits is answered."""
