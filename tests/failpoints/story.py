@@ -134,7 +134,7 @@ class Story:
             if self._running is not None:
                 await self._bury(self._running)
 
-            process = Process()
+            process = Process("w")
             self.points.crash = partial(_crash, process, asyncio.get_running_loop())
             self._running = running = await self._start(process)
             # A start that fails is tried again, as any supervisor does.
