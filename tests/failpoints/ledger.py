@@ -37,7 +37,7 @@ class _Writer(GroupCommit):
         pass
 
     def _hand_over(self, batch: list[Job]) -> None:
-        self._writing = self._loop.create_task(self._carry_out(batch))
+        self._carrying = self._loop.create_task(self._carry_out(batch))
 
     async def _carry_out(self, batch: list[Job]) -> None:
         refused = await self._pass(batch, "before")

@@ -426,7 +426,7 @@ def _crash(process: Process, loop: asyncio.AbstractEventLoop) -> None:
     loop.call_soon_threadsafe(process.kill)
 
 
-_WORK = {"Revoker._try", "Issuer._carry_out", "Issuer._take_back"}
+_WORK = {"Revoker._work", "Revoker._record", "Issuer._carry_out", "Issuer._take_back"}
 
 
 def _works(process: Process) -> bool:
