@@ -17,7 +17,7 @@ from broker.stores.postgres_migrate import migrate
 from tests.stores.make import Keys
 
 _NAME = "ledger"
-_DAEMON = "jit_broker"
+_DAEMON = "jit_brokerd"
 
 
 @dataclass(frozen=True)

@@ -209,12 +209,12 @@ def test_where_it_does_or_need_not(address: ServerAddress) -> None:
 def test_a_session_waits_for_the_disk_whatever_its_role_is_set_to(ledger_database: LedgerDatabase) -> None:
     """F21: synchronous_commit is not believed but set, and read back."""
     with ledger_database.session() as session:
-        session.execute("ALTER ROLE jit_broker SET synchronous_commit = off")
+        session.execute("ALTER ROLE jit_brokerd SET synchronous_commit = off")
         try:
             with closing(connect(ledger_database.address, role="test")) as checked:
                 assert checked.execute("SHOW synchronous_commit").fetchone() == ("on",)
         finally:
-            session.execute("ALTER ROLE jit_broker RESET synchronous_commit")
+            session.execute("ALTER ROLE jit_brokerd RESET synchronous_commit")
 
 
 @pytest.mark.slow
