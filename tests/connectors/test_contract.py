@@ -22,6 +22,10 @@ from tests.connectors.misbehaving import RETRY_AFTER, Mishap
 from tests.connectors.support import HOLDER, Ledger, assert_tells_no_secret, new_attempt
 from tests.patience import eventually
 
+# What keeps its caller waiting is for make test-slow.
+_WAITING = {Mishap.HANG, Mishap.LATE}
+MISHAPS = [pytest.param(each, id=each.name, marks=[pytest.mark.slow] if each in _WAITING else []) for each in Mishap]
+
 TTL = timedelta(minutes=5)
 ALLOWANCE = timedelta(seconds=10)
 
@@ -242,7 +246,7 @@ def misbehaving(harness: Harness, mishap: Mishap) -> Iterator[Connector]:
         yield connector
 
 
-@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.name)
+@pytest.mark.parametrize("mishap", MISHAPS)
 async def test_an_issue_that_is_not_answered_is_a_failure_and_leaves_nothing(harness: Harness, mishap: Mishap) -> None:
     ledger = Ledger()
     with misbehaving(harness, mishap) as connector, pytest.raises(UpstreamFailed) as caught:
@@ -262,7 +266,7 @@ async def test_an_issue_that_is_not_answered_is_a_failure_and_leaves_nothing(har
         assert await gone(harness.connector(), ledger, harness)
 
 
-@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.name)
+@pytest.mark.parametrize("mishap", MISHAPS)
 async def test_a_revocation_that_is_not_answered_is_no_proof(harness: Harness, mishap: Mishap) -> None:
     connector, ledger = harness.connector(), Ledger()
     if connector.contract.cls is ContractClass.EXPIRY_ONLY and mishap is not Mishap.BROKEN:
@@ -308,7 +312,7 @@ async def test_a_revocation_that_is_a_lie_is_no_proof(harness: Harness) -> None:
     assert not harness.works(issued.credential)
 
 
-@pytest.mark.parametrize("mishap", list(Mishap), ids=lambda mishap: mishap.name)
+@pytest.mark.parametrize("mishap", MISHAPS)
 async def test_an_inventory_that_is_not_answered_is_not_empty(harness: Harness, mishap: Mishap) -> None:
     with misbehaving(harness, mishap) as connector:
         try:

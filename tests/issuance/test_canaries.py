@@ -179,7 +179,8 @@ class Cage:
 
 @pytest.fixture
 async def cage(tmp_path: Path) -> AsyncIterator[Cage]:
-    async with opened(tmp_path) as made:
+    # Long enough for any machine; what hangs is waited for that long at the end.
+    async with opened(tmp_path, use_timeout=timedelta(seconds=2)) as made:
         yield made
 
 

@@ -63,6 +63,7 @@ async def test_where_nobody_tells_it_is_found_by_looking(ledger_database: Ledger
         await hears(b, a, 2)
 
 
+@pytest.mark.slow  # a session that has died without a word is found out after half a minute
 async def test_a_session_that_was_lost_is_made_again(
     ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
