@@ -24,7 +24,6 @@ def pytest_configure(config: pytest.Config) -> None:
     whole_run.temporary_files_in_memory(config)
     whole_run.no_chatter_of_grpc()
     whole_run.examples_at_any_speed()
-    whole_run.long_modules_first(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

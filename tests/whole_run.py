@@ -51,14 +51,6 @@ def examples_at_any_speed() -> None:
     settings.load_profile("any speed")
 
 
-def long_modules_first(config: pytest.Config) -> None:
-    """Declare the marks ``long`` and ``slow``."""
-    config.addinivalue_line("markers", "long: of a module that takes long; it is begun before the others")
-    config.addinivalue_line(
-        "markers", "slow: takes seconds by itself; `make test-slow` has it, and `make test` has not"
-    )
-
-
 def put_long_modules_first(items: list[pytest.Item]) -> None:
     """Otherwise a worker may begin the longest of all when the other has nothing left to do."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)

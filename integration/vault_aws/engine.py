@@ -18,7 +18,7 @@ from broker.ports import Use
 from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.connectors.harness import Harness
-from tests.connectors.misbehaving import behind_proxy
+from tests.connectors.misbehaving import behind_proxy, lying_vault
 from tests.connectors.mishap_proxy import Reply
 from tests.connectors.support import make_scope
 from tests.connectors.vault_mount import allow_attempts, broker_token, mounted
@@ -106,6 +106,7 @@ def engine_harness(bao: OpenBaoFacts, account: Account, dead_address: str) -> Ha
             lambda address, timeout: engine_connector(bao, account, address, timeout),
             lambda status: Reply(status, json.dumps({"errors": ["no"]}).encode()),
         ),
+        lying=lying_vault(bao.address, lambda address, timeout: engine_connector(bao, account, address, timeout)),
     )
 
 
