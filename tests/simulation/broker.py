@@ -58,6 +58,8 @@ class SimulatedBroker:
     ) -> None:
         self.process = process
         self.clock = clock
+        self._ticking = ticking
+        self.time_begins = ticking()  # a clock that was set before was set while it was down
         store = process.reach(ledger)
         reached = {name: process.reach_upstream(each) for name, each in connectors.items()}
         self._deploy = deploy
@@ -99,6 +101,7 @@ class SimulatedBroker:
             try:
                 if self.time is not None:
                     await self.time.resume(self._store)
+                    self.time_begins = self._ticking()
                 await self.beats.beat()
                 await self._store.recover(self.clock.now())
                 self.beats.recover = self.recovering.resume

@@ -51,7 +51,7 @@ class Machine(Protocol):
         ...
 
     def set_since_it_runs(self) -> bool:
-        """Whether its clock was set, by more than a broker tolerates, since its process began."""
+        """Whether its clock was set, by more than a broker tolerates, since its broker's time began."""
         ...
 
 

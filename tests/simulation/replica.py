@@ -28,7 +28,6 @@ class Replica:
         self.process: Process | None = None
         self.ledger: SimulatedLedger | None = None
         self.broker: SimulatedBroker | None = None
-        self.booted_at = 0.0
         self._starts = 0
 
     async def start(self) -> None:
@@ -42,7 +41,6 @@ class Replica:
             except sqlite3.Error:  # the daemon does not start, and is started again
                 await asyncio.sleep(1)
         self.process = process
-        self.booted_at = world.loop.time()
         made = SimulatedBroker(
             *(
                 process,
@@ -72,8 +70,8 @@ class Replica:
         return isinstance(clock, KeptClock) and clock.keeper.doubt is not None
 
     def set_since_it_runs(self) -> bool:
-        """Whether its clock was set, by more than a broker tolerates, since its process began."""
-        return self.wall.jumped_at > self.booted_at
+        """Whether its clock was set, by more than a broker tolerates, since its broker's time began."""
+        return self.broker is not None and self.wall.jumped_at > self.broker.time_begins
 
     def fast_by(self) -> float:
         """By how many seconds its broker's time is ahead of the truth."""
