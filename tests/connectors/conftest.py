@@ -17,7 +17,7 @@ from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_h
 from tests.connectors.harness_aws_by_policy import aws_by_policy_harness
 from tests.connectors.harness_gcp import gcp_harness
 from tests.connectors.harness_minio import minio_harness
-from tests.connectors.harness_postgresql import create_shop, postgresql_harness
+from tests.connectors.harness_postgresql import postgresql_harness, the_shop
 from tests.connectors.harness_vault_aws_user import Users, aws_user_harness, aws_users
 from tests.connectors.harness_vault_kubernetes import kubernetes_harness
 from tests.connectors.harness_vault_kv import kv_harness
@@ -56,7 +56,7 @@ def aws_double() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def shop(postgres_server: PostgresFacts) -> PostgresqlSettings:
     """A database that is set up for a connector of kind ``postgresql``; yields how that reaches it."""
-    return create_shop(postgres_server)
+    return the_shop(postgres_server)
 
 
 @pytest.fixture
