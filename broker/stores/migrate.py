@@ -48,12 +48,6 @@ def schema(connection: sqlite3.Connection) -> Schema:
     return Schema(0, 0)
 
 
-def version(connection: sqlite3.Connection) -> int:
-    """The version of the schema; 0 for an empty ledger."""
-    row = connection.execute('SELECT version FROM schema_version WHERE "only" = 1').fetchone()
-    return 0 if row is None else int(row[0])
-
-
 def _apply(connection: sqlite3.Connection, step: Step) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
