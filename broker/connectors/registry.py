@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
+from typing import TypedDict
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -186,17 +187,44 @@ class _Reader:
         )
 
 
+class _Server(TypedDict):
+    """What every connector of Vault or OpenBao is told of the server."""
+
+    address: str
+    ca_file: str | None
+    namespace: str
+
+
+class _Attempts(_Server):
+    """And of the tokens that attempts get, where it gives them some."""
+
+    token_role: str
+    policy_prefix: str
+
+
+def _server(settings: _Reader) -> _Server:
+    return {
+        "address": settings.text("address"),
+        "ca_file": settings.maybe_text("ca_file"),
+        "namespace": settings.text("namespace", ""),
+    }
+
+
+def _attempts(settings: _Reader) -> _Attempts:
+    return {
+        **_server(settings),
+        "token_role": settings.text("token_role", "jit-attempt"),
+        "policy_prefix": settings.text("policy_prefix", "jit-attempt-"),
+    }
+
+
 def _vault_database(settings: _Reader, clock: Clock) -> Connector:
     login = settings.inner("login")
     return VaultDatabase(
         settings.connector,
         VaultDatabaseSettings(
-            address=settings.text("address"),
+            **_attempts(settings),
             mount=settings.text("mount", "database"),
-            token_role=settings.text("token_role", "jit-attempt"),
-            policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
-            ca_file=settings.maybe_text("ca_file"),
-            namespace=settings.text("namespace", ""),
             engine=login.text("engine"),
             host=login.text("host"),
             port=login.port("port"),
@@ -211,13 +239,9 @@ def _vault_pki(settings: _Reader, clock: Clock) -> Connector:
     return VaultPki(
         settings.connector,
         VaultPkiSettings(
-            address=settings.text("address"),
+            **_attempts(settings),
             mount=settings.text("mount", "pki"),
             list_read_within=settings.maybe_span("list_read_within"),
-            token_role=settings.text("token_role", "jit-attempt"),
-            policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
-            ca_file=settings.maybe_text("ca_file"),
-            namespace=settings.text("namespace", ""),
         ),
         _vault_token(settings, clock),
         clock,
@@ -228,14 +252,10 @@ def _vault_kubernetes(settings: _Reader, clock: Clock) -> Connector:
     return VaultKubernetes(
         settings.connector,
         VaultKubernetesSettings(
-            address=settings.text("address"),
+            **_attempts(settings),
             server=settings.text("server"),
             cluster_ca=settings.text("cluster_ca"),
             mount=settings.text("mount", "kubernetes"),
-            token_role=settings.text("token_role", "jit-attempt"),
-            policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
-            ca_file=settings.maybe_text("ca_file"),
-            namespace=settings.text("namespace", ""),
         ),
         _vault_token(settings, clock),
         clock,
@@ -246,13 +266,9 @@ def _vault_aws_user(settings: _Reader, clock: Clock) -> Connector:
     return VaultAwsUser(
         settings.connector,
         VaultAwsUserSettings(
-            address=settings.text("address"),
+            **_attempts(settings),
             region=settings.text("region"),
             mount=settings.text("mount", "aws"),
-            token_role=settings.text("token_role", "jit-attempt"),
-            policy_prefix=settings.text("policy_prefix", "jit-attempt-"),
-            ca_file=settings.maybe_text("ca_file"),
-            namespace=settings.text("namespace", ""),
             canary_bucket=settings.maybe_text("canary_bucket"),
             canary_endpoint_url=settings.maybe_text("canary_endpoint_url"),
         ),
@@ -265,10 +281,8 @@ def _vault_ssh(settings: _Reader, clock: Clock) -> Connector:
     return VaultSsh(
         settings.connector,
         VaultSshSettings(
-            address=settings.text("address"),
+            **_server(settings),
             mount=settings.text("mount", "ssh"),
-            ca_file=settings.maybe_text("ca_file"),
-            namespace=settings.text("namespace", ""),
             trusted_ca=settings.text("trusted_ca", ""),
         ),
         _vault_token(settings, clock),
@@ -280,10 +294,8 @@ def _vault_kv(settings: _Reader, clock: Clock) -> Connector:
     return VaultKv(
         settings.connector,
         VaultKvSettings(
-            address=settings.text("address"),
+            **_server(settings),
             mount=settings.text("mount", "kv"),
-            ca_file=settings.maybe_text("ca_file"),
-            namespace=settings.text("namespace", ""),
         ),
         _vault_token(settings, clock),
         clock,
