@@ -1,5 +1,8 @@
 """Real servers for whole test sessions: one PostgreSQL and one configured OpenBao per pytest process.
 
+Beside them the doubles that more than one folder of tests uses: a session has one of each, whoever asks for it. What
+they are made with is imported when one is asked for, because most sessions ask for none.
+
 With pytest-xdist every worker has its own pair (nothing is shared, so nothing is to be locked); a
 worker that needs neither starts neither.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import hvac
 import pytest
@@ -18,6 +22,10 @@ from broker.dev.orders import create_orders
 from broker.dev.postgres import PostgresFacts, PostgresServer
 from broker.secret import Secret
 from tests import whole_run
+
+if TYPE_CHECKING:
+    from broker.connectors.postgresql_session import PostgresqlSettings
+    from tests.connectors.kubernetes_double import Cluster
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -70,3 +78,34 @@ def openbao_server(
         yield ConfiguredOpenBao(facts, configure_database(facts, target, token_file=directory / "broker.token"))
     finally:
         server.destroy()
+
+
+@pytest.fixture(scope="session")
+def shop(postgres_server: PostgresFacts) -> PostgresqlSettings:
+    """A database that is set up for a connector of kind ``postgresql``; yields how that reaches it."""
+    from tests.connectors.harness_postgresql import create_shop
+
+    return create_shop(postgres_server)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A double of the Kubernetes API."""
+    from tests.connectors.kubernetes_double import kubernetes_double
+
+    with kubernetes_double() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def aws_double() -> Iterator[str]:
+    """moto in a thread: a double that enforces neither policies nor trust; yields its address."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()

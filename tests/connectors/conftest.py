@@ -1,37 +1,26 @@
-"""Upstreams for tests of connectors: the double of AWS, a dead address, one harness per adapter."""
+"""Upstreams for tests of connectors: doubles, a dead address, one harness per adapter."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from moto.server import ThreadedMotoServer
 
-from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.dev.loopback import free_port
 from broker.dev.minio import MinioFacts
-from broker.dev.postgres import PostgresFacts
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import Harness, aws_harness, fake_harness, vault_harness
 from tests.connectors.harness_aws_by_policy import aws_by_policy_harness
 from tests.connectors.harness_gcp import gcp_harness
 from tests.connectors.harness_minio import minio_harness
-from tests.connectors.harness_postgresql import postgresql_harness, the_shop
+from tests.connectors.harness_postgresql import postgresql_harness
 from tests.connectors.harness_vault_aws_user import Users, aws_user_harness, aws_users
 from tests.connectors.harness_vault_kubernetes import kubernetes_harness
 from tests.connectors.harness_vault_kv import kv_harness
 from tests.connectors.harness_vault_pki import pki_harness
 from tests.connectors.harness_vault_ssh import ssh_harness
-from tests.connectors.kubernetes_double import Cluster, kubernetes_double
 from tests.connectors.minio_double import minio_double
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A double of the Kubernetes API."""
-    with kubernetes_double() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")
@@ -39,24 +28,6 @@ def users(openbao_server: ConfiguredOpenBao) -> Iterator[Users]:
     """A double of the AWS engine and of IAM, in front of OpenBao."""
     with aws_users(openbao_server.facts.address) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def aws_double() -> Iterator[str]:
-    """moto in a thread: a double that enforces neither policies nor trust; yields its address."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
-
-
-@pytest.fixture(scope="session")
-def shop(postgres_server: PostgresFacts) -> PostgresqlSettings:
-    """A database that is set up for a connector of kind ``postgresql``; yields how that reaches it."""
-    return the_shop(postgres_server)
 
 
 @pytest.fixture

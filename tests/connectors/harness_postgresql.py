@@ -39,17 +39,6 @@ WRITE = {
 }
 
 
-_SHOPS: dict[tuple[str, int], PostgresqlSettings] = {}
-
-
-def the_shop(server: PostgresFacts) -> PostgresqlSettings:
-    """The one on this server, whoever asked for it first."""
-    where = (server.host, server.port)
-    if where not in _SHOPS:
-        _SHOPS[where] = create_shop(server)
-    return _SHOPS[where]
-
-
 def create_shop(server: PostgresFacts) -> PostgresqlSettings:
     """The database and the broker's own login in it, as an operator sets them up."""
     with psycopg.connect(server.conninfo(), autocommit=True) as admin:

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.connectors.conftest import aws_double, cluster, shop  # noqa: F401 - fixtures
 from tests.connectors.minio_double import minio_double
 from tests.failpoints import upstreams
 from tests.failpoints.calls import Passing
