@@ -404,14 +404,16 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
         head = self.events[-1].sequence if self.events else 0
         last = head if request.after_sequence == -1 else request.after_sequence
         turns = self._turns(self._listen(context), context)
+        known = tuple(self.events)  # what comes after a break of the stream is not told before it
         yield lease_pb2.LeaseEvent(sequence=last, previous_sequence=last)
         while True:
-            for event in tuple(self.events):
+            for event in known:
                 if event.sequence > last:
                     last = event.sequence
                     yield event
             if next(turns, ...) is ...:
                 return
+            known = tuple(self.events)
 
     def RevokeLease(self, request: Any, context: Any) -> lease_pb2.Lease:
         self._begin("RevokeLease", request, context)
