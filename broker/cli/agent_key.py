@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.lease.credential import Credential, SshCertificate, X509Certificate
+from broker.lease.own_key import certificate_request, openssh_line
 
 KINDS = ("x509", "ssh")
 
@@ -34,13 +34,10 @@ class AgentKey:
         self._written: list[Path] = []
         if kind == "ssh":
             form = serialization.PrivateFormat.OpenSSH
-            line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-            self.public = line.decode()
+            self.public = openssh_line(key)
         else:
             form = serialization.PrivateFormat.PKCS8
-            # It asks for nothing: names come from the template.
-            asking = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-            self.public = asking.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+            self.public = certificate_request(key)
         self._write(path, key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
 
     def certified(self, credential: Credential) -> dict[str, str]:
