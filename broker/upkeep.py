@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import structlog
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import BrokerError
 from broker.issuance import looks
 from broker.issuance.gate import Gate
@@ -24,7 +24,6 @@ from broker.scope.canonical import JsonValue
 log = structlog.get_logger("broker.upkeep")
 
 BATCH = 500
-BROKER = "broker"
 LONGEST_WHY = 500
 
 

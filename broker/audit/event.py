@@ -17,6 +17,10 @@ class Vouch(StrEnum):
     UPSTREAM = "upstream"  # observed upstream
 
 
+# The actor of what the broker does by itself.
+BROKER = "broker"
+
+
 class EventType(StrEnum):
     """Every kind of audit event. Lease events carry the name of the transition they record."""
 
@@ -110,7 +114,7 @@ class AuditEvent:
     """What the caller of a store operation says happened; the store adds sequence, time and chain."""
 
     type: EventType
-    actor: str  # SPIFFE ID of the agent, a person's issuer#subject, or "broker"
+    actor: str  # SPIFFE ID of the agent, a person's issuer#subject, or BROKER
     vouched_by: Vouch
     tenant: str = ""
     task_id: str = ""

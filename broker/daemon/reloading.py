@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.daemon.pool import ConnectorPool
 from broker.deployfiles.signed import overtaken
 from broker.deployfiles.source import DeployFiles
@@ -31,8 +31,6 @@ from broker.scope.canonical import JsonValue
 
 log = structlog.get_logger("broker.deploy")
 
-# Who acts where nobody asked: at start, on a signal, after a swap.
-BROKER = "broker"
 # Denials written into one audit event; the others are in the set that its digest names.
 MAX_TOLD = 50
 

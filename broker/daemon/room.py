@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import BrokerError
 from broker.issuance.gate import Gate
 from broker.metrics import RoomFigures
@@ -16,7 +16,6 @@ from broker.stores.ballast import Ballast
 
 log = structlog.get_logger("broker.room")
 
-BROKER = "broker"
 HINT = "Make room on the disk of the state directory; grants resume by themselves. docs/time-and-disk.md"
 
 

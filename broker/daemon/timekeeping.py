@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.clock import KeptClock
 from broker.errors import BrokerError
 from broker.issuance.gate import Gate
@@ -14,8 +14,6 @@ from broker.scope.canonical import JsonValue
 from broker.timekeeping import Doubt
 
 log = structlog.get_logger("broker.time")
-
-BROKER = "broker"
 
 
 class TimeWatch:

@@ -44,7 +44,7 @@ from broker.api.operations import Operations
 from broker.api.proxied import PROXY_OPTIONS
 from broker.api.server import AgentServer
 from broker.api.tls import peer_from_auth_context
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.canary.watch import Moment
 from broker.clock import KeptClock, SystemRng
 from broker.config import Config, HostPort
@@ -55,7 +55,7 @@ from broker.daemon.ledger import open_ledger
 from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
-from broker.daemon.reloading import BROKER, Reloader
+from broker.daemon.reloading import Reloader
 from broker.daemon.replica import Replica
 from broker.daemon.room import Room
 from broker.daemon.timekeeping import TimeWatch
@@ -720,7 +720,7 @@ class Brokerd:
 
     async def _append(self, type_: EventType, data: dict[str, int]) -> None:
         assert self._store is not None  # noqa: S101 - only called between open and close
-        event = AuditEvent(type_, actor="broker", vouched_by=Vouch.BROKER, tenant=self._config.tenant, data=data)
+        event = AuditEvent(type_, actor=BROKER, vouched_by=Vouch.BROKER, tenant=self._config.tenant, data=data)
         await self._finish(self._store.append([event], self._clock.now()))
 
     async def _finish(self, step: Any) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import structlog
 
+from broker.audit.event import BROKER
 from broker.canary.canary import Canary, Kind, due, kinds
 from broker.canary.measurement import Measurement, Outcome
 from broker.errors import BrokerError, Conflict, InvalidInput, NotFound, Reason
@@ -26,8 +27,6 @@ from broker.ports import Clock, Connector, DeploySet, DeploySource, EndCause, Le
 
 log = structlog.get_logger("broker.canaries")
 
-# Whoever asks for a run where nobody does: it was due.
-BROKER = "broker"
 # After a start, what the last run left comes first.
 SETTLING = timedelta(seconds=30)
 CANARY_PREFIX = "canary-"

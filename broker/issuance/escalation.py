@@ -18,7 +18,7 @@ from typing import Protocol
 
 import structlog
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import BrokerError, Exhausted, NotFound, Reason
 from broker.escalation.detect import Detector, Firing
 from broker.escalation.rules import Answer, Counts, Mode, Rule, Sighting, family_of
@@ -240,4 +240,4 @@ def _event(tenant: str, firing: Firing, took: str) -> AuditEvent:
         "templates": list(firing.templates),
         "request_ids": list(firing.request_ids),
     }
-    return AuditEvent(EventType.ESCALATION_DETECTED, "broker", Vouch.BROKER, tenant=tenant, data=data)
+    return AuditEvent(EventType.ESCALATION_DETECTED, BROKER, Vouch.BROKER, tenant=tenant, data=data)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from broker.audit.event import BROKER
 from broker.errors import BrokerError
 from broker.policy.decision import Effect
 from broker.policy.recorded import Recorded
@@ -26,7 +27,6 @@ from broker.scope.model import OnPolicyChange
 log = structlog.get_logger("broker.policy")
 
 PAGE = 64
-BROKER = "broker"
 # After what does not fail for ever, such as a full disk.
 _AGAIN = timedelta(seconds=10)
 

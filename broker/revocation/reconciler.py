@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import BrokerError
 from broker.lease.deadlines import no_late_create_after
 from broker.lease.mark import Mark
@@ -32,7 +32,6 @@ INVENTORY_TIMEOUT = timedelta(minutes=1)
 _ROUNDING = timedelta(seconds=5)
 PORTION = 100
 ORPHAN_PREFIX = "orphan-"
-BROKER = "broker"
 
 
 @dataclass(frozen=True, slots=True)

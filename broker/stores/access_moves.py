@@ -10,13 +10,11 @@ from __future__ import annotations
 from functools import partial
 
 from broker.approval.machine import OVER, RequestEvent, RequestState, next_state
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import Defect, Reason
 from broker.scope.canonical import JsonValue
 from broker.stores.access_rows import RequestRow, read_request, update_request
 from broker.stores.transaction import Transaction
-
-BROKER = "broker"
 
 _TYPES = {
     RequestEvent.APPROVE: EventType.ACCESS_APPROVED,

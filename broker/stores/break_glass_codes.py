@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.breakglass.codes import CONFIRM_WITHIN, MOST_FAILURES, Batch, KeptCode
 from broker.errors import Conflict, Denied, NotFound, Reason, WrongState
 from broker.ports import NewBatch, ProofRecord
@@ -13,7 +13,6 @@ from broker.scope.canonical import JsonValue
 from broker.stores import break_glass_rows as rows
 from broker.stores.break_glass_ops import find_code
 from broker.stores.break_glass_rows import BatchRow, CodeRow, batch_of, code_of, trusted
-from broker.stores.moves import BROKER
 from broker.stores.proof_ops import keep_proof
 from broker.stores.times import from_ms, to_ms
 from broker.stores.transaction import Transaction

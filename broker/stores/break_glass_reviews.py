@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.breakglass.reviews import (
     OVERRIDES_FOR_REVIEW,
     OVERRIDES_FOR_SUSPENSION,
@@ -23,7 +23,6 @@ from broker.stores import break_glass_rows as rows
 from broker.stores.break_glass_ops import find_row, tell, unused_words
 from broker.stores.break_glass_rows import OverrideRow, UseRow, sound, trusted, use_of
 from broker.stores.end_ops import end_selected
-from broker.stores.moves import BROKER
 from broker.stores.origins import with_origin
 from broker.stores.proof_ops import keep_proof
 from broker.stores.rows import LeaseRow, lease_of, read_lease, trust_lease

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.stores.plan_ops import erase_texts
 from broker.stores.transaction import Transaction
-
-BROKER = "broker"
 
 
 def erase(tx: Transaction, tenant: str, task_id: str, actor: str, reason: str, now_ms: int) -> bool:

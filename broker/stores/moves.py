@@ -12,7 +12,7 @@ and with its MAC left wrong, until an operator has looked at it.
 
 from __future__ import annotations
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.lease.backoff import CAP
 from broker.lease.deadlines import due_at
 from broker.lease.machine import STATES, Event, State, lease_state, next_state
@@ -23,7 +23,6 @@ from broker.stores.times import span_ms
 from broker.stores.transaction import Transaction
 from broker.stores.view import View
 
-BROKER = "broker"
 QUARANTINED = "its row fails its MAC: revoked by the stored handle, and kept for an operator"
 
 _EVENTS = {

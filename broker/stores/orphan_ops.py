@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.lease.machine import TERMINAL
 from broker.ports import Carried, Orphan, OrphanEnd
 from broker.scope.canonical import JsonValue
-from broker.stores.moves import BROKER
 from broker.stores.orphan_reads import held
 from broker.stores.orphan_rows import OrphanRow, insert, orphan_of, read_orphan, row_of, update
 from broker.stores.revoke_ops import LONGEST_ERROR

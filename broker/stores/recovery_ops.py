@@ -8,7 +8,7 @@ from functools import partial
 from operator import attrgetter
 from typing import ClassVar
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import Denied, Reason, WrongState
 from broker.ports import EndCause, Evidence, Lifting, Recovery, TaskState
 from broker.scope.canonical import JsonValue
@@ -20,7 +20,6 @@ from broker.stores.transaction import Transaction
 from broker.stores.view import View
 from broker.suspension.suspension import Lift
 
-BROKER = "broker"
 PORTION = 100
 
 

@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.lease.machine import TERMINAL, State
-from broker.stores.moves import BROKER
 from broker.stores.rows import AttemptRow, LeaseRow, read_attempt, read_lease, read_task
 from broker.stores.times import to_ms
 from broker.stores.transaction import Transaction

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.audit.record import Record, decode
 from broker.errors import BrokerError, InvalidInput, Reason, Tampered
 from broker.lease.machine import State
@@ -23,7 +23,6 @@ from broker.scope.canonical import JsonValue
 from broker.stores import access_ops
 from broker.stores.end_ops import end_selected
 from broker.stores.holding_ops import holdings
-from broker.stores.moves import BROKER
 from broker.stores.origins import origin_of, with_origin
 from broker.stores.pipeline_rows import parties
 from broker.stores.review_rows import ReviewRow, put_review, review_of, with_review

@@ -8,14 +8,13 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from broker.audit.event import EventType
+from broker.audit.event import BROKER, EventType
 from broker.errors import Defect, Reason
 from broker.lease.machine import TERMINAL, Event, State
 from broker.ports import Attempt, EndCause, Tried
 from broker.scope.canonical import JsonValue
 from broker.stores.end_ops import CHUNK, find_attempt, read_pair
 from broker.stores.moves import (
-    BROKER,
     due_ms,
     move,
     quarantine,

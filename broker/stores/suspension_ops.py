@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, WrongState
 from broker.lease.machine import Event, State
 from broker.ports import EndCause, Ended, Lifting, Members, NewSuspension
 from broker.scope.canonical import JsonValue
 from broker.stores.break_glass_ops import passes_over
 from broker.stores.end_ops import CHUNK, read_pair
-from broker.stores.moves import BROKER, by_break_glass, move
+from broker.stores.moves import by_break_glass, move
 from broker.stores.proof_ops import keep_word, word_told
 from broker.stores.rows import LeaseRow, Raw
 from broker.stores.suspension_rows import SuspensionRow, insert, read_suspension, suspension_of, unlifted, update

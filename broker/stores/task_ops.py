@@ -8,7 +8,7 @@ from functools import partial
 
 import orjson
 
-from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.audit.report import TaskReport
 from broker.errors import Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
 from broker.ports import EndCause, NewTask, Task, TaskState
@@ -16,7 +16,6 @@ from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores import quota_ops
 from broker.stores.access_moves import lapse_with_task
 from broker.stores.end_ops import end_selected
-from broker.stores.moves import BROKER
 from broker.stores.rows import Raw, TaskRow, read_task, task_of, trust_task
 from broker.stores.times import from_ms, span_ms, to_ms
 from broker.stores.transaction import CommitAndRaise, Transaction

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.audit.event import EventType
+from broker.audit.event import BROKER, EventType
 from broker.audit.record import decode
 from broker.daemon.pool import ConnectorPool
-from broker.daemon.reloading import BROKER, Reloader
+from broker.daemon.reloading import Reloader
 from broker.deployfiles.source import DeployFiles
 from broker.issuance.among import Among
 from broker.lease.machine import State

@@ -16,6 +16,7 @@ import orjson
 import pytest
 import structlog.testing
 
+from broker.audit.event import BROKER
 from broker.canary.canary import Canary, Kind
 from broker.canary.measurement import Measurement, Outcome
 from broker.canary.watch import Moment
@@ -24,7 +25,7 @@ from broker.deployfiles.load import policy_schema
 from broker.errors import BrokerError, Conflict, Denied, InvalidInput, NotFound, NotReady, Reason
 from broker.identity.agent import Registry
 from broker.identity.own import CANARY, canary_agent, refuse_own
-from broker.issuance.canaries import BROKER, SETTLING, Canaries
+from broker.issuance.canaries import SETTLING, Canaries
 from broker.issuance.canary_run import LONGEST_TASK, Tools
 from broker.issuance.tasks import TaskDesk
 from broker.lease.credential import ContractClass, SshCertificate, X509Certificate
