@@ -13,7 +13,6 @@ import structlog
 
 from broker.daemon.turns import Turns
 from broker.errors import BrokerError
-from broker.issuance.among import Among
 from broker.issuance.gate import Gate
 from broker.ports import Clock, DeployInForce, Heartbeat, Pulse, ReplicaStore
 
@@ -45,7 +44,6 @@ class Replica:
         store: ReplicaStore,
         clock: Clock,
         gate: Gate,
-        among: Among,
         tenant: str,
         writer: str,
         ticking: Callable[[], float],
@@ -53,7 +51,7 @@ class Replica:
         self._store = store
         self._clock = clock
         self._gate = gate
-        self._among = among
+        self._among = gate.among
         self._tenant = tenant
         self._writer = writer
         self._ticking = ticking

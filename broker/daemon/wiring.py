@@ -182,9 +182,7 @@ class Brokerd:
             self._lending.store = store
         self._undo.push_async_callback(self._pool.close)
         # Before anything of the ledger is looked at, so that nobody takes this one for dead.
-        self._replica = Replica(
-            store, self._clock, self.gate, self.gate.among, config.tenant, writer, asyncio.get_running_loop().time
-        )
+        self._replica = Replica(store, self._clock, self.gate, config.tenant, writer, asyncio.get_running_loop().time)
         turns = self._replica.turns
         self._undo.push_async_callback(self._leave)
         await self._replica.beat()

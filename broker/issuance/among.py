@@ -43,7 +43,7 @@ class Among:
 
     def _why_overtaken(self, now: datetime) -> NotReady | None:
         in_force = self.in_force
-        if in_force is None or in_force.digest == self.mine or now - in_force.since <= self.follow_within:
+        if in_force is None or not self.overtaken or now - in_force.since <= self.follow_within:
             return None
         return NotReady(
             Reason.DEPLOY_SET_OVERTAKEN,

@@ -42,7 +42,7 @@ class One:
         self.monotonic = 0.0
         self.among = Among(timedelta(seconds=30), mine=digest)
         self.gate = Gate(timedelta(hours=1), 100, timedelta(hours=1), heartbeat=START, among=self.among)
-        self.replica = Replica(store, self.clock, self.gate, self.among, TENANT, name, lambda: self.monotonic)
+        self.replica = Replica(store, self.clock, self.gate, TENANT, name, lambda: self.monotonic)
         self.followed: list[str] = []
         self.recovered: list[str] = []
         self.replica.follow = self._follow

@@ -68,7 +68,7 @@ class SimulatedBroker:
         self.gate = Gate(timedelta(seconds=5), 10_000, timedelta(minutes=5), among=Among())
         # As the daemon: where brokers share a ledger they go by its time, and no machine's clock counts.
         self.time = TimeWatch(clock, self.gate, TENANT) if isinstance(clock, KeptClock) else None
-        self.beats = Beats(store, clock, self.gate, self.gate.among, TENANT, process.name, ticking)
+        self.beats = Beats(store, clock, self.gate, TENANT, process.name, ticking)
         roots = Roots()
         certain = clock.certain if isinstance(clock, KeptClock) else None
         self.revoker = Revoker(store, reached.get, clock, chance, workers=4, roots=roots, certain=certain)
