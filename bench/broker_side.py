@@ -42,7 +42,8 @@ from broker.stores.sqlite import SqliteStore
 
 SERVER_NAME = "broker.bench.broker.internal"
 # Agents whose SVIDs are minted: each job takes fresh ones, so that nobody holds thousands of leases.
-_COMMAND = (sys.executable, "-m", "bench.brokerd")
+# Its libraries are imported as brokerd does it (broker/daemon/__init__.py).
+_COMMAND = (sys.executable, "-c", "import gc; gc.disable(); from bench.brokerd import run; gc.enable(); run()")
 _GENERATOR = (sys.executable, "-m", "bench.generator")
 _ROOT = Path(__file__).parent.parent
 # People of the deploy set; what everything is suspended by takes two to resume.
