@@ -21,7 +21,7 @@ from broker.dev.openbao_database import DatabaseEngineFacts, configure_database
 from broker.dev.orders import create_orders
 from broker.dev.postgres import PostgresFacts, PostgresServer
 from broker.secret import Secret
-from tests import whole_run
+from tests import once, whole_run
 
 if TYPE_CHECKING:
     from broker.connectors.postgresql_session import PostgresqlSettings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    whole_run.collect_garbage_later()
     whole_run.temporary_files_in_memory(config)
     whole_run.no_chatter_of_grpc()
     whole_run.examples_at_any_speed()
@@ -36,6 +37,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     whole_run.put_long_modules_first(items)
+
+
+def pytest_collection_finish() -> None:
+    whole_run.collect_garbage_from_here()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        once.make_once(monkeypatch)
+        yield
 
 
 @dataclass(frozen=True)
