@@ -9,7 +9,7 @@ worker that needs neither starts neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    whole_run.collect_garbage_later()
     whole_run.temporary_files_in_memory(config)
     whole_run.no_chatter_of_grpc()
     whole_run.examples_at_any_speed()
@@ -39,8 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     whole_run.put_long_modules_first(items)
 
 
-def pytest_collection_finish() -> None:
-    whole_run.collect_garbage_from_here()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    with whole_run.garbage_left_alone():
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

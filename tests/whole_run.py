@@ -7,6 +7,8 @@ import gc
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -39,16 +41,19 @@ def temporary_files_in_memory(config: pytest.Config) -> None:
     atexit.register(_remove, directory, os.getpid())
 
 
-def collect_garbage_later() -> None:
-    """While tests are collected next to nothing becomes garbage, and looking for it takes half of the time."""
+@contextmanager
+def garbage_left_alone() -> Iterator[None]:
+    """While tests are collected, next to nothing becomes garbage, and looking for it takes half of the time.
+
+    What is there afterwards stays for the whole run, and is not looked through again at each later look.
+    """
     gc.disable()
-
-
-def collect_garbage_from_here() -> None:
-    """What the collection made stays for the whole run: no use in looking at it again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+    try:
+        yield
+        gc.collect()
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def no_chatter_of_grpc() -> None:
