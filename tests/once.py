@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,12 @@ def make_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def migrated(connection: sqlite3.Connection) -> int:
     """A new file becomes a copy of one that went through every step; another one goes through those that it lacks."""
-    from broker.stores.migrate import migrate, schema
+    from broker.stores import migrate
 
     if not _is_new(connection):
-        return migrate(connection)
-    _new_ledger().backup(connection)
-    return schema(connection).version
+        return migrate.migrate(connection)
+    _new_ledger(migrate.migrations).backup(connection)
+    return migrate.schema(connection).version
 
 
 def _is_new(connection: sqlite3.Connection) -> bool:
@@ -51,7 +52,8 @@ def _is_new(connection: sqlite3.Connection) -> bool:
 
 
 @cache
-def _new_ledger() -> sqlite3.Connection:
+def _new_ledger(steps: Callable[[], object]) -> sqlite3.Connection:
+    """One for each release: a test may play the next one, which has more ``steps``."""
     from broker.stores.migrate import migrate
 
     made = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
