@@ -140,8 +140,8 @@ def test_it_ends_as_unavailable_and_the_next_start_holds_it_against_the_witnesse
     again = brokerd(config)
     try:
         port = load_config(config).listen.operations.port
-        answer = until(lambda: (each := page(port, "readyz")) is not None and each.status_code == 503 and each)
-        assert "is in recovery" in answer.text
+        problems = until(lambda: (each := page(port, "readyz")) is not None and each.status_code == 503 and each.text)
+        assert "is in recovery" in problems
         assert again.poll() is None
     finally:
         again.kill()
