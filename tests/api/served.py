@@ -26,7 +26,7 @@ from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST, RESUME_SUSPENS
 from broker.approval.rules import ApprovalRule, Quorum
 from broker.clock import SystemClock
 from broker.config import load_config
-from broker.connectors.gcp_lending import Lending
+from broker.connectors.lending import Lending
 from broker.daemon.wiring import Brokerd
 from broker.deployfiles.load import policy_schema
 from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF, IdentityProvider

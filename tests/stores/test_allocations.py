@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.connectors.gcp_lending import Lending
 from broker.connectors.gcp_pool import GcpPool
+from broker.connectors.lending import Lending
 from broker.errors import Tampered, UpstreamFailed
 from broker.ports import AllocationState, AllocationStore, RevokeContext, Revoked, TakenUp
 from broker.stores.invariants import MACS, LedgerChecks
