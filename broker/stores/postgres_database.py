@@ -38,10 +38,11 @@ _SAID = """
 SELECT set_config('broker.lock', ('last_batch'::regclass::oid::bigint | ?1)::text, false),
     set_config('broker.writer', ?2, false)
 """
+# The time is rounded down, as everywhere: nobody's clock may be ahead of the server's.
 _BEGIN = """
 BEGIN;
 SELECT pg_advisory_xact_lock(current_setting('broker.lock')::bigint);
-SELECT number, writer, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM last_batch WHERE "only" = 1
+SELECT number, writer, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM last_batch WHERE "only" = 1
 """
 # The batch's number, in the transaction itself.
 _LEAVE = """

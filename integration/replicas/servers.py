@@ -19,6 +19,8 @@ from broker.secret import Secret
 
 # Whatever the development server leaves out for speed.
 DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "wal_level": "replica"}
+# When each transaction was committed, for whoever judges a run.
+_TOLD = {"track_commit_timestamp": "on"}
 _STANDBY = "standby"
 _PATIENCE = 60.0
 
@@ -27,7 +29,7 @@ class Primary(PostgresServer):
     """A server of which an answered COMMIT survives."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory, **DURABLE, max_wal_senders="4", hot_standby="on", wal_sender_timeout="5s")
+        super().__init__(directory, **DURABLE, **_TOLD, max_wal_senders="4", hot_standby="on", wal_sender_timeout="5s")
 
     def ask(self, statement: str) -> list[tuple[object, ...]]:
         """Rows of one statement, as the superuser."""
@@ -73,7 +75,7 @@ class Standby(PostgresServer):
     """A copy of a running primary that follows it."""
 
     def __init__(self, directory: Path, primary: PostgresFacts) -> None:
-        super().__init__(directory, **DURABLE, hot_standby="on", max_wal_senders="4")
+        super().__init__(directory, **DURABLE, **_TOLD, hot_standby="on", max_wal_senders="4")
         self._primary = primary
         write_private(directory / "superuser.password", primary.password.reveal())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -81,3 +82,26 @@ async def test_the_start_and_each_batch_read_it(ledger_database: LedgerDatabase,
         row = session.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint").fetchone()
     assert row is not None and abs(followed.milliseconds() - int(str(row[0]))) < 2000
     await store.close()
+
+
+class Ahead(ServerClock):
+    """By how many milliseconds each reading was ahead of the clock that this machine shares with the server."""
+
+    def __init__(self) -> None:
+        super().__init__(Wall())
+        self.by: list[int] = []
+
+    def observe(self, sent: float, server_ms: int) -> None:
+        self.by.append(server_ms - time.time_ns() // 1_000_000)
+        super().observe(sent, server_ms)
+
+
+async def test_no_reading_is_ahead_of_the_server(ledger_database: LedgerDatabase) -> None:
+    """F40: not by the rounding of a millisecond either, or what is due ends before its time."""
+    followed = Ahead()
+    store = await PostgresStore.open(ledger_database.address, Keys(), "writer-1", followed)
+    for number in range(60):
+        await store.start_task(new_task(f"task-{number}", request_id=f"r-{number}"))
+    await store.close()
+    assert len(followed.by) > 60
+    assert max(followed.by) <= 0
