@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from tests.simulation.process import Process
 
 
 def operation_of(job: Job) -> str:
-    """``LedgerStore.activate.<locals>.<lambda>`` is the operation ``activate``."""
-    return job.operation.__qualname__.split(".")[1]
+    """``LedgerStore.activate.<locals>.<lambda>`` is the operation ``activate``; so is a partial of ``activate``."""
+    operation = job.operation.func if isinstance(job.operation, partial) else job.operation
+    return operation.__qualname__.split(".")[1] if "." in operation.__qualname__ else operation.__qualname__
 
 
 class _Writer(GroupCommit):
