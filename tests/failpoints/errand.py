@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -71,10 +71,11 @@ class Errand:
     """One story in ``directory``."""
 
     kept: ClassVar[timedelta | None] = None  # how long what has ended is kept
+    differing: ClassVar[Mapping[str, int]] = {}  # see Points
     patience: ClassVar[timedelta] = timedelta(seconds=31)  # between turns: a claim runs out
 
     def __init__(self, directory: Path, armed: Armed | None, impatient: float) -> None:
-        self.points = Points(armed)
+        self.points = Points(armed, self.differing)
         self.faulty = armed is not None
         waits = armed is not None and armed.fault is Fault.HANG and armed.point.startswith("call")
         self.timeout = impatient if waits else PATIENCE
@@ -85,7 +86,9 @@ class Errand:
         self.daemon: Daemon | None = None
         self._met = self.points  # by the process that is running
         self._done: set[str] = set()
-        self._prepared = 0
+        self._over = False
+        self._prepared = 0  # records of the trail
+        self.trail: list[Record] = []  # at the end
 
     # ------------------------------------------------------------------ what an errand is
 
@@ -125,11 +128,12 @@ class Errand:
             self.world = await World.gated(self.directory)
             await self.prepare()
             await self.world.close()
-            self._prepared = len(self.trail())
+            self._prepared = len(self._told())
             await self._until_done()
             self._met = Points()
             await self._until_done()
             await self._close()
+            self.trail = self._told()
             await self.check()
             with LedgerChecks(self.path) as checks:
                 assert list(checks.violations(StaticKeys())) == []
@@ -142,16 +146,17 @@ class Errand:
         """By a process of its own, that is gone at the end as by a crash."""
         for _ in range(_ROUNDS):
             daemon = await self._alive()
-            through = await self._carried_out(daemon, self.turn(daemon))
-            if through and daemon.process.alive and await self._carried_out(daemon, self._finished(daemon)):
+            self._over = False
+            if await self._carried_out(daemon, self.turn(daemon)) and daemon.process.alive:
+                await self._carried_out(daemon, self._look(daemon))
+            if self._over:
                 await self._close()
                 return
             self.world.clock.advance(self.patience)
         raise AssertionError("it never came to an end")
 
-    async def _finished(self, daemon: Daemon) -> None:
-        if not await self.done(daemon):
-            raise Dead  # not yet
+    async def _look(self, daemon: Daemon) -> None:
+        self._over = await self.done(daemon)
 
     async def _alive(self) -> Daemon:
         if self.daemon is not None and self.daemon.process.alive:
@@ -246,14 +251,13 @@ class Errand:
         """At the agents' door."""
         return self.world.caller(who)
 
-    def trail(self) -> list[Record]:
-        """What is committed of it."""
+    def news(self, *types: str) -> list[Record]:
+        """What was in the trail at the end, since the world was prepared, of these types; or of those beneath them."""
+        return [each for each in self.trail[self._prepared :] if each.type in types or each.type.split(".")[0] in types]
+
+    def _told(self) -> list[Record]:
         with AuditReader(self.path) as reader:
             return list(reader.records())
-
-    def news(self, *types: str) -> list[Record]:
-        """What is in the trail since the world was prepared, of these types."""
-        return [each for each in self.trail()[self._prepared :] if each.type in types]
 
     def ask(self, question: str, *values: object) -> list[Any]:
         """The ledger's file, beside whoever has it."""

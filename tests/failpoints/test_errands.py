@@ -14,13 +14,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.failpoints.errand import IMPATIENT, Errand
+from tests.failpoints.hooks import Webhooks
 from tests.failpoints.points import Armed, Fault
 from tests.failpoints.reconciliation import Reconciliation
 from tests.failpoints.test_failpoints import reviewed
+from tests.failpoints.witnessing import Witnesses
 from tests.patience import PATIENCE
 
 ERRANDS: dict[str, type[Errand]] = {
     "reconciliation": Reconciliation,
+    "webhooks": Webhooks,
+    "witnesses": Witnesses,
 }
 
 
