@@ -94,7 +94,7 @@ class Webhooks(Errand):
         pump = Pump("soc", _PATTERNS, _SOURCE, sender.send, daemon.store, clock, rng, TENANT, _no_time)
         await pump.start()
         assert set(await self._due(daemon, pump.tally.position)) <= self._taken(), "it is marked, and was never taken"
-        self._pumping = daemon.process.start(pump.run())
+        self._pump, self._pumping = pump, daemon.process.start(pump.run())
 
     async def let_go(self, daemon: Daemon) -> None:
         """See Errand."""
@@ -106,11 +106,15 @@ class Webhooks(Errand):
         order = TaskOrder("start-1", "testing", timedelta(hours=1), [], "", "")
         await self.once("start", self._start(daemon, order))
         await self.once("complete", daemon.tasks.complete(self.caller(), self.task, timedelta(0)))
-        while not set(await self._due(daemon)) <= self._taken():
-            await asyncio.sleep(0.002)
+        await self._heard(daemon)
         self._pumping.cancel()  # as at SIGTERM: what was delivered is marked
         with contextlib.suppress(asyncio.CancelledError):
             await self._pumping
+
+    async def _heard(self, daemon: Daemon) -> None:
+        """The pump knows that everything was taken."""
+        while await self._due(daemon) != await self._due(daemon, self._pump.tally.position):
+            await asyncio.sleep(0.002)
 
     async def _start(self, daemon: Daemon, order: TaskOrder) -> None:
         self.task = (await daemon.tasks.start(self.caller(), order)).id

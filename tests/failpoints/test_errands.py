@@ -70,6 +70,6 @@ async def test_every_fault_at_every_point(tmp_path: Path, kind: str) -> None:
                 if not errand.points.fired:
                     broken.append(f"{armed}: it was never passed")
             except (AssertionError, TimeoutError) as failed:
-                broken.append(f"{armed}: {(str(failed) or 'it never ended').splitlines()[0]}")
+                broken.append(f"{armed}: {(str(failed) or repr(failed)).splitlines()[0]}")
             print(armed)
     assert broken == []

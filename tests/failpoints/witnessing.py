@@ -106,6 +106,7 @@ class Witnesses(Errand):
         self.happened += 1
         event = AuditEvent(EventType.DAEMON_STARTED, "broker", Vouch.BROKER, TENANT, data={"n": self.happened})
         await daemon.store.append([event], self.world.clock.now())
+        await made.ask_unread()
         await made.tick()
         (pump,) = made._pumps.values()
         if not await pump.step():
