@@ -136,7 +136,8 @@ class Errand:
             self.trail = self._told()
             await self.check()
             with LedgerChecks(self.path) as checks:
-                assert list(checks.violations(StaticKeys())) == []
+                violations = list(checks.violations(StaticKeys()))
+                assert violations == [], str(violations)
         finally:
             self.points.release()
             await self._close()

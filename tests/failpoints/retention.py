@@ -37,7 +37,7 @@ class Retention(Errand):
     async def _granted(self, name: str) -> tuple[str, str]:
         world = self.world
         task = await world.task(name=f"task-{name}")
-        grant = await world.grant(task, name=f"request-{name}", prompt=f"what was said for {name}")
+        grant = await world.grant(task, name=f"request-{name}", prompt=f"for {name}", ttl=timedelta(minutes=15))
         assert grant.lease is not None
         await world.leases.confirm(world.caller(), grant.lease.id, grant.lease.attempt_id)
         return task.id, grant.lease.id
@@ -82,7 +82,7 @@ class Retention(Errand):
         assert {row[0] for row in self.ask("SELECT id FROM leases")} == {self.stuck, self.living}
         states = dict(self.ask("SELECT lease_id, state FROM attempts"))
         assert states == {self.stuck: State.EXPIRED, self.living: State.ACTIVE}, states
-        assert {row[0] for row in self.ask("SELECT task_id FROM text_keys")} == {self.living_task}
+        assert {row[0] for row in self.ask("SELECT task_id FROM task_text_keys")} == {self.living_task}
         assert sum(int(str(each.data["tasks"])) for each in self.news("retention.deleted")) == 1
         assert sum(int(str(each.data["tasks"])) for each in self.news("texts.erased")) == 2
         begun, forgotten = self.news("lease.forget_begun"), self.news("lease.forgotten")

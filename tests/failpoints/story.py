@@ -431,7 +431,7 @@ _WORK = {"Revoker._work", "Revoker._record", "Issuer._carry_out", "Issuer._take_
 
 def works(process: Process) -> bool:
     """Whether a credential is being made or ended."""
-    return any(task.get_coro().__qualname__ in _WORK for task in process._tasks)  # type: ignore[union-attr]
+    return any(getattr(task.get_coro(), "__qualname__", "") in _WORK for task in process._tasks)
 
 
 def process_reached(running: Running) -> Connector:
