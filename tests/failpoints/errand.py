@@ -269,6 +269,6 @@ class Errand:
     def _due(self) -> bool:
         now = int(self.world.clock.now().timestamp() * 1000)
         return any(
-            self.ask(f"SELECT 1 FROM {table} WHERE due_at <= ? LIMIT 1", now)  # noqa: S608
+            self.ask(f"SELECT 1 FROM {table} WHERE due_at <= ? LIMIT 1", now)
             for table in ("attempts", "upstream_orphans")
         )

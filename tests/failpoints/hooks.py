@@ -1,4 +1,4 @@
-"""The trail on its way to a webhook: in order, at least once, whatever happens to the broker, the way or the receiver."""
+"""The trail on its way to a webhook: in order, at least once, whatever happens to either end or the way."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Armed:
 class Points:
     """Of one story. Safe from any thread.
 
-    ``differing``: of the ledger's operations that do several things, how many of their commits are points by themselves.
+    ``differing``: of operations that do several things, how many of their commits are points by themselves.
     """
 
     def __init__(self, armed: Armed | None = None, differing: Mapping[str, int] | None = None) -> None:

@@ -222,7 +222,7 @@ class Streams(Errand):
     @staticmethod
     async def _listen(heard: list[int], events: Any) -> None:
         async for event in events:
-            heard.append(event.sequence)
+            heard.append(event.sequence)  # noqa: PERF401 - looked at meanwhile
 
     async def _heard(self, daemon: Daemon) -> bool:
         return await self._happened(daemon) == (self.leases, self.requests)
@@ -246,7 +246,7 @@ class Streams(Errand):
         for heard in (self.leases, self.requests):
             assert heard
             assert heard == sorted(set(heard)), "each event once, in order"
-        assert [each.type for each in self.trail if each.seq in self.requests][0] == "access.requested"
+        assert next(each.type for each in self.trail if each.seq in self.requests) == "access.requested"
         given_up = [each for each in self._listening if each.done() and not each.cancelled() and each.exception()]
         assert not given_up, "a reader was given up by its SDK"
 

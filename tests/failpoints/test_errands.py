@@ -1,4 +1,4 @@
-"""Every point of what the broker does by itself, and of streams: crash, error and hang at each. F2, F4, F30.
+"""Every point of what the broker does by itself: crash, error and hang at each. F2, F4, F30.
 
 As in ``test_failpoints.py``: a clean run says which points there are, ``reviewed.toml`` which were looked at.
 """
