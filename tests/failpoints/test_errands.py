@@ -18,7 +18,6 @@ from tests.failpoints.hooks import Webhooks
 from tests.failpoints.points import Armed, Fault
 from tests.failpoints.reconciliation import Reconciliation
 from tests.failpoints.retention import Retention
-from tests.failpoints.streams import Streams
 from tests.failpoints.test_failpoints import reviewed
 from tests.failpoints.witnessing import Witnesses
 from tests.patience import PATIENCE
@@ -26,7 +25,6 @@ from tests.patience import PATIENCE
 ERRANDS: dict[str, type[Errand]] = {
     "reconciliation": Reconciliation,
     "retention": Retention,
-    "streams": Streams,
     "webhooks": Webhooks,
     "witnesses": Witnesses,
 }
