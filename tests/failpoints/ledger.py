@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from tests.simulation.process import Process
 
 
 def operation_of(job: Job) -> str:
-    """``LedgerStore.activate.<locals>.<lambda>`` is the operation ``activate``."""
-    return job.operation.__qualname__.split(".")[1]
+    """``LedgerStore.activate.<locals>.<lambda>`` is the operation ``activate``; so is a partial of ``activate``."""
+    operation = job.operation.func if isinstance(job.operation, partial) else job.operation
+    return operation.__qualname__.split(".")[1] if "." in operation.__qualname__ else operation.__qualname__
 
 
 class _Writer(GroupCommit):
@@ -40,12 +42,13 @@ class _Writer(GroupCommit):
         self._carrying = self._loop.create_task(self._carry_out(batch))
 
     async def _carry_out(self, batch: list[Job]) -> None:
-        refused = await self._pass(batch, "before")
+        commits = [self._points.commit(operation) for operation in dict.fromkeys(map(operation_of, batch))]
+        refused = await self._pass(commits, "before")
         if not self._process.alive:
             return
         if not refused:
             self._commit(batch)
-            refused = await self._pass(batch, "after")
+            refused = await self._pass(commits, "after")
         if not self._process.alive:
             return
         if refused:
@@ -53,11 +56,11 @@ class _Writer(GroupCommit):
                 job.value, job.error = None, unavailable(sqlite3.OperationalError("disk I/O error"))
         self._answer(batch, self._trail.committed_seq)
 
-    async def _pass(self, batch: list[Job], side: str) -> bool:
+    async def _pass(self, commits: list[str], side: str) -> bool:
         """Whether the batch is refused there."""
         refused = False
-        for operation in dict.fromkeys(map(operation_of, batch)):
-            fault = self._points.meet(f"commit {operation} {side}")
+        for commit in commits:
+            fault = self._points.meet(f"{commit} {side}")
             if fault is Fault.HANG:
                 await self._points.stand_still()
             refused |= fault is Fault.ERROR

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -36,10 +36,14 @@ class Armed:
 
 
 class Points:
-    """Of one story. Safe from any thread."""
+    """Of one story. Safe from any thread.
 
-    def __init__(self, armed: Armed | None = None) -> None:
+    ``differing``: of operations that do several things, how many of their commits are points by themselves.
+    """
+
+    def __init__(self, armed: Armed | None = None, differing: Mapping[str, int] | None = None) -> None:
         self._armed = armed
+        self._differing = differing or {}
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._calls: Counter[str] = Counter()
@@ -67,6 +71,13 @@ class Points:
         with self._lock:
             self._calls[call] += 1
             return f"{call} #{self._calls[call]}"
+
+    def commit(self, operation: str) -> str:
+        """The name of the next commit of this operation."""
+        with self._lock:
+            self._calls[operation] += 1
+            number = min(self._calls[operation], self._differing.get(operation, 1))
+        return f"commit {operation}" if number == 1 else f"commit {operation} #{number}"
 
     def release(self) -> None:
         """What hangs goes on."""

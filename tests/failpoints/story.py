@@ -104,7 +104,7 @@ class Story:
         """All of it. Raises AssertionError where a promise was not kept."""
         loop = asyncio.get_running_loop()
         loop.set_task_factory(tasks_know_their_process)
-        loop.set_exception_handler(_unless_dead)
+        loop.set_exception_handler(unless_dead)
         self._upstream.fresh()
         observer = self._upstream.make(self._upstream.target, PATIENCE, self._clock)
         before = await self._listed(observer)
@@ -135,7 +135,7 @@ class Story:
                 await self._bury(self._running)
 
             process = Process("w")
-            self.points.crash = partial(_crash, process, asyncio.get_running_loop())
+            self.points.crash = partial(crash, process, asyncio.get_running_loop())
             self._running = running = await self._start(process)
             # A start that fails is tried again, as any supervisor does.
             with contextlib.suppress(BrokerError, Dead, asyncio.CancelledError):
@@ -366,11 +366,11 @@ class Story:
     async def _settle(self, running: Running) -> None:
         """Wait until what is due has been looked at, and nobody is at anything; or the process is gone."""
         now = self._clock.now()
-        while running.process.alive and (self._is_due(now) or _works(running.process)):
+        while running.process.alive and (self._is_due(now) or works(running.process)):
             running.kick("upstream")
             await asyncio.sleep(0.002)
             if self.points.hanging.is_set():
-                await becomes_true_in(lambda: not _works(running.process), self._hangs_for)
+                await becomes_true_in(lambda: not works(running.process), self._hangs_for)
                 self.points.release()
 
     def _is_due(self, now: datetime) -> bool:
@@ -414,13 +414,13 @@ class Story:
             assert list(checks.violations(StaticKeys())) == []
 
 
-def _unless_dead(loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
+def unless_dead(loop: asyncio.AbstractEventLoop, told: dict[str, Any]) -> None:
     """Nobody waits for what stood in a process that is gone."""
     if not isinstance(told.get("exception"), Dead):
         loop.default_exception_handler(told)
 
 
-def _crash(process: Process, loop: asyncio.AbstractEventLoop) -> None:
+def crash(process: Process, loop: asyncio.AbstractEventLoop) -> None:
     """From any thread: nothing of it is written or sent any more; what stands in it is unwound by its loop."""
     process.alive = False
     loop.call_soon_threadsafe(process.kill)
@@ -429,9 +429,9 @@ def _crash(process: Process, loop: asyncio.AbstractEventLoop) -> None:
 _WORK = {"Revoker._work", "Revoker._record", "Issuer._carry_out", "Issuer._take_back"}
 
 
-def _works(process: Process) -> bool:
+def works(process: Process) -> bool:
     """Whether a credential is being made or ended."""
-    return any(task.get_coro().__qualname__ in _WORK for task in process._tasks)  # type: ignore[union-attr]
+    return any(getattr(task.get_coro(), "__qualname__", "") in _WORK for task in process._tasks)
 
 
 def process_reached(running: Running) -> Connector:

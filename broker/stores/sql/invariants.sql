@@ -60,13 +60,15 @@ UNION ALL
 SELECT a.tenant, a.id, 'it is ' || a.state || ' and the trail does not say so' FROM attempts AS a
 WHERE a.state IN ('REVOKED', 'EXPIRED', 'VOID') AND NOT EXISTS (
     SELECT 1 FROM events AS e
-    WHERE e.tenant = a.tenant AND e.attempt_id = a.id AND e.type = 'lease.' || lower(a.state)
+    WHERE e.tenant = a.tenant AND e.attempt_id = a.id
+    -- That nobody could prove its end, two people stand for.
+    AND (e.type = 'lease.' || lower(a.state) OR (a.state = 'EXPIRED' AND e.type = 'lease.forgotten'))
 )
 UNION ALL
 SELECT a.tenant, a.id, 'the trail says that it is over, and it is ' || a.state FROM attempts AS a
 WHERE a.state IN ('ISSUING', 'ACTIVE', 'REVOKING') AND EXISTS (
     SELECT 1 FROM events AS e WHERE e.tenant = a.tenant AND e.attempt_id = a.id
-    AND e.type IN ('lease.revoked', 'lease.expired', 'lease.void')
+    AND e.type IN ('lease.revoked', 'lease.expired', 'lease.void', 'lease.forgotten')
 );
 
 -- broken_within_parent --
@@ -108,7 +110,7 @@ WHERE s.type = 'suspension.suspended' AND s.kind = 'EVERYTHING' AND NOT EXISTS (
 -- broken_final --
 SELECT t.tenant, t.attempt_id, 'it was over in record ' || t.seq || ' and went on in record ' || e.seq FROM events AS t
 JOIN events AS e ON e.tenant = t.tenant AND e.attempt_id = t.attempt_id AND e.seq > t.seq
-WHERE t.attempt_id <> '' AND t.type IN ('lease.revoked', 'lease.expired', 'lease.void')
+WHERE t.attempt_id <> '' AND t.type IN ('lease.revoked', 'lease.expired', 'lease.void', 'lease.forgotten')
 AND e.type IN ('lease.intent', 'lease.issued', 'lease.revoking', 'lease.revoked', 'lease.expired', 'lease.void');
 
 -- broken_once --

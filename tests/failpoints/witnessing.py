@@ -1,0 +1,134 @@
+"""Checkpoints, signed and carried to a witness: in order, none missing, none of another trail, and no false alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.audit.note import split
+from broker.audit.offline import Audit
+from broker.audit.witnessed import Witnessed
+from broker.clock import SystemRng
+from broker.config import Checkpoints
+from broker.config.witnesses import WitnessSettings
+from broker.daemon.turns import Turns
+from broker.daemon.witnessing import Witnessing
+from broker.errors import Defect, Reason
+from broker.issuance.recovering import Recovering
+from broker.references import resolve
+from broker.witnesses.signing import CheckpointKeys
+from tests.failpoints.errand import Daemon, Errand
+from tests.failpoints.points import Fault, Points
+from tests.failpoints.ports import Pointed
+from tests.issuance.world import TENANT
+from tests.simulation.process import Dead, Process
+from tests.witnesses.fake import signing_key
+
+_EVERY = timedelta(minutes=1)
+_HAPPENINGS = 2
+
+
+class PointedKeys:
+    """Signing is no call that waits: there, a process hangs as a whole."""
+
+    def __init__(self, keys: CheckpointKeys, points: Points, process: Process) -> None:
+        self._keys = keys
+        self._points = points
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._keys, name)
+
+    def sign(self, text: str, name: str) -> str:
+        call = self._points.numbered("call sign")
+        self._pass(f"{call} before")
+        signed = self._keys.sign(text, name)
+        self._pass(f"{call} after")
+        return signed
+
+    def _pass(self, point: str) -> None:
+        match self._points.meet(point):
+            case Fault.CRASH:
+                raise Dead
+            case Fault.ERROR:
+                raise Defect(Reason.INTERNAL, "the key cannot be used.")
+            case Fault.HANG:
+                self._process.stop()
+
+
+class Witnesses(Errand):
+    """Something happens, and is witnessed, a few times; then the broker stops as at SIGTERM."""
+
+    patience = _EVERY
+    differing: ClassVar[Mapping[str, int]] = {"add_checkpoint": 2, "witnessed": 2}  # the first one follows none
+
+    async def prepare(self) -> None:
+        """See Errand."""
+        self.witness = self.directory / "witness"
+        self.witness.mkdir(mode=0o700)
+        self.reference = signing_key(self.directory / "checkpoint.key")
+        self.happened = 0
+        await self.world.task(name="before")
+
+    @property
+    def _file(self) -> Path:
+        return self.witness / "checkpoints"
+
+    async def wake(self, daemon: Daemon) -> None:
+        """See Errand."""
+        config: Any = SimpleNamespace(tenant=TENANT, trust_domain="test")
+        settings = Checkpoints.model_construct(
+            signing_keys=(self.reference,),
+            origin=None,
+            every=_EVERY,
+            every_records=10_000,
+            witnesses={"file": WitnessSettings.model_construct(file=self._file, s3=None, http=None, syslog=None)},
+        )
+        clock, rng = self.world.clock, SystemRng()
+        recovering = Recovering(daemon.store, daemon.gate, clock, rng, TENANT)
+        turns = Turns(frozenset({"checkpoints"}), lambda: 0.0, shared=False)
+        made = Witnessing(config, settings, daemon.store, recovering, daemon.gate, clock, rng, "w", turns)
+        points, process = daemon.ledger.points, daemon.process
+        pointed: Any = PointedKeys(made._checkpointer._keys, points, process)
+        made._checkpointer._keys = pointed
+        witness = process.reach(Pointed(made._witnesses["file"], points, lambda: OSError("no route to host")))
+        made._witnesses["file"] = made._pumps["file"]._witness = witness
+        daemon.own = made
+        await made.start()
+
+    async def turn(self, daemon: Daemon) -> None:
+        """See Errand."""
+        made: Witnessing = daemon.own
+        self.happened += 1
+        event = AuditEvent(EventType.DAEMON_STARTED, "broker", Vouch.BROKER, TENANT, data={"n": self.happened})
+        await daemon.store.append([event], self.world.clock.now())
+        await made.ask_unread()
+        await made.tick()
+        (pump,) = made._pumps.values()
+        if not await pump.step():
+            raise OSError("it is tried again later")
+        if self.happened >= _HAPPENINGS:
+            await made.finish()
+
+    async def done(self, daemon: Daemon) -> bool:
+        """See Errand."""
+        newest = self.ask("SELECT max(seq) FROM audit_checkpoints")
+        sent = self.ask("SELECT max(upto) FROM witness_positions")
+        return self.happened >= _HAPPENINGS and newest == sent and newest != [(None,)] and not daemon.gate.unread
+
+    async def check(self) -> None:
+        """See Errand."""
+        assert self.ask("SELECT count(*) FROM recoveries") == [(0,)], "no witness has seen what the ledger has not"
+        keys = CheckpointKeys([self.reference], resolve).public
+        with self._file.open() as lines:
+            notes = list(split(lines))
+        in_trail = [each.data["note"] for each in self.trail if each.type == EventType.AUDIT_CHECKPOINT]
+        assert notes == in_trail, "the witness has each, once, in order"
+        bodies = [row[0] for row in self.ask("SELECT body FROM audit ORDER BY seq")]
+        audit = Audit(keys, [Witnessed("file", notes, keys)], closed=True)
+        assert list(audit.verify(bodies)) == [], "a fork, or a gap"
+        assert audit.witnessed == audit.signed == audit.records - 1
