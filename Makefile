@@ -8,8 +8,9 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 export PYTHONDONTWRITEBYTECODE :=
 
 BIN := .venv/bin
-# One per pytest worker: each has an OpenBao and a PostgreSQL of its own.
-WORKERS ?= 2
+# Pytest workers: each has an OpenBao and a PostgreSQL of its own. A third of the time a test waits for such, so three keep
+# two cores busy.
+WORKERS ?= 3
 FUZZ_SECONDS ?= 60
 STEPS ?= 1000000
 SEED ?= 1

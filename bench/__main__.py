@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-from bench import audit_trail, decisions, growth, login, page, revocations
+from bench import audit_trail, decisions, growth, login, page, replicas, revocations
 from bench.broker_side import BrokerSide
 from bench.figures import TARGETS, Measurement, middle, saturated, verdicts
 from bench.openbao_side import OpenBaoSide
@@ -57,6 +57,8 @@ def _measure(scratch: Path, sizes: Sequence[int]) -> page.Report:
     grants, tokens, confirmed, (identity, audited), suspensions = _grants(scratch)
     print("measuring with more and more living leases ...", flush=True)
     sized = growth.measure(private_directory(scratch / "growth"), sizes, duration=DURATION)
+    print("measuring one, two and three replicas on PostgreSQL ...", flush=True)
+    several = replicas.measure(private_directory(scratch / "replicas"), warm_up=WARM_UP, duration=DURATION)
     print(f"measuring the verification of {audit_trail.RECORDS} audit records ...", flush=True)
     verified = audit_trail.measure(private_directory(scratch / "audit"))
     print("measuring logins ...", flush=True)
@@ -85,7 +87,7 @@ def _measure(scratch: Path, sizes: Sequence[int]) -> page.Report:
     if verified.findings:
         void.append(f"the verification of a whole audit trail had {verified.findings} findings")
     judged = verdicts(ratios)
-    _tell(grants, tokens, confirmed, logins, ratios, judged, void)
+    _tell(grants, tokens, confirmed, several, logins, ratios, judged, void)
     return {
         "machine": {
             "processors": os.cpu_count(),
@@ -101,6 +103,7 @@ def _measure(scratch: Path, sizes: Sequence[int]) -> page.Report:
         "revocations": _summary(revoked),
         "lateness": {"per_second": half, **_summary(late)},
         "growth": [asdict(each) for each in sized],
+        "replicas": [asdict(each) for each in several],
         "decisions": asdict(decided),
         "audit_verification": asdict(verified),
         "ratios": ratios,
@@ -145,6 +148,7 @@ def _tell(
     grants: _Rounds,
     tokens: _Rounds,
     confirmed: Measurement,
+    several: Sequence[replicas.Several],
     logins: login.Logins,
     ratios: Mapping[str, float],
     judged: Mapping[str, str],
@@ -155,6 +159,8 @@ def _tell(
         for callers in CALLERS:
             _row(f"{name}, {callers} callers", middle(rounds[callers]))
     _row("grants with confirmation, 32 callers", confirmed)
+    for each in several:
+        _row(f"32 callers, {each.replicas} on PostgreSQL", each.grants)
     print("  (medians of the rounds; generator and server in processor cores)\n")
     print(f"login through the broker {logins.broker_ms:.1f} ms, the same calls directly {logins.direct_ms:.1f} ms,")
     print(f"a bare credentials read {logins.bare_ms:.1f} ms (medians of {logins.pairs}, taken in turn)\n")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import count
@@ -42,7 +42,8 @@ from broker.stores.sqlite import SqliteStore
 
 SERVER_NAME = "broker.bench.broker.internal"
 # Agents whose SVIDs are minted: each job takes fresh ones, so that nobody holds thousands of leases.
-_COMMAND = (sys.executable, "-m", "bench.brokerd")
+# Its libraries are imported as brokerd does it (broker/daemon/__init__.py).
+_COMMAND = (sys.executable, "-c", "import gc; gc.disable(); from bench.brokerd import run; gc.enable(); run()")
 _GENERATOR = (sys.executable, "-m", "bench.generator")
 _ROOT = Path(__file__).parent.parent
 # People of the deploy set; what everything is suspended by takes two to resume.
@@ -51,11 +52,24 @@ OPERATORS = ("person-00", "person-01")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Among:
+    """What one of several on one ledger is told."""
+
+    dsn: Path  # a file with the connection string
+    common: Path  # a directory for what all have
+    first_agent: int  # from this number on, agents are its own
+
+
 class BrokerSide:
     """brokerd with everything it needs under ``directory``; a context manager."""
 
-    def __init__(self, directory: Path, leases: int = 0, ttl: int = 300) -> None:
-        """``leases``: so many live in the ledger before brokerd starts; ``ttl``: of what is asked for, in seconds."""
+    def __init__(self, directory: Path, leases: int = 0, ttl: int = 300, among: Among | None = None) -> None:
+        """``leases``: so many live in the ledger before brokerd starts; ``ttl``: of what is asked for, in seconds.
+
+        ``among``: it is one of several, on a server's ledger.
+        """
+        self._among = among
         self._leases = leases
         self._ttl = ttl
         self._directory = private_directory(directory)
@@ -69,7 +83,7 @@ class BrokerSide:
             self._clock,
             ttl=timedelta(hours=12),
         )
-        self._agents = count()
+        self._agents = count(among.first_agent if among else 0)
         self._jobs = count()
         self._api, self._ops, self._admin = free_port(), free_port(), free_port()
         self._stopwatch = directory / "identity.json"
@@ -79,8 +93,9 @@ class BrokerSide:
     def __enter__(self) -> Self:
         self._svid.write()
         write_deploy_set(self._directory / "deploy")
-        write_private(self._directory / "ledger.key", new_key())
-        write_pair(self._directory / "checkpoint.key", self._directory / "checkpoint.pem", None)
+        if not (self._common / "ledger.key").exists():
+            write_private(self._common / "ledger.key", new_key())
+            write_pair(self._common / "checkpoint.key", self._common / "checkpoint.pem", None)
         private_directory(self._directory / "state")
         write_private(self._directory / "brokerd.yaml", yaml.safe_dump(self._config()))
         if self._leases:
@@ -93,10 +108,15 @@ class BrokerSide:
 
     async def _fill(self) -> None:
         now = self._clock.now()
-        keys = FileKeyRing([f"file:{self._directory / 'ledger.key'}"])
+        keys = FileKeyRing([f"file:{self._common / 'ledger.key'}"])
         store = await SqliteStore.open(self.ledger, keys, "bench")
         await fill(store, [CONNECTOR], self._leases, now, [now + timedelta(hours=6)])
         await store.close()
+
+    @property
+    def _common(self) -> Path:
+        """Where those on one ledger have what must be the same for all."""
+        return self._among.common if self._among else self._directory
 
     @property
     def ledger(self) -> Path:
@@ -145,13 +165,14 @@ class BrokerSide:
             },
             "deploy": {"directory": str(self._directory / "deploy")},
             "state": {"directory": str(self._directory / "state")},
-            "keys": {"ledger": [f"file:{self._directory / 'ledger.key'}"]},
+            **({"ledger": {"dsn": f"file:{self._among.dsn}"}} if self._among else {}),
+            "keys": {"ledger": [f"file:{self._common / 'ledger.key'}"]},
             "audit": {
-                "export_file": str(self._directory / "audit.jsonl"),
+                "export_file": str(self._common / "audit.jsonl"),
                 "max_backlog_records": 10_000_000,
                 "checkpoints": {
-                    "signing_keys": [f"file:{self._directory / 'checkpoint.key'}"],
-                    "witnesses": {"disk": {"file": str(self._directory / "witness")}},
+                    "signing_keys": [f"file:{self._common / 'checkpoint.key'}"],
+                    "witnesses": {"disk": {"file": str(self._common / "witness")}},
                 },
             },
             # Leases outlive the run, as OpenBao's tokens do: neither side ends anything while the other is measured.
@@ -162,6 +183,16 @@ class BrokerSide:
 
     def measure(self, callers: int, *, warm_up: float, duration: float, confirm: bool = False) -> Measurement:
         """Full grants by ``callers`` agents."""
+        measured = self.run(callers, warm_up=warm_up, duration=duration, confirm=confirm)
+        return Measurement.of(
+            measured.latencies,
+            elapsed=measured.elapsed,
+            generator_cpu=measured.cpu_seconds,
+            server_cpu=measured.server_cpu_seconds,
+        )
+
+    def run(self, callers: int, *, warm_up: float, duration: float, confirm: bool = False) -> Measured:
+        """The same, each grant by itself."""
         job = self._job(callers, warm_up=warm_up, duration=duration, confirm=confirm)
         ended = subprocess.run(
             _GENERATOR,
@@ -174,13 +205,7 @@ class BrokerSide:
         )
         if ended.returncode:
             raise RuntimeError(f"the load generator failed: {ended.stderr[-2000:]}")
-        measured = Measured(**json.loads(ended.stdout))
-        return Measurement.of(
-            measured.latencies,
-            elapsed=measured.elapsed,
-            generator_cpu=measured.cpu_seconds,
-            server_cpu=measured.server_cpu_seconds,
-        )
+        return Measured(**json.loads(ended.stdout))
 
     def suspend(self, callers: int, *, warm_up: float) -> float:
         """Seconds from the call that suspends everything until the last of ``callers`` busy agents was refused."""

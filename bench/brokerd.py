@@ -1,4 +1,4 @@
-"""``python -m bench.brokerd --config FILE``: brokerd with the no-op connector in place of all others, and with a
+"""brokerd with the no-op connector in place of all others, and with a
 stopwatch around the one call that says who is asking, and around everything that makes the audit trail: encoding,
 chaining and writing its records, and exporting, signing and witnessing them. What they read goes to the file in
 ``BENCH_IDENTITY`` at the end.
@@ -91,7 +91,8 @@ class TimedAudit:
         return timed
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Until told to stop."""
     TimedDoor.install()
     TimedAudit.install()
     code = main(connectors=build)

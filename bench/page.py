@@ -50,6 +50,7 @@ def text(report: Report) -> str:
         late_p50=late["p50_ms"],
         late_p99=late["p99_ms"],
         sizes=_sizes(report),
+        replicas=_replicas(report),
         bytes_per_lease=f"{report['ratios']['bytes_per_lease']:.0f}",
         pairs=logins["pairs"],
         **{name: f"{logins[name]:.1f}" for name in ("broker_ms", "direct_ms", "bare_ms")},
@@ -95,6 +96,15 @@ def _sizes(report: Report) -> str:
         figures = (f"{grants['rate']:.0f}", f"{grants['p50_ms']:.1f}", f"{grants['p99_ms']:.1f}", f"{cost:.2f}")
         rows.append((f"{size['leases']:,}", f"{size['start_s']:.2f}", f"{size['resident_mib']:.0f}", *figures))
     return _table(heads, rows)
+
+
+def _replicas(report: Report) -> str:
+    heads = ("brokerd", "per second", "p50 ms", "p99 ms", "generators", "brokerd together", "PostgreSQL")
+    rows = [
+        (*_measured(str(each["replicas"]), [each["grants"]]), f"{each['database_share']:.2f}")
+        for each in report["replicas"]
+    ]
+    return _table(heads, [(*_measured("1, on SQLite", report["grants"]["32"]), ""), *rows])
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1976,9 +1976,12 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class HeldUpstream:
-    """An attempt that the ledger holds alive, and what the upstream calls what it made."""
+    """An attempt that the ledger holds alive, and what the upstream calls what it made: no more, for there are many."""
 
-    attempt: Attempt
+    tenant: str
+    lease_id: str
+    attempt_id: str
+    number: int
     upstream: str  # empty: never noted
 
 

@@ -9,7 +9,7 @@ worker that needs neither starts neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from broker.dev.openbao_database import DatabaseEngineFacts, configure_database
 from broker.dev.orders import create_orders
 from broker.dev.postgres import PostgresFacts, PostgresServer
 from broker.secret import Secret
-from tests import whole_run
+from tests import once, whole_run
 
 if TYPE_CHECKING:
     from broker.connectors.postgresql_session import PostgresqlSettings
@@ -36,6 +36,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     whole_run.put_long_modules_first(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    with whole_run.garbage_left_alone():
+        return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        once.make_once(monkeypatch)
+        yield
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,16 @@ follower's work (``broker/workloadapi``). What the material must be like is ``tl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from broker.api.tls_material import ServerIdentity, server_identity
 from broker.errors import InvalidInput, Reason
 from broker.identity.bundle import TrustBundle
 from broker.ports import Clock
 from broker.workloadapi.follow import Follower
-from broker.workloadapi.source import Update
+
+if TYPE_CHECKING:
+    from broker.workloadapi.source import Update
 
 _HINT = (
     "Look at what the SPIFFE agent serves this workload; the entry's SPIFFE ID, DNS names and federation are set there."

@@ -19,7 +19,7 @@ from broker.connectors.gcp_failures import not_revoked
 from broker.connectors.gcp_http import GcpFailure
 from broker.connectors.gcp_mint import LONGEST
 from broker.connectors.threads import Threads
-from broker.errors import BrokerError, Defect, Reason
+from broker.errors import BrokerError
 from broker.lease.deadlines import no_late_create_after
 from broker.lease.quarantine import TICK, free_at, last_token_ends
 from broker.ports import (
@@ -43,20 +43,6 @@ from broker.ports import (
 
 # Accounts that one tick brings back, or looks at for the first time: each is a few requests.
 PER_TICK = 20
-
-
-@dataclass(slots=True)
-class Lending:
-    """The ledger of one tenant, to lend from. Whoever opens the ledger sets ``store``, before connectors are made."""
-
-    tenant: str
-    store: AllocationStore | None = None
-
-    def of(self, connector: str, accounts: Accounts, threads: Threads, clock: Clock) -> Lender:
-        """The lender of one connector. Raises Defect where there is no ledger."""
-        if self.store is None:
-            raise Defect(Reason.INTERNAL, f"connector {connector} lends accounts, and there is no ledger to say whose.")
-        return Lender(self.store, self.tenant, connector, accounts, threads, clock)
 
 
 @dataclass(frozen=True, slots=True)

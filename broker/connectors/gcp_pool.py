@@ -25,10 +25,11 @@ from broker.connectors.gcp_boundary import access_boundary
 from broker.connectors.gcp_examine import doubts_of_account
 from broker.connectors.gcp_failures import exhausted, mismatched, told
 from broker.connectors.gcp_http import GcpFailure
-from broker.connectors.gcp_lending import Lending
+from broker.connectors.gcp_lending import Lender
 from broker.connectors.gcp_mint import LONGEST, TOLERANCE, Minted, Mismatch, Wanted, scopes_of
 from broker.connectors.gcp_upstream import GcpSettings, GcpUpstream, credential, malformed, observed
 from broker.connectors.gcp_use import read_storage
+from broker.connectors.lending import Lending
 from broker.connectors.own_identity import OwnIdentity
 from broker.connectors.threads import being_replaced
 from broker.errors import UpstreamFailed
@@ -99,7 +100,9 @@ class GcpPool:
         self._clock = clock
         self._upstream = GcpUpstream(name, settings, own, clock)
         self._accounts = Accounts(self._upstream.base, self._upstream.transport)
-        self._lending = lending.of(name, self._accounts, self._upstream.revoking, clock)
+        self._lending = Lender(
+            lending.ledger(name), lending.tenant, name, self._accounts, self._upstream.revoking, clock
+        )
 
     @property
     def name(self) -> str:

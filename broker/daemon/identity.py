@@ -7,6 +7,7 @@ own SVID has ended, and telling operators, once for each thing, before that happ
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -20,7 +21,9 @@ from broker.identity.bundle import TrustBundle
 from broker.issuance.gate import Gate
 from broker.ports import Clock
 from broker.workloadapi.follow import Follower
-from broker.workloadapi.source import Update, WorkloadApi
+
+if TYPE_CHECKING:
+    from broker.workloadapi.source import Update
 
 log = structlog.get_logger("broker.identity")
 
@@ -39,6 +42,9 @@ class OwnIdentity:
         if endpoint is None:
             self._follower = None
         else:
+            # With py-spiffe, which a broker whose SVID is in files does not need.
+            from broker.workloadapi.source import WorkloadApi
+
             self._follower = Follower(WorkloadApi(endpoint, spiffe_id=config.identity.spiffe_id or ""))
         try:
             self.tls = ServerTls(_material(config, self._follower, clock), clock)

@@ -12,9 +12,7 @@ from broker.ports import Clock, KeyRing
 from broker.references import resolve
 from broker.stores.ballast import Ballast
 from broker.stores.ledger import LedgerStore
-from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
-from broker.stores.postgres_connection import ServerAddress
 from broker.stores.sqlite import SqliteStore
 
 log = structlog.get_logger("brokerd")
@@ -39,6 +37,10 @@ async def open_ledger(
     if config.ledger is None:
         path = config.state.directory / "ledger.sqlite3"
         return await SqliteStore.open(path, keys, writer=writer, keeps_texts=keeps_texts, ballast=ballast)
+    # With psycopg, which a broker with a ledger of its own does not need.
+    from broker.stores.postgres import PostgresStore
+    from broker.stores.postgres_connection import ServerAddress
+
     address = ServerAddress(resolve(config.ledger.dsn), config.ledger.allow_unverified)
     source = clock.source if isinstance(clock, KeptClock) else clock
     follows = source if isinstance(source, ServerClock) else ServerClock(clock)

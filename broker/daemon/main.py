@@ -19,7 +19,7 @@ import uvloop
 
 from broker import logs
 from broker.config import Config, load_config
-from broker.connectors.gcp_lending import Lending
+from broker.connectors.lending import Lending
 from broker.connectors.registry import build
 from broker.daemon.ledger import clock_of
 from broker.daemon.own_tokens import own_tokens
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None, connectors: Build | None = None) -> 
     parser.add_argument("--version", action="version", version=f"brokerd {version('jit-broker')}")
     arguments = parser.parse_args(argv)
     _guard_process()
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
     try:
         config = load_config(arguments.config)
     except BrokerError as refused:
@@ -107,11 +108,10 @@ async def _serve(config: Config, connectors: Build | None) -> int:
 def _settle_collector() -> None:
     """What was made until now serves to the end: the collector need not walk through it for every few RPCs.
 
-    Requests leave hardly any cycles behind, so it may also come more rarely: measured, 8 % of a grant.
+    Requests leave hardly any cycles behind, so it also comes more rarely: together, measured, 8 % of a grant.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 def _guard_process() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from broker.config import Config
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity, OwnToken
 from broker.ports import Clock
-from broker.workloadapi.jwt_svids import JwtSvids
+
+if TYPE_CHECKING:
+    from broker.workloadapi.jwt_svids import JwtSvids
 
 
 class OwnTokens:
@@ -25,4 +29,7 @@ def own_tokens(config: Config, clock: Clock) -> OwnIdentity:
     endpoint = config.identity.workload_api
     if endpoint is None:
         return NoOwnToken()
+    # With py-spiffe, which a broker whose SVID is in files does not need.
+    from broker.workloadapi.jwt_svids import JwtSvids
+
     return OwnTokens(JwtSvids(endpoint, clock.now, spiffe_id=config.identity.spiffe_id or ""))

@@ -22,7 +22,6 @@ from broker.identity.jwt_bundle import JwtBundle
 from broker.identity.spiffe_id import SpiffeId
 from broker.ports import Clock
 from broker.workloadapi.follow import Follower
-from broker.workloadapi.jwt_bundles import JwtBundlesApi
 
 log = structlog.get_logger("broker.identity")
 
@@ -37,7 +36,7 @@ class ProxiesEntrance:
         self, config: Config, proxies: Proxies, certified: Callable[[Mapping[str, Any]], Peer], clock: Clock
     ) -> None:
         endpoint = config.identity.workload_api
-        self._follower = None if endpoint is None else Follower(JwtBundlesApi(endpoint))
+        self._follower = None if endpoint is None else _following(endpoint)
         try:
             origins = _origins(config, proxies, self._follower)
             foreign = origins.keys() - {config.trust_domain} - proxies.jwt_bundles.keys()
@@ -86,3 +85,10 @@ def _origins(
         elif follower is not None:
             origins[name] = PushedJwtBundle(follower, endpoint, name, foreign=name != own)
     return origins
+
+
+def _following(endpoint: str) -> Follower[Mapping[str, bytes]]:
+    # With py-spiffe, which a broker whose bundles are in files does not need.
+    from broker.workloadapi.jwt_bundles import JwtBundlesApi
+
+    return Follower(JwtBundlesApi(endpoint))

@@ -48,7 +48,7 @@ from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.canary.watch import Moment
 from broker.clock import KeptClock, SystemRng
 from broker.config import Config, HostPort
-from broker.connectors.gcp_lending import Lending
+from broker.connectors.lending import Lending
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.identity import OwnIdentity
 from broker.daemon.ledger import open_ledger

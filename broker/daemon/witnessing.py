@@ -20,7 +20,6 @@ from broker.witnesses.comparing import behind
 from broker.witnesses.file import FileWitness
 from broker.witnesses.http import HttpWitness
 from broker.witnesses.pump import WitnessPump, WitnessTally
-from broker.witnesses.s3 import S3Witness
 from broker.witnesses.signing import CheckpointKeys
 from broker.witnesses.syslog import SyslogWitness, host_name
 
@@ -157,6 +156,8 @@ def _made(settings: WitnessSettings) -> Witness:
     if settings.file is not None:
         return FileWitness(settings.file)
     if settings.s3 is not None:
+        from broker.witnesses.s3 import S3Witness  # with the whole of boto3, which hardly anybody needs
+
         return S3Witness(settings.s3, resolve)
     if settings.http is not None:
         return HttpWitness(settings.http, resolve)

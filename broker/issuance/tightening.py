@@ -26,7 +26,8 @@ from broker.scope.model import OnPolicyChange
 
 log = structlog.get_logger("broker.policy")
 
-PAGE = 64
+# For each page, its holders' other leases are read once.
+PAGE = 256
 # After what does not fail for ever, such as a full disk.
 _AGAIN = timedelta(seconds=10)
 

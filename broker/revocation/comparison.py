@@ -72,7 +72,7 @@ def missing(
     return [
         each
         for each in active_before
-        if each.attempt.id in active_after
-        and each.attempt.id not in ids
+        if each.attempt_id in active_after
+        and each.attempt_id not in ids
         and (each.upstream not in names if each.upstream else tells_ids)
     ]

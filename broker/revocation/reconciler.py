@@ -171,7 +171,7 @@ class Reconciler:
                 found=[each.name for each in found],
             )
             self._kick(name)
-        still = {each.attempt.id for each in await self._store.active_attempts(name, self._clock.now())}
+        still = {each.attempt_id for each in await self._store.active_attempts(name, self._clock.now())}
         gone = missing(active, carried, still)
         await self._tell_missing(name, gone)
         return Reconciled(name, len(carried), len(found), len(compared.young), compared.foreign, len(gone), braked)
@@ -235,24 +235,23 @@ class Reconciler:
     async def _tell_missing(self, name: str, gone: Sequence[HeldUpstream]) -> None:
         """Each once, for as long as it is missing: it is not ended for it, because an absence is no proof."""
         known, now = self._told.get(name, frozenset()), self._clock.now()
-        news = [each for each in gone if each.attempt.id not in known]
+        news = [each for each in gone if each.attempt_id not in known]
         if news:
-            ids = [each.attempt.id for each in news]
+            ids = [each.attempt_id for each in news]
             log.warning("the ledger holds alive what its upstream does not list", connector=name, attempts=ids)
-            await self._store.append([_missing(each) for each in news], now)
-        self._told[name] = frozenset(each.attempt.id for each in gone)
+            await self._store.append([_missing(name, each) for each in news], now)
+        self._told[name] = frozenset(each.attempt_id for each in gone)
 
 
-def _missing(held: HeldUpstream) -> AuditEvent:
-    attempt = held.attempt
+def _missing(connector: str, held: HeldUpstream) -> AuditEvent:
     return AuditEvent(
         EventType.UPSTREAM_MISSING,
         BROKER,
         Vouch.UPSTREAM,
-        tenant=attempt.tenant,
-        lease_id=attempt.lease_id,
-        attempt_id=attempt.id,
-        data={"connector": attempt.connector, "attempt": attempt.number, "name": held.upstream},
+        tenant=held.tenant,
+        lease_id=held.lease_id,
+        attempt_id=held.attempt_id,
+        data={"connector": connector, "attempt": held.number, "name": held.upstream},
     )
 
 

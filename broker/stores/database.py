@@ -6,7 +6,7 @@ statements by name, and what its errors mean. A :class:`Writing` opens and close
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from broker.errors import BrokerError, NotReady, Reason
@@ -30,6 +30,10 @@ class Cursor(Protocol):
 
     def fetchall(self) -> list[Any]:
         """All rows that are left."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """The same, one by one."""
         ...
 
 

@@ -29,7 +29,7 @@ class LedgerOrphans:
 
     async def active_attempts(self, connector: str, now: datetime) -> Sequence[HeldUpstream]:
         """See OrphanStore.active_attempts."""
-        return await self._readers.scan(lambda view: orphan_reads.active(view, connector, now))
+        return await self._readers.walk(lambda view: orphan_reads.active(view, connector, now))
 
     async def add_orphans(self, found: Sequence[Orphan]) -> Sequence[Orphan]:
         """See OrphanStore.add_orphans."""

@@ -19,7 +19,7 @@ class LedgerReviews:
 
     async def living_grants(self, tenant: str, after: str, limit: int) -> Sequence[Granted]:
         """See ReviewStore.living_grants."""
-        return await self._readers.scan(lambda view: review_ops.living_grants(view, tenant, after, limit))
+        return await self._readers.walk(lambda view: review_ops.living_grants(view, tenant, after, limit))
 
     async def record_review(
         self,

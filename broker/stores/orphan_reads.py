@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from broker.lease.machine import State, lease_state
 from broker.ports import Carried, HeldUpstream, Orphan
 from broker.scope.canonical import canonical_json
 from broker.stores.orphan_rows import orphan_of, read_orphan
-from broker.stores.rows import AttemptRow, attempt_of, read_attempt
+from broker.stores.rows import AttemptRow, read_attempt
 from broker.stores.times import to_ms
 from broker.stores.view import View
 
@@ -49,8 +50,15 @@ def _trusted(view: View, query: str, asked: Mapping[str, object]) -> list[Attemp
 
 def active(view: View, connector: str, now: datetime) -> list[HeldUpstream]:
     """See OrphanStore.active_attempts."""
-    rows = _trusted(view, "attempts_active", {"connector": connector, "now": to_ms(now)})
-    return [HeldUpstream(attempt_of(row), row.upstream or "") for row in rows]
+    asked = {"connector": connector, "now": to_ms(now)}
+    found = view.made("attempts_active", asked, lambda raw: _held_upstream(read_attempt(raw, view.seal)))
+    return [each for each in found if each is not None]
+
+
+def _held_upstream(row: AttemptRow) -> HeldUpstream | None:
+    if not row.trusted:
+        return None
+    return HeldUpstream(sys.intern(row.tenant), row.lease_id, row.id, row.number, row.upstream or "")
 
 
 def listed(view: View, tenant: str, after: str, limit: int, *, living_only: bool) -> list[Orphan]:

@@ -1,4 +1,4 @@
-"""Sessions for reading, beside the writer: a few for points, a few for scans, so that neither waits for the other.
+"""Sessions for reading, beside the writer: a few for points, a few for scans, one for walks; none waits for another's.
 
 All read the server that is written to, so that every commit that was answered is seen. A session that was lost while
 idle is replaced, and the read done again: once, for it changed nothing.
@@ -36,6 +36,7 @@ class PostgresReaders:
         self._closed = False
         self._points = ThreadPoolExecutor(POINTS, thread_name_prefix="ledger-point")
         self._scans = ThreadPoolExecutor(SCANS, thread_name_prefix="ledger-scan")
+        self._walks = ThreadPoolExecutor(1, thread_name_prefix="ledger-walk")
 
     async def point(self, read: Callable[[View], T]) -> T:
         """See Reading.point."""
@@ -44,6 +45,10 @@ class PostgresReaders:
     async def scan(self, read: Callable[[View], T]) -> T:
         """See Reading.scan."""
         return await self._done(self._scans, lambda view: _in_one_snapshot(view, read))
+
+    async def walk(self, read: Callable[[View], T]) -> T:
+        """See Reading.walk."""
+        return await self._done(self._walks, lambda view: _in_one_snapshot(view, read))
 
     async def _done(self, pool: ThreadPoolExecutor, read: Callable[[View], T]) -> T:
         if self._closed:
@@ -81,6 +86,7 @@ class PostgresReaders:
         self._closed = True
         await asyncio.to_thread(self._points.shutdown)
         await asyncio.to_thread(self._scans.shutdown)
+        await asyncio.to_thread(self._walks.shutdown)
         for connection in self._opened:
             connection.close()
 

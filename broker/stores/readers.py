@@ -2,7 +2,8 @@
 
 Point reads (one row by its key) are answered on the event loop's own connection: about 20 microseconds
 from the page cache, less than handing them to a thread costs. Everything that scans goes to a small
-pool, inside one read transaction, so that its figures belong together and the loop never waits.
+pool, inside one read transaction, so that its figures belong together and the loop never waits. What walks
+through all that lives has a thread of its own, so that the ticks, which scan, never wait for a review.
 WAL readers neither block the writer nor are blocked, and see every commit that was answered.
 """
 
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 
 class Readers:
-    """The event loop's connection, and a pool of threads with one each."""
+    """The event loop's connection, and threads with one each."""
 
     def __init__(self, path: Path, seal: RowSeal) -> None:
         self._path = path
@@ -38,6 +39,7 @@ class Readers:
         self._opened: list[Connection] = [self._own.connection]
         self._closed = False
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ledger-reader")
+        self._walker = ThreadPoolExecutor(1, thread_name_prefix="ledger-walker")
 
     async def point(self, read: Callable[[View], T]) -> T:
         """Answer at once, on the event loop. Raises NotReady (STORE_UNAVAILABLE, SHUTTING_DOWN)."""
@@ -50,9 +52,16 @@ class Readers:
 
     async def scan(self, read: Callable[[View], T]) -> T:
         """Answer from a thread, in one snapshot. Raises NotReady (STORE_UNAVAILABLE, SHUTTING_DOWN)."""
+        return await self._done(self._pool, read)
+
+    async def walk(self, read: Callable[[View], T]) -> T:
+        """See Reading.walk."""
+        return await self._done(self._walker, read)
+
+    async def _done(self, pool: ThreadPoolExecutor, read: Callable[[View], T]) -> T:
         if self._closed:
             raise closed()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._scan, read)
+        return await asyncio.get_running_loop().run_in_executor(pool, self._scan, read)
 
     def _scan(self, read: Callable[[View], T]) -> T:
         try:
@@ -76,5 +85,6 @@ class Readers:
         """Let running reads end, then close. Later ones are refused."""
         self._closed = True
         await asyncio.to_thread(self._pool.shutdown)
+        await asyncio.to_thread(self._walker.shutdown)
         for connection in self._opened:
             connection.close()

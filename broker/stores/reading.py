@@ -24,6 +24,13 @@ class Reading(Protocol):
         """What ``read`` finds, in one snapshot. Raises NotReady (STORE_UNAVAILABLE, SHUTTING_DOWN)."""
         ...
 
+    async def walk(self, read: Callable[[View], T]) -> T:
+        """The same for what goes through all that lives, and takes as long as there is of it.
+
+        Walks wait for each other, and nobody who scans waits for them.
+        """
+        ...
+
     async def close(self) -> None:
         """Let running reads end, then close. Later ones are refused."""
         ...

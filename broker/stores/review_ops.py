@@ -22,7 +22,7 @@ from broker.ports import EndCause, Granted, Lease, Tightened
 from broker.scope.canonical import JsonValue
 from broker.stores import access_ops
 from broker.stores.end_ops import end_selected
-from broker.stores.holding_ops import holdings
+from broker.stores.holding_ops import AllHoldings
 from broker.stores.origins import origin_of, with_origin
 from broker.stores.pipeline_rows import parties
 from broker.stores.review_rows import ReviewRow, put_review, review_of, with_review
@@ -70,12 +70,20 @@ def _position(view: View, tenant: str, after: str) -> tuple[str, str]:
 
 def _granted(view: View, rows: Sequence[LeaseRow]) -> Iterator[Granted]:
     """The leases of one holder, each with what it was granted on."""
-    intents = _intents(view, rows)
+    intents, held = _intents(view, rows), _held(view, rows[0])
     for row in rows:
         record = intents.get(row.attempt_id)
         lease = with_review(view, with_origin(view, lease_of(row)))
         at = from_ms(row.created_at if record is None else record.at_ms)
-        yield Granted(lease, at, None if record is None else record.data, _present(view, lease))
+        yield Granted(lease, at, None if record is None else record.data, _present(view, lease, held))
+
+
+def _held(view: View, row: LeaseRow) -> AllHoldings | None:
+    """None: it cannot be told."""
+    try:
+        return AllHoldings(view, row.tenant, row.holder)
+    except Tampered:
+        return None
 
 
 def _intents(view: View, rows: Sequence[LeaseRow]) -> dict[str, Record]:
@@ -112,7 +120,7 @@ def _written_before(body: bytes, ms: int) -> bool:
         return False
 
 
-def _present(view: View, lease: Lease) -> Mapping[str, JsonValue]:
+def _present(view: View, lease: Lease, held: AllHoldings | None) -> Mapping[str, JsonValue]:
     """Of the situation, what can be told as it is now. What cannot be read is not told, and so is UNKNOWN."""
     told: dict[str, JsonValue] = {}
     try:
@@ -124,8 +132,9 @@ def _present(view: View, lease: Lease) -> Mapping[str, JsonValue]:
         if task.trusted:
             human = task_of(task).on_behalf_of
             told |= {"task_type": task.task_type or "", "on_behalf_of": None if human is None else human.id}
-        held = holdings(view, lease.tenant, lease.holder, lease.request_id)
-        told |= {"active_grants": sorted(held.grants), "active_count": held.count}
+        if held is not None:
+            beside = held.beside(lease.request_id)
+            told |= {"active_grants": sorted(beside.grants), "active_count": beside.count}
     except BrokerError:
         return told
     return told

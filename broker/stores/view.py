@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker.stores.database import Connection, Dialect
 from broker.stores.seal import RowSeal
 
 if TYPE_CHECKING:
     from broker.stores.images import Images
+
+T = TypeVar("T")
 
 Raw = tuple[Any, ...]
 # By name, or by number (?1, ?2, ...) where it must be fast: each name costs two changes of the interpreter's lock.
@@ -41,6 +43,13 @@ class View:
         """The one row of an aggregate."""
         row: Raw = self.connection.execute(self.sql[query], parameters).fetchone()
         return row
+
+    def made(self, query: str, parameters: Parameters, make: Callable[[Raw], T]) -> list[T]:
+        """What ``make``, which is pure, makes of each row: of very many rows, all are never in memory at once."""
+        try:
+            return [make(raw) for raw in self.connection.execute(self.sql[query], parameters)]
+        except self.dialect.unreadable as error:
+            return list(map(make, self.dialect.leniently(self.connection, self.sql[query], parameters, error)))
 
     def all(self, query: str, parameters: Parameters) -> list[Raw]:
         """All rows; the query has a LIMIT, or is bounded by what one lease or task has."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST, RESUME_SUSPENS
 from broker.approval.rules import ApprovalRule, Quorum
 from broker.clock import SystemClock
 from broker.config import load_config
-from broker.connectors.gcp_lending import Lending
+from broker.connectors.lending import Lending
 from broker.daemon.wiring import Brokerd
 from broker.deployfiles.load import policy_schema
 from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF, IdentityProvider
@@ -50,6 +50,9 @@ OTHER = f"spiffe://{DOMAIN}/agent/other"
 def svid(uri: str = ANALYST, **defects: Any) -> Forged:
     return CA.svid(uri, **defects)
 
+
+# Ten times as fast as the other, which is written in Python.
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 # The system may give a port again that it has just had back.
 _GIVEN: set[int] = set()
@@ -84,13 +87,19 @@ def without_canary(deploy: Path) -> None:
         policies.unlink()
 
 
+@cache
+def deploy_files() -> dict[Path, bytes]:
+    """Of deploy/dev, by their paths in it."""
+    return {path.relative_to(DEPLOY): path.read_bytes() for path in DEPLOY.rglob("*") if path.is_file()}
+
+
 def write_config(root: Path, **changes: Any) -> Path:
     """A whole configuration under ``root``: files, keys, a private copy of deploy/dev."""
     deploy = root / "deploy"
     if not deploy.exists():
-        shutil.copytree(DEPLOY, deploy, copy_function=shutil.copyfile)
-        for path in (deploy, *deploy.rglob("*")):
-            path.chmod(0o700 if path.is_dir() else 0o600)
+        deploy.mkdir(parents=True, mode=0o700)
+        for relative, text in deploy_files().items():
+            private(deploy / relative, text)
     server = svid(f"spiffe://{DOMAIN}/broker", dns=["localhost"])
     private(root / "identity" / "broker.pem", server.pem)
     private(root / "identity" / "broker.key", server.key_pem)
@@ -114,7 +123,7 @@ def write_config(root: Path, **changes: Any) -> Path:
         "revocation": {"tick": "50ms"},
         **changes,
     }
-    return private(root / "brokerd.yaml", yaml.safe_dump(document))
+    return private(root / "brokerd.yaml", yaml.dump(document, Dumper=_DUMPER))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -62,6 +63,10 @@ async def test_grants_stop_and_ends_go_on(tmp_path: Path) -> None:
             return not served.upstream.alive
 
         await eventually(dead)
+        look = served.daemon._scheduler.get_job("room")
+        assert look is not None
+        assert look.trigger.interval <= timedelta(seconds=5)
+        await look.func()
 
         async def alarm() -> bool:
             return await told(served) == ["ledger.full"]

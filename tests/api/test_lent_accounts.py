@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import contract_pb2, lease_pb2
 from broker.clock import SystemClock
-from broker.connectors.gcp_lending import Lending
+from broker.connectors.lending import Lending
 from broker.connectors.registry import build
 from broker.ports import AllocationState, Connector, ConnectorSpec
 from broker.secret import Secret

@@ -63,6 +63,7 @@ async def test_inventories_are_compared_by_a_tick_and_shown(served: Served) -> N
     job = served.daemon._scheduler.get_job("reconcile")
     assert job is not None
     assert job.trigger.interval <= timedelta(seconds=5)
+    job.pause()  # what is shown below is of the one look that the test takes
     attempt = served.daemon._mark.attempt("lost")
     now = served.upstream.clock.now()
     served.upstream.plant(attempt, now + timedelta(hours=1), born=now - timedelta(hours=1))

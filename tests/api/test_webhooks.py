@@ -15,9 +15,9 @@ from broker.clock import SystemClock
 from broker.config import load_config
 from broker.daemon.wiring import Brokerd
 from broker.errors import InvalidInput
-from tests.api.served import ask, private, serve, start_task
+from tests.api.served import Served, ask, private, serve, start_task
 from tests.connectors.fake import FakeConnector
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 from tests.webhooks.receiver import HANG, SECRET, Receiver
 
 
@@ -44,9 +44,13 @@ async def test_what_happens_is_told_through_failures_and_restarts(receiver: Rece
         (first, second) = await receiver.until(2)
         assert [each["type"] for each in (first, second)] == ["broker.jit.task.started", "broker.jit.task.completed"]
         assert first["subject"] == task
-        metrics = (await served.daemon._scrape()).decode()
-        assert 'broker_webhooks_total{destination="soc",result="failed"} 1.0' in metrics
-        assert 'broker_webhooks_total{destination="soc",result="delivered"} 2.0' in metrics
+
+        async def counted() -> bool:
+            # What is delivered is counted when the receiver has said so, a moment after it has it.
+            return 'broker_webhooks_total{destination="soc",result="delivered"} 2.0' in await _metrics(served)
+
+        await eventually(counted)
+        assert 'broker_webhooks_total{destination="soc",result="failed"} 1.0' in await _metrics(served)
         await receiver.stop()
         await start_task(stub, "while-nobody-listens")
     await receiver.start()
@@ -58,6 +62,10 @@ async def test_what_happens_is_told_through_failures_and_restarts(receiver: Rece
         assert len({each["id"] for each in receiver.seen}) == 3
     finally:
         await again.stop()
+
+
+async def _metrics(served: Served) -> str:
+    return (await served.daemon._scrape()).decode()
 
 
 async def test_a_receiver_that_hangs_holds_up_no_grant_and_no_revocation(receiver: Receiver, tmp_path: Path) -> None:

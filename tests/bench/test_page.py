@@ -30,6 +30,7 @@ def report(**changes: object) -> page.Report:
         },
         "lateness": {"per_second": 3_000.0, "p50_ms": 60, "p99_ms": 120},
         "growth": [asdict(each) for each in SIZES],
+        "replicas": [{"replicas": n, "grants": asdict(ONE), "database_share": 0.5} for n in (1, 2, 3)],
         "logins": {"pairs": 60, "broker_ms": 30.0, "direct_ms": 25.0, "bare_ms": 8.0},
         "ratios": {**measured, "bytes_per_lease": bytes_per_lease(SIZES)},
         "targets": {name: f"{sign} {bound:g}" for name, (sign, bound) in TARGETS.items()},
@@ -48,6 +49,8 @@ def test_every_figure_stands_there_with_its_verdict() -> None:
     assert "| full grants, 32 callers | 500 | 2.0 | 9.0 | 0.25 | 1.00 |" in text
     assert "6,000 per second, with 150 µs of processor" in text
     assert "takes 512 bytes" in text
+    assert "| 1, on SQLite | 500 | 2.0 | 9.0 | 0.25 | 1.00 |  |" in text
+    assert "| 3 | 500 | 2.0 | 9.0 | 0.25 | 1.00 | 0.50 |" in text
     assert "{" not in text
 
 

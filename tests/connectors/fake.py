@@ -71,7 +71,7 @@ class UseMishap(Enum):
     """What goes wrong in one ``use``."""
 
     NO_ANSWER = auto()  # whether it works cannot be told
-    HANG = auto()  # never answers (until the call is cancelled)
+    HANG = auto()  # does not answer until it is let_go, and then by no answer
     REFUSED = auto()  # it is refused, though it lives
     DEFECT = auto()  # the adapter itself breaks, with a secret in its text
 
@@ -120,6 +120,7 @@ class FakeConnector:
     late: dict[str, datetime] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)  # set: what hangs in `use` comes to an end
     # What an examination finds, if it ever ends.
     doubts: tuple[Doubt, ...] = ()
     examination_hangs: bool = False
@@ -223,8 +224,8 @@ class FakeConnector:
         mishap = self.use_mishaps.popleft() if self.use_mishaps else None
         if mishap is UseMishap.HANG:
             self.hanging.set()
-            await asyncio.Event().wait()
-        if mishap is UseMishap.NO_ANSWER:
+            await self.let_go.wait()
+        if mishap in (UseMishap.HANG, UseMishap.NO_ANSWER):
             raise _failure(Reason.CREDENTIAL_USE_UNKNOWN, known=False)
         if mishap is UseMishap.DEFECT:
             raise RuntimeError(f"the adapter broke with {credential.password.reveal()}")

@@ -13,10 +13,10 @@ import jwt
 
 from broker.clock import SystemClock
 from broker.connectors.gcp_base import Federation
-from broker.connectors.gcp_lending import Lending
 from broker.connectors.gcp_pool import GcpPool, Pool
 from broker.connectors.gcp_token import GcpTokens
 from broker.connectors.gcp_upstream import GcpSettings
+from broker.connectors.lending import Lending
 from broker.connectors.own_identity import OwnIdentity, OwnToken
 from broker.errors import Reason, WrongState
 from broker.lease.credential import Credential, GcpToken

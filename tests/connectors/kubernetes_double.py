@@ -62,7 +62,7 @@ def kubernetes_double() -> Iterator[Cluster]:
         context.load_cert_chain(chain)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     cluster.url = f"https://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield cluster

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -61,13 +61,27 @@ async def gone(connector: Connector, ledger: Ledger, harness: Harness) -> bool:
 def applies(request: pytest.FixtureRequest) -> None:
     """Every case runs on every connector, or its harness says in one line why it cannot apply."""
     if "harness" in request.fixturenames:
-        harness: Harness = request.getfixturevalue("harness")
-        assert {each.partition("[")[0] for each in harness.cannot} <= globals().keys(), "a case that is not there"
-        name, call = request.function.__name__, getattr(request.node, "callspec", None)
-        mishap = None if call is None else call.params.get("mishap")
-        whole, part = harness.cannot.get(name), harness.cannot.get(f"{name}[{getattr(mishap, 'name', '')}]")
+        call = getattr(request.node, "callspec", None)
+        params = {} if call is None else call.params
+        cannot = cases_of(request, params.get("harness"))
+        assert {each.partition("[")[0] for each in cannot} <= globals().keys(), "a case that is not there"
+        name, mishap = request.function.__name__, params.get("mishap")
+        whole, part = cannot.get(name), cannot.get(f"{name}[{getattr(mishap, 'name', '')}]")
         if (why := whole or part) is not None:
             pytest.skip(why)
+
+
+_CANNOT: dict[str, Mapping[str, str]] = {}
+
+
+def cases_of(request: pytest.FixtureRequest, kind: str | None) -> Mapping[str, str]:
+    """Those that cannot apply. A kind says it once: for a case that is left out there is no upstream to be made."""
+    if kind in _CANNOT:
+        return _CANNOT[kind]
+    harness: Harness = request.getfixturevalue("harness")
+    if kind is not None:
+        _CANNOT[kind] = harness.cannot
+    return harness.cannot
 
 
 def test_the_handle_is_chosen_before_any_call_and_is_json(harness: Harness) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from broker.connectors.gcp_lending import Lending
 from broker.connectors.gcp_pool import GcpPool, Pool
 from broker.connectors.gcp_upstream import GcpSettings
+from broker.connectors.lending import Lending
 from broker.errors import Defect, InvalidInput, Reason, UpstreamExhausted, UpstreamFailed, WrongState
 from broker.lease.credential import GcpToken
 from broker.lease.quarantine import QUARANTINE, accounts_needed

@@ -77,7 +77,7 @@ class _S3(BaseHTTPRequestHandler):
 @pytest.fixture
 def s3() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _S3)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

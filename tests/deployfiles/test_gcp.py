@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from broker.clock import SystemClock
-from broker.connectors.gcp_lending import Lending
 from broker.connectors.gcp_pool import GcpPool
 from broker.connectors.gcp_token import GcpTokens
+from broker.connectors.lending import Lending
 from broker.connectors.registry import build
 from broker.deployfiles import load
 from broker.files import Problems

@@ -223,7 +223,9 @@ class AnyOrder(RuleBasedStateMachine):
     def redeem(self, name: str) -> None:
         first = self.state is RequestState.APPROVED and self._in_time()
         retry = self.state is RequestState.REDEEMED and name == self.redemption
-        living = [each for each in self.run(leases(self.world)) if each.state is State.ACTIVE]
+        # What has run its course lives on in the ledger until a sweep, and is not given again.
+        now = self.world.clock.now()
+        living = [each for each in self.run(leases(self.world)) if each.state is State.ACTIVE and now < each.expires_at]
         allowed = first or (retry and bool(living))
         self._try(self.world.redeem(self.filed, name=name), allowed=allowed)
         if first:

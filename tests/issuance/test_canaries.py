@@ -180,8 +180,7 @@ class Cage:
 
 @pytest.fixture
 async def cage(tmp_path: Path) -> AsyncIterator[Cage]:
-    # Long enough for any machine; what hangs is waited for that long at the end.
-    async with opened(tmp_path, use_timeout=timedelta(seconds=2)) as made:
+    async with opened(tmp_path, use_timeout=WAIT) as made:
         yield made
 
 
@@ -513,6 +512,7 @@ async def test_a_canary_takes_no_place_from_agents_and_needs_none(cage: Cage, pe
     with pytest.raises(BrokerError) as caught:
         await cage.world.grant(task, name="r2")
     assert caught.value.reason is Reason.QUOTA_LIVE_LEASES
+    cage.world.upstream.let_go.set()
     await running
     assert (await cage.run(name="c2")).outcome is Outcome.WITHIN  # and a canary is not
 
@@ -531,6 +531,7 @@ async def test_what_a_broker_that_died_in_a_run_left_is_ended_at_the_next_start(
     await cage.world.upkeep.tick()
     await cage.settle()
     assert cage.world.upstream.alive == {}
+    cage.world.upstream.let_go.set()
     await running
 
 
@@ -544,6 +545,7 @@ async def test_a_task_that_somebody_changed_keeps_no_broker_from_starting(cage: 
     await cage.restarted().start()
     await cage.wait(TTL)  # whatever became of its task, its lease has an end of its own
     await eventually(lambda: _is(not cage.world.upstream.alive))
+    cage.world.upstream.let_go.set()
     await running
 
 

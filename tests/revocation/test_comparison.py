@@ -8,7 +8,7 @@ import pytest
 
 from broker.lease.machine import State
 from broker.lease.mark import Mark
-from broker.ports import Attempt, Carried, HeldUpstream, OrphanWhy
+from broker.ports import Carried, HeldUpstream, OrphanWhy
 from broker.revocation.comparison import compare, missing
 
 NOW = datetime(2031, 5, 1, 12, tzinfo=UTC)
@@ -72,11 +72,7 @@ def test_a_mark_that_is_none_is_refused(text: str) -> None:
 
 
 def held(name: str, upstream: str) -> HeldUpstream:
-    end = NOW + timedelta(minutes=5)
-    attempt = Attempt(
-        *("t", name, f"lease-{name}", 1, "c", {}, State.ACTIVE, None, NOW, NOW, NOW, end, end, 1, 0, ""),
-    )
-    return HeldUpstream(attempt, upstream)
+    return HeldUpstream("t", f"lease-{name}", name, 1, upstream)
 
 
 def listed(name: str, attempt_id: str | None = None) -> Carried:
@@ -99,7 +95,7 @@ def listed(name: str, attempt_id: str | None = None) -> Carried:
 def test_what_is_missing(
     before: list[HeldUpstream], carried: list[Carried], after: set[str], expected: list[str]
 ) -> None:
-    assert [each.attempt.id for each in missing(before, carried, after)] == expected
+    assert [each.attempt_id for each in missing(before, carried, after)] == expected
 
 
 def test_why_is_told_of_each() -> None:

@@ -152,6 +152,9 @@ class _Readers(Readers):
             raise closed()
         return self._scan(self._over_the_line(read))
 
+    async def walk(self, read: Callable[[View], T]) -> T:
+        return await self.scan(read)
+
     def _over_the_line(self, read: Callable[[View], T]) -> Callable[[View], T]:
         def over(view: View) -> T:
             if self._process.cut_from_store:

@@ -78,10 +78,10 @@ class OrphanContract:
 
     async def test_active_attempts_are_those_of_a_connector_and_of_a_time(self, store: Ledger) -> None:
         await store.start_task(new_task())
-        await grant(store)
+        lease = await grant(store)
         await store.open_intent(intent("2", request_id="r2"))
         (held,) = await store.active_attempts("bao", at(3))
-        assert (held.attempt.id, held.upstream) == ("attempt-1", "")
+        assert (held.lease_id, held.attempt_id, held.number, held.upstream) == (lease.id, "attempt-1", 1, "")
         assert await store.active_attempts("other", at(3)) == []
         assert await store.active_attempts("bao", at(61)) == []  # its time is over: it is the revoker's
 

@@ -11,6 +11,7 @@ from broker.lease.machine import State
 from broker.policy.standing import Standing
 from broker.ports import EndCause, Lease, LeaseFilter, Ledger, Selector, Tightened
 from tests.stores.contract import grant, records, refused, types
+from tests.stores.contract_holdings import writing
 from tests.stores.make import ALICE, BOB, TENANT, at, filing, intent, new_task, redeeming, vote
 
 ADA = "https://idp.test#ada"
@@ -60,6 +61,17 @@ class ReviewContract:
         assert (bobs.at, bobs.present["task_type"], bobs.present["active_count"]) == (at(2), "report", 0)
         alices = next(each for each in found if each.lease.id == made[0].id)
         assert alices.present["active_count"] == 4  # the others that are not ended yet, the released one included
+
+    async def test_each_is_told_what_its_holder_has_beside_it(self, store: Ledger) -> None:
+        await store.start_task(new_task())
+        for name in ("1", "2"):
+            await grant(store, name)
+        await store.open_intent(writing("3"))
+        await grant(store, "b", holder=BOB)
+        for each in await store.living_grants(TENANT, "", 10):
+            beside = await store.holdings(TENANT, each.lease.holder, each.lease.request_id)
+            assert each.present["active_grants"] == sorted(beside.grants)
+            assert each.present["active_count"] == beside.count
 
     async def test_what_was_granted_on_is_found_below_many_other_events(self, store: Ledger) -> None:
         await store.start_task(new_task())

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.connectors.gcp_lending import Lending
 from broker.connectors.gcp_pool import GcpPool
+from broker.connectors.lending import Lending
 from broker.errors import Reason, Tampered, UpstreamFailed, WrongState
 from broker.lease.machine import Event
 from broker.lease.quarantine import QUARANTINE
