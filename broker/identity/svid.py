@@ -199,7 +199,7 @@ def _check_key(leaf: Facts, _now: datetime) -> None:
         case ec.EllipticCurvePublicKey():
             told, good = f"on the curve {key.curve.name}", isinstance(key.curve, _CURVES)
         case _:
-            told, good = type(key).__name__.removesuffix("PublicKey").lstrip("_"), False
+            told, good = type(key).__name__.removesuffix("PublicKey"), False
     if not good:
         raise _refused(
             Reason.SVID_KEY_WEAK,

@@ -179,6 +179,7 @@ def test_of_the_bytes_of_a_certificate() -> None:
     leaf = authority("example.org").svid(AGENT, dns=["agent.example.org"], usage=None)
     (facts,) = read_certificates(leaf.pem.ljust(MAX_CERTIFICATE_BYTES, b"\n"), at_most=1)
     assert facts.dns_names == ("agent.example.org",)
+    assert read_certificates(leaf.der, at_most=1) == (facts,)
     assert (facts.key_usage, facts.key_usage_critical) == (None, False)
     with pytest.raises(CertificateUnreadable, match="bytes"):
         read_certificates(leaf.pem.ljust(MAX_CERTIFICATE_BYTES + 1, b"\n"), at_most=1)
@@ -205,6 +206,7 @@ def test_of_a_compact_jws() -> None:
     assert CompactJws.parse(token, len(token)).claims["sub"] == AGENT
     with pytest.raises(NotCompactJws, match="bytes"):
         CompactJws.parse(token, len(token) - 1)
+    assert CompactJws.parse("e30.e30.AAAX", 12).signature == b"\x00\x00\x17"
     for part, name in ((0, "header"), (1, "payload")):
         parts = token.split(".")
         parts[part] = "AAAA"

@@ -69,6 +69,7 @@ LOST = {"keyId": "lost", "issuer": IDP}
     [
         (PEOPLE.token(header={"kid": "lost"}), LOST),
         (PEOPLE.token(header={"alg": "RS256"}), {"keyId": "ec", "algorithm": "RS256"}),
+        (PEOPLE.token(header={"kid": ""}), {}),
         (PEOPLE.token(key=ec_key("attacker")), {"issuer": IDP}),
         (PEOPLE.token(iss="https://attacker.example"), {"issuer": IDP}),
         (PEOPLE.token(aud="wiki"), {"audience": CLIENT}),
@@ -127,6 +128,12 @@ def test_of_a_token_that_is_from_nobody() -> None:
             "JWT_SVID_KEY_UNKNOWN",
             {"keyId": "lost", "trustDomain": "example.org"},
         ),
+        (AGENTS.token(header={"kid": ""}), "JWT_SVID_KEY_UNKNOWN", {}),
+        (
+            AGENTS.token(header={"kid": "k" * 81}),
+            "JWT_SVID_KEY_UNKNOWN",
+            {"keyId": "k" * 80, "trustDomain": "example.org"},
+        ),
         (AGENTS.token(header={"alg": "RS256"}), "JWT_SVID_ALGORITHM", {"keyId": "ec", "algorithm": "RS256"}),
         (AGENTS.token(key=ec_key("attacker")), "JWT_SVID_SIGNATURE", {"keyId": "ec"}),
         (AGENTS.token(aud="wiki"), "JWT_SVID_AUDIENCE", {"audience": BROKER}),
@@ -143,6 +150,13 @@ def test_of_a_token_that_is_from_nobody() -> None:
 )
 def test_of_a_jwt_svid(token: str, reason: str, details: Mapping[str, str]) -> None:
     assert told(partial(agent, token)) == (reason, details)
+
+
+def test_of_a_key_with_a_long_name_its_beginning() -> None:
+    bundle = JwtBundle.from_jwks("example.org", json.dumps({"keys": [jwk(ec_key("x"), "k" * 81)]}).encode())
+    token = AGENTS.token(header={"kid": "k" * 81})
+    refused = told(lambda: validate_jwt_svid(token, JwtBundles([bundle]), BROKER, NOW))
+    assert refused == ("JWT_SVID_SIGNATURE", {"keyId": "k" * 80})
 
 
 def test_of_a_jwt_svid_what_it_says_it_is() -> None:
