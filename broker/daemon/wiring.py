@@ -163,7 +163,7 @@ class Brokerd:
         writer = self._rng.id()
         keys = FileKeyRing(config.keys.ledger)
         store = await open_ledger(config, keys, writer, self._clock, self._room.ballast)
-        self._store = self._room.store = store
+        self._store = self._room.store = self.gate.ledger = store
         self._undo.push_async_callback(store.close)
         # Before anything is judged by the time, certificates among it: a clock set back must not keep it from serving.
         if self._time is not None:

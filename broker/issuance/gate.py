@@ -2,7 +2,8 @@
 
 The gate closes while the broker could not keep its promise: it is shutting down, the revoker's
 heartbeat is old (faults.md F49), the audit outbox is not draining (F31), its ledger is behind a witness, its own
-SVID has ended (F27), its disk is full (F36), or what time it is cannot be said (F38, F39). A pure question on figures
+SVID has ended (F27), its disk is full (F36), its database does not answer (F20), or what time it is cannot be said
+(F38, F39). A pure question on figures
 that others report; it opens by itself when they are good again.
 """
 
@@ -26,6 +27,15 @@ class Reserve(Protocol):
         ...
 
 
+class Answering(Protocol):
+    """The ledger's database, which may stop in the middle of a word."""
+
+    @property
+    def unanswered(self) -> timedelta:
+        """For how long what is being written has waited for it."""
+        ...
+
+
 @dataclass(slots=True)
 class Gate:
     """What the grant path looks at before each intent. Figures are set by the daemon's ticks."""
@@ -45,6 +55,7 @@ class Gate:
     witness_records: int = 0
     witness_age: timedelta = timedelta(0)
     reserve: Reserve | None = None  # of disk space, where one is kept
+    ledger: Answering | None = None  # once it is open
     keeper: Timekeeper | None = None  # of the clock that ``now`` comes from, where it can be doubted
     among: Among = field(default_factory=Among)  # the replicas on one ledger
 
@@ -59,6 +70,9 @@ class Gate:
         # First: a heartbeat that seems old may be of a clock that jumped.
         if self.keeper is not None and self.keeper.doubt is not None:
             return _doubted(self.keeper)
+        # Before what follows from it: no tick gets through, either.
+        if self.ledger is not None and self.ledger.unanswered > self.max_heartbeat_age:
+            return _unanswered(self.ledger.unanswered)
         if self.stalled(now):
             return self._why_stalled()
         if self.reserve is not None and not self.reserve.held:
@@ -153,6 +167,15 @@ class Gate:
         closed = self.why_closed(now)
         if closed is not None:
             raise closed
+
+
+def _unanswered(since: timedelta) -> NotReady:
+    return NotReady(
+        Reason.STORE_UNAVAILABLE,
+        f"the ledger's database has not answered for {int(since.total_seconds())} s, so nothing is granted.",
+        hint="Nothing was granted by this call. Operators: look at the database; grants resume by themselves.",
+        metadata={"cause": "unanswered"},
+    )
 
 
 _HOW = {

@@ -152,7 +152,8 @@ class Revoker:
         lane.due = False  # whoever kicks meanwhile is heard
         claimed: list[Attempt | Orphan] = []
         try:
-            claimed += await self._store.claim_due(connector, now, room, CLAIM_FOR)
+            if await self._anything_due(connector, lane, now):
+                claimed += await self._store.claim_due(connector, now, room, CLAIM_FOR)
             claimed += await self._claim_orphans(connector, lane, room - len(claimed))
         except BrokerError as failure:
             # What was not claimed stays due; the next tick kicks again.
@@ -164,15 +165,24 @@ class Revoker:
         if len(claimed) == room:
             lane.due = True  # there may be more
             lane.wake.set()
-        else:
-            await self._look_again(connector, lane)
+        elif claimed:
+            await self._anything_due(connector, lane, now)
 
-    async def _look_again(self, connector: str, lane: Lane) -> None:
-        """At the next due time, where that is before the next tick; what comes due together is claimed together."""
+    async def _anything_due(self, connector: str, lane: Lane, now: datetime) -> bool:
+        """Whether a claim would find anything; if not now then soon, the lane looks again by itself.
+
+        A reader is asked, so that nobody opens a transaction, and keeps the other writers waiting, only to look. Where
+        it cannot say, a claim will.
+        """
         try:
             due = await self._store.next_due(connector)
         except BrokerError:
-            return  # the tick looks
+            return True
+        self._look_again(connector, lane, due)
+        return due is not None and due <= now
+
+    def _look_again(self, connector: str, lane: Lane, due: datetime | None) -> None:
+        """When it is due, where that is before the next tick; what comes due together is claimed together."""
         pause = None if due is None else max(due - self._clock.now(), TOGETHER)
         if lane.timer is not None:
             lane.timer.cancel()

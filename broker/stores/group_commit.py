@@ -79,6 +79,7 @@ class GroupCommit:
         self.lost = asyncio.Event()
         self._idle = asyncio.Event()  # no batch is being gathered or written
         self._idle.set()
+        self._handed_over: float | None = None  # loop's time; None: no batch is being written
         self._batches: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -98,6 +99,11 @@ class GroupCommit:
             self._loop.call_soon(self._gather, 0, PATIENCE)
         return cast(T, await job.future)
 
+    @property
+    def unanswered(self) -> float:
+        """For how long (seconds) the batch that is being written has been; 0 where none is."""
+        return 0.0 if self._handed_over is None else self._loop.time() - self._handed_over
+
     async def close(self) -> None:
         """Commit what is queued, then end the thread. Later operations are refused."""
         if not self._closing:
@@ -113,6 +119,7 @@ class GroupCommit:
             self._loop.call_soon(self._gather, len(self._waiting), patience - 1)
             return
         batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        self._handed_over = self._loop.time()
         self._hand_over(batch)
 
     # What is done by a thread is begun here, for whoever simulates time.
@@ -233,6 +240,7 @@ class GroupCommit:
     # ------------------------------------------------------------------ on the event loop
 
     def _answer(self, batch: list[Job], head: int) -> None:
+        self._handed_over = None
         for job in batch:
             if job.future.done():  # its caller was cancelled
                 continue

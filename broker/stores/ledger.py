@@ -148,6 +148,11 @@ class LedgerStore(
         """
         await self._writer.lost.wait()
 
+    @property
+    def unanswered(self) -> timedelta:
+        """For how long what is being written has waited for the database; zero where nothing does."""
+        return timedelta(seconds=self._writer.unanswered)
+
     async def close(self) -> None:
         """See LeaseStore.close. Idempotent."""
         if self._closed:

@@ -16,7 +16,7 @@ from broker.ports import KeyRing
 from broker.stores.ledger import LedgerStore
 from broker.stores.others_commits import OthersCommits
 from broker.stores.postgres_clock import ServerClock
-from broker.stores.postgres_connection import ServerAddress, connect
+from broker.stores.postgres_connection import PATIENCE, ServerAddress, connect
 from broker.stores.postgres_database import POSTGRES, PostgresWriting
 from broker.stores.postgres_hearing import hear
 from broker.stores.postgres_migrate import check_version
@@ -79,7 +79,7 @@ class PostgresStore(LedgerStore):
 
     @staticmethod
     def _open(address: ServerAddress, writer: str, clock: ServerClock) -> PostgresWriting:
-        connection = connect(address, role="writer")
+        connection = connect(address, role="writer", patience=PATIENCE)
         try:
             check_version(connection)
             return PostgresWriting(address, writer, clock, connection)

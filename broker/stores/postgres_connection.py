@@ -5,6 +5,10 @@ and truth values alike, as SQLite has them. Statements are prepared once per ses
 
 An answered COMMIT must survive a power cut: ``fsync`` and ``full_page_writes`` are on, ``synchronous_commit`` is at
 least ``on``. They are read from the server, and not believed.
+
+A server may stop without a word: its process is stopped, its disk hangs, a proxy forgets to forward. TCP does not
+notice what still acknowledges bytes, so whoever waits for an answer waits for ``patience`` seconds and then takes the
+session for lost, whatever the server does about it (:class:`_Session`).
 """
 
 from __future__ import annotations
@@ -12,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any
+from time import monotonic
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg.abc import Buffer
+from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import AdaptersMap, Dumper
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
@@ -31,17 +36,30 @@ OLDEST = 160_000
 IDLE_SECONDS = 5
 # For so long a writer waits for the others' transactions.
 LOCK_SECONDS = 10
+# For so long an answer is waited for: longer than the server itself lets anybody wait for a lock.
+PATIENCE = LOCK_SECONDS + 5.0
 _CONNECT_SECONDS = 5
-# A peer that says nothing: seconds until it is asked, between questions, and how many.
-_KEEPALIVES = {"keepalives": "1", "keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3"}
-_TCP_USER_TIMEOUT_MS = 10_000
+# What holds of every session on the way. A peer that says nothing: seconds until it is asked, between questions, and
+# how many; and how long (ms) what was sent may go without being acknowledged.
+WAY: dict[str, str | int] = {
+    "connect_timeout": _CONNECT_SECONDS,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "target_session_attrs": "read-write",
+}
 _SESSION = {
     "timezone": "UTC",
     "client_encoding": "UTF8",
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
     "lock_timeout": f"{LOCK_SECONDS}s",
+    # None: it would also cut a COMMIT's wait for a standby short, and leave the commit on this server alone. What a
+    # client has given up ends by the next line; a commit that is being replicated does not.
     "statement_timeout": "0",
+    "client_connection_check_interval": "5s",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
@@ -92,16 +110,44 @@ def _refused(message: str, hint: str = "") -> InvalidInput:
     return InvalidInput(Reason.CONFIG_INVALID, message, hint=hint)
 
 
+T = TypeVar("T")
+
+
+class ServerSilent(psycopg.OperationalError):
+    """The server did not answer in time. The session is closed: nothing that it says later is taken for an answer."""
+
+
+class _Session(psycopg.Connection[tuple[Any, ...]]):
+    """One that waits no longer than ``patience`` (seconds) for the answer to anything; None: for ever."""
+
+    patience: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """See psycopg.Connection.wait. Raises ServerSilent."""
+        begun, patience = monotonic(), self.patience
+        try:
+            return super().wait(gen, interval, patience if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if patience is None or monotonic() - begun < patience:
+                raise
+            self.close()
+            raise ServerSilent(f"the server has not answered for {patience:g} s") from None
+
+
 class PostgresConnection:
     """A :class:`broker.stores.database.Connection`. Transactions are opened and closed by name."""
 
-    def __init__(self, session: psycopg.Connection[tuple[Any, ...]]) -> None:
+    def __init__(self, session: _Session) -> None:
         self._session = session
         self._statements: dict[str, Statement] = {}
         # Warnings since they were last looked at.
         self.warnings: list[str] = []
         session.add_notice_handler(self._warned)
         self.total_changes = 0
+
+    def wait_no_longer_than(self, patience: float) -> None:
+        """For the answer to whatever is asked from now on, in seconds."""
+        self._session.patience = patience
 
     @property
     def in_transaction(self) -> bool:
@@ -168,22 +214,19 @@ class PostgresConnection:
             self.warnings.append(diagnostic.message_primary or "")
 
 
-def connect(address: ServerAddress, *, role: str) -> PostgresConnection:
-    """A session that can write. Raises psycopg.Error, or NotReady (STORE_UNAVAILABLE) where a COMMIT would not last."""
-    session = psycopg.connect(
-        make_conninfo(
-            address.dsn.reveal(),
-            application_name=f"brokerd {role}",
-            connect_timeout=_CONNECT_SECONDS,
-            tcp_user_timeout=_TCP_USER_TIMEOUT_MS,
-            target_session_attrs="read-write",
-            **_KEEPALIVES,
-        ),
+def connect(address: ServerAddress, *, role: str, patience: float | None = None) -> PostgresConnection:
+    """A session that can write. Raises psycopg.Error, or NotReady (STORE_UNAVAILABLE) where a COMMIT would not last.
+
+    ``patience``: seconds for which an answer is waited for; None, for tools that people watch: as long as it takes.
+    """
+    session = _Session.connect(
+        make_conninfo(address.dsn.reveal(), application_name=f"brokerd {role}", **WAY),
         autocommit=True,
         prepare_threshold=0,
         cursor_factory=psycopg.RawCursor,
         context=_ADAPTERS,
     )
+    session.patience = patience
     session.prepared_max = None
     session.server_cursor_factory = psycopg.RawServerCursor
     connection = PostgresConnection(session)

@@ -5,7 +5,8 @@ transaction, so that what happens is one series of batches, as in a file (docs/d
 is right does not hang on the lock: rows are compared and swapped, and the audit chain has one record of a number.
 
 Every batch that writes leaves its number in its writer's row. Where the answer to a COMMIT is lost, that row is read
-back: under the lock, and so not before the server is through with the transaction that nobody could hear about.
+back: under the lock, and so not before the server is through with the transaction that nobody could hear about. No
+answer in time is a lost one: the session is given up, and what came of its transaction is asked on another.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import psycopg
 from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason
 from broker.stores.database import Connection
 from broker.stores.postgres_clock import ServerClock
-from broker.stores.postgres_connection import PostgresConnection, ServerAddress, connect
+from broker.stores.postgres_connection import PATIENCE, PostgresConnection, ServerAddress, connect
 from broker.stores.postgres_sql import SQL
 
 _REFUSALS = (psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.InterfaceError, psycopg.InternalError)
@@ -30,6 +31,7 @@ _REFUSALS = (psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.Interface
 _OF_ONE_ROW = (psycopg.IntegrityError, psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted)
 # For so long a COMMIT without an answer is asked about before its callers are told that nobody knows.
 _SETTLE_SECONDS = 15.0
+_LEAST_PATIENCE = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _LOCK_SPACE = 0x6A62  # beside the number of our table: what else uses advisory locks in this database is not held up
 _SAID = """
@@ -193,7 +195,10 @@ class PostgresWriting:
         while True:
             try:
                 self._connect(patiently=True)
+                # So that two waits that both come to nothing are no longer than one of them and this.
+                self.connection.wait_no_longer_than(max(until - monotonic(), _LEAST_PATIENCE))
                 found = self._read_back()
+                self.connection.wait_no_longer_than(PATIENCE)
                 break
             except (psycopg.Error, NotReady) as error:
                 if monotonic() > until:
@@ -214,7 +219,7 @@ class PostgresWriting:
         if not patiently and monotonic() < self._again:
             raise psycopg.OperationalError("the server could not be reached a moment ago")
         try:
-            self.connection = self._session(connect(self._address, role="writer"))
+            self.connection = self._session(connect(self._address, role="writer", patience=PATIENCE))
         except (psycopg.Error, NotReady):
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._again = monotonic() + self._pause * random.uniform(0.5, 1)  # nosec B311 # noqa: S311 - jitter
@@ -223,7 +228,11 @@ class PostgresWriting:
 
     def _session(self, connection: PostgresConnection) -> PostgresConnection:
         """What the scripts above name is said once to each session."""
-        connection.execute(_SAID, (_LOCK_SPACE << 32, self.writer))
+        try:
+            connection.execute(_SAID, (_LOCK_SPACE << 32, self.writer))
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 

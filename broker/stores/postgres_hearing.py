@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
+from psycopg.abc import PQGen
 from psycopg.conninfo import make_conninfo
 
 from broker.stores.others_commits import EVERY
-from broker.stores.postgres_connection import ServerAddress
+from broker.stores.postgres_connection import PATIENCE, WAY, ServerAddress
 
 log = structlog.get_logger("broker.stores")
 
@@ -34,11 +36,26 @@ async def hear(address: ServerAddress, wake: Callable[[], None]) -> None:
             await asyncio.sleep(EVERY)
 
 
+T = TypeVar("T")
+
+
+class _Session(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """One that waits no longer for the answer to a question than any other of brokerd's sessions."""
+
+    async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:  # noqa: ASYNC109
+        """See psycopg.AsyncConnection.wait. Raises OperationalError, and then the session is closed."""
+        if timeout is not None:  # a word is waited for
+            return await super().wait(gen, interval, timeout)
+        try:
+            return await super().wait(gen, interval, PATIENCE)
+        except psycopg.OperationalError:
+            await self.close()
+            raise
+
+
 async def _session(address: ServerAddress, wake: Callable[[], None]) -> None:
-    dsn = make_conninfo(
-        address.dsn.reveal(), application_name="brokerd hearing", connect_timeout=5, target_session_attrs="read-write"
-    )
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as session:
+    dsn = make_conninfo(address.dsn.reveal(), application_name="brokerd hearing", **WAY)
+    async with await _Session.connect(dsn, autocommit=True) as session:
         await session.execute(f"LISTEN {CHANNEL}")
         while True:
             # What happened before the session listened.

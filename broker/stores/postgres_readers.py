@@ -1,7 +1,8 @@
 """Sessions for reading, beside the writer: a few for points, a few for scans, one for walks; none waits for another's.
 
 All read the server that is written to, so that every commit that was answered is seen. A session that was lost while
-idle is replaced, and the read done again: once, for it changed nothing.
+idle is replaced, and the read done again: once, for it changed nothing. A server that cannot be reached is not tried
+for again at once, so that those who wait for a thread are told soon.
 """
 
 from __future__ import annotations
@@ -11,17 +12,22 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import TypeVar
 
 import psycopg
 
 from broker.stores.database import closed
-from broker.stores.postgres_connection import PostgresConnection, ServerAddress, connect
+from broker.stores.postgres_connection import PATIENCE, PostgresConnection, ServerAddress, connect
 from broker.stores.postgres_database import POSTGRES
 from broker.stores.seal import RowSeal
 from broker.stores.view import View
 
 POINTS, SCANS = 4, 2
+# For so long (seconds) the answer to a scan is waited for: the largest ledger's figures take a few.
+_SCAN_PATIENCE = 60.0
+# For so long nobody tries for a server that was not to be had.
+_PAUSE = 1.0
 
 T = TypeVar("T")
 
@@ -34,48 +40,59 @@ class PostgresReaders:
         self._local = threading.local()
         self._opened: set[PostgresConnection] = set()
         self._closed = False
+        self._again = 0.0
         self._points = ThreadPoolExecutor(POINTS, thread_name_prefix="ledger-point")
         self._scans = ThreadPoolExecutor(SCANS, thread_name_prefix="ledger-scan")
         self._walks = ThreadPoolExecutor(1, thread_name_prefix="ledger-walk")
 
     async def point(self, read: Callable[[View], T]) -> T:
         """See Reading.point."""
-        return await self._done(self._points, read)
+        return await self._done(self._points, read, PATIENCE)
 
     async def scan(self, read: Callable[[View], T]) -> T:
         """See Reading.scan."""
-        return await self._done(self._scans, lambda view: _in_one_snapshot(view, read))
+        return await self._done(self._scans, lambda view: _in_one_snapshot(view, read), _SCAN_PATIENCE)
 
     async def walk(self, read: Callable[[View], T]) -> T:
         """See Reading.walk."""
-        return await self._done(self._walks, lambda view: _in_one_snapshot(view, read))
+        return await self._done(self._walks, lambda view: _in_one_snapshot(view, read), _SCAN_PATIENCE)
 
-    async def _done(self, pool: ThreadPoolExecutor, read: Callable[[View], T]) -> T:
+    async def _done(self, pool: ThreadPoolExecutor, read: Callable[[View], T], patience: float) -> T:
         if self._closed:
             raise closed()
-        return await asyncio.get_running_loop().run_in_executor(pool, self._read, read)
+        return await asyncio.get_running_loop().run_in_executor(pool, self._read, read, patience)
 
-    def _read(self, read: Callable[[View], T]) -> T:
+    def _read(self, read: Callable[[View], T], patience: float) -> T:
         try:
-            view = self._view()
+            view = self._view(patience)
             try:
                 return read(view)
             except psycopg.OperationalError:
                 if not self._connection_of(view).lost:
                     raise
-            return read(self._view())
+            return read(self._view(patience))
         except psycopg.Error as error:
             raise POSTGRES.unavailable(error) from error
 
-    def _view(self) -> View:
+    def _view(self, patience: float) -> View:
+        """This thread's own, whose session is one of a pool with one patience."""
         view: View | None = getattr(self._local, "view", None)
         if view is None or self._connection_of(view).lost:
             if view is not None:
                 self._opened.discard(self._connection_of(view))
-            connection = connect(self._address, role="reader")
+            connection = self._connected(patience)
             view = self._local.view = View(connection, POSTGRES, self._seal)
             self._opened.add(connection)
         return view
+
+    def _connected(self, patience: float) -> PostgresConnection:
+        if monotonic() < self._again:
+            raise psycopg.OperationalError("the server could not be reached a moment ago")
+        try:
+            return connect(self._address, role="reader", patience=patience)
+        except psycopg.Error:
+            self._again = monotonic() + _PAUSE
+            raise
 
     def _connection_of(self, view: View) -> PostgresConnection:
         assert isinstance(view.connection, PostgresConnection)  # noqa: S101 - made here

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -44,11 +46,27 @@ class Primary(PostgresServer):
 
     def kill(self) -> None:
         """SIGKILL to every process of it, as when its machine loses power."""
+        processes = self._processes()
+        for each in processes:
+            os.kill(each.pid, signal.SIGKILL)
+        psutil.wait_procs(processes[:1], timeout=_PATIENCE)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """SIGSTOP to every process of it: what is sent to it is acknowledged, and nothing is answered."""
+        processes = self._processes()
+        try:
+            for each in processes:
+                os.kill(each.pid, signal.SIGSTOP)
+            yield
+        finally:
+            for each in processes:
+                os.kill(each.pid, signal.SIGCONT)
+
+    def _processes(self) -> list[psutil.Process]:
         assert self.pid is not None
         postmaster = psutil.Process(self.pid)
-        for each in [postmaster, *postmaster.children(recursive=True)]:
-            os.kill(each.pid, signal.SIGKILL)
-        psutil.wait_procs([postmaster], timeout=_PATIENCE)
+        return [postmaster, *postmaster.children(recursive=True)]
 
 
 class Standby(PostgresServer):

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from broker.revocation.revoker import CLAIM_FOR
+from broker.stores.postgres_connection import PATIENCE
 from integration.replicas.wires import Order
 from integration.replicas.world import REPLICAS, World, pause, world
 from tests.kill.loop import deliveries
@@ -66,6 +67,21 @@ def test_one_is_cut_off_from_the_database(three: World) -> None:
             three.wires.order(order, way)
             pause(4 if order is Order.CUT else 12, agents)
             three.wires.order(Order.PASS, way)
+    three.judge()
+
+
+def test_the_database_stops_and_says_nothing(three: World) -> None:
+    """F20: SIGSTOP of the whole server, longer than an answer is waited for; afterwards all goes on by itself."""
+    with three.load(SEED) as agents:
+        for _ in range(2):
+            pause(2, agents)
+            with three.primary.stopped():
+                pause(PATIENCE + 5, agents)
+                assert not any(daemon.ready() for daemon in three.daemons)
+            again = time.time()
+            for daemon in three.daemons:
+                daemon.until_ready()
+            print(f"ready again {time.time() - again:.1f} s after the server went on")
     three.judge()
 
 

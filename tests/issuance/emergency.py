@@ -33,6 +33,7 @@ from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.issue import Grant
 from broker.issuance.suspending import SuspensionDesk, SuspensionOrder
 from broker.ports import Lease, OverrideGiven
+from broker.stores.ledger import LedgerStore
 from broker.suspension.suspension import Kind, Suspension
 from tests.clock import CountingRng
 from tests.issuance.world import NEEDED, TENANT, World, id_tokens, template
@@ -53,8 +54,9 @@ class Emergency:
     logins: int = 0
 
     @classmethod
-    async def open(cls, directory: Path, **rule: Any) -> Emergency:
-        world = await World.gated(directory)
+    async def open(cls, directory: Path, store: LedgerStore | None = None, **rule: Any) -> Emergency:
+        """``store``: the ledger, where it is not a file in ``directory``."""
+        world = await World.gated(directory, store=store)
         made = replace(RULE, **rule)
         accounts = frozenset({"dev", *NEEDED})
         templates = {"orders-read": template(accounts=accounts, mandatory=frozenset({"plan", "ticket"}))}

@@ -52,6 +52,20 @@ def test_a_full_disk_closes_it(held: bool) -> None:
     assert gate(reserve=Kept()).passed_over(START) == (() if held else ("LEDGER_FULL",))
 
 
+def test_a_database_that_does_not_answer_closes_it_by_its_own_name() -> None:
+    """F20: although no tick gets through to it either, which says less. Break-glass passes over it, and is told."""
+
+    class Hanging:
+        unanswered = timedelta(seconds=5)
+
+    made = gate(ledger=(hanging := Hanging()))
+    assert made.why_closed(START) is None
+    hanging.unanswered += timedelta(milliseconds=1)
+    closed = made.why_closed(START + timedelta(minutes=1))
+    assert closed is not None and closed.reason is Reason.STORE_UNAVAILABLE
+    assert made.passed_over(START) == ("STORE_UNAVAILABLE",)
+
+
 @pytest.mark.parametrize("by", [3_600_000, -3_600_000])
 def test_doubtful_time_closes_it_at_once_and_for_nothing_else(by: int) -> None:
     """F38, F39: who asks for the time finds the jump, so there is no moment between. Break-glass passes over it."""

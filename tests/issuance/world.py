@@ -38,6 +38,7 @@ from broker.revocation.revoker import TRY_TIMEOUT, Revoker
 from broker.scope.model import AccessClass, ScopeTemplate
 from broker.scope.parameters import EnumParameter
 from broker.scope.request import AccessRequest
+from broker.stores.ledger import LedgerStore
 from broker.stores.sqlite import SqliteStore
 from broker.upkeep import Upkeep
 from tests.clock import START, CountingRng, ManualClock
@@ -159,7 +160,7 @@ ALICE, BOB, EVE = agent("alice"), agent("bob"), agent("eve")
 class World:
     """Everything inside, and a hand on time and on the upstream."""
 
-    store: SqliteStore
+    store: LedgerStore
     clock: ManualClock
     upstream: FakeConnector
     deploy: DeploySet
@@ -177,10 +178,19 @@ class World:
     breakers: Breakers
 
     @classmethod
-    async def open(cls, directory: Path, *, try_timeout: timedelta = TRY_TIMEOUT, **issuer_options: Any) -> World:
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        store: LedgerStore | None = None,
+        try_timeout: timedelta = TRY_TIMEOUT,
+        **issuer_options: Any,
+    ) -> World:
+        """``store``: the ledger, where it is not a file in ``directory``; it is closed with the world."""
         clock, rng, roots, breakers = ManualClock(), CountingRng(), Roots(), Breakers()
         upstream = FakeConnector(clock)
-        store = await SqliteStore.open(directory / "ledger.sqlite3", StaticKeys(), writer="w1")
+        if store is None:
+            store = await SqliteStore.open(directory / "ledger.sqlite3", StaticKeys(), writer="w1")
         gate = Gate(timedelta(seconds=5), 1000, timedelta(minutes=5), heartbeat=START)
         connectors = {"fake": upstream}
         known = {"roots": roots, "breakers": breakers}

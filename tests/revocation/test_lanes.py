@@ -222,3 +222,41 @@ async def test_stale_claims_among_many_change_nothing(store: SqliteStore) -> Non
     assert list(await store.record_revocations(tried)) == [False] * 3 + [True] * 6
     assert list(await store.record_revocations(tried)) == [False] * 9
     assert sum((await events(store) - before).values()) == 6
+
+
+async def test_who_finds_nothing_due_writes_nothing_and_has_come_round(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F49: a look costs the other writers nothing, and is told as one."""
+    lanes = Lanes(store)
+    await fill(store, ["bao"], 1, START, [DUE])
+
+    async def write(operation: object) -> None:
+        raise AssertionError("a transaction was opened only to look")
+
+    monkeypatch.setattr(store._writer, "submit", write)
+    lanes.revoker.liveness.asked("bao", START)
+    lanes.kick()
+    await becomes_true(lambda: not lanes.revoker.liveness._asked)
+    lanes.revoker.liveness.asked("bao", START + timedelta(seconds=1))
+    assert lanes.revoker.liveness.silent() == ()
+    assert lanes.revoked() == 0
+    monkeypatch.undo()
+    lanes.clock.advance(DUE - START)
+    lanes.kick()
+    await becomes_true(lambda: lanes.revoked() == 1)
+    await lanes.revoker.close()
+
+
+async def test_what_no_reader_can_say_a_claim_finds_out(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F36, F47: revocation does not wait for the ledger's reading half."""
+    lanes = Lanes(store)
+    await lanes.fill(3)
+
+    async def unreadable(connector: str) -> datetime | None:
+        raise NotReady(Reason.STORE_UNAVAILABLE, "the readers are gone.")
+
+    monkeypatch.setattr(store, "next_due", unreadable)
+    lanes.kick()
+    await becomes_true(lambda: lanes.revoked() == 3)
+    await lanes.revoker.close()

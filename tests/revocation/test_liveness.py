@@ -38,13 +38,13 @@ def test_the_slowest_lane_counts_from_when_it_was_told_in_vain() -> None:
 async def test_a_lane_that_hangs_in_the_ledger_closes_the_gate(tmp_path: Path) -> None:
     """F49: ticks go on and look well; the lane's own look never returns. It comes back with the ledger."""
     world = await World.open(tmp_path)
-    claim, hang = world.store.claim_due, asyncio.Event()
+    look, hang = world.store.next_due, asyncio.Event()
 
     async def hanging(*arguments: Any) -> Any:
         await hang.wait()
-        return await claim(*arguments)
+        return await look(*arguments)
 
-    world.store.claim_due = hanging  # type: ignore[method-assign]
+    world.store.next_due = hanging  # type: ignore[method-assign]
     for _ in range(8):
         await world.pass_time(SECOND)
     closed = world.gate.why_closed(world.clock.now())

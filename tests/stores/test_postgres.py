@@ -16,6 +16,7 @@ from tests.stores.contract import (
     RevokerContract,
 )
 from tests.stores.contract_access import AccessContract
+from tests.stores.contract_allocations import AllocationContract
 from tests.stores.contract_canaries import CanaryContract
 from tests.stores.contract_foreign import ForeignContract
 from tests.stores.contract_forgetting import ForgettingContract
@@ -74,6 +75,11 @@ class TestPostgresReviews(ReviewContract):
 
 @pytest.mark.slow
 class TestPostgresViews(ViewContract, CanaryContract, OrphanContract):
+    pass
+
+
+@pytest.mark.slow
+class TestPostgresAllocations(AllocationContract):
     pass
 
 

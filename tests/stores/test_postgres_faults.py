@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 
 import pytest
 
@@ -10,11 +15,12 @@ from broker.clock import SystemClock
 from broker.errors import InvalidInput, NotReady, Reason, Tampered, WrongState
 from broker.ports import EndCause, TaskState
 from broker.secret import Secret
-from broker.stores import postgres_database
+from broker.stores import postgres_database, postgres_readers
 from broker.stores.audit_reader import AuditReader
 from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
-from broker.stores.postgres_connection import ServerAddress
+from broker.stores.postgres_connection import PostgresConnection, ServerAddress
+from tests.patience import becomes_true
 from tests.stores.conftest import LedgerDatabase
 from tests.stores.make import ALICE, TASK, TENANT, Keys, at, intent, new_task
 from tests.stores.wire import Cut, Wire
@@ -89,6 +95,119 @@ async def test_nobody_says_so_where_nobody_knows(
     monkeypatch.setattr(store._writing_end, "_again", 0.0)  # as if the pause were over
     task = await store.start_task(new_task())  # the same request: answered, or done now
     assert task.id == TASK and tasks(ledger_database) == [TASK] and whole(ledger_database)
+
+
+@pytest.fixture
+async def impatient(store: PostgresStore) -> PostgresStore:
+    """Waits half a second for an answer on the session that it has; on those that it makes later as long as always."""
+    connection = store._writing_end.connection
+    assert isinstance(connection, PostgresConnection)
+    connection.wait_no_longer_than(0.5)
+    return store
+
+
+@contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """Processes of the server that do nothing, and whose kernel acknowledges everything."""
+    try:
+        for each in pids:
+            os.kill(each, signal.SIGSTOP)
+        yield
+    finally:
+        for each in pids:
+            os.kill(each, signal.SIGCONT)
+
+
+def processes(database: LedgerDatabase, of: str) -> list[int]:
+    with database.session() as session:
+        found = session.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()",
+            (f"brokerd {of}",),
+        ).fetchall()
+    assert found
+    return [int(str(pid)) for (pid,) in found]
+
+
+async def test_an_answer_that_never_comes_is_read_back(
+    impatient: PostgresStore, wire: Wire, ledger_database: LedgerDatabase
+) -> None:
+    """F20: nothing is cut, and nothing is said. The wait has an end, and what was committed counts."""
+    wire.silent_at(COMMIT, Cut.AFTER)
+    task = await impatient.start_task(new_task())
+    assert task.id == TASK and tasks(ledger_database) == [TASK]
+    await impatient.open_intent(intent())
+    assert whole(ledger_database)
+
+
+async def test_a_commit_that_nobody_heard_is_told_as_nothing_committed_although_nothing_was_cut(
+    impatient: PostgresStore, wire: Wire, ledger_database: LedgerDatabase
+) -> None:
+    """F20."""
+    wire.silent_at(COMMIT, Cut.BEFORE)
+    with pytest.raises(NotReady) as refused:
+        await impatient.start_task(new_task())
+    assert refused.value.reason is Reason.STORE_UNAVAILABLE and tasks(ledger_database) == []
+    await impatient.start_task(new_task())
+    assert tasks(ledger_database) == [TASK] and whole(ledger_database)
+
+
+@pytest.mark.parametrize("word", [b"BEGIN;", b"tasks"])
+async def test_silence_before_the_commit_ends_too(
+    impatient: PostgresStore, wire: Wire, ledger_database: LedgerDatabase, word: bytes
+) -> None:
+    """F20: it costs nobody more than the wait, for nothing was committed, and the batch is run again."""
+    wire.silent_at(word, Cut.BEFORE)
+    await impatient.start_task(new_task())
+    assert tasks(ledger_database) == [TASK] and whole(ledger_database)
+
+
+async def test_a_stopped_process_of_the_server_is_not_waited_for(
+    impatient: PostgresStore, ledger_database: LedgerDatabase
+) -> None:
+    """F20: SIGSTOP between two batches."""
+    with stopped(*processes(ledger_database, "writer")):
+        task = await impatient.start_task(new_task())
+        assert task.id == TASK and tasks(ledger_database) == [TASK]
+    await impatient.open_intent(intent())
+    assert whole(ledger_database)
+
+
+async def test_nobody_says_so_while_a_stopped_process_has_the_commit(
+    impatient: PostgresStore, wire: Wire, ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F20: SIGSTOP at the COMMIT. It holds the ledger's lock; when it goes on it commits, and the answer is that."""
+    monkeypatch.setattr(postgres_database, "_SETTLE_SECONDS", 0.0)
+    with ExitStack() as until_it_goes_on:
+        stop = stopped(*processes(ledger_database, "writer"))
+        wire.act_at(COMMIT, lambda: until_it_goes_on.enter_context(stop))
+        with pytest.raises(NotReady) as refused:
+            await impatient.start_task(new_task())
+        assert refused.value.reason is Reason.COMMIT_UNKNOWN and tasks(ledger_database) == []
+    task = await impatient.start_task(new_task())  # the same request
+    assert task.id == TASK and tasks(ledger_database) == [TASK] and whole(ledger_database)
+
+
+async def test_a_reader_does_not_wait_for_a_stopped_process(
+    store: PostgresStore, ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F20: a read that is not answered is asked on another session."""
+    monkeypatch.setattr(postgres_readers, "PATIENCE", 0.5)
+    await store.start_task(new_task())
+    await store.get_task(TENANT, TASK)
+    with stopped(*processes(ledger_database, "reader")):
+        assert (await store.get_task(TENANT, TASK)).id == TASK
+
+
+async def test_what_waits_for_the_server_is_told_how_long(
+    store: PostgresStore, ledger_database: LedgerDatabase
+) -> None:
+    """F20: the gate closes by it, so that no grant is queued behind an answer that may never come."""
+    assert store.unanswered == timedelta(0)
+    with stopped(*processes(ledger_database, "writer")):
+        started = asyncio.ensure_future(store.start_task(new_task()))
+        await becomes_true(lambda: store.unanswered > timedelta(milliseconds=50))
+    await started
+    assert store.unanswered == timedelta(0)
 
 
 async def test_a_session_that_was_lost_while_idle_costs_nobody_anything(

@@ -10,6 +10,7 @@ import pytest
 from broker.stores.sqlite import SqliteStore
 from tests.stores.contract import LeaseStoreContract
 from tests.stores.contract_access import AccessContract
+from tests.stores.contract_allocations import AllocationContract
 from tests.stores.contract_canaries import CanaryContract
 from tests.stores.contract_foreign import ForeignContract
 from tests.stores.contract_forgetting import ForgettingContract
@@ -57,6 +58,14 @@ class TestSqliteReviews(ReviewContract):
 
 
 class TestSqliteViews(ViewContract, CanaryContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
+        store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")
+        yield store
+        await store.close()
+
+
+class TestSqliteAllocations(AllocationContract):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[SqliteStore]:
         store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "writer-1")

@@ -1,11 +1,11 @@
-"""A wire to a server that can be cut in the middle of a word."""
+"""A wire to a server that can be cut in the middle of a word, or go on carrying nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 
 
@@ -16,6 +16,14 @@ class Cut(Enum):
     AFTER = "the server hears it, and its answer is lost"
 
 
+class _Session:
+    """A client, the server as it sees it, and whether anything is carried between them any more."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client, self.server = client, server
+        self.silent = False
+
+
 class Wire:
     """Passes bytes on, on loopback. ``word``: when the client sends it, what is named happens, once."""
 
@@ -23,7 +31,8 @@ class Wire:
         self._server = (host, port)
         self._word, self._cut = b"", Cut.BEFORE
         self.refusing = False
-        self._stays_cut = False
+        self._stays_cut = self._silently = False
+        self._act: Callable[[], None] | None = None
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -31,7 +40,15 @@ class Wire:
 
     def cut_at(self, word: bytes, how: Cut, *, stays_cut: bool = False) -> None:
         """Once. ``stays_cut``: from then on nobody is let through."""
-        self._word, self._cut, self._stays_cut = word, how, stays_cut
+        self._word, self._cut, self._stays_cut, self._silently = word, how, stays_cut, False
+
+    def silent_at(self, word: bytes, how: Cut) -> None:
+        """Once, and for the session that says it: whatever is sent is acknowledged, and nothing arrives any more."""
+        self._word, self._cut, self._silently = word, how, True
+
+    def act_at(self, word: bytes, act: Callable[[], None]) -> None:
+        """Do ``act``, once, before the word is passed on."""
+        self._word, self._act = word, act
 
     def close(self) -> None:
         for each in (self._listener, *self._open):
@@ -46,13 +63,27 @@ class Wire:
                     continue
                 server = socket.create_connection(self._server)
                 self._open += [client, server]
-                threading.Thread(target=self._up, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._down, args=(client, server), daemon=True).start()
+                session = _Session(client, server)
+                threading.Thread(target=self._up, args=(session,), daemon=True).start()
+                threading.Thread(target=self._down, args=(session,), daemon=True).start()
 
-    def _up(self, client: socket.socket, server: socket.socket) -> None:
+    def _up(self, session: _Session) -> None:
+        client, server = session.client, session.server
         for data in _received(client):
+            if session.silent:
+                continue
             if self._word and self._word in data:
                 self._word = b""
+                if self._act is not None:
+                    self._act()
+                    self._act = None
+                    server.sendall(data)
+                    continue
+                if self._silently:
+                    session.silent = True
+                    if self._cut is Cut.AFTER:
+                        server.sendall(data)
+                    continue
                 self.refusing = self._stays_cut
                 _end(client)
                 if self._cut is Cut.AFTER:
@@ -64,8 +95,11 @@ class Wire:
                 server.sendall(data)
         _end(server)
 
-    def _down(self, client: socket.socket, server: socket.socket) -> None:
+    def _down(self, session: _Session) -> None:
+        client, server = session.client, session.server
         for data in _received(server):
+            if session.silent:
+                continue
             try:
                 client.sendall(data)
             except OSError:
