@@ -69,7 +69,7 @@ class Facts:
         try:
             return cls._read(certificate)
         except _UNREADABLE as error:
-            raise CertificateUnreadable(_brief(error)) from None
+            raise CertificateUnreadable(brief(error)) from None
 
     @classmethod
     def _read(cls, certificate: x509.Certificate) -> Facts:
@@ -114,7 +114,7 @@ def read_certificates(data: bytes, *, at_most: int) -> tuple[Facts, ...]:
             else x509.load_pem_x509_certificates(data)
         )
     except _UNREADABLE as error:
-        raise CertificateUnreadable(_brief(error)) from None
+        raise CertificateUnreadable(brief(error)) from None
     if len(parsed) > at_most:
         raise CertificateUnreadable(f"{len(parsed)} certificates; at most {at_most} are read")
     return tuple(Facts.of(certificate) for certificate in parsed)
@@ -138,6 +138,6 @@ def _extension(extensions: x509.Extensions, kind: type[_T]) -> x509.Extension[_T
         return None
 
 
-def _brief(error: Exception) -> str:
-    # Library messages may quote the certificate: ASCII and short, so that they can stand in a log line.
+def brief(error: Exception) -> str:
+    """What a library says, which may quote the certificate: ASCII and short, so that it can stand in a log line."""
     return ascii(str(error))[1:-1][:200] or type(error).__name__

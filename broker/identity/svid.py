@@ -25,7 +25,7 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyB
 from broker.errors import Reason, Unauthenticated
 from broker.identity.agent import Peer
 from broker.identity.bundle import Bundles, TrustBundle
-from broker.identity.certificate import CertificateUnreadable, Facts, read_certificates
+from broker.identity.certificate import CertificateUnreadable, Facts, brief, read_certificates
 from broker.identity.spiffe_id import SpiffeId
 
 # Nested SPIRE sends one or two intermediates; each more is another signature to verify for a stranger.
@@ -199,7 +199,7 @@ def _check_key(leaf: Facts, _now: datetime) -> None:
         case ec.EllipticCurvePublicKey():
             told, good = f"on the curve {key.curve.name}", isinstance(key.curve, _CURVES)
         case _:
-            told, good = type(key).__name__.removesuffix("PublicKey").lstrip("_"), False
+            told, good = type(key).__name__.removesuffix("PublicKey"), False
     if not good:
         raise _refused(
             Reason.SVID_KEY_WEAK,
@@ -299,9 +299,8 @@ def verify_chain(
     try:
         return verifier.verify(leaf.certificate, [each.certificate for each in intermediates]).chain
     except (VerificationError, ValueError) as error:
-        detail = ascii(str(error))[1:-1][:300]
         raise _chain_refused(
-            f"it does not lead to the bundle of {bundle.trust_domain}: {detail}", trustDomain=bundle.trust_domain
+            f"it does not lead to the bundle of {bundle.trust_domain}: {brief(error)}", trustDomain=bundle.trust_domain
         ) from None
 
 

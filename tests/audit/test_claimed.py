@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.audit.claimed import KEY_BYTES, LONGEST, NONCE_BYTES, seal, unseal, unwrap, wrap, wrapping_key
-from broker.errors import Tampered
+from broker.audit.claimed import (
+    KEY_BYTES,
+    LONGEST,
+    NONCE_BYTES,
+    conceal,
+    reveal,
+    seal,
+    unseal,
+    unwrap,
+    wrap,
+    wrapping_key,
+)
+from broker.errors import Reason, Tampered
 
 WRAPPING, KEY, NONCE = wrapping_key(b"l" * 32), b"k" * KEY_BYTES, b"n" * NONCE_BYTES
 
@@ -43,3 +57,39 @@ def test_neither_with_another_key_nor_changed() -> None:
     for wrapping, task in ((WRAPPING, "other"), (wrapping_key(b"m" * 32), "task")):
         with pytest.raises(Tampered):
             unwrap(wrapping, wrapped, "t", task)
+
+
+def test_whose_texts_do_not_open_is_told() -> None:
+    for ask, named in (
+        (lambda: unwrap(WRAPPING, b"", "t", "task"), "task"),
+        (lambda: unseal(KEY, b"", 0, "t", "task", "jb-1"), "jb-1"),
+        (lambda: reveal(WRAPPING, "", "t", "request-1"), "request-1"),
+    ):
+        with pytest.raises(Tampered, match=named) as refused:
+            ask()
+        assert refused.value.reason is Reason.ROW_MAC_MISMATCH
+        assert refused.value.metadata == {"rowId": named}
+
+
+def test_a_concealed_text_comes_back_where_it_belongs_and_nowhere_else() -> None:
+    concealed = conceal(WRAPPING, "a plan \N{SNOWMAN}", NONCE, "t", "request-1")
+    assert concealed.isascii() and "plan" not in concealed
+    assert reveal(WRAPPING, concealed, "t", "request-1") == "a plan \N{SNOWMAN}"
+    for wrapping, text, where in (
+        (WRAPPING, concealed, ("t", "request-2")),
+        (WRAPPING, concealed, ("u", "request-1")),
+        (wrapping_key(b"m" * 32), concealed, ("t", "request-1")),
+        # Base64 is read strictly: there is one spelling.
+        (WRAPPING, f"{concealed[:4]}\n{concealed[4:]}", ("t", "request-1")),
+        (WRAPPING, "!", ("t", "request-1")),
+    ):
+        with pytest.raises(Tampered):
+            reveal(wrapping, text, *where)
+
+
+def test_what_is_sealed_for_one_purpose_does_not_open_for_another() -> None:
+    """The names that each is bound to are part of the stored form: ledgers that were written must open for ever."""
+    assert conceal(WRAPPING, "a plan", NONCE, "t", "r") == (
+        base64.b64encode(NONCE + AESGCM(WRAPPING).encrypt(NONCE, b"a plan", b'["text","t","r"]')).decode()
+    )
+    assert wrap(WRAPPING, KEY, NONCE, "t", "r") == NONCE + AESGCM(WRAPPING).encrypt(NONCE, KEY, b'["t","r","key"]')

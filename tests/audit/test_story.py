@@ -15,6 +15,7 @@ AGENT = "spiffe://example.org/agent/a"
 PERSON = "https://id.example.org#dana"
 RECORD = Record(7, 1_767_225_600_042, "w", "t", "", AGENT, "broker", "task-1", "lease-1", "jb-1", AGENT, {}, "0" * 64)
 LATER = 1_767_225_900_000  # five minutes, less 42 ms
+SCOPE = {"template": "orders", "resource": "orders-db", "account": "dev", "environment": "prod", "parameters": {}}
 
 
 def told(kind: str, data: dict[str, Any], actor: str = AGENT, vouched_by: str = "broker") -> str:
@@ -116,6 +117,131 @@ def test_what_an_agent_was_allowed() -> None:
             {"kind": "everything", "value": "", "until_ms": None, "attempts_ended": 1, "reason": "odd"},
             PERSON,
             'dana (id.example.org) suspended everything: "odd"; 1 credential ended',
+        ),
+        (
+            "suspension.suspended",
+            {"kind": "agent", "value": "a", "until_ms": LATER, "attempts_ended": 0, "reason": "odd"},
+            PERSON,
+            'dana (id.example.org) suspended agent a until 2026-01-01 00:05:00Z: "odd"; 0 credentials ended',
+        ),
+        (
+            "suspension.suspended",
+            {"value": "b", "attempts_ended": 2, "reason": "odd"},
+            PERSON,
+            'dana (id.example.org) suspended b: "odd"; 2 credentials ended',
+        ),
+        (
+            "task.started",
+            {"participants": [AGENT, PERSON, "broker"], "ticket": "T-1", "purpose": "look", "deadline_ms": LATER},
+            AGENT,
+            'example.org/agent/a started the task "look", with dana (id.example.org), broker, ticket "T-1"; it ends at'
+            " 2026-01-01 00:05:00Z at the latest",
+        ),
+        (
+            "task.started",
+            {"participants": [AGENT], "purpose": "look \N{SNOWMAN}", "deadline_ms": LATER},
+            AGENT,
+            'example.org/agent/a started the task "look \N{SNOWMAN}"; it ends at 2026-01-01 00:05:00Z at the latest',
+        ),
+        (
+            "task.reported",
+            {
+                "artifacts": [{"uri": "s3://a"}],
+                "mutations": [
+                    {"action": "UPDATED", "resource": "orders", "count": 7},
+                    {"action": "DELETED", "resource": "users"},
+                ],
+            },
+            AGENT,
+            'example.org/agent/a reports: made "s3://a", updated "orders" (7 of them), deleted "users"',
+        ),
+        (
+            "texts.erased",
+            {"tasks": 2, "reason": "asked"},
+            PERSON,
+            'dana (id.example.org) erased the prompts, tool calls and plans of 2 tasks: "asked"; their digests stay',
+        ),
+        (
+            "texts.erased",
+            {"reason": "asked"},
+            PERSON,
+            'dana (id.example.org) erased the prompts, tool calls and plans: "asked"; their digests stay',
+        ),
+        (
+            "lease.intent",
+            {**SCOPE, "access": "read", "expires_ms": LATER, "policies": [], "attempt": 1},
+            AGENT,
+            "example.org/agent/a is allowed read access, orders on orders-db of account dev, prod, until 2026-01-01"
+            " 00:05:00Z, by no policy",
+        ),
+        (
+            "lease.issued",
+            {"upstream": "v-1", "expires_ms": LATER},
+            "broker",
+            "the upstream issued the credential, known there as v-1; it ends by itself at 2026-01-01 00:05:00Z",
+        ),
+        (
+            "lease.issued",
+            {"expires_ms": LATER},
+            "broker",
+            "the upstream issued the credential; it ends by itself at 2026-01-01 00:05:00Z",
+        ),
+        (
+            "access.requested",
+            {**SCOPE, "access": "write", "ttl_ms": 119_500, "approvals": ["production", "data"], "reason": "r"},
+            AGENT,
+            "example.org/agent/a asks people for write access, orders on orders-db of account dev, prod, for 119.5 s;"
+            ' it takes production, data; it says: reason "r"',
+        ),
+        (
+            "access.requested",
+            {**SCOPE, "access": "write", "ttl_ms": 120_000, "approvals": ["production"]},
+            AGENT,
+            "example.org/agent/a asks people for write access, orders on orders-db of account dev, prod, for 2 min;"
+            " it takes production",
+        ),
+        (
+            "access.voted",
+            {"vote": "no", "approval": "production", "how": "oidc", "groups": ["a", "b"]},
+            PERSON,
+            "dana (id.example.org) said no for production (of a, b; by oidc)",
+        ),
+        (
+            "break_glass.used",
+            {"for_agent": AGENT, "template": "orders", "incident": "I-1", "reason": "down", "told": ["x"]},
+            PERSON,
+            'dana (id.example.org) BROKE GLASS for example.org/agent/a on orders, "I-1": "down"; told: 1 person',
+        ),
+        (
+            "break_glass.used",
+            {"for_agent": "", "template": "orders", "incident": "I-1", "reason": "down", "told": []},
+            PERSON,
+            'dana (id.example.org) BROKE GLASS on orders, "I-1": "down"; told: 0 persons',
+        ),
+        (
+            "audit.checkpoint",
+            {"note": "origin.example\n7\nhash\n"},
+            "broker",
+            "the broker signed for the 7 records of origin.example so far",
+        ),
+        (
+            "request.refusals_summarised",
+            {"counts": {"/s.B/Do": 3}},
+            AGENT,
+            "further refusals of example.org/agent/a were only counted: 3 x Do",
+        ),
+        ("deploy.activated", {"digest": "ab" * 32}, "broker", "the deploy set abababababab is in force"),
+        (
+            "task.ended",
+            {"attempts_ended": 0},
+            "broker",
+            "the task ended (no cause recorded); 0 credentials ended by it",
+        ),
+        (
+            "task.completed",
+            {"attempts_ended": 0},
+            AGENT,
+            "example.org/agent/a completed the task; 0 credentials ended by it",
         ),
         ("daemon.started", {"recovered": 2}, "broker", "the broker started; 2 credentials found due or unknown"),
     ],

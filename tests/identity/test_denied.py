@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -25,9 +25,9 @@ def denial(subject: SpiffeId | Below | Certificate, until: timedelta | None = No
     return Denial(subject, "its key was in a log", ADA, NOW - HOUR, None if until is None else NOW + until)
 
 
-def denied(listed: DenyList, who: Peer) -> bool:
+def denied(listed: DenyList, who: Peer, now: datetime = NOW) -> bool:
     try:
-        listed.check(who, NOW)
+        listed.check(who, now)
     except Denied as refused:
         assert refused.reason is Reason.AGENT_DENIED
         return True
@@ -85,6 +85,41 @@ def test_until_is_the_first_instant_that_is_not_denied() -> None:
         listed.check(peer(), NOW + HOUR - timedelta(milliseconds=1))
     listed.check(peer(), NOW + HOUR)
     assert not listed.denies_lease(str(EXACT), "", NOW + HOUR)
+
+
+@pytest.mark.parametrize(
+    "subject", [EXACT, Below("example.org", "/ci"), SERIAL, Certificate("example.org", 0xA1, "CN=one")]
+)
+def test_every_kind_of_entry_is_over_when_it_says(subject: SpiffeId | Below | Certificate) -> None:
+    listed, proxied = DenyList([denial(subject, HOUR)]), replace(peer("/agent", serial=0xA1), proxy=peer())
+    for moment, expected in ((NOW + HOUR - timedelta(milliseconds=1), True), (NOW + HOUR, False)):
+        assert denied(listed, peer(), moment) is expected
+        assert denied(listed, proxied, moment) is expected
+        assert listed.denies_lease(str(EXACT), "a1", moment) is expected
+
+
+def test_an_entry_of_a_proxied_agent_is_over_when_it_says() -> None:
+    listed, proxied = DenyList([denial(EXACT, HOUR)]), replace(peer(), proxy=peer("/proxy", serial=0xBB))
+    for moment, expected in ((NOW + HOUR - timedelta(milliseconds=1), True), (NOW + HOUR, False)):
+        assert denied(listed, proxied, moment) is expected
+
+
+@pytest.mark.parametrize("entry", [EXACT, SpiffeId("example.org", "/proxy")])
+def test_of_agent_and_proxy_the_one_that_is_denied_is_told(entry: SpiffeId) -> None:
+    with pytest.raises(Denied) as refused:
+        DenyList([denial(entry)]).check(replace(peer(), proxy=peer("/proxy", serial=0xBB)), NOW)
+    assert refused.value.metadata["spiffeId"] == str(entry)
+
+
+def test_an_entry_reads_as_one_line_with_all_it_says() -> None:
+    since = (NOW - HOUR).isoformat()
+    for subject, until, told in (
+        (EXACT, None, "spiffe://example.org/ci/one, since {}, by Ada of Security: its key was in a log"),
+        (Below("example.org", "/ci"), None, "everything below spiffe://example.org/ci, since {}, by Ada of Security: "),
+        (SERIAL, HOUR, f"the certificate a1 in example.org, since {{}} until {(NOW + HOUR).isoformat()}, by Ada"),
+        (Certificate("example.org", 0xA1, "CN=one"), None, "the certificate a1 of CN=one in example.org, since {}, by"),
+    ):
+        assert str(denial(subject, until)).startswith(told.format(since))  # type: ignore[arg-type]
 
 
 def test_an_entry_that_is_over_hides_no_other_one() -> None:

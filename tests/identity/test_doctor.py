@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+
 from broker.identity.bundle import Bundles, TrustBundle
-from broker.identity.doctor import explain_svid
+from broker.identity.doctor import CHAIN, READABLE, explain_svid, judge_svid
 from tests.forge import NOW, Forged, authority
 
 HOUR = timedelta(hours=1)
@@ -67,3 +70,36 @@ def test_unknown_trust_domain_and_unreadable_bytes() -> None:
     assert named == "The chain does lead to the bundle of example.org, which cannot speak for elsewhere.org."
     assert missing.startswith("SVID_MISSING: ")
     assert garbage.startswith("SVID_CHAIN_INVALID: ")
+
+
+def test_every_rule_has_a_verdict_under_its_name() -> None:
+    rules = ["id", "names critical", "serial", "not ca", "key usage", "extended key usage", "key", "begun", "not ended"]
+
+    def names(leaf: bytes, beside: bytes = b"") -> dict[str, bool]:
+        return {verdict.rule: verdict.holds for verdict in judge_svid(leaf, beside, BUNDLES, NOW)}
+
+    good = HOME.svid("spiffe://example.org/a").pem
+    assert names(good) == dict.fromkeys((READABLE, *rules, CHAIN), True)
+    assert names(good, b"garbage") == {**dict.fromkeys((READABLE, *rules), True), CHAIN: False}
+    assert names(PARTNER.svid("spiffe://example.org/a").pem)[CHAIN] is False
+    assert names(b"garbage") == {READABLE: False}
+    # A leaf with faults of its own gets none on its chain.
+    assert names(HOME.svid("spiffe://example.org/a", ca=True).pem) == {
+        **dict.fromkeys((READABLE, *rules), True),
+        "not ca": False,
+    }
+    for begins, ends, rule in ((HOUR, 2 * HOUR, "begun"), (-HOUR / 20, -HOUR / 60, "not ended")):
+        found = names(HOME.svid("spiffe://example.org/a", begins=begins, ends=ends).pem)
+        assert CHAIN in found and [name for name, holds in found.items() if not holds] == [rule]
+
+
+@pytest.mark.parametrize("edge", ["begins", "ends"])
+def test_an_intermediate_is_pointed_at_outside_its_time_only(edge: str) -> None:
+    """The chain is refused for its root's sake; the intermediate is valid from one moment to another, both included."""
+    moment = {"begins": {"begins": timedelta(0)}, "ends": {"ends": timedelta(0)}}[edge]
+    stranger = authority("example.org", name="stranger").intermediate("one", **moment)
+    assert [text.split()[0] for text in _explained(stranger.svid("spiffe://example.org/a"))] == ["SVID_CHAIN_INVALID:"]
+    moment = {name: delta + timedelta(seconds=1 if name == "begins" else -1) for name, delta in moment.items()}
+    stranger = authority("example.org", name="stranger").intermediate("one", **moment)
+    _, pointed = _explained(stranger.svid("spiffe://example.org/a"))
+    assert f"(sha256 {stranger.certificate.fingerprint(SHA256()).hex()[:16]}...)" in pointed

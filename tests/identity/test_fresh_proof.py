@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST, RESUME_SUSPENSION, nonce_of
 from broker.errors import BrokerError, Denied
 from broker.identity.fresh_proof import FRESH, FreshProof, prove
-from broker.identity.id_token import Issuer
+from broker.identity.id_token import LEEWAY, Issuer
 from broker.identity.oidc_keys import KeySet
 from tests.forge import NOW
 from tests.forge_oidc import ForgedProvider
@@ -80,6 +80,20 @@ def test_a_login_in_the_second_in_which_it_was_filed_counts() -> None:
     assert proven(fresh(), filed=timedelta(milliseconds=999))
     with pytest.raises(Denied):
         proven(fresh(), filed=timedelta(seconds=5, milliseconds=1))
+
+
+def test_a_login_may_be_before_what_it_is_for_by_what_clocks_may_differ_and_no_more() -> None:
+    assert proven(fresh(), filed=LEEWAY)
+    with pytest.raises(Denied) as refused:
+        proven(fresh(), filed=LEEWAY + timedelta(microseconds=1))
+    filed = (NOW + LEEWAY + timedelta(microseconds=1)).isoformat()
+    assert refused.value.metadata == {"authTime": NOW.isoformat(), "notBefore": filed}
+
+
+def test_what_comes_to_be_with_the_act_takes_any_fresh_login() -> None:
+    token = fresh(auth_time=START - 299)
+    how = {"audience": "jit-broker", "nonce": NONCE, "person": (PROVIDER.url, "anna")}
+    assert prove(token, STRONG, KEYS, NOW, not_before=None, **how)  # type: ignore[arg-type]
 
 
 def test_the_nonce_is_short_text_of_a_url() -> None:

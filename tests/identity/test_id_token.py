@@ -65,6 +65,8 @@ def test_what_a_token_proves() -> None:
     token = verified(WORLD.token(groups=["oncall", "dba"], amr=["pwd", "otp"], acr="phr", nonce="n"))
     assert token.groups == {"oncall", "dba"} and token.amr == {"pwd", "otp"}
     assert (token.acr, token.nonce, token.auth_time, token.audience) == ("phr", "n", NOW, AUDIENCE)
+    bare = verified(WORLD.token())
+    assert (bare.acr, bare.amr, bare.nonce) == ("", frozenset(), "")
 
 
 def test_an_issuer_without_a_groups_claim_says_nothing_about_groups_whatever_its_tokens_say() -> None:

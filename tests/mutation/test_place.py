@@ -40,6 +40,12 @@ def test_the_room_and_its_tests_are_there(room: str) -> None:
         ('            metadata={"accessRequestId": access_request_id},', True),
         ("        raise Conflict(", False),
         ("    raised = 1", True),
+        ('        _refuse(trust_domain, "is given twice")', False),
+        ('        refuse(Reason.ID_TOKEN_KEY_UNKNOWN, "does not name its key", "The header kid names it.")', False),
+        ("            refuse(", True),
+        ("            self._refuse(peer.spiffe_id, self._of_id(peer.spiffe_id, now))", True),
+        ('        wrong = "has no key usage"', False),
+        ('    whole = "a b"', True),
     ],
 )
 def test_only_words_are_left_alone(line: str, mutated: bool) -> None:
