@@ -7,10 +7,11 @@ for a grant; an attempt among them is taken for REVOKING whatever it says, becau
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, ClassVar
+from types import NoneType
+from typing import Any, ClassVar, TypeVar
 
 import orjson
 
@@ -176,7 +177,7 @@ def read_lease(raw: Raw, seal: RowSeal) -> LeaseRow:
     values = raw[: LEASE_WIDTH - 2]
     row = LeaseRow(*values)
     row.trusted = seal.holds("leases", values, raw[-2], raw[-1])
-    return row
+    return row if row.trusted else _typed(row)
 
 
 def read_attempt(raw: Raw, seal: RowSeal) -> AttemptRow:
@@ -201,8 +202,40 @@ LAST_MS = 253_402_300_799_000
 _MOST = 2**31
 
 
+_Row = TypeVar("_Row", LeaseRow, AttemptRow)
+
+
+def _typed(row: _Row) -> _Row:
+    """Every column of its type: one bit makes a text a blob, and others must not be held up by it."""
+    for name, type_ in _COLUMN_TYPES[type(row)]:
+        value = getattr(row, name)
+        if not isinstance(value, type_):
+            setattr(row, name, _text(value) if str in type_ else 0)
+    return row
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
+
+
+_NAMED_TYPES: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "str | None": (str, NoneType),
+    "int | None": (int, NoneType),
+}
+
+
+def _column_types(row: type[LeaseRow | AttemptRow]) -> tuple[tuple[str, tuple[type, ...]], ...]:
+    return tuple((each.name, _NAMED_TYPES[str(each.type)]) for each in fields(row) if str(each.type) in _NAMED_TYPES)
+
+
+_COLUMN_TYPES = {row: _column_types(row) for row in (LeaseRow, AttemptRow)}
+
+
 def _quarantined(row: AttemptRow) -> AttemptRow:
     """An untrusted attempt in a form that can be revoked: REVOKING, every field of its type and in range."""
+    _typed(row)
     row.state = State.REVOKING.value
     if row.cause not in EndCause.__members__:
         row.cause = EndCause.OUTCOME_UNKNOWN.value

@@ -187,8 +187,9 @@ class Transaction(View):
             images.pop((row.tenant, row.id), None)
 
     def _mac(self, table: str, values: Raw, trusted: bool) -> tuple[bytes, str]:
-        mac, key_id = self.seal.make(table, values)
-        return (mac if trusted else _NO_MAC), key_id
+        if not trusted:
+            return _NO_MAC, self.seal.keys.current()[0]
+        return self.seal.make(table, values)
 
 
 _NO_MAC = bytes(32)

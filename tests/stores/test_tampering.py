@@ -7,6 +7,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from broker.identity.behalf import Human
 from broker.lease.machine import Event, State
 from broker.ports import EndCause, LeaseFilter, LeaseSearch, Selector, TaskSearch, TaskState
 from broker.stores.audit_reader import AuditReader
+from broker.stores.rows import AttemptRow, LeaseRow
 from broker.stores.sqlite import SqliteStore
 from tests.stores.contract import activate, grant, revoke_all
 from tests.stores.make import ALICE, BOB, TASK, TENANT, Keys, at, intent, new_task
@@ -141,6 +143,44 @@ async def test_a_quarantined_attempt_is_revoked_for_ever_and_stops_nobody(store:
     assert [record.attempt_id for record in stuck] == ["attempt-bad"]
     # A claim that was lost is lost here too.
     assert not await store.record_revocation(bad, None, at(70), at(71), "x", False)
+
+
+def of_another_type(path: Path, table: str, column: str) -> None:
+    """As one bit of a value's header does it: the database itself would not write that."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as loose:
+        loose.execute("PRAGMA writable_schema = ON")
+        loose.execute("UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ')') WHERE name = ?", (table,))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as theirs:
+        theirs.execute("PRAGMA ignore_check_constraints = ON")
+        statement = f"UPDATE {table} SET {column} = CAST({column} AS BLOB) WHERE id = ? RETURNING {column}"
+        ((value,),) = theirs.execute(statement, (f"{table[:-1]}-1",)).fetchall()
+        assert value is None or isinstance(value, bytes)
+        theirs.execute("PRAGMA writable_schema = ON")
+        theirs.execute("UPDATE sqlite_schema SET sql = rtrim(sql, ';') || ' STRICT' WHERE name = ?", (table,))
+
+
+# Those that a row is found by: where they are no texts, nothing finds it but the sweep of what is upstream.
+KEYS = {"tenant", "id", "lease_id", "connector", "attempt_id"}
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("leases", each.name) for each in fields(LeaseRow) if each.name not in KEYS | {"trusted"}]
+    + [("attempts", each.name) for each in fields(AttemptRow) if each.name not in KEYS | {"trusted", "seen_epoch"}],
+)
+async def test_a_column_of_another_type_stops_nobody(tmp_path: Path, table: str, column: str) -> None:
+    """F34: one bit makes a text, or a number, a blob: every other lease is ended."""
+    path = tmp_path / "ledger.sqlite3"
+    store = await SqliteStore.open(path, Keys(), "w")
+    await store.start_task(new_task())
+    for name in ("1", "2", "3"):
+        await grant(store, name)
+    await store.close()
+    of_another_type(path, table, column)
+    store = await SqliteStore.open(path, Keys(), "w2")
+    claimed = {each.id for each in await store.claim_due("bao", at(1000), 10, timedelta(seconds=30))}
+    assert {"attempt-2", "attempt-3"} <= claimed
+    await store.close()
 
 
 async def test_a_tampered_attempt_does_not_touch_another_lease(store: SqliteStore) -> None:
