@@ -1770,7 +1770,10 @@ class TrailStore(Protocol):
         ...
 
     async def enter_recovery(self, tenant: str, recovery_id: str, evidence: Evidence, now: datetime) -> Recovery:
-        """Stop granting until two people release it. The one that is open stays as it is."""
+        """Stop granting until two people release it. The one that is open stays as it is.
+
+        Unless this evidence is of later than its own: then both people speak anew.
+        """
         ...
 
     async def burn_open(self, tenant: str, now: datetime) -> int:

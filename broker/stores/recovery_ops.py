@@ -52,7 +52,8 @@ class RecoveryRow:
 
 
 _STORED = [field.name for field in fields(RecoveryRow) if field.name != "trusted"]
-_FIXED = _STORED.index("first_by")
+_FOUND = _STORED.index("witness")
+_WORDS = _STORED.index("first_by")
 _values = attrgetter(*_STORED)
 
 
@@ -94,8 +95,9 @@ def enter(tx: Transaction, tenant: str, recovery_id: str, evidence: Evidence, no
     """See TrailStore.enter_recovery."""
     row = find(tx, tenant)
     if row is not None and (row.released_at is None or not row.trusted):
+        if row.trusted and evidence.at_ms > row.evidence_at:
+            _found_again(tx, row, evidence, to_ms(now))
         return shown(row)
-    head = tx.one("audit_head", {})
     row = RecoveryRow(
         tenant=tenant,
         id=recovery_id,
@@ -105,13 +107,33 @@ def enter(tx: Transaction, tenant: str, recovery_id: str, evidence: Evidence, no
         evidence=evidence.note,
         evidence_at=evidence.at_ms,
         evidence_count=evidence.count,
-        ledger_count=0 if head is None else head[0],
+        ledger_count=_head(tx),
     )
     values = _values(row)
     tx.write("insert_recovery", (*values, *tx.seal.make(row.TABLE, values)))
-    about: dict[str, JsonValue] = {"witness": row.witness, "why": row.why, "note": row.evidence}
-    _tell(tx, EventType.RECOVERY_ENTERED, row, BROKER, row.entered_at, about)
+    _tell_entered(tx, row, row.entered_at)
     return shown(row)
+
+
+def _found_again(tx: Transaction, row: RecoveryRow, evidence: Evidence, now_ms: int) -> None:
+    """An old copy in which a recovery was open, put back after its release: who spoke then has not seen what is missing
+    now.
+    """
+    row.witness, row.why, row.evidence = evidence.witness, evidence.why, evidence.note
+    row.evidence_at, row.evidence_count, row.ledger_count = evidence.at_ms, evidence.count, _head(tx)
+    _forget_words(row)
+    _update(tx, row)
+    _tell_entered(tx, row, now_ms)
+
+
+def _head(view: View) -> int:
+    head = view.one("audit_head", {})
+    return 0 if head is None else int(head[0])
+
+
+def _tell_entered(tx: Transaction, row: RecoveryRow, now_ms: int) -> None:
+    about: dict[str, JsonValue] = {"witness": row.witness, "why": row.why, "note": row.evidence}
+    _tell(tx, EventType.RECOVERY_ENTERED, row, BROKER, now_ms, about)
 
 
 def burn(tx: Transaction, tenant: str, now: datetime) -> int:
@@ -169,15 +191,15 @@ def _released(tx: Transaction, row: RecoveryRow, lifting: Lifting, now_ms: int) 
 
 
 def _forget_words(row: RecoveryRow) -> None:
-    """Nobody knows who said what stands in a row that fails its MAC."""
-    for name in _STORED[_FIXED:]:
+    """Nobody knows who said what stands in a row that fails its MAC; or it was said of something else."""
+    for name in _STORED[_WORDS:]:
         setattr(row, name, None)
 
 
 def _update(tx: Transaction, row: RecoveryRow) -> None:
     row.trusted = True
     values = _values(row)
-    tx.write("update_recovery", (*values[_FIXED:], *tx.seal.make(row.TABLE, values), row.tenant, row.id))
+    tx.write("update_recovery", (*values[_FOUND:], *tx.seal.make(row.TABLE, values), row.tenant, row.id))
 
 
 def _tell(

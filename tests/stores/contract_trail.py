@@ -122,6 +122,20 @@ class TrailContract:
         types = [decode(body).type for body in await store.audit_since(0, 10)]
         assert types == ["recovery.entered"]
 
+    async def test_what_is_found_later_of_an_open_one_takes_two_people_of_its_own(self, store: Ledger) -> None:
+        """A copy that was taken in recovery, after one had spoken, and put back after its release."""
+        await store.enter_recovery(TENANT, "rec-1", EVIDENCE, at(10))
+        await store.release_recovery(word("rec-1", "dana"))
+        later = replace(EVIDENCE, at_ms=EVIDENCE.at_ms + 1, count=100, note="another note")
+        again = await store.enter_recovery(TENANT, "rec-2", later, at(50))
+        assert (again.id, again.evidence, again.first, again.open) == ("rec-1", later, None, True)
+        assert await store.enter_recovery(TENANT, "rec-3", later, at(51)) == again
+        assert (await store.release_recovery(word("rec-1", "erin", 60))).open
+        released = await store.release_recovery(word("rec-1", "dana", 70, "r2"))
+        assert (released.open, released.first is not None and released.first.by) == (False, "erin")
+        types = [decode(body).type for body in await store.audit_since(0, 10)]
+        assert types.count("recovery.entered") == 2
+
     async def test_what_is_open_is_burnt(self, store: Ledger) -> None:
         await store.start_task(new_task())
         await store.start_task(new_task("task-2"))

@@ -43,7 +43,8 @@ INSERT INTO recoveries (
 
 -- update_recovery --
 UPDATE recoveries
-SET first_by = ?, first_name = ?, first_reason = ?, first_request_id = ?, first_at = ?,
+SET witness = ?, why = ?, evidence = ?, evidence_at = ?, evidence_count = ?, ledger_count = ?,
+    first_by = ?, first_name = ?, first_reason = ?, first_request_id = ?, first_at = ?,
     released_by = ?, released_name = ?, released_reason = ?, released_request_id = ?, released_at = ?,
     mac = ?, mac_key_id = ?
 WHERE tenant = ? AND id = ?;
