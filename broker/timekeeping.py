@@ -55,8 +55,8 @@ class Certain(NamedTuple):
     """What is true even if the clock is wrong.
 
     ``at``: a time that has come; None: whoever set the clock forwards may have erred. When it was set back, it is not
-    later than it says. ``settled``: the clocks have agreed for :data:`SETTLE_MS`, so nothing is under way any more that
-    was before.
+    later than it said then; that it was set forwards again is no proof before it has settled. ``settled``: the clocks
+    have agreed for :data:`SETTLE_MS`, so nothing is under way any more that was before.
     """
 
     at: datetime | None
@@ -73,6 +73,7 @@ class Timekeeper:
         self._base: tuple[int, int] | None = None  # (broker time, running) when the wall clock was last not behind
         self._anchor = 0  # wall minus running, when last believed (or, in doubt, when it last changed)
         self._anchored = 0  # running, at that time
+        self._least: int | None = None  # wall minus running, the lowest since the doubt began
 
     def at(self, wall: int) -> int | None:
         """Broker time at ``wall``; None where something may be wrong: then it is :meth:`look` that knows."""
@@ -87,7 +88,7 @@ class Timekeeper:
         What was told before the ledger was known bound nobody; it may even have been another machine's clock.
         """
         self.doubt = None
-        self._now, self._horizon, self._base = mark, -1, None
+        self._now, self._horizon, self._base, self._least = mark, -1, None, None
 
     def look(self, wall: int, running: int) -> int:
         """Compare the clocks; the daemon does so every second. Returns broker time."""
@@ -100,6 +101,8 @@ class Timekeeper:
             self._base = (wall, running)
         self._horizon = wall + TOLERANCE_MS
         self._judge(wall, running)
+        least = wall - running if self._least is None else min(self._least, wall - running)
+        self._least = None if self.doubt is None else least
         return self._now
 
     @property
@@ -111,8 +114,9 @@ class Timekeeper:
         """What can be said of the time although it may be doubted."""
         if self.doubt is None:
             return Certain(_moment(self._now), settled=True)
-        behind = _moment(wall) if wall < self._now else None
-        return Certain(behind, settled=running - self._anchored >= SETTLE_MS)
+        settled = running - self._anchored >= SETTLE_MS
+        surely = wall if settled or self._least is None else min(wall, running + self._least)
+        return Certain(_moment(surely) if wall < self._now else None, settled)
 
     def behind_ms(self, wall: int) -> int:
         """How far ``wall`` is behind broker time; 0 where it is not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -79,3 +79,22 @@ def test_what_is_certain_while_the_clock_is_set_forwards_and_put_right_again() -
     keeper.look(1_003_000 + SETTLE_MS, 3_000 + SETTLE_MS)
     assert keeper.certain(1_003_000 + SETTLE_MS, 3_000 + SETTLE_MS).settled
     assert keeper.doubt is not None
+
+
+def test_a_clock_that_is_behind_and_is_set_forwards_proves_nothing_before_it_has_settled() -> None:
+    """F38, F39: it is years behind what the ledger has seen, and somebody sets it an hour ahead of the truth."""
+    keeper, hour, year = Timekeeper(), 3_600_000, 365 * 86_400_000
+    keeper.resume(1_000_000 + year)
+    keeper.look(1_000_000, 0)
+    keeper.look(1_001_000 + hour, 1_000)
+    assert keeper.certain(1_001_000 + hour, 1_000) == Certain(moment(1_001_000), settled=False)
+    keeper.look(999_000 + hour, 2_000)  # and by some seconds back again, which is no proof either
+    assert keeper.certain(999_000 + hour, 2_000) == Certain(moment(1_002_000), settled=False)
+    settled = 3_000 + SETTLE_MS
+    keeper.look(1_000_000 + hour + settled, settled)
+    keeper.look(1_000_000 + hour + 2 * settled, 2 * settled)
+    assert keeper.certain(1_000_000 + hour + 2 * settled, 2 * settled).settled
+
+
+def moment(ms: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
