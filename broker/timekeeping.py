@@ -55,8 +55,9 @@ class Certain(NamedTuple):
     """What is true even if the clock is wrong.
 
     ``at``: a time that has come; None: whoever set the clock forwards may have erred. When it was set back, it is not
-    later than it said then; that it was set forwards again is no proof before it has settled. ``settled``: the clocks
-    have agreed for :data:`SETTLE_MS`, so nothing is under way any more that was before.
+    later than it said then, nor than it was believed before: what sets it back by a second, or by as little as two
+    readings of a server's clock differ, puts no hour right. That it was set forwards again is no proof before it has
+    settled. ``settled``: the clocks have agreed for :data:`SETTLE_MS`, so nothing is under way that was before.
     """
 
     at: datetime | None
@@ -73,7 +74,7 @@ class Timekeeper:
         self._base: tuple[int, int] | None = None  # (broker time, running) when the wall clock was last not behind
         self._anchor = 0  # wall minus running, when last believed (or, in doubt, when it last changed)
         self._anchored = 0  # running, at that time
-        self._least: int | None = None  # wall minus running, the lowest since the doubt began
+        self._least = 0  # wall minus running, the lowest since it was last believed
 
     def at(self, wall: int) -> int | None:
         """Broker time at ``wall``; None where something may be wrong: then it is :meth:`look` that knows."""
@@ -88,21 +89,20 @@ class Timekeeper:
         What was told before the ledger was known bound nobody; it may even have been another machine's clock.
         """
         self.doubt = None
-        self._now, self._horizon, self._base, self._least = mark, -1, None, None
+        self._now, self._horizon, self._base = mark, -1, None
 
     def look(self, wall: int, running: int) -> int:
         """Compare the clocks; the daemon does so every second. Returns broker time."""
         if self._base is None:
             self._base = (self._now, running)
-            self._agree_on(wall, running)
+            self._believe(wall, running)
         since, ran_since = self._base
         self._now = max(self._now, wall, since + (running - ran_since) * _SLOWED_TENTHS // 10)
         if self._now == wall:
             self._base = (wall, running)
         self._horizon = wall + TOLERANCE_MS
+        self._least = min(self._least, wall - running)
         self._judge(wall, running)
-        least = wall - running if self._least is None else min(self._least, wall - running)
-        self._least = None if self.doubt is None else least
         return self._now
 
     @property
@@ -115,7 +115,7 @@ class Timekeeper:
         if self.doubt is None:
             return Certain(_moment(self._now), settled=True)
         settled = running - self._anchored >= SETTLE_MS
-        surely = wall if settled or self._least is None else min(wall, running + self._least)
+        surely = wall if settled else min(wall, running + self._least)
         return Certain(_moment(surely) if wall < self._now else None, settled)
 
     def behind_ms(self, wall: int) -> int:
@@ -136,11 +136,12 @@ class Timekeeper:
             self._settled(wall, running, behind)
 
     def _settled(self, wall: int, running: int, behind: int) -> None:
-        if self.doubt is None:
-            self._agree_on(wall, running)
-        elif behind <= AGREEMENT_MS:
-            self._agree_on(wall, running)
-            self.doubt = None
+        if self.doubt is None or behind <= AGREEMENT_MS:
+            self._believe(wall, running)
+
+    def _believe(self, wall: int, running: int) -> None:
+        self._agree_on(wall, running)
+        self._least, self.doubt = wall - running, None
 
     def _agree_on(self, wall: int, running: int) -> None:
         self._anchor, self._anchored = wall - running, running

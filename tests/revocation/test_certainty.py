@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.lease.machine import State
 from broker.ports import Attempt, EndCause, Expired, NotYet, Refused, Revoked, RevokeOutcome
@@ -94,6 +96,33 @@ def test_a_clock_that_is_behind_and_is_set_forwards_proves_nothing_before_it_has
     keeper.look(1_000_000 + hour + settled, settled)
     keeper.look(1_000_000 + hour + 2 * settled, 2 * settled)
     assert keeper.certain(1_000_000 + hour + 2 * settled, 2 * settled).settled
+
+
+@pytest.mark.parametrize("back", [2, 900, 25_000])
+def test_a_clock_that_is_set_forwards_and_by_little_back_again_proves_nothing_of_when_it_was_ahead(back: int) -> None:
+    """F38: NTP corrects itself by that much, and so far do two readings of a server's clock differ."""
+    keeper, hour = Timekeeper(), 3_600_000
+    keeper.look(1_000_000, 0)
+    keeper.look(1_001_000 + hour, 1_000)
+    keeper.look(1_001_001 + hour - back, 1_001)
+    assert keeper.certain(1_001_001 + hour - back, 1_001) == Certain(moment(1_001_001), settled=False)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10_000), st.integers(-40_000, 40_000) | st.integers(-(10**11), 10**11)), max_size=25
+    )
+)
+def test_what_is_certain_in_doubt_was_true_of_a_clock_that_was_right(events: list[tuple[int, int]]) -> None:
+    """F38: however it is set then, by however little or much and how often, until it has settled."""
+    keeper, truth, wall, began = Timekeeper(), 10**12, 10**12, 10**12
+    keeper.look(wall, 0)
+    for passed, set_by in events:
+        truth, wall = truth + passed, max(0, wall + passed + set_by)
+        keeper.look(wall, truth - began)
+        certain = keeper.certain(wall, truth - began)
+        if keeper.doubt is not None and certain.at is not None:
+            assert certain.at <= moment(truth)
 
 
 def moment(ms: int) -> datetime:
