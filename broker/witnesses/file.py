@@ -12,7 +12,7 @@ from pathlib import Path
 from broker.audit import note as notes
 from broker.files.durable import sync_directory
 from broker.ports import OutgoingCheckpoint
-from broker.witnesses.times import later_than
+from broker.witnesses.times import later_than, newest_of
 
 # More than the longest note and its neighbour.
 _TAIL = 4 * notes.MOST_CHARACTERS
@@ -29,7 +29,7 @@ class FileWitness:
         await asyncio.to_thread(self._append, checkpoint.note)
 
     async def newest(self, after_ms: int) -> str | None:
-        """The last note in it."""
+        """The latest of the last notes in it."""
         note = await asyncio.to_thread(self._last)
         return None if note is None or not later_than(note, after_ms) else note
 
@@ -59,7 +59,7 @@ class FileWitness:
             found = _tail(descriptor)
         finally:
             os.close(descriptor)
-        return found[-1] if found else None
+        return newest_of(found)
 
 
 def _repair(descriptor: int) -> str | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from broker.audit.believed import read
 
 
@@ -9,3 +12,16 @@ def later_than(note: str, after_ms: int) -> bool:
     """Whether ``note`` is of later than ``after_ms``; what says nothing of the kind is taken for later."""
     said = read(note, ()).checkpoint
     return said is None or said.at_ms > after_ms
+
+
+def newest_of(found: Sequence[str]) -> str | None:
+    """The latest of ``found``, which are in the order of their coming; of several the last.
+
+    What comes last need not be it: a ledger that was put back under its broker has what to send it had sent before.
+    """
+    return max(reversed(found), key=_at_ms, default=None)
+
+
+def _at_ms(note: str) -> float:
+    said = read(note, ()).checkpoint
+    return math.inf if said is None else said.at_ms

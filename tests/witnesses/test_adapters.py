@@ -142,6 +142,16 @@ async def test_after_a_recovery_fewer_records_of_later_are_newer(witness: Witnes
 # ------------------------------------------------------------------ files
 
 
+async def test_the_newest_in_a_file_is_the_latest_though_an_earlier_one_came_again(tmp_path: Path) -> None:
+    """F35: a ledger that was put back under its broker sends once more what it had sent before."""
+    witness = FileWitness(tmp_path / "notes")
+    for count in (5, 9, 5):
+        await witness.add(outgoing(count))
+    assert await witness.newest(5000) == outgoing(9).note
+    await witness.add(outgoing(3, at_ms=9000))
+    assert await witness.newest(5000) == outgoing(3, at_ms=9000).note
+
+
 async def test_a_file_can_be_read_by_anybody_with_a_pager(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     for count in (1, 5):
