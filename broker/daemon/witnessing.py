@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import structlog
@@ -43,9 +43,7 @@ class Witnessing:
         rng: Rng,
         writer: str,
         turns: Turns,
-        made: Callable[[WitnessSettings], Witness] | None = None,
     ) -> None:
-        """``made`` reaches a witness by its settings; else those reach it themselves."""
         self._turns = turns
         self._settings = settings
         self._store = store
@@ -56,7 +54,7 @@ class Witnessing:
         self._keys = CheckpointKeys(settings.signing_keys, resolve)
         origin = settings.origin or f"{config.trust_domain}/jit-broker/{config.tenant}"
         self._checkpointer = Checkpointer(store, self._keys, origin=origin, tenant=config.tenant, writer=writer)
-        self._witnesses = {name: (made or _made)(each) for name, each in settings.witnesses.items()}
+        self._witnesses = {name: _made(each) for name, each in settings.witnesses.items()}
         self._pumps = {
             name: WitnessPump(name, witness, store, clock, rng, config.tenant, self._may_send)
             for name, witness in self._witnesses.items()

@@ -22,6 +22,7 @@ from broker.audit.offline import Audit
 from broker.audit.witnessed import Witnessed
 from broker.cli.audit_offline import witness as shown_by
 from broker.keys import new_key
+from broker.ports import Evidence
 from tests.api.served import Served, ask, fresh, people_changes, person, private, reason, serve, start_task
 from tests.audit.trail import KEY
 from tests.patience import eventually
@@ -193,6 +194,28 @@ async def test_before_the_witness_was_asked_nothing_is_granted_and_revocation_go
         notes.write_bytes(kept)
         await served.daemon._witnessing.ask_unread()  # type: ignore[union-attr]
         await start_task(served.stub(), "t2")
+
+
+async def test_who_finds_nothing_newer_looks_whether_another_replica_has_begun_recovery(tmp_path: Path) -> None:
+    """F35: the other has witnessed its own recovery since, so the witness has nothing that the ledger lacks."""
+    how = changes(tmp_path)
+    async with serve(tmp_path, **how) as served:
+        await start_task(served.stub())
+    notes = tmp_path / "elsewhere" / "notes"
+    kept = notes.read_bytes()
+    notes.unlink()
+    notes.symlink_to(tmp_path / "nowhere")  # it cannot be read yet
+    async with serve(tmp_path, **how) as served:
+        now = served.daemon._clock.now()
+        found = Evidence("disk", "it has seen more", "note", 99, int(now.timestamp() * 1000))
+        store = served.daemon._store
+        assert store is not None
+        await store.enter_recovery(served.daemon._config.tenant, "recovery-of-another", found, now)
+        notes.unlink()
+        notes.write_bytes(kept)
+        await served.daemon._witnessing.ask_unread()  # type: ignore[union-attr]
+        assert served.daemon.gate.recovery == "recovery-of-another"
+        assert await refusal(start_task(served.stub(), "t2")) == (NOT_READY, "RECOVERY_MODE")
 
 
 async def test_a_witness_that_takes_nothing_stops_grants_and_nothing_else(tmp_path: Path) -> None:
