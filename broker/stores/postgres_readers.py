@@ -1,8 +1,8 @@
 """Sessions for reading, beside the writer: a few for points, a few for scans, one for walks; none waits for another's.
 
 All read the server that is written to, so that every commit that was answered is seen. A session that was lost while
-idle is replaced, and the read done again: once, for it changed nothing. A server that cannot be reached is not tried
-for again at once, so that those who wait for a thread are told soon.
+idle is replaced, and the read done again: once, for it changed nothing. A server that makes those wait who try for it
+is not tried for again at once, so that the others who wait for a thread are told soon.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from broker.stores.view import View
 POINTS, SCANS = 4, 2
 # For so long (seconds) the answer to a scan is waited for: the largest ledger's figures take a few.
 _SCAN_PATIENCE = 60.0
-# For so long nobody tries for a server that was not to be had.
+# For so long nobody tries for a server that let somebody wait for as long, in vain. What refuses at once, or has ended
+# one session, may be tried at once.
 _PAUSE = 1.0
 
 T = TypeVar("T")
@@ -86,12 +87,14 @@ class PostgresReaders:
         return view
 
     def _connected(self, patience: float) -> PostgresConnection:
-        if monotonic() < self._again:
+        begun = monotonic()
+        if begun < self._again:
             raise psycopg.OperationalError("the server could not be reached a moment ago")
         try:
             return connect(self._address, role="reader", patience=patience)
         except psycopg.Error:
-            self._again = monotonic() + _PAUSE
+            if monotonic() - begun > _PAUSE:
+                self._again = monotonic() + _PAUSE
             raise
 
     def _connection_of(self, view: View) -> PostgresConnection:
