@@ -115,7 +115,15 @@ class Checks:
             records.append(record)
             self._take(record)
         self._look_at_parts()
+        self._look_at_what_is_due()
         return records
+
+    def _look_at_what_is_due(self) -> None:
+        """Between two commits: what lives will be looked at, when its time is over at the latest."""
+        assert self.connection is not None
+        late = "SELECT id FROM attempts WHERE state = 'ACTIVE' AND (due_at IS NULL OR due_at > expires_at)"
+        for (attempt,) in self.connection.execute(late):
+            raise Broken(f"I14: {attempt} is alive, and nobody will look when its time is over")
 
     def _look_at_parts(self) -> None:
         """Between two commits: what was handed on lives no longer, and no wider, than what it is a part of."""
