@@ -5,22 +5,18 @@ As in ``test_failpoints.py``: a clean run says which points there are, ``reviewe
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from tests.failpoints.errand import IMPATIENT, Errand
 from tests.failpoints.hooks import Webhooks
-from tests.failpoints.points import Armed, Fault
+from tests.failpoints.points import Armed
 from tests.failpoints.reconciliation import Reconciliation
 from tests.failpoints.retention import Retention
-from tests.failpoints.test_failpoints import reviewed
+from tests.failpoints.trying import broken_at, brought_to_its_point, reviewed
 from tests.failpoints.witnessing import Witnesses
-from tests.patience import PATIENCE
 
 ERRANDS: dict[str, type[Errand]] = {
     "reconciliation": Reconciliation,
@@ -30,24 +26,10 @@ ERRANDS: dict[str, type[Errand]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _in_silence() -> Iterator[None]:
-    """What is logged about a thousand faults is read by nobody."""
-    with capture_logs():
-        yield
-
-
 async def told(directory: Path, kind: str, armed: Armed | None) -> Errand:
     """A story that has come to its point, if the machine let it."""
-    for number, impatient in enumerate(IMPATIENT):
-        again = directory / str(number)
-        again.mkdir(mode=0o700, parents=True)
-        errand = ERRANDS[kind](again, armed, impatient)
-        async with asyncio.timeout(5 * PATIENCE):
-            await errand.tell()
-        if armed is None or armed.fault is not Fault.HANG or errand.points.fired:
-            break
-    return errand
+    begin = lambda again, impatient: nullcontext(ERRANDS[kind](again, armed, impatient))  # noqa: E731
+    return await brought_to_its_point(directory, armed, IMPATIENT, begin)
 
 
 @pytest.mark.parametrize("kind", ERRANDS)
@@ -61,17 +43,4 @@ async def test_which_points_there_are(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ERRANDS)
 async def test_every_fault_at_every_point(tmp_path: Path, kind: str) -> None:
     """Whatever fails wherever: it comes to its end, once, and is in the trail."""
-    only, broken = os.environ.get("FAILPOINT", ""), []
-    for point in reviewed(kind):
-        for fault in Fault:
-            armed = Armed(point, fault)
-            if only not in str(armed):
-                continue
-            try:
-                errand = await told(tmp_path / f"{len(list(tmp_path.iterdir()))}", kind, armed)
-                if not errand.points.fired:
-                    broken.append(f"{armed}: it was never passed")
-            except (AssertionError, TimeoutError) as failed:
-                broken.append(f"{armed}: {(str(failed) or repr(failed)).splitlines()[0]}")
-            print(armed)
-    assert broken == []
+    assert await broken_at(kind, tmp_path, lambda where, armed: told(where, kind, armed)) == []

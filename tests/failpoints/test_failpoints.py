@@ -6,25 +6,20 @@ both fails: so no commit, call or send is added without its faults being tried.
 
 from __future__ import annotations
 
-import asyncio
-import os
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from tests.connectors.minio_double import minio_double
 from tests.failpoints import upstreams
 from tests.failpoints.calls import Passing
 from tests.failpoints.points import Armed, Fault
 from tests.failpoints.story import IMPATIENT, Story
+from tests.failpoints.trying import broken_at, brought_to_its_point, reviewed
 from tests.failpoints.upstreams import Upstream
-from tests.patience import PATIENCE
 
-REVIEWED = Path(__file__).with_name("reviewed.toml")
 KINDS = (
     "vault-database",
     "vault-pki",
@@ -37,13 +32,6 @@ KINDS = (
     "gcp-pool",
     "postgresql",
 )
-
-
-@pytest.fixture(autouse=True)
-def _in_silence() -> Iterator[None]:
-    """What is logged about a thousand faults is read by nobody."""
-    with capture_logs():
-        yield
 
 
 @contextmanager
@@ -67,24 +55,16 @@ def upstream_of(kind: str, request: pytest.FixtureRequest, clock: Passing) -> It
             yield make(request.getfixturevalue("openbao_server"))
 
 
-def reviewed(kind: str) -> list[str]:
-    points: list[str] = tomllib.loads(REVIEWED.read_text())[kind]
-    return points
-
-
 async def told(directory: Path, kind: str, request: pytest.FixtureRequest, armed: Armed | None) -> Story:
     """A story that has come to its point, if the machine let it."""
-    for number, impatient in enumerate(IMPATIENT):
-        again = directory / str(number)
-        again.mkdir(mode=0o700, parents=True)
+
+    @contextmanager
+    def begin(again: Path, impatient: float) -> Iterator[Story]:
         clock = Passing()
         with upstream_of(kind, request, clock) as upstream:
-            story = Story(again, upstream, clock, armed, impatient)
-            async with asyncio.timeout(5 * PATIENCE):
-                await story.tell()
-        if armed is None or armed.fault is not Fault.HANG or story.points.fired:
-            break
-    return story
+            yield Story(again, upstream, clock, armed, impatient)
+
+    return await brought_to_its_point(directory, armed, IMPATIENT, begin)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,17 +86,4 @@ async def test_a_crash_after_each_commit(tmp_path: Path, request: pytest.Fixture
 @pytest.mark.parametrize("kind", KINDS)
 async def test_every_fault_at_every_point(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
     """F1, F2, F3, F4, F5, F7, F8, F10, F13, F14, F20, F30, F36: whatever fails wherever, all ends, and is known."""
-    only, broken = os.environ.get("FAILPOINT", ""), []
-    for point in reviewed(kind):
-        for fault in Fault:
-            armed = Armed(point, fault)
-            if only not in str(armed):
-                continue
-            try:
-                story = await told(tmp_path / f"{len(list(tmp_path.iterdir()))}", kind, request, armed)
-                if not story.points.fired:
-                    broken.append(f"{armed}: it was never passed")
-            except (AssertionError, TimeoutError) as failed:
-                broken.append(f"{armed}: {(str(failed) or 'it never ended').splitlines()[0]}")
-            print(armed)
-    assert broken == []
+    assert await broken_at(kind, tmp_path, lambda where, armed: told(where, kind, request, armed)) == []
