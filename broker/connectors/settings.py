@@ -87,7 +87,7 @@ class Settings:
         return partial(self._resolve, value)
 
     def maybe_span(self, name: str) -> timedelta | None:
-        """A span, as the files' checks leave it: ISO 8601."""
+        """A length of time, as the deploy files' own writer dumps it (ISO 8601), or None if it is not there."""
         value = self._settings.get(name)
         if value is None:
             return None
@@ -122,14 +122,9 @@ class Settings:
         return value
 
     def duration(self, name: str, default: timedelta) -> timedelta:
-        """A length of time, as the deploy files' own writer dumps it (ISO 8601)."""
-        value = self._settings.get(name)
-        if value is None:
-            return default
-        try:
-            return _SPAN.validate_python(value)
-        except ValueError:
-            raise self._wrong(name) from None
+        """A span, or ``default`` if it is not there."""
+        span = self.maybe_span(name)
+        return default if span is None else span
 
     def has(self, name: str) -> bool:
         """Whether it is there."""
