@@ -30,7 +30,7 @@ class FileWitness:
 
     async def newest(self, after_ms: int) -> str | None:
         """The latest of the last notes in it."""
-        note = await asyncio.to_thread(self._last)
+        note = await asyncio.to_thread(self._latest)
         return None if note is None or not later_than(note, after_ms) else note
 
     async def close(self) -> None:
@@ -50,7 +50,7 @@ class FileWitness:
             os.close(descriptor)
         sync_directory(self._path.parent)
 
-    def _last(self) -> str | None:
+    def _latest(self) -> str | None:
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -10,8 +10,7 @@ from broker.audit.believed import read
 
 def later_than(note: str, after_ms: int) -> bool:
     """Whether ``note`` is of later than ``after_ms``; what says nothing of the kind is taken for later."""
-    said = read(note, ()).checkpoint
-    return said is None or said.at_ms > after_ms
+    return _at_ms(note) > after_ms
 
 
 def newest_of(found: Sequence[str]) -> str | None:
