@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from broker.lease.credential import ContractClass
 from broker.lease.machine import TERMINAL, State
 from broker.ports import REPLICA_DEAD_AFTER, Clock, EndCause
+from broker.stores.queries import SQL
 from broker.stores.times import from_ms
 from broker.suspension.suspension import Kind
 from broker.timekeeping import TOLERANCE_MS
@@ -121,9 +122,8 @@ class Checks:
     def _look_at_what_is_due(self) -> None:
         """Between two commits: what lives will be looked at, when its time is over at the latest."""
         assert self.connection is not None
-        late = "SELECT id FROM attempts WHERE state = 'ACTIVE' AND (due_at IS NULL OR due_at > expires_at)"
-        for (attempt,) in self.connection.execute(late):
-            raise Broken(f"I14: {attempt} is alive, and nobody will look when its time is over")
+        for _, attempt, detail in self.connection.execute(SQL["broken_bounded_life"]):
+            raise Broken(f"I14: {attempt}: {detail}")
 
     def _look_at_parts(self) -> None:
         """Between two commits: what was handed on lives no longer, and no wider, than what it is a part of."""
