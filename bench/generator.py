@@ -74,11 +74,11 @@ async def run(job: Job) -> Measured:
         measured.refused_at = await asyncio.gather(*(caller.request_until_suspended() for caller in callers))
         return measured
     server = psutil.Process(job.server_pid)
-    began, cpu, server_cpu = time.perf_counter(), _cpu_seconds(), _cpu_seconds_of(server)
+    began, cpu, server_cpu = time.perf_counter(), _cpu_seconds(), cpu_seconds_of(server)
     counted = await _until(callers, began + job.duration)
     measured.elapsed = time.perf_counter() - began
     measured.cpu_seconds = _cpu_seconds() - cpu
-    measured.server_cpu_seconds = _cpu_seconds_of(server) - server_cpu
+    measured.server_cpu_seconds = cpu_seconds_of(server) - server_cpu
     measured.latencies = [latency for each in counted for latency in each]
     for caller in callers:
         await caller.close()
@@ -169,7 +169,8 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _cpu_seconds_of(process: psutil.Process) -> float:
+def cpu_seconds_of(process: psutil.Process) -> float:
+    """Of a process so far, user and system."""
     used = process.cpu_times()
     return float(used.user + used.system)
 

@@ -21,6 +21,7 @@ from typing import Self
 import psutil
 
 from bench.figures import Measurement
+from bench.generator import cpu_seconds_of
 from broker.dev.openbao import OpenBaoServer
 
 # Of a service token that lives for minutes and cannot be renewed: what a broker would ask for.
@@ -64,10 +65,9 @@ class OpenBaoSide:
         """Tokens created over ``callers`` kept-alive connections."""
         self._drive(callers, max(1, round(warm_up)))
         server = psutil.Process(self.pid)
-        before = server.cpu_times()
+        before = cpu_seconds_of(server)
         driven = self._drive(callers, round(duration))
-        after = server.cpu_times()
-        used = after.user + after.system - before.user - before.system
+        used = cpu_seconds_of(server) - before
         return Measurement(
             driven.rate, driven.p50_ms, driven.p99_ms, driven.cpu / driven.elapsed, used / driven.elapsed
         )

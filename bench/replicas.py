@@ -17,7 +17,7 @@ import psycopg
 
 from bench.broker_side import Among, BrokerSide
 from bench.figures import Measurement
-from bench.generator import Measured
+from bench.generator import Measured, cpu_seconds_of
 from broker.dev.files import private_directory, write_private
 from broker.dev.postgres import PostgresServer
 from broker.secret import Secret
@@ -93,5 +93,4 @@ def _added(measured: Sequence[Measured]) -> Measurement:
 def _cpu_seconds(postmaster: int) -> float:
     """Of a server: its sessions are processes of their own, and last as long as brokerd does."""
     parent = psutil.Process(postmaster)
-    times = [each.cpu_times() for each in (parent, *parent.children(recursive=True))]
-    return float(sum(each.user + each.system for each in times))
+    return sum(map(cpu_seconds_of, (parent, *parent.children(recursive=True))))
