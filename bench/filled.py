@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from broker.lease.machine import State
-from broker.ports import NewTask
+from broker.ports.tasks import NewTask
 from broker.scope.canonical import canonical_json
 from broker.stores.rows import AttemptRow, LeaseRow
 from broker.stores.sqlite import SqliteStore

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
-from broker.ports import Checkpoint, ConnectorSpec, Doubt, Handle, Issued, RevokeContext, Revoked, RevokeOutcome, Use
+from broker.ports.connectors import Checkpoint, Doubt, Handle, Issued, RevokeContext, Revoked, RevokeOutcome, Use
+from broker.ports.deploys import ConnectorSpec
 from broker.scope.model import Scope
 from broker.secret import Secret
 

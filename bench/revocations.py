@@ -26,7 +26,9 @@ from bench.noop import Noop
 from broker.clock import SystemClock, SystemRng
 from broker.dev.files import private_directory
 from broker.lease.breaker import Breakers
-from broker.ports import Handle, NewSuspension, RevokeContext, RevokeOutcome, Tried
+from broker.ports.connectors import Handle, RevokeContext, RevokeOutcome
+from broker.ports.leases import Tried
+from broker.ports.suspensions import NewSuspension
 from broker.revocation.revoker import Revoker
 from broker.stores.sqlite import SqliteStore
 from broker.suspension.suspension import Kind

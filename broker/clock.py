@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from broker.timekeeping import Certain, Timekeeper
 
 if TYPE_CHECKING:  # agents' installations have not what the ports are about
-    from broker.ports import Clock
+    from broker.ports.clock import Clock
 
 # RFC 4648 section 7 (base32hex), in lower case: the alphabet whose order is the order of the values.
 _BASE32HEX = "0123456789abcdefghijklmnopqrstuv"

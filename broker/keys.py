@@ -26,7 +26,7 @@ _KEY_HINT = "Make one with: openssl rand -base64 32"
 
 
 class FileKeyRing:
-    """A :class:`broker.ports.KeyRing` over references, current key first."""
+    """A :class:`broker.ports.keys.KeyRing` over references, current key first."""
 
     def __init__(self, references: Sequence[str]) -> None:
         """Raises InvalidInput (CONFIG_INVALID) for whatever is not a usable key."""

@@ -14,7 +14,9 @@ from prometheus_client.registry import Collector
 from broker.breakglass.reviews import OWED
 from broker.canary.measurement import Measurement
 from broker.policy.shadow import ShadowVerdict
-from broker.ports import LedgerFigures, OrphanFigures, WitnessLag
+from broker.ports.figures import LedgerFigures
+from broker.ports.orphans import OrphanFigures
+from broker.ports.trail import WitnessLag
 from broker.revocation.lane import Tally
 from broker.revocation.reconciler import Reconciled
 from broker.suspension.suspension import Kind

@@ -17,7 +17,9 @@ from broker.issuance.gate import Gate
 from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget, summary
 from broker.lease.root import RootNews, Roots
-from broker.ports import AuditSink, Clock, Ledger
+from broker.ports.clock import Clock
+from broker.ports.ledger import Ledger
+from broker.ports.trail import AuditSink
 from broker.revocation.revoker import Revoker
 from broker.scope.canonical import JsonValue
 

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from broker.deployfiles.listing import Listing
     from broker.deployfiles.signers import Signers
-    from broker.ports import DeploySet
+    from broker.ports.deploys import DeploySet
 
 
 def make_once(monkeypatch: pytest.MonkeyPatch) -> None:

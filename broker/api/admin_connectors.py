@@ -11,7 +11,7 @@ from broker.canary.canary import Kind
 from broker.canary.measurement import Measurement
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.connectors import ConnectorDesk, Examined, Shown
-from broker.ports import Doubt
+from broker.ports.connectors import Doubt
 
 
 class ConnectorRpcs:

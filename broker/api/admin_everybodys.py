@@ -12,7 +12,8 @@ from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import lease_pb2, task_pb2
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.everybodys import EndOrder, EverybodysDesk
-from broker.ports import Connector, LeaseSearch, TaskSearch
+from broker.ports.connectors import Connector
+from broker.ports.views import LeaseSearch, TaskSearch
 
 _PAGE = 100
 

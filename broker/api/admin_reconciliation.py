@@ -9,7 +9,7 @@ from broker.api.v1 import reconciliation_pb2 as pb
 from broker.errors import InvalidInput, Reason
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.connectors import ConnectorDesk
-from broker.ports import Orphan, OrphanStore
+from broker.ports.orphans import Orphan, OrphanStore
 from broker.revocation.reconciler import Reconciled, Reconciler
 
 _PAGE = 100

@@ -8,7 +8,7 @@ from broker.api import convert
 from broker.api.v1 import recovery_pb2 as pb
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.recovering import RecoveryDesk
-from broker.ports import Recovery
+from broker.ports.trail import Recovery
 
 _STATES = pb.Recovery
 

@@ -9,7 +9,7 @@ from broker.api.v1 import admin_view_pb2 as pb
 from broker.identity.agent import Agent
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.registry import Registered, RegistryDesk
-from broker.ports import Reloaded
+from broker.ports.deploys import Reloaded
 
 _PAGE = 100
 

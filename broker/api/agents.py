@@ -22,7 +22,7 @@ from broker.issuance.plans import PlanDesk
 from broker.issuance.requests import RequestDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
 from broker.lease.sealing import SealedTo
-from broker.ports import Connector
+from broker.ports.connectors import Connector
 from broker.secret import Secret
 
 DEFAULT_PAGE = 100

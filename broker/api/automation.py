@@ -17,7 +17,8 @@ from broker.api.bearer import Metadata, refuse_token
 from broker.errors import BrokerError, Denied, Reason
 from broker.identity.agent import Peer
 from broker.issuance.caller import OperatorCaller
-from broker.ports import Clock, DeploySource
+from broker.ports.clock import Clock
+from broker.ports.deploys import DeploySource
 
 
 class AutomationEntrance:

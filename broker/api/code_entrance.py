@@ -22,7 +22,8 @@ from broker.identity.id_token import IdToken
 from broker.identity.operator import Operator
 from broker.identity.people import check_enabled
 from broker.issuance.caller import OperatorCaller
-from broker.ports import Clock, DeploySource
+from broker.ports.clock import Clock
+from broker.ports.deploys import DeploySource
 from broker.secret import Secret
 
 SCHEME: Final = "break-glass-code:"

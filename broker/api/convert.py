@@ -32,7 +32,8 @@ from broker.lease.credential import (
 )
 from broker.lease.sealing import SUITE, SealedTo, check_recipient_key, seal
 from broker.policy.decision import Decision
-from broker.ports import Lease, LeaseEvent, Task, Tightened
+from broker.ports.leases import Lease, LeaseEvent, Tightened
+from broker.ports.tasks import Task
 from broker.scope.model import ScopeTemplate
 from broker.scope.parameters import Parameter
 from broker.scope.request import AccessRequest

@@ -9,7 +9,7 @@ from broker.api.v1 import break_glass_pb2 as pb
 from broker.breakglass.codes import Batch, KeptCode
 from broker.breakglass.reviews import Use
 from broker.issuance.break_glass import Option
-from broker.ports import Lease
+from broker.ports.leases import Lease
 
 
 def use(value: Use, lease: Lease, now: datetime) -> pb.BreakGlassUse:

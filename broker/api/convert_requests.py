@@ -8,7 +8,8 @@ from broker.api import convert
 from broker.api.v1 import access_request_pb2, access_review_pb2
 from broker.issuance.requests import statuses
 from broker.issuance.review import Review
-from broker.ports import DeploySet, FiledRequest, RequestEventRecord
+from broker.ports.access_requests import FiledRequest, RequestEventRecord
+from broker.ports.deploys import DeploySet
 
 
 def access_request(value: FiledRequest, deploy: DeploySet, now: datetime) -> access_request_pb2.AccessRequest:

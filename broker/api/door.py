@@ -35,7 +35,8 @@ from broker.api.streams import rechecked
 from broker.api.tls import MAX_MESSAGE_BYTES
 from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason
 from broker.issuance.refusals import RefusalBudget, refusal
-from broker.ports import Clock, LeaseStore, Rng
+from broker.ports.clock import Clock, Rng
+from broker.ports.lease_store import LeaseStore
 
 log = structlog.get_logger("broker.api")
 

@@ -21,7 +21,8 @@ from broker.identity.agent import Peer
 from broker.identity.own import refuse_own
 from broker.issuance.caller import Caller
 from broker.issuance.escalation import Watch
-from broker.ports import Clock, DeploySource
+from broker.ports.clock import Clock
+from broker.ports.deploys import DeploySource
 
 # Of gRPC's auth context and the call's metadata.
 Identify = Callable[[Mapping[str, Any], Metadata], Peer]

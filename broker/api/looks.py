@@ -14,7 +14,8 @@ from broker.api import authorization
 from broker.api.redaction import sensitive_fields
 from broker.errors import BrokerError
 from broker.issuance.looks import About, LookBudget, look
-from broker.ports import Clock, LeaseStore
+from broker.ports.clock import Clock
+from broker.ports.lease_store import LeaseStore
 
 log = structlog.get_logger("broker.api")
 

@@ -20,7 +20,8 @@ from broker.identity.operator import LOGIN, Operator, RoleGrants
 from broker.identity.people import check_enabled, find_person, with_groups_of
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.id_tokens import IdTokens
-from broker.ports import Clock, DeploySource
+from broker.ports.clock import Clock
+from broker.ports.deploys import DeploySource
 
 _HINT = "`broker login` logs you in; each call carries the ID token, once."
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.lease.credential import Contract
-from broker.ports import Connector, DeploySet, Lease
+from broker.ports.connectors import Connector
+from broker.ports.deploys import DeploySet
+from broker.ports.leases import Lease
 
 
 def promised(lease: Lease, deploy: DeploySet, connectors: Callable[[str], Connector | None]) -> Contract | None:

@@ -18,7 +18,7 @@ from broker.identity.jwt_bundle import JwtBundles
 from broker.identity.spiffe_id import SpiffeId
 from broker.identity.token_bindings import TokenBindings
 from broker.identity.token_cache import TokenCache
-from broker.ports import Clock
+from broker.ports.clock import Clock
 
 # Where this listener's transport differs from the agents' (``tls.SERVER_OPTIONS``).
 PROXY_OPTIONS: tuple[tuple[str, int], ...] = (

@@ -21,7 +21,7 @@ from broker.errors import BrokerError, NotReady, Reason, Unauthenticated
 from broker.identity.agent import Peer
 from broker.identity.bundle import Bundles, TrustBundle
 from broker.identity.peer_cache import PeerCache
-from broker.ports import Clock
+from broker.ports.clock import Clock
 
 MAX_MESSAGE_BYTES = 64 * 1024
 

@@ -13,7 +13,7 @@ from broker.api.tls_material import ServerIdentity, server_identity
 from broker.errors import InvalidInput, Reason
 from broker.files.guarded import Unfit, read_bytes
 from broker.identity.bundle import TrustBundle
-from broker.ports import Clock
+from broker.ports.clock import Clock
 
 MAX_FILE_BYTES = 1024 * 1024
 _HINT = "Write TLS files whole, beside their place, and rename them into it."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from broker.api.tls_material import ServerIdentity, server_identity
 from broker.errors import InvalidInput, Reason
 from broker.identity.bundle import TrustBundle
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from broker.workloadapi.follow import Follower
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from broker.cli.settings import EXIT_WRONG
 from broker.errors import Tampered
 from broker.keys import FileKeyRing
 from broker.lease.fingerprint import fingerprint
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 from broker.secret import Secret
 from broker.stores.audit_reader import AuditReader
 from broker.stores.offline import Where

@@ -18,7 +18,7 @@ import click
 if TYPE_CHECKING:
     from broker.cli.check_signed import Brokerd
     from broker.files import Problem
-    from broker.ports import DeploySet
+    from broker.ports.deploys import DeploySet
 
 
 @dataclass(frozen=True, slots=True)

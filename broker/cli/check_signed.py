@@ -12,7 +12,7 @@ from broker.deployfiles.signed import overtaken
 from broker.deployfiles.signers import Signers, signers_of
 from broker.errors import BrokerError
 from broker.files import Problems
-from broker.ports import AcceptedDeploy, DeploySet
+from broker.ports.deploys import AcceptedDeploy, DeploySet
 from broker.references import resolve
 from broker.stores.audit_reader import AuditReader
 from broker.stores.offline import Where

@@ -31,7 +31,7 @@ from broker.dev.stack import DevFacts, DevStack
 from broker.dev.state import StateDirectory
 from broker.files import Problems
 from broker.identity.agent import Agent
-from broker.ports import DeploySet
+from broker.ports.deploys import DeploySet
 
 # brokerd looks for a swap once a second; connectors may take a moment to be made.
 _LOOKS, _LOOK_SECONDS = 100, 0.05

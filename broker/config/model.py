@@ -32,7 +32,7 @@ from broker.config.fields import (
 from broker.config.witnesses import Checkpoints
 from broker.files import Document, Duration, Model, Problem
 from broker.identity.operator import Role
-from broker.ports import TaskLimits
+from broker.ports.tasks import TaskLimits
 
 
 class Listen(Model):

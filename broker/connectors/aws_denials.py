@@ -25,7 +25,8 @@ from broker.connectors.aws_deny import Contents, Session, document, epoch_of, na
 from broker.connectors.aws_deny_plan import GRACE, LONGEST_SESSION, Shards, ended, older, placed, shrunk
 from broker.connectors.aws_failures import FAILURES, code_of, not_ended, told
 from broker.connectors.aws_iam import Iam, Role
-from broker.ports import Clock, NotYet, RevokeContext, Revoked, RevokeOutcome
+from broker.ports.clock import Clock
+from broker.ports.connectors import NotYet, RevokeContext, Revoked, RevokeOutcome
 
 log = structlog.get_logger("broker.connectors")
 

@@ -20,7 +20,7 @@ from broker.connectors.aws_examine_role import (
 from broker.connectors.aws_failures import FAILURES, told
 from broker.connectors.aws_iam import Iam, Role
 from broker.connectors.threads import being_replaced
-from broker.ports import Doubt
+from broker.ports.connectors import Doubt
 
 
 @dataclass(frozen=True, slots=True)

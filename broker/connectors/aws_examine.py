@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from broker.errors import UpstreamFailed
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 
 # IAM User Guide, "IAM identifiers": ``arn:P:iam::A:root``, ``arn:P:iam::A:user/path/NAME``,
 # ``arn:P:sts::A:assumed-role/R/S``.

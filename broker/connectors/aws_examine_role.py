@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 
 TRUSTED = ("sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity")
 NEEDED = ("iam:GetRole", "iam:ListRolePolicies", "iam:GetRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy")

@@ -25,7 +25,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from broker.errors import BrokerError, Reason, UpstreamFailed
-from broker.ports import NotYet, Refused
+from broker.ports.connectors import NotYet, Refused
 
 # What a call through botocore may raise; a reference to a key that cannot be read is among it, and what its parsers
 # raise over an answer that is well-formed and somebody else's (KeyError over a page of HTML that happens to be XML).

@@ -40,9 +40,9 @@ from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession, Binding, Contract, ContractClass, Credential
 from broker.lease.deadlines import no_late_create_after
-from broker.ports import (
+from broker.ports.clock import Clock
+from broker.ports.connectors import (
     Checkpoint,
-    Clock,
     Doubt,
     Expired,
     Handle,

@@ -18,7 +18,7 @@ from botocore.parsers import ResponseParserError
 
 from broker.connectors.unknown_use import cannot_tell
 from broker.lease.credential import AwsAccessKey, AwsSession, Credential
-from broker.ports import Use
+from broker.ports.connectors import Use
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,8 @@ from broker.connectors.aws_client import AwsKeys, Base, WebIdentity
 from broker.connectors.aws_session_policy import Network
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings, Revocation
 from broker.connectors.settings import Settings
-from broker.ports import Clock, Connector
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
 
 
 def _aws_sts(settings: Settings, clock: Clock) -> Connector:

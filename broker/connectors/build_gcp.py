@@ -9,7 +9,8 @@ from broker.connectors.gcp_pool import GcpPool, Pool
 from broker.connectors.gcp_token import GcpTokens
 from broker.connectors.gcp_upstream import GcpSettings
 from broker.connectors.settings import Settings
-from broker.ports import Clock, Connector
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
 from broker.secret import Secret
 
 

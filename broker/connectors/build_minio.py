@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from broker.connectors.minio_sts import MinioSts, MinioStsSettings
 from broker.connectors.settings import Settings
-from broker.ports import Clock, Connector
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
 
 
 def _minio_sts(settings: Settings, clock: Clock) -> Connector:

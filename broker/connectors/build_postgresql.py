@@ -5,7 +5,8 @@ from __future__ import annotations
 from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.connectors.settings import Settings
-from broker.ports import Clock, Connector
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
 
 
 def _postgresql(settings: Settings, clock: Clock) -> Connector:

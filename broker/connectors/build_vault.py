@@ -13,7 +13,8 @@ from broker.connectors.vault_kv import VaultKv, VaultKvSettings
 from broker.connectors.vault_login import JwtLogin, JwtRole
 from broker.connectors.vault_pki import VaultPki, VaultPkiSettings
 from broker.connectors.vault_ssh import VaultSsh, VaultSshSettings
-from broker.ports import Clock, Connector
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
 
 
 class _Server(TypedDict):

@@ -22,7 +22,7 @@ from broker.connectors import (
 )
 from broker.connectors.aws_session_policy import Network
 from broker.lease.credential import Contract
-from broker.ports import ConnectorSpec
+from broker.ports.deploys import ConnectorSpec
 from broker.scope.canonical import JsonValue
 
 

@@ -22,7 +22,7 @@ from google.oauth2 import service_account
 from broker.connectors.gcp_http import GcpFailure, GcpTransport
 from broker.connectors.own_identity import OwnIdentity
 from broker.errors import BrokerError
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from broker.secret import Secret
 
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"

@@ -7,7 +7,7 @@ from functools import partial
 
 from broker.connectors.gcp_accounts import Accounts
 from broker.connectors.gcp_http import GcpFailure
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 
 _IMPERSONATE = ("iam.serviceAccounts.getAccessToken",)
 _LEND = ("iam.serviceAccounts.disable", "iam.serviceAccounts.enable", "iam.serviceAccounts.get")

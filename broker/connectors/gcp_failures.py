@@ -8,7 +8,7 @@ from broker.connectors.gcp_http import GcpFailure
 from broker.connectors.gcp_mint import Mismatch
 from broker.connectors.refusals import grant_mismatch
 from broker.errors import Reason, UpstreamExhausted, UpstreamFailed
-from broker.ports import NotYet, Refused
+from broker.ports.connectors import NotYet, Refused
 
 _RETRY = "Retry later with the same request_id."
 _HINTS = {

@@ -22,12 +22,10 @@ from broker.connectors.threads import Threads
 from broker.errors import BrokerError
 from broker.lease.deadlines import no_late_create_after
 from broker.lease.quarantine import TICK, free_at, last_token_ends
-from broker.ports import (
-    Allocation,
-    AllocationState,
-    AllocationStore,
+from broker.ports.allocations import Allocation, AllocationState, AllocationStore, Taken, TakenUp
+from broker.ports.clock import Clock
+from broker.ports.connectors import (
     Carried,
-    Clock,
     Doubt,
     Expired,
     Handle,
@@ -37,8 +35,6 @@ from broker.ports import (
     Revoked,
     RevokeOutcome,
     Severity,
-    Taken,
-    TakenUp,
 )
 
 # Accounts that one tick brings back, or looks at for the first time: each is a few requests.

@@ -19,7 +19,7 @@ from google.oauth2.credentials import Credentials as AccessToken
 from broker.connectors.gcp_base import BaseCredential
 from broker.connectors.gcp_boundary import Boundary
 from broker.connectors.gcp_http import GcpFailure, GcpTransport
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from broker.secret import Secret
 
 # generateAccessToken: "lifetime", at most an hour without an organization policy that allows more.

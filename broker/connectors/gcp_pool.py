@@ -5,9 +5,9 @@ service account are rejected" (IAM API, ``serviceAccounts.disable``). So each te
 same bindings, made beforehand; an attempt is lent one, and ending it disables that. Enabling brings tokens back that
 have not ended by themselves, so an account rests until they have, and then for an hour, before ``tend`` enables it.
 
-Who has which account is in the ledger (:class:`broker.ports.AllocationStore`), committed before Google is asked for
-anything; the account itself tells the rest: enabled is lent or ready, disabled is resting. What does not fit together
-is disabled, and rests.
+Who has which account is in the ledger (:class:`broker.ports.allocations.AllocationStore`), committed before Google is
+asked for anything; the account itself tells the rest: enabled is lent or ready, disabled is resting. What does not fit
+together is disabled, and rests.
 
 What the operator must have set up (``deploy/gcp/``): the pool's accounts, bound alike and to nothing else; a role on
 them for the broker to impersonate, disable, enable and look at them; nobody else's role, and no keys.
@@ -35,10 +35,11 @@ from broker.connectors.threads import being_replaced
 from broker.errors import UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, GcpToken
 from broker.lease.quarantine import QUARANTINE, TICK
-from broker.ports import (
+from broker.ports.allocations import TakenUp
+from broker.ports.clock import Clock
+from broker.ports.connectors import (
     Carried,
     Checkpoint,
-    Clock,
     Doubt,
     Handle,
     Issued,
@@ -46,7 +47,6 @@ from broker.ports import (
     RevokeContext,
     RevokeOutcome,
     Severity,
-    TakenUp,
     Use,
 )
 from broker.scope.model import Scope

@@ -27,9 +27,9 @@ from broker.connectors.gcp_use import read_storage
 from broker.connectors.own_identity import OwnIdentity
 from broker.connectors.threads import being_replaced
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, GcpToken
-from broker.ports import (
+from broker.ports.clock import Clock
+from broker.ports.connectors import (
     Checkpoint,
-    Clock,
     Doubt,
     Expired,
     Handle,

@@ -14,7 +14,8 @@ from broker.connectors.refusals import check_can_begin
 from broker.connectors.threads import Closing, Threads
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import GcpToken
-from broker.ports import Clock, Doubt, Severity
+from broker.ports.clock import Clock
+from broker.ports.connectors import Doubt, Severity
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret

@@ -12,7 +12,7 @@ from broker.connectors.gcp_boundary import Place, first_place
 from broker.connectors.gcp_http import GcpFailure
 from broker.connectors.unknown_use import cannot_tell
 from broker.lease.credential import Credential, GcpToken
-from broker.ports import Use
+from broker.ports.connectors import Use
 from broker.scope.model import Scope
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from broker.connectors.unknown_use import cannot_tell
 from broker.lease.credential import Credential, KubernetesToken
-from broker.ports import Use
+from broker.ports.connectors import Use
 
 _PATH = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _ASKED = json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.errors import Defect, Reason
-from broker.ports import AllocationStore
+from broker.ports.allocations import AllocationStore
 
 
 @dataclass(slots=True)

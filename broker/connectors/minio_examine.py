@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from broker.connectors.minio_admin import MinioFailure
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 
 _ARN = "arn:aws:s3:::"
 # Every administrator of MinIO may do these; a broker's user may do none.

@@ -21,7 +21,7 @@ from functools import partial
 from broker.connectors.minio_admin import MinioAdmin, MinioFailure
 from broker.connectors.threads import Threads
 from broker.lease.deadlines import until_next_sweep
-from broker.ports import Handle, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
+from broker.ports.connectors import Handle, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
 
 
 class SessionEnder:

@@ -31,7 +31,8 @@ from broker.connectors.refusals import check_can_begin, grant_mismatch
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession, Binding, Contract, ContractClass, Credential
-from broker.ports import Checkpoint, Clock, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
+from broker.ports.clock import Clock
+from broker.ports.connectors import Checkpoint, Doubt, Handle, Issued, NotYet, RevokeContext, RevokeOutcome, Use
 from broker.scope.model import Scope
 from broker.secret import Secret
 

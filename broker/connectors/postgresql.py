@@ -42,10 +42,10 @@ from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
 from broker.lease.deadlines import no_late_create_after
-from broker.ports import (
+from broker.ports.clock import Clock
+from broker.ports.connectors import (
     Carried,
     Checkpoint,
-    Clock,
     Doubt,
     Handle,
     Issued,

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broker.connectors.postgresql_session import PostgresqlFailure, Session, Sessions
-from broker.ports import Clock, Doubt, Severity
+from broker.ports.clock import Clock
+from broker.ports.connectors import Doubt, Severity
 
 _OLDEST_VERSION = 160000
 _SKEW = timedelta(seconds=5)

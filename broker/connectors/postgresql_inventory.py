@@ -12,7 +12,7 @@ from datetime import datetime
 from psycopg import sql
 
 from broker.connectors.postgresql_session import Sessions
-from broker.ports import Carried
+from broker.ports.connectors import Carried
 
 # Whom it made: PostgreSQL 16 gives ADMIN OPTION on a role to who made it, and to nobody else.
 _MADE_BY_US = sql.SQL(

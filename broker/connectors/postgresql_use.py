@@ -12,7 +12,7 @@ import psycopg
 
 from broker.connectors.unknown_use import cannot_tell
 from broker.lease.credential import Credential, DatabaseLogin
-from broker.ports import Use
+from broker.ports.connectors import Use
 
 _REFUSALS = (
     'password authentication failed for user "{}"',  # gone, changed, or past VALID UNTIL: nobody is told which

@@ -13,7 +13,9 @@ from broker.connectors.lending import Lending
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity
 from broker.connectors.settings import Resolve, Settings
 from broker.errors import InvalidInput, Reason
-from broker.ports import Clock, Connector, ConnectorSpec
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
+from broker.ports.deploys import ConnectorSpec
 
 # By kind: whose KINDS has it.
 _BUILT_BY: Mapping[str, str] = {

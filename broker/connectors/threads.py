@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 
 _T = TypeVar("_T")
 

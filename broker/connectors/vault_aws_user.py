@@ -23,7 +23,8 @@ from broker.connectors.vault_engine import Made, VaultEngine
 from broker.connectors.vault_examine import Rights
 from broker.connectors.vault_http import Known, VaultFailure
 from broker.lease.credential import AwsAccessKey, Binding, Contract, ContractClass, Credential
-from broker.ports import Clock, Handle, Use
+from broker.ports.clock import Clock
+from broker.ports.connectors import Handle, Use
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret

@@ -23,7 +23,8 @@ from broker.connectors.vault_database_examiner import DatabaseExaminer
 from broker.connectors.vault_engine import Made, VaultEngine
 from broker.connectors.vault_http import VaultFailure
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
-from broker.ports import Clock, Doubt, Handle, Use
+from broker.ports.clock import Clock
+from broker.ports.connectors import Doubt, Handle, Use
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 

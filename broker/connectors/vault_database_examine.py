@@ -13,7 +13,7 @@ from typing import Any
 
 from broker.connectors.vault_database_statements import doubts_of_creation, doubts_of_revocation
 from broker.connectors.vault_examine import NOBODYS, Rights
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 
 _UPDATE, _READ = frozenset({"update"}), frozenset({"read"})
 # "token-" and an attempt's id (vault_database.py): what a login's name must hold in full.

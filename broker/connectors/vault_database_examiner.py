@@ -27,7 +27,7 @@ from broker.connectors.vault_examine import (
     unreachable,
 )
 from broker.connectors.vault_http import VaultFailure
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _SHUT_FIRST = re.compile(r"nologin.*\bcommit\b.*pg_terminate_backend", re.DOTALL)

@@ -33,10 +33,10 @@ from broker.connectors.vault_wrapping import noted as noted_wrapping
 from broker.connectors.vault_wrapping import seconds_of, wrap, wrapped
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Contract, Credential, WrappedSecret
-from broker.ports import (
+from broker.ports.clock import Clock
+from broker.ports.connectors import (
     Carried,
     Checkpoint,
-    Clock,
     Doubt,
     Handle,
     Issued,

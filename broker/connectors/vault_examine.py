@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from broker.connectors.vault_answers import object_in, texts_in
 from broker.connectors.vault_calls import OwnToken, VaultCalls
 from broker.connectors.vault_http import VaultFailure
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 
 # Nothing is called so. Whoever may do something at a path of this name may do it at every path beside it.
 NOBODYS = "jit-broker-examination"

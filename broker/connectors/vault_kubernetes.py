@@ -27,7 +27,8 @@ from broker.connectors.vault_http import Known, VaultFailure
 from broker.errors import InvalidInput, Reason
 from broker.identity.strict_json import NotStrictJson, parse_object
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, KubernetesToken
-from broker.ports import Clock, Handle, Use
+from broker.ports.clock import Clock
+from broker.ports.connectors import Handle, Use
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret

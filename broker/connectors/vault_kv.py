@@ -24,7 +24,8 @@ from broker.connectors.vault_unleased import VaultUnleased
 from broker.connectors.vault_wrapping import end_wrapping, is_wrapped
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, StaticSecret
-from broker.ports import Clock, Handle, Issued, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome, Use
+from broker.ports.clock import Clock
+from broker.ports.connectors import Handle, Issued, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome, Use
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret

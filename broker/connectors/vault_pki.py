@@ -31,7 +31,8 @@ from broker.connectors.vault_examine import NOBODYS, Rights
 from broker.connectors.vault_http import Known, VaultFailure
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, X509Certificate
-from broker.ports import Clock, Expired, Handle, NotYet, RevokeContext, Revoked, RevokeOutcome, Use
+from broker.ports.clock import Clock
+from broker.ports.connectors import Expired, Handle, NotYet, RevokeContext, Revoked, RevokeOutcome, Use
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 

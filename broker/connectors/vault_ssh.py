@@ -34,7 +34,8 @@ from broker.connectors.vault_http import Known, VaultFailure
 from broker.connectors.vault_unleased import VaultUnleased, name_in
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, SshCertificate
-from broker.ports import Clock, Handle, Issued, Use
+from broker.ports.clock import Clock
+from broker.ports.connectors import Handle, Issued, Use
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 

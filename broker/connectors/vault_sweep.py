@@ -22,7 +22,8 @@ from broker.connectors.vault_calls import LeaseFacts, VaultCalls
 from broker.connectors.vault_http import Known, VaultFailure
 from broker.connectors.vault_wrapping import end_wrapping
 from broker.lease.deadlines import no_late_create_after, until_next_sweep
-from broker.ports import Carried, Clock, Handle, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
+from broker.ports.clock import Clock
+from broker.ports.connectors import Carried, Handle, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
 from broker.scope.canonical import JsonValue
 
 # The server tells ages in whole seconds, and its lookup takes a moment.

@@ -25,10 +25,10 @@ from broker.connectors.vault_upstream import Upstream, open_calls
 from broker.connectors.vault_wrapping import noted, seconds_of, wrap, wrapped
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Contract
-from broker.ports import (
+from broker.ports.clock import Clock
+from broker.ports.connectors import (
     Carried,
     Checkpoint,
-    Clock,
     Doubt,
     Expired,
     Handle,

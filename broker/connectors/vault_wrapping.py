@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from broker.connectors.vault_calls import VaultCalls, WrappingToken
 from broker.connectors.vault_upstream import Upstream
 from broker.lease.credential import KINDS, Credential, WrappedSecret
-from broker.ports import Handle
+from broker.ports.connectors import Handle
 from broker.scope.canonical import JsonValue
 from broker.secret import Secret
 

@@ -19,7 +19,8 @@ from broker.issuance.id_tokens import IdTokens, TrustedIssuer
 from broker.issuers.fetch import Fetcher
 from broker.issuers.keys import HttpIssuerKeys, Place
 from broker.metrics import KeysTally
-from broker.ports import Clock, DeploySource
+from broker.ports.clock import Clock
+from broker.ports.deploys import DeploySource
 
 _FIRST_SECONDS = 1.0
 

@@ -19,7 +19,7 @@ from broker.config import Config
 from broker.errors import BrokerError, NotReady, Reason
 from broker.identity.bundle import TrustBundle
 from broker.issuance.gate import Gate
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from broker.workloadapi.follow import Follower
 
 if TYPE_CHECKING:

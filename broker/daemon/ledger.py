@@ -8,7 +8,8 @@ import structlog
 
 from broker.clock import KeptClock, SystemClock
 from broker.config import Config
-from broker.ports import Clock, KeyRing
+from broker.ports.clock import Clock
+from broker.ports.keys import KeyRing
 from broker.references import resolve
 from broker.stores.ballast import Ballast
 from broker.stores.ledger import LedgerStore

@@ -27,7 +27,7 @@ from broker.daemon.pool import Build
 from broker.daemon.wiring import Brokerd
 from broker.errors import BrokerError, NotReady, Unauthenticated
 from broker.files import Problems
-from broker.ports import Reloaded
+from broker.ports.deploys import Reloaded
 from broker.references import resolve
 
 log = structlog.get_logger("brokerd")

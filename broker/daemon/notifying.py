@@ -10,7 +10,9 @@ from broker.audit.cloud_event import source, wanted
 from broker.audit.event import EventType
 from broker.config import Config, Webhook
 from broker.metrics import WebhookTally
-from broker.ports import Clock, DeploySet, LeaseStore, Rng
+from broker.ports.clock import Clock, Rng
+from broker.ports.deploys import DeploySet
+from broker.ports.lease_store import LeaseStore
 from broker.references import resolve
 from broker.webhooks.pump import Pump
 from broker.webhooks.sender import Sender

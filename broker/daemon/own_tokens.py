@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker.config import Config
 from broker.connectors.own_identity import NoOwnToken, OwnIdentity, OwnToken
-from broker.ports import Clock
+from broker.ports.clock import Clock
 
 if TYPE_CHECKING:
     from broker.workloadapi.jwt_svids import JwtSvids

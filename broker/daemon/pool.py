@@ -13,7 +13,9 @@ import structlog
 from broker.errors import BrokerError, InvalidInput, Reason
 from broker.lease.breaker import Breakers
 from broker.lease.root import Roots, Work
-from broker.ports import Clock, Connector, ConnectorSpec
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
+from broker.ports.deploys import ConnectorSpec
 
 log = structlog.get_logger("broker.connectors")
 

@@ -20,7 +20,7 @@ from broker.errors import BrokerError
 from broker.identity.agent import Peer
 from broker.identity.jwt_bundle import JwtBundle
 from broker.identity.spiffe_id import SpiffeId
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from broker.workloadapi.follow import Follower
 
 log = structlog.get_logger("broker.identity")

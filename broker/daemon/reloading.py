@@ -26,7 +26,10 @@ from broker.files import Problems
 from broker.identity.behalf import is_enabled
 from broker.issuance.among import Among
 from broker.issuance.holders import may_hold
-from broker.ports import Clock, DeploySet, Heartbeat, Ledger, Reloaded, Signed
+from broker.ports.clock import Clock
+from broker.ports.deploys import DeploySet, Reloaded, Signed
+from broker.ports.ledger import Ledger
+from broker.ports.replicas import Heartbeat
 from broker.scope.canonical import JsonValue
 
 log = structlog.get_logger("broker.deploy")

@@ -14,7 +14,8 @@ import structlog
 from broker.daemon.turns import Turns
 from broker.errors import BrokerError
 from broker.issuance.gate import Gate
-from broker.ports import Clock, DeployInForce, Heartbeat, Pulse, ReplicaStore
+from broker.ports.clock import Clock
+from broker.ports.replicas import DeployInForce, Heartbeat, Pulse, ReplicaStore
 
 log = structlog.get_logger("broker.replicas")
 

@@ -11,7 +11,8 @@ from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import BrokerError
 from broker.issuance.gate import Gate
 from broker.metrics import RoomFigures
-from broker.ports import Clock, Ledger
+from broker.ports.clock import Clock
+from broker.ports.ledger import Ledger
 from broker.stores.ballast import Ballast
 
 log = structlog.get_logger("broker.room")

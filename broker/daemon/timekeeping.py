@@ -9,7 +9,7 @@ from broker.clock import KeptClock
 from broker.errors import BrokerError
 from broker.issuance.gate import Gate
 from broker.metrics import TimeFigures
-from broker.ports import Ledger
+from broker.ports.ledger import Ledger
 from broker.scope.canonical import JsonValue
 from broker.timekeeping import Doubt
 

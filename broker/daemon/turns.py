@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from broker.errors import BrokerError
-from broker.ports import REPLICA_DEAD_AFTER
+from broker.ports.replicas import REPLICA_DEAD_AFTER
 
 log = structlog.get_logger("broker.replicas")
 

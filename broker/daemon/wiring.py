@@ -101,7 +101,10 @@ from broker.keys import FileKeyRing
 from broker.lease.breaker import Breakers
 from broker.lease.root import Roots
 from broker.metrics import Metrics, Snapshot
-from broker.ports import AuditSink, Clock, KeyRing, Reloaded
+from broker.ports.clock import Clock
+from broker.ports.deploys import Reloaded
+from broker.ports.keys import KeyRing
+from broker.ports.trail import AuditSink
 from broker.revocation.marking import own_mark
 from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker

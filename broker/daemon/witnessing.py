@@ -13,7 +13,8 @@ from broker.daemon.turns import Turns
 from broker.errors import BrokerError
 from broker.issuance.gate import Gate
 from broker.issuance.recovering import Recovering
-from broker.ports import Clock, Evidence, Rng, TrailStore, Witness
+from broker.ports.clock import Clock, Rng
+from broker.ports.trail import Evidence, TrailStore, Witness
 from broker.references import resolve
 from broker.witnesses.checkpointer import Checkpointer
 from broker.witnesses.comparing import behind

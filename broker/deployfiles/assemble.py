@@ -17,7 +17,7 @@ from broker.files.document import Path
 from broker.identity.agent import May, Person
 from broker.identity.automation import Automation
 from broker.identity.spiffe_id import SpiffeId
-from broker.ports import ConnectorSpec
+from broker.ports.deploys import ConnectorSpec
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.model import FromIdentity, Risk, ScopeTemplate
 from broker.scope.parameters import EnumParameter, Parameter

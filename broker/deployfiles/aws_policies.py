@@ -19,7 +19,7 @@ from broker.deployfiles.kinds_statements import Statement, TextSegment
 from broker.deployfiles.models import TemplateFile
 from broker.deployfiles.read import Read
 from broker.files import Problem, Problems, validated
-from broker.ports import ConnectorSpec
+from broker.ports.deploys import ConnectorSpec
 
 # Kinds of connector whose templates grant IAM statements.
 KINDS = frozenset({"aws-sts"})

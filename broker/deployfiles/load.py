@@ -34,7 +34,7 @@ from broker.identity.denied import DenyList
 from broker.identity.own import canary_agent
 from broker.policy.cedar import PolicyProblems, PolicySet
 from broker.policy.shadow import ShadowPolicies
-from broker.ports import DeploySet, Signed
+from broker.ports.deploys import DeploySet, Signed
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Model)

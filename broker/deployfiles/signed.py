@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from broker.deployfiles.listing import ENVELOPE, Listing
 from broker.deployfiles.signers import Signers
 from broker.files import Problem, Problems
-from broker.ports import AcceptedDeploy, DeploySet, Signed
+from broker.ports.deploys import AcceptedDeploy, DeploySet, Signed
 
 if TYPE_CHECKING:
     from broker.deployfiles.envelope import Sealed

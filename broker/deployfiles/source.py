@@ -8,11 +8,11 @@ from broker.deployfiles import listing
 from broker.deployfiles.load import build
 from broker.deployfiles.signers import Signers
 from broker.files import Problems
-from broker.ports import DeploySet
+from broker.ports.deploys import DeploySet
 
 
 class DeployFiles:
-    """A :class:`~broker.ports.DeploySource` over one directory. No threads: it looks when told to."""
+    """A :class:`~broker.ports.deploys.DeploySource` over one directory. No threads: it looks when told to."""
 
     def __init__(self, directory: Path, trust_domain: str = "", signers: Signers | None = None) -> None:
         """Loads the set. Raises :class:`~broker.files.Problems`: there is no last good one to keep.

@@ -18,7 +18,7 @@ from broker.dev.trust_domain import TrustDomain
 from broker.identity.spiffe_id import SpiffeId
 
 if TYPE_CHECKING:
-    from broker.ports import Clock
+    from broker.ports.clock import Clock
 
 
 class BrokerSvidFiles:

@@ -19,7 +19,7 @@ from pathlib import Path
 from broker.dev.files import private_directory
 from broker.files import Problem, Problems
 from broker.files.reading import MAX_BYTES
-from broker.ports import DeploySet
+from broker.ports.deploys import DeploySet
 
 _PREFIX = "set-"
 

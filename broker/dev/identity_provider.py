@@ -22,7 +22,7 @@ from broker.errors import InvalidInput, Reason
 
 if TYPE_CHECKING:
     from broker.identity.agent import Person
-    from broker.ports import Clock
+    from broker.ports.clock import Clock
 
 DISCLAIMER = (
     "For development only: whoever comes is believed to be who they say, without any proof. "

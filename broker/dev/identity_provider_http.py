@@ -25,7 +25,7 @@ from broker.dev.identity_provider import ALGORITHM, CLIENT_ID, DISCLAIMER, ON_BE
 from broker.dev.loopback import LOOPBACK
 
 if TYPE_CHECKING:
-    from broker.ports import Clock
+    from broker.ports.clock import Clock
 
 T = TypeVar("T")
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"

@@ -39,7 +39,7 @@ from broker.secret import Secret
 if TYPE_CHECKING:
     from broker.dev.identity_provider import IdentityProvider
     from broker.identity.agent import Person
-    from broker.ports import Clock
+    from broker.ports.clock import Clock
 
 TRUST_DOMAIN = "dev.broker.internal"
 BROKER_ID = SpiffeId(TRUST_DOMAIN, "/broker")

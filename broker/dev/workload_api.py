@@ -31,7 +31,7 @@ from broker.errors import Unauthenticated
 from broker.identity.spiffe_id import SpiffeId
 
 if TYPE_CHECKING:
-    from broker.ports import Clock
+    from broker.ports.clock import Clock
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -14,7 +14,9 @@ from datetime import datetime, timedelta
 from broker.errors import InvalidInput, Reason, WrongState
 from broker.identity.agent import Person
 from broker.issuance.caller import OperatorCaller
-from broker.ports import AccessReviewSigned, DeploySet, LeaseStore, NewAccessReview
+from broker.ports.access_reviews import AccessReviewSigned, NewAccessReview
+from broker.ports.deploys import DeploySet
+from broker.ports.lease_store import LeaseStore
 from broker.scope.canonical import JsonValue, canonical_json
 
 # How far a report's clock may be ahead of ours.

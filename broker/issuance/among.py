@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broker.errors import NotReady, Reason
-from broker.ports import REPLICA_DEAD_AFTER, DeployInForce
+from broker.ports.replicas import REPLICA_DEAD_AFTER, DeployInForce
 
 # A set in force elsewhere is followed so soon, or nothing is granted until it is.
 FOLLOW_WITHIN = timedelta(seconds=30)

@@ -23,7 +23,11 @@ from broker.issuance.counting import Standing, check_terms, groups_now, standing
 from broker.issuance.fresh_logins import FreshLogins, proven
 from broker.issuance.requests import page_of
 from broker.issuance.review import Review, review_of
-from broker.ports import Clock, Connector, FiledRequest, LeaseStore, ProofRecord, RequestFilter, Vote
+from broker.ports.access_requests import FiledRequest, RequestFilter, Vote
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
+from broker.ports.lease_store import LeaseStore
+from broker.ports.proofs import ProofRecord
 
 
 class ApprovalDesk:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from broker.errors import NotFound
 from broker.identity.behalf import Human
 from broker.issuance.caller import Caller
-from broker.ports import LeaseStore
+from broker.ports.lease_store import LeaseStore
 
 # Tasks of which it is kept, about half a kilobyte each.
 MOST = 4_096

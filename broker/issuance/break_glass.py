@@ -47,23 +47,15 @@ from broker.issuance.waiting import only_time_ends, until
 from broker.lease.machine import TERMINAL
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import NOTHING_KNOWN, RequestFacts, Situation
-from broker.ports import (
-    BREAK_GLASS_REQUEST,
-    DEFAULT_LIMITS,
-    Clock,
-    Connector,
-    DeploySet,
-    EndCause,
-    Intent,
-    Lease,
-    Ledger,
-    NewTask,
-    NewUse,
-    ProofRecord,
-    Rng,
-    Selector,
-    TaskLimits,
-)
+from broker.ports.break_glass import BREAK_GLASS_REQUEST, NewUse
+from broker.ports.clock import Clock, Rng
+from broker.ports.connectors import Connector
+from broker.ports.deploys import DeploySet
+from broker.ports.intents import Intent
+from broker.ports.leases import EndCause, Lease, Selector
+from broker.ports.ledger import Ledger
+from broker.ports.proofs import ProofRecord
+from broker.ports.tasks import DEFAULT_LIMITS, NewTask, TaskLimits
 from broker.scope.bind import bind
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope, ScopeTemplate

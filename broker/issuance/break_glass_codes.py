@@ -14,7 +14,8 @@ from broker.issuance.break_glass import Proven, person_in_force
 from broker.issuance.break_glass_reviews import whose
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
-from broker.ports import BreakGlassStore, Clock, NewBatch, Rng
+from broker.ports.break_glass import BreakGlassStore, NewBatch
+from broker.ports.clock import Clock, Rng
 from broker.secret import Secret
 
 BATCH_PREFIX = "batch-"

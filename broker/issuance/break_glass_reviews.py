@@ -12,7 +12,9 @@ from broker.errors import InvalidInput, Reason
 from broker.issuance.break_glass import person_in_force
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
-from broker.ports import BreakGlassStore, Clock, NewFindings, NewOverride, OverrideGiven, Rng
+from broker.ports.break_glass import BreakGlassStore, NewOverride, OverrideGiven
+from broker.ports.clock import Clock, Rng
+from broker.ports.reviews import NewFindings
 from broker.scope.canonical import canonical_json
 
 OVERRIDE_PREFIX = "over-"

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from broker.identity.agent import Agent, Peer
 from broker.identity.operator import Operator, Role
-from broker.ports import DeploySet
+from broker.ports.deploys import DeploySet
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,13 @@ from broker.errors import BrokerError, Conflict, InvalidInput, NotFound, Reason
 from broker.issuance.canary_run import CanaryRun, Tools
 from broker.issuance.gate import Gate
 from broker.lease.credential import Contract
-from broker.ports import Clock, Connector, DeploySet, DeploySource, EndCause, Ledger, Rng, TaskSearch, TaskState
+from broker.ports.clock import Clock, Rng
+from broker.ports.connectors import Connector
+from broker.ports.deploys import DeploySet, DeploySource
+from broker.ports.leases import EndCause
+from broker.ports.ledger import Ledger
+from broker.ports.tasks import TaskState
+from broker.ports.views import TaskSearch
 
 log = structlog.get_logger("broker.canaries")
 

@@ -22,16 +22,11 @@ from broker.issuance.leases import LeaseDesk
 from broker.issuance.tasks import TaskDesk, TaskOrder
 from broker.lease.credential import Credential
 from broker.lease.machine import State as LeaseState
-from broker.ports import (
-    Attempt,
-    Clock,
-    Connector,
-    DeploySet,
-    EndCause,
-    Lease,
-    LeaseStore,
-    RevokeContext,
-)
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector, RevokeContext
+from broker.ports.deploys import DeploySet
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import Attempt, EndCause, Lease
 from broker.scope.bind import bind
 from broker.scope.model import Scope
 

@@ -15,7 +15,9 @@ from broker.identity.party import party
 from broker.issuance.caller import Caller
 from broker.plan.execution import check_execution
 from broker.policy.facts import NOTHING_KNOWN, Situation
-from broker.ports import Citation, Lease, Ledger
+from broker.ports.intents import Citation
+from broker.ports.leases import Lease
+from broker.ports.ledger import Ledger
 from broker.scope.bind import bind
 from broker.scope.containment import Reach, reach_of
 from broker.scope.model import Scope

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import Contract
-from broker.ports import Issued, Returned
+from broker.ports.connectors import Issued, Returned
 from broker.scope.model import Scope
 
 # Upstreams round to whole seconds.

@@ -14,7 +14,9 @@ from broker.issuance.caller import OperatorCaller
 from broker.issuance.verdicts import doubts_of_template
 from broker.lease.breaker import Breakers
 from broker.lease.credential import Contract
-from broker.ports import Clock, Connector, ConnectorSpec, DeploySet, Doubt, Severity
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector, Doubt, Severity
+from broker.ports.deploys import ConnectorSpec, DeploySet
 
 log = structlog.get_logger("broker.connectors")
 

@@ -15,7 +15,8 @@ from broker.approval.rules import ApprovalRule
 from broker.approval.separation import Interest, interests, owners_of, person_id
 from broker.errors import Denied, Reason, WrongState
 from broker.identity.agent import Person
-from broker.ports import DeploySet, FiledRequest, Vote
+from broker.ports.access_requests import FiledRequest, Vote
+from broker.ports.deploys import DeploySet
 
 
 @dataclass(frozen=True, slots=True)

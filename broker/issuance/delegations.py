@@ -14,7 +14,11 @@ from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.caller import Caller
 from broker.issuance.plans import participating
 from broker.issuance.stopped import check_suspended
-from broker.ports import Clock, Lease, Ledger, NewDelegation, Rng, TaskLimits
+from broker.ports.clock import Clock, Rng
+from broker.ports.leases import Lease
+from broker.ports.ledger import Ledger
+from broker.ports.pipelines import NewDelegation
+from broker.ports.tasks import TaskLimits
 from broker.scope.canonical import canonical_json
 from broker.scope.model import ScopeTemplate
 from broker.scope.narrowing import narrowings

@@ -8,7 +8,10 @@ from datetime import timedelta
 from broker.audit.report import TaskReport
 from broker.issuance.waiting import only_time_ends, until
 from broker.lease.machine import TERMINAL
-from broker.ports import Clock, EndCause, Lease, LeaseStore, Selector, Task, TaskState
+from broker.ports.clock import Clock
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import EndCause, Lease, Selector
+from broker.ports.tasks import Task, TaskState
 from broker.scope.canonical import JsonValue
 
 

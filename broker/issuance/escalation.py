@@ -23,7 +23,9 @@ from broker.errors import BrokerError, Exhausted, NotFound, Reason
 from broker.escalation.detect import Detector, Firing
 from broker.escalation.rules import Answer, Counts, Mode, Rule, Sighting, family_of
 from broker.issuance.caller import Caller
-from broker.ports import Clock, DeploySource, LeaseStore
+from broker.ports.clock import Clock
+from broker.ports.deploys import DeploySource
+from broker.ports.lease_store import LeaseStore
 from broker.scope.canonical import JsonValue
 
 log = structlog.get_logger("broker.escalation")

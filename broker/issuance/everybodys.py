@@ -9,7 +9,10 @@ from datetime import timedelta
 from broker.errors import NotFound, Reason
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.ending import Ending
-from broker.ports import EndCause, Lease, LeaseSearch, Ledger, Selector, Task, TaskSearch
+from broker.ports.leases import EndCause, Lease, Selector
+from broker.ports.ledger import Ledger
+from broker.ports.tasks import Task
+from broker.ports.views import LeaseSearch, TaskSearch
 from broker.scope.canonical import JsonValue
 
 

@@ -12,7 +12,7 @@ from broker.errors import Denied, Reason
 from broker.issuance.caller import Caller
 from broker.policy.decision import Decision
 from broker.policy.facts import Situation
-from broker.ports import Filing
+from broker.ports.access_requests import Filing
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.scope.request import AccessRequest

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
-from broker.ports import LeaseStore
+from broker.ports.lease_store import LeaseStore
 
 # A stream with nothing to tell says so this often, so that its reader knows it is alive.
 HEARTBEAT = timedelta(seconds=10)

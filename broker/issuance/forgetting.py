@@ -5,7 +5,8 @@ from __future__ import annotations
 from broker.approval.intent_digest import FORGET_LEASE
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
-from broker.ports import Forgetting, Forgotten, LeaseStore
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import Forgetting, Forgotten
 
 
 class ForgettingDesk:

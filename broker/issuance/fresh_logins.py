@@ -16,7 +16,8 @@ from broker.identity.operator import FRESH_LOGIN
 from broker.identity.people import with_groups_of
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.id_tokens import IdTokens
-from broker.ports import Clock, ProofRecord
+from broker.ports.clock import Clock
+from broker.ports.proofs import ProofRecord
 
 
 class FreshLogins:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from broker.ports import DeploySet
+from broker.ports.deploys import DeploySet
 
 _AGENT = "spiffe://"
 

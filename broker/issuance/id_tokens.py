@@ -18,7 +18,7 @@ from broker.identity.fresh_proof import FreshProof, prove
 from broker.identity.id_claims import shown
 from broker.identity.id_token import IdToken, Issuer, claimed_issuer, claimed_key, verify
 from broker.identity.oidc_keys import KeySet
-from broker.ports import IssuerKeys
+from broker.ports.keys import IssuerKeys
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,7 @@ from functools import partial
 
 import structlog
 
-from broker.errors import (
-    BrokerError,
-    Defect,
-    Denied,
-    NotFound,
-    NotReady,
-    Reason,
-    UpstreamFailed,
-)
+from broker.errors import BrokerError, Defect, Denied, NotFound, NotReady, Reason, UpstreamFailed
 from broker.identity.behalf import check_within
 from broker.issuance.caller import Caller
 from broker.issuance.citations import cite
@@ -49,23 +41,14 @@ from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts, Situation, wanted
 from broker.policy.shadow import ShadowVerdict
 from broker.policy.tools import check_tool
-from broker.ports import (
-    DEFAULT_LIMITS,
-    Attempt,
-    Clock,
-    Connector,
-    EndCause,
-    FiledRequest,
-    Handle,
-    Intent,
-    Issued,
-    KeyRing,
-    Lease,
-    Ledger,
-    Opened,
-    Rng,
-    TaskLimits,
-)
+from broker.ports.access_requests import FiledRequest
+from broker.ports.clock import Clock, Rng
+from broker.ports.connectors import Connector, Handle, Issued
+from broker.ports.intents import Intent, Opened
+from broker.ports.keys import KeyRing
+from broker.ports.leases import Attempt, EndCause, Lease
+from broker.ports.ledger import Ledger
+from broker.ports.tasks import DEFAULT_LIMITS, TaskLimits
 from broker.scope.bind import bind
 from broker.scope.model import Scope
 from broker.scope.request import AccessRequest, Digested

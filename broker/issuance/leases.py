@@ -11,7 +11,9 @@ from broker.issuance.ending import Ending
 from broker.issuance.following import follow
 from broker.issuance.stopped import check_suspended
 from broker.lease.machine import TERMINAL
-from broker.ports import Clock, EndCause, Lease, LeaseEvent, LeaseFilter, LeaseStore, Selector
+from broker.ports.clock import Clock
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import EndCause, Lease, LeaseEvent, LeaseFilter, Selector
 
 
 class LeaseDesk:

@@ -16,7 +16,10 @@ from broker.plan.execution import plan_not_found
 from broker.plan.machine import PlanEvent
 from broker.plan.plan import Action, Plan, plan_digest
 from broker.plan.roles import PLANNER, VALIDATOR, require_role
-from broker.ports import Clock, Ledger, NewPlan, Rng, TaskLimits
+from broker.ports.clock import Clock, Rng
+from broker.ports.ledger import Ledger
+from broker.ports.pipelines import NewPlan
+from broker.ports.tasks import TaskLimits
 from broker.scope.bind import bind
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.containment import reach_of

@@ -12,7 +12,8 @@ from broker.errors import Exhausted, NotFound, Reason
 from broker.issuance.caller import Caller
 from broker.policy.quotas import Asked, Counted, Per, Quota, belongs, counted
 from broker.policy.rate import RateTable
-from broker.ports import LeaseStore, LiveQuota
+from broker.ports.intents import LiveQuota
+from broker.ports.lease_store import LeaseStore
 from broker.scope.request import AccessRequest
 
 

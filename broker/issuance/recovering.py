@@ -15,7 +15,9 @@ from broker.approval.intent_digest import RELEASE_RECOVERY
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
-from broker.ports import Clock, Evidence, Lifting, Recovery, Rng, TrailStore
+from broker.ports.clock import Clock, Rng
+from broker.ports.suspensions import Lifting
+from broker.ports.trail import Evidence, Recovery, TrailStore
 
 log = structlog.get_logger("broker.recovery")
 

@@ -15,7 +15,8 @@ from broker.errors import Conflict, Denied, Reason
 from broker.issuance.caller import Caller
 from broker.issuance.counting import check_terms, standing
 from broker.issuance.filing import ACCESS_REQUEST_PREFIX, terms_of
-from broker.ports import FiledRequest, Intent, Redemption
+from broker.ports.access_requests import FiledRequest
+from broker.ports.intents import Intent, Redemption
 
 LEASE_PREFIX = "lease-"
 

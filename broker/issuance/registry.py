@@ -10,7 +10,7 @@ from broker.errors import BrokerError, NotFound, Reason
 from broker.identity.agent import Agent, AgentPattern
 from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.caller import OperatorCaller
-from broker.ports import Alive, ViewStore
+from broker.ports.views import Alive, ViewStore
 
 _NOTHING = Alive()
 

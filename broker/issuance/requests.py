@@ -11,7 +11,10 @@ from broker.issuance.caller import Caller
 from broker.issuance.counting import standing
 from broker.issuance.following import follow
 from broker.issuance.stopped import check_suspended
-from broker.ports import Clock, DeploySet, FiledRequest, LeaseStore, RequestEventRecord, RequestFilter
+from broker.ports.access_requests import FiledRequest, RequestEventRecord, RequestFilter
+from broker.ports.clock import Clock
+from broker.ports.deploys import DeploySet
+from broker.ports.lease_store import LeaseStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ from broker.identity.agent import Agent, Person
 from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.counting import Standing, check_terms, groups_now, standing
 from broker.lease.credential import Contract
-from broker.ports import DeploySet, FiledRequest, Task
+from broker.ports.access_requests import FiledRequest
+from broker.ports.deploys import DeploySet
+from broker.ports.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)

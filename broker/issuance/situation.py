@@ -15,7 +15,8 @@ from broker.issuance.behind import Humans
 from broker.issuance.caller import Caller
 from broker.issuance.citations import Citations
 from broker.policy.facts import Situation
-from broker.ports import Ledger, Seen
+from broker.ports.intents import Seen
+from broker.ports.ledger import Ledger
 from broker.scope.request import AccessRequest
 
 _HOLDINGS = frozenset({"active_grants", "active_count"})

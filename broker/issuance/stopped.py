@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.issuance.caller import Caller
-from broker.ports import LeaseStore
+from broker.ports.lease_store import LeaseStore
 from broker.scope.model import Scope
 from broker.suspension.suspension import Subject
 

@@ -14,7 +14,11 @@ from broker.identity.spiffe_id import SpiffeId, is_trust_domain
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.holders import is_person
-from broker.ports import Clock, DeploySet, Ended, LeaseStore, Lifting, Members, NewSuspension, Rng
+from broker.ports.clock import Clock, Rng
+from broker.ports.deploys import DeploySet
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import Ended
+from broker.ports.suspensions import Lifting, Members, NewSuspension
 from broker.scope.canonical import canonical_json
 from broker.suspension.suspension import Kind, Suspension
 

@@ -16,7 +16,10 @@ from broker.issuance.ending import Ending
 from broker.issuance.gate import Gate
 from broker.issuance.stopped import check_suspended
 from broker.issuance.waiting import until
-from broker.ports import Clock, EndCause, Lease, LeaseStore, NewTask, Rng, Task, TaskState
+from broker.ports.clock import Clock, Rng
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import EndCause, Lease
+from broker.ports.tasks import NewTask, Task, TaskState
 from broker.scope.canonical import canonical_json
 from broker.secret import Secret
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from broker.audit.claimed import Claimed
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.issuance.caller import OperatorCaller
-from broker.ports import Clock, LeaseStore
+from broker.ports.clock import Clock
+from broker.ports.lease_store import LeaseStore
 
 
 class TextDesk:

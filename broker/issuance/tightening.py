@@ -21,7 +21,11 @@ from broker.policy.decision import Effect
 from broker.policy.recorded import Recorded
 from broker.policy.standing import Held, Standing, Verdict, reviewed
 from broker.policy.trial import Rules
-from broker.ports import Clock, Connector, DeploySet, DeploySource, Granted, ReviewStore, Tightened
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
+from broker.ports.deploys import DeploySet, DeploySource
+from broker.ports.leases import Granted, Tightened
+from broker.ports.reviews import ReviewStore
 from broker.scope.model import OnPolicyChange
 
 log = structlog.get_logger("broker.policy")

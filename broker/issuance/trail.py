@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from broker.issuance.caller import OperatorCaller
-from broker.ports import LeaseStore
+from broker.ports.lease_store import LeaseStore
 
 # A record has at most what one message of an agent has, so a page stays far below what gRPC carries.
 _MOST_BYTES = 1024 * 1024

@@ -8,7 +8,7 @@ from datetime import timedelta
 from broker.errors import Denied, InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import Contract
 from broker.policy.decision import Decision
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 from broker.scope.model import Scope, ScopeTemplate
 
 

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from broker.lease.credential import ContractClass
 from broker.lease.machine import State
-from broker.ports import Lease, LeaseStore
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import Lease
 
 # After a wake-up that did not settle the question, the least time before the next look: under load
 # every commit of anybody wakes every waiter.

@@ -1,1 +1,1 @@
-"""OpenID providers, from outside: their keys over HTTP. Adapters of :class:`broker.ports.IssuerKeys`."""
+"""OpenID providers, from outside: their keys over HTTP. Adapters of :class:`broker.ports.keys.IssuerKeys`."""

@@ -67,7 +67,7 @@ class FetchedKeys:
         return KeysFigures(age, self._fetched, self._failed)
 
     def current(self, key_id: str) -> KeySet:
-        """As :meth:`broker.ports.IssuerKeys.current`."""
+        """As :meth:`broker.ports.keys.IssuerKeys.current`."""
         if self._keys is None or self._monotonic() - self._fetched_at > STALE.total_seconds():
             self._want()
             self._unavailable("has no keys here that could be renewed lately")
@@ -134,7 +134,7 @@ class FetchedKeys:
 
 
 class HttpIssuerKeys:
-    """A :class:`broker.ports.IssuerKeys` over HTTP. Belongs to one event loop."""
+    """A :class:`broker.ports.keys.IssuerKeys` over HTTP. Belongs to one event loop."""
 
     def __init__(self, places: Mapping[str, Place], monotonic: Callable[[], float] = time.monotonic) -> None:
         """``places`` by issuer."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from broker.ports import Attempt, Expired, NotYet, Orphan, Revoked, RevokeOutcome
+from broker.ports.connectors import Expired, NotYet, Revoked, RevokeOutcome
+from broker.ports.leases import Attempt
+from broker.ports.orphans import Orphan
 from broker.timekeeping import Certain
 
 # How soon it is looked at again. Trying costs an upstream little, and what can be revoked was.

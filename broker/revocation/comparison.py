@@ -13,7 +13,8 @@ from datetime import datetime
 
 from broker.lease.machine import TERMINAL, State
 from broker.lease.mark import Mark
-from broker.ports import Carried, HeldUpstream, OrphanWhy
+from broker.ports.connectors import Carried
+from broker.ports.orphans import HeldUpstream, OrphanWhy
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from broker.ports import Attempt, Orphan, RevokeOutcome, Tried
+from broker.ports.connectors import RevokeOutcome
+from broker.ports.leases import Attempt, Tried
+from broker.ports.orphans import Orphan
 
 # The most that one lane holds: what is claimed and not recorded. Half of it is claimed, or recorded, at a time, which
 # bounds how long others wait for the ledger's one writer, and what a crash leaves to wait for its claims to run out.

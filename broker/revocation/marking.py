@@ -8,7 +8,8 @@ import structlog
 
 from broker.errors import Tampered
 from broker.lease.mark import LENGTH, Mark
-from broker.ports import Clock, OrphanStore
+from broker.ports.clock import Clock
+from broker.ports.orphans import OrphanStore
 
 log = structlog.get_logger("broker.revocation")
 

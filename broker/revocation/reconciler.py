@@ -18,7 +18,10 @@ from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import BrokerError
 from broker.lease.deadlines import no_late_create_after
 from broker.lease.mark import Mark
-from broker.ports import Carried, Clock, Connector, HeldUpstream, Ledger, Orphan, OrphanWhy, Rng
+from broker.ports.clock import Clock, Rng
+from broker.ports.connectors import Carried, Connector
+from broker.ports.ledger import Ledger
+from broker.ports.orphans import HeldUpstream, Orphan, OrphanWhy
 from broker.revocation.comparison import Comparison, Stray, compare, missing
 from broker.revocation.sweep_limit import SweepLimit
 from broker.scope.canonical import JsonValue

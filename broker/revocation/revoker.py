@@ -22,22 +22,11 @@ from broker.lease import backoff
 from broker.lease.breaker import Breakers
 from broker.lease.machine import Event
 from broker.lease.root import Roots, Work
-from broker.ports import (
-    Attempt,
-    Clock,
-    Connector,
-    Expired,
-    Ledger,
-    NotYet,
-    Orphan,
-    OrphanEnd,
-    Refused,
-    RevokeContext,
-    Revoked,
-    RevokeOutcome,
-    Rng,
-    Tried,
-)
+from broker.ports.clock import Clock, Rng
+from broker.ports.connectors import Connector, Expired, NotYet, Refused, RevokeContext, Revoked, RevokeOutcome
+from broker.ports.leases import Attempt, Tried
+from broker.ports.ledger import Ledger
+from broker.ports.orphans import Orphan, OrphanEnd
 from broker.revocation.certainty import certain_outcome
 from broker.revocation.lane import MOST_HELD, Claimed, Lane, Tally
 from broker.revocation.liveness import Liveness

@@ -12,7 +12,7 @@ from broker.approval.repeated import repeats
 from broker.audit.event import EventType
 from broker.audit.record import decode
 from broker.errors import Conflict, Denied, Exhausted, InvalidInput, NotFound, Reason
-from broker.ports import FiledRequest, Filing, RequestEventRecord, RequestFilter, Vote
+from broker.ports.access_requests import FiledRequest, Filing, RequestEventRecord, RequestFilter, Vote
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores import text_ops
 from broker.stores.access_moves import lapse, move, tell

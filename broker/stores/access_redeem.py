@@ -10,7 +10,7 @@ from __future__ import annotations
 from broker.approval.digest import check_digest
 from broker.approval.machine import RequestEvent, RequestState, refusal
 from broker.errors import Conflict, Reason
-from broker.ports import Intent
+from broker.ports.intents import Intent
 from broker.stores.access_moves import move
 from broker.stores.access_ops import find, refuse_unless
 from broker.stores.access_rows import RequestRow, trusted, votes_of

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Reason
-from broker.ports import AccessReviewSigned, NewAccessReview
+from broker.ports.access_reviews import AccessReviewSigned, NewAccessReview
 from broker.scope.canonical import JsonValue
 from broker.stores.times import from_ms, optional_at, to_ms
 from broker.stores.transaction import Transaction

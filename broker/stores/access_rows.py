@@ -17,7 +17,7 @@ import orjson
 
 from broker.approval.machine import RequestState
 from broker.approval.separation import Interest
-from broker.ports import FiledRequest, Vote
+from broker.ports.access_requests import FiledRequest, Vote
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.model import AccessClass, Scope
 from broker.scope.request import AccessRequest, Digested, text_digest

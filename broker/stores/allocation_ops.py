@@ -1,6 +1,7 @@
 """Accounts of pools: who has which, each operation inside one write transaction.
 
-The contract is :class:`broker.ports.AllocationStore`. A row that fails its MAC keeps its account from everybody.
+The contract is :class:`broker.ports.allocations.AllocationStore`. A row that fails its MAC keeps its account from
+everybody.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from datetime import datetime
 
 from broker.errors import Reason, WrongState
 from broker.lease.quarantine import QUARANTINE
-from broker.ports import Allocation, AllocationState, Taken, TakenUp
+from broker.ports.allocations import Allocation, AllocationState, Taken, TakenUp
 from broker.stores.rows import Raw
 from broker.stores.seal import RowSeal, tampered
 from broker.stores.times import from_ms, optional_at, optional_ms, to_ms

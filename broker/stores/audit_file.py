@@ -21,7 +21,7 @@ _BLOCK = 64 * 1024
 
 
 class AuditFile:
-    """A :class:`broker.ports.AuditSink` on one file. A file that was moved away is begun anew."""
+    """A :class:`broker.ports.trail.AuditSink` on one file. A file that was moved away is begun anew."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -14,7 +14,7 @@ from typing import Self
 from broker.audit.record import Record, decode
 from broker.audit.verify import Finding, FindKey, StoredHead, StoredRecord, verify
 from broker.errors import Reason, Tampered
-from broker.ports import AcceptedDeploy
+from broker.ports.deploys import AcceptedDeploy
 from broker.stores.offline import Offline, Where, open_offline
 from broker.stores.queries import migrations
 from broker.stores.schema import missing

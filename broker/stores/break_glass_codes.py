@@ -8,7 +8,8 @@ from datetime import datetime
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.breakglass.codes import CONFIRM_WITHIN, MOST_FAILURES, Batch, KeptCode
 from broker.errors import Conflict, Denied, NotFound, Reason, WrongState
-from broker.ports import NewBatch, ProofRecord
+from broker.ports.break_glass import NewBatch
+from broker.ports.proofs import ProofRecord
 from broker.scope.canonical import JsonValue
 from broker.stores import break_glass_rows as rows
 from broker.stores.break_glass_ops import find_code

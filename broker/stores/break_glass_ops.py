@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from broker.audit.event import AuditEvent, EventType, Vouch
-from broker.breakglass.reviews import (
-    OVERRIDES_FOR_REVIEW,
-    OVERRIDES_FOR_SUSPENSION,
-    OverrideKind,
-    Use,
-    blocked_groups,
-)
+from broker.breakglass.reviews import OVERRIDES_FOR_REVIEW, OVERRIDES_FOR_SUSPENSION, OverrideKind, Use, blocked_groups
 from broker.breakglass.rules import BY_CODE
 from broker.errors import Conflict, Denied, Exhausted, Reason, WrongState
-from broker.ports import Intent, NewUse, ProofRecord
+from broker.ports.break_glass import NewUse
+from broker.ports.intents import Intent
+from broker.ports.proofs import ProofRecord
 from broker.scope.canonical import JsonValue
 from broker.stores import break_glass_rows as rows
 from broker.stores.break_glass_rows import CodeRow, OverrideRow, UseRow, listed, trusted, use_of

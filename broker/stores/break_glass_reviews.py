@@ -17,7 +17,9 @@ from broker.breakglass.reviews import (
 )
 from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, WrongState
 from broker.lease.machine import MAYBE_ALIVE, State
-from broker.ports import EndCause, Lease, NewFindings, NewOverride, OverrideGiven, Tended
+from broker.ports.break_glass import NewOverride, OverrideGiven, Tended
+from broker.ports.leases import EndCause, Lease
+from broker.ports.reviews import NewFindings
 from broker.scope.canonical import JsonValue
 from broker.stores import break_glass_rows as rows
 from broker.stores.break_glass_ops import find_row, tell, unused_words

@@ -14,7 +14,7 @@ from typing import ClassVar
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.canary.canary import Kind
 from broker.canary.measurement import Measurement, Outcome
-from broker.ports import KEPT_MEASUREMENTS
+from broker.ports.canaries import KEPT_MEASUREMENTS
 from broker.scope.canonical import JsonValue
 from broker.stores.rows import Raw
 from broker.stores.times import from_ms, optional_at, optional_ms, to_ms

@@ -8,7 +8,7 @@ from broker.audit.checkpoint import FIRST, REACH
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.audit.record import decode
 from broker.errors import Tampered
-from broker.ports import NewCheckpoint, OutgoingCheckpoint, TrailEnd, WitnessLag
+from broker.ports.trail import NewCheckpoint, OutgoingCheckpoint, TrailEnd, WitnessLag
 from broker.stores.times import from_ms, to_ms
 from broker.stores.transaction import Transaction
 from broker.stores.view import View

@@ -13,7 +13,7 @@ from broker.delegation.delegation import check_redemption
 from broker.errors import Reason, WrongState
 from broker.plan.execution import check_execution
 from broker.plan.roles import EXECUTOR, require_other, require_role
-from broker.ports import Citation, Intent
+from broker.ports.intents import Citation, Intent
 from broker.stores import delegation_ops, plan_ops
 from broker.stores.origins import origin_of, reach_of_lease
 from broker.stores.pipeline_rows import OriginRow, insert, written_chain

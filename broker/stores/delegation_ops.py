@@ -6,17 +6,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from broker.audit.event import AuditEvent, EventType, Vouch
-from broker.delegation.delegation import (
-    Delegation,
-    check_hand_over,
-    delegation_ended,
-    delegation_not_found,
-    handed,
-)
+from broker.delegation.delegation import Delegation, check_hand_over, delegation_ended, delegation_not_found, handed
 from broker.errors import Conflict, Denied, Reason
 from broker.identity.party import Party
 from broker.plan.roles import EXECUTOR, require_other
-from broker.ports import EndCause, NewDelegation
+from broker.ports.leases import EndCause
+from broker.ports.pipelines import NewDelegation
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores import plan_ops
 from broker.stores.end_ops import end_selected, lease_ended, lease_not_found

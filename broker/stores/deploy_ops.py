@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from broker.ports import AcceptedDeploy
+from broker.ports.deploys import AcceptedDeploy
 from broker.stores.seal import tampered
 from broker.stores.times import to_ms
 from broker.stores.transaction import Transaction

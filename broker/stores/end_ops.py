@@ -9,7 +9,7 @@ from functools import partial
 from broker.audit.event import BROKER
 from broker.errors import Defect, NotFound, Reason, WrongState
 from broker.lease.machine import Event, State, can
-from broker.ports import EndCause, Selector
+from broker.ports.leases import EndCause, Selector
 from broker.scope.canonical import JsonValue
 from broker.stores.moves import move
 from broker.stores.rows import (

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from broker.audit.event import EventType
 from broker.errors import Denied, Reason, WrongState
 from broker.lease.machine import Event, State, next_state
-from broker.ports import Forgetting, Forgotten
+from broker.ports.leases import Forgetting, Forgotten
 from broker.scope.canonical import JsonValue
 from broker.stores.end_ops import lease_ended, lease_not_found
 from broker.stores.moves import attempts_of, settle, tell

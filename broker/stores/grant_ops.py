@@ -9,7 +9,9 @@ from datetime import datetime
 from broker.audit.event import EventType, Vouch
 from broker.errors import BrokerError, Conflict, Denied, Exhausted, Reason, Tampered
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
-from broker.ports import EndCause, Handle, Intent, Lease, Opened
+from broker.ports.connectors import Handle
+from broker.ports.intents import Intent, Opened
+from broker.ports.leases import EndCause, Lease
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores import break_glass_ops, citation_ops, quota_ops, task_limits, text_ops
 from broker.stores.access_redeem import redeem, redeemable
@@ -77,7 +79,7 @@ def open_intent(tx: Transaction, intent: Intent) -> Opened:
 
 
 def decide(view: View, intent: Intent) -> Decided:
-    """Refuse what :class:`broker.ports.Intent` says is refused; writes nothing."""
+    """Refuse what :class:`broker.ports.intents.Intent` says is refused; writes nothing."""
     task, packed_lease, count, any_suspended = _facts(view, intent)
     admit_participant(task, intent.holder, intent.now, intent.expires_at)
     lease = None if packed_lease is None else read_optional_lease(unpacked(packed_lease), view.seal)

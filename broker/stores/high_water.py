@@ -7,7 +7,7 @@ of its own, under a MAC, which batches refresh when it is a second old (here), a
 
 from __future__ import annotations
 
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 from broker.stores.seal import RowSeal
 from broker.stores.view import View
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from broker.audit.record import decode
 from broker.errors import Tampered
-from broker.ports import HighWater
+from broker.ports.trail import HighWater
 from broker.stores.high_water import TABLE, sealed
 from broker.stores.seal import RowSeal
 from broker.stores.times import from_ms

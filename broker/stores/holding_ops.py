@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from broker.errors import NotReady, Reason
-from broker.ports import Holdings, Intent
+from broker.ports.intents import Holdings, Intent
 from broker.stores.rows import LeaseRow, read_lease, trust_lease
 from broker.stores.view import View
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from broker.errors import Reason, Tampered
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 from broker.stores.access_rows import vote_sealed
 from broker.stores.audit_reader import AuditReader
 from broker.stores.offline import Offline, Where

@@ -1,11 +1,12 @@
 """The ledger, in whatever database: :mod:`broker.stores.sqlite` opens one in a file.
 
 Puts together the writer (:mod:`broker.stores.group_commit`) and the readers; what each operation does is in the
-``*_ops`` modules and in :mod:`broker.stores.reads`. The contract is :class:`broker.ports.LeaseStore`; plans and
-delegations are in :mod:`broker.stores.ledger_pipelines`, break-glass in :mod:`broker.stores.ledger_break_glass`,
-checkpoints and recovery in :mod:`broker.stores.ledger_trail`, what people see of everybody's in
-:mod:`broker.stores.ledger_views`, what is upstream and not in the ledger in :mod:`broker.stores.ledger_orphans`,
-accounts of pools in :mod:`broker.stores.ledger_allocations`, other daemons in :mod:`broker.stores.ledger_replicas`.
+``*_ops`` modules and in :mod:`broker.stores.reads`. The contract is :class:`broker.ports.lease_store.LeaseStore`;
+plans and delegations are in :mod:`broker.stores.ledger_pipelines`, break-glass in
+:mod:`broker.stores.ledger_break_glass`, checkpoints and recovery in :mod:`broker.stores.ledger_trail`, what people
+see of everybody's in :mod:`broker.stores.ledger_views`, what is upstream and not in the ledger in
+:mod:`broker.stores.ledger_orphans`, accounts of pools in :mod:`broker.stores.ledger_allocations`, other daemons in
+:mod:`broker.stores.ledger_replicas`.
 """
 
 from __future__ import annotations
@@ -21,39 +22,27 @@ from broker.audit.report import TaskReport
 from broker.identity.behalf import Human
 from broker.lease.machine import Event, State
 from broker.policy.quotas import Per
-from broker.ports import (
-    AcceptedDeploy,
-    AccessReviewSigned,
+from broker.ports.access_requests import FiledRequest, Filing, RequestEventRecord, RequestFilter, Vote
+from broker.ports.access_reviews import AccessReviewSigned, NewAccessReview
+from broker.ports.connectors import Handle
+from broker.ports.deploys import AcceptedDeploy
+from broker.ports.figures import ExportBacklog, LedgerFigures
+from broker.ports.intents import Holdings, Intent, Opened
+from broker.ports.keys import KeyRing
+from broker.ports.leases import (
     Attempt,
     EndCause,
     Ended,
-    ExportBacklog,
-    FiledRequest,
-    Filing,
     Forgetting,
     Forgotten,
-    Handle,
-    Holdings,
-    Intent,
-    KeyRing,
     Lease,
     LeaseEvent,
     LeaseFilter,
-    LedgerFigures,
-    Lifting,
-    Members,
-    NewAccessReview,
-    NewSuspension,
-    NewTask,
-    Opened,
-    RequestEventRecord,
-    RequestFilter,
     Selector,
-    Task,
-    TaskState,
     Tried,
-    Vote,
 )
+from broker.ports.suspensions import Lifting, Members, NewSuspension
+from broker.ports.tasks import NewTask, Task, TaskState
 from broker.scope.canonical import JsonValue
 from broker.stores import (
     access_ops,
@@ -108,7 +97,7 @@ class LedgerStore(
     LedgerAllocations,
     LedgerReplicas,
 ):
-    """A :class:`broker.ports.Ledger`, ended by :meth:`close`. How it is opened is its database's matter."""
+    """A :class:`broker.ports.ledger.Ledger`, ended by :meth:`close`. How it is opened is its database's matter."""
 
     def __init__(self, writing: Writing, keys: KeyRing, writer: str, *, keeps_texts: bool) -> None:
         """Raises Tampered (AUDIT_CHAIN_BROKEN) where the head of the audit chain is not ours."""

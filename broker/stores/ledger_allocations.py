@@ -1,11 +1,11 @@
-"""The part of the ledger that lends accounts. The contract is :class:`broker.ports.AllocationStore`."""
+"""The part of the ledger that lends accounts. The contract is :class:`broker.ports.allocations.AllocationStore`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from broker.ports import Allocation, Taken, TakenUp
+from broker.ports.allocations import Allocation, Taken, TakenUp
 from broker.stores import allocation_ops as ops
 from broker.stores.group_commit import GroupCommit
 from broker.stores.reading import Reading

@@ -1,4 +1,4 @@
-"""Break-glass's part of the ledger. The contract is :class:`broker.ports.BreakGlassStore`."""
+"""Break-glass's part of the ledger. The contract is :class:`broker.ports.break_glass.BreakGlassStore`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from datetime import datetime
 
 from broker.breakglass.codes import Batch, KeptCode
 from broker.breakglass.reviews import Use
-from broker.ports import Lease, NewBatch, NewFindings, NewOverride, OverrideGiven, ProofRecord, Tended
+from broker.ports.break_glass import NewBatch, NewOverride, OverrideGiven, Tended
+from broker.ports.leases import Lease
+from broker.ports.proofs import ProofRecord
+from broker.ports.reviews import NewFindings
 from broker.stores import break_glass_codes as codes_ops
 from broker.stores import break_glass_reviews as reviews
 from broker.stores.group_commit import GroupCommit

@@ -1,4 +1,4 @@
-"""What canaries measured, in the ledger. The contract is :class:`broker.ports.CanaryStore`."""
+"""What canaries measured, in the ledger. The contract is :class:`broker.ports.canaries.CanaryStore`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is upstream and not in the ledger. The contract is :class:`broker.ports.OrphanStore`."""
+"""What is upstream and not in the ledger. The contract is :class:`broker.ports.orphans.OrphanStore`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from broker.lease.machine import State
-from broker.ports import Carried, HeldUpstream, Orphan, OrphanEnd, OrphanFigures
+from broker.ports.connectors import Carried
+from broker.ports.orphans import HeldUpstream, Orphan, OrphanEnd, OrphanFigures
 from broker.stores import orphan_ops, orphan_reads
 from broker.stores.group_commit import GroupCommit
 from broker.stores.reading import Reading

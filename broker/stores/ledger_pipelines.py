@@ -1,4 +1,4 @@
-"""The pipelines' half of the ledger. The contract is :class:`broker.ports.PipelineStore`."""
+"""The pipelines' half of the ledger. The contract is :class:`broker.ports.pipelines.PipelineStore`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from broker.delegation.delegation import Delegation
 from broker.identity.party import Party
 from broker.plan.machine import PlanEvent
 from broker.plan.plan import Plan
-from broker.ports import Lease, NewDelegation, NewPlan
+from broker.ports.leases import Lease
+from broker.ports.pipelines import NewDelegation, NewPlan
 from broker.stores import delegation_ops, plan_ops
 from broker.stores.group_commit import GroupCommit
 from broker.stores.origins import with_origin

@@ -1,10 +1,10 @@
-"""Several daemons on one ledger. The contract is :class:`broker.ports.ReplicaStore`."""
+"""Several daemons on one ledger. The contract is :class:`broker.ports.replicas.ReplicaStore`."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from broker.ports import DeployInForce, Heartbeat, Pulse
+from broker.ports.replicas import DeployInForce, Heartbeat, Pulse
 from broker.stores import replica_ops
 from broker.stores.group_commit import GroupCommit
 

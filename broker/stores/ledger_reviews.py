@@ -1,11 +1,11 @@
-"""The half of the ledger that reviews living leases. The contract is :class:`broker.ports.ReviewStore`."""
+"""The half of the ledger that reviews living leases. The contract is :class:`broker.ports.reviews.ReviewStore`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from broker.ports import Granted, Tightened
+from broker.ports.leases import Granted, Tightened
 from broker.stores import review_ops
 from broker.stores.group_commit import GroupCommit
 from broker.stores.reading import Reading

@@ -1,11 +1,12 @@
-"""Checkpoints, witnesses and recovery. The contract is :class:`broker.ports.TrailStore`."""
+"""Checkpoints, witnesses and recovery. The contract is :class:`broker.ports.trail.TrailStore`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from broker.ports import Evidence, HighWater, Lifting, NewCheckpoint, OutgoingCheckpoint, Recovery, TrailEnd, WitnessLag
+from broker.ports.suspensions import Lifting
+from broker.ports.trail import Evidence, HighWater, NewCheckpoint, OutgoingCheckpoint, Recovery, TrailEnd, WitnessLag
 from broker.stores import checkpoint_ops, high_water_ops, recovery_ops
 from broker.stores.group_commit import GroupCommit
 from broker.stores.reading import Reading

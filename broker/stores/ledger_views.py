@@ -1,10 +1,12 @@
-"""The half of the ledger that people look at. The contract is :class:`broker.ports.ViewStore`."""
+"""The half of the ledger that people look at. The contract is :class:`broker.ports.views.ViewStore`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from broker.ports import Alive, Lease, LeaseSearch, Task, TaskSearch
+from broker.ports.leases import Lease
+from broker.ports.tasks import Task
+from broker.ports.views import Alive, LeaseSearch, TaskSearch
 from broker.stores import views
 from broker.stores.reading import Reading
 

@@ -16,7 +16,8 @@ from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.lease.backoff import CAP
 from broker.lease.deadlines import due_at
 from broker.lease.machine import STATES, Event, State, lease_state, next_state
-from broker.ports import BREAK_GLASS_REQUEST, EndCause
+from broker.ports.break_glass import BREAK_GLASS_REQUEST
+from broker.ports.leases import EndCause
 from broker.scope.canonical import JsonValue
 from broker.stores.rows import AttemptRow, LeaseRow, read_attempt
 from broker.stores.times import span_ms

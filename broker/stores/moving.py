@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Identifier
 
 from broker.errors import InvalidInput, Reason, Tampered
 from broker.files.durable import sync_directory
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 from broker.stores.invariants import LedgerChecks
 from broker.stores.ledger_file import ProcessLock
 from broker.stores.migrate import schema as schema_of_file

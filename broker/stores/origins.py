@@ -8,7 +8,7 @@ from datetime import datetime
 import orjson
 
 from broker.lease.machine import State
-from broker.ports import Lease
+from broker.ports.leases import Lease
 from broker.scope.containment import Reach
 from broker.stores.break_glass_rows import UseRow, use_of
 from broker.stores.break_glass_rows import trusted as trusted_use

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.lease.machine import TERMINAL
-from broker.ports import Carried, Orphan, OrphanEnd
+from broker.ports.connectors import Carried
+from broker.ports.orphans import Orphan, OrphanEnd
 from broker.scope.canonical import JsonValue
 from broker.stores.orphan_reads import held
 from broker.stores.orphan_rows import OrphanRow, insert, orphan_of, read_orphan, row_of, update

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from broker.errors import InvalidInput, Reason
 from broker.lease.machine import State, lease_state
-from broker.ports import Carried, HeldUpstream, Orphan
+from broker.ports.connectors import Carried
+from broker.ports.orphans import HeldUpstream, Orphan
 from broker.scope.canonical import canonical_json
 from broker.stores.orphan_rows import orphan_of, read_orphan
 from broker.stores.rows import AttemptRow, read_attempt

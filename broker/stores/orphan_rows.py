@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import orjson
 
-from broker.ports import Orphan, OrphanEnd, OrphanWhy
+from broker.ports.orphans import Orphan, OrphanEnd, OrphanWhy
 from broker.scope.canonical import canonical_json
 from broker.stores.rows import Raw
 from broker.stores.seal import RowSeal

@@ -12,7 +12,7 @@ from broker.plan.execution import plan_not_found
 from broker.plan.machine import PlanEvent, PlanState, next_state
 from broker.plan.plan import Plan
 from broker.plan.roles import VALIDATOR, require_other
-from broker.ports import NewPlan
+from broker.ports.pipelines import NewPlan
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores import text_ops
 from broker.stores.pipeline_rows import PlanRow, insert, plan_of, trusted, update_decision, update_text

@@ -12,7 +12,7 @@ from typing import Self
 
 import psycopg
 
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 from broker.stores.ledger import LedgerStore
 from broker.stores.others_commits import OthersCommits
 from broker.stores.postgres_clock import ServerClock
@@ -26,7 +26,7 @@ from broker.stores.seal import RowSeal
 
 
 class PostgresStore(LedgerStore):
-    """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
+    """A :class:`broker.ports.ledger.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     shared = True
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from broker.ports import Clock
+from broker.ports.clock import Clock
 
 # A reading that took less is always taken; one that took longer, when the last one is so old that it may be off as far.
 _SHARP = 0.05
@@ -20,7 +20,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ServerClock:
-    """A :class:`broker.ports.Clock`. Before the first reading it tells this machine's time."""
+    """A :class:`broker.ports.clock.Clock`. Before the first reading it tells this machine's time."""
 
     def __init__(self, until_read: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._until_read = until_read

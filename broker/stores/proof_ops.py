@@ -7,7 +7,9 @@ because until it expires it opens the people's door for looking. Each is there o
 from __future__ import annotations
 
 from broker.errors import Denied, Reason
-from broker.ports import Forgetting, Lifting, ProofRecord
+from broker.ports.leases import Forgetting
+from broker.ports.proofs import ProofRecord
+from broker.ports.suspensions import Lifting
 from broker.scope.canonical import JsonValue
 from broker.stores.seal import tampered
 from broker.stores.times import to_ms

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from broker.errors import Exhausted, Reason
 from broker.policy.quotas import Per
-from broker.ports import Intent, LiveQuota
+from broker.ports.intents import Intent, LiveQuota
 from broker.stores.times import to_ms
 from broker.stores.transaction import Transaction
 from broker.stores.view import View

@@ -13,21 +13,14 @@ from broker.breakglass.reviews import OWED
 from broker.errors import InvalidInput, Reason, Tampered
 from broker.identity.behalf import Human
 from broker.lease.machine import MAYBE_ALIVE, State
-from broker.ports import Attempt, ExportBacklog, Lease, LeaseEvent, LeaseFilter, LedgerFigures, Task
+from broker.ports.figures import ExportBacklog, LedgerFigures
+from broker.ports.leases import Attempt, Lease, LeaseEvent, LeaseFilter
+from broker.ports.tasks import Task
 from broker.scope.canonical import canonical_json
 from broker.stores.break_glass_reviews import open_uses
 from broker.stores.end_ops import lease_not_found
 from broker.stores.origins import handed_on_by
-from broker.stores.rows import (
-    LAST_MS,
-    Raw,
-    attempt_of,
-    read_attempt,
-    read_lease,
-    task_of,
-    trust_lease,
-    trust_task,
-)
+from broker.stores.rows import LAST_MS, Raw, attempt_of, read_attempt, read_lease, task_of, trust_lease, trust_task
 from broker.stores.suspension_rows import every_unlifted
 from broker.stores.task_ops import find_task
 from broker.stores.times import from_ms, to_ms

@@ -10,7 +10,10 @@ from typing import ClassVar
 
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import Denied, Reason, WrongState
-from broker.ports import EndCause, Evidence, Lifting, Recovery, TaskState
+from broker.ports.leases import EndCause
+from broker.ports.suspensions import Lifting
+from broker.ports.tasks import TaskState
+from broker.ports.trail import Evidence, Recovery
 from broker.scope.canonical import JsonValue
 from broker.stores.proof_ops import keep_word, word_told
 from broker.stores.rows import Raw, read_task

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from broker.ports import REPLICA_DEAD_AFTER, DeployInForce, Heartbeat, Pulse
+from broker.ports.replicas import REPLICA_DEAD_AFTER, DeployInForce, Heartbeat, Pulse
 from broker.stores import recovery_ops
 from broker.stores.seal import tampered
 from broker.stores.times import from_ms, span_ms, to_ms

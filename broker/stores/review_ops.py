@@ -18,7 +18,7 @@ from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.audit.record import Record, decode
 from broker.errors import BrokerError, InvalidInput, Reason, Tampered
 from broker.lease.machine import State
-from broker.ports import EndCause, Granted, Lease, Tightened
+from broker.ports.leases import EndCause, Granted, Lease, Tightened
 from broker.scope.canonical import JsonValue
 from broker.stores import access_ops
 from broker.stores.end_ops import end_selected

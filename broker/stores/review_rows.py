@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import orjson
 
 from broker.policy.standing import Standing
-from broker.ports import Lease, Tightened
+from broker.ports.leases import Lease, Tightened
 from broker.scope.canonical import canonical_json
 from broker.stores.times import from_ms, to_ms
 from broker.stores.transaction import Transaction

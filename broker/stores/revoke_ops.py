@@ -11,17 +11,10 @@ from typing import Any
 from broker.audit.event import BROKER, EventType
 from broker.errors import Defect, Reason
 from broker.lease.machine import TERMINAL, Event, State
-from broker.ports import Attempt, EndCause, Tried
+from broker.ports.leases import Attempt, EndCause, Tried
 from broker.scope.canonical import JsonValue
 from broker.stores.end_ops import CHUNK, find_attempt, read_pair
-from broker.stores.moves import (
-    due_ms,
-    move,
-    quarantine,
-    quarantine_pause,
-    settle,
-    tell,
-)
+from broker.stores.moves import due_ms, move, quarantine, quarantine_pause, settle, tell
 from broker.stores.replica_ops import others
 from broker.stores.rows import (
     AttemptRow,

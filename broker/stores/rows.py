@@ -17,7 +17,8 @@ import orjson
 
 from broker.identity.behalf import Human
 from broker.lease.machine import STATES, State
-from broker.ports import Attempt, EndCause, Lease, Task, TaskState
+from broker.ports.leases import Attempt, EndCause, Lease
+from broker.ports.tasks import Task, TaskState
 from broker.stores.seal import RowSeal, tampered
 from broker.stores.times import from_ms, optional_at
 

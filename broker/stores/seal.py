@@ -16,7 +16,7 @@ from functools import lru_cache
 from broker.audit import claimed
 from broker.audit.chain import link, record_mac
 from broker.errors import Reason, Tampered
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 from broker.scope.canonical import canonical_row
 
 # Keyed BLAKE2 is a MAC by itself (RFC 7693 section 2.9). It takes less than half the time of an HMAC by

@@ -10,7 +10,7 @@ import sqlite3
 from pathlib import Path
 from typing import Self
 
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 from broker.stores.ballast import Ballast
 from broker.stores.ledger import LedgerStore
 from broker.stores.ledger_file import ProcessLock, connect_writer, prepare_file
@@ -22,7 +22,7 @@ from broker.stores.sqlite_database import SqliteWriting, unavailable
 
 
 class SqliteStore(LedgerStore):
-    """A :class:`broker.ports.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
+    """A :class:`broker.ports.ledger.Ledger`. Made by :meth:`open`, ended by :meth:`close`."""
 
     def __init__(
         self,

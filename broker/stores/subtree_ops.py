@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from broker.lease.machine import Event
-from broker.ports import EndCause
+from broker.ports.leases import EndCause
 from broker.scope.canonical import canonical_json
 from broker.stores.end_ops import CHUNK, read_pair
 from broker.stores.moves import move

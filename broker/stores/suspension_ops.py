@@ -16,7 +16,8 @@ from functools import partial
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, WrongState
 from broker.lease.machine import Event, State
-from broker.ports import EndCause, Ended, Lifting, Members, NewSuspension
+from broker.ports.leases import EndCause, Ended
+from broker.ports.suspensions import Lifting, Members, NewSuspension
 from broker.scope.canonical import JsonValue
 from broker.stores.break_glass_ops import passes_over
 from broker.stores.end_ops import CHUNK, read_pair

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.errors import Exhausted, Reason
-from broker.ports import Intent
+from broker.ports.intents import Intent
 from broker.stores.images import counted
 from broker.stores.rows import LeaseRow
 from broker.stores.view import View

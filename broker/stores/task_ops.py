@@ -11,7 +11,8 @@ import orjson
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.audit.report import TaskReport
 from broker.errors import Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
-from broker.ports import EndCause, NewTask, Task, TaskState
+from broker.ports.leases import EndCause
+from broker.ports.tasks import NewTask, Task, TaskState
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores import quota_ops
 from broker.stores.access_moves import lapse_with_task

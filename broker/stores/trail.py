@@ -14,7 +14,7 @@ from broker.audit import chain
 from broker.audit.event import AuditEvent
 from broker.audit.record import encode
 from broker.errors import Reason, Tampered
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 from broker.stores.high_water import Marking
 from broker.stores.view import View
 

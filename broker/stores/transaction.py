@@ -14,7 +14,8 @@ from typing import Any
 from broker.audit.event import AuditEvent
 from broker.errors import BrokerError
 from broker.lease.machine import State
-from broker.ports import Lifting, TaskState
+from broker.ports.suspensions import Lifting
+from broker.ports.tasks import TaskState
 from broker.stores.database import GARBLED, Connection, Dialect
 from broker.stores.images import Images, Key, keep
 from broker.stores.rows import (

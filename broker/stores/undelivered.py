@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from broker.lease.machine import TERMINAL, State
-from broker.ports import EndCause
+from broker.ports.leases import EndCause
 from broker.stores.rows import LeaseRow
 
 UNDELIVERED: Final = frozenset(

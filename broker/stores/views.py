@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from broker.errors import InvalidInput, NotFound, Reason
-from broker.ports import Alive, Lease, LeaseSearch, Task, TaskSearch
+from broker.ports.leases import Lease
+from broker.ports.tasks import Task
+from broker.ports.views import Alive, LeaseSearch, TaskSearch
 from broker.stores.rows import LeaseRow, Raw, TaskRow, read_lease, read_task, task_of, trust_lease
 from broker.stores.view import View
 from broker.stores.whole_lease import whole_lease

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from broker.ports import Lease
+from broker.ports.leases import Lease
 from broker.stores.origins import with_origin
 from broker.stores.review_rows import with_review
 from broker.stores.rows import LeaseRow, lease_of

@@ -18,7 +18,8 @@ from broker.audit.cloud_event import CloudEvent, cloud_event, wanted
 from broker.audit.record import Record, decode
 from broker.errors import BrokerError, Tampered
 from broker.lease import backoff
-from broker.ports import Clock, LeaseStore, Rng
+from broker.ports.clock import Clock, Rng
+from broker.ports.lease_store import LeaseStore
 from broker.webhooks.sender import NotDelivered
 
 log = structlog.get_logger("broker.webhooks")

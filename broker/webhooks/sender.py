@@ -15,7 +15,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, T
 from broker.audit.cloud_event import CONTENT_TYPE, CloudEvent
 from broker.config import Webhook
 from broker.errors import BrokerError
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from broker.secret import Secret
 from broker.webhooks.signing import headers
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from broker.audit import checkpoint as checkpoints
 from broker.audit.checkpoint import Checkpoint
-from broker.ports import NewCheckpoint, TrailEnd, TrailStore
+from broker.ports.trail import NewCheckpoint, TrailEnd, TrailStore
 from broker.witnesses.signing import CheckpointKeys
 
 # So often a checkpoint is signed anew if the trail outran it, or another was written. Between two lie milliseconds.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from broker.audit.believed import read
-from broker.ports import Evidence, TrailEnd, Witness
+from broker.ports.trail import Evidence, TrailEnd, Witness
 
 
 async def behind(

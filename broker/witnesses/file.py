@@ -11,7 +11,7 @@ from pathlib import Path
 
 from broker.audit import note as notes
 from broker.files.durable import sync_directory
-from broker.ports import OutgoingCheckpoint
+from broker.ports.trail import OutgoingCheckpoint
 from broker.witnesses.times import later_than, newest_of
 
 # More than the longest note and its neighbour.
@@ -19,7 +19,7 @@ _TAIL = 4 * notes.MOST_CHARACTERS
 
 
 class FileWitness:
-    """A :class:`broker.ports.Witness`."""
+    """A :class:`broker.ports.trail.Witness`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -14,13 +14,13 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, D
 from broker.audit import note as notes
 from broker.config import HttpWitness as Settings
 from broker.errors import BrokerError
-from broker.ports import OutgoingCheckpoint
+from broker.ports.trail import OutgoingCheckpoint
 from broker.secret import Secret
 from broker.witnesses.times import later_than
 
 
 class HttpWitness:
-    """A :class:`broker.ports.Witness`. Made on the event loop; :meth:`close` ends it."""
+    """A :class:`broker.ports.trail.Witness`. Made on the event loop; :meth:`close` ends it."""
 
     def __init__(self, settings: Settings, resolve: Callable[[str], Secret]) -> None:
         """Raises OSError where the CA file cannot be read."""

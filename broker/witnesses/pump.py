@@ -15,7 +15,8 @@ import structlog
 
 from broker.errors import BrokerError
 from broker.lease import backoff
-from broker.ports import Clock, OutgoingCheckpoint, Rng, TrailStore, Witness, WitnessLag
+from broker.ports.clock import Clock, Rng
+from broker.ports.trail import OutgoingCheckpoint, TrailStore, Witness, WitnessLag
 
 log = structlog.get_logger("broker.witnesses")
 

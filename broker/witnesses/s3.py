@@ -23,14 +23,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from broker.audit import note as notes
 from broker.config import S3Witness as Settings
 from broker.errors import BrokerError
-from broker.ports import OutgoingCheckpoint
+from broker.ports.trail import OutgoingCheckpoint
 from broker.secret import Secret
 
 T = TypeVar("T")
 
 
 class S3Witness:
-    """A :class:`broker.ports.Witness`."""
+    """A :class:`broker.ports.trail.Witness`."""
 
     def __init__(self, settings: Settings, resolve: Callable[[str], Secret]) -> None:
         self._settings = settings

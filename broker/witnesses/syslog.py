@@ -13,14 +13,14 @@ import ssl
 from datetime import UTC, datetime
 
 from broker.config import SyslogWitness as Settings
-from broker.ports import OutgoingCheckpoint
+from broker.ports.trail import OutgoingCheckpoint
 
 # Facility 13, log audit; severity 5, notice (RFC 5424, section 6.2.1).
 _PRIORITY = 13 * 8 + 5
 
 
 class SyslogWitness:
-    """A :class:`broker.ports.Witness`. One connection per checkpoint: there is one a minute."""
+    """A :class:`broker.ports.trail.Witness`. One connection per checkpoint: there is one a minute."""
 
     def __init__(self, settings: Settings, host: str) -> None:
         """``host``: this machine, as the collector shall know it. Raises OSError for a CA file that cannot be read."""

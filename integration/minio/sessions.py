@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from broker.clock import SystemClock
 from broker.connectors.minio_sts import MinioSts
 from broker.lease.credential import AwsSession
-from broker.ports import Handle, RevokeOutcome
+from broker.ports.connectors import Handle, RevokeOutcome
 from broker.scope.model import Scope
 from tests.connectors.harness_minio import reading_one_day
 from tests.connectors.support import HOLDER, Ledger, new_attempt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.dev.minio import REPORTS, MinioFacts
-from broker.ports import Revoked
+from broker.ports.connectors import Revoked
 from integration.minio.sessions import ended, held
 from tests.connectors.harness_minio import REPORT, minio_connector, said_to
 

@@ -15,7 +15,7 @@ from broker.connectors.minio_sts import MinioSts, minio_ends
 from broker.dev.minio import BROKER_USER, BUCKET, REPORTS, MinioFacts
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import AwsSession
-from broker.ports import Revoked, Use
+from broker.ports.connectors import Revoked, Use
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from integration.minio.admin_calls import Key, make_service_account

@@ -10,7 +10,7 @@ from broker.clock import SystemClock
 from broker.connectors.minio_sts import MinioSts, MinioStsSettings
 from broker.dev.minio import BROKER_USER, BUCKET, ROOT_USER, MinioFacts, call_as_root, make_user, reading
 from broker.errors import Reason, UpstreamFailed
-from broker.ports import Doubt, Refused, Severity
+from broker.ports.connectors import Doubt, Refused, Severity
 from broker.scope.canonical import JsonValue
 from broker.secret import Secret
 from integration.minio.sessions import CLOCK, ended, held

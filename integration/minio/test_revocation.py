@@ -12,7 +12,7 @@ from broker.connectors.minio_sts import MinioSts
 from broker.dev.minio import BROKER_USER, BUCKET, REPORTS, MinioFacts, MinioServer
 from broker.errors import UpstreamFailed
 from broker.lease.credential import AwsSession
-from broker.ports import NotYet, Refused, Revoked
+from broker.ports.connectors import NotYet, Refused, Revoked
 from broker.secret import Secret
 from integration.minio.admin_calls import Key, call
 from integration.minio.sessions import CLOCK, ended, held

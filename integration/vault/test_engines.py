@@ -39,7 +39,7 @@ from broker.lease.credential import (
     WrappedSecret,
     X509Certificate,
 )
-from broker.ports import Use
+from broker.ports.connectors import Use
 from broker.scope.request import AccessRequest
 from broker.secret import Secret
 from integration.vault.engines import CA_PUBLIC, KUBERNETES, KV, PKI, SSH

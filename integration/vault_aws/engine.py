@@ -14,7 +14,7 @@ from broker.connectors.vault_aws_user import VaultAwsUser, VaultAwsUserSettings
 from broker.dev.openbao import OpenBaoFacts
 from broker.dev.openbao_database import TOKEN_ROLE
 from broker.lease.credential import AwsAccessKey, Credential
-from broker.ports import Use
+from broker.ports.connectors import Use
 from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.connectors.harness import Harness

@@ -14,7 +14,7 @@ from broker.connectors.vault_aws_user import VaultAwsUser
 from broker.dev.openbao import OpenBaoFacts
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import AwsAccessKey
-from broker.ports import Issued, NotYet, Revoked, Use
+from broker.ports.connectors import Issued, NotYet, Revoked, Use
 from integration.vault_aws.engine import BUCKET, MOUNT, REGION, ROLE, Account, configure_engine, engine_connector
 from integration.vault_aws.engine import engine_scope as scope
 from tests.connectors.support import HOLDER, Ledger, new_attempt

@@ -8,7 +8,8 @@ import pytest
 
 from broker.clock import SystemClock
 from broker.connectors.registry import build
-from broker.ports import Connector, ConnectorSpec
+from broker.ports.connectors import Connector
+from broker.ports.deploys import ConnectorSpec
 from broker.references import resolve
 from tests.conftest import ConfiguredOpenBao
 

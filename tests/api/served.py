@@ -33,7 +33,9 @@ from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF, IdentityProvid
 from broker.dev.identity_provider_http import IdentityProviderServer
 from broker.keys import new_key
 from broker.policy.cedar import PolicySet
-from broker.ports import Clock, Connector, ConnectorSpec
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
+from broker.ports.deploys import ConnectorSpec
 from tests.connectors.fake import FakeConnector
 from tests.forge import Forged, authority
 from tests.gates import gates

@@ -27,7 +27,8 @@ from broker.api.redaction import sensitive_fields
 from broker.api.server import BROKER_SERVICE
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.clock import SystemClock
-from broker.ports import Clock, Issued
+from broker.ports.clock import Clock
+from broker.ports.connectors import Issued
 from broker.secret import Secret
 from tests.api.served import (
     ANALYST,

@@ -18,7 +18,9 @@ from broker.api.v1 import contract_pb2, lease_pb2
 from broker.clock import SystemClock
 from broker.connectors.lending import Lending
 from broker.connectors.registry import build
-from broker.ports import AllocationState, Connector, ConnectorSpec
+from broker.ports.allocations import AllocationState
+from broker.ports.connectors import Connector
+from broker.ports.deploys import ConnectorSpec
 from broker.secret import Secret
 from tests.api.served import DEPLOY, Served, ask, reason, serve, start_task, without_canary
 from tests.connectors.fake import FakeConnector

@@ -22,7 +22,8 @@ from broker.clock import SystemClock
 from broker.connectors.vault_database import VaultDatabase
 from broker.dev import openbao_database as recipe
 from broker.lease.credential import DatabaseLogin
-from broker.ports import Carried, Connector, ConnectorSpec, Revoked
+from broker.ports.connectors import Carried, Connector, Revoked
+from broker.ports.deploys import ConnectorSpec
 from tests.api.real_upstreams import real, set_environment
 from tests.api.served import (
     ANALYST,

@@ -22,7 +22,7 @@ from broker.audit.offline import Audit
 from broker.audit.witnessed import Witnessed
 from broker.cli.audit_offline import witness as shown_by
 from broker.keys import new_key
-from broker.ports import Evidence
+from broker.ports.trail import Evidence
 from tests.api.served import Served, ask, fresh, people_changes, person, private, reason, serve, start_task
 from tests.audit.trail import KEY
 from tests.patience import eventually

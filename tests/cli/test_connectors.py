@@ -16,7 +16,7 @@ from click.testing import Result
 from broker.api.v1 import connectors_pb2 as pb
 from broker.api.v1.admin_service_pb2_grpc import AdminServiceStub
 from broker.lease.credential import ContractClass
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 from tests.api.served import Served
 from tests.cli.at_the_door import at_the_door, served_quietly
 from tests.connectors.fake import contract

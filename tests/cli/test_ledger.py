@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from broker.cli.main import cli as command
 from broker.keys import FileKeyRing, new_key
 from broker.lease.machine import Event
-from broker.ports import EndCause
+from broker.ports.leases import EndCause
 from broker.stores.audit_reader import AuditReader
 from broker.stores.sqlite import SqliteStore
 from tests.stores.contract_trail import checkpoint

@@ -22,7 +22,7 @@ from broker.client.container import PATH, ContainerEndpoint
 from broker.client.renewing import TaskCredential
 from broker.clock import SystemClock
 from broker.errors import NotReady, Reason, WrongState
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from broker.scope.request import AccessRequest
 from broker.secret import Secret
 from tests.client.fake_broker import REVOKED, FakeBroker

@@ -18,10 +18,10 @@ from enum import Enum, auto
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
 from broker.lease.deadlines import no_late_create_after
-from broker.ports import (
+from broker.ports.clock import Clock
+from broker.ports.connectors import (
     Carried,
     Checkpoint,
-    Clock,
     Doubt,
     Expired,
     Handle,

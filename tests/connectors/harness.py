@@ -14,7 +14,8 @@ from broker.connectors.aws_client import AwsKeys
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
 from broker.lease.credential import Credential, DatabaseLogin
-from broker.ports import Clock, Connector
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret

@@ -21,7 +21,9 @@ from broker.connectors.own_identity import OwnIdentity, OwnToken
 from broker.errors import Reason, WrongState
 from broker.lease.credential import Credential, GcpToken
 from broker.lease.quarantine import QUARANTINE
-from broker.ports import Allocation, AllocationState, Clock, Connector, Taken, TakenUp
+from broker.ports.allocations import Allocation, AllocationState, Taken, TakenUp
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 from broker.secret import Secret

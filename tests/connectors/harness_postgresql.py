@@ -17,7 +17,7 @@ from broker.clock import SystemClock
 from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.dev.postgres import PostgresFacts
-from broker.ports import Connector
+from broker.ports.connectors import Connector
 from broker.secret import Secret
 from tests.connectors.harness import LIE, MISHAPS, Harness, can_log_in
 from tests.connectors.misbehaving import Misbehaving, Mishap

@@ -6,7 +6,7 @@ from broker.clock import SystemClock
 from broker.connectors.kubernetes_use import ask_who_i_am
 from broker.connectors.vault_kubernetes import VaultKubernetes, VaultKubernetesSettings
 from broker.lease.credential import Credential
-from broker.ports import Use
+from broker.ports.connectors import Use
 from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import Harness

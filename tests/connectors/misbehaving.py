@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum, auto
 
-from broker.ports import Connector
+from broker.ports.connectors import Connector
 from tests.connectors.fake import FakeConnector, InventoryMishap, IssueMishap, RevokeMishap
 from tests.connectors.mishap_proxy import Reply, Rule, lost, mishap_proxy
 from tests.patience import PATIENCE

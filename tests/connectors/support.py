@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from broker.clock import SystemClock, SystemRng
-from broker.ports import Handle, RevokeContext
+from broker.ports.connectors import Handle, RevokeContext
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.model import AccessClass, Scope
 

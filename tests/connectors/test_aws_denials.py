@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from broker.connectors.aws_denials import Denials
 from broker.connectors.aws_deny import PREFIX, Session, epoch_of, read
 from broker.connectors.aws_iam import Role
-from broker.ports import NotYet, Refused, Revoked, RevokeOutcome
+from broker.ports.connectors import NotYet, Refused, Revoked, RevokeOutcome
 from tests.connectors.iam_fake import ALL_INLINE, ROLE_ID, FakeIam, World, client_error
 from tests.connectors.support import NOW, Ledger, SetClock
 

@@ -11,7 +11,7 @@ import pytest
 from broker.connectors.aws_examination import Examiner
 from broker.connectors.aws_examine_role import NEEDED
 from broker.connectors.aws_iam import Role
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 from tests.connectors.iam_fake import client_error
 
 BROKER = "arn:aws:iam::111122223333:role/platform/jit-broker"

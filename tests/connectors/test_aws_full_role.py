@@ -10,7 +10,7 @@ import pytest
 
 from broker.audit.record import decode
 from broker.lease.machine import State
-from broker.ports import EndCause, Selector
+from broker.ports.leases import EndCause, Selector
 from broker.revocation.revoker import Revoker
 from broker.stores.sqlite import SqliteStore
 from tests.clock import CountingRng

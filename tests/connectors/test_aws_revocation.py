@@ -18,7 +18,7 @@ from broker.connectors.aws_session_policy import Network
 from broker.connectors.aws_sts import AwsSts, AwsStsSettings, Revocation, contract_of
 from broker.errors import InvalidInput, Reason, UpstreamFailed, WrongState
 from broker.lease.credential import Binding, ContractClass
-from broker.ports import Expired, NotYet, Refused, Revoked
+from broker.ports.connectors import Expired, NotYet, Refused, Revoked
 from tests.connectors.harness import aws_connector, aws_grant
 from tests.connectors.iam_fake import ROLE_ID, FakeIam, World, client_error
 from tests.connectors.mishap_proxy import Rule, lost, mishap_proxy

@@ -24,7 +24,7 @@ from broker.connectors.aws_sts import AwsSts, AwsStsSettings
 from broker.connectors.own_identity import OwnToken
 from broker.errors import InvalidInput, NotReady, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession
-from broker.ports import Expired, NotYet
+from broker.ports.connectors import Expired, NotYet
 from broker.scope.canonical import JsonValue
 from broker.secret import Secret
 from tests.connectors.harness import aws_connector, aws_grant

@@ -10,12 +10,9 @@ from datetime import timedelta
 import pytest
 
 from broker.errors import Reason, UpstreamFailed, WrongState
-from broker.lease.credential import (
-    ContractClass,
-    Credential,
-)
+from broker.lease.credential import ContractClass, Credential
 from broker.lease.fingerprint import secrets_in
-from broker.ports import Carried, Connector, Expired, Issued, NotYet, Refused, Revoked
+from broker.ports.connectors import Carried, Connector, Expired, Issued, NotYet, Refused, Revoked
 from broker.scope.canonical import canonical_json
 from tests.connectors.harness import Harness
 from tests.connectors.misbehaving import RETRY_AFTER, Mishap

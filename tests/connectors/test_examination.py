@@ -23,7 +23,7 @@ from broker.dev.openbao_database import (
     _role,
     configure_database,
 )
-from broker.ports import Doubt, Severity
+from broker.ports.connectors import Doubt, Severity
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import aws_connector, vault_connector, vault_settings

@@ -15,7 +15,8 @@ from broker.connectors.lending import Lending
 from broker.errors import Defect, InvalidInput, Reason, UpstreamExhausted, UpstreamFailed, WrongState
 from broker.lease.credential import GcpToken
 from broker.lease.quarantine import QUARANTINE, accounts_needed
-from broker.ports import AllocationState, Expired, Issued, NotYet, Refused, Revoked, Severity, Taken
+from broker.ports.allocations import AllocationState, Taken
+from broker.ports.connectors import Expired, Issued, NotYet, Refused, Revoked, Severity
 from tests.clock import ManualClock
 from tests.connectors.gcp_double.rules import Mishap, Refusal
 from tests.connectors.harness_gcp import BROKER, BUCKET, POOL, World, gcp_world, pool_scope

@@ -16,7 +16,7 @@ from broker.connectors.gcp_mint import lifetime
 from broker.connectors.own_identity import NoOwnToken
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import GcpToken
-from broker.ports import Issued, Severity, Use
+from broker.ports.connectors import Issued, Severity, Use
 from broker.secret import Secret
 from tests.clock import ManualClock
 from tests.connectors.gcp_double.rules import Mishap, Refusal

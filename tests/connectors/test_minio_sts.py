@@ -19,7 +19,7 @@ from broker.connectors.minio_sts import MinioSts, MinioStsSettings
 from broker.dev.minio import BROKER_USER, BUCKET, ROOT_USER, MinioFacts, reading
 from broker.errors import BrokerError, InvalidInput, NotReady, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession
-from broker.ports import NotYet, Refused, Revoked, RevokeOutcome, Severity
+from broker.ports.connectors import NotYet, Refused, Revoked, RevokeOutcome, Severity
 from broker.secret import Secret
 from tests.connectors.harness_minio import DAY, minio_connector, reading_one_day
 from tests.connectors.minio_double import STS_ANSWER, STS_ERROR, MinioDouble, minio_double

@@ -21,7 +21,7 @@ from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.dev.postgres import PostgresFacts
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import DatabaseLogin
-from broker.ports import Issued, NotYet, Refused, Revoked, Severity, Use
+from broker.ports.connectors import Issued, NotYet, Refused, Revoked, Severity, Use
 from broker.scope.canonical import JsonValue
 from broker.secret import Secret
 from tests.connectors.harness_postgresql import DATABASE, PASSWORD, READ, ROOT, WRITE, postgresql_connector

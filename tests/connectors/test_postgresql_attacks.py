@@ -18,7 +18,7 @@ from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.dev.postgres import PostgresFacts
 from broker.lease.credential import DatabaseLogin
-from broker.ports import NotYet, Revoked
+from broker.ports.connectors import NotYet, Revoked
 from broker.scope.canonical import JsonValue
 from tests.connectors.harness import can_log_in, conninfo
 from tests.connectors.harness_postgresql import DATABASE, READ, READ_BY_ROLE, ROOT, WRITE, postgresql_connector

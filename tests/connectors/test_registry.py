@@ -14,7 +14,8 @@ from broker.connectors.registry import build
 from broker.connectors.vault_database import VaultDatabase
 from broker.errors import InvalidInput, NotReady, Reason
 from broker.lease.credential import DatabaseLogin
-from broker.ports import ConnectorSpec, Revoked
+from broker.ports.connectors import Revoked
+from broker.ports.deploys import ConnectorSpec
 from broker.scope.canonical import JsonValue
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao

@@ -14,7 +14,7 @@ from broker.connectors.aws_use import list_bucket
 from broker.connectors.postgresql_use import log_in
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import AwsSession, DatabaseLogin
-from broker.ports import Revoked, Use
+from broker.ports.connectors import Revoked, Use
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import aws_connector, can_log_in, vault_harness

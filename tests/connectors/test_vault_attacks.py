@@ -13,7 +13,7 @@ import pytest
 from broker.dev.postgres import PostgresFacts
 from broker.errors import BrokerError
 from broker.lease.credential import DatabaseLogin
-from broker.ports import Issued, NotYet, Revoked
+from broker.ports.connectors import Issued, NotYet, Revoked
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, conninfo, vault_connector
 from tests.connectors.support import HOLDER, Ledger

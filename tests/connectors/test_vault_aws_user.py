@@ -12,7 +12,7 @@ from broker.clock import SystemClock
 from broker.connectors.vault_aws_user import VaultAwsUser
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import AwsAccessKey
-from broker.ports import Issued, NotYet, Revoked
+from broker.ports.connectors import Issued, NotYet, Revoked
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness_vault_aws_user import MOUNT, Users, aws_user_connector, aws_user_scope, configure_aws_user
 from tests.connectors.mishap_proxy import Reply, Rule, mishap_proxy

@@ -13,7 +13,7 @@ from broker.connectors.vault_kv import VaultKv, VaultKvSettings
 from broker.connectors.vault_pki import VaultPki, VaultPkiSettings
 from broker.connectors.vault_ssh import VaultSsh, VaultSshSettings
 from broker.errors import InvalidInput, Reason
-from broker.ports import Connector, Severity
+from broker.ports.connectors import Connector, Severity
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness_vault_kv import configure_kv

@@ -16,7 +16,7 @@ from broker.clock import SystemClock
 from broker.connectors.vault_database import VaultDatabase
 from broker.connectors.vault_http import retry_after_of
 from broker.errors import BrokerError, InvalidInput, NotReady, Reason, UpstreamFailed, WrongState
-from broker.ports import Issued, NotYet, Refused, Revoked, RevokeOutcome
+from broker.ports.connectors import Issued, NotYet, Refused, Revoked, RevokeOutcome
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import vault_connector, vault_settings

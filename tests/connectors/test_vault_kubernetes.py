@@ -10,7 +10,7 @@ from broker.clock import SystemClock
 from broker.connectors.vault_kubernetes import VaultKubernetes
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import KubernetesToken
-from broker.ports import Issued, NotYet, Revoked, Use
+from broker.ports.connectors import Issued, NotYet, Revoked, Use
 from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness_vault_kubernetes import configure_kubernetes, kubernetes_connector, kubernetes_scope

@@ -11,7 +11,7 @@ from broker.clock import SystemClock
 from broker.connectors.vault_kv import VaultKv
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import StaticSecret
-from broker.ports import Issued, NotYet, Revoked
+from broker.ports.connectors import Issued, NotYet, Revoked
 from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness_vault_kv import MOUNT, PATH, VALUE, configure_kv, kv_connector, kv_scope, rotate

@@ -21,7 +21,8 @@ from broker.dev.stack import BROKER_ID
 from broker.dev.trust_domain import TrustDomain
 from broker.errors import Reason, UpstreamFailed
 from broker.identity.spiffe_id import SpiffeId
-from broker.ports import Clock, Issued, Refused, Revoked, Severity
+from broker.ports.clock import Clock
+from broker.ports.connectors import Issued, Refused, Revoked, Severity
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, vault_settings

@@ -14,7 +14,7 @@ from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSetting
 from broker.dev.openbao import OpenBaoFacts, client_for
 from broker.dev.openbao_database import BROKER_POLICY, TOKEN_ROLE, configure_database
 from broker.errors import Reason, UpstreamFailed
-from broker.ports import Issued, Revoked
+from broker.ports.connectors import Issued, Revoked
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, vault_settings

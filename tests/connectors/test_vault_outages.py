@@ -14,7 +14,7 @@ from broker.connectors.vault_database import VaultDatabase
 from broker.dev.openbao import OpenBaoServer
 from broker.dev.openbao_database import configure_database
 from broker.errors import Reason, UpstreamFailed
-from broker.ports import Issued, NotYet, Revoked
+from broker.ports.connectors import Issued, NotYet, Revoked
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, vault_connector
 from tests.connectors.support import HOLDER, Ledger, make_scope, new_attempt

@@ -17,7 +17,7 @@ from broker.clock import SystemClock
 from broker.connectors.vault_pki import VaultPki
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import ContractClass, X509Certificate
-from broker.ports import Expired, Issued, NotYet, Revoked, Use
+from broker.ports.connectors import Expired, Issued, NotYet, Revoked, Use
 from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness_vault_pki import MOUNT, ROLE, configure_pki, pki_connector, pki_scope, request_of, taken

@@ -16,7 +16,7 @@ from hvac.exceptions import InternalServerError
 from broker.dev.openbao_database import DEMO_ROLES, _role
 from broker.dev.postgres import PostgresFacts
 from broker.lease.credential import DatabaseLogin
-from broker.ports import NotYet
+from broker.ports.connectors import NotYet
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, conninfo, vault_connector
 from tests.connectors.support import Ledger

@@ -16,7 +16,7 @@ from broker.clock import SystemClock
 from broker.connectors.vault_ssh import VaultSsh
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import SshCertificate
-from broker.ports import Issued, Use
+from broker.ports.connectors import Issued, Use
 from broker.scope.model import Scope
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness_vault_ssh import (

@@ -16,7 +16,7 @@ from broker.connectors.vault_database import VaultDatabase
 from broker.dev.postgres import PostgresFacts
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import DatabaseLogin
-from broker.ports import Handle, Issued, NotYet, Revoked, RevokeOutcome
+from broker.ports.connectors import Handle, Issued, NotYet, Revoked, RevokeOutcome
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, vault_connector
 from tests.connectors.mishap_proxy import Rule, lost, mishap_proxy

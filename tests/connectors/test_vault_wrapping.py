@@ -20,7 +20,7 @@ from broker.dev.openbao_database import broker_policy
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.issuance.verdicts import within_contract
 from broker.lease.credential import DatabaseLogin, StaticSecret, WrappedSecret
-from broker.ports import Issued, NotYet, Revoked
+from broker.ports.connectors import Issued, NotYet, Revoked
 from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao

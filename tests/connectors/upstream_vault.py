@@ -11,7 +11,7 @@ from broker.clock import SystemClock
 from broker.connectors.vault_database import VaultDatabase
 from broker.dev.postgres import PostgresFacts
 from broker.lease.credential import DatabaseLogin
-from broker.ports import Issued, Revoked
+from broker.ports.connectors import Issued, Revoked
 from broker.scope.model import Scope
 from tests.connectors.support import HOLDER, Ledger, make_scope, new_attempt
 

@@ -17,7 +17,8 @@ from broker.deployfiles.source import DeployFiles
 from broker.issuance.among import Among
 from broker.lease.machine import State
 from broker.lease.root import Roots
-from broker.ports import EndCause, Heartbeat
+from broker.ports.leases import EndCause
+from broker.ports.replicas import Heartbeat
 from broker.stores.sqlite import SqliteStore
 from tests.api.served import DEPLOY, DOMAIN
 from tests.clock import ManualClock

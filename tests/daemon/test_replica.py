@@ -12,7 +12,9 @@ from broker.daemon.replica import LOOK_AGAIN, Replica
 from broker.errors import NotReady, Reason
 from broker.issuance.among import Among
 from broker.issuance.gate import Gate
-from broker.ports import REPLICA_DEAD_AFTER, Evidence, Heartbeat, Lifting, Pulse
+from broker.ports.replicas import REPLICA_DEAD_AFTER, Heartbeat, Pulse
+from broker.ports.suspensions import Lifting
+from broker.ports.trail import Evidence
 from broker.stores.sqlite import SqliteStore
 from tests.clock import START, ManualClock
 from tests.stores.make import Keys

@@ -8,7 +8,7 @@ import pytest
 
 from broker.daemon.turns import Turns
 from broker.errors import NotReady, Reason
-from broker.ports import REPLICA_DEAD_AFTER
+from broker.ports.replicas import REPLICA_DEAD_AFTER
 
 NAMES = frozenset({"a", "b"})
 NOBODYS: frozenset[str] = frozenset()

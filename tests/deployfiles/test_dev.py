@@ -12,7 +12,7 @@ from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import ContractClass
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import RequestFacts
-from broker.ports import DeploySet
+from broker.ports.deploys import DeploySet
 from broker.scope.bind import bind
 from broker.scope.request import AccessRequest
 from tests.connectors.fake import contract

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.deployfiles import load
-from broker.ports import DeploySet
+from broker.ports.deploys import DeploySet
 from tests.deployfiles.test_broken import HERE, private_copy
 from tests.deployfiles.test_load import edit, refusals
 

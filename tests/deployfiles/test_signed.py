@@ -20,7 +20,7 @@ from broker.deployfiles.signers import Signer, Signers
 from broker.deployfiles.signing import sign
 from broker.deployfiles.statement import PAYLOAD_TYPE, Statement
 from broker.files import Problems
-from broker.ports import AcceptedDeploy, DeploySet
+from broker.ports.deploys import AcceptedDeploy, DeploySet
 from tests.deployfiles.test_broken import HERE, private_copy
 from tests.signing import KEYS, PEOPLE, STRANGER, signed, signers
 

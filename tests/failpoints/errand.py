@@ -29,7 +29,8 @@ from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.tasks import TaskDesk
-from broker.ports import AuditSink, Ledger
+from broker.ports.ledger import Ledger
+from broker.ports.trail import AuditSink
 from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
 from broker.stores.audit_reader import AuditReader

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 from broker.stores.database import Writing
 from broker.stores.group_commit import GroupCommit, Job
 from broker.stores.readers import Readers

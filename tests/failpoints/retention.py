@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from broker.errors import Denied
 from broker.lease.machine import State
-from broker.ports import AuditSink, EndCause, Forgetting, Selector
+from broker.ports.leases import EndCause, Forgetting, Selector
+from broker.ports.trail import AuditSink
 from broker.stores.audit_file import AuditFile
 from tests.failpoints.errand import DAY, Daemon, Errand
 from tests.issuance.world import ALICE, TENANT

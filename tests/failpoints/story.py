@@ -29,7 +29,10 @@ from broker.lease.credential import Credential
 from broker.lease.root import Roots
 from broker.policy.decision import Decision, Effect
 from broker.policy.facts import Situation
-from broker.ports import Connector, DeploySet, Intent, Ledger
+from broker.ports.connectors import Connector
+from broker.ports.deploys import DeploySet
+from broker.ports.intents import Intent
+from broker.ports.ledger import Ledger
 from broker.revocation.revoker import Revoker
 from broker.scope.request import AccessRequest
 from broker.stores.invariants import LedgerChecks

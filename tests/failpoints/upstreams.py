@@ -11,7 +11,8 @@ from broker.connectors.postgresql_session import PostgresqlSettings
 from broker.connectors.vault_database import VaultDatabase
 from broker.dev.minio import MinioFacts
 from broker.lease.credential import Credential, DatabaseLogin
-from broker.ports import Clock, Connector
+from broker.ports.clock import Clock
+from broker.ports.connectors import Connector
 from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao

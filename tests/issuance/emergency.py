@@ -32,7 +32,8 @@ from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.issue import Grant
 from broker.issuance.suspending import SuspensionDesk, SuspensionOrder
-from broker.ports import Lease, OverrideGiven
+from broker.ports.break_glass import OverrideGiven
+from broker.ports.leases import Lease
 from broker.stores.ledger import LedgerStore
 from broker.suspension.suspension import Kind, Suspension
 from tests.clock import CountingRng

@@ -6,7 +6,7 @@ import pytest
 
 from broker.errors import NotReady, Reason
 from broker.issuance.among import Among
-from broker.ports import REPLICA_DEAD_AFTER, DeployInForce
+from broker.ports.replicas import REPLICA_DEAD_AFTER, DeployInForce
 from tests.clock import START, TICK
 from tests.issuance.test_gate import gate
 

@@ -18,7 +18,9 @@ from broker.errors import BrokerError, Conflict, Denied, Exhausted, InvalidInput
 from broker.identity.agent import Registry
 from broker.lease.machine import State
 from broker.policy.decision import Effect
-from broker.ports import FiledRequest, LeaseFilter, TaskState
+from broker.ports.access_requests import FiledRequest
+from broker.ports.leases import LeaseFilter
+from broker.ports.tasks import TaskState
 from tests.gates import gate
 from tests.issuance.world import ALICE, BOB, EVE, PEOPLE, RULES, TENANT, TTL, World, gated_policies, template
 

@@ -21,7 +21,8 @@ from broker.approval.machine import OPEN, RequestState
 from broker.audit.record import decode
 from broker.errors import BrokerError, Denied, Reason, Tampered
 from broker.lease.machine import State
-from broker.ports import LeaseFilter, Task
+from broker.ports.leases import LeaseFilter
+from broker.ports.tasks import Task
 from tests.connectors.fake import IssueMishap
 from tests.issuance.world import ALICE, BOB, TENANT, World
 

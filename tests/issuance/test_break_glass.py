@@ -17,7 +17,8 @@ from broker.errors import BrokerError, Reason
 from broker.issuance.break_glass import _fields
 from broker.issuance.holders import may_hold
 from broker.lease.machine import State
-from broker.ports import BREAK_GLASS_REQUEST, EndCause
+from broker.ports.break_glass import BREAK_GLASS_REQUEST
+from broker.ports.leases import EndCause
 from broker.suspension.suspension import Kind
 from tests.connectors.fake import IssueMishap
 from tests.issuance.emergency import Emergency

@@ -32,7 +32,10 @@ from broker.lease.credential import ContractClass, SshCertificate, X509Certifica
 from broker.lease.machine import State
 from broker.policy.cedar import PolicySet
 from broker.policy.quotas import Per, Quota
-from broker.ports import DeploySet, EndCause, Handle, Issued, Lease, TaskSearch
+from broker.ports.connectors import Handle, Issued
+from broker.ports.deploys import DeploySet
+from broker.ports.leases import EndCause, Lease
+from broker.ports.views import TaskSearch
 from broker.scope.model import Scope
 from broker.suspension.suspension import Kind as Stop
 from tests.clock import START, CountingRng

@@ -13,7 +13,8 @@ from broker.errors import NotReady, Reason, UpstreamFailed
 from broker.issuance.connectors import ConnectorDesk
 from broker.lease.breaker import FAILURES
 from broker.lease.machine import State
-from broker.ports import ConnectorSpec, Severity
+from broker.ports.connectors import Severity
+from broker.ports.deploys import ConnectorSpec
 from tests.connectors.fake import IssueMishap, RevokeMishap
 from tests.issuance.world import ALICE, BOB, World
 from tests.patience import becomes_true

@@ -12,7 +12,7 @@ import pytest
 from broker.audit.record import decode
 from broker.audit.report import Artifact, Mutation, TaskReport
 from broker.errors import Conflict, Reason
-from broker.ports import TaskState
+from broker.ports.tasks import TaskState
 from tests.issuance.world import TENANT, World
 
 PROMPT = "sell everything, quietly"

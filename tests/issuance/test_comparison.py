@@ -14,7 +14,8 @@ from broker.errors import Reason, UpstreamFailed
 from broker.issuance.comparison import clamped, mismatch
 from broker.lease.credential import DatabaseLogin
 from broker.lease.machine import State
-from broker.ports import EndCause, Issued, LeaseFilter, Returned
+from broker.ports.connectors import Issued, Returned
+from broker.ports.leases import EndCause, LeaseFilter
 from broker.secret import Secret
 from tests.connectors.fake import IssueMishap, contract
 from tests.connectors.support import make_scope

@@ -15,7 +15,8 @@ from broker.identity.operator import LOGIN, Operator, Role
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.connectors import ConnectorDesk
 from broker.issuance.verdicts import doubts_of_template
-from broker.ports import Connector, ConnectorSpec, DeploySet, Doubt, Severity
+from broker.ports.connectors import Connector, Doubt, Severity
+from broker.ports.deploys import ConnectorSpec, DeploySet
 from tests.clock import START, ManualClock
 from tests.connectors.fake import FakeConnector, contract
 from tests.issuance.world import PEOPLE, gated_policies, template

@@ -27,7 +27,7 @@ from broker.escalation.rules import Answer, Counts, Mode, Rule
 from broker.identity.agent import Agent
 from broker.issuance import escalation
 from broker.issuance.escalation import Named, Suspend, Watch
-from broker.ports import DeploySet
+from broker.ports.deploys import DeploySet
 from tests.issuance.world import ALICE, BOB, EVE, TENANT, World
 
 MINUTE = timedelta(minutes=1)

@@ -27,7 +27,8 @@ from broker.errors import (
 from broker.issuance.issue import Grant
 from broker.lease.credential import ContractClass, DatabaseLogin
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, State
-from broker.ports import EndCause, LeaseFilter, TaskState
+from broker.ports.leases import EndCause, LeaseFilter
+from broker.ports.tasks import TaskState
 from tests.connectors.fake import IssueMishap, RevokeMishap, contract
 from tests.issuance.world import ALICE, BOB, EVE, ISSUE_TIMEOUT, TENANT, TTL, WAIT, World
 from tests.patience import PATIENCE

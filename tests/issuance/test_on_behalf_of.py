@@ -23,7 +23,8 @@ from broker.issuance.id_tokens import IdTokens, TrustedIssuer
 from broker.issuance.tasks import TaskDesk
 from broker.lease.machine import State
 from broker.policy.cedar import PolicySet
-from broker.ports import EndCause, Task
+from broker.ports.leases import EndCause
+from broker.ports.tasks import Task
 from broker.secret import Secret
 from tests.clock import START, CountingRng
 from tests.forge_oidc import ForgedProvider

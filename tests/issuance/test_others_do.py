@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.lease.machine import State
-from broker.ports import Attempt
+from broker.ports.leases import Attempt
 from broker.revocation.revoker import Revoker
 from tests.clock import CountingRng
 from tests.issuance.world import TENANT, World

@@ -11,7 +11,7 @@ import pytest
 
 from broker.errors import BrokerError, Denied, Exhausted, InvalidInput, NotFound, Reason
 from broker.policy.quotas import Per, Quota, Rate
-from broker.ports import Task
+from broker.ports.tasks import Task
 from tests.issuance.world import ALICE, BOB, EVE, World
 
 MINUTE = timedelta(minutes=1)

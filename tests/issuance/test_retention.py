@@ -11,7 +11,7 @@ import pytest
 from broker.errors import NotFound
 from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget
-from broker.ports import Task
+from broker.ports.tasks import Task
 from broker.upkeep import Upkeep
 from tests.issuance.world import TENANT, World
 

@@ -12,7 +12,7 @@ import pytest
 from broker.audit.record import decode
 from broker.daemon.pool import ConnectorPool
 from broker.errors import BrokerError, NotReady, Reason, UpstreamFailed
-from broker.ports import ConnectorSpec
+from broker.ports.deploys import ConnectorSpec
 from tests.connectors.fake import IssueMishap, RevokeMishap
 from tests.issuance.world import World
 

@@ -19,7 +19,8 @@ from broker.issuance.situation import Situations
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Effect
 from broker.policy.facts import NOTHING_KNOWN
-from broker.ports import Holdings, LeaseFilter
+from broker.ports.intents import Holdings
+from broker.ports.leases import LeaseFilter
 from tests.issuance.world import ALICE, BOB, EVE, TENANT, World, template
 
 PERMIT = '@id("all") permit (principal, action, resource);'

@@ -18,7 +18,8 @@ from broker.issuance.tightening import TighteningDesk
 from broker.lease.machine import State
 from broker.policy.cedar import PolicySet
 from broker.policy.shadow import ShadowPolicies
-from broker.ports import DeploySet, EndCause, Granted
+from broker.ports.deploys import DeploySet
+from broker.ports.leases import EndCause, Granted
 from broker.scope.model import OnPolicyChange
 from tests.issuance.world import ALICE, BOB, POLICY, TENANT, World, gated_policies, template
 from tests.patience import eventually

@@ -14,7 +14,8 @@ from broker.audit.record import decode
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import WrappedSecret
 from broker.lease.fingerprint import fingerprint, secrets_in
-from broker.ports import Checkpoint, Handle, Issued, LeaseFilter
+from broker.ports.connectors import Checkpoint, Handle, Issued
+from broker.ports.leases import LeaseFilter
 from broker.scope.model import Scope
 from broker.secret import Secret
 from broker.stores.access_rows import packed_request, unpacked_request

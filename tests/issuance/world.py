@@ -32,7 +32,10 @@ from broker.lease.breaker import Breakers
 from broker.lease.mark import Mark
 from broker.lease.root import Roots
 from broker.policy.cedar import PolicySet
-from broker.ports import DeploySet, FiledRequest, Lease, Task
+from broker.ports.access_requests import FiledRequest
+from broker.ports.deploys import DeploySet
+from broker.ports.leases import Lease
+from broker.ports.tasks import Task
 from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import TRY_TIMEOUT, Revoker
 from broker.scope.model import AccessClass, ScopeTemplate

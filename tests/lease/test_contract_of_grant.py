@@ -9,7 +9,7 @@ import pytest
 from broker.connectors.contracts import contract_of
 from broker.connectors.vault_aws_user import CONTRACT
 from broker.lease.credential import Binding
-from broker.ports import ConnectorSpec
+from broker.ports.deploys import ConnectorSpec
 
 OURS, VPCE = "203.0.113.0/24", "vpce-0a1b2c3d"
 BOUND = replace(CONTRACT, binding=Binding.NETWORK, networks=((OURS,),))

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.lease.machine import State
-from broker.ports import Attempt, EndCause, Expired, NotYet, Refused, Revoked, RevokeOutcome
+from broker.ports.connectors import Expired, NotYet, Refused, Revoked, RevokeOutcome
+from broker.ports.leases import Attempt, EndCause
 from broker.revocation.certainty import AGAIN, certain_outcome
 from broker.timekeeping import SETTLE_MS, Certain, Timekeeper
 from tests.clock import START

@@ -8,7 +8,8 @@ import pytest
 
 from broker.lease.machine import State
 from broker.lease.mark import Mark
-from broker.ports import Carried, HeldUpstream, OrphanWhy
+from broker.ports.connectors import Carried
+from broker.ports.orphans import HeldUpstream, OrphanWhy
 from broker.revocation.comparison import compare, missing
 
 NOW = datetime(2031, 5, 1, 12, tzinfo=UTC)

@@ -16,7 +16,7 @@ from broker.errors import NotReady, Reason
 from broker.lease.breaker import FAILURES, Breakers
 from broker.lease.machine import Event
 from broker.lease.root import Work
-from broker.ports import Tried
+from broker.ports.leases import Tried
 from broker.revocation.lane import MOST_HELD
 from broker.revocation.revoker import Revoker
 from broker.stores.sqlite import SqliteStore

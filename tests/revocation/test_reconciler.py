@@ -16,7 +16,8 @@ from broker.audit.record import decode
 from broker.issuance.recovering import Recovering
 from broker.lease.machine import State
 from broker.lease.mark import Mark
-from broker.ports import Evidence, OrphanEnd, OrphanWhy
+from broker.ports.orphans import OrphanEnd, OrphanWhy
+from broker.ports.trail import Evidence
 from broker.revocation.reconciler import EVERY, PORTION, RETRY, Reconciled, Reconciler
 from broker.revocation.sweep_limit import SweepLimit
 from broker.stores.sqlite import SqliteStore

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from bench.noop import Noop
-from broker.ports import Handle, NotYet, RevokeContext, Revoked, RevokeOutcome
+from broker.ports.connectors import Handle, NotYet, RevokeContext, Revoked, RevokeOutcome
 
 
 class Upstream(Noop):

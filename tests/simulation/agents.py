@@ -12,7 +12,9 @@ from broker.identity.agent import Agent
 from broker.issuance.delegations import DelegationOrder
 from broker.issuance.issue import Grant
 from broker.issuance.tasks import TaskOrder
-from broker.ports import FiledRequest, Lease, Task
+from broker.ports.access_requests import FiledRequest
+from broker.ports.leases import Lease
+from broker.ports.tasks import Task
 from broker.scope.request import AccessRequest
 from tests.simulation.calling import Client, Work
 from tests.simulation.people import APPROVERS, approve

@@ -26,7 +26,9 @@ from broker.issuance.refusals import RefusalBudget
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.lease.root import Roots
-from broker.ports import DEFAULT_LIMITS, Clock, ConnectorSpec, DeploySet
+from broker.ports.clock import Clock
+from broker.ports.deploys import ConnectorSpec, DeploySet
+from broker.ports.tasks import DEFAULT_LIMITS
 from broker.revocation.reconciler import Reconciler
 from broker.revocation.revoker import Revoker
 from broker.upkeep import Upkeep

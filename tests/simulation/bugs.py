@@ -18,7 +18,8 @@ from broker.errors import UpstreamFailed
 from broker.issuance import issue
 from broker.issuance.issue import Issuer
 from broker.lease.machine import Event, State
-from broker.ports import EndCause, Expired, Revoked
+from broker.ports.connectors import Expired, Revoked
+from broker.ports.leases import EndCause
 from broker.revocation import revoker
 from broker.stores import access_redeem, grant_ops, moves, orphan_ops, orphan_reads, suspension_ops, task_ops
 from broker.stores.trail import Trail

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 from broker.lease.credential import ContractClass
 from broker.lease.machine import TERMINAL, State
-from broker.ports import REPLICA_DEAD_AFTER, Clock, EndCause
+from broker.ports.clock import Clock
+from broker.ports.leases import EndCause
+from broker.ports.replicas import REPLICA_DEAD_AFTER
 from broker.stores.queries import SQL
 from broker.stores.times import from_ms
 from broker.suspension.suspension import Kind

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from broker.stores.ledger_file import connect_writer, prepare_file
 from broker.stores.migrate import migrate
 from tests.simulation.chance import Chance

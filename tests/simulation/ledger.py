@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from broker.errors import NotReady, Reason
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 from broker.stores.database import Writing, closed
 from broker.stores.group_commit import GroupCommit, Job
 from broker.stores.ledger import LedgerStore

@@ -12,7 +12,7 @@ from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST, nonce_of
 from broker.dev.identity_provider import CLIENT_ID
 from broker.errors import BrokerError
 from broker.issuance.suspending import SuspensionOrder
-from broker.ports import FiledRequest
+from broker.ports.access_requests import FiledRequest
 from broker.suspension.suspension import Kind
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.world import AGENTS, Gone, World

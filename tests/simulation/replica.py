@@ -7,7 +7,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from broker.clock import KeptClock
-from broker.ports import Clock
+from broker.ports.clock import Clock
 from tests.issuance.world import StaticKeys
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.clocks import WallClock

@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import Contract, ContractClass, DatabaseLogin
 from broker.lease.deadlines import no_late_create_after
-from broker.ports import (
+from broker.ports.clock import Clock
+from broker.ports.connectors import (
     Carried,
     Checkpoint,
-    Clock,
     Expired,
     Handle,
     Issued,

@@ -16,7 +16,7 @@ from broker.identity.operator import LOGIN, Operator, Role
 from broker.issuance.caller import Caller, OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
 from broker.lease.credential import ContractClass
-from broker.ports import DeploySet
+from broker.ports.deploys import DeploySet
 from broker.stores.invariants import LedgerChecks
 from broker.stores.ledger_file import connect_reader
 from tests.issuance.world import PEOPLE, RULES, TENANT, StaticKeys, agent, gated_policies, id_tokens, template

@@ -20,7 +20,11 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.audit.record import Record, decode
 from broker.errors import BrokerError, Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
 from broker.lease.machine import TERMINAL, TRANSITIONS, Event, State
-from broker.ports import Attempt, EndCause, ExportBacklog, Lease, LeaseFilter, LeaseStore, Opened, Selector, TaskState
+from broker.ports.figures import ExportBacklog
+from broker.ports.intents import Opened
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import Attempt, EndCause, Lease, LeaseFilter, Selector
+from broker.ports.tasks import TaskState
 from tests.stores.contract_holdings import HoldingContract
 from tests.stores.make import ALICE, BOB, T0, TASK, TENANT, at, intent, new_task
 

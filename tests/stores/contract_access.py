@@ -14,7 +14,10 @@ import pytest
 from broker.approval.machine import RequestState
 from broker.errors import BrokerError, Conflict, Denied, Exhausted, InvalidInput, NotFound, Reason, WrongState
 from broker.lease.machine import Event, State
-from broker.ports import EndCause, FiledRequest, Filing, LeaseStore, RequestFilter, TaskState
+from broker.ports.access_requests import FiledRequest, Filing, RequestFilter
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import EndCause
+from broker.ports.tasks import TaskState
 from tests.stores.contract import records, refused, types
 from tests.stores.make import ALICE, BOB, TASK, TENANT, at, filing, intent, new_task, proof, redeeming, vote
 

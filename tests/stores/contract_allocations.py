@@ -12,7 +12,10 @@ import pytest
 from broker.errors import Reason, WrongState
 from broker.lease.machine import Event
 from broker.lease.quarantine import QUARANTINE
-from broker.ports import AllocationState, AllocationStore, EndCause, Evidence, Ledger, Taken, TakenUp
+from broker.ports.allocations import AllocationState, AllocationStore, Taken, TakenUp
+from broker.ports.leases import EndCause
+from broker.ports.ledger import Ledger
+from broker.ports.trail import Evidence
 from tests.connectors.harness_gcp import POOL
 from tests.stores.make import TENANT, at, intent, new_task
 

@@ -11,7 +11,8 @@ import pytest
 from broker.audit.event import EventType, Vouch
 from broker.canary.canary import Kind
 from broker.canary.measurement import Measurement, Outcome
-from broker.ports import KEPT_MEASUREMENTS, Ledger
+from broker.ports.canaries import KEPT_MEASUREMENTS
+from broker.ports.ledger import Ledger
 from tests.stores.contract import records
 from tests.stores.make import TENANT, at
 

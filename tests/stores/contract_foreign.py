@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from broker.ports import EndCause, LeaseStore, TaskState
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import EndCause
+from broker.ports.tasks import TaskState
 from tests.stores.contract import grant
 from tests.stores.make import ALICE, BOB, TASK, TENANT, at, new_task
 

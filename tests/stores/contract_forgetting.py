@@ -10,7 +10,8 @@ from datetime import timedelta
 from broker.audit.event import EventType
 from broker.errors import Denied, NotFound, Reason, WrongState
 from broker.lease.machine import State
-from broker.ports import EndCause, Forgetting, LeaseStore, Selector
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import EndCause, Forgetting, Selector
 from tests.stores.contract import grant, records, refused
 from tests.stores.make import ALICE, TENANT, at, new_task
 

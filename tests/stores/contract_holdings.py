@@ -8,7 +8,10 @@ import pytest
 
 from broker.errors import NotReady, Reason
 from broker.lease.machine import Event
-from broker.ports import EndCause, Holdings, Intent, LeaseStore, Seen, Selector, TaskState
+from broker.ports.intents import Holdings, Intent, Seen
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import EndCause, Selector
+from broker.ports.tasks import TaskState
 from broker.scope.model import AccessClass
 from tests.stores.make import ALICE, BOB, TASK, TENANT, at, intent, new_task
 

@@ -14,7 +14,11 @@ import pytest
 from broker.audit.record import decode
 from broker.errors import InvalidInput, Reason
 from broker.lease.machine import State
-from broker.ports import Carried, EndCause, Ledger, Orphan, OrphanEnd, OrphanWhy, TaskState
+from broker.ports.connectors import Carried
+from broker.ports.leases import EndCause
+from broker.ports.ledger import Ledger
+from broker.ports.orphans import Orphan, OrphanEnd, OrphanWhy
+from broker.ports.tasks import TaskState
 from tests.stores.contract import grant, revoke_all
 from tests.stores.make import ALICE, TASK, TENANT, at, intent, new_task
 

@@ -17,18 +17,11 @@ from broker.identity.party import Party
 from broker.lease.machine import Event, State
 from broker.plan.machine import PlanEvent, PlanState
 from broker.plan.plan import Action, Plan, plan_digest
-from broker.ports import (
-    Citation,
-    EndCause,
-    Intent,
-    Lease,
-    Ledger,
-    NewDelegation,
-    NewPlan,
-    Selector,
-    TaskLimits,
-    TaskState,
-)
+from broker.ports.intents import Citation, Intent
+from broker.ports.leases import EndCause, Lease, Selector
+from broker.ports.ledger import Ledger
+from broker.ports.pipelines import NewDelegation, NewPlan
+from broker.ports.tasks import TaskLimits, TaskState
 from broker.scope.containment import reach_of
 from broker.scope.narrowing import Narrowing, Narrowings
 from tests.stores.contract import activate, records, refused, types

@@ -9,7 +9,9 @@ import pytest
 
 from broker.errors import Exhausted, Reason
 from broker.policy.quotas import Per
-from broker.ports import EndCause, Intent, LeaseStore, LiveQuota, Opened, Selector
+from broker.ports.intents import Intent, LiveQuota, Opened
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import EndCause, Selector
 from tests.stores.contract import activate, grant, refused, revoke_all
 from tests.stores.make import ALICE, BOB, TENANT, at, intent, new_task
 

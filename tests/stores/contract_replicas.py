@@ -9,7 +9,9 @@ import pytest
 
 from broker.errors import Reason, WrongState
 from broker.lease.machine import State
-from broker.ports import REPLICA_DEAD_AFTER, EndCause, Heartbeat, Ledger, Pulse
+from broker.ports.leases import EndCause
+from broker.ports.ledger import Ledger
+from broker.ports.replicas import REPLICA_DEAD_AFTER, Heartbeat, Pulse
 from tests.stores.contract import grant, records, refused
 from tests.stores.make import TENANT, at, intent, new_task
 

@@ -9,7 +9,9 @@ import pytest
 
 from broker.audit.event import EventType
 from broker.errors import NotFound
-from broker.ports import EndCause, LeaseStore, TaskState
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import EndCause
+from broker.ports.tasks import TaskState
 from tests.stores.contract import grant, records, revoke_all, types
 from tests.stores.make import ALICE, TASK, TENANT, at, filing, intent, new_task, vote
 

@@ -9,7 +9,8 @@ import pytest
 from broker.errors import InvalidInput, Reason
 from broker.lease.machine import State
 from broker.policy.standing import Standing
-from broker.ports import EndCause, Lease, LeaseFilter, Ledger, Selector, Tightened
+from broker.ports.leases import EndCause, Lease, LeaseFilter, Selector, Tightened
+from broker.ports.ledger import Ledger
 from tests.stores.contract import grant, records, refused, types
 from tests.stores.contract_holdings import writing
 from tests.stores.make import ALICE, BOB, TENANT, at, filing, intent, new_task, redeeming, vote

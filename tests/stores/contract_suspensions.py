@@ -13,7 +13,9 @@ import pytest
 
 from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, WrongState
 from broker.lease.machine import State
-from broker.ports import EndCause, LeaseStore, Lifting, NewSuspension
+from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import EndCause
+from broker.ports.suspensions import Lifting, NewSuspension
 from broker.suspension.suspension import Kind, Subject
 from tests.stores.contract import activate, grant, records, refused, types
 from tests.stores.make import ALICE, BOB, TASK, TENANT, at, intent, new_task, proof

@@ -13,7 +13,11 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.audit.record import decode
 from broker.errors import Denied, NotFound, Reason, WrongState
 from broker.lease.machine import State
-from broker.ports import EndCause, Evidence, HighWater, Ledger, Lifting, NewCheckpoint, TaskState
+from broker.ports.leases import EndCause
+from broker.ports.ledger import Ledger
+from broker.ports.suspensions import Lifting
+from broker.ports.tasks import TaskState
+from broker.ports.trail import Evidence, HighWater, NewCheckpoint
 from tests.stores.make import ALICE, TASK, TENANT, at, intent, new_task
 
 EVIDENCE = Evidence("bucket", "it has seen more", "a note", 99, 5_000)

@@ -6,7 +6,10 @@ import json
 from typing import Any
 
 from broker.errors import InvalidInput, NotFound, Reason
-from broker.ports import Alive, EndCause, LeaseSearch, Ledger, Selector, TaskSearch, TaskState
+from broker.ports.leases import EndCause, Selector
+from broker.ports.ledger import Ledger
+from broker.ports.tasks import TaskState
+from broker.ports.views import Alive, LeaseSearch, TaskSearch
 from tests.stores.contract import grant, refused, revoke_all
 from tests.stores.make import ALICE, BOB, TASK, TENANT, at, new_task
 

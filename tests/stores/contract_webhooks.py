@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.ports import LeaseStore
+from broker.ports.lease_store import LeaseStore
 from tests.stores.make import TENANT
 
 

@@ -12,7 +12,10 @@ from broker.errors import Reason, Tampered
 from broker.identity.fresh_proof import FreshProof
 from broker.identity.id_token import IdToken
 from broker.policy.decision import Decision, Effect
-from broker.ports import Filing, Intent, NewTask, ProofRecord, Redemption, Vote
+from broker.ports.access_requests import Filing, Vote
+from broker.ports.intents import Intent, Redemption
+from broker.ports.proofs import ProofRecord
+from broker.ports.tasks import NewTask
 from broker.scope.model import AccessClass, Scope
 from broker.scope.request import AccessRequest
 from broker.secret import Secret

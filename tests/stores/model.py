@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from broker.errors import Reason
 from broker.lease.machine import TERMINAL, State
-from broker.ports import EndCause
+from broker.ports.leases import EndCause
 
 LIVE = 60  # a credential's TTL
 ISSUE = 10  # allowance of an upstream call

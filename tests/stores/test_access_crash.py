@@ -10,7 +10,7 @@ import pytest
 
 from broker.approval.machine import RequestState
 from broker.errors import Reason, WrongState
-from broker.ports import RequestFilter
+from broker.ports.access_requests import RequestFilter
 from broker.stores.audit_reader import AuditReader
 from broker.stores.sqlite import SqliteStore
 from tests.stores.make import TASK, TENANT, Keys, filing, redeeming

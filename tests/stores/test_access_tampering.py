@@ -10,7 +10,7 @@ import pytest
 
 from broker.approval.machine import RequestState
 from broker.errors import Reason, Tampered
-from broker.ports import FiledRequest, RequestFilter
+from broker.ports.access_requests import FiledRequest, RequestFilter
 from broker.stores.access_rows import RequestRow, VoteRow
 from broker.stores.invariants import LedgerChecks
 from broker.stores.sqlite import SqliteStore

@@ -12,7 +12,8 @@ import pytest
 from broker.connectors.gcp_pool import GcpPool
 from broker.connectors.lending import Lending
 from broker.errors import Tampered, UpstreamFailed
-from broker.ports import AllocationState, AllocationStore, RevokeContext, Revoked, TakenUp
+from broker.ports.allocations import AllocationState, AllocationStore, TakenUp
+from broker.ports.connectors import RevokeContext, Revoked
 from broker.stores.invariants import MACS, LedgerChecks
 from broker.stores.sqlite import SqliteStore
 from tests.clock import ManualClock

@@ -14,7 +14,8 @@ import pytest
 
 from broker.errors import NotReady, Reason
 from broker.lease.machine import State
-from broker.ports import EndCause, Selector, TaskState
+from broker.ports.leases import EndCause, Selector
+from broker.ports.tasks import TaskState
 from broker.stores.audit_reader import AuditReader
 from broker.stores.ballast import Ballast
 from broker.stores.sqlite import SqliteStore

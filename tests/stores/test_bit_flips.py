@@ -18,7 +18,8 @@ import pytest
 
 from broker.errors import BrokerError
 from broker.lease.machine import TERMINAL
-from broker.ports import EndCause, Lease, Task, TaskState
+from broker.ports.leases import EndCause, Lease
+from broker.ports.tasks import Task, TaskState
 from broker.stores.invariants import LedgerChecks
 from broker.stores.sqlite import SqliteStore
 from tests.stores.contract import grant, revoke_all

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from broker.ports import HighWater
+from broker.ports.trail import HighWater
 from broker.stores.invariants import LedgerChecks
 from broker.stores.sqlite import SqliteStore
 from tests.stores.contract_trail import event

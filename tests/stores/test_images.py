@@ -16,7 +16,8 @@ import pytest
 
 from broker.errors import BrokerError, Exhausted, Reason
 from broker.lease.machine import Event
-from broker.ports import EndCause, Selector, TaskState, Tried
+from broker.ports.leases import EndCause, Selector, Tried
+from broker.ports.tasks import TaskState
 from broker.stores import images
 from broker.stores.images import Images
 from broker.stores.queries import SQL

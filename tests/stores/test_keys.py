@@ -9,7 +9,7 @@ import pytest
 
 from broker.errors import InvalidInput, Reason, Tampered
 from broker.keys import FileKeyRing, key_id, new_key
-from broker.ports import KeyRing
+from broker.ports.keys import KeyRing
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER = base64.b64encode(bytes(range(100, 132))).decode()

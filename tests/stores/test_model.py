@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from broker.audit.record import decode
 from broker.errors import BrokerError
 from broker.lease.machine import TERMINAL, TRANSITIONS, Event, State
-from broker.ports import Attempt, EndCause, Lease, Selector, TaskState
+from broker.ports.leases import Attempt, EndCause, Lease, Selector
+from broker.ports.tasks import TaskState
 from broker.stores.audit_reader import AuditReader
 from broker.stores.sqlite import SqliteStore
 from tests.stores.make import ALICE, T0, TENANT, Keys, at, intent, new_task

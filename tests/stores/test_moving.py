@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from broker.errors import InvalidInput, NotReady, Reason, Tampered
-from broker.ports import LeaseFilter
+from broker.ports.leases import LeaseFilter
 from broker.stores import moving
 from broker.stores.invariants import LedgerChecks
 from broker.stores.moving import move

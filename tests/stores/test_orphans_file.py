@@ -13,7 +13,7 @@ import structlog
 
 from broker.errors import Reason, Tampered
 from broker.lease.mark import Mark
-from broker.ports import OrphanEnd
+from broker.ports.orphans import OrphanEnd
 from broker.revocation.marking import own_mark
 from broker.stores.invariants import MACS, LedgerChecks
 from broker.stores.sqlite import SqliteStore

@@ -11,7 +11,7 @@ import pytest
 
 from broker.lease.machine import State
 from broker.plan.machine import PlanEvent
-from broker.ports import EndCause, Selector
+from broker.ports.leases import EndCause, Selector
 from broker.stores.pipeline_rows import DelegationRow, OriginRow, PlanRow
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite import SqliteStore

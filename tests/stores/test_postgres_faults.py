@@ -13,7 +13,8 @@ import pytest
 
 from broker.clock import SystemClock
 from broker.errors import InvalidInput, NotReady, Reason, Tampered, WrongState
-from broker.ports import EndCause, TaskState
+from broker.ports.leases import EndCause
+from broker.ports.tasks import TaskState
 from broker.secret import Secret
 from broker.stores import postgres_database, postgres_readers
 from broker.stores.audit_reader import AuditReader

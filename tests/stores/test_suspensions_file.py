@@ -11,7 +11,7 @@ import pytest
 
 from broker.errors import Denied, Reason
 from broker.lease.machine import State
-from broker.ports import EndCause
+from broker.ports.leases import EndCause
 from broker.stores import suspension_ops
 from broker.stores.sqlite import SqliteStore
 from broker.suspension.suspension import Kind

@@ -18,7 +18,9 @@ from broker.audit.record import decode
 from broker.errors import BrokerError, Reason, Tampered
 from broker.identity.behalf import Human
 from broker.lease.machine import Event, State
-from broker.ports import EndCause, LeaseFilter, LeaseSearch, Selector, TaskSearch, TaskState
+from broker.ports.leases import EndCause, LeaseFilter, Selector
+from broker.ports.tasks import TaskState
+from broker.ports.views import LeaseSearch, TaskSearch
 from broker.stores.audit_reader import AuditReader
 from broker.stores.rows import AttemptRow, LeaseRow
 from broker.stores.sqlite import SqliteStore

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from broker.audit import checkpoint, note
 from broker.audit.checkpoint import Checkpoint
-from broker.ports import OutgoingCheckpoint
+from broker.ports.trail import OutgoingCheckpoint
 from broker.references import resolve
 from broker.witnesses.signing import CheckpointKeys
 from broker.witnesses.times import later_than

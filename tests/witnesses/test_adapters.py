@@ -17,7 +17,7 @@ from aiohttp import web
 from moto.server import ThreadedMotoServer
 
 from broker.config import HttpWitness, S3Witness, SyslogWitness
-from broker.ports import Witness
+from broker.ports.trail import Witness
 from broker.secret import Secret
 from broker.witnesses.file import FileWitness
 from broker.witnesses.http import HttpWitness as Http

@@ -14,7 +14,7 @@ from broker.audit.offline import Audit
 from broker.audit.record import decode
 from broker.audit.witnessed import Witnessed
 from broker.errors import InvalidInput
-from broker.ports import Evidence
+from broker.ports.trail import Evidence
 from broker.references import resolve
 from broker.stores.sqlite import SqliteStore
 from broker.witnesses.checkpointer import Checkpointer

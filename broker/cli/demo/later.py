@@ -43,7 +43,7 @@ from broker.issuance.id_tokens import IdTokens, TrustedIssuer
 from broker.issuance.issue import Grant, Issuer
 from broker.keys import FileKeyRing
 from broker.lease.mark import Mark
-from broker.ports import Lease
+from broker.ports.leases import Lease
 from broker.references import resolve
 from broker.revocation.revoker import Revoker
 from broker.secret import Secret
