@@ -37,6 +37,8 @@ from broker.client.task import uninterrupted
 from broker.clock import SystemClock
 from broker.errors import BrokerError
 
+_COMPLETED = "COMPLETED"  # Task.end_cause, where we ended it ourselves
+
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
 @asking_options
@@ -158,13 +160,13 @@ class Execution:
     ) -> int:
         """Under a task of our own, which is completed whatever happens."""
         task = await client.start_task(self.purpose, task_type=self.task_type)
+        hold = client.hold(task.id, grace=self.grace)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._at_last, signals, self._complete(client, task.id))
-            hold = await stack.enter_async_context(client.hold(task.id, grace=self.grace))
-            source = self._source(client, task.id)
-            code = await self._hand_over(source, signals, environment, place)
-            _tell_if_lost(hold, task.id)
-            return code
+            # Let go of last: a task let go of would end by itself, for another cause.
+            stack.push_async_callback(hold.release)
+            stack.push_async_callback(self._at_last, signals, self._complete(client, task.id, hold))
+            await hold.__aenter__()
+            return await self._hand_over(self._source(client, task.id), signals, environment, place)
 
     async def _borrowing(
         self, client: AsyncClient, signals: Signals, environment: Mapping[str, str], place: PrivateDirectory | None
@@ -207,11 +209,19 @@ class Execution:
         signals.end()
         await uninterrupted(ending)
 
-    async def _complete(self, client: AsyncClient, task_id: str) -> None:
+    async def _complete(self, client: AsyncClient, task_id: str, hold: Hold) -> None:
+        heard = hold.lost  # afterwards we have ended it ourselves
         try:
-            _tell_living((await client.complete_task(task_id, wait=self.wait)).may_be_alive)
+            done = await client.complete_task(task_id, wait=self.wait)
         except BrokerError as error:
+            if heard:
+                _tell_lost(task_id, "", hold.error)
             note(f"task {task_id} could not be completed; let go of, it ends in {span(self.grace)}: {error}")
+            return
+        # What ended just before the command did may not have been heard yet: the broker knows.
+        if heard or done.task.end_cause != _COMPLETED:
+            _tell_lost(task_id, done.task.end_cause, hold.error)
+        _tell_living(done.may_be_alive)
 
     async def _revoke(self, client: AsyncClient, source: TaskCredential) -> None:
         for lease_id in source.lease_ids:
@@ -222,9 +232,9 @@ class Execution:
                 note(f"lease {lease_id} could not be revoked; it ends with its TTL or its task: {error}")
 
 
-def _tell_if_lost(hold: Hold, task_id: str) -> None:
-    if hold.ended.is_set():
-        note(f"task {task_id}, and its credential, had ended before the command did. {hold.error or ''}".rstrip())
+def _tell_lost(task_id: str, cause: str, error: BrokerError | None) -> None:
+    why = f" ({cause})" if cause else ""
+    note(f"task {task_id}, and its credential, had ended before the command did{why}. {error or ''}".rstrip())
 
 
 def _tell_living(leases: Iterable[Lease]) -> None:

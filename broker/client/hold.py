@@ -40,6 +40,13 @@ class Hold:
         self.ended = asyncio.Event()
         self.error: BrokerError | None = None
 
+    @property
+    def lost(self) -> bool:
+        """Whether what was held has ended under us, as far as we have heard."""
+        if self._held is None or not self._held.done() or self._held.cancelled():
+            return False
+        return self._held.exception() is None and self.ended.is_set()
+
     async def __aenter__(self) -> Self:
         self._held = asyncio.get_running_loop().create_future()
         self._holding = asyncio.create_task(self._hold(), name="broker.client: hold a task")

@@ -202,17 +202,40 @@ def test_a_broker_that_is_away_at_the_end_does_not_change_the_exit_code(cli: Cli
     assert "could not be completed; let go of, it ends in 10s: Bye." in done.stderr
 
 
-def test_a_task_that_ended_under_the_command_is_told(spawn: Spawn, fake: FakeBroker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_task_that_ended_under_the_command_is_told(
+    spawn: Spawn, fake: FakeBroker, tmp_path: Path, heard: bool
+) -> None:
+    """Whether or not the stream says so before the command ends: the answer at the end does."""
     running = spawn("--", "sh", "-c", f"touch {tmp_path}/up; while ! test -e {tmp_path}/go; do sleep 0.05; done")
     until((tmp_path / "up").exists)
     (task,) = fake.tasks.values()
-    task.state = task_pb2.Task.STATE_ENDED
-    fake.emit("task.ended", lease_pb2.Lease())  # wakes the stream, which then ends
-    fake.wait_until(lambda: not fake.held)
+    task.state, task.end_cause = task_pb2.Task.STATE_ENDED, "TASK_DEADLINE"
+    if heard:
+        fake.emit("task.ended", lease_pb2.Lease())  # wakes the stream, which then ends
+        fake.wait_until(lambda: not fake.held)
     (tmp_path / "go").touch()
     _, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0
-    assert f"task {task.id}, and its credential, had ended before the command did" in err
+    assert err == f"broker: task {task.id}, and its credential, had ended before the command did (TASK_DEADLINE).\n"
+    assert task.state == task_pb2.Task.STATE_ENDED
+
+
+def test_nothing_was_lost_where_nothing_was_held(cli: Cli, fake: FakeBroker, tmp_path: Path) -> None:
+    fake.faults["HoldTask"] = [Denied(Reason.SUSPENDED, "Stopped.")]
+    done = cli("exec", *ASK, *TTL, "--", "touch", str(tmp_path / "ran"))
+    assert done.returncode == 3
+    assert done.stderr == "error: SUSPENDED: Stopped.\n"
+    assert not (tmp_path / "ran").exists()
+    assert states(fake) == ([task_pb2.Task.STATE_COMPLETED], [])
+
+
+def test_it_is_held_until_it_is_completed(cli: Cli, fake: FakeBroker) -> None:
+    """Let go of before, a task whose completion takes longer than its grace time ends for another cause."""
+    held: list[list[str]] = []
+    fake.before["CompleteTask"] = lambda: held.append(list(fake.held))
+    assert cli("exec", *ASK, *TTL, "--", "true").returncode == 0
+    assert held == [list(fake.tasks)]
 
 
 def test_the_hold_survives_a_restarting_broker(spawn: Spawn, fake: FakeBroker, tmp_path: Path) -> None:

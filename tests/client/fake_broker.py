@@ -208,7 +208,8 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
     def CompleteTask(self, request: Any, context: Any) -> pb.CompleteTaskResponse:
         self._begin("CompleteTask", request, context)
         task = self._task(request.task_id, context)
-        task.state = task_pb2.Task.STATE_COMPLETED
+        if task.state == task_pb2.Task.STATE_OPEN:  # what is over stays as it is
+            task.state, task.end_cause = task_pb2.Task.STATE_COMPLETED, "COMPLETED"
         for lease in self.leases.values():
             if lease.task_id == task.id:
                 self._end(lease)
@@ -230,10 +231,12 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
         self._note(lambda: self.held.append(task.id))
         try:
             yield pb.HoldTaskResponse(task=task)
+            if task.state != task_pb2.Task.STATE_OPEN:
+                return
             for _ in self._turns(changes, context):
+                yield pb.HoldTaskResponse(task=task)
                 if task.state != task_pb2.Task.STATE_OPEN:
                     return
-                yield pb.HoldTaskResponse(task=task)
         finally:
             self._note(lambda: self.held.remove(task.id))
 

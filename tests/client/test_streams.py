@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator
 import grpc
 import pytest
 
-from broker.api.v1 import lease_pb2
+from broker.api.v1 import lease_pb2, task_pb2
 from broker.client import AsyncClient, LeaseEvent
 from broker.client.streams import FIRST_WAIT, LAST_WAIT, wait_before
-from broker.errors import Denied, NotFound, NotReady, Reason, Unauthenticated
+from broker.errors import Denied, NotFound, NotReady, Reason, Unauthenticated, WrongState
 from tests.client.fake_broker import FakeBroker
 from tests.patience import PATIENCE
 
@@ -139,6 +139,24 @@ async def test_a_task_that_cannot_be_held_is_completed_again(client: AsyncClient
         async with client.task("held", hold=True):
             pytest.fail("the block must not run")
     assert [name for name, _ in fake.calls] == ["StartTask", "HoldTask", "CompleteTask"]
+
+
+async def test_what_was_held_and_has_ended_is_lost_and_what_never_was_is_not(
+    client: AsyncClient, fake: FakeBroker
+) -> None:
+    task = await client.start_task("short")
+    async with client.hold(task.id) as hold:
+        assert not hold.lost
+        fake.tasks[task.id].state = task_pb2.Task.STATE_ENDED
+        fake.emit("task.ended", lease_pb2.Lease())
+        await hold.ended.wait()
+        assert hold.lost
+    never = client.hold(task.id)
+    assert not never.lost
+    with pytest.raises(WrongState):
+        await never.__aenter__()
+    assert never.ended.is_set()
+    assert not never.lost
 
 
 async def test_holding_retries_while_the_broker_is_away(client: AsyncClient, fake: FakeBroker) -> None:
