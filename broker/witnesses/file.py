@@ -12,7 +12,7 @@ from pathlib import Path
 from broker.audit import note as notes
 from broker.files.durable import sync_directory
 from broker.ports.trail import OutgoingCheckpoint
-from broker.witnesses.times import later_than, newest_of
+from broker.witnesses.times import later_than, newest_of, tells_later
 
 # More than the longest note and its neighbour.
 _TAIL = 4 * notes.MOST_CHARACTERS
@@ -25,8 +25,8 @@ class FileWitness:
         self._path = path
 
     async def add(self, checkpoint: OutgoingCheckpoint) -> None:
-        """Append and sync. What a crash or a full disk cut short is removed first."""
-        await asyncio.to_thread(self._append, checkpoint.note)
+        """Append and sync. What a crash or a full disk cut short is removed first; what is later stays the last."""
+        await asyncio.to_thread(self._append, checkpoint.note, checkpoint.at_ms)
 
     async def newest(self, after_ms: int) -> str | None:
         """The latest of the last notes in it."""
@@ -36,12 +36,17 @@ class FileWitness:
     async def close(self) -> None:
         """Nothing is held open."""
 
-    def _append(self, note: str) -> None:
+    def _append(self, note: str, at_ms: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o600)
         try:
-            last = _repair(descriptor)
-            data = f"{note}\n".encode() if note != last else b""
+            there = _repair(descriptor)
+            added = [note] if there[-1:] != [note] else []
+            # Of a ledger that was put back under its broker, more may come again than is read of the file's end.
+            newest = newest_of(there)
+            if added and newest is not None and tells_later(newest, at_ms):
+                added.append(newest)
+            data = "".join(f"{each}\n" for each in added).encode()
             written = 0
             while written < len(data):
                 written += os.write(descriptor, data[written:])
@@ -62,8 +67,8 @@ class FileWitness:
         return newest_of(found)
 
 
-def _repair(descriptor: int) -> str | None:
-    """Cut off what does not end as a note does; the last note that stands there."""
+def _repair(descriptor: int) -> list[str]:
+    """Cut off what does not end as a note does; the last notes that stand there."""
     size = os.fstat(descriptor).st_size
     start = max(0, size - _TAIL)
     tail = os.pread(descriptor, size - start, start)
@@ -75,8 +80,7 @@ def _repair(descriptor: int) -> str | None:
         raise OSError("the witness file holds something that is no checkpoint")
     if end < len(tail):
         os.ftruncate(descriptor, start + end)
-    found = _tail(descriptor)
-    return found[-1] if found else None
+    return _tail(descriptor)
 
 
 def _whole(tail: bytes) -> bool:
@@ -85,6 +89,9 @@ def _whole(tail: bytes) -> bool:
 
 
 def _tail(descriptor: int) -> list[str]:
-    size = os.fstat(descriptor).st_size
-    text = os.pread(descriptor, _TAIL, max(0, size - _TAIL)).decode("utf-8", "replace")
-    return list(notes.split(text.splitlines(keepends=True)))
+    """The last notes; what is none comes out as it stands there."""
+    start = max(0, os.fstat(descriptor).st_size - _TAIL)
+    text = os.pread(descriptor, _TAIL, start).decode("utf-8", "replace")
+    found = list(notes.split(text.splitlines(keepends=True)))
+    # The first was cut in two by where reading began, unless that is all there is.
+    return found[1:] or found if start else found

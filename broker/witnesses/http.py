@@ -1,7 +1,9 @@
 """A witness that is a web service: ``POST url`` with a note keeps it, ``GET url`` answers the newest it has.
 
 Kept is what was answered 2xx. Redirects are not followed. The newest is 200 with the note; 204 or 404 where it has
-none. The service may be asked for the same note twice, and must never forget or replace one.
+none. The service may be asked to keep the same note twice, and must never forget or replace one. The newest is the one
+of the latest time. A service that answers what came last is put right: where an earlier note comes after a later one,
+that is sent again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from broker.config import HttpWitness as Settings
 from broker.errors import BrokerError
 from broker.ports.trail import OutgoingCheckpoint
 from broker.secret import Secret
-from broker.witnesses.times import later_than
+from broker.witnesses.times import later_than, tells_later
 
 
 class HttpWitness:
@@ -34,11 +36,12 @@ class HttpWitness:
         )
 
     async def add(self, checkpoint: OutgoingCheckpoint) -> None:
-        """POST it."""
-        headers = {"content-type": "text/plain; charset=utf-8"}
-        status, _ = await self._ask("POST", headers, checkpoint.note.encode())
-        if not 200 <= status < 300:
-            raise OSError(f"it answered {status}")
+        """POST it; and what is later, if the service has that already."""
+        # Of a ledger that was put back under its broker: what comes again must not hide what shows that.
+        newest = await self.newest(checkpoint.at_ms)
+        await self._post(checkpoint.note)
+        if newest is not None and tells_later(newest, checkpoint.at_ms):
+            await self._post(newest)
 
     async def newest(self, after_ms: int) -> str | None:
         """GET it."""
@@ -52,6 +55,11 @@ class HttpWitness:
     async def close(self) -> None:
         """Let go of the connection."""
         await self._session.close()
+
+    async def _post(self, note: str) -> None:
+        status, _ = await self._ask("POST", {"content-type": "text/plain; charset=utf-8"}, note.encode())
+        if not 200 <= status < 300:
+            raise OSError(f"it answered {status}")
 
     async def _ask(self, method: str, headers: dict[str, str], data: bytes | None) -> tuple[int, str]:
         try:

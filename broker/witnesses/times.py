@@ -13,6 +13,11 @@ def later_than(note: str, after_ms: int) -> bool:
     return _at_ms(note) > after_ms
 
 
+def tells_later(note: str, after_ms: int) -> bool:
+    """Whether ``note`` says that it is of later than ``after_ms``; what says nothing of the kind does not."""
+    return after_ms < _at_ms(note) < math.inf
+
+
 def newest_of(found: Sequence[str]) -> str | None:
     """The latest of ``found``, which are in the order of their coming; of several the last.
 

@@ -11,7 +11,7 @@ from broker.audit.checkpoint import Checkpoint
 from broker.ports.trail import OutgoingCheckpoint
 from broker.references import resolve
 from broker.witnesses.signing import CheckpointKeys
-from broker.witnesses.times import later_than
+from broker.witnesses.times import later_than, newest_of
 from tests.audit.trail import KEY, ORIGIN
 
 
@@ -32,7 +32,8 @@ class FakeWitness:
     async def newest(self, after_ms: int) -> str | None:
         if self.down is not None:
             raise self.down
-        return self.notes[-1] if self.notes and later_than(self.notes[-1], after_ms) else None
+        newest = newest_of(self.notes)
+        return newest if newest is not None and later_than(newest, after_ms) else None
 
     async def close(self) -> None:
         pass

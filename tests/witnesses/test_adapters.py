@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -13,7 +12,6 @@ from typing import Any
 
 import boto3
 import pytest
-from aiohttp import web
 from moto.server import ThreadedMotoServer
 
 from broker.config import HttpWitness, S3Witness, SyslogWitness
@@ -27,6 +25,7 @@ from broker.witnesses.syslog import message
 from tests.forge import authority
 from tests.patience import PATIENCE
 from tests.witnesses.fake import outgoing
+from tests.witnesses.services import Collector, Keeper, collecting, keeper
 
 KEYS = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
 
@@ -60,40 +59,10 @@ def s3_settings(moto: str, name: str, **changes: Any) -> Any:
     return settings_of(S3Witness, bucket=name, prefix="audit/", endpoint_url=moto, **keys, **changes)
 
 
-class Keeper:
-    """A web service that keeps notes, and fails on request."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.fail: int | None = None
-        self.tokens: set[str] = set()
-
-    async def post(self, request: web.Request) -> web.Response:
-        self.tokens.add(request.headers.get("authorization", ""))
-        if self.fail is not None:
-            return web.Response(status=self.fail, headers={"location": "/elsewhere"})
-        self.notes.append(await request.text())
-        return web.Response(status=201)
-
-    async def get(self, request: web.Request) -> web.Response:
-        if self.fail is not None:
-            return web.Response(status=self.fail)
-        return web.Response(text=self.notes[-1]) if self.notes else web.Response(status=404)
-
-
 @asynccontextmanager
-async def keeper() -> AsyncIterator[tuple[Keeper, Any]]:
-    kept = Keeper()
-    app = web.Application()
-    app.add_routes([web.post("/notes", kept.post), web.get("/notes", kept.get)])
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/notes"
-    try:
-        yield kept, settings_of(HttpWitness, url=url, token="env:TOKEN")
-    finally:
-        await runner.cleanup()
+async def keeping() -> AsyncIterator[tuple[Keeper, Any]]:
+    async with keeper() as (kept, address):
+        yield kept, settings_of(HttpWitness, url=f"{address}/notes", token="env:TOKEN")
 
 
 @pytest.fixture(params=["file", "s3", "http"])
@@ -106,7 +75,7 @@ async def witness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         bucket(moto, name)
         yield Bucket(s3_settings(moto, name), resolve)
     else:
-        async with keeper() as (_, settings):
+        async with keeping() as (_, settings):
             made = Http(settings, resolve)
             yield made
             await made.close()
@@ -139,17 +108,49 @@ async def test_after_a_recovery_fewer_records_of_later_are_newer(witness: Witnes
     assert await witness.newest(90_000) == outgoing(40, at_ms=91_000).note
 
 
+async def test_the_newest_is_the_latest_though_earlier_ones_came_again(witness: Witness) -> None:
+    """F35: a ledger that was put back under its broker sends once more what it had sent before."""
+    for count in (5, 6, 7, 9, 5, 6, 7):
+        await witness.add(outgoing(count))
+    assert await witness.newest(7000) == outgoing(9).note
+
+
 # ------------------------------------------------------------------ files
 
 
-async def test_the_newest_in_a_file_is_the_latest_though_an_earlier_one_came_again(tmp_path: Path) -> None:
-    """F35: a ledger that was put back under its broker sends once more what it had sent before."""
+async def test_of_two_of_one_time_in_a_file_the_newest_is_the_last(tmp_path: Path) -> None:
     witness = FileWitness(tmp_path / "notes")
-    for count in (5, 9, 5):
-        await witness.add(outgoing(count))
-    assert await witness.newest(5000) == outgoing(9).note
-    await witness.add(outgoing(3, at_ms=9000))
+    for outgoing_ in (outgoing(9), outgoing(5), outgoing(3, at_ms=9000)):
+        await witness.add(outgoing_)
     assert await witness.newest(5000) == outgoing(3, at_ms=9000).note
+
+
+@pytest.mark.parametrize("more", range(190, 198))
+async def test_where_reading_begins_in_the_middle_of_a_note_that_is_none(tmp_path: Path, more: int) -> None:
+    path = tmp_path / "notes"
+    path.write_text("".join(f"{outgoing(each).note}\n" for each in range(1, more + 1)))
+    assert path.stat().st_size > 64 * 1024  # and so much is read
+    assert await FileWitness(path).newest(1000 * more) is None
+    assert await FileWitness(path).newest(1000 * more - 1) == outgoing(more).note
+
+
+async def test_a_file_of_something_else_is_shown_and_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    path.write_text("something else\n" * 10_000)
+    assert "something else" in (await FileWitness(path).newest(10**12) or "")  # not believed by whoever asks
+    with pytest.raises(OSError, match="no checkpoint"):
+        await FileWitness(path).add(outgoing(1))
+    assert path.read_text() == "something else\n" * 10_000
+
+
+async def test_more_may_come_again_than_is_read_of_a_files_end(tmp_path: Path) -> None:
+    path, again = tmp_path / "notes", 300
+    path.write_text("".join(f"{outgoing(each).note}\n" for each in range(1, again + 2)))
+    size = path.stat().st_size
+    for each in range(1, again + 1):
+        await FileWitness(path).add(outgoing(each))
+    assert path.stat().st_size - size > 64 * 1024  # and so much is read
+    assert await FileWitness(path).newest(1000 * again) == outgoing(again + 1).note
 
 
 async def test_a_file_can_be_read_by_anybody_with_a_pager(tmp_path: Path) -> None:
@@ -212,9 +213,28 @@ async def test_a_bucket_that_is_not_there_or_cannot_be_reached(moto: str) -> Non
 # ------------------------------------------------------------------ HTTP
 
 
+async def test_what_says_no_time_is_not_sent_again() -> None:
+    """It is not believed at the next start; nothing of it becomes ours."""
+    async with keeping() as (kept, settings):
+        witness = Http(settings, resolve)
+        kept.notes = ["<html>no note</html>"]
+        await witness.add(outgoing(1))
+        assert kept.notes == ["<html>no note</html>", outgoing(1).note]
+        await witness.close()
+
+
+async def test_nothing_is_sent_again_while_what_is_sent_is_the_latest() -> None:
+    async with keeping() as (kept, settings):
+        witness = Http(settings, resolve)
+        for count in (1, 5, 5):
+            await witness.add(outgoing(count))
+        assert kept.notes == [outgoing(each).note for each in (1, 5, 5)]
+        await witness.close()
+
+
 @pytest.mark.parametrize("status", [302, 400, 409, 500])
 async def test_only_2xx_is_kept(status: int) -> None:
-    async with keeper() as (kept, settings):
+    async with keeping() as (kept, settings):
         witness = Http(settings, resolve)
         kept.fail = status
         with pytest.raises(OSError, match=str(status)):
@@ -226,7 +246,7 @@ async def test_only_2xx_is_kept(status: int) -> None:
 
 
 async def test_a_service_that_is_down_and_one_that_says_something_else() -> None:
-    async with keeper() as (kept, settings):
+    async with keeping() as (kept, settings):
         witness = Http(settings, resolve)
         kept.notes = ["<html>no note</html>" * 10_000]
         assert (await witness.newest(10**12) or "").startswith("<html>")  # not believed by whoever asks
@@ -243,16 +263,9 @@ async def test_a_service_that_is_down_and_one_that_says_something_else() -> None
 
 @asynccontextmanager
 async def collector(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[list[bytes], int]]:
-    taken: list[bytes] = []
-
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        length = await reader.readuntil(b" ")
-        taken.append(await reader.readexactly(int(length)))
-        writer.close()
-
-    server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=tls)
-    async with server:
-        yield taken, server.sockets[0].getsockname()[1]
+    made = Collector()
+    async with collecting(made, tls) as port:
+        yield made.taken, port
 
 
 def syslog(port: int, **changes: Any) -> Any:
