@@ -84,8 +84,7 @@ def reveal(wrapping: bytes, concealed: str, *bound_to: str) -> str:
 
 def _cut(text: str) -> str:
     """At most LONGEST bytes, and no half of a character."""
-    encoded = text.encode()
-    return text if len(encoded) <= LONGEST else encoded[:LONGEST].decode(errors="ignore")
+    return text.encode()[:LONGEST].decode(errors="ignore")
 
 
 def _bound_to(*names: str) -> bytes:

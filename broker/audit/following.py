@@ -68,7 +68,7 @@ class Following:
         found = list(self._placed(record))
         if record.seq > self.seq:
             found = [*self._settled(record), *found, *self._linked(record, body)]
-            self._move(record.seq, self._doubt.as_quoted if self._doubt else _hash(record.prev, body))
+            self._move(record.seq, _hash(record.prev, body))
         return _fields(record), iter(found)
 
     def _unreadable(self) -> list[Finding]:

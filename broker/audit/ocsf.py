@@ -227,10 +227,9 @@ def _resources(record: Record) -> list[dict[str, Any]]:
     return found or [{"type": "broker", "name": record.writer}]
 
 
-def _agent(record: Record) -> str:
-    data = record.data
-    named = (record.holder, record.actor, str(data.get("agent", "")))
-    return next((each for each in named if each.startswith("spiffe://")), "")
+def _agent(record: Record) -> str | None:
+    named = (record.holder, record.actor, record.data.get("agent"))
+    return next((each for each in named if isinstance(each, str) and each.startswith("spiffe://")), None)
 
 
 def _delegation(record: Record) -> dict[str, Any] | None:

@@ -112,8 +112,9 @@ class Audit:
         for why in self._misfits(said, fields, previous):
             yield Finding(seq, Problem.CHECKPOINT, why)
         if self._hash(said.count) not in (said.head, None):
-            detail = f"records {self.signed + 1} to {said.count} are not those that checkpoint {seq} was signed over"
-            yield Finding(self.signed + 1, Problem.CHECKPOINT, detail)
+            first = min(self.signed + 1, said.count)
+            detail = f"records {first} to {said.count} are not those that checkpoint {seq} was signed over"
+            yield Finding(first, Problem.CHECKPOINT, detail)
         self.checkpoints += 1
         self.signed = max(self.signed, min(said.count, seq))
         self._last_time = max(self._last_time, said.at_ms)

@@ -31,7 +31,7 @@ def sentence(record: Record) -> str:
     if tell is None:
         return _plainly(record)
     try:
-        told = tell(record, record.data)
+        told = _filled(tell, record) if isinstance(tell, str) else tell(record, record.data)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return _plainly(record)
     return told if record.vouched_by == Vouch.BROKER else f"{told} ({_WORD.get(record.vouched_by, record.vouched_by)})"
@@ -44,8 +44,14 @@ def short(principal: str) -> str:
     """Whom people mean: a SPIFFE ID without its scheme, a person's subject with its issuer's host."""
     if principal.startswith("spiffe://"):
         return principal.removeprefix("spiffe://")
-    issuer, hash_, subject = principal.rpartition("#")
+    # A subject may have a # in it, an issuer never.
+    issuer, hash_, subject = principal.partition("#")
     return f"{subject} ({issuer.removeprefix('https://')})" if hash_ else principal
+
+
+def _filled(text: str, record: Record) -> str:
+    # A record may have a "why" of its own, which is not what these texts mean by it.
+    return text.format(**{**record.data, "who": short(record.actor), "why": _why(record.data)})
 
 
 def _plainly(record: Record) -> str:
@@ -191,12 +197,8 @@ def _call(method: str) -> str:
     return str(method).rpartition("/")[2]
 
 
-def _actor(text: str) -> _Sentence:
-    """``text`` with {who} for the actor and the record's data by name."""
-    return lambda record, told: text.format(who=short(record.actor), why=_why(told), **told)
-
-
-_SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
+# A text says it with {who} for the actor, {why} for the cause, and the record's data by name.
+_SENTENCES: Final[Mapping[str, str | _Sentence]] = MappingProxyType(
     {
         EventType.TASK_STARTED: _task_started,
         EventType.TASK_COMPLETED: lambda record, told: (
@@ -209,7 +211,7 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.TASK_REPORTED: _reported,
         EventType.LEASE_INTENT: _intent,
         EventType.LEASE_ISSUED: _issued,
-        EventType.LEASE_VOID: _actor("proved never issued: there is nothing to end"),
+        EventType.LEASE_VOID: "proved never issued: there is nothing to end",
         EventType.LEASE_REVOKING: lambda record, told: (
             f"{short(record.actor)} ends it ({_why(told)}){_said(told)}; the upstream is asked until it confirms"
         ),
@@ -217,7 +219,7 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
             f"the upstream confirmed: the credential is dead ({_why(told)})"
             + (f", after {_count(told['failures'], 'failed try').replace('trys', 'tries')}" if told["failures"] else "")
         ),
-        EventType.LEASE_EXPIRED: _actor("its time is over: the credential is dead ({why})"),
+        EventType.LEASE_EXPIRED: "its time is over: the credential is dead ({why})",
         EventType.LEASE_STUCK: lambda record, told: (
             f"ALARM: it cannot be ended so far: {told.get('error') or told.get('why')}; tried for ever"
         ),
@@ -229,28 +231,28 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
             f"{short(record.actor)}, after {short(told['first_by'])}, says that it cannot be alive any more,"
             f" which nobody could prove: {_quoted(told['reason'])}"
         ),
-        EventType.DELIVERY_CONFIRMED: _actor("{who} has the credential"),
+        EventType.DELIVERY_CONFIRMED: "{who} has the credential",
         EventType.ACCESS_REQUESTED: _requested,
         EventType.ACCESS_VOTED: _voted,
         EventType.ACCESS_APPROVED: lambda record, told: (
             f"the request is approved by {', '.join(short(each) for each in told['people'])};"
             f" it can be redeemed until {_at(told['redeem_by_ms'])}"
         ),
-        EventType.ACCESS_DENIED: _actor("{who} denied the request"),
-        EventType.ACCESS_WITHDRAWN: _actor("{who} withdrew the request"),
-        EventType.ACCESS_LAPSED: _actor("nobody decided, or redeemed it, in time: the request lapsed"),
-        EventType.ACCESS_REDEEMED: _actor("{who} redeemed the approval, which is used up by it"),
+        EventType.ACCESS_DENIED: "{who} denied the request",
+        EventType.ACCESS_WITHDRAWN: "{who} withdrew the request",
+        EventType.ACCESS_LAPSED: lambda record, told: f"the request lapsed: {told['why']}",
+        EventType.ACCESS_REDEEMED: "{who} redeemed the approval, which is used up by it",
         EventType.PLAN_REGISTERED: lambda record, told: (
             f"{short(record.actor)} registered a plan with the steps {', '.join(told['steps'])}"
         ),
         EventType.PLAN_CONFIRMED: lambda record, told: f"{short(record.actor)} confirmed the plan{_said(told)}",
         EventType.PLAN_REJECTED: lambda record, told: f"{short(record.actor)} rejected the plan{_said(told)}",
-        EventType.PLAN_STEP_USED: _actor("step {step} of plan {plan_id} is used, for {used_for}"),
+        EventType.PLAN_STEP_USED: "step {step} of plan {plan_id} is used, for {used_for}",
         EventType.DELEGATION_GIVEN: lambda record, told: (
             f"{short(record.actor)} hands on {told['resource']} to {short(told['delegate'])}"
             f" until {_at(told['expires_ms'])}"
         ),
-        EventType.DELEGATION_USED: _actor("delegation {delegation_id} is used, for {used_for}"),
+        EventType.DELEGATION_USED: "delegation {delegation_id} is used, for {used_for}",
         EventType.DELEGATION_REVOKED: lambda record, told: (
             f"{short(record.actor)} took the delegation back; {_count(told['attempts_ended'], 'credential')} ended"
         ),
@@ -263,8 +265,8 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         ),
         EventType.RESUMED: lambda record, told: f"{short(record.actor)} resumed it{_said(told)}",
         EventType.BREAK_GLASS_USED: _broke_glass,
-        EventType.BREAK_GLASS_CODE_USED: _actor("it was by the sealed code {code}, without the identity provider"),
-        EventType.BREAK_GLASS_ENDED: _actor("the emergency's credential is dead ({state})"),
+        EventType.BREAK_GLASS_CODE_USED: "it was by the sealed code {code}, without the identity provider",
+        EventType.BREAK_GLASS_ENDED: "the emergency's credential is dead ({state})",
         EventType.BREAK_GLASS_REVIEW_DUE: lambda record, told: (
             f"somebody else has to review it by {_at(told['review_due_ms'])}"
         ),
@@ -282,7 +284,7 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.ADMIN_READS_SUMMARISED: lambda record, told: (
             f"further looks of {short(record.actor)} were only counted: {_counts(told)}"
         ),
-        EventType.TEXTS_READ: _actor("{who} read the prompts, tool calls and plans"),
+        EventType.TEXTS_READ: "{who} read the prompts, tool calls and plans",
         EventType.TEXTS_ERASED: _erased,
         EventType.DEPLOY_ACTIVATED: lambda record, told: (
             f"the deploy set {told['digest'][:12]} is in force{_asked(record)}"
@@ -314,16 +316,14 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
             + ("which the ledger has never heard of" if told["why"] == "UNKNOWN" else "whose end the ledger has proven")
             + ": it is being ended"
         ),
-        EventType.UPSTREAM_UNKNOWN_ENDED: _actor("{name} of connector {connector} is dead: the upstream confirmed"),
+        EventType.UPSTREAM_UNKNOWN_ENDED: "{name} of connector {connector} is dead: the upstream confirmed",
         EventType.UPSTREAM_UNKNOWN_STUCK: lambda record, told: (
             f"ALARM: {told.get('name', told.get('id'))} cannot be ended so far: {told.get('error') or told.get('why')};"
             " tried for ever"
         ),
-        EventType.UPSTREAM_SWEEP_BRAKED: _actor(
-            "left {unknown} of {connector} alone, of which the ledger knows nothing"
-        ),
-        EventType.UPSTREAM_SWEEP_ALLOWED: _actor("allowed {at_most} unknown ones of {connector} to be ended"),
-        EventType.UPSTREAM_MISSING: _actor("connector {connector} does not list it, though the ledger holds it alive"),
+        EventType.UPSTREAM_SWEEP_BRAKED: "left {unknown} of {connector} alone, of which the ledger knows nothing",
+        EventType.UPSTREAM_SWEEP_ALLOWED: "allowed {at_most} unknown ones of {connector} to be ended",
+        EventType.UPSTREAM_MISSING: "connector {connector} does not list it, though the ledger holds it alive",
         EventType.UPSTREAM_RECONCILED: lambda record, told: (
             f"{short(record.actor)} had the inventory of {told['connector']} compared with the ledger: "
             + (told["problem"] or f"{told['found']} unknown, {told['missing']} missing")
@@ -338,15 +338,15 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = MappingProxyType(
         EventType.CLOCK_DOUBTED: lambda record, told: (
             f"ALARM: the broker's clock is doubted ({told['why']}, {told['by_ms'] / 1000:g} s): nothing is granted"
         ),
-        EventType.CLOCK_BELIEVED: _actor("the broker's clock is believed again: it grants"),
+        EventType.CLOCK_BELIEVED: "the broker's clock is believed again: it grants",
         EventType.LEDGER_FULL: lambda record, told: (
             f"ALARM: the disk of the ledger is full ({told['free']} bytes are free): nothing is granted"
         ),
-        EventType.LEDGER_ROOM: _actor("there is room on the disk of the ledger again: it grants"),
+        EventType.LEDGER_ROOM: "there is room on the disk of the ledger again: it grants",
         EventType.DAEMON_STARTED: lambda record, told: (
             f"the broker started; {_count(told['recovered'], 'credential')} found due or unknown"
         ),
-        EventType.DAEMON_STOPPED: _actor("the broker stopped"),
+        EventType.DAEMON_STOPPED: "the broker stopped",
     }
 )
 

@@ -80,7 +80,8 @@ class Witnessed:
             elif said.count == seq and said.head == head:
                 self.agreed = seq
             elif said.count == seq:
-                yield from self._fork(self.agreed + 1, said.count, "they are not those that it has seen")
+                # It may have agreed to this very record before, by another checkpoint.
+                yield from self._fork(min(self.agreed + 1, seq), seq, "they are not those that it has seen")
             yield from self.advance()
 
     def _fork(self, first: int, last: int, why: str) -> Iterator[Finding]:

@@ -46,6 +46,9 @@ def chain(length: int) -> tuple[list[StoredRecord], StoredHead]:
     return rows, StoredHead(length, prev, head_mac(KEYS["k2"], length, prev), "k2")
 
 
+def found(rows: list[StoredRecord], head: StoredHead | None, *, keys: bool = True) -> list[Finding]:
+    return list(verify(rows, head, find_key if keys else None))
+
+
 def findings(rows: list[StoredRecord], head: StoredHead | None, *, keys: bool = True) -> list[tuple[int, str]]:
-    found: list[Finding] = list(verify(rows, head, find_key if keys else None))
-    return [(finding.sequence, finding.problem.value) for finding in found]
+    return [(each.sequence, each.problem.value) for each in found(rows, head, keys=keys)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,6 +31,25 @@ WRAPPING, KEY, NONCE = wrapping_key(b"l" * 32), b"k" * KEY_BYTES, b"n" * NONCE_B
 def test_what_is_sealed_comes_back(text: str) -> None:
     kept = unseal(KEY, seal(KEY, {"prompt": text}, NONCE, "t", "task", "jb-1"), 7, "t", "task", "jb-1")
     assert (kept.about, kept.at_ms, kept.texts, kept.cut) == ("jb-1", 7, {"prompt": text}, ())
+
+
+def test_whose_texts_they_are_and_of_when_comes_back() -> None:
+    kept = unseal(KEY, seal(KEY, {"plan": "p"}, NONCE, "t", "task", "jb-1"), 7, "t", "task", "jb-1")
+    assert (kept.about, kept.at_ms) == ("jb-1", 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("x" * (LONGEST - 1), "x" * (LONGEST - 1)),
+        ("x" * LONGEST, "x" * LONGEST),
+        ("x" * (LONGEST + 1), "x" * LONGEST),
+        ("x" * (LONGEST - 1) + "\N{SNOWMAN}", "x" * (LONGEST - 1)),  # three bytes, of which one would fit
+    ],
+)
+def test_what_fits_is_kept_whole_and_what_does_not_is_cut(text: str, kept: str) -> None:
+    found = unseal(KEY, seal(KEY, {"plan": text}, NONCE, "t", "task", "a"), 0, "t", "task", "a")
+    assert (found.texts["plan"], found.cut) == (kept, () if kept == text else ("plan",))
 
 
 def test_a_long_text_is_cut_between_characters_and_said_to_be() -> None:
@@ -63,7 +83,7 @@ def test_whose_texts_do_not_open_is_told() -> None:
     for ask, named in (
         (lambda: unwrap(WRAPPING, b"", "t", "task"), "task"),
         (lambda: unseal(KEY, b"", 0, "t", "task", "jb-1"), "jb-1"),
-        (lambda: reveal(WRAPPING, "", "t", "request-1"), "request-1"),
+        (lambda: reveal(WRAPPING, "", "t", "task", "request-1"), "request-1"),
     ):
         with pytest.raises(Tampered, match=named) as refused:
             ask()
@@ -88,7 +108,9 @@ def test_a_concealed_text_comes_back_where_it_belongs_and_nowhere_else() -> None
 
 
 def test_what_is_sealed_for_one_purpose_does_not_open_for_another() -> None:
-    """The names that each is bound to are part of the stored form: ledgers that were written must open for ever."""
+    """Keys, and the names that each is bound to, are part of the stored form: old ledgers must open for ever."""
+    # HKDF-Expand (RFC 5869) of one block, by hand.
+    assert hmac.digest(b"l" * 32, b"jit-broker claimed texts\x01", "sha256") == wrapping_key(b"l" * 32)
     assert conceal(WRAPPING, "a plan", NONCE, "t", "r") == (
         base64.b64encode(NONCE + AESGCM(WRAPPING).encrypt(NONCE, b"a plan", b'["text","t","r"]')).decode()
     )

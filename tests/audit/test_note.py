@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker.audit import checkpoint, note
 from broker.audit.checkpoint import Checkpoint
-from broker.errors import Tampered
+from broker.errors import Reason, Tampered
 from tests.audit.trail import KEY, NEXT_KEY, ORIGIN, STRANGER, WRITER
 
 SAID = Checkpoint(ORIGIN, 1042, b"h" * 32, b"l" * 32, WRITER, "default", 1_769_860_800_123, b"p" * 32)
@@ -56,8 +56,9 @@ def test_a_checkpoint_is_spelt_like_this() -> None:
 )
 def test_another_spelling_is_none(what: str, instead: str) -> None:
     assert what in TEXT
-    with pytest.raises(Tampered):
+    with pytest.raises(Tampered) as refused:
         checkpoint.parse(TEXT.replace(what, instead, 1))
+    assert refused.value.reason is Reason.CHECKPOINT_INVALID
 
 
 def test_the_example_of_the_specification_verifies() -> None:
@@ -108,5 +109,19 @@ def test_notes_in_a_file_are_told_apart() -> None:
     first, second = note.sign(TEXT, ORIGIN, [KEY, NEXT_KEY]), note.sign(TEXT.replace("1042", "1043"), ORIGIN, [KEY])
     lines = f"{first}\n{second}\n".splitlines(keepends=True)
     assert list(note.split(lines)) == [first, second]
-    assert list(note.split([*lines[:-1], "rubbish\n", "\n", *lines])) != []
-    assert all(len(each) <= 2 * note.MOST_CHARACTERS for each in note.split(["x" * 9000 + "\n"] * 20))
+    assert list(note.split(["\n", "\n", *lines[:-1]])) == [first, second]
+    # What follows a note without an empty line between is no part of it for long: it is no note any more.
+    assert list(note.split([*lines[:-1], "rubbish\n", "\n", *lines])) == [first, second + "rubbish\n", first, second]
+
+
+def test_what_is_no_note_comes_out_in_pieces_that_fit_into_memory() -> None:
+    line = "x" * (note.MOST_CHARACTERS // 2 - 1) + "\n"
+    # Two lines are as long as may be; the third is more.
+    assert list(note.split([line] * 7)) == [line * 3, line * 3, line]
+    assert list(note.split([line] * 2)) == [line * 2]
+    # A line that begins like a signature ends nothing of the next piece.
+    signed = "\N{EM DASH} x\n"
+    assert list(note.split([line, line, signed, "a\n", "\n", "b\n"])) == [line * 2 + signed, "a\n\nb\n"]
+    # Nor is what was read before counted for what comes after.
+    assert list(note.split(["a\n", signed, "\n", line, line, "b\n"])) == ["a\n" + signed, line * 2 + "b\n"]
+    assert list(note.split(["a\n", signed, "\n", line, line])) == ["a\n" + signed, line * 2]

@@ -213,6 +213,45 @@ def test_a_finding_of_whom_nobody_names_is_of_the_actor_and_of_its_kind() -> Non
 
 
 @pytest.mark.parametrize(
+    ("actor", "user"),
+    [
+        (AGENT, {"uid": AGENT, "name": "example.org/agent/a", "type_id": 4}),
+        (
+            "https://id.example.org#dana",
+            {"uid": "https://id.example.org#dana", "name": "dana (id.example.org)", "type_id": 1},
+        ),
+        ("broker", {"uid": "broker", "name": "broker", "type_id": 3}),
+    ],
+)
+def test_who_acts_is_a_service_a_person_or_the_system(actor: str, user: dict[str, Any]) -> None:
+    (event,) = exported(AuditEvent(EventType.RESUMED, actor, Vouch.BROKER, tenant="t"))
+    assert event["actor"]["user"] == user
+
+
+OTHER, THIRD = "spiffe://example.org/agent/b", "spiffe://example.org/agent/c"
+
+
+@pytest.mark.parametrize(
+    ("holder", "actor", "data", "agent"),
+    [
+        (OTHER, AGENT, {"agent": THIRD}, OTHER),
+        ("", AGENT, {"agent": THIRD}, AGENT),
+        ("", "broker", {"agent": THIRD}, THIRD),
+        ("https://id.example.org#dana", "broker", {"agent": "none"}, ""),
+        ("", "broker", {}, ""),
+    ],
+)
+def test_the_agent_is_the_holder_or_who_acts_or_whom_it_is_about(
+    holder: str, actor: str, data: dict[str, Any], agent: str
+) -> None:
+    (event,) = exported(
+        AuditEvent(EventType.ESCALATION_DETECTED, actor, Vouch.BROKER, tenant="t", holder=holder, data=data)
+    )
+    assert event.get("ai_agent", {}).get("uid", "") == agent
+    assert event["evidences"][0]["actor"]["user"]["uid"] == (agent or actor)
+
+
+@pytest.mark.parametrize(
     ("kind", "told"),
     [
         (EventType.LEASE_INTENT, (1, "Create", 1, "Success")),
@@ -248,3 +287,19 @@ def test_a_delegation_is_named_as_such() -> None:
     )
     assert given["delegation"] == {"uid": "del-1", "issuer_uid": "w", "created_time": 1_767_225_600_001}
     assert used["delegation"] == {"uid": "del-1", "issuer_uid": "w"}
+
+
+@pytest.mark.parametrize(
+    ("data", "uid"),
+    [
+        ({"delegation": "del-2"}, "del-2"),
+        ({"delegation_id": "", "delegation": "del-2"}, "del-2"),
+        ({"delegation_id": "del-1", "delegation": "del-2"}, "del-1"),
+        ({"delegation": ""}, None),
+        ({"delegation": {"depth": 2}}, None),
+        ({}, None),
+    ],
+)
+def test_which_delegation_it_is(data: dict[str, Any], uid: str | None) -> None:
+    (event,) = exported(of(EventType.LEASE_INTENT, **data))
+    assert event.get("delegation") == (None if uid is None else {"uid": uid, "issuer_uid": "w"})

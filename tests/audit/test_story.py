@@ -243,6 +243,43 @@ def test_what_an_agent_was_allowed() -> None:
             AGENT,
             "example.org/agent/a completed the task; 0 credentials ended by it",
         ),
+        (
+            "suspension.suspended",
+            {"value": "", "attempts_ended": 0, "reason": "odd"},
+            PERSON,
+            'dana (id.example.org) suspended everything: "odd"; 0 credentials ended',
+        ),
+        (
+            "admin.read",
+            {"method": "/s.AdminService/ListLeases", "about": {"task_id": "t", "holder": "h"}},
+            PERSON,
+            'dana (id.example.org) looked: ListLeases of holder "h", task_id "t"',
+        ),
+        # What a record calls "why", or "who", is not what a sentence means by it.
+        (
+            "lease.expired",
+            {"cause": "DEADLINE_PASSED", "why": "x", "who": "y"},
+            "broker",
+            "its time is over: the credential is dead (deadline passed)",
+        ),
+        (
+            "access.denied",
+            {"why": "x", "who": "y"},
+            PERSON,
+            "dana (id.example.org) denied the request",
+        ),
+        (
+            "access.lapsed",
+            {"why": "nobody decided in time"},
+            "broker",
+            "the request lapsed: nobody decided in time",
+        ),
+        (
+            "audit.checkpoint",
+            {"note": "an origin\n7\nhash\n"},
+            "broker",
+            "the broker signed for the 7 records of an origin so far",
+        ),
         ("daemon.started", {"recovered": 2}, "broker", "the broker started; 2 credentials found due or unknown"),
     ],
 )
@@ -252,6 +289,8 @@ def test_sentences(kind: str, data: dict[str, Any], actor: str, expected: str) -
 
 def test_who_vouches_is_said_where_it_is_not_the_broker() -> None:
     assert told("delivery.confirmed", {"attempt": 1}, vouched_by="agent").endswith("(the agent's word)")
+    assert told("delivery.confirmed", {"attempt": 1}, vouched_by="upstream").endswith("(seen upstream)")
+    assert told("delivery.confirmed", {"attempt": 1}, vouched_by="somebody").endswith("(somebody)")
 
 
 @pytest.mark.parametrize("kind", [each.value for each in EventType] + ["some.thing"])
@@ -266,9 +305,16 @@ def test_a_record_of_a_form_that_was_not_expected_is_told_plainly_and_whole(kind
     )
 
 
+def test_what_is_told_plainly_is_told_in_its_own_letters_and_sorted() -> None:
+    assert told("some.thing", {"b": "\N{SNOWMAN}", "a": 1}) == (
+        'some.thing by example.org/agent/a: {"a": 1, "b": "\N{SNOWMAN}"}'
+    )
+
+
 def test_names_for_people() -> None:
-    assert [short(each) for each in (AGENT, PERSON, "broker")] == [
+    assert [short(each) for each in (AGENT, PERSON, f"{PERSON}#2", "broker")] == [
         "example.org/agent/a",
         "dana (id.example.org)",
+        "dana#2 (id.example.org)",
         "broker",
     ]

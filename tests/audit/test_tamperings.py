@@ -21,7 +21,9 @@ from broker.audit import checkpoint as checkpoints
 from broker.audit import note
 from broker.audit.checkpoint import Checkpoint
 from broker.audit.verify import Finding, Problem
+from broker.audit.witnessed import Witnessed
 from broker.scope.canonical import canonical_json
+from tests.audit import told as tellings
 from tests.audit.trail import KEY, NEXT_KEY, ORIGIN, STRANGER, Author, Trail, event, rewritten, written
 
 WHOLE = written()
@@ -168,6 +170,19 @@ EDITS: dict[str, Tampering] = {
     "edit: a list in data": (respell(lambda text: text.replace('["read"]', '["read","write"]')), P.BODY, {33}),
     "edit: a boolean in data": (respell(lambda text: text.replace('"on":true', '"on":false')), P.BODY, {33}),
     "edit: quotation": (edit(prev="ab" * 32), P.BODY, {33}),
+    "edit: quotation that is no hash": (edit(prev="z" * 64), P.BODY, {33}),
+    "edit: quotation of the first record": (
+        edit(1, prev="ab" * 32),
+        P.LINK,
+        {1, 10, 20, 30, 40, 50, 60},
+    ),
+    "edit: one, and the next but one is gone": (
+        lambda: (lambda trail: replace(trail, bodies=(*trail.bodies[:34], *trail.bodies[35:])))(
+            WHOLE.edited(33, actor="x")
+        ),
+        P.BODY,
+        {33, 36},
+    ),
     "edit: quotation in capitals": (respell(lambda text: text[:-200] + text[-200:].upper()), P.BODY, {33}),
     "edit: quotation is another record's": (lambda: edit(prev=json.loads(body(20))["prev"])(), P.BODY, {33}),
     "edit: the first record": (edit(1, actor="x"), P.BODY, {1, 10, 20, 30, 40, 50, 60}),
@@ -337,7 +352,7 @@ SIGNATURES: dict[str, Tampering] = {
         {30, 40},
     ),
     "checkpoint: about a record to come": (checkpointed(says(count=31)), P.CHECKPOINT, {30}),
-    "checkpoint: about fewer than the one before": (checkpointed(says(count=9)), P.CHECKPOINT, {30, 20}),
+    "checkpoint: about fewer than the one before": (checkpointed(says(count=9)), P.CHECKPOINT, {9, 30}),
     "checkpoint: over another hash": (checkpointed(says(head=bytes(32))), P.CHECKPOINT, {20}),
     "checkpoint: of another log": (checkpointed(says(log=bytes(32))), P.CHECKPOINT, {30}),
     "checkpoint: of another origin": (checkpointed(says(origin="example.org/x")), P.SIGNATURE, {30}),
@@ -365,6 +380,18 @@ WITNESSES: dict[str, Tampering] = {
     "witness: edited count": (shown(lambda notes: [notes[0].replace("\n9\n", "\n8\n"), *notes[1:]]), P.WITNESS, {8}),
     "witness: of another log of the same key": (shown(lambda notes: other_log().notes), P.FORKED, {1}),
     "witness: two logs": (shown(lambda notes: [*notes[:3], *other_log().notes[3:]]), P.WITNESS, {1, 39, 49, 59}),
+    "witness: two of the same record": (
+        shown(
+            lambda notes: [
+                *notes,
+                forged_note(
+                    replace(told(5), head=bytes(32), previous=checkpoints.digest(checkpoints.text(told(5)))), KEY
+                ),
+            ]
+        ),
+        P.FORKED,
+        {59},
+    ),
     "witness: a lone one of the future": (
         shown(lambda notes: [forged_note(replace(told(5), count=99), KEY)]),
         P.TRUNCATED,
@@ -389,23 +416,43 @@ def _rehashed(signed: str) -> str:
     return base64.b64encode(note.key_hash(ORIGIN, KEY.public_key()) + blob[4:]).decode()
 
 
-def test_there_are_sixty() -> None:
+TOLD = tellings.read()
+
+
+def test_there_are_sixty_and_each_is_told() -> None:
     assert len(ALL) >= 60
+    assert TOLD.keys() == ALL.keys()
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_is_found_and_located(name: str) -> None:
     tamper, problem, places = ALL[name]
-    _, found = tamper().verify()
+    audit, found = tamper().verify()
     shown = [str(each) for each in found]
     assert any(each.problem is problem and each.sequence in places for each in found), shown
     assert {each.sequence for each in found} <= places, shown
+    assert tellings.lines(audit, found) == TOLD[name]
 
 
 def test_an_honest_trail_has_no_findings() -> None:
     audit, found = WHOLE.verify(closed=True)
     assert found == []
     assert (audit.records, audit.signed, audit.witnessed, audit.checkpoints) == (60, 59, 59, 6)
+
+
+def test_what_a_witness_was_sent_twice_it_has_once() -> None:
+    twice = tuple(each for each in WHOLE.notes for _ in range(2))
+    audit, found = replace(WHOLE, notes=twice).verify(closed=True)
+    assert (found, audit.witnessed) == ([], 59)
+
+
+def test_a_witness_that_was_not_asked_yet_has_seen_nothing() -> None:
+    witness = Witnessed("w", WHOLE.notes, WHOLE.keys)
+    assert (witness.name, witness.agreed, witness.next_count, witness.log, witness.origin) == ("w", 0, 0, b"", "")
+    assert list(witness.advance()) == []
+    assert (witness.next_count, witness.log, witness.origin) == (9, told(0).log, ORIGIN)
+    assert list(witness.finish(60)) == []
+    assert witness.next_count == 0
 
 
 def test_what_comes_after_the_last_checkpoint_is_told_as_not_covered() -> None:

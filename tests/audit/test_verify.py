@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.audit.chain import GENESIS, head_mac
-from broker.audit.verify import StoredRecord
-from tests.audit.chain import KEYS, chain, event, findings, stored
+from broker.audit.chain import GENESIS, head_mac, link, record_mac
+from broker.audit.verify import StoredHead, StoredRecord
+from broker.scope.canonical import canonical_json
+from tests.audit.chain import KEYS, chain, event, findings, found, stored
+
+
+def head(seq: int, digest: bytes) -> StoredHead:
+    """A head of ours that stands there."""
+    return StoredHead(seq, digest, head_mac(KEYS["k1"], seq, digest), "k1")
 
 
 def flipped(data: bytes, index: int, mask: int = 1) -> bytes:
@@ -146,6 +156,81 @@ def test_the_key_decides_not_its_name() -> None:
     rows[1] = replace(rows[1], mac_key_id="k2")  # made with k1
     assert findings(rows, head) == [(2, "MAC")]
     assert findings(rows, replace(head, mac=head_mac(KEYS["k1"], 4, head.hash))) == [(2, "MAC"), (4, "MAC")]
+
+
+ROWS, HEAD = chain(6)
+
+
+def row(seq: int, **changes: Any) -> list[StoredRecord]:
+    """The chain with another record ``seq``."""
+    return [replace(each, **changes) if each.seq == seq else each for each in ROWS]
+
+
+def other_body(seq: int, **changes: Any) -> list[StoredRecord]:
+    return row(seq, body=canonical_json({**json.loads(ROWS[seq - 1].body), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("rows", "head", "told"),
+    [
+        (other_body(3, actor="x"), HEAD, ["record 3: BODY: its bytes do not have its hash"]),
+        (
+            row(3, hash=bytes(32)),
+            HEAD,
+            ["record 3: HASH: its bytes are right (the next record says so), its stored hash is not"],
+        ),
+        (
+            row(6, hash=bytes(32)),
+            HEAD,
+            [
+                "record 6: BODY: its bytes do not have its hash",
+                "record 6: MAC: its MAC is not ours",
+                "record 6: HEAD: the head's hash is not the last record's",
+            ],
+        ),
+        (row(3, body=b"{}"), HEAD, ["record 3: BODY: its bytes are no record any more"]),
+        (
+            other_body(3, prev="z" * 64),
+            HEAD,
+            [
+                "record 3: BODY: its bytes are no record any more",
+                "record 3: LINK: it is whole, but does not follow the record before it",
+            ],
+        ),
+        (ROWS[1:], HEAD, ["record 2: GAP: record 1 is missing before it"]),
+        ([*ROWS[:1], *ROWS[2:]], HEAD, ["record 3: GAP: record 2 is missing before it"]),
+        ([*ROWS[:1], *ROWS[3:]], HEAD, ["record 4: GAP: records 2 to 3 are missing before it"]),
+        ([*ROWS[:2], *ROWS[1:]], HEAD, ["record 2: ORDER: it comes after record 2"]),
+        (row(3, tenant="x"), HEAD, ["record 3: INDEX: column tenant is not what the record says"]),
+        (row(3, holder="x"), HEAD, ["record 3: INDEX: column holder is not what the record says"]),
+        (row(3, lease_id="x"), HEAD, ["record 3: INDEX: column lease_id is not what the record says"]),
+        (row(3, mac=bytes(32)), HEAD, ["record 3: MAC: its MAC is not ours"]),
+        (row(3, mac_key_id="k'9"), HEAD, ['record 3: KEY: no key "k\'9" at hand']),
+        (ROWS, None, ["record 6: HEAD: the ledger has records and no head"]),
+        ([], None, []),
+        ([], HEAD, ["record 1: TRUNCATED: the head stands at record 6: 6 are missing"]),
+        (ROWS[:4], HEAD, ["record 5: TRUNCATED: the head stands at record 6: 2 are missing"]),
+        (ROWS, head(4, ROWS[3].hash), ["record 4: HEAD: the head stands here, the records go on to 6"]),
+        (ROWS, head(6, ROWS[3].hash), ["record 6: HEAD: the head's hash is not the last record's"]),
+        ([], head(0, bytes(32)), []),
+        ([], head(0, bytes(31)), ["record 0: HEAD: the head's hash is not the last record's"]),
+        (ROWS, replace(HEAD, mac=bytes(32)), ["record 6: MAC: the head's MAC is not ours"]),
+        (ROWS, replace(HEAD, mac_key_id="k9"), ["record 6: KEY: no key 'k9' of the head at hand"]),
+    ],
+)
+def test_what_is_told_of_it(rows: list[StoredRecord], head: StoredHead | None, told: list[str]) -> None:
+    assert [str(each) for each in found(rows, head)] == told
+    # Without keys all is told but what takes one.
+    keyless = [each for each in told if ": MAC: " not in each and ": KEY: " not in each]
+    assert [str(each) for each in found(rows, head, keys=False)] == keyless
+
+
+def test_macs_are_kept_apart_by_what_they_are_of() -> None:
+    """They are part of the stored form: old ledgers must verify for ever."""
+    digest = hashlib.sha256(bytes(32) + ROWS[0].body).digest()
+    assert (ROWS[0].hash, link(GENESIS, ROWS[0].body)) == (digest, digest)
+    assert record_mac(b"k", digest) == hmac.digest(b"k", b"audit-record\0" + digest, "sha256")
+    assert head_mac(b"k", 17, digest) == hmac.digest(b"k", b"audit-head\x0017\0" + digest, "sha256")
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 10_000), st.integers(1, 255)), min_size=1, max_size=4))
