@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -35,9 +35,14 @@ class Threads:
                 future.add_done_callback(partial(self._take_back, undo))
             raise
 
+    def begin(self, call: Callable[[], _T]) -> asyncio.Future[_T]:
+        """As :meth:`run`, but begun when this returns: closing waits for it."""
+        return asyncio.wrap_future(self._pool.submit(call))
+
     def later(self, call: Callable[[], object]) -> None:
-        """Do ``call`` without anybody waiting: a best effort that something else guarantees."""
-        self._pool.submit(call)
+        """Do ``call`` without anybody waiting: a best effort that something else guarantees. Once closed: nothing."""
+        with suppress(RuntimeError):
+            self._pool.submit(call)
 
     async def close(self) -> None:
         """Let what is under way or queued finish, then let go of the threads."""

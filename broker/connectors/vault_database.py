@@ -11,7 +11,7 @@ id; a token role that makes orphans; one policy per role.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -21,11 +21,9 @@ from broker.connectors.threads import being_replaced
 from broker.connectors.vault_calls import AttemptToken, BrokerToken
 from broker.connectors.vault_database_examiner import DatabaseExaminer
 from broker.connectors.vault_engine import Made, VaultEngine
-from broker.connectors.vault_http import VaultFailure
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
 from broker.ports.clock import Clock
 from broker.ports.connectors import Doubt, Handle, Use
-from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
 
 CONTRACT = Contract(
@@ -67,6 +65,7 @@ class VaultDatabase(VaultEngine):
     """The connector."""
 
     what = "login"
+    sets_end = True
 
     def __init__(self, name: str, settings: VaultDatabaseSettings, token: BrokerToken, clock: Clock) -> None:
         super().__init__(name, settings, token, clock)
@@ -104,15 +103,11 @@ class VaultDatabase(VaultEngine):
                 hint="Operators: the connection's username_template must contain {{.DisplayName}} in full.",
             )
 
-    async def set_end(self, made: Made, ttl: int) -> Mapping[str, JsonValue]:
+    def set_end(self, made: Made, ttl: int) -> None:
         """Shorten the lease, so that the login's ``VALID UNTIL`` agrees."""
-        try:
-            told = await self._issuing.run(partial(self._calls.set_lease_end, made.lease_id, ttl))
-        except VaultFailure as failure:
-            raise self.failed("set the end of the login", failure) from None
+        told = self._calls.set_lease_end(made.lease_id, ttl)
         if not 0 < told <= ttl:
             raise self.mismatch(f"the login's lease ends in {told} s, asked were {ttl} s")
-        return {"lease_ttl_seconds": told}
 
     async def use(self, credential: Credential, scope: Scope) -> Use:
         """Log in to the database and select a constant. Raises UpstreamFailed."""

@@ -1,9 +1,9 @@
 """One engine of Vault or OpenBao whose credentials are leases: everything that does not depend on which.
 
 Issuing, in this order: a token of the attempt's own, an orphan whose life is the TTL and cannot be
-renewed; its accessor durably noted; the credential made with it; its lease id durably noted; its end
-set, where the engine takes that only afterwards. Whatever dies in between, the upstream ends the
-credential when the token's time is over, and ``vault_sweep.py`` finds it sooner.
+renewed; its accessor durably noted; the credential made with it. Then, at once: its lease id durably noted,
+together with the activation, and its end set, where the engine takes that only afterwards. Whatever dies in between,
+the upstream ends the credential when the token's time is over, and ``vault_sweep.py`` finds it sooner.
 
 An engine is a subclass that says what is made (:meth:`VaultEngine.make`), how it is known again
 (:meth:`VaultEngine.refuse_foreign`), and what it promises.
@@ -40,10 +40,12 @@ from broker.ports.connectors import (
     Doubt,
     Handle,
     Issued,
+    Noted,
     NotYet,
     Returned,
     RevokeContext,
     RevokeOutcome,
+    Unsettled,
 )
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
@@ -71,6 +73,7 @@ class VaultEngine:
 
     kind: ClassVar[str] = "creds"  # the path that credentials are made at, between mount and role
     what: ClassVar[str] = "credential"  # in what operators and agents read
+    sets_end: ClassVar[bool] = False  # whether the credential's own end is set after it was made
 
     def __init__(self, name: str, upstream: LeasingUpstream, token: BrokerToken, clock: Clock) -> None:
         self._name = name
@@ -103,9 +106,11 @@ class VaultEngine:
     def refuse_foreign(self, made: Made, handle: Handle, scope: Scope) -> None:
         """Refuse what is not what was asked for. Raises what :meth:`mismatch` makes."""
 
-    async def set_end(self, made: Made, ttl: int) -> Mapping[str, JsonValue]:
-        """Set the credential's own end, where :meth:`make` could not. What the upstream made of it."""
-        return {}
+    def set_end(self, made: Made, ttl: int) -> None:
+        """Set the credential's own end, with one exchange that blocks, where :meth:`make` could not (``sets_end``).
+
+        Raises VaultFailure, or what :meth:`mismatch` makes.
+        """
 
     def proof(self, handle: Handle, now: datetime) -> Mapping[str, JsonValue]:
         """What proves the end besides the lease's absence; blocks. Raises VaultFailure where it does not yet."""
@@ -223,19 +228,20 @@ class VaultEngine:
         self._refuse_wider_token(token, self._policy(role), ttl)
         made = await self._make(handle, scope, token, ttl)
         handle = {**handle, "lease": made.lease_id, **made.noted}
-        # Setting the end makes nothing new, so it need not wait for the note; nothing is delivered before both.
-        noted = asyncio.ensure_future(
-            self._note(checkpoint, handle, made.lease_id, undo=partial(self._drop, token, made))
-        )
+        drop = partial(self._drop, token, made)
+        note = partial(self._note, checkpoint, handle, made.lease_id, undo=drop)
         try:
             self._refuse_foreign_lease(made, handle)
             self.refuse_foreign(made, handle, scope)
-            told = await self.set_end(made, ttl)
-        finally:
-            await noted
+        except UpstreamFailed:
+            await note()
+            raise
         # Ends with its token, if not sooner by itself; later by itself is for the issuer to compare and refuse.
         ends = made.ends or begun + timedelta(seconds=ttl)
-        kept = None if scope.wrap is None else await self._wrap(made, handle, scope.wrap, ends, checkpoint)
+        kept: WrappedSecret | None = None
+        if scope.wrap is not None:
+            await note()
+            kept, handle = await self._wrap(made, handle, scope.wrap, ends, checkpoint)
         return Issued(
             kept or made.credential,
             expires_at=ends,
@@ -246,14 +252,34 @@ class VaultEngine:
                 "lease_id": made.lease_id,
                 "token_accessor": token.accessor,
                 "token_ttl_seconds": token.ttl,
-                **told,
             },
             returned=Returned(role=_role_of(made.lease_id), name=made.named),
+            # Until the lease is noted, the token's accessor is what ends it.
+            unsettled=Unsettled(
+                Noted(handle, made.lease_id), self._settling(made, ttl), partial(self._revoking.later, drop)
+            ),
         )
+
+    def _settling(self, made: Made, ttl: int) -> asyncio.Future[None]:
+        """Begun when this returns, so that closing waits for it."""
+        if not self.sets_end:
+            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            settled.set_result(None)
+            return settled
+        setting = asyncio.ensure_future(self._settled(self._issuing.begin(partial(self.set_end, made, ttl))))
+        # Of one that nobody waits for any more, because all is taken back, no failure is of interest.
+        setting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return setting
+
+    async def _settled(self, setting: asyncio.Future[None]) -> None:
+        try:
+            await setting
+        except VaultFailure as failure:
+            raise self.failed(f"set the end of the {self.what}", failure) from None
 
     async def _wrap(
         self, made: Made, handle: Handle, asked: timedelta, ends: datetime, checkpoint: Checkpoint
-    ) -> WrappedSecret:
+    ) -> tuple[WrappedSecret, Handle]:
         """Keep it for one reader, and note what ends that; nothing is delivered before."""
         now = self._clock.now()
         seconds = seconds_of(asked, now, ends)
@@ -265,10 +291,11 @@ class VaultEngine:
         except VaultFailure as failure:
             raise self.failed(f"wrap the {self.what}", failure) from None
         undo = partial(self._calls.revoke_accessor, token.accessor)
-        await self._note(checkpoint, noted_wrapping(handle, token), None, undo=undo)
+        handle = noted_wrapping(handle, token)
+        await self._note(checkpoint, handle, None, undo=undo)
         if not 0 < token.ttl <= seconds:
             raise self.mismatch(f"the wrapping token lives {token.ttl} s, asked were {seconds} s")
-        return wrapped(token, made.credential, self._upstream, now)
+        return wrapped(token, made.credential, self._upstream, now), handle
 
     def _whole_seconds(self, begun: datetime, expires_at: datetime) -> int:
         left = expires_at - begun

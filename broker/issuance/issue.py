@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -43,7 +44,7 @@ from broker.policy.shadow import ShadowVerdict
 from broker.policy.tools import check_tool
 from broker.ports.access_requests import FiledRequest
 from broker.ports.clock import Clock, Rng
-from broker.ports.connectors import Connector, Handle, Issued
+from broker.ports.connectors import Connector, Handle, Issued, Unsettled
 from broker.ports.intents import Intent, Opened
 from broker.ports.keys import KeyRing
 from broker.ports.leases import Attempt, EndCause, Lease
@@ -357,11 +358,42 @@ class Issuer:
             raise
         self._roots.works(intent.scope.connector, Work.ISSUE)
         self._breakers.works(intent.scope.connector, Work.ISSUE)
+        if issued.unsettled is None:
+            return await self._compared(attempt, issued, intent, admitted)
+        try:
+            grant = await self._compared(attempt, issued, intent, admitted)
+        except BaseException:
+            issued.unsettled.take_back()
+            raise
+        await self._settle(attempt, issued.unsettled, intent)
+        return grant
+
+    async def _compared(self, attempt: Attempt, issued: Issued, intent: Intent, admitted: _Admitted) -> Grant:
         wider = mismatch(issued, intent.scope, attempt.id, attempt.expires_at, admitted.connector.contract)
         if wider is not None:
+            if issued.unsettled is not None:
+                with suppress(BrokerError):  # what is not noted is ended by its handle all the same, only later
+                    noted = issued.unsettled.noted
+                    await self._store.checkpoint(attempt.tenant, attempt.id, attempt.epoch, *noted, self._clock.now())
             await self._end(intent, Event.END, EndCause.GRANT_MISMATCH, wider.message)
             raise wider
         return await self._activate(attempt, issued, intent, admitted)
+
+    async def _settle(self, attempt: Attempt, unsettled: Unsettled, intent: Intent) -> None:
+        """Wait for what the upstream was still being told. If it failed, the credential is not delivered, and ends."""
+        left = attempt.issue_deadline - self._clock.now()
+        try:
+            async with asyncio.timeout(max(0.0, left.total_seconds())):
+                await unsettled.settled
+        except TimeoutError:
+            failure = too_late(outcome_known=False)
+        except UpstreamFailed as failed:
+            failure = failed
+            failure.outcome_known = False  # whatever became of this step: something was made
+        else:
+            return
+        await self._failed(intent, failure)
+        raise failure
 
     async def _issue(self, attempt: Attempt, intent: Intent, admitted: _Admitted) -> Issued:
         async def checkpoint(handle: Handle, upstream: str | None) -> None:
@@ -405,6 +437,7 @@ class Issuer:
                     "secrets": fingerprints(*self._keys.current(), issued.credential, issued.inside),
                 },
                 now,
+                None if issued.unsettled is None else issued.unsettled.noted,
             )
         except NotReady:
             # The commit may or may not have happened: the row is due either way, and nothing is delivered.

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from broker.lease.credential import Contract, Credential
 from broker.scope.canonical import JsonValue
@@ -14,7 +14,6 @@ from broker.scope.model import Scope
 
 # What is needed to end a credential later, and nothing that opens a door. JSON, kept in the ledger.
 Handle = Mapping[str, JsonValue]
-
 
 # Durably replaces the attempt's handle (None for the second: keep) and records the upstream's own
 # name of what was made, so that a sweep can tell ours-and-known from ours-and-unknown. Returns after
@@ -31,6 +30,28 @@ class Returned:
     name: str | None = None  # that carries the attempt's id: of a session, a login
 
 
+class Noted(NamedTuple):
+    """A handle, and the upstream's own name of what it ends: what :data:`Checkpoint` takes."""
+
+    handle: Handle
+    upstream: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """What is left of an issue that has made its credential, and may be done while its activation is committed.
+
+    Whoever issues commits ``noted`` together with the activation, awaits ``settled`` in any case, and delivers nothing
+    before both.
+    """
+
+    noted: Noted
+    # What the upstream is being told, and makes nothing new by. Raises UpstreamFailed.
+    settled: Awaitable[None]
+    # Takes back at once what was made, a best effort: for when it could not be noted.
+    take_back: Callable[[], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Issued:
     """What the upstream returned: the credential, and what it really granted."""
@@ -42,6 +63,7 @@ class Issued:
     observed: Mapping[str, JsonValue] = field(default_factory=dict)
     returned: Returned = Returned()
     inside: Credential | None = None  # where ``credential`` is wrapped: what it is that is inside
+    unsettled: Unsettled | None = None  # None: all is done, and noted
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from broker.lease.machine import Event, State
 from broker.policy.quotas import Per
 from broker.ports.access_requests import FiledRequest, Filing, RequestEventRecord, RequestFilter, Vote
 from broker.ports.access_reviews import AccessReviewSigned, NewAccessReview
-from broker.ports.connectors import Handle
+from broker.ports.connectors import Handle, Noted
 from broker.ports.deploys import AcceptedDeploy
 from broker.ports.figures import ExportBacklog, LedgerFigures
 from broker.ports.intents import Holdings, Intent, Opened
@@ -165,11 +165,13 @@ class LeaseStore(Protocol):
         confirm_by: datetime,
         observed: Mapping[str, JsonValue],
         now: datetime,
+        noted: Noted | None = None,
     ) -> Lease:
         """ISSUING to ACTIVE. If the attempt was ended, or its task is closed or past its deadline:
 
         nothing is activated, the attempt is (left or moved) REVOKING, and WrongState is raised.
-        ``expires_at`` may only shorten the lease.
+        ``expires_at`` may only shorten the lease. ``noted`` is kept as by :meth:`checkpoint`, also of an attempt
+        that is moved to REVOKING here.
         """
         ...
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from broker.audit.event import EventType, Vouch
 from broker.errors import BrokerError, Conflict, Denied, Exhausted, Reason, Tampered
 from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
-from broker.ports.connectors import Handle
+from broker.ports.connectors import Handle, Noted
 from broker.ports.intents import Intent, Opened
 from broker.ports.leases import EndCause, Lease
 from broker.scope.canonical import JsonValue, canonical_json
@@ -339,10 +339,14 @@ def checkpoint(tx: Transaction, tenant: str, attempt_id: str, epoch: int, handle
         raise tampered(attempt.TABLE, attempt.id)
     if attempt.state != State.ISSUING or attempt.epoch != epoch:
         raise _attempt_ended(attempt)
-    attempt.handle = canonical_json(handle).decode()
-    attempt.upstream = attempt.upstream if upstream is None else upstream
+    _note(attempt, Noted(handle, upstream))
     if not tx.update_attempt(attempt):
         raise lease_ended(attempt.lease_id)
+
+
+def _note(attempt: AttemptRow, noted: Noted) -> None:
+    attempt.handle = canonical_json(noted.handle).decode()
+    attempt.upstream = attempt.upstream if noted.upstream is None else noted.upstream
 
 
 def activate(
@@ -354,6 +358,7 @@ def activate(
     confirm_by: datetime,
     observed: Mapping[str, JsonValue],
     now: datetime,
+    noted: Noted | None = None,
 ) -> Lease | CommitAndRaise:
     """See LeaseStore.activate. Whatever keeps it from becoming ACTIVE leaves the attempt REVOKING, committed."""
     attempt, lease, task = _issuing(tx, tenant, attempt_id)
@@ -364,12 +369,14 @@ def activate(
         move(tx, attempt, lease, Event.END, EndCause.OUTCOME_UNKNOWN, now_ms)
         return CommitAndRaise(_untrusted(attempt, lease, task))
     ends_ms = min(to_ms(expires_at), attempt.expires_at, lease.expires_at)
-    if is_over(task, now_ms):
-        move(tx, attempt, lease, Event.END, over_cause(task), now_ms)
-        return CommitAndRaise(task_ended(task.id))
-    if now_ms >= ends_ms:
-        move(tx, attempt, lease, Event.END, EndCause.EXPIRED, now_ms)
-        return CommitAndRaise(lease_ended(lease.id))
+    if noted is not None:
+        _note(attempt, noted)
+    if is_over(task, now_ms) or now_ms >= ends_ms:
+        if noted is not None:  # of what is being ended, nothing but its state is written
+            tx.update_attempt(attempt)
+        over = is_over(task, now_ms)
+        move(tx, attempt, lease, Event.END, over_cause(task) if over else EndCause.EXPIRED, now_ms)
+        return CommitAndRaise(task_ended(task.id) if over else lease_ended(lease.id))
     attempt.expires_at = lease.expires_at = ends_ms
     attempt.activated_at, lease.confirm_by, lease.confirmed_at = now_ms, to_ms(confirm_by), None
     about: dict[str, JsonValue] = {

@@ -24,7 +24,7 @@ from broker.lease.machine import Event, State
 from broker.policy.quotas import Per
 from broker.ports.access_requests import FiledRequest, Filing, RequestEventRecord, RequestFilter, Vote
 from broker.ports.access_reviews import AccessReviewSigned, NewAccessReview
-from broker.ports.connectors import Handle
+from broker.ports.connectors import Handle, Noted
 from broker.ports.deploys import AcceptedDeploy
 from broker.ports.figures import ExportBacklog, LedgerFigures
 from broker.ports.intents import Holdings, Intent, Opened
@@ -327,10 +327,11 @@ class LedgerStore(
         confirm_by: datetime,
         observed: Mapping[str, JsonValue],
         now: datetime,
+        noted: Noted | None = None,
     ) -> Lease:
         """See LeaseStore.activate."""
         return await self._writer.submit(
-            lambda tx: grant_ops.activate(tx, tenant, attempt_id, epoch, expires_at, confirm_by, observed, now)
+            lambda tx: grant_ops.activate(tx, tenant, attempt_id, epoch, expires_at, confirm_by, observed, now, noted)
         )
 
     async def confirm_delivery(

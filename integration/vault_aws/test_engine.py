@@ -32,7 +32,7 @@ async def connector(bao: OpenBaoFacts, account: Account) -> AsyncIterator[VaultA
 async def issue(connector: VaultAwsUser, ledger: Ledger, ttl: timedelta = TTL) -> Issued:
     expires_at = SystemClock().now() + ttl
     ledger.handle = connector.prepare(scope(), new_attempt(), HOLDER, expires_at)
-    return await connector.issue(ledger.handle, scope(), expires_at, ledger.checkpoint)
+    return await ledger.issued(connector.issue(ledger.handle, scope(), expires_at, ledger.checkpoint))
 
 
 async def test_the_user_carries_the_attempt_and_has_the_roles_policy_alone(

@@ -100,7 +100,7 @@ async def test_a_login_that_no_ledger_knows_is_ended_and_a_lease_stays(
     scope, forgotten = make_scope({"role": "orders-readonly"}), Ledger(names=set())
     ends = SystemClock().now() + TTL
     handle = connector.prepare(scope, new_attempt(), HOLDER, ends)
-    orphan = (await connector.issue(handle, scope, ends, forgotten.checkpoint)).credential
+    orphan = (await forgotten.issued(connector.issue(handle, scope, ends, forgotten.checkpoint))).credential
     await connector.close()
     assert isinstance(orphan, DatabaseLogin)
     async with serve(tmp_path, build=aged, limits=LIMITS, **people_changes(tmp_path)) as served:
@@ -176,7 +176,7 @@ async def test_an_engine_unmounted_under_its_leases_leaves_no_login(
     scope, ledger = make_scope({"role": role}), Ledger(names=set())
     ends = SystemClock().now() + TTL
     ledger.handle = connector.prepare(scope, new_attempt(), HOLDER, ends)
-    login = (await connector.issue(ledger.handle, scope, ends, ledger.checkpoint)).credential
+    login = (await ledger.issued(connector.issue(ledger.handle, scope, ends, ledger.checkpoint))).credential
     assert len(await connector.inventory()) == 1
     assert await asyncio.to_thread(can_log_in, login)
     root.delete(f"sys/mounts/{mount}")

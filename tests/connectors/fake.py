@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from functools import partial
 
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import Binding, Contract, ContractClass, Credential, DatabaseLogin
@@ -26,12 +27,14 @@ from broker.ports.connectors import (
     Expired,
     Handle,
     Issued,
+    Noted,
     NotYet,
     Refused,
     Returned,
     RevokeContext,
     Revoked,
     RevokeOutcome,
+    Unsettled,
     Use,
 )
 from broker.scope.model import Scope
@@ -53,6 +56,8 @@ class IssueMishap(Enum):
     ELSEWHERE = auto()  # it is made, in another account than asked
     ANOTHERS = auto()  # somebody else's is returned, and it is made
     DEFECT = auto()  # it is made, and the adapter itself breaks
+    UNSETTLED = auto()  # it is made, and what it is told afterwards is refused
+    NEVER_SETTLED = auto()  # it is made, and what it is told afterwards is never answered
 
 
 class RevokeMishap(Enum):
@@ -182,7 +187,6 @@ class FakeConnector:
             raise _failure(Reason.UPSTREAM_UNAVAILABLE, known=False)
         if mishap is IssueMishap.DEFECT:
             raise RuntimeError("the adapter broke")
-        await checkpoint({**handle, "noted": True, "upstream": f"up-{attempt}"}, f"up-{attempt}")
         login = DatabaseLogin(
             "postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(f"password-{attempt}")
         )
@@ -192,7 +196,29 @@ class FakeConnector:
             role="admin" if mishap is IssueMishap.WIDER else str(role) if role is not None else None,
             name="login-of-somebody" if mishap is IssueMishap.ANOTHERS else login.username,
         )
-        return Issued(login, ends, {"upstream": f"up-{attempt}"}, returned)
+        return Issued(
+            login,
+            ends,
+            {"upstream": f"up-{attempt}"},
+            returned,
+            unsettled=Unsettled(
+                Noted({**handle, "noted": True, "upstream": f"up-{attempt}"}, f"up-{attempt}"),
+                self._settling(mishap),
+                partial(self._take_back, attempt),
+            ),
+        )
+
+    def _settling(self, mishap: IssueMishap | None) -> asyncio.Future[None]:
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if mishap is IssueMishap.UNSETTLED:
+            settled.set_exception(_failure(Reason.UPSTREAM_REFUSED, known=True))
+        elif mishap is not IssueMishap.NEVER_SETTLED:
+            settled.set_result(None)
+        return settled
+
+    def _take_back(self, attempt: str) -> None:
+        self.calls.append(("take back", attempt))
+        self.alive.pop(attempt, None)
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         attempt = str(handle["attempt"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from broker.clock import SystemClock, SystemRng
-from broker.ports.connectors import Handle, RevokeContext
+from broker.ports.connectors import Handle, Issued, RevokeContext
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.model import AccessClass, Scope
 
@@ -74,6 +74,18 @@ class Ledger:
         if upstream is not None:
             self.names.add(upstream)
             self.noted.add(upstream)
+
+    async def issued(self, issuing: Awaitable[Issued]) -> Issued:
+        """As the issuer does it: noted with the activation, or taken back; and the upstream waited for in any case."""
+        issued = await issuing
+        if issued.unsettled is not None:
+            try:
+                await self.checkpoint(*issued.unsettled.noted)
+            except BaseException:
+                issued.unsettled.take_back()
+                raise
+            await issued.unsettled.settled
+        return issued
 
     async def known(self, names: Sequence[str]) -> frozenset[str]:
         return frozenset(names) & self.names

@@ -39,7 +39,7 @@ def secrets_of(credential: Credential) -> tuple[str, ...]:
 async def issue(harness: Harness, connector: Connector, ledger: Ledger, ttl: timedelta = TTL) -> Issued:
     expires_at = harness.clock.now() + ttl
     ledger.handle = connector.prepare(harness.scope, new_attempt(), HOLDER, expires_at)
-    return await connector.issue(ledger.handle, harness.scope, expires_at, ledger.checkpoint)
+    return await ledger.issued(connector.issue(ledger.handle, harness.scope, expires_at, ledger.checkpoint))
 
 
 async def gone(connector: Connector, ledger: Ledger, harness: Harness) -> bool:

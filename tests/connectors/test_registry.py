@@ -93,7 +93,7 @@ async def test_a_built_connector_works(openbao_server: ConfiguredOpenBao) -> Non
     connector = build(spec("vault-database", VAULT), lambda reference: Secret(values[reference]), clock)
     scope, expires_at = make_scope({"role": "orders-readonly"}), clock.now() + timedelta(minutes=5)
     handle = connector.prepare(scope, new_attempt(), HOLDER, expires_at)
-    issued = await connector.issue(handle, scope, expires_at, ledger.checkpoint)
+    issued = await ledger.issued(connector.issue(handle, scope, expires_at, ledger.checkpoint))
     assert isinstance(issued.credential, DatabaseLogin)
     assert can_log_in(issued.credential)
     assert isinstance(await connector.revoke(ledger.handle, ledger.context(clock.now())), Revoked)

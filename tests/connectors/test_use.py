@@ -31,7 +31,7 @@ async def test_a_login_works_until_it_is_revoked(openbao_server: ConfiguredOpenB
     async with harness.stack:
         ends = harness.clock.now() + timedelta(minutes=5)
         ledger.handle = connector.prepare(harness.scope, new_attempt(), HOLDER, ends)
-        issued = await connector.issue(ledger.handle, harness.scope, ends, ledger.checkpoint)
+        issued = await ledger.issued(connector.issue(ledger.handle, harness.scope, ends, ledger.checkpoint))
         assert await connector.use(issued.credential, harness.scope) is Use.WORKS
         # Another's password is a refusal too, and the same one: PostgreSQL does not say which.
         assert isinstance(issued.credential, DatabaseLogin)

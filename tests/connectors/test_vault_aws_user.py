@@ -24,7 +24,7 @@ TTL = timedelta(minutes=1)
 async def issue(connector: VaultAwsUser, ledger: Ledger) -> Issued:
     expires_at, scope = SystemClock().now() + TTL, aws_user_scope()
     ledger.handle = connector.prepare(scope, new_attempt(), HOLDER, expires_at, task_id="task-1")
-    return await connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint)
+    return await ledger.issued(connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint))
 
 
 def answering(**changes: object) -> Callable[[Reply], Reply]:

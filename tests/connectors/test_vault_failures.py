@@ -90,7 +90,9 @@ class Behind:
     async def issue(self) -> Issued:
         expires_at = CLOCK.now() + timedelta(minutes=5)
         self.ledger.handle = self.connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
-        return await self.connector.issue(self.ledger.handle, SCOPE, expires_at, self.ledger.checkpoint)
+        return await self.ledger.issued(
+            self.connector.issue(self.ledger.handle, SCOPE, expires_at, self.ledger.checkpoint)
+        )
 
     async def revoke(self) -> RevokeOutcome:
         return await self.connector.revoke(self.ledger.handle, self.ledger.context(CLOCK.now()))
@@ -236,7 +238,7 @@ async def test_a_server_that_does_not_answer_is_given_up(behind: Behind, openbao
     expires_at = CLOCK.now() + timedelta(minutes=5)
     handle = hasty.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
     with pytest.raises(UpstreamFailed) as caught:
-        await hasty.issue(handle, SCOPE, expires_at, behind.ledger.checkpoint)
+        await behind.ledger.issued(hasty.issue(handle, SCOPE, expires_at, behind.ledger.checkpoint))
     hold.set()
     await hasty.close()
     assert caught.value.reason is Reason.UPSTREAM_UNAVAILABLE
@@ -353,7 +355,7 @@ async def test_a_token_that_cannot_be_sent_is_not_told(
     expires_at = CLOCK.now() + timedelta(minutes=5)
     handle = connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
     with pytest.raises(UpstreamFailed) as caught:
-        await connector.issue(handle, SCOPE, expires_at, ledger.checkpoint)
+        await ledger.issued(connector.issue(handle, SCOPE, expires_at, ledger.checkpoint))
     assert_tells_no_secret(caught.value, CANARY)
     outcome = await connector.revoke({**handle, "accessor": "a", "lease": "b"}, ledger.context())
     assert isinstance(outcome, NotYet)
@@ -368,12 +370,12 @@ async def test_a_token_that_was_replaced_is_used_at_once(openbao_server: Configu
     expires_at = CLOCK.now() + timedelta(minutes=5)
     handle = connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
     with pytest.raises(UpstreamFailed) as caught:
-        await connector.issue(handle, SCOPE, expires_at, ledger.checkpoint)
+        await ledger.issued(connector.issue(handle, SCOPE, expires_at, ledger.checkpoint))
     assert caught.value.reason is Reason.UPSTREAM_ROOT_REFUSED
     assert caught.value.outcome_known
     assert isinstance(await connector.revoke({**handle, "accessor": "a", "lease": "b"}, ledger.context()), Refused)
     del tokens[0]
-    await connector.issue(handle, SCOPE, expires_at, ledger.checkpoint)
+    await ledger.issued(connector.issue(handle, SCOPE, expires_at, ledger.checkpoint))
     assert isinstance(await connector.revoke(ledger.handle, ledger.context(CLOCK.now())), Revoked)
     await connector.close()
 
@@ -384,7 +386,7 @@ async def test_a_closed_connector_says_so(openbao_server: ConfiguredOpenBao) -> 
     handle = connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
     await connector.close()
     with pytest.raises(UpstreamFailed) as caught:
-        await connector.issue(handle, SCOPE, expires_at, ledger.checkpoint)
+        await ledger.issued(connector.issue(handle, SCOPE, expires_at, ledger.checkpoint))
     assert caught.value.outcome_known
     outcome = await connector.revoke(handle, ledger.context())
     assert isinstance(outcome, NotYet)

@@ -23,7 +23,7 @@ TTL = timedelta(minutes=1)
 async def issue(connector: VaultKubernetes, ledger: Ledger, scope: Scope) -> Issued:
     expires_at = SystemClock().now() + TTL
     ledger.handle = connector.prepare(scope, new_attempt(), HOLDER, expires_at)
-    return await connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint)
+    return await ledger.issued(connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint))
 
 
 async def test_its_service_account_is_its_own_and_goes_with_it(

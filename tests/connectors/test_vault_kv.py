@@ -30,7 +30,7 @@ def kv(openbao_server: ConfiguredOpenBao) -> Iterator[ConfiguredOpenBao]:
 async def issue(connector: VaultKv, ledger: Ledger, scope: Scope) -> Issued:
     expires_at = SystemClock().now() + TTL
     ledger.handle = connector.prepare(scope, new_attempt(), HOLDER, expires_at)
-    return await connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint)
+    return await ledger.issued(connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint))
 
 
 async def test_only_the_named_fields_are_told(kv: ConfiguredOpenBao) -> None:

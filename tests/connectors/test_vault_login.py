@@ -87,7 +87,9 @@ class Broker:
     async def issue(self) -> Issued:
         expires_at = SystemClock().now() + TTL
         self.ledger.handle = self.connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
-        return await self.connector.issue(self.ledger.handle, SCOPE, expires_at, self.ledger.checkpoint)
+        return await self.ledger.issued(
+            self.connector.issue(self.ledger.handle, SCOPE, expires_at, self.ledger.checkpoint)
+        )
 
     def token(self) -> str:
         """The one in use. Asking for it asks no server: it is held."""
@@ -203,7 +205,7 @@ async def test_a_broker_without_a_jwt_svid_says_so(openbao_server: ConfiguredOpe
     ledger = Ledger()
     handle = connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
     with pytest.raises(UpstreamFailed, match="JWT-SVID only comes from") as refused:
-        await connector.issue(handle, SCOPE, expires_at, ledger.checkpoint)
+        await ledger.issued(connector.issue(handle, SCOPE, expires_at, ledger.checkpoint))
     assert refused.value.outcome_known
     await connector.close()
 

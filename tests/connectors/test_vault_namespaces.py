@@ -51,7 +51,7 @@ def team(openbao_server: ConfiguredOpenBao) -> Iterator[tuple[VaultDatabaseSetti
 async def issue(connector: VaultDatabase, ledger: Ledger) -> Issued:
     expires_at = SystemClock().now() + TTL
     ledger.handle = connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
-    return await connector.issue(ledger.handle, SCOPE, expires_at, ledger.checkpoint)
+    return await ledger.issued(connector.issue(ledger.handle, SCOPE, expires_at, ledger.checkpoint))
 
 
 async def test_a_namespace_is_a_server_of_its_own(

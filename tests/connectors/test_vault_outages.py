@@ -40,7 +40,7 @@ def own(openbao_server: ConfiguredOpenBao, tmp_path_factory: pytest.TempPathFact
 async def issue(connector: VaultDatabase, ledger: Ledger) -> Issued:
     expires_at = SystemClock().now() + TTL
     ledger.handle = connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
-    return await connector.issue(ledger.handle, SCOPE, expires_at, ledger.checkpoint)
+    return await ledger.issued(connector.issue(ledger.handle, SCOPE, expires_at, ledger.checkpoint))
 
 
 def unseal(own: ConfiguredOpenBao) -> None:

@@ -38,7 +38,7 @@ def pki(openbao_server: ConfiguredOpenBao) -> Iterator[ConfiguredOpenBao]:
 async def issue(connector: VaultPki, ledger: Ledger, scope: Scope, ttl: timedelta = TTL) -> Issued:
     expires_at = SystemClock().now() + ttl
     ledger.handle = connector.prepare(scope, new_attempt(), HOLDER, expires_at)
-    return await connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint)
+    return await ledger.issued(connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint))
 
 
 def certificate(issued: Issued) -> x509.Certificate:

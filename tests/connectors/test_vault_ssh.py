@@ -46,7 +46,7 @@ async def issue(connector: VaultSsh, scope: Scope, ttl: timedelta = TTL) -> Issu
     ledger, expires_at = Ledger(), SystemClock().now() + ttl
     handle = connector.prepare(scope, new_attempt(), HOLDER, expires_at)
     try:
-        return await connector.issue(handle, scope, expires_at, ledger.checkpoint)
+        return await ledger.issued(connector.issue(handle, scope, expires_at, ledger.checkpoint))
     finally:
         await connector.close()
 

@@ -52,7 +52,7 @@ def roles_of(openbao_server: ConfiguredOpenBao, postgres_server: PostgresFacts) 
 async def issue(connector: VaultDatabase, ledger: Ledger) -> Issued:
     expires_at = CLOCK.now() + TTL
     ledger.handle = connector.prepare(SCOPE, new_attempt(), HOLDER, expires_at)
-    return await connector.issue(ledger.handle, SCOPE, expires_at, ledger.checkpoint)
+    return await ledger.issued(connector.issue(ledger.handle, SCOPE, expires_at, ledger.checkpoint))
 
 
 def sweep(connector: VaultDatabase, ledger: Ledger, created_at: datetime, **changes: object) -> object:

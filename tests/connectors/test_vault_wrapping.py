@@ -43,7 +43,7 @@ def kv(openbao_server: ConfiguredOpenBao) -> Iterator[ConfiguredOpenBao]:
 async def issue(connector: VaultDatabase | VaultKv, ledger: Ledger, scope: Scope = SCOPE) -> Issued:
     expires_at = SystemClock().now() + TTL
     ledger.handle = connector.prepare(scope, new_attempt(), HOLDER, expires_at)
-    return await connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint)
+    return await ledger.issued(connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint))
 
 
 def wrapped_in(issued: Issued) -> WrappedSecret:

@@ -30,7 +30,7 @@ class Upstream:
     async def issue(self, ledger: Ledger, scope: Scope = READ, ttl: timedelta = timedelta(minutes=5)) -> Issued:
         expires_at = CLOCK.now() + ttl
         ledger.handle = self.connector.prepare(scope, new_attempt(), HOLDER, expires_at)
-        return await self.connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint)
+        return await ledger.issued(self.connector.issue(ledger.handle, scope, expires_at, ledger.checkpoint))
 
     async def login(self, ledger: Ledger, scope: Scope = READ, ttl: timedelta = timedelta(minutes=5)) -> DatabaseLogin:
         credential = (await self.issue(ledger, scope, ttl)).credential

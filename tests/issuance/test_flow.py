@@ -122,8 +122,9 @@ async def test_completion_during_an_issue_revokes_what_it_yields(world: World) -
     completed.set()
     with pytest.raises(WrongState):
         await asking
+    assert world.upstream.alive == {}  # taken back at once; that it is gone is proven later, because it was not noted
+    await world.pass_time(2 * ISSUE_TIMEOUT)
     await world.settle(lambda: _all_ended(world))
-    assert world.upstream.alive == {}
 
 
 async def _all_ended(world: World) -> bool:
@@ -627,3 +628,59 @@ async def test_living_states_are_the_ones_with_a_due_time(world: World) -> None:
     first = replace(found[0])
     await world.leases.revoke(world.caller(), first.id, WAIT)
     assert (await world.lease(first.id)).next_due is None
+
+
+# ------------------------------------------------------------------ what is settled while the activation is committed
+
+
+async def test_what_is_not_settled_is_not_delivered(world: World) -> None:
+    """Even where the adapter says that nothing was made: something was, and is ACTIVE by then."""
+    world.upstream.issue_mishaps.append(IssueMishap.UNSETTLED)
+    with pytest.raises(UpstreamFailed) as failed:
+        await world.grant(await world.task())
+    assert failed.value.reason is Reason.UPSTREAM_REFUSED
+    await world.settle(lambda: _all_ended(world))
+    assert world.upstream.alive == {}
+    (lease,) = await world.store.list_leases(LeaseFilter(TENANT, str(ALICE.spiffe_id)), "", 10)
+    assert (lease.state, lease.cause, lease.confirmed_at) == (State.REVOKED, EndCause.OUTCOME_UNKNOWN, None)
+
+
+async def test_what_is_never_settled_is_given_up_at_the_issues_deadline(world: World) -> None:
+    world.upstream.issue_mishaps.append(IssueMishap.NEVER_SETTLED)
+    task = await world.task()
+    asking = asyncio.create_task(world.grant(task))
+
+    async def active() -> bool:
+        return await leases(world) == [State.ACTIVE]
+
+    await world.settle(active)
+    assert not asking.done()
+    with pytest.raises(UpstreamFailed) as failed:
+        await asking
+    assert failed.value.reason is Reason.UPSTREAM_UNAVAILABLE
+    await world.settle(lambda: _all_ended(world))
+    assert world.upstream.alive == {}
+
+
+async def test_what_could_not_be_activated_is_taken_back_at_once(world: World) -> None:
+    async def unavailable(*args: object) -> object:
+        raise NotReady(Reason.STORE_UNAVAILABLE, "the disk is away.")
+
+    world.store.activate = unavailable  # type: ignore[method-assign, assignment]
+    with pytest.raises(NotReady):
+        await world.grant(await world.task())
+    assert [what for what, _ in world.upstream.calls] == ["issue", "take back"]
+    assert world.upstream.alive == {}
+
+
+async def test_the_activation_notes_what_ends_it(world: World) -> None:
+    grant = await world.grant(await world.task())
+    lease_id, attempt_id = granted(grant)
+    (attempt,) = await world.store.living_attempts(TENANT, lease_id)
+    assert attempt.handle == {
+        "attempt": attempt_id,
+        "holder": str(ALICE.spiffe_id),
+        "noted": True,
+        "upstream": f"up-{attempt_id}",
+    }
+    assert await world.store.known_upstream("fake", [f"up-{attempt_id}"]) == {f"up-{attempt_id}"}

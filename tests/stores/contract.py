@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.audit.record import Record, decode
 from broker.errors import BrokerError, Conflict, Defect, Exhausted, InvalidInput, NotFound, Reason, WrongState
 from broker.lease.machine import TERMINAL, TRANSITIONS, Event, State
+from broker.ports.connectors import Noted
 from broker.ports.figures import ExportBacklog
 from broker.ports.intents import Opened
 from broker.ports.lease_store import LeaseStore
@@ -51,10 +53,14 @@ async def grant(store: LeaseStore, name: str = "1", *, now: float = 1, **changes
     return await activate(store, opened, now=now + 1)
 
 
-async def activate(store: LeaseStore, opened: Opened, *, now: float, confirm_by: float | None = None) -> Lease:
+async def activate(
+    store: LeaseStore, opened: Opened, *, now: float, confirm_by: float | None = None, noted: Noted | None = None
+) -> Lease:
     attempt = opened.attempt
     confirm = at(now + 30 if confirm_by is None else confirm_by)
-    return await store.activate(attempt.tenant, attempt.id, attempt.epoch, attempt.expires_at, confirm, {}, at(now))
+    return await store.activate(
+        attempt.tenant, attempt.id, attempt.epoch, attempt.expires_at, confirm, {}, at(now), noted
+    )
 
 
 async def records(store: LeaseStore) -> list[Record]:
@@ -434,6 +440,18 @@ class IssuingContract:
             await store.open_intent(intent(name))
             lease = await store.activate(TENANT, f"attempt-{name}", 1, at(granted), at(32), {}, at(2))
             assert lease.expires_at == at(kept)
+
+    @pytest.mark.parametrize(("now", "state"), [(2, State.ACTIVE), (61, State.REVOKING), (600, State.REVOKING)])
+    async def test_an_activation_keeps_what_ends_it_also_of_what_is_too_late(
+        self, store: LeaseStore, now: float, state: State
+    ) -> None:
+        await store.start_task(new_task())
+        opened = await store.open_intent(intent())
+        with nullcontext() if state is State.ACTIVE else pytest.raises(WrongState):
+            await activate(store, opened, now=now, noted=Noted({"lease": "up-1"}, "up-1"))
+        (attempt,) = await store.living_attempts(TENANT, "lease-1")
+        assert (attempt.state, attempt.handle) == (state, {"lease": "up-1"})
+        assert await store.known_upstream(attempt.connector, ["up-1", "up-2"]) == {"up-1"}
 
     async def test_a_stale_epoch_activates_nothing(self, store: LeaseStore) -> None:
         await store.start_task(new_task())
