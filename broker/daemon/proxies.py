@@ -1,7 +1,7 @@
 """The proxies' listener, where an operator switched it on.
 
 Belongs here: from the configuration to the way of identifying there, following its JWT bundles, and telling
-operators about them. The listener serves the same door as the agents' one (``wiring.py``).
+operators about them. The listener serves the same door as the agents' one (``doors.py``).
 """
 
 from __future__ import annotations

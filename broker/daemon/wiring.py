@@ -9,47 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from broker.api.admin_access_reviews import AccessReviewRpcs
-from broker.api.admin_approvals import ApprovalRpcs
-from broker.api.admin_audit import TrailRpcs
-from broker.api.admin_break_glass import BreakGlassRpcs
-from broker.api.admin_canaries import CanaryRpcs
-from broker.api.admin_connectors import ConnectorRpcs
-from broker.api.admin_everybodys import EverybodysRpcs
-from broker.api.admin_leases import LeaseRpcs
-from broker.api.admin_operator import OperatorRpcs
-from broker.api.admin_reconciliation import ReconciliationRpcs
-from broker.api.admin_recovery import RecoveryRpcs
-from broker.api.admin_reviews import ReviewRpcs
-from broker.api.admin_server import AdminServer
-from broker.api.admin_suspensions import SuspensionRpcs
-from broker.api.admin_texts import TextRpcs
-from broker.api.admin_view import RegistryRpcs, ReloadRpcs
-from broker.api.agents import AgentService
-from broker.api.automation import AutomationEntrance
-from broker.api.bearer import Metadata, refuse_token
-from broker.api.code_entrance import CodeEntrance
-from broker.api.door import Door
-from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
-from broker.api.looks import Looks
 from broker.api.operations import Operations
-from broker.api.proxied import PROXY_OPTIONS
-from broker.api.server import AgentServer
 from broker.api.tls import peer_from_auth_context
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
-from broker.canary.watch import Moment
 from broker.clock import KeptClock, SystemRng
 from broker.config import Config, HostPort
 from broker.connectors.lending import Lending
 from broker.daemon.admin import PeopleAdmitted
+from broker.daemon.doors import Doors, Inside
 from broker.daemon.identity import OwnIdentity
 from broker.daemon.ledger import open_ledger
 from broker.daemon.notifying import Notifier, untold_break_glass
@@ -58,6 +31,7 @@ from broker.daemon.proxies import ProxiesEntrance
 from broker.daemon.reloading import Reloader
 from broker.daemon.replica import Replica
 from broker.daemon.room import Room
+from broker.daemon.ticks import Job, Ticks
 from broker.daemon.timekeeping import TimeWatch
 from broker.daemon.watchdog import Watchdog
 from broker.daemon.witnessing import Witnessing
@@ -68,34 +42,15 @@ from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
 from broker.issuance.access_reviews import AccessReviewDesk
 from broker.issuance.among import Among
-from broker.issuance.approvals import ApprovalDesk
-from broker.issuance.break_glass import BreakGlassDesk
-from broker.issuance.break_glass_codes import CodeDesk
-from broker.issuance.break_glass_reviews import ReviewDesk
-from broker.issuance.canaries import Canaries
-from broker.issuance.canary_run import LONGEST_TASK, Tools
-from broker.issuance.connectors import ConnectorDesk
-from broker.issuance.delegations import DelegationDesk
-from broker.issuance.ending import Ending
 from broker.issuance.escalation import Watch
-from broker.issuance.everybodys import EverybodysDesk
-from broker.issuance.forgetting import ForgettingDesk
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
 from broker.issuance.id_tokens import IdTokens
-from broker.issuance.issue import Issuer
-from broker.issuance.leases import LeaseDesk
 from broker.issuance.looks import LookBudget
-from broker.issuance.plans import PlanDesk
-from broker.issuance.recovering import Recovering, RecoveryDesk
+from broker.issuance.recovering import Recovering
 from broker.issuance.refusals import RefusalBudget
-from broker.issuance.registry import RegistryDesk
-from broker.issuance.requests import RequestDesk
 from broker.issuance.suspending import SuspensionDesk
-from broker.issuance.tasks import TaskDesk
-from broker.issuance.texts import TextDesk
 from broker.issuance.tightening import TighteningDesk
-from broker.issuance.trail import TrailDesk
 from broker.issuers.keys import HttpIssuerKeys
 from broker.keys import FileKeyRing
 from broker.lease.breaker import Breakers
@@ -103,7 +58,6 @@ from broker.lease.root import Roots
 from broker.metrics import Metrics, Snapshot
 from broker.ports.clock import Clock
 from broker.ports.deploys import Reloaded
-from broker.ports.keys import KeyRing
 from broker.ports.trail import AuditSink
 from broker.revocation.marking import own_mark
 from broker.revocation.reconciler import Reconciler
@@ -138,7 +92,6 @@ class Brokerd:
         self._budget = RefusalBudget()
         self._look_budget = LookBudget()
         self._peers = PeerCache()
-        self._scheduler = AsyncIOScheduler()
         self._store: LedgerStore | None = None
         self._witnessing: Witnessing | None = None
         self._tampered: frozenset[str] = frozenset()
@@ -276,36 +229,52 @@ class Brokerd:
             self._background("witnesses", self._witnessing.run())
         await self._upkeep.tick()
         await self._look_at_reviews()
-        self._servers = self._doors(store, keys)
+        self.doors = Doors(
+            Inside(
+                config=config,
+                store=store,
+                keys=keys,
+                clock=self._clock,
+                rng=self._rng,
+                gate=self.gate,
+                files=self._files,
+                pool=self._pool,
+                roots=self._roots,
+                breakers=self._breakers,
+                revoker=self._revoker,
+                reconciler=self._reconciler,
+                mark=self._mark,
+                metrics=self._metrics,
+                budget=self._budget,
+                look_budget=self._look_budget,
+                watch=self._watch,
+                suspensions=self._suspensions,
+                tightening=self._tightening,
+                reviews=self._reviews,
+                fresh=self._fresh,
+                id_tokens=self._id_tokens,
+                people=self._people,
+                proxies=self._proxies,
+                certified=self._certified,
+                reload=self.reload,
+            )
+        )
+        self._canaries = self.doors.canaries
         await turns.at_begin("canaries", self._canaries.start)
         await turns.at_begin("reconcile", self._inventories_again)
         self._undo.push_async_callback(self._canaries.stop)
-        addresses = (config.listen.agents, *([config.listen.proxies] if config.listen.proxies else []))
-        self.agents_port, *others = (
-            server.bind(str(address), self._identity.tls.credentials())
-            for server, address in zip(self._servers, addresses, strict=True)
-        )
-        self.proxies_port = others[0] if others else None
-        self.admin_port = None
-        if self._admin is not None:
-            credentials = self._identity.tls.credentials(client_certificate=False)
-            self.admin_port = self._admin.bind(str(config.listen.admin), credentials)
-        self.automation_port = None
-        if self._automation is not None:
-            self.automation_port = self._automation.bind(
-                str(config.listen.automation), self._identity.tls.credentials()
-            )
+        self.doors.bind(self._identity.tls)
         self._operations = Operations(self._problems, self._warnings, self._scrape)
         self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
+        self._ticks = Ticks(self._jobs())
         self._watchdog = Watchdog(
-            asyncio.get_running_loop().time, self.gate.max_heartbeat_age.total_seconds(), self._schedule_again
+            asyncio.get_running_loop().time, self.gate.max_heartbeat_age.total_seconds(), self._ticks.again
         )
-        self._schedule()
-        self._undo.callback(lambda: self._scheduler.shutdown(wait=False))
+        self._ticks.start()
+        self._undo.callback(self._ticks.stop)
         self._background("watchdog", self._watchdog.run())
-        for server in self._every_server():
-            await server.start()
+        await self.doors.start()
         log.info("serving", **{name: str(address) for name, address in config.listen if isinstance(address, HostPort)})
 
     async def _hold_against_witnesses(self, store: LedgerStore, writer: str) -> None:
@@ -352,10 +321,10 @@ class Brokerd:
         """
         grace = self._config.limits.drain_timeout.total_seconds()
         self.gate.draining = True
-        await asyncio.gather(*(server.stop(grace) for server in self._every_server()))
+        await self.doors.stop(grace)
         try:
             async with asyncio.timeout(grace):
-                await self._issuer.drain()
+                await self.doors.issuer.drain()
         except TimeoutError:
             log.warning("grants were still under way; their outcome is swept at the next start")
         await self._undo.aclose()
@@ -377,7 +346,7 @@ class Brokerd:
             await self._canaries.remember()
 
     async def _tend_break_glass(self) -> None:
-        self._blocked = await self._break_glass.tend(self._config.tenant, self._files.current)
+        self._blocked = await self.doors.break_glass.tend(self._config.tenant, self._files.current)
 
     async def _suspend(self, tenant: str, agent: str, why: str, now: datetime) -> None:
         """What an escalation rule that is answered by suspension does."""
@@ -410,157 +379,14 @@ class Brokerd:
 
     # ------------------------------------------------------------------ parts
 
-    def _every_server(self) -> list[AgentServer | AdminServer]:
-        return [*self._servers, *(each for each in (self._admin, self._automation) if each is not None)]
-
-    def _doors(self, store: LedgerStore, keys: KeyRing) -> list[AgentServer]:
-        """The agents' server, and the proxies' where there is one: the same behind doors that identify differently.
-
-        And, where it is switched on, the people's.
-        """
-        config = self._config
-        limits, bounds = config.limits, config.limits.of_tasks
-        kick = self._revoker.kick
-        self._issuer = Issuer(
-            store,
-            self._pool.find,
-            kick,
-            self.gate,
-            self._clock,
-            self._rng,
-            keys=keys,
-            mark=self._mark,
-            roots=self._roots,
-            breakers=self._breakers,
-            issue_timeout=limits.issue_timeout,
-            confirm_within=limits.confirm_within,
-            denied_cool_down=limits.denied_cool_down,
-            limits=bounds,
-            shadow_seen=self._metrics.shadow,
-        )
-        self._break_glass = BreakGlassDesk(
-            store,
-            self._issuer,
-            self._pool.find,
-            kick,
-            self.gate,
-            self._clock,
-            self._rng,
-            fresh=self._fresh,
-            issue_timeout=limits.issue_timeout,
-            limits=bounds,
-        )
-        tasks = TaskDesk(
-            store,
-            kick,
-            self.gate,
-            self._clock,
-            self._rng,
-            default_duration=limits.default_task_duration,
-            max_duration=limits.max_task_duration,
-            proofs=None if self._people is None else self._id_tokens,
-        )
-        leases = LeaseDesk(store, kick, self._clock)
-        requests = RequestDesk(store, self._clock)
-
-        looks = Looks(store, self._look_budget, self._clock, config.tenant)
-
-        def door(entrance: Entrance[Who, Guest]) -> Door[Who, Guest]:
-            return Door(entrance, store, self._budget, looks, self._metrics, self._clock, self._rng, config.tenant)
-
-        def agents(identify: Identify) -> AgentsEntrance:
-            return AgentsEntrance(identify, self._files, self._watch, self._clock, config.tenant)
-
-        plans = PlanDesk(store, self._clock, self._rng, limits=bounds, default_life=limits.default_plan_duration)
-        delegations = DelegationDesk(store, kick, self._clock, self._rng, limits=bounds)
-        self._canaries = self._canary(store, leases)
-        measured = self._canaries.measured
-        service = AgentService(self._issuer, tasks, leases, requests, plans, delegations, self._pool.find, measured)
-        rpcs = limits.max_concurrent_rpcs
-        servers = [AgentServer(door(agents(self._identify)), service, max_concurrent_rpcs=rpcs)]
-        if self._proxies is not None:
-            proxied = door(agents(self._proxies.identify))
-            servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
-        self._admin = self._automation = None
-        rpcs = limits.max_concurrent_admin_rpcs
-        connectors = ConnectorDesk(self._pool.find, self._clock, breakers=self._breakers)
-        parts = (
-            OperatorRpcs(),
-            SuspensionRpcs(self._suspensions),
-            ReviewRpcs(self._tightening),
-            RecoveryRpcs(RecoveryDesk(store, self.gate, self._fresh, self._clock, reconcile=self._reconciler.soon)),
-            ApprovalRpcs(ApprovalDesk(store, self._pool.find, self._fresh, self._clock)),
-            TextRpcs(TextDesk(store, self._clock)),
-            EverybodysRpcs(EverybodysDesk(store, Ending(store, kick, self._clock)), self._pool.find),
-            RegistryRpcs(RegistryDesk(store)),
-            ConnectorRpcs(connectors, measured),
-            ReconciliationRpcs(connectors, self._reconciler, store),
-            CanaryRpcs(self._canaries),
-            ReloadRpcs(self.reload),
-            TrailRpcs(TrailDesk(store)),
-            AccessReviewRpcs(self._reviews),
-            LeaseRpcs(ForgettingDesk(store, self._fresh)),
-            BreakGlassRpcs(
-                self._break_glass,
-                ReviewDesk(store, self._fresh, self._clock, self._rng),
-                CodeDesk(store, self._fresh, self._clock, self._rng, secrets.token_bytes),
-            ),
-        )
-        if config.listen.admin is not None and self._people is not None:
-            way_in = self._people.entrance(self._files, self._clock)
-            people = door(CodeEntrance(way_in, self._files, self._clock, config.tenant))
-            self._admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
-        if config.listen.automation is not None:
-            entrance = AutomationEntrance(self._certified, self._files, self._clock, config.tenant)
-            self._automation = AdminServer(door(entrance), *parts, max_concurrent_rpcs=rpcs)
-        return servers
-
-    def _canary(self, store: LedgerStore, leases: LeaseDesk) -> Canaries:
-        """What measures the connectors' contracts: a user of the same desks as agents are."""
-        ticking, clock = asyncio.get_running_loop().time, self._clock
-        tasks = TaskDesk(
-            store,
-            self._revoker.kick,
-            self.gate,
-            clock,
-            self._rng,
-            default_duration=LONGEST_TASK,
-            max_duration=LONGEST_TASK,
-        )
-        tools = Tools(
-            store,
-            self._issuer,
-            tasks,
-            leases,
-            self._pool.find,
-            clock,
-            moment=lambda: Moment(clock.now(), timedelta(seconds=ticking())),
-            wait=lambda by: asyncio.sleep(by.total_seconds()),
-        )
-        return Canaries(
-            store,
-            tools,
-            self._files,
-            self._pool.find,
-            self.gate,
-            clock,
-            self._rng,
-            self._config.tenant,
-            counted=self._metrics.canary,
-        )
-
-    def _identify(self, auth_context: Mapping[str, Any], metadata: Metadata) -> Peer:
-        refuse_token(metadata)
-        return self._certified(auth_context)
-
     def _certified(self, auth_context: Mapping[str, Any]) -> Peer:
         return peer_from_auth_context(auth_context, self._identity.tls.bundles, self._peers, self._clock.now())
 
-    def _schedule(self) -> None:
-        """APScheduler only ticks; each job looks at the ledger, so a tick that is late or lost loses nothing."""
+    def _jobs(self) -> tuple[Job, ...]:
+        """Each looks at the ledger, so a tick that is late or lost loses nothing."""
         tick = self._config.revocation.tick.total_seconds()
         sole = self._replica.turns.when_mine
-        jobs: tuple[tuple[str, Callable[[], Any], float], ...] = (
+        return (
             ("replica", self._replica.beat, 1.0),
             ("upkeep", self._beat, tick),
             ("figures", self._upkeep.figures, 1.0),
@@ -588,17 +414,6 @@ class Brokerd:
             ("room", self._room.tick, 5.0),
             *(() if self._time is None else (("time", self._time.tick, 1.0), ("mark", self._time.keep, 5.0))),
         )
-        for name, job, seconds in jobs:
-            self._scheduler.add_job(
-                self._guarded(name, job),
-                "interval",
-                seconds=seconds,
-                id=name,
-                max_instances=1,
-                coalesce=True,
-                misfire_grace_time=None,
-            )
-        self._scheduler.start()
 
     async def _beat(self) -> None:
         try:
@@ -606,28 +421,10 @@ class Brokerd:
         finally:
             self._watchdog.ticked()
 
-    def _schedule_again(self) -> None:
-        if self._scheduler.running:
-            self._scheduler.shutdown(wait=False)  # cancels what hangs
-        self._scheduler = AsyncIOScheduler()
-        self._schedule()
-
-    def _witness_jobs(self) -> tuple[tuple[str, Callable[[], Any], float], ...]:
+    def _witness_jobs(self) -> tuple[Job, ...]:
         if self._witnessing is None:
             return ()
         return (("checkpoints", self._witnessing.tick, 1.0), ("unread", self._witnessing.ask_unread, 5.0))
-
-    def _guarded(self, name: str, job: Callable[[], Any]) -> Callable[[], Any]:
-        async def run() -> None:
-            try:
-                await job()
-            except BrokerError as failure:
-                log.error("a periodic job failed; the next tick tries again", job=name, reason=failure.reason)
-            except asyncio.CancelledError:
-                # Only stop() cancels jobs; APScheduler would report it as a failure.
-                log.debug("a periodic job was cut short by the stop", job=name)
-
-        return run
 
     async def _look_at_identity(self) -> None:
         # It reads files, and may have to parse what is new.

@@ -41,7 +41,7 @@ def run(served: Served, command: Command) -> Run:
     """A command, in a thread: brokerd runs on this loop."""
     bundle = private(served.root / "client" / "bundle.pem", CA.pem)
     given = {
-        "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
+        "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.doors.admin_port}",
         "BROKER_SERVER_NAME": "localhost",
         "BROKER_ADMIN_BUNDLE": str(bundle),
         "BROKER_OIDC_ACR_VALUES": STRONG,

@@ -65,7 +65,7 @@ def proxy_channel(served: Served, proxy: Forged | str = EAST, roots: bytes = CA.
     made = svid(proxy) if isinstance(proxy, str) else proxy
     credentials = grpc.ssl_channel_credentials(roots, made.key_pem, made.pem + made.chain_pem)
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
-    channel = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.proxies_port}", credentials, options=options)
+    channel = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.doors.proxies_port}", credentials, options=options)
     served.channels.append(channel)
     return channel
 

@@ -203,7 +203,7 @@ async def serve(
     daemon.gate.max_heartbeat_age = timedelta(days=1)
     try:
         await daemon.start()
-        served = Served(root, daemon, upstreams, daemon.agents_port, provider=provider)
+        served = Served(root, daemon, upstreams, daemon.doors.agents_port, provider=provider)
         try:
             yield served
         finally:
@@ -312,7 +312,7 @@ def admin_stub(served: Served, token: str | None) -> AdminServiceStub:
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
     bearer = [] if token is None else [_Bearer(token)]
     channel = grpc.aio.secure_channel(
-        f"127.0.0.1:{served.daemon.admin_port}", credentials, options=options, interceptors=bearer
+        f"127.0.0.1:{served.daemon.doors.admin_port}", credentials, options=options, interceptors=bearer
     )
     served.channels.append(channel)
     return AdminServiceStub(channel)

@@ -63,7 +63,7 @@ def channel(served: Served, spiffe_id: str, **defects: Any) -> grpc.aio.Channel:
     made = svid(spiffe_id, **defects)
     credentials = grpc.ssl_channel_credentials(CA.pem, made.key_pem, made.pem + made.chain_pem)
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
-    opened = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.automation_port}", credentials, options=options)
+    opened = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.doors.automation_port}", credentials, options=options)
     served.channels.append(opened)
     return opened
 

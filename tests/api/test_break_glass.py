@@ -259,7 +259,7 @@ def by_code(served: Served, key: str, code: str) -> Any:
 
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
     channel = grpc.aio.secure_channel(
-        f"127.0.0.1:{served.daemon.admin_port}",
+        f"127.0.0.1:{served.daemon.doors.admin_port}",
         grpc.ssl_channel_credentials(CA.pem),
         options=options,
         interceptors=[Code()],

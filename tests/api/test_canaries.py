@@ -197,7 +197,7 @@ def people(served: Served) -> grpc.aio.Channel:
     """To the people's door, as nobody in particular."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
     credentials = grpc.ssl_channel_credentials(CA.pem)
-    channel = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.admin_port}", credentials, options=options)
+    channel = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.doors.admin_port}", credentials, options=options)
     served.channels.append(channel)
     return channel
 

@@ -63,7 +63,7 @@ async def test_grants_stop_and_ends_go_on(tmp_path: Path) -> None:
             return not served.upstream.alive
 
         await eventually(dead)
-        look = served.daemon._scheduler.get_job("room")
+        look = served.daemon._ticks.scheduler.get_job("room")
         assert look is not None
         assert look.trigger.interval <= timedelta(seconds=5)
         await look.func()

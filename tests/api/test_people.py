@@ -211,7 +211,7 @@ async def test_an_svid_opens_nothing_at_the_peoples_port(served: Served) -> None
     agent = svid(ANALYST)
     credentials = grpc.ssl_channel_credentials(served_roots(served), agent.key_pem, agent.pem)
     options = [("grpc.ssl_target_name_override", "localhost")]
-    channel = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.admin_port}", credentials, options=options)
+    channel = grpc.aio.secure_channel(f"127.0.0.1:{served.daemon.doors.admin_port}", credentials, options=options)
     served.channels.append(channel)
     call = channel.unary_unary(methods_of(ADMIN_SERVICE)[0])(b"")
     assert await refused(call) == (UNAUTHENTICATED, "ID_TOKEN_MISSING")

@@ -277,8 +277,8 @@ async def test_a_hundred_calls_at_once_bind_one_token_once(served: Served) -> No
 
 async def test_it_is_off_unless_somebody_switches_it_on(tmp_path: Path) -> None:
     async with serve(tmp_path) as served:
-        assert served.daemon.proxies_port is None
-        assert len(served.daemon._servers) == 1
+        assert served.daemon.doors.proxies_port is None
+        assert len(served.daemon.doors._servers()) == 1
 
 
 LISTEN = {"agents": "127.0.0.1:1", "operations": "127.0.0.1:2", "proxies": "127.0.0.1:3"}

@@ -60,7 +60,7 @@ async def test_it_is_an_alarm_that_goes_by_itself(served: Served) -> None:
 
 
 async def test_inventories_are_compared_by_a_tick_and_shown(served: Served) -> None:
-    job = served.daemon._scheduler.get_job("reconcile")
+    job = served.daemon._ticks.scheduler.get_job("reconcile")
     assert job is not None
     assert job.trigger.interval <= timedelta(seconds=5)
     job.pause()  # what is shown below is of the one look that the test takes

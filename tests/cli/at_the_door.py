@@ -39,7 +39,7 @@ def at_the_door(served: Served, monkeypatch: pytest.MonkeyPatch) -> Invoke:
 
     async def invoke(who: str, *words: str, typed: str = "", **environment: str) -> Result:
         given = {
-            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
+            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.doors.admin_port}",
             "BROKER_SERVER_NAME": "localhost",
             "BROKER_ADMIN_BUNDLE": str(bundle),
             **(logged_in(served, who) if who else {}),

@@ -42,7 +42,7 @@ def run(served: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
     async def invoke(spiffe_id: str, *arguments: str, port: int | None = None) -> Result:
         files = svid_files(served.root / "client" / spiffe_id.rpartition("/")[2], svid(spiffe_id), CA)
         given = {
-            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{port or served.daemon.automation_port}",
+            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{port or served.daemon.doors.automation_port}",
             "BROKER_SERVER_NAME": "localhost",
         }
         words = [*files.options(), *arguments]
@@ -67,5 +67,5 @@ async def test_who_is_not_registered_and_who_has_another_way_in(run: Run, served
     # Without its SVID it is nobody there, and at the people's port its SVID is nothing.
     done = await run(GUARD, "operator", "whoami")
     assert (done.exit_code, "Set BROKER_OIDC_ISSUER" in done.stderr) == (2, True), done.stderr
-    done = await run(GUARD, "operator", "whoami", "--svid", port=served.daemon.admin_port)
+    done = await run(GUARD, "operator", "whoami", "--svid", port=served.daemon.doors.admin_port)
     assert (done.exit_code, "ID_TOKEN_MISSING" in done.stderr) == (3, True), done.stderr

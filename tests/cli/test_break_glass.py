@@ -115,7 +115,7 @@ async def test_what_is_no_use(run: Run, served: Served, arguments: tuple[str, ..
 
 async def test_two_people_pass_over_a_suspension(run: Run, served: Served, tmp_path: Path) -> None:
     environment = {
-        "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
+        "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.doors.admin_port}",
         "BROKER_SERVER_NAME": "localhost",
         "BROKER_ADMIN_BUNDLE": str(served.root / "client" / "bundle.pem"),
         **logged_in(served, "kim"),

@@ -54,7 +54,7 @@ def run(served: Served, state: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     async def invoke(who: str, *arguments: str, **environment: str) -> Result:
         given = {
-            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.admin_port}",
+            "BROKER_ADMIN_ADDRESS": f"127.0.0.1:{served.daemon.doors.admin_port}",
             "BROKER_SERVER_NAME": "localhost",
             "BROKER_ADMIN_BUNDLE": str(bundle),
             "BROKER_OIDC_ISSUER": served.identity_provider.url,

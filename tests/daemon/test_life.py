@@ -312,7 +312,7 @@ async def test_a_dropped_connection_takes_the_credential_back(tmp_path: Path) ->
 
         async def slow(*args: Any) -> Any:
             reached.set()
-            await becomes_true(lambda: len(served.daemon._issuer._in_flight) > 1)  # its taking back waits for it
+            await becomes_true(lambda: len(served.daemon.doors.issuer._in_flight) > 1)  # its taking back waits for it
             return await issue(*args)
 
         served.upstream.issue = slow  # type: ignore[method-assign]

@@ -78,7 +78,7 @@ async def test_a_scheduler_that_ticks_no_more(
     """F49, F39: APScheduler plans by the wall clock, and by one timer; revocation must not depend on either."""
     daemon = served.daemon
     task = await start_task(served.stub(ANALYST))
-    lost = daemon._scheduler
+    lost = daemon._ticks.scheduler
     stop(lost)
     clocks.slept = timedelta(seconds=61)  # of silence, by broker time
     assert await refused(served, task, "r1") == "REVOKER_STALLED"
@@ -87,7 +87,7 @@ async def test_a_scheduler_that_ticks_no_more(
     daemon._watchdog._patience = 0.0
     daemon._watchdog.look()
     daemon._watchdog._patience = 3600.0
-    assert daemon._scheduler is not lost
+    assert daemon._ticks.scheduler is not lost
 
     async def ready() -> bool:
         return daemon._problems() == []

@@ -104,7 +104,7 @@ async def uncut(open_: dict[str, Any], judged: Judged, who: str) -> AsyncIterato
 
 async def test_five_seconds_are_promised_and_kept_by_what_ticks(served: Served) -> None:
     """The tests below show that whoever is not welcome is out at the next tick, of each that has a part in it."""
-    every = {job.id: job.trigger.interval for job in served.daemon._scheduler.get_jobs()}
+    every = {job.id: job.trigger.interval for job in served.daemon._ticks.scheduler.get_jobs()}
     judgement = timedelta(seconds=open_streams.RECHECK_SECONDS)
     assert every["identity"] + judgement <= PROMISED / 2
     assert every["denied"] + served.daemon._config.revocation.tick <= PROMISED / 2
