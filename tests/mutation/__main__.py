@@ -1,21 +1,20 @@
 """``python -m tests.mutation [room ...]``: change the ideas a little, thousands of times; the tests must notice.
 
-mutmut makes the mutants of a room in ``build/mutation/<room>`` and runs, for each, the tests that come by the changed
-line. Whatever lives must be explained in ``survivors.toml``: the exit code is 1 if not.
+mutmut makes the mutants of a room in ``build/mutation/<room>``; the tests that come by the changed function are run for
+each (:mod:`tests.mutation.session`). Whatever lives must be explained in ``survivors.toml``: the exit code is 1 if not.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from tests.mutation.place import DONE, TESTS, prepared
-from tests.mutation.survivors import ALIVE, explained, tallies, unexplained
-
-MUTMUT = str(Path(sys.executable).with_name("mutmut"))
+from tests.mutation.mutants import statuses
+from tests.mutation.place import DONE, TESTS, prepared, session
+from tests.mutation.survivors import explained, tallies, unexplained
 
 
 def main() -> int:
@@ -35,15 +34,17 @@ def main() -> int:
 
 def _mutate(room: str, workers: int, *, again: bool) -> None:
     place = prepared(room, afresh=not again)
-    run = [MUTMUT, "run", "--max-children", str(workers)]
-    # Without names mutmut lets every result stand that it has, and runs the mutants of functions that changed.
-    subprocess.run(run, cwd=place, check=True)
-    if again and (alive := [mutant for mutant, status in _results(place) if status in ALIVE]):
-        subprocess.run([*run, *alive], cwd=place, check=True)
+    python = {**os.environ, "PYTHONPATH": "."}
+    subprocess.run([sys.executable, "-m", "tests.mutation.mutants", str(workers)], cwd=place, env=python, check=True)
+    alive = ["--mutants-alive"] if again else []
+    run = [*session(room), "--mutants-at-a-time", str(workers), *alive]
+    # What is imported is imported as it is, before any mutant is chosen.
+    python["MUTANT_UNDER_TEST"] = ""
+    subprocess.run([sys.executable, "-m", "pytest", *run], cwd=place / "mutants", env=python, check=True)
 
 
 def _judge(rooms: Sequence[str]) -> int:
-    found = tallies(result for room in rooms for result in _results(prepared(room, afresh=False)))
+    found = tallies(result for room in rooms for result in statuses(prepared(room, afresh=False) / "mutants"))
     for room, tally in found.items():
         alive = sum(tally.alive.values())
         sys.stdout.write(f"{room}: {tally.killed} mutants killed, {alive} alive, {tally.share:.1%}\n")
@@ -51,15 +52,6 @@ def _judge(rooms: Sequence[str]) -> int:
     for problem in problems:
         sys.stderr.write(f"{problem}; write the test, or say in tests/mutation/survivors.toml why none can\n")
     return 1 if problems else 0
-
-
-def _results(place: Path) -> Iterator[tuple[str, str]]:
-    command = [MUTMUT, "results", "--all", "true"]
-    told = subprocess.run(command, cwd=place, check=True, capture_output=True, text=True).stdout
-    for line in told.splitlines():
-        mutant, separator, status = line.strip().rpartition(": ")
-        if separator and "__mutmut_" in mutant:
-            yield mutant, status
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Where mutmut works on one room: a folder of its own, in which only that room is mutated, by its own tests.
 
-mutmut knows one configuration, and runs every test it may for each mutant that the test comes by. A room that is held
-by the tests of ideas, which need no server, is done in minutes; by all of them it would be a night.
+mutmut knows one configuration, and every test that comes by a mutant is run for it. A room that is held by the tests of
+ideas, which need no server, is done in minutes; by all of them it would be a night.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _WORDS = (
     r'^\s+_?refuse\(.*"[^"]* [^"]*"',
     r'^\s+(why|wrong) = f?"[^"]* [^"]*"',
 )
-_PYTEST = ("-m", "not slow", "-x", "-q", "-p", "no:cacheprovider")
+_PYTEST = ("-m", "not slow", "-qq", "--tb=native", "-p", "no:cacheprovider")
 
 
 def prepared(room: str, *, afresh: bool) -> Path:
@@ -66,11 +66,14 @@ def configuration(room: str) -> RawConfigParser:
         "only_mutate": _lines(f"broker/{room}/*.py"),
         "also_copy": _lines(*_COPIED),
         "do_not_mutate_patterns": _lines(*_WORDS),
-        "pytest_add_cli_args": _lines(*_PYTEST),
-        "pytest_add_cli_args_test_selection": _lines(*(f"tests/{each}" for each in TESTS[room])),
         "use_git_change_detection": "false",
     }
     return told
+
+
+def session(room: str) -> list[str]:
+    """What pytest is told, in the folder of the mutants, to put them to the tests of the room."""
+    return ["--rootdir=.", *_PYTEST, "-p", "tests.mutation.session", *(f"tests/{each}" for each in TESTS[room])]
 
 
 def _lines(*values: str) -> str:

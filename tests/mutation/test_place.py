@@ -8,7 +8,7 @@ from configparser import ConfigParser
 
 import pytest
 
-from tests.mutation.place import DONE, ROOT, TESTS, configuration
+from tests.mutation.place import DONE, ROOT, TESTS, configuration, session
 
 
 def read_as_mutmut_does(room: str) -> dict[str, list[str]]:
@@ -25,9 +25,10 @@ def test_the_room_and_its_tests_are_there(room: str) -> None:
     told = read_as_mutmut_does(room)
     (pattern,) = told["only_mutate"]
     assert list(ROOT.glob(pattern))
-    assert all((ROOT / each).exists() for each in told["pytest_add_cli_args_test_selection"])
     assert all((ROOT / each).exists() for each in told["also_copy"])
-    assert "not slow" in told["pytest_add_cli_args"]
+    assert all((ROOT / "tests" / each).exists() for each in TESTS[room])
+    assert [f"tests/{each}" for each in TESTS[room]] == session(room)[-len(TESTS[room]) :]
+    assert "not slow" in session(room)
 
 
 @pytest.mark.parametrize(
