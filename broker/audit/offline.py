@@ -39,7 +39,8 @@ class Audit:
         self._origin = origin
         self._closed = closed
         self._place = Following()
-        self._recent: deque[bytes] = deque(maxlen=REACH)
+        # The record that a checkpoint is in, and those that it may be about.
+        self._recent: deque[bytes] = deque(maxlen=REACH + 1)
         self._previous = FIRST
         self._last_time = -1
         self._after = 0  # the last record that is no checkpoint
@@ -66,7 +67,7 @@ class Audit:
             if place.seq != before + 1:
                 if place.seq == before:
                     continue  # out of place: it says nothing about the trail
-                recent.extend(bytes(32) for _ in range(min(place.seq - before - 1, REACH)))
+                recent.extend(bytes(32) for _ in range(min(place.seq - before - 1, REACH + 1)))
             recent.append(place.head)
             if not before:
                 self.log = place.head

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from broker.audit import checkpoint, note
+from broker.audit import believed, checkpoint, note
 from broker.audit.checkpoint import Checkpoint
 from broker.errors import Reason, Tampered
 from tests.audit.trail import KEY, NEXT_KEY, ORIGIN, STRANGER, WRITER
@@ -125,3 +127,81 @@ def test_what_is_no_note_comes_out_in_pieces_that_fit_into_memory() -> None:
     # Nor is what was read before counted for what comes after.
     assert list(note.split(["a\n", signed, "\n", line, line, "b\n"])) == ["a\n" + signed, line * 2 + "b\n"]
     assert list(note.split(["a\n", signed, "\n", line, line])) == ["a\n" + signed, line * 2]
+
+
+SIGNED = note.sign(TEXT, ORIGIN, [KEY])
+BLOB = SIGNED.rpartition(" ")[2].strip()
+NO_NOTE, NO_LINE, NO_LINES = "is not a text, an empty line", "a line below its text", "its signature lines are not"
+
+
+def keyed(number: int) -> str:
+    """A line that looks like a signature, of a key of its own."""
+    return f"\N{EM DASH} x {base64.b64encode(number.to_bytes(4, 'big') + bytes(64)).decode()}\n"
+
+
+@pytest.mark.parametrize(
+    ("shown", "why"),
+    [
+        ("", NO_NOTE),
+        (TEXT, NO_NOTE),
+        (SIGNED.replace("1042", "10\t42"), NO_NOTE),
+        (SIGNED.replace("1042", "10\x1f42"), NO_NOTE),
+        ("x" * (note.MOST_CHARACTERS - len(SIGNED) + 1) + SIGNED, NO_NOTE),
+        (f"{TEXT}\n", NO_LINE),
+        (f"{TEXT}\n\N{EM DASH} x\n", NO_LINE),
+        (f"{TEXT}\n\N{EM DASH} x A\n", NO_LINE),  # no base64
+        (f"{TEXT}\n\N{EM DASH} x !{BLOB}\n", NO_LINE),
+        (f"{TEXT}\n\N{EM DASH} x {BLOB[:-4]}\n", NO_LINE),
+        (f"{TEXT}\n\N{EM DASH} x y {BLOB}\n", NO_LINE),
+        (f"{TEXT}\n\N{EM DASH} x+y {BLOB}\n", NO_LINE),
+        (f"{TEXT}\n\N{EM DASH}  {BLOB}\n", NO_LINE),
+        (f"{TEXT}\n- x {BLOB}\n", NO_LINE),
+        (SIGNED[:-1], NO_LINES),  # its last line does not end
+        (f"{TEXT}\n{keyed(1)}{keyed(1)}", NO_LINES),
+        (f"{TEXT}\n{''.join(map(keyed, range(note.MOST_SIGNATURES + 1)))}", NO_LINES),
+    ],
+)
+def test_what_is_no_note_and_why(shown: str, why: str) -> None:
+    with pytest.raises(Tampered, match=f"^this is no checkpoint that can be believed: (it )?{why}") as refused:
+        note.parse(shown)
+    assert refused.value.reason is Reason.CHECKPOINT_INVALID
+    assert believed.read(shown, [KEY.public_key()]) == believed.Shown(None, b"", refused.value.message)
+
+
+@pytest.mark.parametrize(
+    ("shown", "signatures"),
+    [
+        (SIGNED, 1),
+        ("x" * (note.MOST_CHARACTERS - len(SIGNED)) + SIGNED, 1),
+        (f"a\n\nb\n\n{keyed(1)}", 1),
+        (f"a \x7f\u00e9\n\n{keyed(1)}{keyed(2)}", 2),
+        (f"{TEXT}\n{''.join(map(keyed, range(note.MOST_SIGNATURES)))}", note.MOST_SIGNATURES),
+    ],
+)
+def test_what_is_a_note_is_spelt_as_it_was(shown: str, signatures: int) -> None:
+    found = note.parse(shown)
+    assert len(found.signatures) == signatures
+    assert note.spelt(found) == shown
+
+
+@pytest.mark.parametrize(
+    ("shown", "doubt"),
+    [
+        (SIGNED, ""),
+        (note.sign(TEXT, ORIGIN, [STRANGER, KEY]), ""),
+        (note.sign(TEXT, ORIGIN, [STRANGER]), "no key that you gave has signed it"),
+        (note.sign(TEXT, "x", [KEY]), "it is signed under another name than its own"),
+        (
+            SIGNED + note.sign(TEXT, "x", [STRANGER]).partition("\n\n")[2],
+            "it is signed under another name than its own",
+        ),
+    ],
+)
+def test_what_is_said_and_whether_to_believe_it(shown: str, doubt: str) -> None:
+    digest = hashlib.sha256(TEXT.encode()).digest()
+    assert believed.read(shown, [KEY.public_key(), NEXT_KEY.public_key()]) == believed.Shown(SAID, digest, doubt)
+
+
+def test_times_are_whole_milliseconds_rounded_down() -> None:
+    at = datetime(1970, 1, 1, 0, 0, 1, 1999, tzinfo=UTC)
+    assert (checkpoint.milliseconds(at), type(checkpoint.milliseconds(at))) == (1001, int)

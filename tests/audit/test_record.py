@@ -73,7 +73,7 @@ def changed(**fields: object) -> bytes:
     ],
 )
 def test_what_is_no_record(body: bytes) -> None:
-    with pytest.raises(Tampered) as caught:
+    with pytest.raises(Tampered, match=r"^the stored bytes are not a canonical audit record\.") as caught:
         decode(body)
     assert caught.value.reason is Reason.AUDIT_CHAIN_BROKEN
 

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.audit import checkpoint as checkpoints
-from broker.audit import note
+from broker.audit import note, offline
 from broker.audit.checkpoint import Checkpoint
+from broker.audit.offline import Audit
 from broker.audit.verify import Finding, Problem
 from broker.audit.witnessed import Witnessed
 from broker.scope.canonical import canonical_json
@@ -183,6 +184,11 @@ EDITS: dict[str, Tampering] = {
         P.BODY,
         {33, 36},
     ),
+    "edit: one, and the next but one is no record": (
+        lambda: WHOLE.edited(33, actor="x").with_body(35, b""),
+        P.BODY,
+        {33, 35},
+    ),
     "edit: quotation in capitals": (respell(lambda text: text[:-200] + text[-200:].upper()), P.BODY, {33}),
     "edit: quotation is another record's": (lambda: edit(prev=json.loads(body(20))["prev"])(), P.BODY, {33}),
     "edit: the first record": (edit(1, actor="x"), P.BODY, {1, 10, 20, 30, 40, 50, 60}),
@@ -219,6 +225,7 @@ SPELLINGS: dict[str, Tampering] = {
 PLACES: dict[str, Tampering] = {
     "hole: one": (without(33), P.GAP, {34}),
     "hole: many": (without(*range(23, 38)), P.GAP, {38, 40}),
+    "hole: what a checkpoint is about": (without(39), P.GAP, {40}),
     "hole: the first": (without(1), P.GAP, {1, 2, 10, 20, 30, 40, 50, 60}),
     "hole: made to fit": (
         fitted(33, *(body(seq) for seq in range(34, 61))),
@@ -451,8 +458,78 @@ def test_a_witness_that_was_not_asked_yet_has_seen_nothing() -> None:
     assert (witness.name, witness.agreed, witness.next_count, witness.log, witness.origin) == ("w", 0, 0, b"", "")
     assert list(witness.advance()) == []
     assert (witness.next_count, witness.log, witness.origin) == (9, told(0).log, ORIGIN)
-    assert list(witness.finish(60)) == []
+    assert list(witness.finish(59)) == []
     assert witness.next_count == 0
+
+
+def test_where_there_is_nothing_at_all_nothing_is_missing() -> None:
+    audit = Audit(WHOLE.keys)
+    assert (audit.log, audit.records) == (b"", 0)
+    audit, found = replace(WHOLE, bodies=(), notes=()).verify()
+    assert [each.problem for each in found] == [P.WITNESS, P.UNSIGNED]
+    assert (audit.log, audit.records, audit.signed) == (b"", 0, 0)
+
+
+def test_a_trail_is_open_unless_it_is_said_to_be_closed() -> None:
+    author = Author().go_on(20)
+    author.write(event(21))
+    assert list(Audit(WHOLE.keys).verify(author.bodies)) == []
+
+
+@pytest.mark.parametrize(("at_ms", "late"), [(-1, True), (0, False)])
+def test_the_first_checkpoint_is_of_no_time_before_1970(at_ms: int, late: bool) -> None:
+    author = Author(every=1000)
+    author.write(event(1))
+    author.sign(author.said(at_ms=at_ms))
+    _, found = author.trail().verify(witness=False)
+    assert [each.detail for each in found] == ["it is not later than the checkpoint before it"] * late
+
+
+@pytest.mark.parametrize("missing", [{27}, {26, 27}, {28}])
+def test_a_hole_between_a_checkpoint_and_what_it_is_about_is_a_hole_and_no_more(missing: set[int]) -> None:
+    author = Author().go_on(20)
+    for number in range(21, 26):
+        author.write(event(number))
+    said = author.said()
+    for number in range(26, 30):
+        author.write(event(number))
+    author.sign(said)
+    kept = tuple(each for seq, each in enumerate(author.bodies, 1) if seq not in missing)
+    _, found = replace(author.trail(), bodies=kept).verify()
+    assert [(each.sequence, each.problem) for each in found] == [(max(missing) + 1, P.GAP)]
+
+
+@pytest.mark.parametrize(
+    ("behind", "head", "told"),
+    [
+        (4, None, []),
+        (4, bytes(32), ["record 1: CHECKPOINT: records 1 to 6 are not those that checkpoint 10 was signed over"]),
+        # As far back as it may be about: it is held against that record, too.
+        (5, None, []),
+        (5, bytes(32), ["record 1: CHECKPOINT: records 1 to 5 are not those that checkpoint 10 was signed over"]),
+        (
+            6,
+            None,
+            [
+                "record 10: CHECKPOINT: it is about record 4, which is not one of those between the checkpoint before"
+                " and itself"
+            ],
+        ),
+    ],
+)
+def test_how_far_back_a_checkpoint_may_be_about(
+    behind: int, head: bytes | None, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline, "REACH", 5)
+    author, said = Author(every=1000), None
+    for number in range(1, 10):
+        author.write(event(number))
+        if number == 10 - behind:
+            said = author.said()
+    assert said is not None
+    author.sign(said if head is None else replace(said, head=head))
+    _, found = author.trail().verify(witness=False)
+    assert [str(each) for each in found] == told
 
 
 def test_what_comes_after_the_last_checkpoint_is_told_as_not_covered() -> None:

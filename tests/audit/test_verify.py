@@ -201,6 +201,15 @@ def other_body(seq: int, **changes: Any) -> list[StoredRecord]:
         ([*ROWS[:1], *ROWS[2:]], HEAD, ["record 3: GAP: record 2 is missing before it"]),
         ([*ROWS[:1], *ROWS[3:]], HEAD, ["record 4: GAP: records 2 to 3 are missing before it"]),
         ([*ROWS[:2], *ROWS[1:]], HEAD, ["record 2: ORDER: it comes after record 2"]),
+        (
+            [*ROWS[:3], replace(ROWS[1], seq=4), *ROWS[4:]],
+            HEAD,
+            [
+                "record 4: INDEX: it says that it is record 2",
+                "record 4: LINK: it is whole, but does not follow the record before it",
+                "record 5: LINK: it is whole, but does not follow the record before it",
+            ],
+        ),
         (row(3, tenant="x"), HEAD, ["record 3: INDEX: column tenant is not what the record says"]),
         (row(3, holder="x"), HEAD, ["record 3: INDEX: column holder is not what the record says"]),
         (row(3, lease_id="x"), HEAD, ["record 3: INDEX: column lease_id is not what the record says"]),
