@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from broker.errors import BrokerError, Reason
+from broker.errors import Reason
 from broker.policy.recorded import Recorded, Unknown, made_again
 from broker.policy.trial import Outcome, Rules, found
 from broker.scope.model import OnPolicyChange, ScopeTemplate
@@ -104,11 +104,8 @@ def _narrowed(held: Held, template: ScopeTemplate) -> str:
 
 
 def _tool(granted: Recorded, rules: Rules) -> str:
-    """Why its tool call would be refused; empty where it would not."""
-    try:
-        allowed = found(granted.agent, rules.registry).tools
-    except BrokerError as gone:
-        return gone.message
+    """Why its tool call, of an agent that is there, would be refused; empty where it would not."""
+    allowed = found(granted.agent, rules.registry).tools
     tool = granted.facts.get("tool", "")
     return (
         f"the agent may not call the tool {tool or 'of this lease, which was not recorded'}"

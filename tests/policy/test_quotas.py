@@ -7,26 +7,32 @@ import pytest
 
 from broker.identity.agent import AgentPattern, Person, Quotas, Registry, Tier
 from broker.identity.pattern import IdPattern
-from broker.policy.quotas import Asked, Per, Quota, Rate, belongs, counted, person_key
+from broker.policy.quotas import Asked, Counted, Per, Quota, Rate, belongs, counted, person_key
 from tests.issuance.world import ALICE, BOB, OWNER, agent
 
 ASKED = Asked(ALICE, "task-1", "orders-read", "bao")
 
 
 @pytest.mark.parametrize(
-    ("per", "subject"),
+    ("per", "subject", "shown"),
     [
-        (Per.AGENT, "spiffe://test/agent/alice"),
-        (Per.ENTRY, "alice"),
-        (Per.OWNER, "https://idp.test ada"),
-        (Per.TASK, "task-1"),
-        (Per.TEMPLATE, "orders-read"),
-        (Per.CONNECTOR, "bao"),
+        (Per.AGENT, "spiffe://test/agent/alice", "spiffe://test/agent/alice"),
+        (Per.ENTRY, "alice", "alice"),
+        (Per.OWNER, "https://idp.test ada", "Ada"),
+        (Per.TASK, "task-1", "task-1"),
+        (Per.TEMPLATE, "orders-read", "orders-read"),
+        (Per.CONNECTOR, "bao", "bao"),
     ],
 )
-def test_what_a_request_is_counted_by(per: Per, subject: str) -> None:
-    (each,) = counted([Quota("q", per, 1)], ASKED)
-    assert each.subject == subject
+def test_what_a_request_is_counted_by(per: Per, subject: str, shown: str) -> None:
+    quota = Quota("q", per, 1)
+    assert counted([quota], ASKED) == (Counted(quota, subject, shown),)
+
+
+def test_every_quota_that_holds_is_counted_in_the_order_they_are_written() -> None:
+    others = Quota("others", Per.AGENT, 1, only=frozenset({"bob"}))
+    quotas = [Quota("z", Per.TASK, 1), others, Quota("a", Per.AGENT, 1)]
+    assert [each.quota.name for each in counted(quotas, ASKED)] == ["z", "a"]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,32 @@ def test_a_subject_with_all_of_its_allowance_is_forgotten_to_make_room() -> None
     assert len(table) == 1
 
 
+def test_what_may_be_forgotten_is_looked_for_once_a_second() -> None:
+    table = RateTable(max_subjects=2)
+    for subject in "ab":
+        ask(table, subject, 0)
+    ask(table, "late", 14.5)  # looked, and found nothing: 15 s after their requests are not over
+    ask(table, "later", 15.25)
+    assert len(table) == 3  # a and b, and everybody else
+    ask(table, "latest", 15.5)  # a second after the last look
+    assert len(table) == 2  # the newcomer, and everybody else, who asked at 14.5 and 15.25
+
+
+def test_who_has_all_of_its_allowance_at_this_moment_is_forgotten() -> None:
+    table = RateTable(max_subjects=1)
+    ask(table, "a", 0)
+    ask(table, "b", 15)
+    assert len(table) == 1
+    assert [ask(table, "b", 15) for _ in range(4)] == [0, 0, 0, 15]  # its own, not everybody's
+
+
+def test_a_table_holds_twenty_thousand_and_everybody_else() -> None:
+    table = RateTable()
+    for number in range(20_002):
+        table.spend(str(number), RATE, START)
+    assert len(table) == 20_001
+
+
 @given(
     st.lists(st.integers(0, 5_000), min_size=1, max_size=80),
     st.integers(1, 7),

@@ -16,7 +16,7 @@ from broker.deployfiles.load import policy_schema
 from broker.errors import Denied, NotReady, Reason
 from broker.files import Problems
 from broker.metrics import Metrics
-from broker.policy.cedar import PolicySet
+from broker.policy.cedar import PolicyProblems, PolicySet
 from broker.policy.decision import Decision, Effect
 from broker.policy.shadow import ShadowPolicies, ShadowVerdict, Would
 from broker.scope.model import AccessClass
@@ -51,10 +51,49 @@ def verdict(text: str, enforced: str) -> ShadowVerdict:
         (PERMIT, NOTHING, ShadowVerdict(Would.WOULD_DENY, (), False)),
         (gate("owners", name="s"), PERMIT_ALL, ShadowVerdict(Would.WOULD_NEED_APPROVAL, ("s-gate",), True)),
         (FAILS, PERMIT_ALL, ShadowVerdict(Would.WOULD_FAIL, (), True)),
+        (FORBID, "", ShadowVerdict(Would.WOULD_DENY, ("s-forbid",), False)),
+        (FORBID + PERMIT, "", ShadowVerdict(Would.WOULD_DENY, ("s-forbid",), False)),
+        (PERMIT + PERMIT.replace("s-", "r-"), "", ShadowVerdict(Would.WOULD_ALLOW, ("r-permit", "s-permit"), True)),
+        (PERMIT, PERMIT_ALL + gate("owners"), ShadowVerdict(Would.WOULD_NEED_APPROVAL, (), False)),
+        # It fails, and so does what stands: they would change nothing.
+        (PERMIT, FAILS.replace("s-", "e-"), ShadowVerdict(Would.WOULD_DENY, (), False)),
     ],
 )
 def test_what_they_would(text: str, enforced: str, expected: ShadowVerdict) -> None:
     assert verdict(text, enforced) == expected
+
+
+def test_a_verdict_in_the_trail() -> None:
+    told = ShadowVerdict(Would.WOULD_DENY, ("a", "b"), True).told()
+    assert told == {"would": "WOULD_DENY", "shadow_policies": ["a", "b"]}
+
+
+def test_what_they_look_at_and_name_is_told_beside_what_is_in_force() -> None:
+    named = '@id("s-named") permit (principal == Agent::"spiffe://test/a", action, resource);'
+    counting = (
+        '@id("s-counts") permit (principal, action == Action::"read", resource) when { context.active_count < 3 };'
+    )
+    pending = (
+        '@id("pends") permit (principal == Agent::"spiffe://test/b", action, resource)'
+        " when { context.pending_count < 3 };"
+    )
+    seen = shadow(named + "\n" + counting, pending)
+    assert seen.ids == {"s-named", "s-counts"} == seen.statements.keys()
+    assert (seen.statements["s-counts"].file, seen.statements["s-counts"].line) == ("shadow_policies/s.cedar", 2)
+    assert [(each.policy, each.name) for each in seen.mentions] == [("s-named", "spiffe://test/a")]
+    assert seen.reads(AccessClass.READ) == {"active_count", "pending_count"}
+    assert seen.reads(AccessClass.WRITE) == {"pending_count"}
+
+
+def test_of_what_is_wrong_their_own_part_is_told_if_there_is_one() -> None:
+    for text, enforced, files in (
+        ("permit", PERMIT_ALL, {"shadow_policies/s.cedar"}),
+        ("permit", "permit", {"shadow_policies/s.cedar"}),
+        (PERMIT, "permit", {"policies/p.cedar"}),
+    ):
+        with pytest.raises(PolicyProblems) as caught:
+            shadow(text, enforced)
+        assert {each.file for each in caught.value.problems} == files
 
 
 def test_a_verdict_cannot_be_taken_for_a_decision() -> None:

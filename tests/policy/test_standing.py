@@ -13,7 +13,7 @@ from broker.identity.agent import Registry
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Effect
 from broker.policy.recorded import Recorded
-from broker.policy.standing import Held, Standing, reviewed
+from broker.policy.standing import Held, Standing, Verdict, reviewed
 from broker.policy.trial import Rules
 from broker.scope.model import AccessClass, OnPolicyChange
 from tests.clock import START
@@ -139,6 +139,87 @@ def test_a_grant_under_other_rules(
     assert (verdict.standing, verdict.stands) == (standing, standing is Standing.ALLOW)
     assert policies in (verdict.policies, ()), verdict
     assert verdict.stands or verdict.why, name
+
+
+ANY = '@id("any") permit (principal, action, resource);'
+LISTED = {"registry": Registry([replace(ALICE, tools=frozenset({"psql"}))])}
+TOLD = [
+    (rules(), granted(), HELD, Verdict(Standing.ALLOW, policies=("reads",))),
+    (rules(NIGHT), granted(), HELD, Verdict(Standing.DENY, "POLICY_DENIED", ("night",), "Not at night.")),
+    (
+        rules(GATE + GATE.replace("gate", "again").replace("sre", "data").replace("People", "They")),
+        granted(),
+        HELD,
+        Verdict(
+            Standing.NEEDS_APPROVAL,
+            "",
+            ("again", "gate"),
+            "the approval data, sre is needed, and not held. They decide. People decide.",
+        ),
+    ),
+    (
+        rules(templates={}),
+        granted(),
+        HELD,
+        Verdict(Standing.DENY, "TEMPLATE_NOT_FOUND", (), "there is no template 'orders-read'. There is: ."),
+    ),
+    (
+        rules(ANY, **of(connector="other"), contracts={"other": contract()}),
+        granted(),
+        HELD,
+        Verdict(Standing.DENY, why="template orders-read is of connector other by now"),
+    ),
+    (
+        rules(ANY, **of(access=AccessClass.WRITE)),
+        granted(),
+        HELD,
+        Verdict(Standing.DENY, why="template orders-read gives write access by now"),
+    ),
+    (
+        rules(**of(actions=("SELECT", "SHOW"))),
+        granted(),
+        replace(HELD, actions=("SHOW", "UPDATE", "EXPLAIN")),
+        Verdict(Standing.DENY, why="template orders-read does not give EXPLAIN, UPDATE any more"),
+    ),
+    (
+        rules(**LISTED),
+        granted(tool="rm"),
+        HELD,
+        Verdict(Standing.DENY, "TOOL_NOT_ALLOWED", why="the agent may not call the tool rm"),
+    ),
+    (
+        rules(**LISTED),
+        granted(),
+        HELD,
+        Verdict(
+            Standing.DENY,
+            "TOOL_NOT_ALLOWED",
+            why="the agent may not call the tool of this lease, which was not recorded",
+        ),
+    ),
+    (rules(**LISTED), granted(tool="psql"), HELD, Verdict(Standing.ALLOW, policies=("reads",))),
+    (rules(), granted(tool="rm"), HELD, Verdict(Standing.ALLOW, policies=("reads",))),
+    (rules(), None, HELD, Verdict(Standing.UNKNOWN, why="the audit trail does not say what it was granted on")),
+    (rules(), granted(delivery=None), HELD, Verdict(Standing.UNKNOWN, why="the record does not say delivery")),
+    (rules(), granted(ttl_ms="x"), HELD, Verdict(Standing.UNKNOWN, why="the decision failed: TypeError")),
+]
+
+
+@pytest.mark.parametrize(("now", "grant", "held", "verdict"), TOLD, ids=[each[3].why for each in TOLD])
+@pytest.mark.parametrize("choice", OnPolicyChange)
+def test_the_whole_verdict(
+    now: Rules, grant: Recorded | None, held: Held, verdict: Verdict, choice: OnPolicyChange
+) -> None:
+    """What its template wants done is said with every verdict that is not a yes."""
+    chosen = {name: replace(each, on_policy_change=choice) for name, each in now.templates.items()}
+    expected = replace(verdict, on_policy_change=choice) if chosen and not verdict.stands else verdict
+    assert reviewed(grant, held, PRESENT, replace(now, templates=chosen)) == expected
+
+
+def test_what_failed_in_a_policy_is_told() -> None:
+    verdict = reviewed(granted(), HELD, PRESENT, rules(FAILS))
+    assert (verdict.standing, verdict.reason, verdict.policies) == (Standing.DENY, "POLICY_ERROR", ())
+    assert "`fails`" in verdict.why and verdict.why == verdict.why.strip()
 
 
 def test_what_its_template_wants_done_is_said_with_every_verdict_that_is_not_a_yes() -> None:

@@ -1,5 +1,6 @@
 """A tool call is read in one form, where an agent has an allow list, and in no other."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -69,6 +70,33 @@ def test_a_tool_that_is_not_on_the_list(tool: str) -> None:
         check_tool(READER, asking(f'{{"tool": "{tool}"}}'))
     assert caught.value.reason is Reason.TOOL_NOT_ALLOWED
     assert caught.value.metadata["tool"].isascii()
+
+
+@pytest.mark.parametrize(
+    ("tool_call", "why"),
+    [
+        ("", "is missing"),
+        ("\ud800", "is not UTF-8"),
+        ("{}", "has neither tool nor name"),
+        ('{"tool": "a", "name": "a"}', "has both tool and name"),
+        ('{"tool": 1}', "names its tool by something other than a text"),
+    ],
+)
+def test_what_is_wrong_with_its_form_is_told(tool_call: str, why: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^tool_call {why}, and this agent's tools") as caught:
+        check_tool(READER, asking(tool_call))
+    assert (caught.value.metadata, caught.value.hint.startswith("Send the tool call")) == ({"field": "tool_call"}, True)
+
+
+@pytest.mark.parametrize(
+    ("tool", "shown"),
+    [("x" * 128, "x" * 128), ("x" * 129, "x" * 128), ("\N{SNOWMAN}", "\\u2603"), ("it's", "it's")],
+)
+def test_a_tool_that_is_refused_is_named_in_ascii_and_not_at_any_length(tool: str, shown: str) -> None:
+    with pytest.raises(Denied, match="alice may not call the tool ") as caught:
+        check_tool(READER, asking(json.dumps({"tool": tool})))
+    assert caught.value.metadata == {"tool": shown, "principal": "alice"}
+    assert shown in caught.value.message and caught.value.hint
 
 
 @pytest.mark.parametrize("tool_call", ["", "anything at all", '{"tool": "x"}'])
