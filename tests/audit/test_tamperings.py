@@ -486,17 +486,31 @@ def test_the_first_checkpoint_is_of_no_time_before_1970(at_ms: int, late: bool) 
 
 
 @pytest.mark.parametrize("missing", [{27}, {26, 27}, {28}])
-def test_a_hole_between_a_checkpoint_and_what_it_is_about_is_a_hole_and_no_more(missing: set[int]) -> None:
+@pytest.mark.parametrize("right", [True, False])
+def test_a_hole_between_a_checkpoint_and_what_it_is_about_hides_nothing_else(missing: set[int], right: bool) -> None:
     author = Author().go_on(20)
     for number in range(21, 26):
         author.write(event(number))
-    said = author.said()
+    said = author.said() if right else author.said(head=bytes(32))
     for number in range(26, 30):
         author.write(event(number))
     author.sign(said)
     kept = tuple(each for seq, each in enumerate(author.bodies, 1) if seq not in missing)
-    _, found = replace(author.trail(), bodies=kept).verify()
-    assert [(each.sequence, each.problem) for each in found] == [(max(missing) + 1, P.GAP)]
+    _, found = replace(author.trail(), bodies=kept).verify(witness=False)
+    told = [(max(missing) + 1, P.GAP)] + [(20, P.CHECKPOINT)] * (not right)
+    assert [(each.sequence, each.problem) for each in found] == told
+
+
+def test_behind_a_hole_longer_than_it_may_be_about_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline, "REACH", 5)
+    author, said = Author(every=1000), None
+    for number in range(1, 21):
+        author.write(event(number))
+        if number == 16:
+            said = author.said()
+    author.sign(said)
+    _, found = replace(author.trail(), bodies=(*author.bodies[:10], author.bodies[20])).verify(witness=False)
+    assert [(each.sequence, each.problem) for each in found] == [(21, P.GAP)]
 
 
 @pytest.mark.parametrize(
@@ -507,6 +521,15 @@ def test_a_hole_between_a_checkpoint_and_what_it_is_about_is_a_hole_and_no_more(
         # As far back as it may be about: it is held against that record, too.
         (5, None, []),
         (5, bytes(32), ["record 1: CHECKPOINT: records 1 to 5 are not those that checkpoint 10 was signed over"]),
+        # Further back it is not, whatever it says there.
+        (
+            6,
+            bytes(32),
+            [
+                "record 10: CHECKPOINT: it is about record 4, which is not one of those between the checkpoint before"
+                " and itself"
+            ],
+        ),
         (
             6,
             None,
