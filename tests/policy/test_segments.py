@@ -127,5 +127,33 @@ def test_names_are_found_wherever_cedar_takes_them(text: str, kind: Kind | None,
     assert found == ([] if kind is None else [(kind, name)])
 
 
+@pytest.mark.parametrize(
+    ("condition", "texts"),
+    [
+        ('resource.account == "b" || "a" == resource.account', {"account": ("a", "b")}),
+        ('resource.account != "b" && !(principal.entry == "e")', {"account": ("b",), "entry": ("e",)}),
+        ('["d", "c"].contains(principal.entry)', {"entry": ("c", "d")}),
+        ('context.approvals.containsAll(["x", "y"])', {"approvals": ("x", "y")}),
+        ('context.approvals.containsAny(["x"]) || context.approvals.contains("z")', {"approvals": ("x", "z")}),
+        ('principal.path like "/ns/*/x*"', {"path": ("/ns//x",)}),
+        (
+            'if context.has_plan then context.step == "s" else context.ticket like "OPS-*"',
+            {"step": ("s",), "ticket": ("OPS-",)},
+        ),
+        # Nothing is no text, a number is none, and what is compared is an attribute.
+        ('context.ticket != "" && context.hour == 3', {}),
+        ('principal == Agent::"a" && resource.account == resource.environment', {}),
+        ('principal.hasTag("job") && principal.getTag("job") like "night*"', {}),
+    ],
+)
+def test_the_texts_that_attributes_are_compared_with(condition: str, texts: dict[str, tuple[str, ...]]) -> None:
+    assert policies(permit(condition)).compared == texts
+
+
+def test_texts_of_all_policies_are_told_together_and_once() -> None:
+    one, other = permit('resource.account == "a"'), permit('resource.account == "a" || resource.account == "0"')
+    assert policies(one, other.replace('@id("x")', '@id("y")')).compared == {"account": ("0", "a")}
+
+
 def test_a_set_without_names_mentions_nothing() -> None:
     assert policies(PERMIT_ALL).mentions == ()
