@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc import aio
 
-from broker.api import authorization
+from broker.api import authorization, connections
 from broker.api.door import Door
 from broker.api.server import methods_of
 from broker.api.tls import SERVER_OPTIONS
@@ -33,7 +33,8 @@ class AdminServer:
     """Serves people on one address until stopped. Each of ``parts`` has some of the service's methods."""
 
     def __init__(self, door: Door[Any, OperatorCaller], *parts: object, max_concurrent_rpcs: int) -> None:
-        self._server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=max_concurrent_rpcs)
+        options = [*_OPTIONS, connections.capped(connections.OTHERS)]
+        self._server = aio.server(options=options, maximum_concurrent_rpcs=max_concurrent_rpcs)
         authorization.check_complete(methods_of(ADMIN_SERVICE))
         self._server.add_generic_rpc_handlers((door.handlers(ADMIN_SERVICE, *parts),))
 

@@ -13,7 +13,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from broker.api import authorization
+from broker.api import authorization, connections
 from broker.api.agents import AgentService
 from broker.api.door import Door
 from broker.api.errors import to_status
@@ -38,7 +38,8 @@ class AgentServer:
         max_concurrent_rpcs: int,
         options: Sequence[tuple[str, int]] = (),
     ) -> None:
-        transport = [*{**dict(SERVER_OPTIONS), **dict(options)}.items()]
+        share = connections.capped(connections.AGENTS)
+        transport = [*dict([*SERVER_OPTIONS, share, *options]).items()]
         self._server = aio.server(options=transport, maximum_concurrent_rpcs=max_concurrent_rpcs)
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers((door.handlers(BROKER_SERVICE, service),))

@@ -32,6 +32,7 @@ from broker.api.agents import AgentService
 from broker.api.automation import AutomationEntrance
 from broker.api.bearer import Metadata, refuse_token
 from broker.api.code_entrance import CodeEntrance
+from broker.api.connections import OTHERS, capped
 from broker.api.door import Door
 from broker.api.entrances import AgentsEntrance, Entrance, Guest, Identify, Who
 from broker.api.looks import Looks
@@ -229,7 +230,8 @@ class Doors:
         servers = [AgentServer(agents(self._identify), service, max_concurrent_rpcs=rpcs)]
         if inside.proxies is not None:
             proxied = agents(inside.proxies.identify)
-            servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=PROXY_OPTIONS))
+            options = [*PROXY_OPTIONS, capped(OTHERS)]
+            servers.append(AgentServer(proxied, service, max_concurrent_rpcs=rpcs, options=options))
         return servers
 
     def _admin_servers(self) -> tuple[AdminServer | None, AdminServer | None]:

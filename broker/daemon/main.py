@@ -18,6 +18,7 @@ import structlog
 import uvloop
 
 from broker import logs
+from broker.api.connections import take_what_there_is
 from broker.config import Config, load_config
 from broker.connectors.lending import Lending
 from broker.connectors.registry import build
@@ -115,7 +116,8 @@ def _settle_collector() -> None:
 
 
 def _guard_process() -> None:
-    """No core dumps (they would hold secrets), and no file of ours readable by others."""
+    """No core dumps (they would hold secrets), no file of ours readable by others, and all the room there is."""
+    take_what_there_is()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
 

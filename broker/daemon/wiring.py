@@ -340,11 +340,6 @@ class Brokerd:
     async def _inventories_again(self) -> None:
         self._reconciler.soon()
 
-    async def _see_canaries(self) -> None:
-        """Of another replica's canaries, what they measured."""
-        if not self._replica.turns.mine("canaries"):
-            await self._canaries.remember()
-
     async def _tend_break_glass(self) -> None:
         self._blocked = await self.doors.break_glass.tend(self._config.tenant, self._files.current)
 
@@ -409,7 +404,7 @@ class Brokerd:
             # Looks at what is due: everything soon after the start, then hourly.
             ("reconcile", sole("reconcile", self._reconciler.tick), 5.0),
             ("canaries", sole("canaries", self._canaries.tick), 1.0),
-            ("others' canaries", self._see_canaries, 60.0),
+            ("others' canaries", self._canaries.remember, 60.0),
             *self._witness_jobs(),
             ("room", self._room.tick, 5.0),
             *(() if self._time is None else (("time", self._time.tick, 1.0), ("mark", self._time.keep, 5.0))),

@@ -28,7 +28,7 @@ from broker.ports.connectors import Connector
 from broker.ports.deploys import DeploySet, DeploySource
 from broker.ports.leases import EndCause
 from broker.ports.ledger import Ledger
-from broker.ports.tasks import TaskState
+from broker.ports.tasks import Task, TaskState
 from broker.ports.views import TaskSearch
 
 log = structlog.get_logger("broker.canaries")
@@ -85,6 +85,7 @@ class Canaries:
         self._tenant = tenant
         self._counted = counted
         self._started: datetime | None = None
+        self._left: set[tuple[str, datetime]] = set()  # (purpose, creation) of tasks of runs that are over
         self._underway: dict[_Key, _Underway] = {}
         self._over: dict[_Key, _Underway] = {}  # the last one of each
         self._newest: dict[str, dict[Kind, Measurement]] = {}
@@ -95,7 +96,8 @@ class Canaries:
         self._started = self._clock.now()
         try:
             await self.remember()
-            await self._end_leftovers()
+            # Of runs that died with their broker.
+            await self._end_tasks()
         except BrokerError as failure:
             # Their own time ends them; and what was measured is measured again.
             log.error("what canaries left could not be read", reason=failure.reason)
@@ -106,8 +108,15 @@ class Canaries:
             for each in reversed(await self._store.measurements(self._tenant, connector, _PAGE)):
                 self._remember(each)
 
+    async def tidy(self) -> None:
+        """End what runs here could not end, or do not know to have begun. Raises BrokerError: try again later."""
+        if left := frozenset(self._left):
+            await self._end_tasks(lambda task: (task.purpose, task.created_at) in left)
+            self._left -= left
+
     async def tick(self) -> None:
-        """Begin what is due; nothing while grants are stopped. Returns at once."""
+        """Begin what is due; nothing while grants are stopped. Returns at once. Raises BrokerError as ``tidy``."""
+        await self.tidy()
         now, deploy = self._clock.now(), self._deploy.current
         if self._gate.why_closed(now) is not None or self._settling(now):
             return
@@ -190,11 +199,13 @@ class Canaries:
         underway = _Underway((by, request_id))
         underway.work = asyncio.create_task(run.carry_out(), name=f"canary:{canary.connector}")
         self._underway[key] = underway
-        underway.work.add_done_callback(lambda work: self._ended(key, work))
+        underway.work.add_done_callback(lambda work: self._ended(key, run, work))
         return underway
 
-    def _ended(self, key: _Key, work: asyncio.Task[Measurement]) -> None:
+    def _ended(self, key: _Key, run: CanaryRun, work: asyncio.Task[Measurement]) -> None:
         self._over[key] = self._underway.pop(key)
+        if run.task_left is not None:
+            self._left.add(run.task_left)
         if not work.cancelled() and (bug := work.exception()) is not None:
             log.error("a canary broke", connector=key[0], error=type(bug).__name__)
 
@@ -215,9 +226,14 @@ class Canaries:
             log.error("what a canary measured could not be kept", connector=measurement.connector, reason=lost.reason)
 
     def _remember(self, measurement: Measurement) -> None:
-        self._newest.setdefault(measurement.connector, {})[measurement.kind] = measurement
+        known = [self._newest]
         if measurement.outcome is not Outcome.UNMEASURED:
-            self._measured.setdefault(measurement.connector, {})[measurement.kind] = measurement
+            known.append(self._measured)
+        for each in known:
+            of_its = each.setdefault(measurement.connector, {})
+            # What could not be kept is not forgotten for what the ledger has of before.
+            if (before := of_its.get(measurement.kind)) is None or before.told_at <= measurement.told_at:
+                of_its[measurement.kind] = measurement
 
     def _settling(self, now: datetime) -> bool:
         return self._started is not None and timedelta(0) <= now - self._started < SETTLING
@@ -246,26 +262,19 @@ class Canaries:
             dict(self._newest.get(canary.connector, {})),
         )
 
-    async def _end_leftovers(self) -> None:
-        """Open tasks of the broker's own are of runs that died with their broker: their leases end now, not later."""
+    async def _end_tasks(self, chosen: Callable[[Task], bool] = lambda task: True) -> None:
+        """End open tasks of the broker's own, and so their leases. Raises BrokerError."""
         own = self._deploy.current.registry.own
         if own is None:
             return
         search, after = TaskSearch(self._tenant, agent=str(own.spiffe_id), open_only=True), ""
         while tasks := await self._store.search_tasks(search, after, _PAGE):
-            for task in tasks:
-                await self._end_task(task.id)
+            for task in filter(chosen, tasks):
+                log.warning("a canary that a run left is being revoked", task=task.id)
+                await self._store.end_task(
+                    self._tenant, task.id, TaskState.COMPLETED, EndCause.ABANDONED, BROKER, self._clock.now()
+                )
             after = tasks[-1].id
-            log.warning("canaries that the last run left are being revoked", tasks=len(tasks))
-
-    async def _end_task(self, task_id: str) -> None:
-        now = self._clock.now()
-        try:
-            await self._store.end_task(
-                self._tenant, task_id, TaskState.COMPLETED, EndCause.ABANDONED, BROKER, now, None, None
-            )
-        except BrokerError as failure:
-            log.error("a canary's task could not be ended", task=task_id, reason=failure.reason)
 
 
 def _find(deploy: DeploySet, name: str) -> Canary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -95,6 +95,8 @@ class CanaryRun:
         self._by = by
         self._lease_id = ""
         self._why = ""  # of the last look of which nothing could be told
+        # (purpose, creation) of its task, while that is open or not known not to be.
+        self.task_left: tuple[str, datetime] | None = None
         self._began_at = tools.clock.now()
         connector = tools.connectors(canary.connector)
         promised = None if connector is None else bound(connector.contract, kind)
@@ -107,6 +109,7 @@ class CanaryRun:
         try:
             caller = self._caller()
             order = TaskOrder(self._id, purpose(self._canary), self._canary.ttl + _SLACK, (), "", "", "canary")
+            self.task_left = (order.purpose, caller.now)
             task_id = (await self._tools.tasks.start(caller, order)).id
             measurement = await self._measure(caller, task_id)
         except BrokerError as refused:
@@ -230,8 +233,10 @@ class CanaryRun:
         try:
             await self._tools.tasks.complete(self._caller(), task_id, timedelta(0))
         except BrokerError as failure:
-            # Its deadline ends it, and its lease's own before that.
+            # Canaries.tidy ends it; its lease's own deadline ends that before, if need be.
             log.error("a canary's task could not be ended yet", task=task_id, reason=failure.reason)
+        else:
+            self.task_left = None
 
     # ------------------------------------------------------------------ what is told
 

@@ -8,7 +8,10 @@ one thing, is an agent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,9 @@ import grpc
 import pytest
 import pytest_asyncio
 from cryptography import x509
+from grpc._cython import cygrpc
 
+from broker.api import connections
 from broker.api.door import Door
 from broker.api.tls import SERVER_OPTIONS
 from broker.api.v1 import broker_service_pb2 as pb
@@ -253,3 +258,79 @@ async def test_the_cap_on_a_connections_age_is_in_force() -> None:
 
     # With the grace: how long a root or a certificate that TLS would refuse today can still be connected at most.
     assert 0 < options["grpc.max_connection_age_ms"] + options["grpc.max_connection_age_grace_ms"] <= 20 * 60_000
+
+
+# ------------------------------------------------------------------ connections that say nothing
+
+
+@asynccontextmanager
+async def _silent(door: Served, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """So many connections that say nothing."""
+    opened = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(count)]
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for _, writer in opened), return_exceptions=True)
+
+
+async def _closed(reader: asyncio.StreamReader) -> bool:
+    with contextlib.suppress(ConnectionError):
+        return await reader.read(1) == b""
+    return True
+
+
+async def test_a_handshake_that_stalls_is_ended_and_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F24. The timeout is shorter here, everything else is as ever."""
+    assert 0 < dict(SERVER_OPTIONS)["grpc.server_handshake_timeout_ms"] <= 10_000
+    short = {"grpc.server_handshake_timeout_ms": 500}
+    monkeypatch.setattr("broker.api.server.SERVER_OPTIONS", tuple({**dict(SERVER_OPTIONS), **short}.items()))
+    async with serve(tmp_path) as door, _silent(door, 100) as silent, asyncio.timeout(PATIENCE):
+        assert await _whoami(door, Sent.of(CA.svid(ID))) == ID
+        assert await asyncio.gather(*map(_closed, silent)) == [True] * 100
+
+
+async def test_beyond_a_ports_share_connections_are_closed_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F24. Those who are in stay in; who comes too late is let in as soon as there is room."""
+    monkeypatch.setattr(connections, "capped", lambda parts: (connections.OPTION, 4))
+    async with (
+        serve(tmp_path) as door,
+        _channel(door, Sent.of(CA.svid(ID))) as channel,
+        asyncio.timeout(2 * PATIENCE),
+    ):
+        stub = BrokerServiceStub(channel)
+        assert (await stub.WhoAmI(pb.WhoAmIRequest())).spiffe_id == ID
+        async with _silent(door, 20) as silent:
+            closed = [asyncio.ensure_future(_closed(each)) for each in silent]
+            # At once: a handshake that stalls is given ten seconds, and those that were let in have it.
+            while sum(each.done() for each in closed) < 17:
+                await asyncio.sleep(0.01)
+            assert (await stub.WhoAmI(pb.WhoAmIRequest())).spiffe_id == ID
+            for each in closed:
+                each.cancel()
+            await asyncio.gather(*closed, return_exceptions=True)
+        assert await _whoami(door, Sent.of(CA.svid(ID))) == ID
+
+
+@pytest.mark.parametrize(
+    ("soft", "agents", "others"),
+    [
+        (1024, 512, 128),  # 1024 * 4 / 8, 1024 * 1 / 8
+        (4, 2, 1),  # never none
+        (resource.RLIM_INFINITY, 2**31 - 1, 2**31 - 1),
+        (2**40, 2**31 - 1, 2**31 - 1),  # gRPC counts in 32 bits
+    ],
+)
+async def test_the_shares_of_what_may_be_open(
+    monkeypatch: pytest.MonkeyPatch, soft: int, agents: int, others: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (soft, soft))
+    assert connections.capped(connections.AGENTS) == (connections.OPTION, agents)
+    assert connections.capped(connections.OTHERS) == (connections.OPTION, others)
+    assert connections.AGENTS + 3 * connections.OTHERS < 8  # something is left to end credentials with
+    assert connections.OPTION.encode() in Path(cygrpc.__file__).read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
@@ -387,3 +388,54 @@ async def test_the_role_that_writes_is_assumed_in_the_targets_account(aws_double
     await made.revoke(ledger.handle, ledger.context(expires_at=expires_at))
     assert iam.list_role_policies(RoleName=name)["PolicyNames"] == [f"{PREFIX}e3-0"]
     await made.close()
+
+
+def _denied(iam: Any, name: str) -> dict[str, set[str]]:
+    """By policy of the role, the sessions that it denies."""
+    found = {}
+    for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+        document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+        conditions = (each["Condition"]["StringEquals"]["aws:userid"] for each in document["Statement"])
+        found[policy] = {session for sessions in conditions for session in sessions}
+    return found
+
+
+async def test_two_replicas_on_one_role_lose_none_of_each_others_denies(aws_double: str, role: Any) -> None:
+    """Each revokes half of what both have issued, all at once; then each tends, and each takes over from the other."""
+    iam, name = role
+    scope = make_scope({**GRANT, "role_name": name}, parameters={"prefix": "p"})
+    epochs = ("replicaa", "replicab")
+    replicas = [aws_connector(aws_double, revocation=Revocation(each, BOUND, None, aws_double)) for each in epochs]
+    expires_at = CLOCK.now() + TTL
+    ledgers, sessions = [Ledger() for _ in range(12)], []
+    for number, ledger in enumerate(ledgers):
+        handle = replicas[number % 2].prepare(scope, new_attempt(), HOLDER, expires_at)
+        issued = await replicas[number % 2].issue(handle, scope, expires_at, ledger.checkpoint)
+        sessions.append(str(issued.observed["assumed_role_id"]))
+
+    async def end(number: int, by: AwsSts) -> None:
+        ledger = ledgers[number]
+        outcome = await by.revoke(ledger.handle, ledger.context(expires_at=expires_at))
+        assert isinstance(outcome, NotYet)
+        assert not outcome.failed, outcome.why
+
+    # A third of the sessions is ended by whoever has not issued it.
+    ending = [replicas[(number + (number % 3 == 0)) % 2] for number in range(len(ledgers))]
+    await asyncio.gather(*(end(number, by) for number, by in enumerate(ending)))
+    written = _denied(iam, name)
+    assert set().union(*written.values()) == set(sessions)
+    assert sorted(written) == [f"{PREFIX}{each}-0" for each in epochs]
+    for each in replicas:
+        await each.tend()
+    await asyncio.gather(*(end(number, replicas[by is replicas[0]]) for number, by in enumerate(ending)))
+    assert _denied(iam, name) == written  # what the other has written is believed, and left alone
+    # One that was stopped for long goes on beside one that took its place.
+    late = aws_connector(aws_double, revocation=Revocation("replicac", BOUND, None, aws_double))
+    more = Ledger()
+    handle = late.prepare(scope, new_attempt(), HOLDER, expires_at)
+    issued = await late.issue(handle, scope, expires_at, more.checkpoint)
+    ledgers.append(more)
+    await asyncio.gather(end(len(ledgers) - 1, replicas[0]), late.tend(), replicas[1].tend())
+    assert set().union(*_denied(iam, name).values()) == {*sessions, str(issued.observed["assumed_role_id"])}
+    for each in (*replicas, late):
+        await each.close()

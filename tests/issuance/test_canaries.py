@@ -27,7 +27,7 @@ from broker.identity.agent import Registry
 from broker.identity.own import CANARY, canary_agent, refuse_own
 from broker.issuance.canaries import SETTLING, Canaries
 from broker.issuance.canary_run import LONGEST_TASK, Tools
-from broker.issuance.tasks import TaskDesk
+from broker.issuance.tasks import TaskDesk, TaskOrder
 from broker.lease.credential import ContractClass, SshCertificate, X509Certificate
 from broker.lease.machine import State
 from broker.policy.cedar import PolicySet
@@ -35,6 +35,7 @@ from broker.policy.quotas import Per, Quota
 from broker.ports.connectors import Handle, Issued
 from broker.ports.deploys import DeploySet
 from broker.ports.leases import EndCause, Lease
+from broker.ports.tasks import NewTask, Task
 from broker.ports.views import TaskSearch
 from broker.scope.model import Scope
 from broker.suspension.suspension import Kind as Stop
@@ -518,6 +519,78 @@ async def test_a_canary_takes_no_place_from_agents_and_needs_none(cage: Cage, pe
     cage.world.upstream.let_go.set()
     await running
     assert (await cage.run(name="c2")).outcome is Outcome.WITHIN  # and a canary is not
+
+
+async def test_a_task_whose_start_was_not_answered_is_ended_soon_and_no_other_runs(
+    cage: Cage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = cage.world.store
+    start = store.start_task
+
+    async def unanswered(new: NewTask) -> Task:
+        await start(new)
+        raise NotReady(Reason.STORE_UNAVAILABLE, "disk I/O error")
+
+    monkeypatch.setattr(store, "start_task", unanswered)
+    assert (await cage.run()).outcome is Outcome.UNMEASURED
+    monkeypatch.undo()
+    # Of a run that is under way, on this replica or on another.
+    order = TaskOrder("another", "to measure another", timedelta(hours=1), (), "", "", "canary")
+    another = await cage.canaries._tools.tasks.start(replace(cage.world.caller(ALICE), agent=OWN), order)
+    assert not await cage.gone()
+    await cage.canaries.tidy()
+    open_ = await store.search_tasks(TaskSearch(TENANT, agent=HOLDER, open_only=True), "", 100)
+    assert [each.id for each in open_] == [another.id]
+    assert cage.canaries._left == set()
+
+
+async def test_a_task_that_could_not_be_ended_is_tried_again(cage: Cage, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = cage.world.store
+
+    async def refused(*_: object) -> Task:
+        raise NotReady(Reason.STORE_UNAVAILABLE, "disk I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "end_task", refused)
+        assert (await cage.run()).outcome is Outcome.WITHIN
+        assert not await cage.gone()
+        with pytest.raises(NotReady):
+            await cage.canaries.tidy()
+    await cage.canaries.tidy()
+    assert await cage.gone()
+
+
+async def test_what_another_replica_measured_is_read_also_of_a_canary_that_a_reload_brought(cage: Cage) -> None:
+    """Neither by whoever has the job only, nor by the others only: a person may have asked any of them."""
+    other = cage.restarted()
+    cage.current = replace(cage.current, canaries={})
+    await other.remember()
+    cage.current = replace(cage.current, canaries={"fake": CANARY_OF_FAKE})
+    measurement = await cage.run()
+    assert other.measured("fake") == {}
+    await other.remember()
+    assert other.measured("fake") == {Kind.ON_REVOKE: measurement} == other.status("fake").newest
+    later = replace(measurement, id="canary-later", told_at=measurement.told_at + timedelta(seconds=1))
+    await cage.world.store.record_measurement(later)
+    for each in (cage.canaries, other):
+        await each.remember()
+        assert each.measured("fake") == {Kind.ON_REVOKE: later}
+
+
+async def test_what_could_not_be_kept_is_not_forgotten_for_what_was_before(
+    cage: Cage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alarm above all."""
+    assert (await cage.run()).outcome is Outcome.WITHIN
+    cage.world.upstream.revoke_mishaps.append(RevokeMishap.LIES)
+
+    async def refused(*_: object) -> None:
+        raise NotReady(Reason.STORE_UNAVAILABLE, "disk I/O error")
+
+    monkeypatch.setattr(cage.world.store, "record_measurement", refused)
+    assert (await cage.run(name="c2")).outcome is Outcome.LATE
+    await cage.canaries.remember()
+    assert cage.canaries.alarms()
 
 
 async def test_what_a_broker_that_died_in_a_run_left_is_ended_at_the_next_start(cage: Cage) -> None:
