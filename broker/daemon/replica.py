@@ -81,6 +81,8 @@ class Replica:
             raise
         self.others, self._among.in_force, self._among.heard_at = pulse.others, pulse.in_force, self._clock.now()
         self._hear_of_failover(pulse.timeline)
+        if pulse.dead:
+            await self._inherit()
         await self._hear_of_recovery(pulse, recovery)
         await self.turns.heard(pulse.jobs, asked)
         await self._follow()
@@ -90,6 +92,10 @@ class Replica:
         await self.turns.close()
         if self._store.shared:
             await self._store.leave(self._writer, self._clock.now())
+
+    async def _inherit(self) -> None:
+        taken = await self._store.inherit(self._writer, self._clock.now())
+        log.warning("replicas are not heard any more; what they had in hand is taken over", attempts=taken)
 
     def _hear_of_failover(self, timeline: str) -> None:
         """Another server goes on with the ledger: with all of it, if it was a synchronous standby. Upstreams know."""

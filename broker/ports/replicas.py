@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 # Whoever has not been heard for so long is taken for dead: what it began is swept, and its jobs go to others.
 REPLICA_DEAD_AFTER = timedelta(seconds=10)
+# Whoever pauses for longer between two words was away, and does not know meanwhile who else lives.
+REPLICA_PAUSE = timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Pulse(NamedTuple):
     in_force: DeployInForce | None  # None: no set yet
     recovery: str  # the recovery that nobody has released yet, or empty
     timeline: str  # another one after the database failed over; empty where it does not tell
+    dead: int = 0  # replicas that are known to be dead, and whose work nobody has taken over yet
 
 
 class ReplicaStore(Protocol):
@@ -61,6 +64,15 @@ class ReplicaStore(Protocol):
         """
         ...
 
+    async def inherit(self, writer: str, now: datetime) -> int:
+        """Take over what the dead had in hand; how many attempts. Each is due at once, under a higher epoch.
+
+        Known to be dead is who was not heard for :data:`REPLICA_DEAD_AFTER`, by a ``writer`` that was itself heard all
+        the while, without a pause of more than :data:`REPLICA_PAUSE`. One that lives after all changes nothing of what
+        was taken from it.
+        """
+        ...
+
     async def leave(self, writer: str, now: datetime) -> None:
-        """A replica ends: others need not wait until they do not hear of it any more."""
+        """A replica ends: others need not wait until they do not hear of it any more, nor for what it has in hand."""
         ...

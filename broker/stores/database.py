@@ -6,7 +6,7 @@ statements by name, and what its errors mean. A :class:`Writing` opens and close
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from broker.errors import BrokerError, NotReady, Reason
@@ -14,6 +14,16 @@ from broker.errors import BrokerError, NotReady, Reason
 # What a statement raises beside the dialect's errors: it failed, and says why in words of a damaged schema, which are
 # no text.
 GARBLED: tuple[type[Exception], ...] = (UnicodeDecodeError,)
+
+
+# Parameters of statements by name, each to be run for all of them; and the first row for each that has one, by its
+# place among them.
+Questions = Mapping[str, Sequence[tuple[Any, ...]]]
+Answers = Mapping[str, Mapping[int, tuple[Any, ...]]]
+
+
+class NotAsTaken(Exception):
+    """What was put off and taken for done was not: nothing of the transaction is, and it is to be run at once."""
 
 
 class Cursor(Protocol):
@@ -114,6 +124,11 @@ class Writing(Protocol):
         """Its session. After :meth:`begin` it may be another one."""
         ...
 
+    # Whether the database is a way there and back: then what can be asked together is, and others may be waited for.
+    far: bool
+    # Nothing is put off, and taken for done before it is: set for the second run of a batch in which something was not.
+    at_once: bool
+
     def begin(self) -> bool:
         """Open the one write transaction that there can be; True if somebody else may have written since our last.
 
@@ -121,10 +136,15 @@ class Writing(Protocol):
         """
         ...
 
+    def ask(self, questions: Questions) -> Answers:
+        """The answers to many questions of few kinds at once. Raises NotAsTaken: each has to be asked by itself."""
+        ...
+
     def commit(self) -> None:
         """Make it durable.
 
-        Raises one of the dialect's errors where nothing was committed, NotReady (COMMIT_UNKNOWN) where nobody can say.
+        Raises NotAsTaken, unless all was done at once; one of the dialect's errors where nothing was committed,
+        NotReady (COMMIT_UNKNOWN) where nobody can say.
         """
         ...
 

@@ -124,7 +124,8 @@ def _facts(view: View, intent: Intent) -> tuple[TaskRow, str | None, int, int]:
         values = images.tasks.get((tenant, request.task_id))
         most = images.living.get((tenant, intent.holder))
         if values is not None and most is not None and most < intent.max_live_leases:
-            lease_row, any_suspended = view.row("intent_news", (tenant, intent.holder, request.request_id))
+            asked = (tenant, intent.holder, request.request_id)
+            lease_row, any_suspended = images.news.pop(asked, None) or view.row("intent_news", asked)
             if lease_row is None:
                 return TaskRow(*values), None, most, any_suspended
     raw = view.one("intent_facts", (tenant, request.task_id, intent.holder, request.request_id, intent.max_live_leases))

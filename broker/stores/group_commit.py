@@ -5,6 +5,10 @@ A writer thread takes what has gathered (at most :data:`MOST`), runs it inside o
 cost of a sync is shared by as many callers as there are, and nobody waits for a timer. A batch is handed
 over whole: waking a thread, and taking the interpreter from the event loop, costs more than an operation.
 
+Where the database is a way off, a batch also takes what arrives while its BEGIN waits for other writers: so that
+many writers, each of which waits for all others, have as large batches as one alone. What its operations are known to
+ask is asked for all at once (:mod:`broker.stores.read_ahead`).
+
 At each BEGIN the writer learns whether somebody else has written since (:mod:`broker.stores.database`): then what it
 remembers of rows is forgotten, and the head of the audit chain is read again.
 
@@ -19,6 +23,7 @@ import asyncio
 import copy
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -26,7 +31,9 @@ from typing import Any, TypeVar, cast
 import structlog
 
 from broker.errors import BrokerError, Defect, Reason, Tampered
-from broker.stores.database import GARBLED, Writing, closed
+from broker.stores import read_ahead
+from broker.stores.database import GARBLED, NotAsTaken, Writing, closed
+from broker.stores.read_ahead import Ahead
 from broker.stores.subtree_ops import carried_out
 from broker.stores.trail import Trail
 from broker.stores.transaction import CommitAndRaise, Transaction
@@ -49,6 +56,7 @@ class Job:
 
     operation: Callable[[Transaction], Any]
     future: asyncio.Future[Any]
+    ahead: Ahead | None  # what it is known to ask
     value: Any = None
     error: BaseException | None = None
 
@@ -74,7 +82,8 @@ class GroupCommit:
         self._trail = trail
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[Job] = []
+        # Filled by the event loop; emptied by it, too, while no batch is being written, else by the writer thread.
+        self._waiting: deque[Job] = deque()
         # The trail in the database is not one with ours any more: nothing is written from then on.
         self.lost = asyncio.Event()
         self._idle = asyncio.Event()  # no batch is being gathered or written
@@ -85,14 +94,16 @@ class GroupCommit:
         self._thread: threading.Thread | None = None
         self._start()
 
-    async def submit(self, operation: Operation[T]) -> T:
+    async def submit(self, operation: Operation[T], ahead: Ahead | None = None) -> T:
         """Run ``operation`` in the next transaction; returns, or raises, after its COMMIT.
+
+        ``ahead``: what it will ask, as far as that is known; it may be asked for the whole batch at once.
 
         Cancelling the caller does not take the operation back: it may be committed already.
         """
         if self._closing:
             raise closed()
-        job = Job(operation, self._loop.create_future())
+        job = Job(operation, self._loop.create_future(), ahead)
         self._waiting.append(job)
         if self._idle.is_set():
             self._idle.clear()
@@ -118,9 +129,14 @@ class GroupCommit:
         if patience and seen < len(self._waiting) < MOST:
             self._loop.call_soon(self._gather, len(self._waiting), patience - 1)
             return
-        batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+        batch: list[Job] = []
+        self._fill(batch)
         self._handed_over = self._loop.time()
         self._hand_over(batch)
+
+    def _fill(self, batch: list[Job]) -> None:
+        while self._waiting and len(batch) < MOST:
+            batch.append(self._waiting.popleft())
 
     # What is done by a thread is begun here, for whoever simulates time.
 
@@ -158,13 +174,13 @@ class GroupCommit:
         try:
             try:
                 self._transact(batch, self._bare)
-            except _WroteAndFailed:
+            except (_WroteAndFailed, NotAsTaken):
                 self._roll_back()
-                self._transaction.careful = True
+                self._transaction.careful = self._writing.at_once = True
                 try:
                     self._transact(batch, self._guarded)
                 finally:
-                    self._transaction.careful = False
+                    self._transaction.careful = self._writing.at_once = False
         except (self._errors, BrokerError) as error:
             self._roll_back()
             if self._writing.make_room(error):
@@ -182,6 +198,9 @@ class GroupCommit:
     def _transact(self, batch: list[Job], run: Callable[[Job], None]) -> None:
         if self._writing.begin():
             self._look_anew()
+        if self._writing.far and not self._writing.at_once:
+            self._fill(batch)  # whoever came while others were waited for
+            read_ahead.read(self._transaction, self._writing.ask, [job.ahead for job in batch if job.ahead])
         for job in batch:
             job.value = job.error = None
             run(job)
@@ -192,7 +211,7 @@ class GroupCommit:
     def _look_anew(self) -> None:
         """Somebody else may have written. Raises Tampered (AUDIT_CHAIN_BROKEN) where the trail is not one with ours."""
         self._transaction.connection = self._writing.connection
-        self._transaction.images.forget()
+        self._transaction.images.others_wrote()
         try:
             self._trail.resume(self._transaction)
         except Tampered:

@@ -38,14 +38,25 @@ class Images:
         # At least as many as there are: living leases of a holder, leases of a task.
         self.living: dict[Key, int] = {}
         self.of_task: dict[Key, int] = {}
+        # Of this batch alone, by tenant, holder and request id: what ``intent_news`` says, asked ahead.
+        self.news: dict[tuple[str, str, str], Raw] = {}
 
     def forget(self) -> None:
         """Everything: the database is asked again."""
+        self.news.clear()
         for kept in (self.tasks, self.leases, self.attempts, self.plain, self.text_keys, self.living, self.of_task):
             kept.clear()
 
-    def opened(self, tenant: str, holder: str, task_id: str) -> None:
+    def others_wrote(self) -> None:
+        """Everything that others may change: whether a lease has an origin is said once, when it is opened."""
+        plain = self.plain
+        self.plain = {}
+        self.forget()
+        self.plain = plain
+
+    def opened(self, tenant: str, holder: str, task_id: str, request_id: str) -> None:
         """One lease more, of a holder and of a task. Where nobody has counted yet, somebody will."""
+        self.news.pop((tenant, holder, request_id), None)
         for counts, key in ((self.living, (tenant, holder)), (self.of_task, (tenant, task_id))):
             if key in counts:
                 counts[key] += 1

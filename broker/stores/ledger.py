@@ -56,6 +56,7 @@ from broker.stores import (
     holding_ops,
     proof_ops,
     quota_ops,
+    read_ahead,
     reads,
     retention_ops,
     revoke_ops,
@@ -74,6 +75,7 @@ from broker.stores.ledger_replicas import LedgerReplicas
 from broker.stores.ledger_reviews import LedgerReviews
 from broker.stores.ledger_trail import LedgerTrail
 from broker.stores.ledger_views import LedgerViews
+from broker.stores.read_ahead import AttemptAhead
 from broker.stores.reading import Reading
 from broker.stores.seal import RowSeal
 from broker.stores.times import to_ms
@@ -113,6 +115,7 @@ class LedgerStore(
         self._looks: dict[str, suspension_ops.Look] = {}
         self._readers = self._reading(seal)
         transaction = Transaction(writing.connection, writing.dialect, seal, trail, keeps_texts=keeps_texts)
+        transaction.at_work = writer if self.shared else None
         self._writer = self._writing(writing, transaction, trail)
 
     # What has threads is made here, for whoever simulates time.
@@ -298,7 +301,7 @@ class LedgerStore(
 
     async def open_intent(self, intent: Intent) -> Opened:
         """See LeaseStore.open_intent."""
-        return await self._writer.submit(lambda tx: grant_ops.open_intent(tx, intent))
+        return await self._writer.submit(lambda tx: grant_ops.open_intent(tx, intent), read_ahead.of_intent(intent))
 
     async def index_quotas(self, kinds: frozenset[Per]) -> None:
         """See LeaseStore.index_quotas."""
@@ -331,7 +334,8 @@ class LedgerStore(
     ) -> Lease:
         """See LeaseStore.activate."""
         return await self._writer.submit(
-            lambda tx: grant_ops.activate(tx, tenant, attempt_id, epoch, expires_at, confirm_by, observed, now, noted)
+            lambda tx: grant_ops.activate(tx, tenant, attempt_id, epoch, expires_at, confirm_by, observed, now, noted),
+            AttemptAhead(tenant, attempt_id),
         )
 
     async def confirm_delivery(

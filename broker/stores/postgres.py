@@ -63,10 +63,14 @@ class PostgresStore(LedgerStore):
 
     def _listen(self) -> None:
         """Have whoever waits for a change hear of the others' commits, too."""
+        writing = self._writing_end
+        assert isinstance(writing, PostgresWriting)  # noqa: S101 - made here
         others = OthersCommits(self._end_of_trail, self._others_committed)
         self._listening = [
             asyncio.create_task(others.run(), name="ledger: others' commits"),
-            asyncio.create_task(hear(self._address, others.wake), name="ledger: hearing"),
+            asyncio.create_task(
+                hear(self._address, others.wake, lambda: writing.connection.process), name="ledger: hearing"
+            ),
         ]
 
     async def _end_of_trail(self) -> int:

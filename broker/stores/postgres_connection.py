@@ -13,7 +13,7 @@ session for lost, whatever the server does about it (:class:`_Session`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from time import monotonic
@@ -28,6 +28,8 @@ from psycopg.pq import TransactionStatus
 from broker.errors import InvalidInput, NotReady, Reason
 from broker.secret import Secret
 from broker.stores.database import Cursor
+from broker.stores.postgres_many import MANY, QUESTIONS, Document, asked_for
+from broker.stores.postgres_putting_off import DONE, PuttingOff
 from broker.stores.postgres_sql import Statement, statement
 
 # The oldest release whose SQL is enough: IS JSON, derived tables without a name.
@@ -50,6 +52,9 @@ WAY: dict[str, str | int] = {
     "tcp_user_timeout": 10_000,
     "target_session_attrs": "read-write",
 }
+# Of the writer, which looks for single rows by their keys. A plan that is kept was made when tables were small, and
+# reading all of one looked cheap then.
+_BY_KEYS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 _SESSION = {
     "timezone": "UTC",
     "client_encoding": "UTF8",
@@ -139,11 +144,15 @@ class PostgresConnection:
 
     def __init__(self, session: _Session) -> None:
         self._session = session
+        self.process = session.info.backend_pid  # the server's
         self._statements: dict[str, Statement] = {}
         # Warnings since they were last looked at.
         self.warnings: list[str] = []
         session.add_notice_handler(self._warned)
         self.total_changes = 0
+        # Whether writes wait until something is asked, or the end of the transaction.
+        self.puts_off = False
+        self._put_off = PuttingOff(self._send)
 
     def wait_no_longer_than(self, patience: float) -> None:
         """For the answer to whatever is asked from now on, in seconds."""
@@ -160,15 +169,26 @@ class PostgresConnection:
         return self._session.broken or self._session.closed
 
     def execute(self, statement: str, parameters: Any = (), /) -> Cursor:
-        """Run one statement of ``sql/``."""
+        """Run one statement of ``sql/``, or put it off."""
         known = self._known(statement)
-        cursor = self._session.execute(known.text, known.values(parameters))
+        values = known.values(parameters)
+        if self.puts_off and known.writes:
+            self.total_changes += 1
+            many = MANY.get(statement)
+            return self._put_off.one(known.text, values) if many is None else self._put_off.row(many, values)
+        if self._put_off:
+            return self._send((known.text, values))[0]
+        cursor = self._session.execute(known.text, values)
         if known.writes:
             self.total_changes += max(cursor.rowcount, 0)
         return cursor
 
     def executemany(self, statement: str, parameters: Iterable[Any], /) -> Cursor:
         """Run one for each of several rows, in one go."""
+        if self.puts_off and statement in MANY:
+            for each in parameters:
+                self.execute(statement, each)
+            return DONE
         known = self._known(statement)
         cursor = self._session.cursor()
         cursor.executemany(known.text, [known.values(each) for each in parameters])
@@ -184,6 +204,26 @@ class PostgresConnection:
                 rows = cursor.fetchall()
             if not cursor.nextset():
                 return rows
+
+    def finish(self, *statements: str) -> None:
+        """Send what was put off, then these, which have no parameters, in one round trip; nothing after an error."""
+        self._send(*((each, None) for each in statements))
+
+    def ask(self, questions: Mapping[str, Sequence[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
+        """The answers to questions of ``postgres_many``, each for many parameters, in one round trip."""
+        asked = {name: rows for name, rows in questions.items() if rows}
+        cursors = self._send(*((QUESTIONS[name], (asked_for(rows),)) for name, rows in asked.items()))
+        return {name: cursor.fetchall() for name, cursor in zip(asked, cursors, strict=True)}
+
+    def forget_what_was_put_off(self) -> None:
+        """Its transaction is undone."""
+        self._put_off.forget()
+
+    def _send(self, *last: tuple[str, Any]) -> list[Cursor]:
+        """Send what was put off, then ``last``, in one round trip; the cursors of ``last``."""
+        with self._session.pipeline():
+            self._put_off.send(self._session.execute)
+            return [self._session.execute(text, values) for text, values in last]
 
     def stream(self, statement: str) -> Iterator[tuple[Any, ...]]:
         """The rows of a query without parameters, few at a time; in a transaction, which an error ends."""
@@ -231,7 +271,8 @@ def connect(address: ServerAddress, *, role: str, patience: float | None = None)
     session.server_cursor_factory = psycopg.RawServerCursor
     connection = PostgresConnection(session)
     try:
-        connection.together("".join(f"SET {name} = '{value}';" for name, value in _SESSION.items()))
+        settings = {**_SESSION, **(_BY_KEYS if role == "writer" else {})}
+        connection.together("".join(f"SET {name} = '{value}';" for name, value in settings.items()))
         _durable(connection, address)
     except BaseException:
         connection.close()
@@ -288,7 +329,17 @@ class _UntypedNumber(Dumper):
         return b"%d" % obj
 
 
+class _AsItIs(Dumper):
+    """Of documents."""
+
+    oid = 0
+
+    def dump(self, obj: Document) -> Buffer:
+        return obj
+
+
 _ADAPTERS = AdaptersMap(psycopg.adapters)
+_ADAPTERS.register_dumper(Document, _AsItIs)
 _ADAPTERS.register_dumper(str, _Untyped)
 _ADAPTERS.register_dumper(int, _UntypedNumber)
 _ADAPTERS.register_dumper(bool, _UntypedNumber)

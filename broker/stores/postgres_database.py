@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 
 from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason
-from broker.stores.database import Connection
+from broker.stores.database import Answers, Connection, NotAsTaken, Questions
 from broker.stores.postgres_clock import ServerClock
 from broker.stores.postgres_connection import PATIENCE, PostgresConnection, ServerAddress, connect
 from broker.stores.postgres_sql import SQL
@@ -46,9 +46,12 @@ SELECT number, writer, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigi
 """
 # The batch's number, in the transaction itself.
 _LEAVE = """
-UPDATE last_batch SET number = number + 1, writer = current_setting('broker.writer') WHERE "only" = 1;
+WITH batch AS (
+    UPDATE last_batch SET number = number + 1, writer = current_setting('broker.writer') WHERE "only" = 1
+    RETURNING writer, number
+)
 INSERT INTO writer_batches (writer, number, at)
-SELECT writer, number, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM last_batch
+SELECT writer, number, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM batch
 ON CONFLICT (writer) DO UPDATE SET number = excluded.number, at = excluded.at
 """
 _READ_BACK = """
@@ -111,6 +114,7 @@ class PostgresWriting:
     """A :class:`broker.stores.database.Writing` that outlives its sessions."""
 
     dialect = POSTGRES
+    far = True
 
     def __init__(self, address: ServerAddress, writer: str, clock: ServerClock, connection: PostgresConnection) -> None:
         """``writer``: a name of its own in the ledger, never used before. Raises psycopg.Error."""
@@ -118,6 +122,7 @@ class PostgresWriting:
             raise ValueError(f"not the name of a writer: {writer!r}")
         self._address, self.writer, self._clock = address, writer, clock
         self.connection = self._session(connection)
+        self.at_once = False
         self._number = -1  # of the last batch in the database that this writer knows of
         self._changes = 0
         self._doubtful = True
@@ -138,7 +143,16 @@ class PostgresWriting:
             number, writer = self._open()
         strange = self._doubtful or (number, writer) != (self._number, self.writer)
         self._number, self._changes = number, self.connection.total_changes
+        self.connection.puts_off = not self.at_once
         return strange
+
+    def ask(self, questions: Questions) -> Answers:
+        """See Writing.ask."""
+        try:
+            answered = self.connection.ask(questions)
+        except (psycopg.Error, TypeError) as error:  # what one operation would ask may be what no server answers
+            raise NotAsTaken from error
+        return {name: {row[0]: row[1:] for row in rows} for name, rows in answered.items()}
 
     def commit(self) -> None:
         """See Writing.commit."""
@@ -147,13 +161,14 @@ class PostgresWriting:
             self._doubtful = False
             return
         number = self._number + 1
-        self.connection.together(_LEAVE)
         self.connection.warnings.clear()
         try:
-            self.connection.together("COMMIT")
-        except psycopg.Error:
-            if not self.connection.lost:
-                raise  # the server's own word that it was not committed
+            self.connection.finish(_LEAVE, "COMMIT")
+        except psycopg.Error as error:
+            if not self.connection.lost:  # the server's own word that it was not committed
+                if self.at_once:
+                    raise
+                raise NotAsTaken from error
             self._doubtful = True
             self._settle(number)
             return
@@ -165,6 +180,8 @@ class PostgresWriting:
     def roll_back(self) -> None:
         """See Writing.roll_back."""
         self._doubtful = True
+        self.connection.puts_off = False
+        self.connection.forget_what_was_put_off()
         with contextlib.suppress(psycopg.Error):
             if self.connection.in_transaction:
                 self.connection.together("ROLLBACK")

@@ -26,11 +26,14 @@ CHANNEL = "jit_broker_head"
 _SILENCE = 30.0
 
 
-async def hear(address: ServerAddress, wake: Callable[[], None]) -> None:
-    """Call ``wake`` on the event loop whenever somebody committed, until cancelled. Never raises for the database."""
+async def hear(address: ServerAddress, wake: Callable[[], None], own: Callable[[], int]) -> None:
+    """Call ``wake`` on the event loop whenever somebody else committed, until cancelled. Never raises for the database.
+
+    ``own``: the server's process that writes for us, of whose commits we know.
+    """
     while True:
         try:
-            await _session(address, wake)
+            await _session(address, wake, own)
         except psycopg.Error as error:
             log.warning("commits of others are not told for now; they are looked for", why=type(error).__name__)
             await asyncio.sleep(EVERY)
@@ -53,13 +56,14 @@ class _Session(psycopg.AsyncConnection[tuple[Any, ...]]):
             raise
 
 
-async def _session(address: ServerAddress, wake: Callable[[], None]) -> None:
+async def _session(address: ServerAddress, wake: Callable[[], None], own: Callable[[], int]) -> None:
     dsn = make_conninfo(address.dsn.reveal(), application_name="brokerd hearing", **WAY)
     async with await _Session.connect(dsn, autocommit=True) as session:
         await session.execute(f"LISTEN {CHANNEL}")
         while True:
             # What happened before the session listened.
             wake()
-            async for _ in session.notifies(timeout=_SILENCE):
-                wake()
+            async for word in session.notifies(timeout=_SILENCE):
+                if word.pid != own():
+                    wake()
             await session.execute("SELECT 1")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from broker.ports.replicas import REPLICA_DEAD_AFTER, DeployInForce, Heartbeat, Pulse
+from broker.ports.replicas import REPLICA_DEAD_AFTER, REPLICA_PAUSE, DeployInForce, Heartbeat, Pulse
 from broker.stores import recovery_ops
 from broker.stores.seal import tampered
 from broker.stores.times import from_ms, span_ms, to_ms
@@ -28,7 +28,9 @@ _NEWEST = "newest_deploy_set"
 def beat(tx: Transaction, said: Heartbeat, now: datetime) -> Pulse:
     """See ReplicaStore.beat."""
     now_ms = to_ms(now)
-    tx.run("heard_replica", {"writer": said.writer, "tenant": said.tenant, "now": now_ms, "digest": said.digest})
+    last = now_ms - span_ms(REPLICA_PAUSE)
+    told = {"writer": said.writer, "tenant": said.tenant, "now": now_ms, "last": last, "digest": said.digest}
+    tx.run("heard_replica", told)
     tx.run("forget_replicas", {"long_ago": now_ms - span_ms(REMEMBERED)})
     row = recovery_ops.find(tx, said.tenant)
     return Pulse(
@@ -37,6 +39,7 @@ def beat(tx: Transaction, said: Heartbeat, now: datetime) -> Pulse:
         in_force=_in_force(tx, _NEWEST, {"tenant": said.tenant}),
         recovery="" if row is None or (row.trusted and row.released_at is not None) else row.id,
         timeline=str(tx.row("ledger_timeline", ())[0]),
+        dead=len(dead(tx, said.writer, now)),
     )
 
 
@@ -47,9 +50,26 @@ def others(view: View, writer: str, now: datetime) -> int:
     return int(view.row("living_replicas", around)[0])
 
 
+def dead(view: View, writer: str, now: datetime) -> list[str]:
+    """Who is known to be dead by ``writer``, and was not forgotten yet. See ReplicaStore.inherit."""
+    now_ms = to_ms(now)
+    key = {
+        "writer": writer,
+        "now": now_ms,
+        "last": now_ms - span_ms(REPLICA_PAUSE),
+        "after": now_ms - span_ms(REPLICA_DEAD_AFTER),
+    }
+    return [found for (found,) in view.all("dead_replicas", key)]
+
+
+def forget(tx: Transaction, writer: str) -> None:
+    """Nothing is left of it that anybody waits for."""
+    tx.run("forget_replica", {"writer": writer})
+
+
 def leave(tx: Transaction, writer: str, now: datetime) -> None:
     """See ReplicaStore.leave."""
-    tx.run("forget_replica", {"writer": writer})
+    forget(tx, writer)
     tx.run("give_jobs_up", {"writer": writer, "now": to_ms(now)})
 
 

@@ -12,7 +12,8 @@ from broker.audit.event import BROKER, EventType
 from broker.errors import Defect, Reason
 from broker.lease.machine import TERMINAL, Event, State
 from broker.ports.leases import Attempt, EndCause, Tried
-from broker.scope.canonical import JsonValue
+from broker.scope.canonical import JsonValue, canonical_json
+from broker.stores import replica_ops
 from broker.stores.end_ops import CHUNK, find_attempt, read_pair
 from broker.stores.moves import due_ms, move, quarantine, quarantine_pause, settle, tell
 from broker.stores.replica_ops import others
@@ -192,6 +193,37 @@ def recover(tx: Transaction, writer: str, now: datetime) -> int:
     query = "attempts_due_of_all" if others(tx, writer, now) else "attempts_to_recover"
     rows = tx.all(query, {"now": now_ms, "limit": CHUNK})
     return sum(tx.shielded(partial(end, raw)) for raw in rows)
+
+
+def inherit(tx: Transaction, writer: str, now: datetime) -> int:
+    """One portion of ReplicaStore.inherit; 0 when nothing is left, and then the dead are forgotten."""
+    dead = replica_ops.dead(tx, writer, now)
+    taken = let_go(tx, dead, now) if dead else 0
+    if not taken:
+        for each in dead:
+            replica_ops.forget(tx, each)
+    return taken
+
+
+def let_go(tx: Transaction, writers: Sequence[str], now: datetime) -> int:
+    """One portion of what ``writers`` have in hand, for whoever takes it: due at once; 0 when nothing is left.
+
+    The epoch rises: whoever still has it in hand after all changes nothing. What is upstream of a call that is still
+    under way is found as after a crash: by sweeping until none can come any more.
+    """
+    now_ms = to_ms(now)
+
+    def due(raw: Raw) -> bool:
+        attempt, lease = read_pair(raw, tx)
+        if not attempt.trusted:
+            return False  # at its own pace, which is slow
+        attempt.epoch += 1
+        if attempt.state == State.REVOKING:
+            return _postpone(tx, attempt, lease, now_ms, now_ms)
+        return move(tx, attempt, lease, Event.END, overdue_cause(attempt, now_ms), now_ms)
+
+    rows = tx.all("attempts_held", {"writers": canonical_json(list(writers)).decode(), "limit": CHUNK})
+    return sum(tx.shielded(partial(due, raw)) for raw in rows)
 
 
 def take_over(tx: Transaction, writer: str, now: datetime) -> int:

@@ -20,7 +20,7 @@ from broker.audit.claimed import (
 from broker.scope.request import AccessRequest, Digested
 from broker.stores.images import keep as keep_image
 from broker.stores.transaction import Transaction
-from broker.stores.view import View
+from broker.stores.view import Raw, View
 
 _wrapping = lru_cache(maxsize=8)(wrapping_key)
 
@@ -51,8 +51,11 @@ def _task_key(tx: Transaction, tenant: str, task_id: str, now_ms: int) -> bytes:
 
 def _stored_key(view: View, tenant: str, task_id: str) -> bytes | None:
     row = view.one("text_key", (tenant, task_id))
-    if row is None:
-        return None
+    return None if row is None else task_key(view, tenant, task_id, row)
+
+
+def task_key(view: View, tenant: str, task_id: str, row: Raw) -> bytes:
+    """The key in a row of ``text_key``. Raises Tampered."""
     wrapped, key_id = row
     return unwrap(_wrapping(view.seal.keys.find(key_id)), wrapped, tenant, task_id)
 

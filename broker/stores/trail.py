@@ -8,7 +8,8 @@ The head (last sequence number and hash) is in memory, and read again whenever s
 from __future__ import annotations
 
 import hmac
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from broker.audit import chain
 from broker.audit.event import AuditEvent
@@ -76,11 +77,11 @@ class Trail:
         Nor is a chain that does not hold what this writer has committed: a database that was put back to an older
         state, or a standby that was promoted without the last transactions.
         """
-        head, known = read_head(view, self._keys), self._committed
-        if known.seq:
-            found = view.one("audit_hash", {"seq": known.seq})
-            if found is None or found[0] != known.hash:
-                raise broken(f"its audit chain has lost record {known.seq}, which was committed")
+        known = self._committed
+        *ends, found = view.row("chain_end", (known.seq,))
+        head = _head(ends, self._keys)
+        if known.seq and found != known.hash:
+            raise broken(f"its audit chain has lost record {known.seq}, which was committed")
         self._committed = self._head = head
 
     def flush(self, view: View) -> None:
@@ -108,16 +109,19 @@ class Trail:
 
 def read_head(view: View, keys: KeyRing) -> Head:
     """Where the chain goes on. A head that is not ours is not continued: that would hide what was done to it."""
-    last = view.one("last_audit_row", {})
-    row = view.one("audit_head", {})
-    if row is None and last is None:
+    *ends, _ = view.row("chain_end", (0,))
+    return _head(ends, keys)
+
+
+def _head(ends: Sequence[Any], keys: KeyRing) -> Head:
+    seq, digest, mac, key_id, *last = ends
+    if seq is None and last[0] is None:
         return Head(0, chain.GENESIS)
-    if row is None or last is None:
+    if seq is None or last[0] is None:
         raise broken("its audit records and their head do not belong together")
-    seq, digest, mac, key_id = row
     if not hmac.compare_digest(chain.head_mac(keys.find(key_id), seq, digest), mac):
         raise broken("the head of its audit chain is not ours")
-    if (last[0], last[5]) != (seq, digest):
+    if tuple(last) != (seq, digest):
         raise broken(f"its audit chain should end at record {seq} and does not")
     return Head(seq, digest)
 

@@ -6,6 +6,7 @@ operations of the same batch wrote.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from broker.ports.suspensions import Lifting
 from broker.ports.tasks import TaskState
 from broker.stores.database import GARBLED, Connection, Dialect
 from broker.stores.images import Images, Key, keep
+from broker.stores.queries import SQL
 from broker.stores.rows import (
     ATTEMPT_ACTIVATED,
     ATTEMPT_DUE,
@@ -68,6 +70,8 @@ class Transaction(View):
         # (tenant, id) of leases whose credentials this operation has ended, with the time (ms); see subtree_ops.py.
         self.ended: dict[tuple[str, str], int] = {}
         self._remembering = False
+        # By which name others know whose work something is; None where there are no others.
+        self.at_work: str | None = None
 
     @contextmanager
     def remembering(self) -> Iterator[None]:
@@ -103,11 +107,17 @@ class Transaction(View):
 
     def run(self, query: str, parameters: Parameters) -> int:
         """Write; how many rows were changed."""
+        self._may_be_news(query)
         return self.connection.execute(self.sql[query], parameters).rowcount
 
     def write(self, query: str, values: Raw) -> None:
         """Write one row, by position."""
+        self._may_be_news(query)
         self.connection.execute(self.sql[query], values)
+
+    def _may_be_news(self, query: str) -> None:
+        if query in _SUSPENDING:
+            self.images.news.clear()
 
     def audit(self, event: AuditEvent, now_ms: int) -> int:
         """Record an event in this transaction; its sequence number."""
@@ -141,7 +151,7 @@ class Transaction(View):
         values = lease_values(row)
         self.connection.execute(self.sql["insert_lease"], (*values, *self.seal.make("leases", values)))
         keep(self.images.leases, (row.tenant, row.id), values)
-        self.images.opened(row.tenant, row.holder, row.task_id)
+        self.images.opened(row.tenant, row.holder, row.task_id, row.request_id)
 
     def update_lease(self, row: LeaseRow) -> None:
         """Store what may change of a lease."""
@@ -157,13 +167,15 @@ class Transaction(View):
     def insert_attempt(self, row: AttemptRow) -> None:
         """Add an attempt."""
         values = attempt_values(row)
-        self.connection.execute(self.sql["insert_attempt"], (*values, *self.seal.make("attempts", values)))
+        written = (*values, *self.seal.make("attempts", values), self.at_work)
+        self.connection.execute(self.sql["insert_attempt"], written)
         keep(self.images.attempts, (row.tenant, row.id), values)
 
     def update_attempt(self, row: AttemptRow) -> bool:
         """Store what may change of an attempt, if its epoch is still the one that was read."""
         values = attempt_values(row)
-        key = (*self._mac("attempts", values, row.trusted), row.tenant, row.id, row.seen_epoch)
+        held_by = self.at_work if self._awaited(row) else None
+        key = (*self._mac("attempts", values, row.trusted), held_by, row.tenant, row.id, row.seen_epoch)
         if row.state == State.ISSUING or row.state == State.ACTIVE:
             changed = self.connection.execute(self.sql["update_attempt"], (*values[ATTEMPT_FIXED:], *key)).rowcount == 1
         else:
@@ -194,3 +206,6 @@ class Transaction(View):
 
 
 _NO_MAC = bytes(32)
+# What changes the answer of ``intent_news``, beside a lease that is opened (Images.opened).
+_SUSPENDS = re.compile(r"(?:INTO|UPDATE|DELETE FROM) suspensions\b")
+_SUSPENDING = frozenset(name for name, text in SQL.items() if _SUSPENDS.search(text))

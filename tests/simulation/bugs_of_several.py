@@ -14,9 +14,10 @@ from broker.daemon.timekeeping import TimeWatch
 from broker.errors import BrokerError
 from broker.lease.machine import Event, State
 from broker.revocation import revoker
-from broker.stores import grant_ops, ledger, revoke_ops, subtree_ops
+from broker.stores import grant_ops, ledger, replica_ops, revoke_ops, subtree_ops
 from broker.stores.group_commit import GroupCommit
 from broker.stores.moves import move
+from broker.stores.times import to_ms
 from broker.stores.trail import Trail
 
 Patch = pytest.MonkeyPatch
@@ -60,6 +61,16 @@ def head_from_memory(patch: Patch) -> None:
 def boot_sweeps_everybodys(patch: Patch) -> None:
     """Whoever starts takes itself for the only one, and gives up what others are issuing."""
     patch.setattr(revoke_ops, "others", lambda view, writer, now: 0)
+
+
+def inherits_from_the_living(patch: Patch) -> None:
+    """Who has not been heard for a moment is dead."""
+
+    def dead(view: Any, writer: str, now: datetime) -> list[str]:
+        key = {"writer": writer, "now": to_ms(now), "last": to_ms(now) - 60_000, "after": to_ms(now)}
+        return [found for (found,) in view.all("dead_replicas", key)]
+
+    patch.setattr(replica_ops, "dead", dead)
 
 
 def claims_are_shared(patch: Patch) -> None:
@@ -131,6 +142,7 @@ OF_SEVERAL: dict[str, Callable[[Patch], None]] = {
         head_from_memory,
         boot_sweeps_everybodys,
         claims_are_shared,
+        inherits_from_the_living,
         suspensions_from_memory,
         parts_outlive_the_whole,
         time_goes_back,

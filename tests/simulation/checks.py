@@ -284,11 +284,16 @@ class Checks:
             raise Broken(f"I11: {made.attempt} lives until {made.until}, intended until {known.expires_at}")
 
     def trying(self, attempt: str, process: Process | None, other: Try | None) -> Try:
-        """A process begins to end a credential. Nobody else may be at it whose claim holds and who runs."""
+        """A process begins to end a credential. Nobody else may be at it whose claim holds, who runs and is heard."""
         now = self.clock.now()
         if other is not None and other.process is not None and process is not None:
             runs = other.process.alive and not (other.process.has_stood_still or process.has_stood_still)
-            if runs and now - other.begun < _CLAIM_HOLDS and self.attempts[attempt].state is State.REVOKING:
+            if (
+                runs
+                and self._is_heard(other.process.name)
+                and now - other.begun < _CLAIM_HOLDS
+                and self.attempts[attempt].state is State.REVOKING
+            ):
                 # Not raised: to the revoker, a connector that raises is one that has failed.
                 self.fail(Broken(f"I10: {process.name} and {other.process.name} are both at work on {attempt}"))
         return Try(process, now)

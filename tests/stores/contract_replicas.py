@@ -5,14 +5,17 @@ One store plays all replicas: each tells its own name. What no test here does is
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
 from broker.errors import Reason, WrongState
-from broker.lease.machine import State
-from broker.ports.leases import EndCause
+from broker.lease.machine import Event, State
+from broker.ports.leases import Attempt, EndCause
 from broker.ports.ledger import Ledger
-from broker.ports.replicas import REPLICA_DEAD_AFTER, Heartbeat, Pulse
-from tests.stores.contract import grant, records, refused
+from broker.ports.replicas import REPLICA_DEAD_AFTER, REPLICA_PAUSE, Heartbeat, Pulse
+from tests.stores.contract import grant, records, refused, revoke_all
 from tests.stores.make import TENANT, at, intent, new_task
 
 A, B = "replica-a", "replica-b"
@@ -22,6 +25,26 @@ JOBS = frozenset({"export", "retention"})
 
 async def beat(store: Ledger, writer: str, now: float, *, jobs: frozenset[str] = JOBS, digest: str = "") -> Pulse:
     return await store.beat(Heartbeat(writer, TENANT, digest, jobs), at(now))
+
+
+def plays(store: Any, writer: str) -> None:
+    """What is done from now on is this one's work."""
+    store._writer._transaction.at_work = writer
+
+
+async def beats(store: Ledger, writer: str, first: float, last: float, step: float = 1) -> Pulse:
+    """Heard all the while."""
+    now = first
+    while now < last:
+        await beat(store, writer, now)
+        now += step
+    return await beat(store, writer, last)
+
+
+async def claim(store: Ledger, writer: str, now: float) -> Attempt:
+    plays(store, writer)
+    (claimed,) = await store.claim_due("bao", at(now), 10, timedelta(seconds=30))
+    return claimed
 
 
 class ReplicaContract:
@@ -174,3 +197,116 @@ class ReplicaContract:
         attempt = opened.attempt
         late = store.activate(TENANT, attempt.id, attempt.epoch, attempt.expires_at, at(40), {}, at(DEAD))
         await refused(store, late, WrongState, Reason.LEASE_ENDED)
+
+    # -- what the dead had in hand
+
+    async def test_what_a_dead_one_had_claimed_is_due_at_once(self, store: Ledger) -> None:
+        """F18: it does not wait until the claim runs out, and whoever lives after all changes nothing of it."""
+        await self._ended(store)
+        await beat(store, A, 1)
+        claimed = await claim(store, A, 1)
+        assert (await beats(store, B, 1, DEAD + 0.999)).dead == 0
+        assert await store.inherit(B, at(DEAD + 0.999)) == 0
+        assert (await beat(store, B, 1 + DEAD)).dead == 1
+        assert await store.inherit(B, at(1 + DEAD)) == 1
+        plays(store, B)
+        (taken,) = await revoke_all(store, now=1 + DEAD)
+        assert (taken.id, taken.epoch > claimed.epoch) == (claimed.id, True)
+        late = store.record_revocation(claimed, Event.REVOKE_CONFIRMED, at(12), at(12), "", False)
+        assert await late is False
+        assert (await beat(store, B, 2 + DEAD)).dead == 0
+
+    async def test_what_a_dead_one_was_issuing_is_swept_at_once(self, store: Ledger) -> None:
+        """F2, F18."""
+        plays(store, A)
+        opened = await store.open_intent(intent("1", now=1, issue_deadline=at(50)))
+        await beat(store, A, 1)
+        await beats(store, B, 1, 1 + DEAD)
+        assert await store.inherit(B, at(1 + DEAD)) == 1
+        (left,) = await store.living_attempts(TENANT, opened.lease_id)
+        assert (left.state, left.cause) == (State.REVOKING, EndCause.OUTCOME_UNKNOWN)
+        attempt = opened.attempt
+        late = store.activate(TENANT, attempt.id, attempt.epoch, attempt.expires_at, at(40), {}, at(13))
+        await refused(store, late, WrongState, Reason.LEASE_ENDED)
+
+    async def test_a_living_one_keeps_what_it_has_in_hand(self, store: Ledger) -> None:
+        """I10."""
+        await self._ended(store)
+        plays(store, A)
+        opened = await store.open_intent(intent("2", now=1, issue_deadline=at(50)))
+        claimed = await claim(store, A, 1)
+        for now in range(1, 30):
+            await beat(store, A, now)
+            assert (await beat(store, B, now)).dead == 0
+            assert await store.inherit(B, at(now)) == 0
+        attempt = opened.attempt
+        await store.activate(TENANT, attempt.id, attempt.epoch, attempt.expires_at, at(40), {}, at(29))
+        assert await store.record_revocation(claimed, Event.REVOKE_CONFIRMED, at(29), at(29), "", False)
+
+    @pytest.mark.parametrize("gap", [REPLICA_PAUSE.total_seconds() + 0.001, 3600, -3600])
+    async def test_who_was_away_itself_takes_nobody_for_dead(self, store: Ledger, gap: float) -> None:
+        """I10, F39: a database that was away, or a clock that was set, leaves all of them unheard, and alive."""
+        await self._ended(store)
+        await beat(store, A, 0)
+        await claim(store, A, 1)
+        await beats(store, B, 0, DEAD - 1)
+        now = DEAD - 1 + gap
+        assert (await beat(store, B, now)).dead == 0
+        assert (await beats(store, B, now, now + DEAD - 0.001)).dead == 0
+        assert await store.inherit(B, at(now + DEAD - 0.001)) == 0
+
+    async def test_and_does_after_it_was_heard_for_long_again(self, store: Ledger) -> None:
+        await self._ended(store)
+        await beat(store, A, 0)
+        await claim(store, A, 1)
+        await beats(store, B, 20, 20 + DEAD)
+        assert await store.inherit(B, at(20 + DEAD)) == 1
+
+    async def test_who_knows_it_and_is_not_heard_any_more_takes_nothing(self, store: Ledger) -> None:
+        """It was stopped between the two."""
+        await self._ended(store)
+        await beat(store, A, 0)
+        await claim(store, A, 1)
+        assert (await beats(store, B, 0, DEAD)).dead == 1
+        assert await store.inherit(B, at(DEAD + REPLICA_PAUSE.total_seconds() + 0.001)) == 0
+
+    async def test_what_waits_for_its_next_try_is_nobodys(self, store: Ledger) -> None:
+        """A death does not hurry what an upstream has refused."""
+        await self._ended(store)
+        await beat(store, A, 1)
+        claimed = await claim(store, A, 1)
+        assert await store.record_revocation(claimed, None, at(2), at(100), "not now", False)
+        await beats(store, B, 1, 1 + DEAD)
+        assert await store.inherit(B, at(1 + DEAD)) == 0
+        assert await store.next_due("bao") == at(100)
+
+    async def test_what_is_usable_is_nobodys(self, store: Ledger) -> None:
+        plays(store, A)
+        await beat(store, A, 1)
+        await grant(store)
+        await beats(store, B, 1, 1 + DEAD)
+        assert await store.inherit(B, at(1 + DEAD)) == 0
+
+    async def test_who_leaves_leaves_nothing_in_hand(self, store: Ledger) -> None:
+        """F18: SIGTERM while an upstream hangs."""
+        await self._ended(store)
+        await beat(store, A, 1)
+        await beat(store, B, 1)
+        claimed = await claim(store, A, 1)
+        await store.leave(A, at(2))
+        assert (await claim(store, B, 2)).epoch > claimed.epoch
+
+    async def test_one_that_comes_back_is_not_dead_for_what_it_was(self, store: Ledger) -> None:
+        await beat(store, A, 1)
+        assert (await beats(store, B, 1, 1 + DEAD)).dead == 1
+        assert (await beats(store, "replica-c", 1, 1 + DEAD)).dead == 1
+        assert await store.inherit(B, at(1 + DEAD)) == 0
+        assert (await beat(store, "replica-c", 1 + DEAD)).dead == 0
+        await beat(store, A, 2 + DEAD)
+        pulse = await beat(store, B, 2 + DEAD)
+        assert (pulse.others, pulse.dead) == (2, 0)
+
+    async def _ended(self, store: Ledger) -> None:
+        """An attempt whose revocation is owed."""
+        lease = await grant(store, now=-5)
+        await store.end_attempt(TENANT, lease.attempt_id, Event.END, EndCause.REVOKED_BY_OPERATOR, at(0))

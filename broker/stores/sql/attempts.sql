@@ -12,14 +12,14 @@ attempts AS a LEFT JOIN leases AS l ON l.tenant = a.tenant AND l.id = a.lease_id
 INSERT INTO attempts (
     tenant, id, lease_id, number, connector, created_at, issue_deadline,
     handle, upstream, state, cause, activated_at, expires_at, due_at, owed_since, epoch, failures, last_error, stuck,
-    mac, mac_key_id
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    mac, mac_key_id, held_by
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- update_attempt --
 -- Compare and swap on the epoch that was read: one row or nothing.
 UPDATE attempts
 SET handle = ?, upstream = ?, state = ?, cause = ?, activated_at = ?, expires_at = ?, due_at = ?, owed_since = ?,
-    epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?, mac_key_id = ?
+    epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?, mac_key_id = ?, held_by = ?
 WHERE tenant = ? AND id = ? AND epoch = ?;
 
 -- end_attempt --
@@ -27,7 +27,7 @@ WHERE tenant = ? AND id = ? AND epoch = ?;
 -- the upstream's name, even to what it is, would rewrite its index.
 UPDATE attempts
 SET state = ?, cause = ?, due_at = ?, owed_since = ?, epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?,
-    mac_key_id = ?
+    mac_key_id = ?, held_by = ?
 WHERE tenant = ? AND id = ? AND epoch = ?;
 
 -- quarantine_attempt --
@@ -146,6 +146,14 @@ LIMIT :limit;
 SELECT {attempt_columns}, {lease_columns}
 FROM {attempts_with_leases}
 WHERE a.due_at > :now AND a.state = 'REVOKING' AND a.failures = 0 AND a.owed_since <= :now
+LIMIT :limit;
+
+-- attempts_held --
+-- What some daemons have in hand.
+SELECT {attempt_columns}, {lease_columns}
+FROM {attempts_with_leases}
+WHERE a.held_by IN (SELECT value FROM json_each(:writers)) AND a.due_at IS NOT NULL
+    AND a.state IN ('ISSUING', 'REVOKING')
 LIMIT :limit;
 
 -- attempts_by_upstream --

@@ -9,6 +9,14 @@ SET seq = excluded.seq, hash = excluded.hash, mac = excluded.mac, mac_key_id = e
 -- audit_head --
 SELECT seq, hash, mac, mac_key_id FROM audit_head WHERE "only" = 1;
 
+-- chain_end --
+-- The head, the last record, and the hash of a record that is known.
+SELECT h.seq, h.hash, h.mac, h.mac_key_id, l.seq, l.hash, k.hash
+FROM (SELECT 1) AS one
+LEFT JOIN audit_head AS h ON h."only" = 1
+LEFT JOIN audit AS l ON l.seq = (SELECT max(seq) FROM audit)
+LEFT JOIN audit AS k ON k.seq = ?1;
+
 -- audit_rows --
 SELECT seq, tenant, holder, lease_id, body, hash, mac, mac_key_id FROM audit
 WHERE seq > :after

@@ -1,8 +1,18 @@
 -- heard_replica --
--- A replica tells that it lives.
-INSERT INTO replicas (writer, tenant, started_at, seen_at, digest)
-VALUES (:writer, :tenant, :now, :now, :digest)
-ON CONFLICT (writer) DO UPDATE SET seen_at = excluded.seen_at, digest = excluded.digest;
+-- A replica tells that it lives; from now on without a pause, if its last word is longer ago, or is still to come.
+INSERT INTO replicas (writer, tenant, started_at, seen_at, digest, heard_since)
+VALUES (:writer, :tenant, :now, :now, :digest, :now)
+ON CONFLICT (writer) DO UPDATE
+SET heard_since = CASE
+        WHEN replicas.seen_at BETWEEN :last AND :now THEN coalesce(replicas.heard_since, :now) ELSE :now
+    END,
+    seen_at = excluded.seen_at, digest = excluded.digest;
+
+-- dead_replicas --
+-- Not heard for long, as one knows that was heard all the while.
+SELECT d.writer FROM replicas AS d CROSS JOIN replicas AS me
+WHERE me.writer = :writer AND me.seen_at BETWEEN :last AND :now AND me.heard_since <= :after
+    AND d.writer <> :writer AND d.seen_at <= :after;
 
 -- living_replicas --
 -- Beside one. What was seen long ago, or will be seen long from now (a clock was put back), is no sign of life.
