@@ -34,8 +34,9 @@ from broker.stores.postgres_sql import Statement, statement
 
 # The oldest release whose SQL is enough: IS JSON, derived tables without a name.
 OLDEST = 160_000
-# For so long a transaction may wait for its client: one that was stopped in the middle holds up all the others.
-IDLE_SECONDS = 5
+# For so long a transaction may wait for its client: one that was stopped in the middle holds up all the others. If it
+# was only slow, its batch is run again.
+IDLE_SECONDS = 2
 # For so long a writer waits for the others' transactions.
 LOCK_SECONDS = 10
 # For so long an answer is waited for: longer than the server itself lets anybody wait for a lock.
@@ -190,6 +191,7 @@ class PostgresConnection:
                 self.execute(statement, each)
             return DONE
         known = self._known(statement)
+        self._send_what_was_put_off()
         cursor = self._session.cursor()
         cursor.executemany(known.text, [known.values(each) for each in parameters])
         self.total_changes += max(cursor.rowcount, 0)
@@ -197,6 +199,7 @@ class PostgresConnection:
 
     def together(self, script: str) -> list[tuple[Any, ...]]:
         """Run several statements without parameters in one round trip; the rows of the last one that has any."""
+        self._send_what_was_put_off()
         cursor = self._session.execute(script, prepare=False)
         rows: list[tuple[Any, ...]] = []
         while True:
@@ -204,6 +207,10 @@ class PostgresConnection:
                 rows = cursor.fetchall()
             if not cursor.nextset():
                 return rows
+
+    def put_off(self, statement: str) -> None:
+        """Send a statement, which has no parameters, with the next one."""
+        self._put_off.one(statement, None)
 
     def finish(self, *statements: str) -> None:
         """Send what was put off, then these, which have no parameters, in one round trip; nothing after an error."""
@@ -219,6 +226,10 @@ class PostgresConnection:
         """Its transaction is undone."""
         self._put_off.forget()
 
+    def _send_what_was_put_off(self) -> None:
+        if self._put_off:
+            self._send()
+
     def _send(self, *last: tuple[str, Any]) -> list[Cursor]:
         """Send what was put off, then ``last``, in one round trip; the cursors of ``last``."""
         with self._session.pipeline():
@@ -227,12 +238,14 @@ class PostgresConnection:
 
     def stream(self, statement: str) -> Iterator[tuple[Any, ...]]:
         """The rows of a query without parameters, few at a time; in a transaction, which an error ends."""
+        self._send_what_was_put_off()
         with self._session.cursor("stream") as cursor:
             cursor.execute(self._known(statement).text.rstrip().removesuffix(";"))
             yield from cursor
 
     def copy_in(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> int:
         """``COPY ... FROM STDIN``: rows in bulk; how many."""
+        self._send_what_was_put_off()
         with self._session.cursor() as cursor:
             with cursor.copy(statement) as copy:
                 for row in rows:

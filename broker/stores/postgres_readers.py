@@ -69,7 +69,7 @@ class PostgresReaders:
             try:
                 return read(view)
             except psycopg.OperationalError:
-                if not self._connection_of(view).lost:
+                if not _connection_of(view).lost:
                     raise
             return read(self._view(patience))
         except psycopg.Error as error:
@@ -78,9 +78,9 @@ class PostgresReaders:
     def _view(self, patience: float) -> View:
         """This thread's own, whose session is one of a pool with one patience."""
         view: View | None = getattr(self._local, "view", None)
-        if view is None or self._connection_of(view).lost:
+        if view is None or _connection_of(view).lost:
             if view is not None:
-                self._opened.discard(self._connection_of(view))
+                self._opened.discard(_connection_of(view))
             connection = self._connected(patience)
             view = self._local.view = View(connection, POSTGRES, self._seal)
             self._opened.add(connection)
@@ -97,10 +97,6 @@ class PostgresReaders:
                 self._again = monotonic() + _PAUSE
             raise
 
-    def _connection_of(self, view: View) -> PostgresConnection:
-        assert isinstance(view.connection, PostgresConnection)  # noqa: S101 - made here
-        return view.connection
-
     async def close(self) -> None:
         """See Reading.close."""
         self._closed = True
@@ -111,8 +107,13 @@ class PostgresReaders:
             connection.close()
 
 
+def _connection_of(view: View) -> PostgresConnection:
+    assert isinstance(view.connection, PostgresConnection)  # noqa: S101 - made here
+    return view.connection
+
+
 def _in_one_snapshot(view: View, read: Callable[[View], T]) -> T:
-    view.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    _connection_of(view).put_off("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
         found = read(view)
     except BaseException:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from broker.ports.replicas import REPLICA_DEAD_AFTER, REPLICA_PAUSE, DeployInForce, Heartbeat, Pulse
+from broker.scope.canonical import canonical_json
 from broker.stores import recovery_ops
 from broker.stores.seal import tampered
 from broker.stores.times import from_ms, span_ms, to_ms
@@ -30,12 +31,12 @@ def beat(tx: Transaction, said: Heartbeat, now: datetime) -> Pulse:
     now_ms = to_ms(now)
     last = now_ms - span_ms(REPLICA_PAUSE)
     told = {"writer": said.writer, "tenant": said.tenant, "now": now_ms, "last": last, "digest": said.digest}
-    tx.run("heard_replica", told)
-    tx.run("forget_replicas", {"long_ago": now_ms - span_ms(REMEMBERED)})
+    tx.write("heard_replica", told)
+    tx.write("forget_replicas", {"long_ago": now_ms - span_ms(REMEMBERED)})
     row = recovery_ops.find(tx, said.tenant)
     return Pulse(
         others=others(tx, said.writer, now),
-        jobs=frozenset(name for name in sorted(said.jobs) if _take(tx, said, name, now_ms)),
+        jobs=_take(tx, said, now_ms),
         in_force=_in_force(tx, _NEWEST, {"tenant": said.tenant}),
         recovery="" if row is None or (row.trusted and row.released_at is not None) else row.id,
         timeline=str(tx.row("ledger_timeline", ())[0]),
@@ -90,9 +91,10 @@ def put_in_force(tx: Transaction, said: Heartbeat, now: datetime, *, deliberate:
     return DeployInForce(said.digest, place, from_ms(since))
 
 
-def _take(tx: Transaction, said: Heartbeat, name: str, now_ms: int) -> bool:
-    mine = {"tenant": said.tenant, "name": name, "writer": said.writer}
-    return tx.run("take_job", {**mine, "now": now_ms, "until": now_ms + span_ms(REPLICA_DEAD_AFTER)}) == 1
+def _take(tx: Transaction, said: Heartbeat, now_ms: int) -> frozenset[str]:
+    mine = {"tenant": said.tenant, "writer": said.writer, "names": canonical_json(sorted(said.jobs)).decode()}
+    until = now_ms + span_ms(REPLICA_DEAD_AFTER)
+    return frozenset(name for (name,) in tx.all("take_jobs", {**mine, "now": now_ms, "until": until}))
 
 
 def _in_force(tx: Transaction, query: str, key: dict[str, str]) -> DeployInForce | None:

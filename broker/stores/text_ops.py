@@ -37,7 +37,7 @@ def keep(tx: Transaction, tenant: str, task_id: str, texts: Mapping[str, str], a
         return
     key = _task_key(tx, tenant, task_id, now_ms)
     sealed = seal(key, texts, secrets.token_bytes(NONCE_BYTES), tenant, task_id, about)
-    tx.run("insert_claimed_texts", (tenant, task_id, about, now_ms, sealed))
+    tx.write("insert_claimed_texts", (tenant, task_id, about, now_ms, sealed))
 
 
 def _task_key(tx: Transaction, tenant: str, task_id: str, now_ms: int) -> bytes:
@@ -64,7 +64,7 @@ def _new_key(tx: Transaction, tenant: str, task_id: str, now_ms: int) -> bytes:
     key = secrets.token_bytes(KEY_BYTES)
     key_id, current = tx.seal.keys.current()
     wrapped = wrap(_wrapping(current), key, secrets.token_bytes(NONCE_BYTES), tenant, task_id)
-    tx.run("insert_text_key", (tenant, task_id, wrapped, key_id, now_ms))
+    tx.write("insert_text_key", (tenant, task_id, wrapped, key_id, now_ms))
     return key
 
 

@@ -110,8 +110,8 @@ class Transaction(View):
         self._may_be_news(query)
         return self.connection.execute(self.sql[query], parameters).rowcount
 
-    def write(self, query: str, values: Raw) -> None:
-        """Write one row, by position."""
+    def write(self, query: str, values: Parameters) -> None:
+        """Write; nobody asks how many rows were changed, so that it can wait for others."""
         self._may_be_news(query)
         self.connection.execute(self.sql[query], values)
 

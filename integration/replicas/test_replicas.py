@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from broker.ports.replicas import REPLICA_DEAD_AFTER
 from broker.revocation.revoker import CLAIM_FOR
 from broker.stores.postgres_connection import PATIENCE
 from integration.replicas.wires import Order
@@ -22,6 +23,8 @@ from tests.kill.loop import deliveries
 
 SEED = 1
 KILLS = 12
+# Known to be dead, and then a beat and a transaction on a busy machine.
+SOON = REPLICA_DEAD_AFTER.total_seconds() + 6
 
 
 @pytest.fixture
@@ -54,6 +57,25 @@ def test_one_is_stopped_for_longer_than_its_claims(three: World) -> None:
         pause(3, agents)
     three.judge()
     assert _went_back(three, stopped_at) == []
+
+
+def test_what_a_dead_one_had_in_hand_is_others_long_before_its_claims_run_out(three: World) -> None:
+    """F2, F18: once it is known to be dead, which takes as long as it is not heard."""
+    with three.load(SEED) as agents:
+        for _ in range(10):
+            pause(1, agents)
+            dead, held = three.kill_for_good(0)
+            if held:
+                break
+            three.start(0)
+        assert held, "it was killed ten times and never had anything in hand"
+        began = time.monotonic()
+        while three.in_hand_of(dead):
+            pause(0.2, agents)
+            assert time.monotonic() - began < SOON, f"{three.in_hand_of(dead)} of {held} are still a dead one's"
+        print(f"{held} taken over {time.monotonic() - began:.1f} s after the kill")
+        three.start(0)
+    three.judge()
 
 
 def test_one_is_cut_off_from_the_database(three: World) -> None:

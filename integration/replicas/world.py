@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 from psycopg.conninfo import make_conninfo
 
 from broker.dev.loopback import LOOPBACK, free_port
@@ -31,6 +32,8 @@ REPLICAS = 3
 AGENTS = 6
 HEALED_SECONDS = 120.0
 DATABASE = "ledger"
+# No living one is silent for longer, on a busy machine.
+BEATS_SECONDS = 8.0
 
 
 @dataclass
@@ -47,6 +50,7 @@ class World:
     daemons: list[Daemon]
     dsn: str = field(repr=False)  # straight to whichever is the primary
     complaints: list[str]
+    _dead: set[str] = field(default_factory=set)
 
     @contextmanager
     def load(self, seed: int) -> Iterator[Agents]:
@@ -63,6 +67,40 @@ class World:
         self.daemons[number].kill()
         self.complaints += complaints_in(self.daemons[number].said(), number)
         self.daemons[number].start()
+
+    def kill_for_good(self, number: int) -> tuple[str, int]:
+        """SIGKILL one; by which name the ledger knows it, and how many attempts it had in hand."""
+        self.daemons[number].kill()
+        before = {writer: seen_at for writer, seen_at in self._heard().items() if writer not in self._dead}
+        self.complaints += complaints_in(self.daemons[number].said(), number)
+        silent = before.keys()
+        end = time.monotonic() + BEATS_SECONDS
+        while len(silent) > 1:  # each of the others will be heard
+            assert time.monotonic() < end, f"none of {sorted(silent)} tells that it lives"
+            time.sleep(0.1)
+            silent = {writer for writer, seen_at in self._heard().items() if before.get(writer) == seen_at}
+        (dead,) = silent
+        self._dead.add(dead)
+        return dead, self.in_hand_of(dead)
+
+    def start(self, number: int) -> None:
+        """One that was killed for good."""
+        self.daemons[number].start()
+        self.daemons[number].until_ready()
+
+    def in_hand_of(self, writer: str) -> int:
+        """How many attempts that may be alive are some replica's work."""
+        with psycopg.connect(self.dsn) as connection:
+            query = "SELECT count(*) FROM attempts WHERE held_by = %s AND due_at IS NOT NULL"
+            row = connection.execute(query, (writer,)).fetchone()
+            assert row is not None
+            return int(row[0])
+
+    def _heard(self) -> dict[str, int]:
+        """When each was heard last (ms)."""
+        with psycopg.connect(self.dsn) as connection:
+            rows = connection.execute("SELECT writer, seen_at FROM replicas").fetchall()
+        return {str(writer): int(seen_at) for writer, seen_at in rows}
 
     @contextmanager
     def stopped(self, number: int) -> Iterator[None]:

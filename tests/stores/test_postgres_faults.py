@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -14,14 +15,16 @@ import pytest
 from broker.clock import SystemClock
 from broker.errors import InvalidInput, NotReady, Reason, Tampered, WrongState
 from broker.ports.leases import EndCause
-from broker.ports.tasks import TaskState
+from broker.ports.tasks import Task, TaskState
 from broker.secret import Secret
-from broker.stores import postgres_database, postgres_readers
+from broker.stores import postgres_connection, postgres_database, postgres_readers
 from broker.stores.audit_reader import AuditReader
 from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
-from broker.stores.postgres_connection import PostgresConnection, ServerAddress
-from tests.patience import becomes_true
+from broker.stores.postgres_connection import IDLE_SECONDS, PostgresConnection, ServerAddress
+from broker.stores.task_ops import start_task
+from broker.stores.transaction import Transaction
+from tests.patience import PATIENCE, becomes_true
 from tests.stores.conftest import LedgerDatabase
 from tests.stores.make import ALICE, TASK, TENANT, Keys, at, intent, new_task
 from tests.stores.wire import Cut, Wire
@@ -291,3 +294,52 @@ async def test_a_text_that_the_server_cannot_keep_is_the_askers_mistake(
     with pytest.raises(InvalidInput) as refused:
         await store.start_task(new_task(purpose="a\x00b"))
     assert refused.value.reason is Reason.MESSAGE_MALFORMED and tasks(ledger_database) == []
+
+
+async def test_a_writer_that_is_stopped_in_the_middle_holds_the_others_up_no_longer_than_it_says(
+    ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F17: SIGSTOP of a broker, between BEGIN and COMMIT. What it had begun is undone, and done when it goes on."""
+    assert postgres_connection._SESSION["idle_in_transaction_session_timeout"] == f"{IDLE_SECONDS}s"
+    assert IDLE_SECONDS <= 2
+    monkeypatch.setitem(postgres_connection._SESSION, "idle_in_transaction_session_timeout", "300ms")
+    one, two = await ledger_database.open("writer-1"), await ledger_database.open("writer-2")
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def stands(tx: Transaction) -> Task:
+        begun.set()
+        assert goes_on.wait(PATIENCE)
+        return start_task(tx, new_task())
+
+    stopped_one = asyncio.ensure_future(one._writer.submit(stands))
+    await asyncio.to_thread(begun.wait, PATIENCE)
+    await asyncio.wait_for(two.start_task(new_task("another")), PATIENCE)
+    assert tasks(ledger_database) == ["another"]
+    goes_on.set()
+    assert (await stopped_one).id == TASK
+    assert tasks(ledger_database) == ["another", TASK] and whole(ledger_database)
+    await one.close()
+    await two.close()
+
+
+async def test_a_process_of_the_server_that_is_stopped_with_the_lock_costs_the_others_a_bounded_wait(
+    impatient: PostgresStore, wire: Wire, ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F20: nobody can take its lock from it; the others are told so in time, and go on as soon as it does."""
+    monkeypatch.setattr(postgres_database, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setitem(postgres_connection._SESSION, "lock_timeout", "300ms")
+    other = await ledger_database.open("writer-2")
+    with ExitStack() as until_it_goes_on:
+        writers = processes(ledger_database, "writer")
+        (its,) = [pid for pid in writers if pid == impatient._writing_end.connection.process]  # type: ignore[attr-defined]
+        wire.act_at(COMMIT, lambda: until_it_goes_on.enter_context(stopped(its)))
+        with pytest.raises(NotReady) as unknown:
+            await impatient.start_task(new_task())
+        assert unknown.value.reason is Reason.COMMIT_UNKNOWN
+        with pytest.raises(NotReady) as refused:
+            await asyncio.wait_for(other.start_task(new_task("another")), PATIENCE)
+        assert refused.value.reason is Reason.STORE_UNAVAILABLE
+    await becomes_true(lambda: tasks(ledger_database) == [TASK])
+    await other.start_task(new_task("another"))
+    assert tasks(ledger_database) == ["another", TASK] and whole(ledger_database)
+    await other.close()

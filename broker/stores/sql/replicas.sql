@@ -29,13 +29,15 @@ DELETE FROM replicas WHERE writer = :writer;
 -- Another one after a standby was promoted, or a backup restored, while brokers went on; a file has none.
 SELECT '';
 
--- take_job --
--- One row if it is the writer's from now on: it had it, nobody has it, or its time is over.
-INSERT INTO sole_jobs (tenant, name, writer, until, turn) VALUES (:tenant, :name, :writer, :until, 1)
+-- take_jobs --
+-- Those that are the writer's from now on: it had them, nobody has them, or their time is over.
+INSERT INTO sole_jobs (tenant, name, writer, until, turn)
+SELECT :tenant, value, :writer, :until, 1 FROM json_each(:names) WHERE true
 ON CONFLICT (tenant, name) DO UPDATE
 SET turn = CASE WHEN sole_jobs.writer = excluded.writer THEN sole_jobs.turn ELSE sole_jobs.turn + 1 END,
     writer = excluded.writer, until = excluded.until
-WHERE sole_jobs.writer = excluded.writer OR sole_jobs.until <= :now OR sole_jobs.until > :until;
+WHERE sole_jobs.writer = excluded.writer OR sole_jobs.until <= :now OR sole_jobs.until > :until
+RETURNING name;
 
 -- give_jobs_up --
 UPDATE sole_jobs SET until = :now WHERE writer = :writer AND until > :now;
