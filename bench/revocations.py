@@ -1,8 +1,9 @@
 """``python -m bench.revocations``: the revoker on a ledger full of due leases, in a process of its own.
 
 A job in JSON comes in on standard input, what was measured goes out in JSON on standard output. The ledger, its writer
-and the revoker are brokerd's own; the upstreams answer from memory, or never. Time is the machine's, moved so that the
-run begins at ``begin_ms``. Beside it, where that is asked, somebody suspends an agent again and again.
+and the revoker are brokerd's own, and so are the event loop and when garbage is collected; the upstreams answer from
+memory, or never. Time is the machine's, moved so that the run begins at ``begin_ms``. Beside it, where that is asked,
+somebody suspends an agent again and again.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from pathlib import Path
 
 import psutil
 import structlog
+import uvloop
 
 from bench.filled import TENANT, fill
 from bench.noop import Noop
 from broker.clock import SystemClock, SystemRng
+from broker.daemon import collector
 from broker.dev.files import private_directory
 from broker.lease.breaker import Breakers
 from broker.ports.connectors import Handle, RevokeContext, RevokeOutcome
@@ -35,6 +38,7 @@ from broker.suspension.suspension import Kind
 
 WORKERS = 16  # as brokerd's default
 TICK = 0.5  # seconds, as brokerd's default
+_LOOK = 0.1  # seconds between looks at the memory: each costs as much as an end
 _ROOT = Path(__file__).parent.parent
 _COMMAND = (sys.executable, "-m", "bench.revocations")
 
@@ -148,17 +152,20 @@ async def run(job: Job) -> Measured:
     store.measured, store.clock = measured, clock
     connectors = {name: (Hanging if name in job.hanging else Noop)(name) for name in job.connectors}
     revoker = Revoker(store, connectors.get, clock, SystemRng(), workers=WORKERS, breakers=Breakers())
+    collector.settle()
     process = psutil.Process()
     before, cpu, began = process.memory_info().rss, time.process_time(), time.perf_counter()
     beside = asyncio.create_task(_suspending(store, clock, measured)) if job.suspend else None
-    ticked = 0.0
+    ticked = looked = 0.0
     while measured.ended < job.expected:
         if time.perf_counter() - ticked >= TICK:
             ticked = time.perf_counter()
             for name in job.working:
                 revoker.kick(name)
         await asyncio.sleep(0.02)
-        measured.growth_mib = max(measured.growth_mib, (process.memory_info().rss - before) / 2**20)
+        if time.perf_counter() - looked >= _LOOK:
+            looked = time.perf_counter()
+            measured.growth_mib = max(measured.growth_mib, (process.memory_info().rss - before) / 2**20)
     measured.seconds = store.last - began
     measured.cpu_seconds = time.process_time() - cpu
     if beside is not None:
@@ -218,7 +225,9 @@ def _main() -> None:
     lines = Path(job.ledger).with_name("log").open("w")
     log = structlog.make_filtering_bound_logger(20)
     structlog.configure(wrapper_class=log, logger_factory=structlog.WriteLoggerFactory(lines))
-    json.dump(asdict(asyncio.run(run(job))), sys.stdout)
+    collector.rarely()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        json.dump(asdict(runner.run(run(job))), sys.stdout)
 
 
 if __name__ == "__main__":

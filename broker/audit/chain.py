@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import lru_cache
 
 # What the first record follows.
 GENESIS = bytes(32)
+_BLOCK = 64  # bytes, of SHA-256
 
 
 def link(prev: bytes, body: bytes) -> bytes:
@@ -26,7 +28,21 @@ def link(prev: bytes, body: bytes) -> bytes:
 
 def record_mac(key: bytes, digest: bytes) -> bytes:
     """The MAC of one record, by its hash. The prefix keeps it apart from the other uses of the key."""
-    return hmac.digest(key, b"audit-record\0" + digest, "sha256")
+    inner, outer = _prepared(key)
+    within, around = inner.copy(), outer.copy()
+    within.update(digest)
+    around.update(within.digest())
+    return around.digest()
+
+
+@lru_cache(maxsize=8)
+def _prepared(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """HMAC-SHA256 (RFC 2104 section 4) up to where the digest begins: a copy takes half as long as OpenSSL's HMAC."""
+    if len(key) > _BLOCK:
+        key = hashlib.sha256(key).digest()
+    key = key.ljust(_BLOCK, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key) + b"audit-record\0")
+    return inner, hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
 
 
 def head_mac(key: bytes, seq: int, digest: bytes) -> bytes:

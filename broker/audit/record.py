@@ -39,20 +39,20 @@ def encode(event: AuditEvent, *, seq: int, at_ms: int, writer: str, prev: bytes)
     """The canonical bytes of ``event`` as record ``seq``. Raises TypeError for data without canonical form."""
     return canonical_record(
         {
-            "seq": seq,
+            "actor": event.actor,
             "at_ms": at_ms,
-            "writer": writer,
+            "attempt_id": event.attempt_id,
+            "data": event.data,
+            "holder": event.holder,
+            "lease_id": event.lease_id,
+            "prev": prev.hex(),
+            "seq": seq,
+            "task_id": event.task_id,
             "tenant": event.tenant,
             "type": event.type,
-            "actor": event.actor,
             "vouched_by": event.vouched_by,
-            "task_id": event.task_id,
-            "lease_id": event.lease_id,
-            "attempt_id": event.attempt_id,
-            "holder": event.holder,
-            "prev": prev.hex(),
-        },
-        event.data,
+            "writer": writer,
+        }
     )
 
 

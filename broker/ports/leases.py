@@ -61,8 +61,7 @@ class EndCause(StrEnum):
     RECOVERY = "RECOVERY"  # the ledger was found behind a witness: nothing that it says is open can be relied on
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One upstream credential of a lease, and what the revoker needs to end it."""
 
     tenant: str
@@ -83,8 +82,7 @@ class Attempt:
     last_error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(NamedTuple):
     """How one try to revoke went, under the claim that ``attempt`` is of.
 
     ``event``: REVOKE_CONFIRMED, TIME_ENDED, NEVER_ISSUED, or None for "not yet" (then ``next_due`` and ``error`` are

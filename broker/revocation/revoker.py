@@ -30,6 +30,7 @@ from broker.ports.orphans import Orphan, OrphanEnd
 from broker.revocation.certainty import certain_outcome
 from broker.revocation.lane import MOST_HELD, Claimed, Lane, Tally
 from broker.revocation.liveness import Liveness
+from broker.revocation.patience import Patience
 from broker.timekeeping import Certain
 
 log = structlog.get_logger("broker.revocation")
@@ -197,28 +198,31 @@ class Revoker:
     async def _work(self, lane: Lane) -> None:
         """Try what was claimed, one after the other, until there is nothing left of it."""
         loop, tries = asyncio.get_running_loop(), 0
+        patience = Patience(self._try_timeout.total_seconds())
         try:
             while lane.queue:
                 claimed = lane.queue.popleft()
                 lane.held -= 1
                 if loop.time() > claimed.begin_by:
                     continue  # its claim would run out under a slow try; then it is due again by itself
-                await self._try(claimed.what, lane)
+                await self._try(claimed.what, lane, patience)
                 tries += 1
                 if tries % _TURN == 0:
                     await asyncio.sleep(0)
         finally:
+            patience.close()
             # The last thing that it does: whoever is woken sees it gone.
-            asyncio.get_running_loop().call_soon(lane.wake.set)
+            loop.call_soon(lane.wake.set)
 
-    async def _try(self, claimed: Attempt | Orphan, lane: Lane) -> None:
+    async def _try(self, claimed: Attempt | Orphan, lane: Lane, patience: Patience) -> None:
         lane.held += 1
-        begun = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         try:
-            answer = await self._revoke(claimed)
+            answer = await self._revoke(claimed, patience)
             outcome = certain_outcome(claimed, answer, self._certain() if self._certain else None)
             failed = isinstance(outcome, Refused) or (isinstance(outcome, NotYet) and outcome.failed)
-            lane.learn(asyncio.get_running_loop().time() - begun, answered=not failed)
+            lane.learn(loop.time() - begun, answered=not failed)
             now = self._clock.now()
             self._heard(claimed, outcome, failed, now)
             if failed and not self._breakers.allowance(claimed.connector, Work.REVOKE, 1, now):
@@ -233,7 +237,7 @@ class Revoker:
         finally:
             lane.held -= 1
 
-    async def _revoke(self, claimed: Attempt | Orphan) -> RevokeOutcome:
+    async def _revoke(self, claimed: Attempt | Orphan, patience: Patience) -> RevokeOutcome:
         connector = self._connectors(claimed.connector)
         if connector is None:
             return NotYet(f"connector {claimed.connector} is not running")
@@ -244,9 +248,9 @@ class Revoker:
         async def together(prefix: str) -> int:
             return await self._store.end_together(claimed.connector, prefix, claimed.id, self._clock.now())
 
-        context = replace(_context(claimed, self._clock.now(), known), end_together=together)
+        context = _context(claimed, self._clock.now(), known, together)
         try:
-            async with asyncio.timeout(self._try_timeout.total_seconds()):
+            with patience:
                 return await connector.revoke(claimed.handle, context)
         except TimeoutError:
             return NotYet(f"no answer within {self._try_timeout.total_seconds():g} s")
@@ -378,19 +382,16 @@ def _about(claimed: Attempt | Orphan) -> dict[str, str]:
 
 
 def _context(
-    claimed: Attempt | Orphan, now: datetime, known: Callable[[Sequence[str]], Awaitable[frozenset[str]]]
+    claimed: Attempt | Orphan,
+    now: datetime,
+    known: Callable[[Sequence[str]], Awaitable[frozenset[str]]],
+    together: Callable[[str], Awaitable[int]],
 ) -> RevokeContext:
     if isinstance(claimed, Attempt):
-        return RevokeContext(
-            now=now,
-            created_at=claimed.created_at,
-            issue_deadline=claimed.issue_deadline,
-            expires_at=claimed.expires_at,
-            outcome_known=claimed.activated_at is not None,
-            known_upstream=known,
-        )
-    # It was listed: it is there, and no create of it is in flight.
-    return RevokeContext(now, claimed.created_at, claimed.created_at, claimed.expires_at, True, known)
+        created, deadline, issued = claimed.created_at, claimed.issue_deadline, claimed.activated_at is not None
+    else:  # it was listed: it is there, and no create of it is in flight
+        created, deadline, issued = claimed.created_at, claimed.created_at, True
+    return RevokeContext(now, created, deadline, claimed.expires_at, issued, known, together)
 
 
 def _read(outcome: RevokeOutcome) -> tuple[Event | None, bool, str, timedelta | None]:

@@ -38,10 +38,13 @@ def canonical_json(value: JsonValue) -> bytes:
         return portable_json(value)
 
 
-def canonical_record(fields: Mapping[str, str | int], data: JsonValue) -> bytes:
-    """The canonical bytes of an object: ``fields``, whose types the caller knows, and ``data``, which is checked."""
-    _check(data)
-    record = {**fields, "data": data}
+def canonical_record(record: Mapping[str, JsonValue]) -> bytes:
+    """The canonical bytes of an object whose types the caller knows, but for its ``data``, which is checked."""
+    data = record["data"]
+    if data.__class__ is dict:
+        _check_object(data)
+    else:
+        _check(data)
     if orjson is None:
         return portable_json(record)
     try:

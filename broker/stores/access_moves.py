@@ -7,13 +7,12 @@ last is kept, so that the next one can be shown as a difference to it (docs/deci
 
 from __future__ import annotations
 
-from functools import partial
-
 from broker.approval.machine import OVER, RequestEvent, RequestState, next_state
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import Defect, Reason
 from broker.scope.canonical import JsonValue
 from broker.stores.access_rows import RequestRow, read_request, update_request
+from broker.stores.rows import Raw
 from broker.stores.transaction import Transaction
 
 _TYPES = {
@@ -90,9 +89,11 @@ def tell(
 
 def lapse_with_task(tx: Transaction, tenant: str, task_id: str, now_ms: int) -> None:
     """End the open requests of a task that is closed: nothing can be granted under it any more."""
-    for raw in tx.all("open_access_requests_of_task", {"tenant": tenant, "task_id": task_id}):
-        row = read_request(raw, tx)
-        tx.shielded(partial(_lapsed, tx, row, now_ms, "its task has ended"))
+
+    def end(raw: Raw) -> bool:
+        return _lapsed(tx, read_request(raw, tx), now_ms, "its task has ended")
+
+    tx.each(end, tx.all("open_access_requests_of_task", {"tenant": tenant, "task_id": task_id}))
 
 
 def lapse(tx: Transaction, row: RequestRow, now_ms: int) -> bool:

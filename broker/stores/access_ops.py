@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 
 from broker.approval.digest import check_digest
 from broker.approval.machine import RequestEvent, RequestState, can, refusal
@@ -225,7 +224,7 @@ def lapse_due(tx: Transaction, now: datetime, limit: int) -> int:
     """See LeaseStore.lapse_access_requests."""
     now_ms = to_ms(now)
     due = [read_request(raw, tx) for raw in tx.all("access_requests_due", {"now": now_ms, "limit": limit})]
-    return sum(tx.shielded(partial(lapse, tx, row, now_ms)) for row in due)
+    return sum(tx.each(lambda row: lapse(tx, row, now_ms), due))
 
 
 def refuse_unless(row: RequestRow, event: RequestEvent, now_ms: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from functools import partial
 
 from broker.audit.event import BROKER
 from broker.errors import Defect, NotFound, Reason, WrongState
@@ -175,7 +174,7 @@ def end_selected(
     ended = 0
     while True:
         rows = tx.all(query, {**parameters, "limit": CHUNK})
-        moved = sum(tx.shielded(partial(end, raw)) for raw in rows)
+        moved = sum(tx.each(end, rows))
         ended += moved
         # What could not be written stays selected, and is ended when its own due time comes.
         if len(rows) < CHUNK or not moved:

@@ -36,7 +36,7 @@ from broker.stores.database import GARBLED, NotAsTaken, Writing, closed
 from broker.stores.read_ahead import Ahead
 from broker.stores.subtree_ops import carried_out
 from broker.stores.trail import Trail
-from broker.stores.transaction import CommitAndRaise, Transaction
+from broker.stores.transaction import CommitAndRaise, OneByOne, Transaction
 
 log = structlog.get_logger("broker.ledger")
 
@@ -225,7 +225,7 @@ class GroupCommit:
             job.value = carried_out(self._transaction, job.operation)
         except Exception as error:
             wrote = connection.total_changes != changes or not connection.in_transaction
-            if wrote or isinstance(error, (self._errors, *GARBLED)):
+            if wrote or isinstance(error, (self._errors, *GARBLED, OneByOne)):
                 raise _WroteAndFailed from error
             self._trail.rewind(mark)
             job.error = error

@@ -29,7 +29,7 @@ from broker.errors import InvalidInput, NotReady, Reason
 from broker.secret import Secret
 from broker.stores.database import Cursor
 from broker.stores.postgres_many import MANY, QUESTIONS, Document, asked_for
-from broker.stores.postgres_putting_off import DONE, PuttingOff
+from broker.stores.postgres_putting_off import Done, PuttingOff
 from broker.stores.postgres_sql import Statement, statement
 
 # The oldest release whose SQL is enough: IS JSON, derived tables without a name.
@@ -187,9 +187,11 @@ class PostgresConnection:
     def executemany(self, statement: str, parameters: Iterable[Any], /) -> Cursor:
         """Run one for each of several rows, in one go."""
         if self.puts_off and statement in MANY:
+            rows = 0
             for each in parameters:
                 self.execute(statement, each)
-            return DONE
+                rows += 1
+            return Done(rows)
         known = self._known(statement)
         self._send_what_was_put_off()
         cursor = self._session.cursor()

@@ -28,9 +28,10 @@ class _PutOff(Protocol):
 
 
 class Done:
-    """What is known of a statement for many rows before it was sent."""
+    """What is known of a statement for many rows before it was sent: that it meets as many as were put off."""
 
-    rowcount = 1
+    def __init__(self, rows: int = 1) -> None:
+        self.rowcount = rows
 
     def fetchone(self) -> Any:
         """It returns nothing."""

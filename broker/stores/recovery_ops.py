@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import partial
 from operator import attrgetter
 from typing import ClassVar
 
@@ -150,7 +149,7 @@ def burn(tx: Transaction, tenant: str, now: datetime) -> int:
         return True
 
     raws = tx.all("open_tasks", {"tenant": tenant, "limit": PORTION})
-    return sum(tx.shielded(partial(end, raw)) for raw in raws)
+    return sum(tx.each(end, raws))
 
 
 def release(tx: Transaction, lifting: Lifting) -> Recovery:

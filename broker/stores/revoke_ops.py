@@ -42,7 +42,6 @@ def claim_due(tx: Transaction, connector: str, now: datetime, limit: int, claim_
     """See LeaseStore.claim_due."""
     now_ms = to_ms(now)
     until_ms = now_ms + span_ms(claim_for)
-    claimed: list[Attempt] = []
     room = limit + len(tx.resting)
     patience = now_ms - span_ms(PATIENCE)
     asked: dict[str, Any] = {
@@ -53,15 +52,15 @@ def claim_due(tx: Transaction, connector: str, now: datetime, limit: int, claim_
         "window": max(WINDOW, 2 * room),
     }
     with tx.remembering():
-        for attempt, lease in _due(tx, asked):
-            key = (attempt.tenant, attempt.id)
-            if tx.resting.get(key, now_ms) > now_ms or len(claimed) == limit:
-                continue
-            if not tx.shielded(partial(_claim, tx, attempt, lease, until_ms, now_ms)):
+        due = _due(tx, asked)
+        if tx.resting:
+            due = [pair for pair in due if tx.resting.get((pair[0].tenant, pair[0].id), now_ms) <= now_ms]
+        due = due[:limit]
+        for (attempt, _), done in zip(due, tx.each(partial(_claim, tx, until_ms, now_ms), due), strict=True):
+            if not done:
                 # It is revoked all the same, at the slowest pace; this one's schedule is kept in memory.
-                tx.resting[key] = max(until_ms, quarantine_pause(now_ms))
-            claimed.append(attempt_of(attempt))
-    return claimed
+                tx.resting[attempt.tenant, attempt.id] = max(until_ms, quarantine_pause(now_ms))
+    return [attempt_of(attempt) for attempt, _ in due]
 
 
 def _due(tx: Transaction, asked: dict[str, Any]) -> list[tuple[AttemptRow, LeaseRow | None]]:
@@ -88,7 +87,8 @@ def _urgency(attempt: AttemptRow, patience: int) -> int:
     return due if due <= patience else attempt.expires_at or 0
 
 
-def _claim(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, until_ms: int, now_ms: int) -> bool:
+def _claim(tx: Transaction, until_ms: int, now_ms: int, pair: tuple[AttemptRow, LeaseRow | None]) -> bool:
+    attempt, lease = pair
     if not attempt.trusted:
         quarantine(tx, attempt, lease, until_ms, now_ms)
         return True
@@ -117,7 +117,7 @@ def _postpone(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, unti
 
 def record_revocations(tx: Transaction, tried: Sequence[Tried]) -> list[bool]:
     """See LeaseStore.record_revocations."""
-    return [tx.shielded(partial(_record, tx, each)) for each in tried]
+    return tx.each(partial(_record, tx), tried)
 
 
 def _record(tx: Transaction, tried: Tried) -> bool:
@@ -192,7 +192,7 @@ def recover(tx: Transaction, writer: str, now: datetime) -> int:
 
     query = "attempts_due_of_all" if others(tx, writer, now) else "attempts_to_recover"
     rows = tx.all(query, {"now": now_ms, "limit": CHUNK})
-    return sum(tx.shielded(partial(end, raw)) for raw in rows)
+    return sum(tx.each(end, rows))
 
 
 def inherit(tx: Transaction, writer: str, now: datetime) -> int:
@@ -223,7 +223,7 @@ def let_go(tx: Transaction, writers: Sequence[str], now: datetime) -> int:
         return move(tx, attempt, lease, Event.END, overdue_cause(attempt, now_ms), now_ms)
 
     rows = tx.all("attempts_held", {"writers": canonical_json(list(writers)).decode(), "limit": CHUNK})
-    return sum(tx.shielded(partial(due, raw)) for raw in rows)
+    return sum(tx.each(due, rows))
 
 
 def take_over(tx: Transaction, writer: str, now: datetime) -> int:
@@ -245,4 +245,4 @@ def take_over(tx: Transaction, writer: str, now: datetime) -> int:
         return _postpone(tx, attempt, lease, now_ms, now_ms)
 
     rows = tx.all("attempts_claimed", {"now": now_ms, "limit": CHUNK})
-    return sum(tx.shielded(partial(due, raw)) for raw in rows)
+    return sum(tx.each(due, rows))

@@ -38,7 +38,7 @@ def _end_below(tx: Transaction) -> None:
         parents = [lease for (of, lease), at in generation.items() if (of, at) == (tenant, now_ms)]
         asked = {"tenant": tenant, "parents": canonical_json(parents).decode(), "limit": CHUNK}
         while rows := tx.all("unended_below", asked):
-            moved = sum(tx.shielded(partial(_end, tx, now_ms, raw)) for raw in rows)
+            moved = sum(tx.each(partial(_end, tx, now_ms), rows))
             # What could not be written is ended when its own due time comes, never later than its parent's.
             if len(rows) < CHUNK or not moved:
                 break

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, WrongState
@@ -222,7 +221,7 @@ def _end(
             if not rows:
                 break
             # What could not be written is passed by, and ended when its own due time comes.
-            ended += sum(tx.shielded(partial(end, raw)) for raw in rows)
+            ended += sum(tx.each(end, rows))
     return Ended(ended, frozenset(connectors)), after
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import partial
 
 import orjson
 
@@ -266,7 +265,7 @@ def end_due_tasks(tx: Transaction, now: datetime, limit: int) -> int:
         close(tx, row, TaskState.ENDED, over_cause(row), BROKER, now_ms)
         return True
 
-    return sum(tx.shielded(partial(end, raw)) for raw in tx.all("tasks_due", {"now": now_ms, "limit": limit}))
+    return sum(tx.each(end, tx.all("tasks_due", {"now": now_ms, "limit": limit})))
 
 
 def hold_task(tx: Transaction, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:

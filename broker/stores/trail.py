@@ -52,9 +52,10 @@ class Trail:
 
     def append(self, event: AuditEvent, at_ms: int) -> int:
         """Chain one event; its sequence number. Raises TypeError if its data have no canonical form."""
-        seq = self._head.seq + 1
-        body = encode(event, seq=seq, at_ms=at_ms, writer=self._writer, prev=self._head.hash)
-        digest = chain.link(self._head.hash, body)
+        last, prev = self._head
+        seq = last + 1
+        body = encode(event, seq=seq, at_ms=at_ms, writer=self._writer, prev=prev)
+        digest = chain.link(prev, body)
         key_id, key = self._keys.current()
         mac = chain.record_mac(key, digest)
         self._pending.append((seq, event.tenant, event.holder, event.lease_id, body, digest, mac, key_id))

@@ -7,10 +7,11 @@ operations of the same batch wrote.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from broker.audit.event import AuditEvent
 from broker.errors import BrokerError
@@ -18,7 +19,7 @@ from broker.lease.machine import State
 from broker.ports.suspensions import Lifting
 from broker.ports.tasks import TaskState
 from broker.stores.database import GARBLED, Connection, Dialect
-from broker.stores.images import Images, Key, keep
+from broker.stores.images import Images, keep
 from broker.stores.queries import SQL
 from broker.stores.rows import (
     ATTEMPT_ACTIVATED,
@@ -41,6 +42,14 @@ from broker.stores.rows import (
 from broker.stores.seal import RowSeal
 from broker.stores.trail import Trail
 from broker.stores.view import Parameters, View
+
+T = TypeVar("T")
+
+_ISSUING, _ACTIVE, _REVOKING = State.ISSUING.value, State.ACTIVE.value, State.REVOKING.value
+
+
+class OneByOne(Exception):
+    """Not every row was there that was to be changed together with others: the batch has to be run again, carefully."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,9 @@ class Transaction(View):
         self._remembering = False
         # By which name others know whose work something is; None where there are no others.
         self.at_work: str | None = None
+        # Changes of rows that go to the database together, by statement; see each().
+        self._together = False
+        self._changes: dict[str, list[Raw]] = {}
 
     @contextmanager
     def remembering(self) -> Iterator[None]:
@@ -82,14 +94,31 @@ class Transaction(View):
         finally:
             self._remembering = False
 
-    def shielded(self, act: Callable[[], bool]) -> bool:
-        """Do ``act`` for one row of many; False, and undone, where that one row cannot be written.
+    def each(self, act: Callable[[T], bool], items: Iterable[T]) -> list[bool]:
+        """Do ``act`` for each of many; what it came to, and False, undone, where that one row cannot be written.
 
-        A flipped byte in an index entry makes a database refuse every change of that row: the others must go on. On the
-        first run of a batch nothing is shielded, so that the usual case pays nothing.
+        What is changed of leases and attempts goes to the database in as few statements as there are kinds, at the end,
+        or before anything is read. That each row was there is seen there alone: if one was not, or the database refuses
+        one, all is run again, one by one, and only then is each shielded: the usual case pays nothing.
         """
-        if not self.careful:
-            return act()
+        if self.careful:
+            return [self._shielded(partial(act, item)) for item in items]
+        if self._together:
+            return [act(item) for item in items]
+        self._together = True
+        try:
+            done = [act(item) for item in items]
+            self._write_changes()
+        except BaseException:
+            self._changes.clear()
+            self.images.forget()
+            raise
+        finally:
+            self._together = False
+        return done
+
+    def _shielded(self, act: Callable[[], bool]) -> bool:
+        """A flipped byte in an index entry makes a database refuse every change of a row: the others must go on."""
         mark = self._trail.mark()
         self.connection.execute("SAVEPOINT one_row")
         try:
@@ -105,9 +134,54 @@ class Transaction(View):
             if self.connection.in_transaction:
                 self.connection.execute("RELEASE one_row")
 
+    def _change(self, query: str, parameters: Raw) -> bool:
+        """Change one row, now or with others; whether it was there, as far as is known yet."""
+        if not self._together:
+            return self.connection.execute(self.sql[query], parameters).rowcount == 1
+        if query in self._changes:
+            self._changes[query].append(parameters)
+        else:
+            self._changes[query] = [parameters]
+        return True
+
+    def _write_changes(self) -> None:
+        """Whatever waits to go to the database together. Raises OneByOne."""
+        changes, self._changes = self._changes, {}
+        for query, rows in changes.items():
+            if self.connection.executemany(self.sql[query], rows).rowcount != len(rows):
+                raise OneByOne
+
+    # What is read is what was said before.
+
+    def one(self, query: str, parameters: Parameters) -> Raw | None:
+        """See View.one."""
+        if self._changes:
+            self._write_changes()
+        return super().one(query, parameters)
+
+    def row(self, query: str, parameters: Parameters) -> Raw:
+        """See View.row."""
+        if self._changes:
+            self._write_changes()
+        return super().row(query, parameters)
+
+    def made(self, query: str, parameters: Parameters, make: Callable[[Raw], T]) -> list[T]:
+        """See View.made."""
+        if self._changes:
+            self._write_changes()
+        return super().made(query, parameters, make)
+
+    def all(self, query: str, parameters: Parameters) -> list[Raw]:
+        """See View.all."""
+        if self._changes:
+            self._write_changes()
+        return super().all(query, parameters)
+
     def run(self, query: str, parameters: Parameters) -> int:
         """Write; how many rows were changed."""
         self._may_be_news(query)
+        if self._changes:
+            self._write_changes()
         return self.connection.execute(self.sql[query], parameters).rowcount
 
     def write(self, query: str, values: Parameters) -> None:
@@ -139,11 +213,14 @@ class Transaction(View):
 
     def update_task(self, row: TaskRow) -> bool:
         """Store what may change of an open task; False if it is not open in the database."""
-        values = task_values(row)
-        mac = self._mac("tasks", task_sealed(values), row.trusted)
-        parameters = (*values[TASK_FIXED:TASK_FIRST_SCHEMA], *mac, row.tenant, row.id)
+        values, key = task_values(row), (row.tenant, row.id)
+        mac = self.seal.make("tasks", task_sealed(values)) if row.trusted else self._no_mac()
+        parameters = (*values[TASK_FIXED:TASK_FIRST_SCHEMA], *mac, *key)
         changed = self.connection.execute(self.sql["update_task"], parameters).rowcount == 1
-        self._imagine(self.images.tasks, row, values, changed and row.state == TaskState.OPEN)
+        if changed and row.trusted and row.state == TaskState.OPEN:
+            keep(self.images.tasks, key, values)
+        else:
+            self.images.tasks.pop(key, None)
         return changed
 
     def insert_lease(self, row: LeaseRow) -> None:
@@ -155,14 +232,17 @@ class Transaction(View):
 
     def update_lease(self, row: LeaseRow) -> None:
         """Store what may change of a lease."""
-        values = lease_values(row)
-        key = (*self._mac("leases", values, row.trusted), row.tenant, row.id)
+        values, key = lease_values(row), (row.tenant, row.id)
+        mac = self.seal.make("leases", values) if row.trusted else self._no_mac()
         if row.ended_at is None:
-            living = (*values[LEASE_FIXED:LEASE_ENDED_AT], *values[LEASE_ENDED_AT + 1 :])
-            changed = self.connection.execute(self.sql["update_lease"], (*living, *key)).rowcount == 1
+            living = (*values[LEASE_FIXED:LEASE_ENDED_AT], *values[LEASE_ENDED_AT + 1 :], *mac, *key)
+            changed = self._change("update_lease", living)
         else:
-            changed = self.connection.execute(self.sql["end_lease"], (*values[LEASE_FIXED:], *key)).rowcount == 1
-        self._imagine(self.images.leases, row, values, changed and self._awaited(row))
+            changed = self._change("end_lease", (*values[LEASE_FIXED:], *mac, *key))
+        if changed and row.trusted and (row.state == _ISSUING or (self._remembering and row.state == _REVOKING)):
+            keep(self.images.leases, key, values)
+        else:
+            self.images.leases.pop(key, None)
 
     def insert_attempt(self, row: AttemptRow) -> None:
         """Add an attempt."""
@@ -173,36 +253,28 @@ class Transaction(View):
 
     def update_attempt(self, row: AttemptRow) -> bool:
         """Store what may change of an attempt, if its epoch is still the one that was read."""
-        values = attempt_values(row)
-        held_by = self.at_work if self._awaited(row) else None
-        key = (*self._mac("attempts", values, row.trusted), held_by, row.tenant, row.id, row.seen_epoch)
-        if row.state == State.ISSUING or row.state == State.ACTIVE:
-            changed = self.connection.execute(self.sql["update_attempt"], (*values[ATTEMPT_FIXED:], *key)).rowcount == 1
+        values, key = attempt_values(row), (row.tenant, row.id)
+        mac = self.seal.make("attempts", values) if row.trusted else self._no_mac()
+        awaited = row.state == _ISSUING or (self._remembering and row.state == _REVOKING)
+        rest = (*mac, self.at_work if awaited else None, *key, row.seen_epoch)
+        if row.state == _ISSUING or row.state == _ACTIVE:
+            changed = self._change("update_attempt", (*values[ATTEMPT_FIXED:], *rest))
         else:
-            ending = (*values[ATTEMPT_STATE:ATTEMPT_ACTIVATED], *values[ATTEMPT_DUE:])
-            changed = self.connection.execute(self.sql["end_attempt"], (*ending, *key)).rowcount == 1
-        self._imagine(self.images.attempts, row, values, changed and self._awaited(row))
+            ending = (*values[ATTEMPT_STATE:ATTEMPT_ACTIVATED], *values[ATTEMPT_DUE:], *rest)
+            changed = self._change("end_attempt", ending)
+        if changed and row.trusted and awaited:
+            keep(self.images.attempts, key, values)
+        else:
+            self.images.attempts.pop(key, None)
         return changed
-
-    def _awaited(self, row: LeaseRow | AttemptRow) -> bool:
-        return row.state == State.ISSUING or (self._remembering and row.state == State.REVOKING)
 
     def quarantine_attempt(self, tenant: str, attempt_id: str, parameters: Mapping[str, Any]) -> None:
         """Store what the revocation of an attempt needs whose row fails its MAC, and leave the MAC wrong."""
         self.images.attempts.pop((tenant, attempt_id), None)
         self.run("quarantine_attempt", {**parameters, "tenant": tenant, "id": attempt_id})
 
-    def _imagine(self, images: dict[Key, Raw], row: TaskRow | LeaseRow | AttemptRow, values: Raw, wanted: bool) -> None:
-        """Keep the image of a row that will be asked for again; else there must be none."""
-        if wanted and row.trusted:
-            keep(images, (row.tenant, row.id), values)
-        else:
-            images.pop((row.tenant, row.id), None)
-
-    def _mac(self, table: str, values: Raw, trusted: bool) -> tuple[bytes, str]:
-        if not trusted:
-            return _NO_MAC, self.seal.keys.current()[0]
-        return self.seal.make(table, values)
+    def _no_mac(self) -> tuple[bytes, str]:
+        return _NO_MAC, self.seal.keys.current()[0]
 
 
 _NO_MAC = bytes(32)

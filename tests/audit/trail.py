@@ -86,7 +86,7 @@ class Author:
 
     def write(self, what: AuditEvent) -> None:
         seq = len(self.bodies) + 1
-        body = encode(replace(what, tenant=self.tenant), seq=seq, at_ms=1000 * seq, writer=self.writer, prev=self.head)
+        body = encode(what._replace(tenant=self.tenant), seq=seq, at_ms=1000 * seq, writer=self.writer, prev=self.head)
         self.head = link(self.head, body)
         self.log = self.log or self.head
         self.bodies.append(body)

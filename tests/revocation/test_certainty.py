@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -35,7 +34,7 @@ UNKNOWN = Attempt(
     failures=0,
     last_error="",
 )
-KNOWN = replace(UNKNOWN, activated_at=START)
+KNOWN = UNKNOWN._replace(activated_at=START)
 NOBODY_KNOWS = Certain(None, settled=False)
 
 

@@ -1055,7 +1055,7 @@ class TenantContract:
         assert await store.task_leases(other, TASK) == []
         assert await store.lease_events(other, ALICE, 0, 10) == []
         (claimed,) = await store.claim_due("bao", at(61), 1, timedelta(seconds=30))
-        theirs = replace(claimed, tenant=other)
+        theirs = claimed._replace(tenant=other)
         with pytest.raises(NotFound):
             await store.record_revocation(theirs, Event.REVOKE_CONFIRMED, at(62), at(62), "", False)
         assert lease.state is State.ACTIVE

@@ -7,7 +7,6 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ def step(store: SqliteStore, rng: random.Random, now: float) -> Any:
 async def revoke(store: SqliteStore, event: Event | None, now: float) -> object:
     """What a lane does: claim, and record what came of it; one of the claims is stale."""
     due = await store.claim_due("bao", at(now), 10, timedelta(seconds=3))
-    stale = [replace(each, epoch=each.epoch - 1) for each in due[:1]]
+    stale = [each._replace(epoch=each.epoch - 1) for each in due[:1]]
     tried = [Tried(each, event, at(now), at(now + 1), "" if event else "down") for each in (*stale, *due)]
     return due, await store.record_revocations(tried)
 
