@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -24,19 +24,17 @@ import cedarpy
 from broker.errors import InvalidInput, Reason
 from broker.lease.credential import ContractClass
 from broker.policy.decision import Decision, Effect
+from broker.policy.engine import Engine, Holding
 from broker.policy.facts import RequestFacts
 from broker.policy.gates import gate_problem, opening, through_gates
 from broker.policy.mentions import Mention, compared_texts, mentions
-from broker.policy.question import CIRCUMSTANCES, Parties, Told, compared, entities, parties, question, told_set
-from broker.policy.reads import attributes_read, policies_about, reads_by_access, with_attributes, without_circumstances
-from broker.policy.slicing import cut
+from broker.policy.question import CIRCUMSTANCES, Parties, Told, parties, told_set
+from broker.policy.reads import attributes_read, policies_about, reads_by_access
 from broker.policy.statements import Statement, named_line, statements, syntax_line
 from broker.policy.static import PERMITS, permits_problem, permits_static
 from broker.scope.model import AccessClass
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
-# Who-asks-for-what pairs kept ready parsed, a few kilobytes each.
-_KEPT = 2048
 # Questions whose answer is kept, about a kilobyte each.
 _ANSWERS = 2048
 # Sets kept parsed: what is in force, and what is looked at beside it. A reload rarely changes policies.
@@ -96,15 +94,14 @@ class PolicySet:
         self.reads = reads_by_access(policies, CIRCUMSTANCES)
         self._tells_parameters = "parameters" in read
         self._tells_behind = "on_behalf_of" in read
-        # Telling a fact costs about as much as evaluating a policy: what none of them reads is not told.
-        shorter = without_circumstances(with_attributes(schema, read), CIRCUMSTANCES.keys() - read)
-        self._schema = cedarpy.Schema.from_str(shorter)
+        self._engine = Engine(policies, schema)
         self._digest = digest
         self._reasons = {
             name: policy["annotations"]["reason"] for name, policy in policies.items() if _annotation(policy, "reason")
         }
         # By id of the gate: the approval that opens it.
         self._gates = {name: approval for name, policy in policies.items() if (approval := opening(policy))}
+        self._forbids = frozenset(name for name, policy in policies.items() if policy["effect"] == "forbid")
         self._for_static = frozenset(name for name, policy in policies.items() if permits_static(policy))
         self._size = len(policies)
         # By access class: every approval that some gate about it names.
@@ -112,11 +109,7 @@ class PolicySet:
             access.value: frozenset(filter(None, map(opening, policies_about(policies, access).values())))
             for access in AccessClass
         }
-        # By access class, so that a read pays nothing for the policies about changes.
-        self._policies = {access.value: _Sliced(policies_about(policies, access)) for access in AccessClass}
-        self._entities = lru_cache(maxsize=_KEPT)(self._parse_entities)
         self._answer = lru_cache(maxsize=_ANSWERS)(self._ask)
-        self._with_approvals = lru_cache(maxsize=_ANSWERS)(self._ask_again)
 
     @classmethod
     def parse(cls, files: Mapping[str, str], schema: str) -> PolicySet:
@@ -147,61 +140,46 @@ class PolicySet:
         # Parameters that no policy reads would only keep two equal questions from being seen as one.
         who = parties(facts, with_parameters=self._tells_parameters, with_behind=self._tells_behind)
         told = tuple(tell(facts) for _, tell in self._told)
-        first = self._answer(who, told).decision
+        answered = self._answer(who, told)
+        first = answered.decision
         if first.allowed or not self._gates:
             return first
         held = facts.situation.approvals
         decision = through_gates(
-            first, held, self._gates, lambda approvals: self._with_approvals(who, told, told_set(approvals))
+            first, held, self._gates, lambda approvals: self._ask_again(answered, who, told, told_set(approvals))
         )
         return decision if decision is first else replace(decision, explanations=self._explain(decision.policies))
 
     def _ask(self, who: Parties, circumstances: tuple[Told, ...]) -> _Answered:
         """One evaluation: ALLOW or DENY."""
-        answers: list[tuple[cedarpy.AuthzResult, bool]] = []
         try:
-            asked = question(who, dict(zip(self._names, circumstances, strict=True)))
-            entities = self._entities(who)
-            for policies, reads_approvals in self._policies[who.access].about(who):
-                # Held against the schema once: it is the same for the others.
-                schema = None if answers else self._schema
-                answers.append((cedarpy.is_authorized(asked, policies, entities, schema=schema), reads_approvals))
+            holding = self._engine.holding(who, dict(zip(self._names, circumstances, strict=True)))
         except ValueError as error:  # texts that are none, or entities that are not of the schema
-            return _Answered(self._denied((), (str(error),)), ())
-        static = who.contract.cls is ContractClass.STATIC
-        indifferent = tuple(answer for answer, reads_approvals in answers if not reads_approvals)
-        return _Answered(self._decided([answer for answer, _ in answers], static=static), indifferent)
+            holding = Holding(frozenset(), frozenset((str(error),)), decided=False)
+        return _Answered(self._decided(who, holding), holding, {})
 
-    def _ask_again(self, who: Parties, circumstances: tuple[Told, ...], approvals: Told) -> Decision:
-        """The same as was just asked, with other approvals: what does not read them has answered already."""
-        others = [
-            approvals if name == "approvals" else told for name, told in zip(self._names, circumstances, strict=True)
-        ]
-        asked = question(who, dict(zip(self._names, others, strict=True)))
-        entities = self._entities(who)
-        answers = [*self._answer(who, circumstances).indifferent]
-        for policies, reads_approvals in self._policies[who.access].about(who):
-            if reads_approvals:
-                answers.append(cedarpy.is_authorized(asked, policies, entities))
-        return self._decided(answers, static=who.contract.cls is ContractClass.STATIC)
+    def _ask_again(self, answered: _Answered, who: Parties, circumstances: tuple[Told, ...], held: Told) -> Decision:
+        """The same as was just asked, with other approvals."""
+        decision = answered.with_approvals.get(held)
+        if decision is None:
+            told = dict(zip(self._names, circumstances, strict=True))
+            decision = self._decided(who, self._engine.holding_with(held, who, told, answered.holding))
+            answered.with_approvals[held] = decision
+        return decision
 
-    def _decided(self, answers: Sequence[cedarpy.AuthzResult], *, static: bool) -> Decision:
-        """One decision on one request of what its slices say: a forbid of any, else a permit of any, else a deny.
+    def _decided(self, who: Parties, holding: Holding) -> Decision:
+        """What is decided where these policies hold: a forbid of any, else an error, else a permit of any, else a deny.
 
-        ``static``: of what only rotation ends, and then a permit counts that says so (:mod:`broker.policy.static`).
+        Of what only rotation ends, a permit counts that says so (:mod:`broker.policy.static`).
         """
-        errors = tuple(sorted({error for each in answers for error in each.diagnostics.errors}))
-        if any(each.decision not in (cedarpy.Decision.Allow, cedarpy.Decision.Deny) for each in answers):
+        errors = tuple(sorted(holding.errors))
+        if not holding.decided:
             return self._denied((), errors or ("the engine gave no decision",))
-        forbids, permits = (
-            tuple(sorted(name for each in answers if each.decision is said for name in each.diagnostics.reasons))
-            for said in (cedarpy.Decision.Deny, cedarpy.Decision.Allow)
-        )
-        if forbids or not permits:
+        forbids = tuple(sorted(holding.policies & self._forbids))
+        permits = tuple(sorted(holding.policies - self._forbids))
+        if forbids or errors or not permits:
             return self._denied(forbids, errors)
-        if errors:
-            return self._denied((), errors)
-        if static and not self._for_static.intersection(permits):
+        if who.contract.cls is ContractClass.STATIC and not self._for_static.intersection(permits):
             return Decision(Effect.DENY, (), (_STATIC_DENY,), (), self._digest)
         return Decision(Effect.ALLOW, permits, self._explain(permits), (), self._digest)
 
@@ -214,15 +192,13 @@ class PolicySet:
     def _explain(self, policies: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(self._reasons[policy] for policy in policies if policy in self._reasons)
 
-    def _parse_entities(self, who: Parties) -> cedarpy.Entities:
-        return cedarpy.Entities.from_json_str(entities(who, self.attributes), self._schema)
-
 
 class _Answered(NamedTuple):
-    """One decision, and of what it was made from the answers in which no policy looked at approvals."""
+    """One decision, what it was made from, and what was found since to be decided with other approvals."""
 
     decision: Decision
-    indifferent: tuple[cedarpy.AuthzResult, ...]
+    holding: Holding
+    with_approvals: dict[Told, Decision]
 
 
 @lru_cache(maxsize=_SETS)
@@ -234,24 +210,6 @@ def _validated(files: tuple[tuple[str, str], ...], schema: str) -> PolicySet:
     if reader.problems:
         raise PolicyProblems(tuple(reader.problems))
     return PolicySet(reader.policies, schema, _digest(dict(files), schema), tuple(reader.mentions), reader.places)
-
-
-class _Sliced:
-    """The policies about one class of access, cut (:mod:`broker.policy.slicing`), each part parsed."""
-
-    def __init__(self, policies: Mapping[str, Mapping[str, Any]]) -> None:
-        slices = cut(policies)
-        self._always = _slice(slices.always)
-        self._by = tuple(
-            (what, {literal: _slice(found) for literal, found in by.items()}) for what, by in slices.by.items()
-        )
-
-    def about(self, who: Parties) -> Iterator[tuple[cedarpy.PolicySet, bool]]:
-        """Those that can have a say in what ``who`` asks, in parts, and whether the approvals held matter to each."""
-        yield self._always
-        for what, by in self._by:
-            if (found := by.get(compared(who, what))) is not None:
-                yield found
 
 
 class _Reader:
@@ -314,15 +272,6 @@ def _syntax_error(text: str) -> str | None:
 def _annotation(policy: Mapping[str, Any], name: str) -> str:
     # A bare @name is @name(""), which the JSON format writes as null.
     return str(policy.get("annotations", {}).get(name) or "").strip()
-
-
-def _parsed(policies: Mapping[str, Mapping[str, Any]]) -> cedarpy.PolicySet:
-    written = {"templates": {}, "staticPolicies": dict(policies), "templateLinks": []}
-    return cedarpy.PolicySet.from_json_str(json.dumps(written))
-
-
-def _slice(policies: Mapping[str, Mapping[str, Any]]) -> tuple[cedarpy.PolicySet, bool]:
-    return _parsed(policies), "approvals" in attributes_read(policies, CIRCUMSTANCES)
 
 
 def _digest(files: Mapping[str, str], schema: str) -> str:

@@ -6,10 +6,10 @@ on every call. Claimed texts enter as values of attributes, never as parts of na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, timedelta
-from functools import partial
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar, cast
 
 import orjson
 
@@ -18,6 +18,7 @@ from broker.lease.credential import Contract
 from broker.policy.facts import RequestFacts
 from broker.scope.model import Risk
 
+_T = TypeVar("_T")
 # Policies speak of "the scope asked for", never of one scope by name, so one name is enough.
 _SCOPE = {"type": "Scope", "id": "requested"}
 
@@ -59,70 +60,34 @@ def parties(facts: RequestFacts, *, with_parameters: bool, with_behind: bool = T
     )
 
 
-def entities(who: Parties, read: Container[str]) -> str:
+def entities(who: Parties, read: frozenset[str]) -> str:
     """The agent, its owner and the scope, in Cedar's JSON entity format, with those attributes that are ``read``.
 
     Raises ValueError for what is no Unicode.
     """
-    agent, owner, risk = who.agent, who.agent.owner, who.risk
+    agent = who.agent
     template = {"type": "Template", "id": who.template}
     # By id: whoever is owner and principal of a task at once is one entity, and as the registry has them.
-    known = (who.behind, owner if "owner" in read else None)
+    known = (who.behind if "on_behalf_of" in read else None, agent.owner if "owner" in read else None)
     persons = {_id(person): person for person in known if person is not None}
-    entity = partial(_entity, read)
+    of_person, of_agent, requested = _chosen(read)
     return _json(
         [
-            *(
-                entity(_person(each), issuer=each.issuer, subject=each.subject, groups=sorted(each.groups))
-                for each in persons.values()
-            ),
-            entity(
-                _agent(agent),
-                tags=dict(agent.segments),
-                entry=agent.principal,
-                trust_domain=agent.spiffe_id.trust_domain,
-                path=agent.spiffe_id.path,
-                owner={"__entity": _person(owner)},
-                tier=agent.tier.value,
-                roles=sorted(agent.roles),
-                environments=sorted(agent.environments),
-                promoted=agent.promoted,
-                tools=sorted(agent.tools),
-            ),
-            entity(template),
-            entity(
-                _SCOPE,
-                [template],
-                {},
-                template=who.template,
-                connector=who.connector,
-                account=who.account,
-                environment=who.environment,
-                name=who.name,
-                access=who.access,
-                actions=list(who.actions),
-                parameters=list(who.parameters),
-                **_promised(who.contract),
-                sensitivity=risk.sensitivity.value,
-                blast_radius=risk.blast_radius.value,
-                reversibility=risk.reversibility.value,
-                change_type=risk.change_type,
-                template_promoted=risk.promoted,
-            ),
+            *(_entity(_person(each), _attributes(of_person, each)) for each in persons.values()),
+            _entity(_agent(agent), _attributes(of_agent, agent), tags=dict(agent.segments)),
+            _entity(template, {}),
+            _entity(_SCOPE, _attributes(requested, who), [template]),
         ]
     )
 
 
-def _promised(contract: Contract) -> dict[str, object]:
-    """How, and how fast, it can be ended. A bound that there is not is left out: no number is honest for it."""
-    bounds = {
-        "bound_on_expiry_seconds": contract.on_expiry,
-        "bound_on_revoke_seconds": contract.on_revoke,
-        "bound_on_broker_dead_seconds": contract.on_broker_dead,
-        "bound_on_upstream_dead_seconds": contract.on_upstream_dead,
-    }
-    told = {name: _seconds(bound) for name, bound in bounds.items() if bound is not None}
-    return {"contract_class": contract.cls.value, "binding": contract.binding.value, **told}
+def telling(what: tuple[str, str]) -> Callable[[Parties], str]:
+    """What tells the one text that somebody has of ``what`` (``SINGLE`` in slicing.py), as :func:`entities` does."""
+    whose, name = what
+    if whose == "resource":
+        return cast(Callable[[Parties], str], _REQUESTED[name])
+    of_agent = cast(Callable[[Agent], str], _AGENT[name] if name else lambda agent: str(agent.spiffe_id))
+    return lambda who: of_agent(who.agent)
 
 
 def _seconds(span: timedelta) -> int:
@@ -130,25 +95,67 @@ def _seconds(span: timedelta) -> int:
     return -(-span // timedelta(seconds=1))
 
 
-def compared(who: Parties, what: tuple[str, str]) -> str:
-    """The one text that ``who`` has of ``what`` (``SINGLE`` in slicing.py), as :func:`entities` tells it."""
-    return _SINGLE[what](who)
+def _bound(span: timedelta | None) -> int | None:
+    """A bound that there is not is left out: no number is honest for it."""
+    return None if span is None else _seconds(span)
 
 
-_SINGLE: Mapping[tuple[str, str], Callable[[Parties], str]] = {
-    ("resource", "template"): lambda who: who.template,
-    ("resource", "connector"): lambda who: who.connector,
-    ("resource", "account"): lambda who: who.account,
-    ("resource", "environment"): lambda who: who.environment,
-    ("resource", "name"): lambda who: who.name,
-    ("resource", "contract_class"): lambda who: who.contract.cls.value,
-    ("resource", "binding"): lambda who: who.contract.binding.value,
-    ("principal", ""): lambda who: str(who.agent.spiffe_id),
-    ("principal", "entry"): lambda who: who.agent.principal,
-    ("principal", "trust_domain"): lambda who: who.agent.spiffe_id.trust_domain,
-    ("principal", "path"): lambda who: who.agent.spiffe_id.path,
-    ("principal", "tier"): lambda who: who.agent.tier.value,
+# The attributes of entities, by name, as the schema has them. None is not told at all.
+_PERSON: Mapping[str, Callable[[Person], object]] = {
+    "issuer": lambda person: person.issuer,
+    "subject": lambda person: person.subject,
+    "groups": lambda person: sorted(person.groups),
 }
+_AGENT: Mapping[str, Callable[[Agent], object]] = {
+    "entry": lambda agent: agent.principal,
+    "trust_domain": lambda agent: agent.spiffe_id.trust_domain,
+    "path": lambda agent: agent.spiffe_id.path,
+    "owner": lambda agent: {"__entity": _person(agent.owner)},
+    "tier": lambda agent: agent.tier.value,
+    "roles": lambda agent: sorted(agent.roles),
+    "environments": lambda agent: sorted(agent.environments),
+    "promoted": lambda agent: agent.promoted,
+    "tools": lambda agent: sorted(agent.tools),
+}
+_REQUESTED: Mapping[str, Callable[[Parties], object]] = {
+    "template": lambda who: who.template,
+    "connector": lambda who: who.connector,
+    "account": lambda who: who.account,
+    "environment": lambda who: who.environment,
+    "name": lambda who: who.name,
+    "access": lambda who: who.access,
+    "actions": lambda who: list(who.actions),
+    "parameters": lambda who: list(who.parameters),
+    "contract_class": lambda who: who.contract.cls.value,
+    "binding": lambda who: who.contract.binding.value,
+    "bound_on_expiry_seconds": lambda who: _seconds(who.contract.on_expiry),
+    "bound_on_revoke_seconds": lambda who: _bound(who.contract.on_revoke),
+    "bound_on_broker_dead_seconds": lambda who: _bound(who.contract.on_broker_dead),
+    "bound_on_upstream_dead_seconds": lambda who: _bound(who.contract.on_upstream_dead),
+    "sensitivity": lambda who: who.risk.sensitivity.value,
+    "blast_radius": lambda who: who.risk.blast_radius.value,
+    "reversibility": lambda who: who.risk.reversibility.value,
+    "change_type": lambda who: who.risk.change_type,
+    "template_promoted": lambda who: who.risk.promoted,
+}
+
+
+_Attributes = tuple[tuple[str, Callable[[_T], object]], ...]
+
+
+@lru_cache(maxsize=1024)
+def _chosen(read: frozenset[str]) -> tuple[_Attributes[Person], _Attributes[Agent], _Attributes[Parties]]:
+    """Those attributes that are ``read``: the same for every request of a kind."""
+    return (
+        tuple(item for item in _PERSON.items() if item[0] in read),
+        tuple(item for item in _AGENT.items() if item[0] in read),
+        tuple(item for item in _REQUESTED.items() if item[0] in read),
+    )
+
+
+def _attributes(chosen: _Attributes[_T], whose: _T) -> dict[str, object]:
+    return {name: value for name, tell in chosen if (value := tell(whose)) is not None}
+
 
 # A circumstance as it is told; None is not told at all. Hashable, because it is part of what an answer is kept by.
 Told = str | int | bool | tuple[str, ...] | Person | None
@@ -211,14 +218,12 @@ def _said(value: Told) -> object:
 
 
 def _entity(
-    read: Container[str],
     uid: dict[str, str],
-    parents: list[dict[str, str]] | None = None,
+    attrs: dict[str, object],
+    parents: Sequence[dict[str, str]] = (),
     tags: dict[str, str] | None = None,
-    **attrs: object,
 ) -> dict[str, object]:
-    told = {name: value for name, value in attrs.items() if name in read}
-    return {"uid": uid, "attrs": told, "parents": parents or [], "tags": tags or {}}
+    return {"uid": uid, "attrs": attrs, "parents": parents, "tags": tags or {}}
 
 
 def _agent(agent: Agent) -> dict[str, str]:

@@ -9,6 +9,10 @@ conjunction that is the policy's first ``when``, and every part before it is cer
 ``&&`` from the left and stops at the first false, and conditions in the order they are written
 (https://docs.cedarpolicy.com/policies/syntax-policy.html). A policy in any other form is always evaluated.
 
+A set is cut twice. What very many compare, each with a literal of its own (one rule per account), is cut into a *slice*
+for each literal. The rest is sorted by *kind* of request: which of the few literals in it (production, advisory) the
+request has. There are few kinds, so that what each is decided by is parsed when one is first seen, and kept.
+
 Belongs here: reading policies in Cedar's JSON format, and cutting a set. Does not belong here: asking the engine.
 """
 
@@ -22,6 +26,9 @@ Policies = Mapping[str, Mapping[str, Any]]
 
 # A slice is asked by a call of its own, which costs about what evaluating so many policies does.
 WORTH = 64
+# Kinds of request that the rest of a set is kept parsed for, at most; and policies, over all of its kinds.
+KINDS = 64
+KEPT = 2_048
 
 
 class Key(NamedTuple):
@@ -37,7 +44,8 @@ PRINCIPAL = ("principal", "")
 SINGLE = frozenset(
     {
         *(("resource", name) for name in ("template", "connector", "account", "environment", "name")),
-        *(("resource", name) for name in ("contract_class", "binding")),
+        *(("resource", name) for name in ("contract_class", "binding", "change_type")),
+        *(("resource", name) for name in ("sensitivity", "blast_radius", "reversibility")),
         *(("principal", name) for name in ("entry", "trust_domain", "path", "tier")),
     }
 )
@@ -50,28 +58,72 @@ SETS = frozenset(
 )
 
 
+Kind = tuple[str | None, ...]
+
+
 class Slices(NamedTuple):
-    """A set, cut. ``always`` are asked of every request; of each of ``by``, those of the one literal that it has."""
+    """A set, cut. Of each of ``by``, those of the one literal that a request has are asked; of ``rest``, of its kind.
 
-    always: Policies
+    ``kinds``: the literals that make a difference to ``rest``, by what they are compared with. ``needs``: those of its
+    policies that need one of these, and which.
+    """
+
+    rest: Policies
     by: Mapping[tuple[str, str], Mapping[str, Policies]]
+    kinds: Mapping[tuple[str, str], frozenset[str]]
+    needs: Mapping[str, Key]
+
+    def of_kind(self, kind: Kind) -> Policies:
+        """Those of ``rest`` that can have a say in requests of this kind, told in the order of ``kinds``.
+
+        None stands for whatever text no policy is about.
+        """
+        has = {None, *(Key(what, text) for what, text in zip(self.kinds, kind, strict=True) if text is not None)}
+        return {name: policy for name, policy in self.rest.items() if self.needs.get(name) in has}
 
 
-def cut(policies: Policies, worth: int = WORTH) -> Slices:
+def cut(policies: Policies, worth: int = WORTH, kinds: int = KINDS) -> Slices:
     """``policies``, cut by what is compared by enough of them that it pays to leave the others out."""
     keys = {name: frozenset(certain_keys(policy)) for name, policy in policies.items()}
     popular = Counter(key.what for found in keys.values() for key in found)
     chosen = {name: max(found, key=lambda key: (popular[key.what], key)) for name, found in keys.items() if found}
     sizes = Counter(key.what for key in chosen.values())
     by: dict[tuple[str, str], dict[str, dict[str, Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
-    always: dict[str, Mapping[str, Any]] = {}
+    rest: dict[str, Mapping[str, Any]] = {}
     for name, policy in policies.items():
         key = chosen.get(name)
         if key is None or sizes[key.what] < worth:
-            always[name] = policy
+            rest[name] = policy
         else:
             by[key.what][key.literal][name] = policy
-    return Slices(always, {what: dict(found) for what, found in by.items()})
+    telling, needs = _telling({name: keys[name] for name in rest}, min(kinds, KEPT // max(1, len(rest))))
+    return Slices(rest, {what: dict(found) for what, found in by.items()}, telling, needs)
+
+
+def _telling(
+    keys: Mapping[str, frozenset[Key]], kinds: int
+) -> tuple[Mapping[tuple[str, str], frozenset[str]], Mapping[str, Key]]:
+    """What tells at most ``kinds`` kinds of request apart, and what each policy needs of it.
+
+    What most policies compare comes first; next, what most of the others do.
+    """
+    telling: dict[tuple[str, str], frozenset[str]] = {}
+    needs: dict[str, Key] = {}
+    tried: set[tuple[str, str]] = set()
+    while True:
+        left = [key for name, found in keys.items() if name not in needs for key in found if key.what not in tried]
+        if not left:
+            return telling, needs
+        popular = Counter(key.what for key in left)
+        what = max(popular, key=lambda each: (popular[each], each))
+        tried.add(what)
+        literals = frozenset(key.literal for key in left if key.what == what)
+        if len(literals) < kinds:
+            kinds //= len(literals) + 1
+            telling[what] = literals
+            needs |= {
+                name: key for name, found in keys.items() if name not in needs for key in found if key.what == what
+            }
 
 
 def certain_keys(policy: Mapping[str, Any]) -> Iterator[Key]:

@@ -19,13 +19,14 @@ import pytest
 
 from broker.identity.agent import Delivery, Tier
 from broker.identity.spiffe_id import SpiffeId
-from broker.policy import cedar
+from broker.policy import engine
 from broker.policy.facts import RequestFacts, Situation
 from broker.policy.slicing import cut
-from broker.scope.model import AccessClass
+from broker.scope.model import AccessClass, Risk, Sensitivity
 from tests.policy.world import facts, policies
 
 SETS, REQUESTS, SLICES = 250, 200, 5
+CUTS = ({"worth": 1}, {}, {"worth": 10**9, "kinds": 1})
 # Reading the entities of who asks for what costs most, and is kept: few of them, differing in each slice.
 PARTIES = 12
 ENVIRONMENTS, ROLES, TEMPLATES = ["dev", "staging", "production"], ["reader", "writer"], ["t1", "t2"]
@@ -63,6 +64,7 @@ def tree(chance: random.Random, depth: int) -> Tree:
         [
             ("==", "principal.tier", chance.choice(list(Tier)).value),
             ("==", "resource.environment", chance.choice(ENVIRONMENTS)),
+            ("==", "resource.sensitivity", chance.choice(list(Sensitivity)).value),
             ("!=", "context.ticket", ""),
             ("==", "context.delivery", chance.choice(["direct", "proxy"])),
             ("contains", "principal.roles", chance.choice(ROLES)),
@@ -124,11 +126,18 @@ def written(node: Tree) -> str:
 
 
 def policy(number: int, each: Rule) -> str:
-    principal = f'principal == Agent::"{each.principal}"' if each.principal else "principal"
+    """As Cedar; the head in each of the forms that say the same."""
+    principal = "principal is Agent" if number % 3 == 0 else "principal"
+    if each.principal:
+        principal = f'principal == Agent::"{each.principal}"'
     action = "action"
     if each.action:
-        action = f'action {"in" if each.action == "change" else "=="} Action::"{each.action}"'
-    resource = f'resource in Template::"{each.template}"' if each.template else "resource"
+        named = f'Action::"{each.action}"'
+        forms = [f"action in {named}", f"action in [{named}]", f"action == {named}"]
+        action = forms[number % (2 if each.action == "change" else 3)]
+    resource = "resource is Scope" if number % 2 else "resource"
+    if each.template:
+        resource += f' in Template::"{each.template}"'
     body = " ".join(f"{kind} {{ {written(condition)} }}" for kind, condition in each.conditions)
     head = f'@id("p{number}") @reason("r{number}")'
     if each.approval:
@@ -145,6 +154,7 @@ def looked_up(path: str, asked: RequestFacts) -> Any:
         "principal.tier": str(asked.agent.tier),
         "principal.roles": asked.agent.roles,
         "resource.environment": asked.scope.environment,
+        "resource.sensitivity": str(asked.scope.risk.sensitivity),
         "context.ticket": asked.request.ticket,
         "context.delivery": str(asked.delivery),
         "context.ttl_seconds": int(asked.scope.ttl.total_seconds()),
@@ -271,6 +281,7 @@ def parties(chance: random.Random) -> RequestFacts:
             "template": chance.choice(TEMPLATES),
             "environment": chance.choice(ENVIRONMENTS),
             "access": chance.choice(list(AccessClass)),
+            "risk": Risk(sensitivity=chance.choice(list(Sensitivity))),
         },
     )
 
@@ -294,8 +305,8 @@ def test_the_engine_decides_as_the_naive_evaluator_does(part: int, monkeypatch: 
     asked = [request(chance, chance.choice(whos)) for _ in range(REQUESTS)]
     seen: Counter[str] = Counter()
     for number in range(SETS // SLICES):
-        # Every second set is cut as finely as it can be, though it is small.
-        monkeypatch.setattr(cedar, "cut", partial(cut, worth=1 if number % 2 else 64))
+        # Cut as finely as it can be, though it is small; by kind of request alone; and not at all.
+        monkeypatch.setattr(engine, "cut", partial(cut, **CUTS[number % len(CUTS)]))
         rules = [rule(chance) for _ in range(chance.randrange(2, 12))]
         decided = policies("\n".join(policy(index, each) for index, each in enumerate(rules)))
         expected = [answer(rules, each) for each in asked]

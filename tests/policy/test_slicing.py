@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,10 +14,11 @@ import pytest
 
 from bench.decisions import policies as many
 from bench.decisions import requests
-from broker.policy import cedar
+from broker.policy import engine
 from broker.policy.decision import Effect
-from broker.policy.question import _SINGLE
-from broker.policy.slicing import SINGLE, Key, certain_keys, cut
+from broker.policy.question import parties, telling
+from broker.policy.slicing import KEPT, PRINCIPAL, SINGLE, Key, certain_keys, cut
+from tests.policy import test_differential as by_chance
 from tests.policy.world import facts, policies
 
 ACCOUNT, ROLES = 'resource.account == "a"', 'principal.roles.contains("r")'
@@ -47,6 +50,11 @@ def body(*conditions: str, head: str = "principal, action, resource") -> str:
         (body(f"when {{ {ACCOUNT} }} unless {{ {FAILS} }}"), {TEAM}),
         (body(f'when {{ {ACCOUNT} && principal.entry == "x" }}'), {TEAM, Key(("principal", "entry"), "x")}),
         (body(head='principal, action, resource in Template::"t"'), {Key(("resource", "template"), "t")}),
+        (body(f'when {{ {ROLES} && resource.sensitivity == "x" }}'), {Key(("resource", "sensitivity"), "x")}),
+        (
+            body(f"when {{ {ACCOUNT} }}", head='principal is Agent, action, resource is Scope in Template::"t"'),
+            {TEAM},
+        ),
         (body(head='principal == Agent::"spiffe://x/y", action, resource'), {Key(("principal", ""), "spiffe://x/y")}),
         # What stands before may fail, or is in no form that is known not to.
         (body(f"when {{ {FAILS} && {ACCOUNT} }}"), set()),
@@ -88,8 +96,20 @@ def test_the_engine_stops_where_slicing_counts_on_it(text: str, errors: int) -> 
     assert (len(decision.errors), decision.allowed) == (errors, not errors)
 
 
-def test_every_single_attribute_is_told_as_the_engine_sees_it() -> None:
-    assert set(_SINGLE) == SINGLE | {("principal", "")}
+@pytest.mark.parametrize("what", sorted(SINGLE))
+def test_every_single_attribute_is_told_as_the_engine_sees_it(
+    what: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "cut", partial(cut, worth=10**9, kinds=1))
+    text = telling(what)(parties(facts(), with_parameters=True))
+    for found, allowed in ((text, True), (f"{text}x", False)):
+        seen = policies(f'{PERMIT} when {{ {".".join(what)} == "{found}" }};')
+        assert seen.decide(facts()).allowed is allowed
+
+
+def test_the_principal_is_told_as_the_engine_sees_it() -> None:
+    agent = telling(PRINCIPAL)(parties(facts(), with_parameters=True))
+    assert policies(f'@id("p") permit (principal == Agent::"{agent}", action, resource);').decide(facts()).allowed
 
 
 def test_only_what_pays_is_cut() -> None:
@@ -97,15 +117,37 @@ def test_only_what_pays_is_cut() -> None:
     made["everybody"] = parsed(body())
     assert cut(made, worth=11).by == {}
     slices = cut(made, worth=10)
-    assert set(slices.always) == {"everybody"}
+    assert set(slices.rest) == {"everybody"}
     assert {literal: set(found) for literal, found in slices.by["resource", "account"].items()} == {
         str(number): {f"p{number}"} for number in range(10)
     }
 
 
+def test_the_rest_is_sorted_by_kind_of_request() -> None:
+    texts = {
+        "everybody": body(),
+        "here": body('when { resource.environment == "dev" }'),
+        "there": body('when { resource.environment == "production" && principal.tier == "advisory" }'),
+        "them": body('when { principal.tier == "advisory" }'),
+    }
+    slices = cut({name: parsed(text) for name, text in texts.items()})
+    environment, tier = ("resource", "environment"), ("principal", "tier")
+    assert slices.kinds == {environment: {"dev", "production"}, tier: {"advisory"}}
+    assert [set(slices.of_kind(kind)) for kind in ((None, None), ("dev", None), ("production", "advisory"))] == [
+        {"everybody"},
+        {"everybody", "here"},
+        {"everybody", "there", "them"},
+    ]
+    # No more kinds than are said, and no more policies kept parsed for them: then more are evaluated, for all alike.
+    assert set(cut({name: parsed(text) for name, text in texts.items()}, kinds=2).kinds) == {tier}
+    assert cut({name: parsed(text) for name, text in texts.items()}, kinds=1).kinds == {}
+    many = {f"{number}": parsed(body()) for number in range(KEPT // 2)}
+    assert set(cut({**many, "them": parsed(texts["them"])}).kinds) == set()
+
+
 def test_a_large_set_decides_cut_as_it_does_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     sliced = many(100)
-    monkeypatch.setattr(cedar, "cut", partial(cut, worth=10**9))
+    monkeypatch.setattr(engine, "cut", partial(cut, worth=10**9, kinds=1))
     whole = many(100)
     seen = set()
     for asked in requests(60):
@@ -120,7 +162,7 @@ def test_a_large_set_decides_cut_as_it_does_whole(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_forbid_in_one_part_and_a_permit_in_another_deny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cedar, "cut", partial(cut, worth=1))
+    monkeypatch.setattr(engine, "cut", partial(cut, worth=1))
     account = facts().scope.account
     mine = f'when {{ resource.account == "{account}" }}'
     for rules, expected in (
@@ -133,3 +175,25 @@ def test_a_forbid_in_one_part_and_a_permit_in_another_deny(monkeypatch: pytest.M
         decision = policies(rules).decide(facts())
         assert (decision.effect, decision.policies) == expected
     assert decision.errors
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_any_set_decides_cut_as_it_does_whole(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole decision is the same: effect, determining policies, explanations, errors and missing approvals."""
+    chance = random.Random(f"cut {part}")
+    asked = [by_chance.request(chance, by_chance.parties(chance)) for _ in range(25)]
+    seen: Counter[Effect] = Counter()
+    failed = 0
+    for _ in range(12):
+        rules = [by_chance.rule(chance) for _ in range(chance.randrange(2, 25))]
+        text = "\n".join(by_chance.policy(index, each) for index, each in enumerate(rules))
+        made = []
+        for how in by_chance.CUTS:
+            monkeypatch.setattr(engine, "cut", partial(cut, **how))
+            made.append(policies(f"// {how}\n{text}"))  # equal texts are one set
+        for each in asked:
+            finely, by_kind, whole = (replace(decided.decide(each), set_digest="") for decided in made)
+            assert finely == by_kind == whole, (text, each)
+            seen[whole.effect] += 1
+            failed += bool(whole.errors)
+    assert min(seen[effect] for effect in Effect) > 0 and failed > 0, (seen, failed)
