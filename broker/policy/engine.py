@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import cedarpy
 
-from broker.policy.question import CIRCUMSTANCES, Parties, Told, entities, question, telling
-from broker.policy.reads import attributes_read, policies_about, with_attributes, without_circumstances
+from broker.policy.question import CIRCUMSTANCES, Form, Parties, Told, entities, form, question, telling
+from broker.policy.reads import attributes_read, of_any_action, policies_about, with_attributes, without_circumstances
 from broker.policy.slicing import Kind, Policies, cut
 from broker.scope.model import AccessClass
 
@@ -50,10 +50,14 @@ class Engine:
     def holding(self, who: Parties, told: Mapping[str, Told]) -> Holding:
         """What holds. Raises ValueError for texts that are none, and for entities that are not of the schema."""
         kind, slices, known = self._asked(who)
-        # Held against the schema once, with every circumstance: it is the same for the slices.
-        found = kind.part.ask(who, told, kind.reads, known, kind.schema)
+        # Told every circumstance, so that one look at the schema is enough for the slices, too.
+        circumstances = {name: value for name, value in told.items() if name in kind.reads}
+        shape = form(circumstances)
+        found = kind.part.ask(who, circumstances, known, None if shape in kind.conforming else kind.schema)
+        if found.decided:
+            kind.conforming.add(shape)
         for part in slices:
-            found = _both(found, part.ask(who, told, part.reads, known))
+            found = _both(found, part.ask(who, told, known))
         return found
 
     def holding_with(self, approvals: Told, who: Parties, told: Mapping[str, Told], found: Holding) -> Holding:
@@ -63,12 +67,16 @@ class Engine:
         for part in (kind.part, *slices):
             if (again := part.again) is not None:
                 found = found._replace(policies=found.policies - again.names)
-                found = _both(found, again.ask(who, others, again.reads, known))
+                found = _both(found, again.ask(who, others, known))
         return found
 
     def _prepared(self, who: Parties) -> _Prepared:
         kind, slices = self._classes[who.access].about(who)
-        return _Prepared(kind, slices, cedarpy.Entities.from_json_str(entities(who, kind.reads), kind.schema))
+        text, shape = entities(who, kind.reads)
+        known = cedarpy.Entities.from_json_str(text, None if shape in kind.conforming else kind.schema)
+        if kind.of_any_action:
+            kind.conforming.add(shape)
+        return _Prepared(kind, slices, known)
 
 
 class _Class:
@@ -84,6 +92,7 @@ class _Class:
         self._telling = tuple((telling(what), literals) for what, literals in self._cut.kinds.items())
         # Whatever a slice reads is told to all kinds alike, so that there are no more schemas than kinds.
         self._reads_in_slices = frozenset[str]().union(*(part.reads for _, by in self._slices for part in by.values()))
+        self._slices_of_any_action = all(part.of_any_action for _, by in self._slices for part in by.values())
         self._kinds: dict[Kind, _OfKind] = {}
 
     def about(self, who: Parties) -> tuple[_OfKind, tuple[_Part, ...]]:
@@ -96,18 +105,22 @@ class _Class:
     def _of_kind(self, kind: Kind) -> _OfKind:
         part = _Part(self._cut.of_kind(kind))
         reads = part.reads | self._reads_in_slices
-        return _OfKind(part, reads, self._schema(reads))
+        return _OfKind(part, reads, self._schema(reads), part.of_any_action and self._slices_of_any_action, set())
 
 
 class _OfKind(NamedTuple):
     """What one kind of request is decided by, beside the slices.
 
     ``reads``: every attribute that a policy names that can have a say, slices included; and ``schema`` has no other.
+    ``conforming``: the forms of entities and of circumstances that were held against it, and conform. Where a policy
+    looks at the action, entities always are: actions are in the schema alone.
     """
 
     part: _Part
     reads: frozenset[str]
     schema: cedarpy.Schema
+    of_any_action: bool
+    conforming: set[Form]
 
 
 class _Prepared(NamedTuple):
@@ -125,7 +138,9 @@ class _Part:
         self.names = frozenset(policies)
         self.reads = attributes_read(policies, CIRCUMSTANCES)
         self._policies = policies
-        self._parsed = _parsed(policies)
+        shorter = of_any_action(policies)
+        self.of_any_action = shorter is not None
+        self._parsed = _parsed(policies if shorter is None else shorter)
 
     @cached_property
     def again(self) -> _Part | None:
@@ -138,16 +153,12 @@ class _Part:
         return _Part(reading) if reading else None
 
     def ask(
-        self,
-        who: Parties,
-        told: Mapping[str, Told],
-        read: frozenset[str],
-        known: cedarpy.Entities,
-        schema: cedarpy.Schema | None = None,
+        self, who: Parties, told: Mapping[str, Told], known: cedarpy.Entities, schema: cedarpy.Schema | None = None
     ) -> Holding:
-        """What holds of these, told of the circumstances those that are ``read``."""
-        asked = question(who, {name: value for name, value in told.items() if name in read})
-        answer = cedarpy.is_authorized(asked, self._parsed, known, schema=schema)
+        """What holds of these. With a ``schema`` all of ``told`` is told, else what they read."""
+        if schema is None:
+            told = {name: value for name, value in told.items() if name in self.reads}
+        answer = cedarpy.is_authorized(question(who, told), self._parsed, known, schema=schema)
         diagnostics = answer.diagnostics
         decided = answer.decision in (cedarpy.Decision.Allow, cedarpy.Decision.Deny)
         return Holding(frozenset(diagnostics.reasons), frozenset(diagnostics.errors), decided)

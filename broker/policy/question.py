@@ -60,10 +60,14 @@ def parties(facts: RequestFacts, *, with_parameters: bool, with_behind: bool = T
     )
 
 
-def entities(who: Parties, read: frozenset[str]) -> str:
+Form = tuple[object, ...]
+
+
+def entities(who: Parties, read: frozenset[str]) -> tuple[str, Form]:
     """The agent, its owner and the scope, in Cedar's JSON entity format, with those attributes that are ``read``.
 
-    Raises ValueError for what is no Unicode.
+    And the form of all that: what is equal in form conforms to the schema, or does not, alike. Raises ValueError for
+    what is no Unicode.
     """
     agent = who.agent
     template = {"type": "Template", "id": who.template}
@@ -71,14 +75,13 @@ def entities(who: Parties, read: frozenset[str]) -> str:
     known = (who.behind if "on_behalf_of" in read else None, agent.owner if "owner" in read else None)
     persons = {_id(person): person for person in known if person is not None}
     of_person, of_agent, requested = _chosen(read)
-    return _json(
-        [
-            *(_entity(_person(each), _attributes(of_person, each)) for each in persons.values()),
-            _entity(_agent(agent), _attributes(of_agent, agent), tags=dict(agent.segments)),
-            _entity(template, {}),
-            _entity(_SCOPE, _attributes(requested, who), [template]),
-        ]
-    )
+    told = [
+        *(_entity(_person(each), _attributes(of_person, each)) for each in persons.values()),
+        _entity(_agent(agent), _attributes(of_agent, agent), tags=dict(agent.segments)),
+        _entity(template, {}),
+        _entity(_SCOPE, _attributes(requested, who), [template]),
+    ]
+    return _json(told), tuple(_form({**entity["attrs"], **entity["tags"]}) for entity in told)
 
 
 def telling(what: tuple[str, str]) -> Callable[[Parties], str]:
@@ -206,6 +209,19 @@ def question(who: Parties, circumstances: Mapping[str, Told]) -> dict[str, Any]:
     }
 
 
+def form(circumstances: Mapping[str, Told]) -> Form:
+    """The form of these in a question, as :func:`entities` tells one."""
+    return _form({name: value for name, value in circumstances.items() if value is not None})
+
+
+def _form(told: Mapping[str, object]) -> Form:
+    """Names and types, of what is in lists, too: the schema says nothing of values."""
+    return (
+        *told,
+        *(frozenset(map(type, value)) if isinstance(value, (list, tuple)) else type(value) for value in told.values()),
+    )
+
+
 def _json(value: object) -> str:
     try:
         return orjson.dumps(value).decode()
@@ -222,7 +238,7 @@ def _entity(
     attrs: dict[str, object],
     parents: Sequence[dict[str, str]] = (),
     tags: dict[str, str] | None = None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {"uid": uid, "attrs": attrs, "parents": parents, "tags": tags or {}}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from broker.scope.model import AccessClass
 
 _CONTEXT = {"Var": "context"}
+_ACTION = "action"
 # Stands among the names for ``context`` itself. No attribute of ours has an empty name.
 _WHOLE_CONTEXT = ""
 _CIRCUMSTANCES = re.compile(r"^type Circumstances = \{\n(.*?)^\};$", re.MULTILINE | re.DOTALL)
@@ -51,9 +52,38 @@ def policies_about(policies: Mapping[str, Mapping[str, Any]], access: AccessClas
     return {name: policy for name, policy in policies.items() if _is_about(policy["action"], access)}
 
 
+def of_any_action(policies: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]] | None:
+    """``policies``, all about one access class, without the actions in their heads, which let it through.
+
+    None where a policy looks at the action all the same, so that the engine has to know which are in which.
+    """
+    if not all(_is_known(policy["action"]) and _ACTION not in _variables(policy) for policy in policies.values()):
+        return None
+    return {name: {**policy, "action": {"op": "All"}} for name, policy in policies.items()}
+
+
+def _is_known(head: Mapping[str, Any]) -> bool:
+    return head["op"] == "All" or (head["op"] in ("==", "in") and None not in _named(head))
+
+
+def _variables(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for operator, operand in node.items():
+            if operator == "Var":
+                yield operand
+            yield from _variables(operand)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _variables(item)
+
+
+def _named(head: Mapping[str, Any]) -> list[Any]:
+    return list(head.get("entities") or [head.get("entity")])
+
+
 def _is_about(head: Mapping[str, Any], access: AccessClass) -> bool:
     """Whether the action of a policy's head can be this one. True for a form that is not known here."""
-    named = head.get("entities") or [head.get("entity")]
+    named = _named(head)
     if head["op"] not in ("==", "in") or None in named:
         return True
     groups = {access.value} | ({"request"} if access is AccessClass.READ else {"request", "change"})

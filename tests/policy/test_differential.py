@@ -2,8 +2,8 @@
 
 Policies are small trees, made by chance with a seed. ``written`` renders one as Cedar, ``value`` evaluates it in
 Python, by what Cedar's specification says of ``&&``, ``||``, ``if`` and of errors. A set keeps answers in
-memory, so each request is asked twice, the second time in another order and as another object. Two rules in
-eight are gates, requests hold some of the approvals, and any rule may look at them.
+memory, so each request is asked twice, the second time in another order and as another object. Three rules in
+nine are gates, requests hold some of the approvals, and any rule may look at them.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def tree(chance: random.Random, depth: int) -> Tree:
             ("==", "resource.environment", chance.choice(ENVIRONMENTS)),
             ("==", "resource.sensitivity", chance.choice(list(Sensitivity)).value),
             ("!=", "context.ticket", ""),
+            ("!=", "resource.environment", chance.choice(ENVIRONMENTS)),
             ("==", "context.delivery", chance.choice(["direct", "proxy"])),
             ("contains", "principal.roles", chance.choice(ROLES)),
             ("own environment",),
@@ -80,8 +81,21 @@ def tree(chance: random.Random, depth: int) -> Tree:
     )
 
 
+def about(chance: random.Random) -> Tree:
+    """As operators write it: a comparison with a name, after something that may fail, or cannot."""
+    first = chance.choice([("product",), ("contains", "principal.roles", chance.choice(ROLES)), tree(chance, 1)])
+    named = chance.choice(
+        [
+            ("==", "resource.environment", chance.choice(ENVIRONMENTS)),
+            ("==", "resource.sensitivity", chance.choice(list(Sensitivity)).value),
+            ("==", "principal.tier", chance.choice(list(Tier)).value),
+        ]
+    )
+    return ("and", first, named)
+
+
 def rule(chance: random.Random) -> Rule:
-    effect = chance.choice(["permit", "permit", "permit", "permit", "permit", "forbid", "gate", "gate"])
+    effect = chance.choice(["permit", "permit", "permit", "permit", "permit", "forbid", "gate", "gate", "gate"])
     return Rule(
         "forbid" if effect == "gate" else effect,
         chance.choice(["", "", "", *AGENTS[:2]]),
@@ -89,7 +103,7 @@ def rule(chance: random.Random) -> Rule:
         chance.choice(["", "", *TEMPLATES]),
         chance.choice(APPROVALS) if effect == "gate" else "",
         tuple(
-            (chance.choice(["when", "when", "unless"]), tree(chance, 3))
+            (chance.choice(["when", "when", "unless"]), about(chance) if chance.random() < 0.25 else tree(chance, 3))
             for _ in range(chance.randrange(2 if effect == "gate" else 3))
         ),
     )

@@ -1,0 +1,133 @@
+"""Asking the engine: every request is of the schema, all that hold are named, and nobody is asked twice for nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import cedarpy
+import orjson
+import pytest
+
+from broker.policy.decision import Effect
+from broker.policy.facts import RequestFacts
+from broker.scope.model import AccessClass
+from tests.policy.world import PERMIT_ALL, SCHEMA, facts, policies
+
+READING = (
+    '@id("p") permit (principal, action, resource) when {'
+    ' principal.roles.contains("analyst") && resource.parameters.contains("table=lines") && context.ticket == "" &&'
+    ' !context.active_grants.contains("x") &&'
+    ' (if principal.hasTag("team") then principal.getTag("team") == "red" else true) };'
+)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[dict[str, Any], bool]]]:
+    """Every question to the engine: the request, and whether it was held against the schema."""
+    seen: list[tuple[dict[str, Any], bool]] = []
+    real = cedarpy.is_authorized
+
+    def counted(request: dict[str, Any], *arguments: Any, schema: Any = None) -> cedarpy.AuthzResult:
+        seen.append((request, schema is not None))
+        return real(request, *arguments, schema=schema)
+
+    monkeypatch.setattr(cedarpy, "is_authorized", counted)
+    yield seen
+
+
+def test_the_schema_says_nothing_of_values() -> None:
+    """What is equal in form conforms alike: no enumerations, no extension types, no records within records."""
+    types = set(re.findall(r"^ +\w+\??: (.*?),", SCHEMA, re.MULTILINE))
+    assert types == {"String", "Long", "Bool", "Set<String>", "Person"}
+    assert " enum " not in SCHEMA and "} tags String;" in SCHEMA
+
+
+def test_each_form_is_held_against_the_schema_once(asked: list[tuple[dict[str, Any], bool]]) -> None:
+    decided = policies(READING, '@id("q") permit (principal, action, resource) when { context has on_behalf_of };')
+    for number in range(3):
+        assert decided.decide(facts(scope={"parameters": {"table": "lines", "n": str(number)}})).allowed
+    assert [schema for _, schema in asked] == [True, False, False]
+    # Another form: a list that was empty, somebody who was not there.
+    decided.decide(facts(situation={"active_grants": frozenset({"y"})}))
+    decided.decide(facts(situation={"on_behalf_of": facts().agent.owner}))
+    assert [schema for _, schema in asked[3:]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"agent": {"roles": frozenset({1})}},
+        {"agent": {"segments": (("team", 7),)}},
+        {"scope": {"resource": 7}},
+        {"request": {"ticket": 7}},
+        {"situation": {"active_grants": frozenset({7})}},
+    ],
+)
+def test_what_is_not_of_the_schema_is_refused_after_what_was(wrong: dict[str, Any]) -> None:
+    named = '@id("n") permit (principal, action, resource) when { resource.name != "" };'
+    decided = policies(READING, named)
+    good = [
+        facts(),
+        facts(scope={"parameters": {"table": "lines", "n": "1"}}),
+        facts(agent={"segments": (("team", "red"),)}),
+    ]
+    for _ in range(2):
+        assert all(decided.decide(each).allowed for each in good)
+        refused = decided.decide(facts(**wrong))
+        assert (refused.effect, refused.policies, len(refused.errors)) == (Effect.DENY, (), 1)
+
+
+def test_where_a_policy_looks_at_the_action_the_engine_knows_which_are_changes() -> None:
+    decided = policies('@id("p") permit (principal, action, resource) when { action in Action::"change" };')
+    for number in range(3):
+        for access in AccessClass:
+            each = facts(scope={"access": access, "resource": f"r{number}"})
+            assert decided.decide(each).allowed is (access is not AccessClass.READ)
+
+
+def test_all_that_hold_are_known_behind_a_gate(asked: list[tuple[dict[str, Any], bool]]) -> None:
+    """Asked again are those alone that read approvals; what else holds has been said."""
+    gate = (
+        '@id("g") @reason("x") @approval("a") forbid (principal, action, resource)'
+        ' when { context.ticket == "" } unless { context.approvals.contains("a") };'
+    )
+    waiting = policies(PERMIT_ALL, gate).decide(facts())
+    assert (waiting.effect, waiting.policies, waiting.approvals) == (Effect.NEEDS_APPROVAL, ("g",), ("a",))
+    assert [sorted(_circumstances(each)) for each, _ in asked] == [["approvals", "ticket"]] * 2
+    # Without a permit there is nothing to open.
+    assert policies(gate).decide(facts()).effect is Effect.DENY
+    # Nor where the permit itself does not like the approval.
+    moody = '@id("m") permit (principal, action, resource) unless { context.approvals.contains("a") };'
+    assert policies(moody, gate).decide(facts()).effect is Effect.DENY
+    assert policies(moody, gate, PERMIT_ALL).decide(facts()).effect is Effect.NEEDS_APPROVAL
+
+
+def test_of_a_kind_of_request_is_told_what_the_policies_about_it_read(
+    asked: list[tuple[dict[str, Any], bool]],
+) -> None:
+    decided = policies(
+        PERMIT_ALL,
+        '@id("f") @reason("x") forbid (principal, action, resource)'
+        ' when { resource.environment == "production" && context.intent != "look" };',
+    )
+    at_home, abroad = (facts(scope={"environment": each}) for each in ("dev", "production"))
+    assert [decided.decide(each).allowed for each in (at_home, abroad, _intending(abroad), _intending(at_home))] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    assert [sorted(_circumstances(each)) for each, _ in asked] == [[], ["intent"], ["intent"], []]
+
+
+def _intending(what: RequestFacts) -> RequestFacts:
+    return replace(what, request=replace(what.request, intent="other"))
+
+
+def _circumstances(request: dict[str, Any]) -> dict[str, Any]:
+    told = orjson.loads(request["context"])
+    assert isinstance(told, dict)
+    return told
