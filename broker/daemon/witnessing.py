@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 import structlog
@@ -14,7 +14,7 @@ from broker.errors import BrokerError
 from broker.issuance.gate import Gate
 from broker.issuance.recovering import Recovering
 from broker.ports.clock import Clock, Rng
-from broker.ports.trail import Evidence, TrailStore, Witness
+from broker.ports.trail import Evidence, TrailEnd, TrailStore, Witness
 from broker.references import resolve
 from broker.witnesses.checkpointer import Checkpointer
 from broker.witnesses.comparing import behind
@@ -28,6 +28,20 @@ log = structlog.get_logger("broker.witnesses")
 
 # For the last checkpoint of a broker that stops; what it does not reach is sent after the next start.
 _LAST = 5.0
+
+
+def witness_of(settings: WitnessSettings) -> Witness:
+    """The witness that they are about."""
+    if settings.file is not None:
+        return FileWitness(settings.file)
+    if settings.s3 is not None:
+        from broker.witnesses.s3 import S3Witness  # with the whole of boto3, which hardly anybody needs
+
+        return S3Witness(settings.s3, resolve)
+    if settings.http is not None:
+        return HttpWitness(settings.http, resolve)
+    assert settings.syslog is not None  # noqa: S101 - the configuration has exactly one
+    return SyslogWitness(settings.syslog, host_name())
 
 
 class Witnessing:
@@ -44,6 +58,7 @@ class Witnessing:
         rng: Rng,
         writer: str,
         turns: Turns,
+        made: Callable[[WitnessSettings], Witness] = witness_of,
     ) -> None:
         self._turns = turns
         self._settings = settings
@@ -54,8 +69,15 @@ class Witnessing:
         self._tenant = config.tenant
         self._keys = CheckpointKeys(settings.signing_keys, resolve)
         origin = settings.origin or f"{config.trust_domain}/jit-broker/{config.tenant}"
-        self._checkpointer = Checkpointer(store, self._keys, origin=origin, tenant=config.tenant, writer=writer)
-        self._witnesses = {name: _made(each) for name, each in settings.witnesses.items()}
+        self._checkpointer = Checkpointer(
+            store,
+            self._keys,
+            origin=origin,
+            tenant=config.tenant,
+            writer=writer,
+            newest=self._none_has_seen_more,
+        )
+        self._witnesses = {name: made(each) for name, each in settings.witnesses.items()}
         self._pumps = {
             name: WitnessPump(name, witness, store, clock, rng, config.tenant, self._may_send)
             for name, witness in self._witnesses.items()
@@ -74,12 +96,25 @@ class Witnessing:
             return
         # Once something is witnessed anew, the newest that a witness has is our own.
         end = await self._store.trail_end(self._tenant)
-        asked = tuple(self._gate.unread)
+        unread = await self._hold_against(tuple(self._gate.unread), end)
+        # Nothing newer there may mean that another replica has entered recovery for it, since this one looked.
+        await self._recovery.resume()
+        self._gate.unread = unread
+
+    async def _none_has_seen_more(self, end: TrailEnd) -> bool:
+        """Asked before each checkpoint: the ledger may have been put back, or failed over, beneath this very broker.
+
+        One that has seen no later state than the old one has nothing of its own to miss there.
+        """
+        return not await self._hold_against(tuple(self._witnesses), end) and not self._gate.recovery
+
+    async def _hold_against(self, names: Sequence[str], end: TrailEnd | None) -> tuple[str, ...]:
+        """Ask these what they have seen, all at once, and enter recovery for what ``end`` lacks. Who did not answer."""
         answers = await asyncio.gather(
-            *(behind(name, self._witnesses[name], end, self._keys.public) for name in asked), return_exceptions=True
+            *(behind(name, self._witnesses[name], end, self._keys.public) for name in names), return_exceptions=True
         )
         unread = []
-        for name, answer in zip(asked, answers, strict=True):
+        for name, answer in zip(names, answers, strict=True):
             if isinstance(answer, OSError):
                 unread.append(name)
                 log.warning("a witness could not be asked what it has", witness=name, why=str(answer))
@@ -87,9 +122,7 @@ class Witnessing:
                 raise answer
             elif answer is not None and not await self._meanwhile(answer):
                 await self._recovery.enter(answer)
-        # Nothing newer there may mean that another replica has entered recovery for it, since this one looked.
-        await self._recovery.resume()
-        self._gate.unread = tuple(unread)
+        return tuple(unread)
 
     async def _meanwhile(self, found: Evidence) -> bool:
         """Whether another replica witnessed that after this one looked at the ledger, which has it by now."""
@@ -153,16 +186,3 @@ class Witnessing:
     def _may_send(self) -> bool:
         # In recovery nothing goes out: what the witnesses have is the evidence, and a restart must find it the newest.
         return self._turns.mine("checkpoints") and not self._gate.unread and not self._gate.recovery
-
-
-def _made(settings: WitnessSettings) -> Witness:
-    if settings.file is not None:
-        return FileWitness(settings.file)
-    if settings.s3 is not None:
-        from broker.witnesses.s3 import S3Witness  # with the whole of boto3, which hardly anybody needs
-
-        return S3Witness(settings.s3, resolve)
-    if settings.http is not None:
-        return HttpWitness(settings.http, resolve)
-    assert settings.syslog is not None  # noqa: S101 - the configuration has exactly one
-    return SyslogWitness(settings.syslog, host_name())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from broker.audit import checkpoint as checkpoints
@@ -14,14 +15,28 @@ _TRIES = 3
 
 
 class Checkpointer:
-    """Writes a checkpoint when one is due. Two at once are harmless: the ledger takes only what follows the newest."""
+    """Writes a checkpoint when one is due. Two at once are harmless: the ledger takes only what follows the newest.
 
-    def __init__(self, store: TrailStore, keys: CheckpointKeys, *, origin: str, tenant: str, writer: str) -> None:
+    ``newest`` says whether no witness has seen more than this end of the trail. Where one has, nothing is signed: what
+    is signed now would be of later than what it has seen, and no start could tell any more that the ledger is behind.
+    """
+
+    def __init__(
+        self,
+        store: TrailStore,
+        keys: CheckpointKeys,
+        *,
+        origin: str,
+        tenant: str,
+        writer: str,
+        newest: Callable[[TrailEnd], Awaitable[bool]],
+    ) -> None:
         self._store = store
         self._keys = keys
         self._origin = origin
         self._tenant = tenant
         self._writer = writer
+        self._newest = newest
 
     async def if_due(self, now: datetime, every: timedelta, every_records: int) -> bool:
         """One if the last is ``every`` old or ``every_records`` behind, and does not cover all. Whether it was."""
@@ -38,7 +53,8 @@ class Checkpointer:
         """One now, unless the last covers everything."""
         for _ in range(_TRIES):
             end = await self._store.trail_end(self._tenant)
-            if end is None or not _uncovered(end):
+            # The ledger takes it only where its newest checkpoint is still that of this very end.
+            if end is None or not _uncovered(end) or not await self._newest(end):
                 return False
             if await self._store.add_checkpoint(self._tenant, self._signed(end, now), now):
                 return True

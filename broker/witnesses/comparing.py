@@ -1,4 +1,4 @@
-"""Is the ledger behind what its witnesses have seen? Asked once at each start, of every witness that can be asked.
+"""Is the ledger behind what its witnesses have seen? Asked at each start and before each checkpoint, of all of them.
 
 A witness that has a checkpoint of later than the ledger's last one has seen a later ledger: this one is an old copy,
 or another one. A checkpoint there that no key of ours has signed counts as well: not knowing is no reason to grant.

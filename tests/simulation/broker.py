@@ -12,6 +12,7 @@ from broker.clock import KeptClock
 from broker.daemon.pool import ConnectorPool
 from broker.daemon.replica import Replica as Beats
 from broker.daemon.timekeeping import TimeWatch
+from broker.daemon.witnessing import Witnessing
 from broker.errors import BrokerError
 from broker.issuance.among import Among
 from broker.issuance.approvals import ApprovalDesk
@@ -37,6 +38,7 @@ from tests.simulation.chance import Chance
 from tests.simulation.ledger import SimulatedLedger
 from tests.simulation.process import Process
 from tests.simulation.truth import SimulatedConnector
+from tests.simulation.witnesses import ASK_AGAIN, CONFIG, SimulatedWitness
 
 ISSUE_TIMEOUT = timedelta(seconds=10)
 TICK = 1.0
@@ -57,6 +59,7 @@ class SimulatedBroker:
         clock: KeptClock | Clock,
         ticking: Callable[[], float],
         chance: Chance,
+        witness: SimulatedWitness | None,
     ) -> None:
         self.process = process
         self.clock = clock
@@ -93,9 +96,15 @@ class SimulatedBroker:
         again = {"reconcile": self.reconciler.soon}
         self.recovering = Recovering(store, self.gate, clock, chance, TENANT, **again)
         self.recovery = RecoveryDesk(store, self.gate, fresh, clock, **again)
+        self.witnessing = None if witness is None else self._witnessing(witness, chance)
         self._upkeep = Upkeep(
             store, self.revoker, lambda: list(reached), self.gate, RefusalBudget(), LookBudget(), None, clock, TENANT
         )
+
+    def _witnessing(self, witness: SimulatedWitness, chance: Chance) -> Witnessing:
+        reached = self.process.reach(witness)
+        about = (CONFIG, witness.settings, self._store, self.recovering, self.gate, self.clock, chance)
+        return Witnessing(*about, self.process.name, self.beats.turns, made=lambda settings: reached)
 
     async def boot(self) -> None:
         """As the daemon does: first what the last run left, then the ticks, for as long as the process lives."""
@@ -108,6 +117,8 @@ class SimulatedBroker:
                 await self._store.recover(self.clock.now())
                 self.beats.recover = self.recovering.resume
                 await self.recovering.resume()
+                if self.witnessing is not None:
+                    await self.witnessing.start()
                 break
             except BrokerError:  # the daemon would not start, and be started again
                 await asyncio.sleep(TICK)
@@ -116,6 +127,17 @@ class SimulatedBroker:
         self.process.start(self._tick())
         self.process.start(self._beat())
         self.process.start(self._reconcile())
+        if self.witnessing is not None:
+            self.process.start(self.witnessing.run())
+            self.process.start(self._witness(self.witnessing))
+
+    async def _witness(self, witnessing: Witnessing) -> None:
+        for ticks in itertools.count():
+            with contextlib.suppress(BrokerError):
+                await witnessing.tick()
+                if ticks % ASK_AGAIN == 0:
+                    await witnessing.ask_unread()
+            await asyncio.sleep(TICK)
 
     async def _reconcile(self) -> None:
         """More often than the daemon does: what it may end, and what not, is what the simulation is to see."""

@@ -1,6 +1,7 @@
 """Bugs that are planted in the real code, to prove that the simulation sees. Each is one that somebody could make.
 
-Those of several brokers on one ledger, and of clocks, are in ``bugs_of_several.py``.
+Those of several brokers on one ledger, and of clocks, are in ``bugs_of_several.py``; those of a ledger that is put back
+in ``bugs_of_restores.py``.
 
 They are patched in from here, by name, in a process of their own: nothing in the broker knows of them, no flag and no
 variable arms them.
@@ -25,6 +26,7 @@ from broker.stores import access_redeem, grant_ops, moves, orphan_ops, orphan_re
 from broker.stores.trail import Trail
 from broker.upkeep import Upkeep
 from tests.simulation import truth
+from tests.simulation.bugs_of_restores import OF_RESTORES
 from tests.simulation.bugs_of_several import OF_SEVERAL
 from tests.simulation.truth import SimulatedConnector
 
@@ -214,7 +216,7 @@ def _never_while_active(state: State, *, issue_deadline: int, confirm_by: Any, e
 
 _due_at = moves.due_at
 
-BUGS: dict[str, Callable[[Patch], None]] = {
+_OF_ONE: dict[str, Callable[[Patch], None]] = {
     each.__name__.replace("_", "-"): each
     for each in (
         intent_after_issue,
@@ -238,4 +240,5 @@ BUGS: dict[str, Callable[[Patch], None]] = {
         nobody_looks,
         inventories_without_the_ledger,
     )
-} | OF_SEVERAL
+}
+BUGS = _OF_ONE | OF_SEVERAL | OF_RESTORES

@@ -11,7 +11,8 @@ from broker.identity.agent import Agent
 from broker.issuance.caller import Caller
 from broker.issuance.issue import Grant
 from tests.simulation.broker import SimulatedBroker
-from tests.simulation.world import Gone, World
+from tests.simulation.process import Gone
+from tests.simulation.world import World
 
 # What one RPC does at the broker that it reaches, for who is seen to call.
 Work = Callable[[SimulatedBroker, Caller], Coroutine[Any, Any, Any]]

@@ -19,9 +19,9 @@ from broker.stores.queries import SQL
 from broker.stores.times import from_ms
 from broker.suspension.suspension import Kind
 from broker.timekeeping import TOLERANCE_MS
-from tests.clock import START
 from tests.simulation.broker import ISSUE_TIMEOUT
 from tests.simulation.process import Process
+from tests.simulation.restored import Broken, Known, Recoveries, Told
 from tests.simulation.truth import Made, Truth, Try
 
 _KINDS = {Kind.EVERYTHING.value, Kind.AGENT.value}
@@ -58,27 +58,6 @@ class Machine(Protocol):
         ...
 
 
-class Broken(AssertionError):
-    """A promise that was not kept."""
-
-
-@dataclass
-class Known:
-    """One attempt, as the trail has told it so far."""
-
-    lease: str
-    task: str
-    holder: str
-    request: str
-    expires_at: datetime
-    intended_at: datetime
-    process: str  # which intended it
-    only_time_ends_it: bool
-    state: State = State.ISSUING
-    activated_by: str = ""
-    by_a_fast_clock: bool = False  # it was said to be over
-
-
 @dataclass
 class Checks:
     """Reads the trail as it grows, from the ledger's file, and holds it against the truth."""
@@ -88,33 +67,40 @@ class Checks:
     fail: Callable[[Broken], None]
     machine: Callable[[str], Machine | None]  # that the process of this name runs on, while it does
     truth: Truth = field(init=False)
-    seen: int = 0
-    attempts: dict[str, Known] = field(default_factory=dict)
-    of_lease: dict[str, list[str]] = field(default_factory=dict)
-    of_request: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # by holder and request id
-    part_of: dict[str, str] = field(default_factory=dict)  # by the lease that was granted by a delegation
-    parts: set[str] = field(default_factory=set)  # of these, what may still be alive
-    tasks_over: set[str] = field(default_factory=set)
-    suspended: dict[str, dict[str, Any]] = field(default_factory=dict)
-    redeemed: set[str] = field(default_factory=set)
-    latest: datetime = START  # the highest time in the trail
+    ledger: Told = field(default_factory=Told)
+    recoveries: Recoveries = field(init=False)
+    before: dict[str, Known] = field(default_factory=dict)  # what any ledger that was there has known last
+    redeemed: set[str] = field(default_factory=set)  # whatever the ledger has forgotten
     excused: set[str] = field(default_factory=set)  # what was said to be over by a clock that nobody could doubt
     connection: sqlite3.Connection | None = None
 
     def __post_init__(self) -> None:
         self.truth = Truth(self.clock, self.made, self.trying)
+        self.recoveries = Recoveries(self.told)
+
+    def told_until_now(self) -> Told:
+        """What a backup has that is taken now."""
+        return self.ledger.copy()
+
+    def put_back(self, told: Told, running: frozenset[str]) -> None:
+        """The ledger is the one that had told this, under these processes. What it has forgotten was, all the same."""
+        forgotten = self.ledger.attempts.keys() - told.attempts.keys()
+        self.told["forgotten by a restore, and alive"] += sum(map(self.truth.usable, forgotten))
+        self.before |= self.ledger.attempts
+        self.ledger = told.copy()
+        self.recoveries.put_back(running, self.clock.now())
 
     def read(self) -> list[dict[str, Any]]:
         """What was committed since the last time, checked."""
         assert self.connection is not None
         rows = self.connection.execute(
-            "SELECT seq, body FROM audit WHERE seq > ? ORDER BY seq", (self.seen,)
+            "SELECT seq, body FROM audit WHERE seq > ? ORDER BY seq", (self.ledger.seen,)
         ).fetchall()
         records = []
         for seq, body in rows:
-            self.seen = seq
+            self.ledger.seen = seq
             record = json.loads(body)
-            self.latest = max(self.latest, from_ms(record["at_ms"]))
+            self.ledger.latest = max(self.ledger.latest, from_ms(record["at_ms"]))
             records.append(record)
             self._take(record)
         self._look_at_parts()
@@ -129,17 +115,18 @@ class Checks:
 
     def _look_at_parts(self) -> None:
         """Between two commits: what was handed on lives no longer, and no wider, than what it is a part of."""
-        for lease in sorted(self.parts):
-            living = [self.attempts[each] for each in self.of_lease[lease]]
+        for lease in sorted(self.ledger.parts):
+            whole = self.ledger.part_of[lease]
+            living = [self.ledger.attempts[each] for each in self.ledger.of_lease[lease]]
             living = [each for each in living if each.state in (State.ISSUING, State.ACTIVE)]
             if not living:
-                self.parts.discard(lease)
+                self.ledger.parts.discard(lease)
                 continue
-            wholes = [self.attempts[each] for each in self.of_lease[self.part_of[lease]]]
+            wholes = [self.ledger.attempts[each] for each in self.ledger.of_lease[whole]]
             if not any(each.state is State.ACTIVE for each in wholes):
-                raise Broken(f"I4: {lease} lives on, and {self.part_of[lease]}, which it is a part of, has ended")
+                raise Broken(f"I4: {lease} lives on, and {whole}, which it is a part of, has ended")
             if max(each.expires_at for each in living) > max(each.expires_at for each in wholes):
-                raise Broken(f"I4: {lease} is longer than {self.part_of[lease]}, which it is a part of")
+                raise Broken(f"I4: {lease} is longer than {whole}, which it is a part of")
 
     def _take(self, record: dict[str, Any]) -> None:
         kind, data = record["type"], record["data"]
@@ -148,22 +135,25 @@ class Checks:
         elif kind in _STATES:
             self._moved(record, _STATES[kind])
         elif kind in ("task.completed", "task.ended"):
-            self.tasks_over.add(record["task_id"])
+            self.ledger.tasks_over.add(record["task_id"])
         elif kind == "suspension.suspended":
-            self.suspended[data["suspension"]] = data
+            self.ledger.suspended[data["suspension"]] = data
         elif kind in ("suspension.resumed", "suspension.expired"):
-            self.suspended.pop(data["suspension"], None)
+            self.ledger.suspended.pop(data["suspension"], None)
         elif kind == "upstream.unknown_found":
             self._swept(data)
         elif kind == "delegation.used":
-            self.part_of[data["used_for"]] = data["part_of"]
-            self.parts.add(data["used_for"])
+            self.ledger.part_of[data["used_for"]] = data["part_of"]
+            self.ledger.parts.add(data["used_for"])
         elif kind == "access.redeemed":
             self._once(data["access_request"])
+        elif kind.startswith("recovery."):
+            self.recoveries.take(record, self.ledger.attempts)
 
     def _intended(self, record: dict[str, Any]) -> None:
         attempt = record["attempt_id"]
-        if record["task_id"] in self.tasks_over:
+        self.recoveries.intended(attempt, record["writer"])
+        if record["task_id"] in self.ledger.tasks_over:
             raise Broken(f"I2: {attempt} was intended on a task that is over")
         if covering := self._covering(record):
             raise Broken(f"I7: {attempt} was intended under {covering}")
@@ -176,9 +166,9 @@ class Checks:
         self._at_a_time_to_be_believed(attempt, intended_at, record["writer"])
         about = (record["lease_id"], record["task_id"], record["holder"], data["request_id"])
         only_time = data["contract_class"] == ContractClass.EXPIRY_ONLY
-        self.attempts[attempt] = Known(*about, expires_at, intended_at, record["writer"], only_time)
-        self.of_request.setdefault((record["holder"], data["request_id"]), []).append(attempt)
-        self.of_lease.setdefault(record["lease_id"], []).append(attempt)
+        self.ledger.attempts[attempt] = Known(*about, expires_at, intended_at, record["writer"], only_time)
+        self.ledger.of_request.setdefault((record["holder"], data["request_id"]), []).append(attempt)
+        self.ledger.of_lease.setdefault(record["lease_id"], []).append(attempt)
 
     def _at_a_time_to_be_believed(self, attempt: str, intended_at: datetime, process: str) -> None:
         machine = self.machine(process)
@@ -188,12 +178,12 @@ class Checks:
 
     def booted(self, process: str, now: datetime) -> None:
         """A broker has begun, at ``now`` by its own time."""
-        if now < self.latest:
-            raise Broken(f"I8: {process} begins at {now}, and in the trail it was {self.latest} before")
+        if now < self.ledger.latest:
+            raise Broken(f"I8: {process} begins at {now}, and in the trail it was {self.ledger.latest} before")
 
     def _moved(self, record: dict[str, Any], state: State) -> None:
         attempt = record["attempt_id"]
-        known = self.attempts.get(attempt)
+        known = self.ledger.attempts.get(attempt)
         if known is None:
             raise Broken(f"I2: {attempt} is {state} and was never intended")
         if known.state in TERMINAL:
@@ -212,13 +202,13 @@ class Checks:
     def _activated(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
         if known.state is not State.ISSUING:
             raise Broken(f"I8: {attempt} was {known.state} and is usable again")
-        if known.task in self.tasks_over:
+        if known.task in self.ledger.tasks_over:
             raise Broken(f"I1: {attempt} became usable on a task that is over")
         if covering := self._covering(record):
             raise Broken(f"I7: {attempt} became usable under {covering}")
         if attempt not in self.truth.ever:
             raise Broken(f"I2: {attempt} is said to be issued, and the upstream never made it")
-        same = self.of_request[known.holder, known.request]
+        same = self.ledger.of_request[known.holder, known.request]
         if others := [each for each in same if each != attempt and self._proven_usable(each)]:
             raise Broken(f"I9: {attempt} is usable, and of the same request so is {others}")
         known.activated_by = record["writer"]
@@ -254,13 +244,15 @@ class Checks:
 
     def _swept(self, data: dict[str, Any]) -> None:
         """The reconciler may only end what the ledger does not hold alive."""
-        known = self.attempts.get(data["attempt_id"])
-        if known is None or known.state not in TERMINAL:
+        known = self.ledger.attempts.get(data["attempt_id"])
+        forgotten = known is None and data["attempt_id"] in self.before
+        if not forgotten and (known is None or known.state not in TERMINAL):
             raise Broken(f"I10: {data['name']} is ended behind its lease's back")
+        self.told["forgotten, and found by its mark"] += forgotten
         self.told["lie found in an inventory"] += data["attempt_id"] in self.truth.lied_about
 
     def _covering(self, record: dict[str, Any]) -> str:
-        for name, data in self.suspended.items():
+        for name, data in self.ledger.suspended.items():
             over = data["until_ms"] is not None and record["at_ms"] >= data["until_ms"]
             if not over and data["kind"] in _KINDS and data["value"] in ("", record["holder"]):
                 return name
@@ -273,7 +265,7 @@ class Checks:
 
     def made(self, made: Made) -> None:
         """The upstream makes a credential, now."""
-        known = self.attempts.get(made.attempt)
+        known = self.ledger.attempts.get(made.attempt) or self.before.get(made.attempt)
         if known is None:
             raise Broken(f"I2: {made.attempt} is made, and its intent is not durable")
         if known.state in TERMINAL and self.clock.now() < made.until and not known.by_a_fast_clock:
@@ -288,19 +280,22 @@ class Checks:
         now = self.clock.now()
         if other is not None and other.process is not None and process is not None:
             runs = other.process.alive and not (other.process.has_stood_still or process.has_stood_still)
-            if (
-                runs
-                and self._is_heard(other.process.name)
-                and now - other.begun < _CLAIM_HOLDS
-                and self.attempts[attempt].state is State.REVOKING
-            ):
+            runs = runs and self._is_heard(other.process.name)
+            if runs and now - other.begun < _CLAIM_HOLDS and self._is_being_ended(attempt, other):
                 # Not raised: to the revoker, a connector that raises is one that has failed.
                 self.fail(Broken(f"I10: {process.name} and {other.process.name} are both at work on {attempt}"))
         return Try(process, now)
 
+    def _is_being_ended(self, attempt: str, other: Try) -> bool:
+        """By a claim that the ledger knows of."""
+        known = self.ledger.attempts.get(attempt)
+        return known is not None and known.state is State.REVOKING and other.begun > self.recoveries.since
+
     def delivered(self, attempt: str, process: str) -> None:
         """An agent was handed this credential."""
-        known = self.attempts.get(attempt)
+        known = self.ledger.attempts.get(attempt)
+        if known is None or not known.activated_by:
+            known = self.before.get(attempt)  # the answer was under way when the ledger was put back
         if known is None or not known.activated_by:
             raise Broken(f"I3: {attempt} was delivered, and that it is usable was not durable")
         if known.activated_by != process:
@@ -310,13 +305,20 @@ class Checks:
         """With everything healed, and time given: nothing is left (I14, I3)."""
         left = {
             name: known.state
-            for name, known in self.attempts.items()
+            for name, known in self.ledger.attempts.items()
             if known.state not in TERMINAL and not (known.only_time_ends_it and known.expires_at > self.clock.now())
         }
         if left:
             raise Broken(f"I14: these never came to an end: {left}")
-        waits = {name for name, known in self.attempts.items() if known.only_time_ends_it}
-        if alive := [
-            attempt for attempt in list(self.truth.alive) if self.truth.usable(attempt) and attempt not in waits
-        ]:
+        if alive := self._ended_nowhere():
             raise Broken(f"I3: alive, and nobody knows: {alive}")
+
+    def healed_for_a_while(self) -> None:
+        """What a ledger that was put back has forgotten was found by its mark, and ended long before its time."""
+        if alive := [each for each in self._ended_nowhere() if each not in self.ledger.attempts]:
+            raise Broken(f"I8: forgotten by a ledger that was put back, and alive: {alive}")
+
+    def _ended_nowhere(self) -> list[str]:
+        known = self.before | self.ledger.attempts
+        alive = [each for each in list(self.truth.alive) if self.truth.usable(each)]
+        return [each for each in alive if not (each in known and known[each].only_time_ends_it)]

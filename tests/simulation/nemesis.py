@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from broker.revocation.revoker import CLAIM_FOR
+from tests.simulation.backups import Backup
 from tests.simulation.clocks import WallClock
 from tests.simulation.replica import Replica
 from tests.simulation.world import World
@@ -117,5 +118,37 @@ async def bad_disks(world: World, going: Callable[[], bool]) -> None:
         world.disk.failing = False
 
 
-TO_ALL = (outages, bad_disks)
+async def restores(world: World, going: Callable[[], bool]) -> None:
+    """Backups are taken, and an old one is put back: after all brokers were ended, or beneath them."""
+    while going() and world.witness is not None:
+        for _ in range(int(world.chance.between(2, 6))):
+            await asyncio.sleep(world.chance.between(0.5, 4))
+            if going():
+                world.backups.take()
+        if going() and (old := world.backups.old()):
+            beneath = world.disk.shared and world.chance.often(0.5)
+            await put_back(world, old[int(world.chance.between(0, len(old)))], beneath=beneath)
+
+
+async def put_back(world: World, chosen: Backup, *, beneath: bool) -> None:
+    """An old ledger, and brokers on it."""
+    world.chance.told["ledger put back beneath its brokers" if beneath else "ledger put back"] += 1
+    if not beneath:
+        world.kill()
+    world.backups.put_back(chosen)
+    await asyncio.sleep(world.chance.between(0.1, 3))
+    await world.start()
+
+
+async def witnesses(world: World, going: Callable[[], bool]) -> None:
+    """The machine with the checkpoints cannot be reached for a while."""
+    while going() and world.witness is not None:
+        await asyncio.sleep(world.chance.between(1, 20))
+        world.chance.told["witness away"] += 1
+        world.witness.away = True
+        await asyncio.sleep(world.chance.between(0.5, 6))
+        world.witness.away = False
+
+
+TO_ALL = (outages, bad_disks, restores, witnesses)
 TO_EACH = (kills, stops, cuts, clocks)

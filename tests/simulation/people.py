@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
-from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST, nonce_of
+from broker.approval.intent_digest import APPROVE_ACCESS_REQUEST, RELEASE_RECOVERY, nonce_of
 from broker.dev.identity_provider import CLIENT_ID
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Defect
 from broker.issuance.suspending import SuspensionOrder
 from broker.ports.access_requests import FiledRequest
 from broker.suspension.suspension import Kind
 from tests.simulation.broker import SimulatedBroker
-from tests.simulation.world import AGENTS, Gone, World
+from tests.simulation.process import Gone
+from tests.simulation.world import AGENTS, World
 
 APPROVERS = ("bea", "cyd")
 
@@ -40,5 +40,34 @@ async def operators(world: World, going: Callable[[], bool]) -> None:
         chance.told["suspended"] += 1
         lasts = timedelta(seconds=int(chance.between(1, 3)))
         order = SuspensionOrder(chance.id(), Kind.EVERYTHING if everything else Kind.AGENT, value, "drill", lasts)
-        with contextlib.suppress(Gone, BrokerError):
-            await world.ask(broker.suspensions.suspend(world.person("cyd", broker), order), broker)
+        await _ask(world, broker, broker.suspensions.suspend(world.person("cyd", broker), order))
+
+
+async def _ask(world: World, broker: SimulatedBroker, work: Coroutine[Any, Any, Any]) -> None:
+    """They try again another time. Raises Defect."""
+    try:
+        await world.ask(work, broker)
+    except Defect:
+        raise
+    except (Gone, BrokerError):
+        return
+
+
+async def releasers(world: World, going: Callable[[], bool]) -> None:
+    """They look at a recovery for some seconds, and say that grants may begin again; some say so twice."""
+    chance = world.chance
+    while going() and world.witness is not None:
+        await asyncio.sleep(chance.between(0.2, 3))
+        broker = world.any_broker()
+        if broker is None or not going():
+            continue
+        await _ask(world, broker, _release(world, broker, chance.one_of(*APPROVERS)))
+
+
+async def _release(world: World, broker: SimulatedBroker, key: str) -> None:
+    person = world.person(key, broker)
+    recovery = await broker.recovery.show(person)
+    if recovery is not None and recovery.open:
+        said = {"recovery_id": recovery.id, "reason": "looked at it"}
+        token = world.provider.id_token(key, CLIENT_ID, nonce_of(RELEASE_RECOVERY, said))
+        await broker.recovery.release(person, **said, request_id=world.chance.id(), fresh_id_token=token)

@@ -18,6 +18,10 @@ class Dead(BaseException):
     """Inside of a process that is gone: unwinds whatever still stands there. Nothing of it reaches the world."""
 
 
+class Gone(Exception):
+    """The broker that was asked is not there, or went while it was asked."""
+
+
 class Process:
     """Everything that was started by :meth:`start`, and everything that started in turn."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tests.issuance.world import StaticKeys
 from tests.simulation.broker import SimulatedBroker
 from tests.simulation.clocks import WallClock
 from tests.simulation.ledger import SimulatedLedger
-from tests.simulation.process import Process
+from tests.simulation.process import Gone, Process
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -29,9 +30,17 @@ class Replica:
         self.ledger: SimulatedLedger | None = None
         self.broker: SimulatedBroker | None = None
         self._starts = 0
+        self._starting = asyncio.Lock()
+        self._watching: dict[asyncio.Task[None], None] = {}
 
     async def start(self) -> None:
-        """A broker, on what is on the disk."""
+        """A broker, on what is on the disk, unless there is one."""
+        async with self._starting:
+            if self.process is None:
+                with contextlib.suppress(Gone):  # killed while it starts
+                    await self._start()
+
+    async def _start(self) -> None:
         world = self._world
         self._starts += 1
         process = Process(f"{self.name}{self._starts}")
@@ -51,12 +60,25 @@ class Replica:
                 self._clock(),
                 world.loop.time,
                 world.chance,
+                world.witness,
             )
         )
         world.tell("boot", process.name)
+        watching = asyncio.create_task(self._end_when_lost(self.ledger))
+        self._watching[watching] = None
+        watching.add_done_callback(self._watching.pop)
         await world.within(process, made.boot())
         self.broker = made
         world.checks.booted(process.name, made.clock.now())
+
+    async def _end_when_lost(self, ledger: SimulatedLedger) -> None:
+        """As the daemon does, whose service is started again."""
+        await ledger.lost()
+        if self.ledger is ledger:
+            self._world.chance.told["ended because the ledger was another one"] += 1
+            self.kill()
+            await asyncio.sleep(1)
+            await self.start()
 
     def _clock(self) -> Clock:
         if self._world.disk.shared:

@@ -15,14 +15,16 @@ import structlog
 from broker.errors import Defect
 from broker.lease.machine import TERMINAL
 from tests.simulation.agents import Life
-from tests.simulation.checks import Broken
-from tests.simulation.nemesis import TO_ALL, TO_EACH
-from tests.simulation.people import operators
+from tests.simulation.nemesis import TO_ALL, TO_EACH, put_back
+from tests.simulation.people import operators, releasers
+from tests.simulation.restored import Broken
 from tests.simulation.virtual import VirtualLoop
 from tests.simulation.world import AGENTS, World
 
 # After everything is healed: longer than any lease, any claim and any pause between two tries.
 _HEALING_SECONDS = 1800.0
+# After that: longer than an inventory is waited for, and what it shows is young.
+_SWEEPING_SECONDS = 90.0
 MOST_REPLICAS = 3
 
 
@@ -32,6 +34,7 @@ class Run:
 
     seed: int
     replicas: int
+    restores: bool
     asked: int  # steps, before everything is healed
     steps: int
     seconds: float  # simulated
@@ -41,12 +44,17 @@ class Run:
     attempts: int
 
 
-def simulate(seed: int, steps: int, replicas: int = 0) -> Run:
-    """Run it, with so many replicas; 0: with one, two or three, by the seed. The same arguments give the same run."""
+def simulate(seed: int, steps: int, replicas: int = 0, *, restores: bool | None = None) -> Run:
+    """Run it, with so many replicas; 0: with one, two or three, by the seed. The same arguments give the same run.
+
+    ``restores``: an old state of the ledger is put back now and then; None: by the seed, in three of nine. Then less of
+    the rest comes about, because nothing is granted for a while after each.
+    """
+    restores = seed // MOST_REPLICAS % 3 == 1 if restores is None else restores
     _be_quiet()
     loop = VirtualLoop()
     with tempfile.TemporaryDirectory(prefix="jit-sim-", dir=_memory()) as directory:
-        world = World(loop, seed, Path(directory), replicas or 1 + seed % MOST_REPLICAS)
+        world = World(loop, seed, Path(directory), replicas or 1 + seed % MOST_REPLICAS, restores=restores)
         try:
             loop.run_until_complete(_run(world, steps))
         except Broken as broken:
@@ -59,13 +67,14 @@ def simulate(seed: int, steps: int, replicas: int = 0) -> Run:
     return Run(
         seed=seed,
         replicas=len(world.replicas),
+        restores=restores,
         asked=steps,
         steps=lasted,
         seconds=loop.time(),
         trace=world.trace.hexdigest(),
         broken=str(world.broken or ""),
         told=world.chance.told,
-        attempts=len(world.checks.attempts),
+        attempts=len(world.checks.before | world.checks.ledger.attempts),
     )
 
 
@@ -75,7 +84,7 @@ async def _run(world: World, steps: int) -> None:
 
     await world.start()
     lives = [asyncio.create_task(Life(world, who).live(going)) for who in AGENTS]
-    lives += [asyncio.create_task(each(world, going)) for each in (operators, *TO_ALL)]
+    lives += [asyncio.create_task(each(world, going)) for each in (operators, releasers, *TO_ALL)]
     lives += [asyncio.create_task(each(world, replica, going)) for replica in world.replicas for each in TO_EACH]
     await _first(world, asyncio.gather(*lives))
     if world.broken is None:
@@ -87,12 +96,16 @@ async def _run(world: World, steps: int) -> None:
 
 async def _heal(world: World) -> None:
     world.chance.calm = True
+    if world.witness is not None and (old := world.backups.old()):
+        await put_back(world, old[-1], beneath=False)
     await world.start()
-    deadline = world.loop.time() + _HEALING_SECONDS
-    while world.broken is None and world.loop.time() < deadline:
+    begun = world.loop.time()
+    while world.broken is None and (passed := world.loop.time() - begun) < _HEALING_SECONDS:
+        if passed > _SWEEPING_SECONDS:
+            world.checks.healed_for_a_while()
+            if all(known.state in TERMINAL for known in world.checks.ledger.attempts.values()):
+                return
         await asyncio.sleep(10)
-        if all(known.state in TERMINAL for known in world.checks.attempts.values()):
-            return
 
 
 async def _first(world: World, lives: asyncio.Future[object]) -> None:

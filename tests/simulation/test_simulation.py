@@ -31,11 +31,10 @@ def test_the_promises_hold_for_a_while() -> None:
 
 
 @pytest.mark.slow
-def test_a_seed_repeats_itself_to_the_last_commit_and_another_seed_is_another_run() -> None:
+@pytest.mark.parametrize("how", [("--replicas", "3"), ("--replicas", "2", "--restores", "always")], ids=" ".join)
+def test_a_seed_repeats_itself_to_the_last_commit_and_another_seed_is_another_run(how: tuple[str, ...]) -> None:
     """Of a short run it may be said that it is blind: it is not what is asked here."""
-    first, again, other = (
-        trace(simulation("--seed", seed, "--steps", "12000", "--replicas", "3")) for seed in ("7", "7", "8")
-    )
+    first, again, other = (trace(simulation("--seed", seed, "--steps", "12000", *how)) for seed in ("7", "7", "8"))
     assert first == again != other
 
 
@@ -49,6 +48,12 @@ def test_a_planted_bug_is_found_within_a_million_steps(bug: str) -> None:
 
 def test_the_promises_hold_with_three_replicas() -> None:
     done = simulation("--seed", "3", "--steps", "2000", "--replicas", "3")
+    assert "BROKEN" not in done.stdout, done.stdout + done.stderr
+
+
+def test_the_promises_hold_over_a_ledger_that_is_put_back() -> None:
+    """F35."""
+    done = simulation("--seed", "4", "--steps", "6000", "--restores", "always")
     assert "BROKEN" not in done.stdout, done.stdout + done.stderr
 
 

@@ -20,15 +20,18 @@ from broker.ports.deploys import DeploySet
 from broker.stores.invariants import LedgerChecks
 from broker.stores.ledger_file import connect_reader
 from tests.issuance.world import PEOPLE, RULES, TENANT, StaticKeys, agent, gated_policies, id_tokens, template
+from tests.simulation.backups import Backups
 from tests.simulation.broker import ISSUE_TIMEOUT, SimulatedBroker
 from tests.simulation.chance import Chance
-from tests.simulation.checks import Broken, Checks
+from tests.simulation.checks import Checks
 from tests.simulation.clocks import TrueClock
 from tests.simulation.disk import Disk
-from tests.simulation.process import Dead, Process, tasks_know_their_process
+from tests.simulation.process import Dead, Gone, Process, tasks_know_their_process
 from tests.simulation.replica import Replica
+from tests.simulation.restored import Broken
 from tests.simulation.truth import SimulatedConnector
 from tests.simulation.virtual import VirtualLoop
+from tests.simulation.witnesses import SimulatedWitness
 
 T = TypeVar("T")
 _NAMES = (f"agent-{number}" for number in range(18))
@@ -36,20 +39,20 @@ AGENTS = tuple(agent(name, quotas=Quotas(live_leases=8, open_tasks=10)) for name
 ACCOUNTS = frozenset({"dev", "prod"})
 
 
-class Gone(Exception):
-    """The broker that was asked is not there, or went while it was asked."""
-
-
 class World:
-    """``trace`` is a digest of all that was committed, made, and answered, and when: what a seed must repeat."""
+    """``restores``: there is a witness, and older states of the ledger are put back.
 
-    def __init__(self, loop: VirtualLoop, seed: int, directory: Path, replicas: int) -> None:
+    ``trace`` is a digest of all that was committed, made, and answered, and when: what a seed must repeat."""
+
+    def __init__(self, loop: VirtualLoop, seed: int, directory: Path, replicas: int, *, restores: bool) -> None:
         self.loop = loop
         self.chance = Chance(seed)
         self.clock = TrueClock(loop)
         self.checks = Checks(self.clock, self.chance.told, self.fail, self.machine)
         self.trace = hashlib.sha256()
         self.disk = Disk(directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=replicas > 1)
+        self.witness = SimulatedWitness(directory, self.chance) if restores else None
+        self.backups = Backups(self)
         self.broken: Broken | None = None
         self.ended = loop.create_future()  # by the first promise that is not kept
         classes = {"fake": ContractClass.IMMEDIATE, "timed": ContractClass.EXPIRY_ONLY}
@@ -89,6 +92,10 @@ class World:
         """All of them."""
         for each in self.replicas:
             each.kill()
+
+    def running(self) -> frozenset[str]:
+        """The names of the processes that there are, be they stopped or cut off."""
+        return frozenset(each.process.name for each in self.replicas if each.process is not None)
 
     def any_broker(self) -> SimulatedBroker | None:
         """The one that a caller is sent to; None: it is down, and nobody has noticed yet."""
@@ -155,6 +162,8 @@ class World:
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if isinstance(error, BaseExceptionGroup) and error.split(Dead)[1] is None:
+            return
         if isinstance(error, Broken):
             self.fail(error)
         elif isinstance(error, Defect) or not isinstance(

@@ -14,7 +14,7 @@ from broker.audit.offline import Audit
 from broker.audit.record import decode
 from broker.audit.witnessed import Witnessed
 from broker.errors import InvalidInput
-from broker.ports.trail import Evidence
+from broker.ports.trail import Evidence, TrailEnd
 from broker.references import resolve
 from broker.stores.sqlite import SqliteStore
 from broker.witnesses.checkpointer import Checkpointer
@@ -37,11 +37,24 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 @pytest.fixture
 def checkpointer(store: SqliteStore, tmp_path: Path) -> Checkpointer:
-    return Checkpointer(store, keys(tmp_path), origin=ORIGIN, tenant=TENANT, writer="w")
+    return made(store, keys(tmp_path))
+
+
+def made(store: SqliteStore, keys: CheckpointKeys, newest: bool = True) -> Checkpointer:
+    async def asked(end: TrailEnd) -> bool:
+        return newest
+
+    return Checkpointer(store, keys, origin=ORIGIN, tenant=TENANT, writer="w", newest=asked)
 
 
 async def notes(store: SqliteStore) -> list[int]:
     return [each.count for each in await store.checkpoints_since(0, 100)]
+
+
+async def test_nothing_is_signed_where_a_witness_has_seen_more(store: SqliteStore, tmp_path: Path) -> None:
+    await store.append([event()], at(0))
+    assert not await made(store, keys(tmp_path), newest=False).write(at(0))
+    assert await notes(store) == []
 
 
 async def test_by_time_and_only_where_something_happened(store: SqliteStore, checkpointer: Checkpointer) -> None:
@@ -136,7 +149,7 @@ async def test_each_key_signs(store: SqliteStore, tmp_path: Path) -> None:
     references = [signing_key(tmp_path / "a"), signing_key(tmp_path / "b", NEXT_KEY)]
     both = CheckpointKeys(references, resolve)
     await store.append([event()], at(0))
-    await Checkpointer(store, both, origin=ORIGIN, tenant=TENANT, writer="w").write(at(0))
+    await made(store, both).write(at(0))
     bodies = await store.audit_since(0, 100)
     assert decode(bodies[1]).type == EventType.AUDIT_CHECKPOINT
     for key in (KEY, NEXT_KEY):
