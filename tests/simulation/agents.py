@@ -17,8 +17,8 @@ from broker.ports.leases import Lease
 from broker.ports.tasks import Task
 from broker.scope.request import AccessRequest
 from tests.simulation.calling import Client, Work
-from tests.simulation.people import APPROVERS, approve
-from tests.simulation.world import AGENTS, World
+from tests.simulation.people import approve
+from tests.simulation.world import AGENTS, APPROVERS, OWNERS, World
 
 
 class Life:
@@ -40,7 +40,8 @@ class Life:
     async def _task(self) -> None:
         colleague = AGENTS[(AGENTS.index(self._who) + 1) % len(AGENTS)]
         duration = timedelta(seconds=int(self._chance.between(100, 300)))
-        order = TaskOrder(self._chance.id(), "testing", duration, [str(colleague.spiffe_id)], "", "")
+        sponsor = self._chance.one_of(*APPROVERS, "", "", "")
+        order = TaskOrder(self._chance.id(), "testing", duration, [str(colleague.spiffe_id)], "", sponsor)
         task = await self._call.call("StartTask", lambda broker, caller: broker.tasks.start(caller, order))
         if not isinstance(task, Task):
             return
@@ -77,7 +78,7 @@ class Life:
         for _ in range(3):
             answer = await self._request(request)
             if isinstance(answer, Grant) and answer.access_request is not None:
-                answer = await self._after_approval(answer.access_request)
+                answer = await self._after_approval(answer.access_request, self._call)
             if isinstance(answer, Grant) and answer.lease is not None:
                 await self._use(answer.lease, request, colleague)
                 if not self._chance.sometimes("asked again for what was given", 0.1):
@@ -122,10 +123,14 @@ class Life:
             delegation_id=handed.id,
             account=lease.account,
         )
-        asking = Client(self._world, colleague).call(
-            "RequestCredential", lambda broker, caller: broker.issuer.request(caller, cited)
+        await asyncio.gather(
+            self._ask_for_a_part(cited, Client(self._world, colleague)), self._give_back_meanwhile(lease)
         )
-        await asyncio.gather(asking, self._give_back_meanwhile(lease))
+
+    async def _ask_for_a_part(self, cited: AccessRequest, colleague: Client) -> None:
+        answer = await colleague.call("RequestCredential", lambda broker, caller: broker.issuer.request(caller, cited))
+        if isinstance(answer, Grant) and answer.access_request is not None:
+            await self._after_approval(answer.access_request, colleague)
 
     async def _give_back_meanwhile(self, lease: Lease) -> None:
         if self._chance.often(0.6):
@@ -134,14 +139,19 @@ class Life:
 
     # ------------------------------------------------------------------ people say yes
 
-    async def _after_approval(self, filed: FiledRequest) -> Any:
+    async def _after_approval(self, filed: FiledRequest, client: Client) -> Any:
         await asyncio.sleep(self._chance.between(0, 5))
-        key = self._chance.one_of(*APPROVERS)
-        await self._call.call("ApproveAccessRequest", lambda broker, _: approve(self._world, broker, filed, key))
+        # Whoever is asked first says yes, and where that is refused somebody else; who owns the agent asks himself.
+        first = OWNERS[filed.holder] if self._chance.often(0.2) else ""
+        asked = sorted(APPROVERS, key=lambda key: (key not in first, self._chance.fraction()))
+        for key in asked:
+            yes = lambda broker, _, key=key: approve(self._world, broker, filed, key)  # noqa: E731
+            if await client.call("ApproveAccessRequest", yes) is not None:
+                break
 
         def redeem(name: str) -> Work:
             return lambda broker, caller: broker.issuer.redeem(caller, filed.id, name)
 
         if self._chance.sometimes("redeemed twice at once", 0.25):
-            return await self._call.call_twice("RedeemAccessRequest", redeem("one"), redeem("other"))
-        return await self._call.call("RedeemAccessRequest", redeem("one"), impatient=True)
+            return await client.call_twice("RedeemAccessRequest", redeem("one"), redeem("other"))
+        return await client.call("RedeemAccessRequest", redeem("one"), impatient=True)

@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 
 from broker.errors import UpstreamFailed
-from broker.issuance import issue
+from broker.issuance import counting, filing, issue
 from broker.issuance.issue import Issuer
 from broker.lease.machine import Event, State
 from broker.ports.connectors import Expired, Revoked
@@ -206,6 +207,33 @@ def inventories_without_the_ledger(patch: Patch) -> None:
         patch.setattr(module, "held", lambda view, tenant, carried: {})
 
 
+def anybody_is_enough(patch: Patch) -> None:
+    """Who asks for access may approve it, too."""
+    for module in (filing, counting):
+        patch.setattr(module, "interests", lambda **asking: ())
+
+
+def owners_of_the_chain_may(patch: Patch) -> None:
+    """Of what was handed on, the owner of the agent that did so may approve."""
+    patch.setattr(filing, "owners_of", lambda delegators, registry: [])
+
+
+def secrets_in_the_trail(patch: Patch) -> None:
+    """Instead of a secret's fingerprint, the secret."""
+    patch.setattr(issue, "fingerprints", lambda key_id, key, credential, inside: {"it": credential.password.reveal()})
+
+
+def secrets_in_the_log(patch: Patch) -> None:
+    """Somebody wanted to see what was issued."""
+    activate = Issuer._activate
+
+    async def and_tell(self: Any, attempt: Any, issued: Any, *more: Any) -> Any:
+        structlog.get_logger("broker.issue").info("issued", password=issued.credential.password.reveal())
+        return await activate(self, attempt, issued, *more)
+
+    patch.setattr(Issuer, "_activate", and_tell)
+
+
 def _never_while_active(state: State, *, issue_deadline: int, confirm_by: Any, expires_at: int, retry_at: Any) -> Any:
     if state is State.ACTIVE:
         return expires_at + 86_400_000
@@ -239,6 +267,10 @@ _OF_ONE: dict[str, Callable[[Patch], None]] = {
         trail_survives_rollback,
         nobody_looks,
         inventories_without_the_ledger,
+        anybody_is_enough,
+        owners_of_the_chain_may,
+        secrets_in_the_trail,
+        secrets_in_the_log,
     )
 }
 BUGS = _OF_ONE | OF_SEVERAL | OF_RESTORES

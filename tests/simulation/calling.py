@@ -11,6 +11,7 @@ from broker.identity.agent import Agent
 from broker.issuance.caller import Caller
 from broker.issuance.issue import Grant
 from tests.simulation.broker import SimulatedBroker
+from tests.simulation.leaks import look_at
 from tests.simulation.process import Gone
 from tests.simulation.world import World
 
@@ -56,6 +57,7 @@ class Client:
         except Defect:
             raise
         except BrokerError as refused:
+            look_at("what a caller is told", str(refused).encode())
             self._world.chance.told[f"refused: {refused.reason}"] += 1
             self._world.tell(name, refused.reason)
             if refused.reason in _ELSEWHERE:

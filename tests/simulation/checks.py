@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -19,7 +19,9 @@ from broker.stores.queries import SQL
 from broker.stores.times import from_ms
 from broker.suspension.suspension import Kind
 from broker.timekeeping import TOLERANCE_MS
+from tests.simulation.approvals import Approvals
 from tests.simulation.broker import ISSUE_TIMEOUT
+from tests.simulation.leaks import look_at
 from tests.simulation.process import Process
 from tests.simulation.restored import Broken, Known, Recoveries, Told
 from tests.simulation.truth import Made, Truth, Try
@@ -66,17 +68,19 @@ class Checks:
     told: Counter[str]
     fail: Callable[[Broken], None]
     machine: Callable[[str], Machine | None]  # that the process of this name runs on, while it does
+    owners: Mapping[str, str]  # of each agent, by SPIFFE ID, its owner's id
     truth: Truth = field(init=False)
     ledger: Told = field(default_factory=Told)
     recoveries: Recoveries = field(init=False)
+    approvals: Approvals = field(init=False)
     before: dict[str, Known] = field(default_factory=dict)  # what any ledger that was there has known last
-    redeemed: set[str] = field(default_factory=set)  # whatever the ledger has forgotten
     excused: set[str] = field(default_factory=set)  # what was said to be over by a clock that nobody could doubt
     connection: sqlite3.Connection | None = None
 
     def __post_init__(self) -> None:
         self.truth = Truth(self.clock, self.made, self.trying)
         self.recoveries = Recoveries(self.told)
+        self.approvals = Approvals(self.told, self.owners)
 
     def told_until_now(self) -> Told:
         """What a backup has that is taken now."""
@@ -99,6 +103,7 @@ class Checks:
         records = []
         for seq, body in rows:
             self.ledger.seen = seq
+            look_at("the trail", body)
             record = json.loads(body)
             self.ledger.latest = max(self.ledger.latest, from_ms(record["at_ms"]))
             records.append(record)
@@ -130,6 +135,7 @@ class Checks:
 
     def _take(self, record: dict[str, Any]) -> None:
         kind, data = record["type"], record["data"]
+        self.approvals.take(record)
         if kind == "lease.intent":
             self._intended(record)
         elif kind in _STATES:
@@ -145,8 +151,6 @@ class Checks:
         elif kind == "delegation.used":
             self.ledger.part_of[data["used_for"]] = data["part_of"]
             self.ledger.parts.add(data["used_for"])
-        elif kind == "access.redeemed":
-            self._once(data["access_request"])
         elif kind.startswith("recovery."):
             self.recoveries.take(record, self.ledger.attempts)
 
@@ -257,11 +261,6 @@ class Checks:
             if not over and data["kind"] in _KINDS and data["value"] in ("", record["holder"]):
                 return name
         return ""
-
-    def _once(self, access_request: str) -> None:
-        if access_request in self.redeemed:
-            raise Broken(f"I5: the approval of {access_request} was used twice")
-        self.redeemed.add(access_request)
 
     def made(self, made: Made) -> None:
         """The upstream makes a credential, now."""

@@ -17,7 +17,7 @@ from tests.simulation.broker import SimulatedBroker
 from tests.simulation.process import Gone
 from tests.simulation.world import AGENTS, World
 
-APPROVERS = ("bea", "cyd")
+_RELEASERS = ("bea", "cyd")
 
 
 def approve(world: World, broker: SimulatedBroker, filed: FiledRequest, key: str) -> Coroutine[Any, Any, Any]:
@@ -61,7 +61,7 @@ async def releasers(world: World, going: Callable[[], bool]) -> None:
         broker = world.any_broker()
         if broker is None or not going():
             continue
-        await _ask(world, broker, _release(world, broker, chance.one_of(*APPROVERS)))
+        await _ask(world, broker, _release(world, broker, chance.one_of(*_RELEASERS)))
 
 
 async def _release(world: World, broker: SimulatedBroker, key: str) -> None:

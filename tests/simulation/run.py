@@ -10,11 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from broker.errors import Defect
 from broker.lease.machine import TERMINAL
 from tests.simulation.agents import Life
+from tests.simulation.leaks import look_at_logs
 from tests.simulation.nemesis import TO_ALL, TO_EACH, put_back
 from tests.simulation.people import operators, releasers
 from tests.simulation.restored import Broken
@@ -51,10 +50,11 @@ def simulate(seed: int, steps: int, replicas: int = 0, *, restores: bool | None 
     the rest comes about, because nothing is granted for a while after each.
     """
     restores = seed // MOST_REPLICAS % 3 == 1 if restores is None else restores
-    _be_quiet()
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     loop = VirtualLoop()
     with tempfile.TemporaryDirectory(prefix="jit-sim-", dir=_memory()) as directory:
         world = World(loop, seed, Path(directory), replicas or 1 + seed % MOST_REPLICAS, restores=restores)
+        look_at_logs(world.fail)
         try:
             loop.run_until_complete(_run(world, steps))
         except Broken as broken:
@@ -131,8 +131,3 @@ def _tear_down(world: World) -> None:
 
 def _memory() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
-def _be_quiet() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)

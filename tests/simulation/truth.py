@@ -28,6 +28,7 @@ from broker.scope.model import Scope
 from broker.secret import Secret
 from tests.connectors.fake import contract
 from tests.simulation.chance import Chance
+from tests.simulation.leaks import secret
 from tests.simulation.process import Process, current
 
 
@@ -137,9 +138,7 @@ class SimulatedConnector:
         await asyncio.sleep(self._chance.between(0.001, 0.05))
         upstream = f"up-{attempt}"
         await checkpoint({**handle, "noted": True, "upstream": upstream}, upstream)
-        login = DatabaseLogin(
-            "postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(f"password-{attempt}")
-        )
+        login = DatabaseLogin("postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(secret(attempt)))
         longer = self._chance.sometimes("granted for longer", 0.16)
         return Issued(login, expires_at + timedelta(hours=1) if longer else expires_at, {"upstream": upstream})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Coroutine
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.simulation.chance import Chance
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import TrueClock
 from tests.simulation.disk import Disk
+from tests.simulation.leaks import look_at_files
 from tests.simulation.process import Dead, Gone, Process, tasks_know_their_process
 from tests.simulation.replica import Replica
 from tests.simulation.restored import Broken
@@ -34,8 +36,15 @@ from tests.simulation.virtual import VirtualLoop
 from tests.simulation.witnesses import SimulatedWitness
 
 T = TypeVar("T")
+# Everybody who may say yes to what needs it; each owns some of the agents, and some sponsor tasks.
+APPROVERS = ("ada", "bea", "cyd")
 _NAMES = (f"agent-{number}" for number in range(18))
-AGENTS = tuple(agent(name, quotas=Quotas(live_leases=8, open_tasks=10)) for name in _NAMES)
+# Agents hand on to their neighbours, so who owns one and who owns the other may be two.
+AGENTS = tuple(
+    agent(name, owner=PEOPLE[key], quotas=Quotas(live_leases=8, open_tasks=10))
+    for name, key in zip(_NAMES, itertools.cycle(APPROVERS), strict=False)
+)
+OWNERS = {str(each.spiffe_id): each.owner.id for each in AGENTS}
 ACCOUNTS = frozenset({"dev", "prod"})
 
 
@@ -48,7 +57,7 @@ class World:
         self.loop = loop
         self.chance = Chance(seed)
         self.clock = TrueClock(loop)
-        self.checks = Checks(self.clock, self.chance.told, self.fail, self.machine)
+        self.checks = Checks(self.clock, self.chance.told, self.fail, self.machine, OWNERS)
         self.trace = hashlib.sha256()
         self.disk = Disk(directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=replicas > 1)
         self.witness = SimulatedWitness(directory, self.chance) if restores else None
@@ -172,7 +181,8 @@ class World:
             self.fail(Broken(f"a task died: {type(error).__name__}: {error} ({context.get('message')})"))
 
     def check_ledger(self) -> None:
-        """The ledger's own invariants, as ``broker verify`` checks them."""
+        """The ledger's own invariants, as ``broker verify`` checks them; and nobody's secret lies beside it."""
+        look_at_files(sorted(self.disk.path.parent.iterdir()))
         with LedgerChecks(self.disk.path) as checks:
             for violation in checks.violations(StaticKeys()):
                 raise Broken(f"ledger: {violation.invariant}: {violation.where}: {violation.detail}")
