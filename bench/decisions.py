@@ -1,7 +1,8 @@
 """How long policy takes: decisions by 500 policies, each on a question that nobody asked before.
 
 A policy set keeps answers; here every request differs in its agent and its parameters, so that each is read,
-parsed and evaluated. One in eight goes through a gate, and so is evaluated twice. One thread, no broker.
+parsed and evaluated. One in eight goes through a gate, and so is evaluated twice, the second time by the policies that
+read approvals. One thread, no broker.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The facts of one request in Cedar's words: principal, action, resource and context.
 
-The names and types here are those of ``broker.cedarschema``, and the engine checks them against it
-on every call. Claimed texts enter as values of attributes, never as parts of names or of policy.
+The names and types here are those of ``broker.cedarschema``, and the engine checks every form that a question can have
+against it. Claimed texts enter as values of attributes, never as parts of names or of policy.
 """
 
 from __future__ import annotations
