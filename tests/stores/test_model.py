@@ -21,6 +21,7 @@ from broker.lease.machine import TERMINAL, TRANSITIONS, Event, State
 from broker.ports.leases import Attempt, EndCause, Lease, Selector
 from broker.ports.tasks import TaskState
 from broker.stores.audit_reader import AuditReader
+from broker.stores.revoke_ops import PATIENCE
 from broker.stores.sqlite import SqliteStore
 from tests.stores.make import ALICE, T0, TENANT, Keys, at, intent, new_task
 from tests.stores.model import Model, ModelAttempt, ModelTask, Refused
@@ -198,15 +199,19 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule(limit=st.sampled_from([1, 2, ENOUGH]))
     def claim(self, limit: int) -> None:
         due = {attempt.id: attempt for attempt in self.model.due(self.now)}
-        dues = sorted(attempt.due or 0 for attempt in due.values())
+        urgencies = sorted(self.urgency(attempt) for attempt in due.values())
         claimed = self.run(self.store.claim_due("bao", at(self.now), limit, timedelta(seconds=30)))
         assert len(claimed) == min(limit, len(due))
-        # Earliest first: what was taken is what came first.
-        assert [due[attempt.id].due for attempt in claimed] == dues[: len(claimed)]
+        assert [self.urgency(due[attempt.id]) for attempt in claimed] == urgencies[: len(claimed)]
         for attempt in claimed:
             self.model.claim(due[attempt.id], self.now, self.now + 30)
             assert attempt.epoch == due[attempt.id].epoch
         self.claims = [*self.claims, *claimed][-6:]
+
+    def urgency(self, attempt: ModelAttempt) -> int:
+        """What ends soonest by itself is taken first; before it, what has been due for long, in its order."""
+        assert attempt.due is not None
+        return attempt.due if attempt.due <= self.now - PATIENCE.total_seconds() else attempt.expires
 
     @precondition(lambda self: self.claims)
     @rule(
