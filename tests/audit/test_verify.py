@@ -238,7 +238,10 @@ def test_macs_are_kept_apart_by_what_they_are_of() -> None:
     """They are part of the stored form: old ledgers must verify for ever."""
     digest = hashlib.sha256(bytes(32) + ROWS[0].body).digest()
     assert (ROWS[0].hash, link(GENESIS, ROWS[0].body)) == (digest, digest)
-    assert record_mac(b"k", digest) == hmac.digest(b"k", b"audit-record\0" + digest, "sha256")
+    for key in (b"", b"k", KEYS["k1"], b"k" * 63, b"k" * 64, b"k" * 65, bytes(range(256))):
+        for _ in range(2):  # what is prepared of a key is kept
+            assert record_mac(key, digest) == hmac.digest(key, b"audit-record\0" + digest, "sha256")
+            assert record_mac(key, bytes(32)) == hmac.digest(key, b"audit-record\0" + bytes(32), "sha256")
     assert head_mac(b"k", 17, digest) == hmac.digest(b"k", b"audit-head\x0017\0" + digest, "sha256")
 
 
