@@ -106,7 +106,7 @@ def _narrowed(held: Held, template: ScopeTemplate) -> str:
 def _tool(granted: Recorded, rules: Rules) -> str:
     """Why its tool call, of an agent that is there, would be refused; empty where it would not."""
     allowed = found(granted.agent, rules.registry).tools
-    tool = granted.facts.get("tool", "")
+    tool = granted.facts.get("tool")
     return (
         f"the agent may not call the tool {tool or 'of this lease, which was not recorded'}"
         if allowed and tool not in allowed

@@ -1,6 +1,7 @@
 """A tool call is read in one form, where an agent has an allow list, and in no other."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,11 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import BrokerError, Denied, InvalidInput, Reason
+from broker.identity.strict_json import NotStrictJson, parse_object
 from broker.policy.tools import check_tool
 from broker.scope.request import AccessRequest
 from tests.issuance.world import ALICE
 
 READER = replace(ALICE, tools=frozenset({"sql.read", "notes"}))
+
+
+def strictly(text: str) -> NotStrictJson:
+    """What is wrong with ``text``."""
+    with pytest.raises(NotStrictJson) as caught:
+        parse_object(text.encode())
+    return caught.value
 
 
 def asking(tool_call: str) -> AccessRequest:
@@ -77,6 +86,8 @@ def test_a_tool_that_is_not_on_the_list(tool: str) -> None:
     [
         ("", "is missing"),
         ("\ud800", "is not UTF-8"),
+        ('{"tool": "a", "tool": "b"}', re.escape(str(strictly('{"tool": "a", "tool": "b"}')))),
+        ("{", re.escape(str(strictly("{")))),
         ("{}", "has neither tool nor name"),
         ('{"tool": "a", "name": "a"}', "has both tool and name"),
         ('{"tool": 1}', "names its tool by something other than a text"),
