@@ -14,8 +14,8 @@ from tests.connectors.mishap_proxy import MishapProxy, Reply, mishap_proxy
 from tests.failpoints.points import Fault, Points
 from tests.simulation.process import Process
 
-# What is chosen anew in every run: ids of attempts, of leases, keys, hashes.
-_CHANGES = re.compile(r"jb-[a-z0-9]{8}-[A-Za-z0-9]+|[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2})+|[A-Za-z0-9_-]{20,}")
+# What is chosen anew in every run: ids of attempts, of leases, keys, hashes, times.
+_CHANGES = re.compile(r"jb-[a-z0-9]{8}-[A-Za-z0-9]+|\d{15}|[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2})+|[A-Za-z0-9_-]{20,}")
 _ATTEMPT = re.compile(rb"jb-[a-z0-9]{8}-[A-Za-z0-9]{10,40}")
 _NO = Reply(500, json.dumps({"errors": ["no"], "error": {"code": 500, "status": "INTERNAL", "message": "no"}}).encode())
 

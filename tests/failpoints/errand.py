@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -29,6 +29,7 @@ from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.requests import RequestDesk
 from broker.issuance.tasks import TaskDesk
+from broker.ports.connectors import Connector
 from broker.ports.ledger import Ledger
 from broker.ports.trail import AuditSink
 from broker.revocation.reconciler import Reconciler
@@ -65,6 +66,7 @@ class Daemon:
     tasks: TaskDesk
     leases: LeaseDesk
     requests: RequestDesk
+    connectors: Callable[[str], Connector | None]
     own: Any = None
 
 
@@ -197,7 +199,7 @@ class Errand:
     async def _started(self, process: Process) -> Daemon:
         ledger = await PointedLedger.open_at(self.path, StaticKeys(), self._met, process)
         store: Ledger = process.reach(ledger)
-        connectors = {"fake": process.reach(Pointed(self.world.upstream, self._met, unanswered))}
+        connectors: dict[str, Connector] = {"fake": process.reach(Pointed(self.world.upstream, self._met, unanswered))}
         clock, rng, wait = self.world.clock, SystemRng(), timedelta(seconds=self.timeout)
         gate = Gate(DAY, 10_000, DAY, heartbeat=clock.now())
         revoker = Revoker(store, connectors.get, clock, rng, workers=2, try_timeout=wait)
@@ -221,7 +223,8 @@ class Errand:
             issue_timeout=timedelta(minutes=1),
             timeout=wait,
         )
-        return Daemon(process, ledger, store, gate, revoker, upkeep, reconciler, issuer, tasks, leases, requests)
+        desks = (issuer, tasks, leases, requests)
+        return Daemon(process, ledger, store, gate, revoker, upkeep, reconciler, *desks, connectors.get)
 
     async def _close(self) -> None:
         daemon, self.daemon = self.daemon, None

@@ -52,8 +52,8 @@ class Points:
         self.hanging = threading.Event()
         self.crash: Callable[[], None] = lambda: None  # ends the process that is running now
 
-    def meet(self, point: str) -> Fault | None:
-        """What happens at this point now. A crash has been carried out when this returns."""
+    def meet(self, point: str, crash: Callable[[], None] | None = None) -> Fault | None:
+        """What happens at this point now. A crash has been carried out when this returns; ``crash``: of another."""
         with self._lock:
             self.passed.setdefault(point)
             if self.fired or self._armed is None or self._armed.point != point:
@@ -61,7 +61,7 @@ class Points:
             self.fired = True
             fault = self._armed.fault
         if fault is Fault.CRASH:
-            self.crash()
+            (crash or self.crash)()
         if fault is Fault.HANG:
             self.hanging.set()
         return fault

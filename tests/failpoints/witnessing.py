@@ -9,12 +9,10 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from broker.audit.event import AuditEvent, EventType, Vouch
-from broker.audit.note import split
 from broker.audit.offline import Audit
 from broker.audit.witnessed import Witnessed
 from broker.clock import SystemRng
 from broker.config import Checkpoints
-from broker.config.witnesses import WitnessSettings
 from broker.daemon.turns import Turns
 from broker.daemon.witnessing import Witnessing
 from broker.errors import Defect, Reason
@@ -22,8 +20,9 @@ from broker.issuance.recovering import Recovering
 from broker.references import resolve
 from broker.witnesses.signing import CheckpointKeys
 from tests.failpoints.errand import Daemon, Errand
-from tests.failpoints.points import Fault, Points
+from tests.failpoints.points import Armed, Fault, Points
 from tests.failpoints.ports import Pointed
+from tests.failpoints.witness_kinds import Kind, S3Server, witness_of
 from tests.issuance.world import TENANT
 from tests.simulation.process import Dead, Process
 from tests.witnesses.fake import signing_key
@@ -66,17 +65,31 @@ class Witnesses(Errand):
     patience = _EVERY
     differing: ClassVar[Mapping[str, int]] = {"add_checkpoint": 2, "witnessed": 2}  # the first one follows none
 
+    def __init__(
+        self, directory: Path, armed: Armed | None, impatient: float, kind: str = "file", s3: S3Server | None = None
+    ) -> None:
+        super().__init__(directory, armed, impatient)
+        self.kind = kind
+        self._s3 = s3
+        self.witness: Kind
+        self._adapter: Any = None  # of the process that is running
+
+    async def tell(self) -> None:
+        """See Errand."""
+        async with witness_of(self.kind, self.directory, self._s3) as self.witness:
+            await super().tell()
+
+    async def let_go(self, daemon: Daemon) -> None:
+        """See Errand."""
+        if self._adapter is not None:
+            await self._adapter.close()
+        await self.witness.let_go()
+
     async def prepare(self) -> None:
         """See Errand."""
-        self.witness = self.directory / "witness"
-        self.witness.mkdir(mode=0o700)
         self.reference = signing_key(self.directory / "checkpoint.key")
         self.happened = 0
         await self.world.task(name="before")
-
-    @property
-    def _file(self) -> Path:
-        return self.witness / "checkpoints"
 
     async def wake(self, daemon: Daemon) -> None:
         """See Errand."""
@@ -86,7 +99,7 @@ class Witnesses(Errand):
             origin=None,
             every=_EVERY,
             every_records=10_000,
-            witnesses={"file": WitnessSettings.model_construct(file=self._file, s3=None, http=None, syslog=None)},
+            witnesses={self.kind: self.witness.settings(daemon.ledger.points, daemon.process, self.timeout)},
         )
         clock, rng = self.world.clock, SystemRng()
         recovering = Recovering(daemon.store, daemon.gate, clock, rng, TENANT)
@@ -95,8 +108,10 @@ class Witnesses(Errand):
         points, process = daemon.ledger.points, daemon.process
         pointed: Any = PointedKeys(made._checkpointer._keys, points, process)
         made._checkpointer._keys = pointed
-        witness = process.reach(Pointed(made._witnesses["file"], points, lambda: OSError("no route to host")))
-        made._witnesses["file"] = made._pumps["file"]._witness = witness
+        witness = self._adapter = made._witnesses[self.kind]
+        if self.witness.answers:
+            witness = Pointed(witness, points, lambda: OSError("no route to host"))
+        made._witnesses[self.kind] = made._pumps[self.kind]._witness = process.reach(witness)
         daemon.own = made
         await made.start()
 
@@ -124,11 +139,12 @@ class Witnesses(Errand):
         """See Errand."""
         assert self.ask("SELECT count(*) FROM recoveries") == [(0,)], "no witness has seen what the ledger has not"
         keys = CheckpointKeys([self.reference], resolve).public
-        with self._file.open() as lines:
-            notes = list(split(lines))
+        sent = list(self.witness.notes())
+        notes = list(dict.fromkeys(sent))
+        assert notes == sent or (self.faulty and not self.witness.once), "each once"
         in_trail = [each.data["note"] for each in self.trail if each.type == EventType.AUDIT_CHECKPOINT]
-        assert notes == in_trail, "the witness has each, once, in order"
+        assert notes == in_trail, "the witness has each, in order"
         bodies = [row[0] for row in self.ask("SELECT body FROM audit ORDER BY seq")]
-        audit = Audit(keys, [Witnessed("file", notes, keys)], closed=True)
+        audit = Audit(keys, [Witnessed(self.kind, notes, keys)], closed=True)
         assert list(audit.verify(bodies)) == [], "a fork, or a gap"
         assert audit.witnessed == audit.signed == audit.records - 1

@@ -54,9 +54,12 @@ class Collector:
         self.taken: list[bytes] = []
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.read(reader)
+        writer.close()
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
         length = await reader.readuntil(b" ")
         self.taken.append(await reader.readexactly(int(length)))
-        writer.close()
 
 
 @asynccontextmanager
