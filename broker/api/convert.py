@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
@@ -41,6 +42,8 @@ from broker.scope.request import AccessRequest
 NOT_MEASURED: Mapping[Kind, Measurement] = MappingProxyType({})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# Decisions kept as messages, about a kilobyte each: policy answers from memory, too (broker/policy/cedar.py).
+_DECISIONS = 1024
 # protobuf's own limit for a Duration; beyond it a timedelta could overflow.
 _MAX_SECONDS = 315_576_000_000
 
@@ -105,8 +108,8 @@ def _recipient(key: bytes) -> bytes:
 
 def timestamp(value: datetime) -> Timestamp:
     """An aware datetime as a Timestamp."""
-    micros = (value - _EPOCH) // _MICROSECOND
-    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+    since = value - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def to_duration(value: timedelta) -> Duration:
@@ -248,8 +251,12 @@ def lease_event(value: LeaseEvent) -> lease_pb2.LeaseEvent:
     )
 
 
+@lru_cache(maxsize=_DECISIONS)
 def decision(value: Decision, promised: Contract | None) -> service.Decision:
-    """A decision as a message, with the contract of what was decided on."""
+    """A decision as a message, with the contract of what was decided on.
+
+    One message for all that were decided alike: put it into another, which copies it, and change nothing of it.
+    """
     return service.Decision(
         policies=value.policies,
         explanations=value.explanations,

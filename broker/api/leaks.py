@@ -5,8 +5,11 @@ Fields that are marked sensitive may hold what they like: they are never logged,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -18,55 +21,71 @@ from broker.scope.secret_shapes import secret_in
 
 def check_no_secrets(request: Message) -> None:
     """Raises :class:`InvalidInput` (CREDENTIAL_IN_REQUEST), which names the field and the kind, never the text."""
-    texts = list(_texts(request, ""))
     # All at once: no shape goes on over the end of a line, and nearly every request holds none.
-    if secret_in("\n".join(text for _, text in texts)) is None:
+    if secret_in("\n".join([text for _, texts in _texts(request, "") for text in texts])) is None:
         return
-    for path, text in texts:
-        kind = secret_in(text)
-        if kind is not None:
-            raise InvalidInput(
-                Reason.CREDENTIAL_IN_REQUEST,
-                f"{path} seems to hold {kind}.",
-                hint="Nothing of the request was kept. Never tell the broker a credential, and have this one revoked:"
-                " whoever carried the request may have seen it.",
-                metadata={"field": path},
-            )
+    for paths, texts in _texts(request, ""):
+        for path, text in zip(paths, texts, strict=False):  # a path may be repeated without end
+            kind = secret_in(text)
+            if kind is not None:
+                raise InvalidInput(
+                    Reason.CREDENTIAL_IN_REQUEST,
+                    f"{path} seems to hold {kind}.",
+                    hint="Nothing of the request was kept. Never tell the broker a credential, and have this one"
+                    " revoked: whoever carried the request may have seen it.",
+                    metadata={"field": path},
+                )
 
 
-def _texts(message: Message, prefix: str) -> Iterator[tuple[str, str]]:
-    for name, kind in _walked(message.DESCRIPTOR):
+def _texts(message: Message, prefix: str) -> Iterator[tuple[Iterable[str], Sequence[str]]]:
+    """All texts, in portions, and the path of each."""
+    walked = _walked(message.DESCRIPTOR)
+    yield [prefix + name for name in walked.texts] if prefix else walked.texts, walked.read(message)
+    for name, kind in walked.others:
+        if kind == "message" and not message.HasField(name):
+            continue
         value = getattr(message, name)
-        if kind == "text":
-            if value:
-                yield prefix + name, value
-        elif kind == "texts":
-            for each in value:
-                yield prefix + name, each
+        if kind == "texts":
+            yield repeat(prefix + name), value
         elif kind == "map":
             for key in value:
-                yield prefix + name, str(key)
-                yield from _value(value[key], f"{prefix}{name}.")
+                yield from _entry(key, value[key], prefix + name)
         elif kind == "messages":
             for each in value:
                 yield from _texts(each, f"{prefix}{name}.")
-        elif message.HasField(name):
+        else:
             yield from _texts(value, f"{prefix}{name}.")
 
 
-def _value(value: object, prefix: str) -> Iterator[tuple[str, str]]:
+def _entry(key: object, value: object, path: str) -> Iterator[tuple[Iterable[str], Sequence[str]]]:
+    if isinstance(value, str):
+        yield repeat(path), (str(key), value)
+        return
+    yield (path,), (str(key),)
     if isinstance(value, Message):
-        yield from _texts(value, prefix)
-    elif isinstance(value, str):
-        yield prefix.removesuffix("."), value
+        yield from _texts(value, f"{path}.")
+
+
+class _Walked(NamedTuple):
+    """The fields of one message type in which there can be texts that are not marked."""
+
+    texts: tuple[str, ...]  # the plain ones
+    read: Callable[[Any], tuple[str, ...]]  # the values of those, all at once
+    others: tuple[tuple[str, str], ...]  # and how to go through each
 
 
 @cache
-def _walked(descriptor: Descriptor) -> tuple[tuple[str, str], ...]:
-    """The fields of this message type in which there can be texts that are not marked, and how to go through each."""
+def _walked(descriptor: Descriptor) -> _Walked:
     marked = sensitive_fields(descriptor)
-    found = ((field, _kind(field)) for field in descriptor.fields if field.name not in marked)
-    return tuple((field.name, kind) for field, kind in found if kind)
+    kinds = [(field.name, _kind(field)) for field in descriptor.fields if field.name not in marked]
+    texts = tuple(name for name, kind in kinds if kind == "text")
+    return _Walked(texts, _reader(texts), tuple((name, kind) for name, kind in kinds if kind not in ("", "text")))
+
+
+def _reader(names: Sequence[str]) -> Callable[[Any], tuple[str, ...]]:
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda message: tuple(getattr(message, name) for name in names)  # of one, attrgetter makes no tuple
 
 
 def _kind(field: FieldDescriptor) -> str:

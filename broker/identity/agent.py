@@ -172,6 +172,7 @@ class Registry:
         for one, other in self._index.overlaps():
             raise _ambiguous(f"{self.patterns[one].pattern} and {self.patterns[other].pattern} match one id")
         self.own = own
+        self._known = self._by_id if own is None else {**self._by_id, own.spiffe_id: own}
         names = [*(agent.principal for agent in self), *(entry.principal for entry in self.patterns)]
         if len(set(names)) != len(names) or "" in names:
             raise _ambiguous("two entries have one name, or one has none")
@@ -191,10 +192,8 @@ class Registry:
 
     def find(self, spiffe_id: SpiffeId) -> Agent:
         """The agent of this id. Raises :class:`Denied` (AGENT_NOT_REGISTERED)."""
-        if self.own is not None and spiffe_id == self.own.spiffe_id:
-            return self.own
         try:
-            return self._by_id[spiffe_id]
+            return self._known[spiffe_id]
         except KeyError:
             agent = self._matched(spiffe_id)
         if agent is None:

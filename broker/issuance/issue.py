@@ -175,11 +175,21 @@ class Issuer:
 
     async def _deliver(self, admitted: _Admitted, intent: Intent, opened: Opened) -> Grant:
         """The one way from a durable intent to a credential."""
-        work = asyncio.create_task(self._carry_out(opened, intent, admitted))
+        loop = asyncio.get_running_loop()
+        work = loop.create_task(self._carry_out(opened, intent, admitted))
         self._in_flight.add(work)
-        work.add_done_callback(self._in_flight.discard)
+        done = loop.create_future()
+
+        def ended(work: asyncio.Task[Grant]) -> None:
+            self._in_flight.discard(work)
+            if not done.done():
+                done.set_result(None)
+
+        work.add_done_callback(ended)
         try:
-            return await asyncio.shield(work)
+            # What asyncio.shield does, with half of the calls: cancelling this call cancels ``done``, not the work.
+            await done
+            return work.result()
         except asyncio.CancelledError:
             # Nobody is left to take delivery. The upstream call goes on (cancelling it would lose
             # its outcome) and whatever it yields is taken back.
@@ -245,7 +255,8 @@ class Issuer:
         connector = self._connectors(template.connector)
         if connector is None:
             raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
-        check_within(situation.on_behalf_of, wanted(scope))
+        if situation.on_behalf_of is not None:
+            check_within(situation.on_behalf_of, wanted(scope))
         within_contract(scope, connector.contract)
         promised, delivery = connector.contract.of_grant(scope.grant), caller.peer.delivery
         facts = RequestFacts(caller.agent, request, scope, promised, caller.now, delivery, situation)
@@ -301,6 +312,7 @@ class Issuer:
         if admitted.situation.latest_end is not None:
             expires_at = min(expires_at, admitted.situation.latest_end)
         handle = admitted.connector.prepare(admitted.scope, attempt_id, caller.id, expires_at, task_id=request.task_id)
+        claimed = request.claimed()
         return Intent(
             tenant=caller.tenant,
             lease_id=LEASE_PREFIX + name,  # a lease is named as its first attempt is
@@ -310,7 +322,7 @@ class Issuer:
             owner=caller.agent.owner.id,
             svid_serial=f"{caller.peer.serial:x}",
             request=request,
-            request_digest=request.digest(),
+            request_digest=request.digest(claimed),
             scope=admitted.scope,
             contract_class=admitted.connector.contract.cls,
             decision=admitted.decision,
@@ -321,7 +333,7 @@ class Issuer:
             max_live_leases=caller.agent.quotas.live_leases,
             seen=seen(caller, request, admitted.situation),
             audit={
-                **told_by_agent(request),
+                **told_by_agent(request, claimed),
                 **delivered(caller.peer, request),
                 "principal": caller.agent.principal,
                 "decided_on": decided_on(caller, admitted.scope, admitted.situation),

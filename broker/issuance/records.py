@@ -12,7 +12,7 @@ from broker.policy.recorded import known
 from broker.policy.shadow import ShadowVerdict
 from broker.scope.canonical import JsonValue
 from broker.scope.model import OnPolicyChange, Scope
-from broker.scope.request import AccessRequest, text_digest
+from broker.scope.request import AccessRequest, Claimed
 
 
 def shadow_told(shadow: ShadowVerdict | None) -> dict[str, JsonValue]:
@@ -61,8 +61,12 @@ def delivered(peer: Peer, request: AccessRequest) -> Mapping[str, JsonValue]:
     return told
 
 
-def told_by_agent(request: AccessRequest) -> Mapping[str, JsonValue]:
-    """What the agent claims about its reasons; long texts by digest only (R7)."""
+def told_by_agent(request: AccessRequest, claimed: Claimed | None = None) -> Mapping[str, JsonValue]:
+    """What the agent claims about its reasons; long texts by digest only (R7).
+
+    ``claimed``: the digests, where somebody has them already.
+    """
+    claimed = claimed or request.claimed()
     told: dict[str, JsonValue] = {
         "step": request.step,
         "plan_id": request.plan_id,
@@ -70,8 +74,8 @@ def told_by_agent(request: AccessRequest) -> Mapping[str, JsonValue]:
         "intent": request.intent,
         "reason": request.reason,
         "ticket": request.ticket,
-        "prompt_sha256": text_digest(request.prompt),
-        "tool_call_sha256": text_digest(request.tool_call),
-        "plan_sha256": text_digest(request.plan),
+        "prompt_sha256": claimed.prompt,
+        "tool_call_sha256": claimed.tool_call,
+        "plan_sha256": claimed.plan,
     }
     return {key: value for key, value in told.items() if value}

@@ -11,8 +11,12 @@ import hmac
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
-from broker.lease.credential import Credential
+from broker.lease.credential import KINDS, Credential
 from broker.secret import Secret
+
+_FIELDS: Mapping[type, tuple[str, ...]] = {kind: tuple(each.name for each in fields(kind)) for kind in KINDS}
+# What most fields hold; asking an abstract class about them is dear.
+_PLAIN = frozenset({str, int, tuple})
 
 
 def fingerprint(key: bytes, secret: Secret) -> str:
@@ -22,12 +26,12 @@ def fingerprint(key: bytes, secret: Secret) -> str:
 
 def secrets_in(credential: Credential) -> Iterator[tuple[str, Secret]]:
     """Every field of ``credential`` that opens a door, by name; of a mapping each, as FIELD.NAME."""
-    for each in fields(credential):
-        value = getattr(credential, each.name)
-        named = {each.name: value}
-        if isinstance(value, Mapping):
-            named = {f"{each.name}.{name}": inner for name, inner in value.items()}
-        yield from ((name, inner) for name, inner in named.items() if isinstance(inner, Secret))
+    for name in _FIELDS[type(credential)]:
+        value = getattr(credential, name)
+        if isinstance(value, Secret):
+            yield name, value
+        elif value.__class__ not in _PLAIN and isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", inner) for key, inner in value.items() if isinstance(inner, Secret))
 
 
 def fingerprints(key_id: str, key: bytes, credential: Credential, inside: Credential | None = None) -> dict[str, str]:

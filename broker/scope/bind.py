@@ -150,17 +150,19 @@ def _grant(template: ScopeTemplate, parameters: Mapping[str, str]) -> Mapping[st
     """The template's own; a field that *is* a parameter gets that value, whole. Texts with parameters inside
     stay as they are: the connector builds them, and knows what its upstream would read into a character.
     """
-    named = {field: name for field, value in template.grant.items() if (name := _reference(value)) is not None}
-    if unknown := sorted(set(named.values()) - parameters.keys()):
-        raise Defect(Reason.INTERNAL, f"The grant of template {template.name} names {shown(unknown[0])}, no parameter.")
+    named = {}
+    for field, value in template.grant.items():
+        # Texts nearly always, and those name none; asking an abstract class is dear.
+        if value.__class__ is not str and (name := _reference(value)) is not None:
+            named[field] = name
     if not named:
         return template.grant
+    if unknown := sorted(set(named.values()) - parameters.keys()):
+        raise Defect(Reason.INTERNAL, f"The grant of template {template.name} names {shown(unknown[0])}, no parameter.")
     return {**template.grant, **{field: parameters[name] for field, name in named.items()}}
 
 
 def _reference(value: JsonValue) -> str | None:
-    if isinstance(value, str):  # nearly always; asking an abstract class is dear
-        return None
     if isinstance(value, Mapping) and value.keys() == {"parameter"} and isinstance(value["parameter"], str):
         return value["parameter"]
     return None

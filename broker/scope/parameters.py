@@ -33,7 +33,7 @@ _SHOWN = 100
 _MATCHES_KEPT = 256
 
 # Wildcards, expansions and quotes of IAM, SQL, shells, URLs, JSON and LDAP, and the backslash.
-_HAZARDS = frozenset("*?$%'\"`\\")
+_HAZARD = re.compile(r"[*?$%'\"`\\]|[^ -~]")
 _PREFIX_CHARS = re.compile(r"[A-Za-z0-9._/=@:+-]*\Z", re.ASCII)
 _DECIMAL = re.compile(r"(?:0|-?[1-9][0-9]{0,18})\Z", re.ASCII)
 
@@ -270,10 +270,9 @@ def hazard(text: str) -> str | None:
     """Why ``text`` could mean something else to whoever quotes, matches or resolves it; None if it cannot."""
     if not text:
         return "is empty"
-    for char in text:
-        if char in _HAZARDS or not " " <= char <= "~":
-            return f"contains {shown(char)}"
-    if any(segment in (".", "..") for segment in text.split("/")):
+    if (found := _HAZARD.search(text)) is not None:
+        return f"contains {shown(found[0])}"
+    if "." in text and any(segment in (".", "..") for segment in text.split("/")):
         return "contains a . or .. segment"
     return None
 

@@ -6,8 +6,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import NamedTuple
 
 from broker.scope.canonical import canonical_json
+
+
+class Claimed(NamedTuple):
+    """The SHA-256 (hex) of each long text that an agent claimed; empty for an absent one."""
+
+    prompt: str
+    tool_call: str
+    plan: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +48,18 @@ class AccessRequest:
     subject_public_key: str = ""  # the agent's own, to be certified: PEM of a CSR, or one line of OpenSSH; not secret
     wrap: timedelta | None = None  # for how long the upstream keeps it for one reader; None: it is delivered itself
 
-    def digest(self) -> str:
-        """SHA-256 (hex) of the canonical bytes of everything asked, the request id included."""
+    def claimed(self) -> Claimed:
+        """The digests of its long texts."""
+        return Claimed(text_digest(self.prompt), text_digest(self.tool_call), text_digest(self.plan))
+
+    def digest(self, claimed: Claimed | None = None) -> str:
+        """SHA-256 (hex) of the canonical bytes of everything asked, the request id included.
+
+        ``claimed``: :meth:`claimed`, where somebody has it already.
+        """
         # Only where it is there: what was asked before there were these keeps its digest.
         names = ("plan_id", "delegation_id", "subject_public_key")
+        claimed = claimed or self.claimed()
         cited = {name: value for name in names if (value := getattr(self, name))}
         wrap = {} if self.wrap is None else {"wrap_us": self.wrap // timedelta(microseconds=1)}
         return hashlib.sha256(
@@ -62,9 +79,9 @@ class AccessRequest:
                     "intent": self.intent,
                     "reason": self.reason,
                     "ticket": self.ticket,
-                    "prompt": text_digest(self.prompt),
-                    "tool_call": text_digest(self.tool_call),
-                    "plan": text_digest(self.plan),
+                    "prompt": claimed.prompt,
+                    "tool_call": claimed.tool_call,
+                    "plan": claimed.plan,
                     "recipient_public_key": self.recipient_public_key.hex(),
                 }
             )
