@@ -73,6 +73,7 @@ def access_request(message: service.RequestCredentialRequest) -> AccessRequest:
             hint="Say for how long the credential is needed, at most the template's max_ttl.",
             metadata={"field": "ttl"},
         )
+    texts = message.parameters
     return AccessRequest(
         request_id=message.request_id,
         template=message.template,
@@ -81,7 +82,8 @@ def access_request(message: service.RequestCredentialRequest) -> AccessRequest:
         environment=message.environment,
         resource=message.resource,
         ttl=duration(message.ttl, "ttl", Reason.TTL_INVALID),
-        parameters=dict(message.parameters),
+        # One by one: asked for all its items, protobuf goes through them in Python, with twice the work.
+        parameters={name: texts[name] for name in texts},
         step=message.step,
         intent=message.intent,
         reason=message.reason,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import repeat
+from itertools import groupby, repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -17,6 +17,9 @@ from google.protobuf.message import Message
 from broker.api.redaction import sensitive_fields
 from broker.errors import InvalidInput, Reason
 from broker.scope.secret_shapes import secret_in
+
+# Half of the messages in requests are these.
+_WITHOUT_TEXTS = frozenset({"google.protobuf.Duration", "google.protobuf.Timestamp"})
 
 
 def check_no_secrets(request: Message) -> None:
@@ -38,18 +41,22 @@ def check_no_secrets(request: Message) -> None:
 
 
 def _texts(message: Message, prefix: str) -> Iterator[tuple[Iterable[str], Sequence[str]]]:
-    """All texts, in portions, and the path of each."""
-    walked = _walked(message.DESCRIPTOR)
-    yield [prefix + name for name in walked.texts] if prefix else walked.texts, walked.read(message)
-    for name, kind in walked.others:
+    """All texts, in portions, and the path of each; in the order of the fields."""
+    for kind, name, names, read in _walked(message.DESCRIPTOR):
+        if kind == "text":
+            yield [prefix + each for each in names] if prefix else names, read(message)
+            continue
         if kind == "message" and not message.HasField(name):
             continue
         value = getattr(message, name)
         if kind == "texts":
             yield repeat(prefix + name), value
         elif kind == "map":
+            yield repeat(prefix + name), [part for key in value for part in (str(key), value[key])]
+        elif kind == "map of others":
             for key in value:
-                yield from _entry(key, value[key], prefix + name)
+                yield (prefix + name,), (str(key),)
+                yield from _inner(value[key], f"{prefix}{name}.")
         elif kind == "messages":
             for each in value:
                 yield from _texts(each, f"{prefix}{name}.")
@@ -57,29 +64,30 @@ def _texts(message: Message, prefix: str) -> Iterator[tuple[Iterable[str], Seque
             yield from _texts(value, f"{prefix}{name}.")
 
 
-def _entry(key: object, value: object, path: str) -> Iterator[tuple[Iterable[str], Sequence[str]]]:
-    if isinstance(value, str):
-        yield repeat(path), (str(key), value)
-        return
-    yield (path,), (str(key),)
+def _inner(value: object, prefix: str) -> Iterator[tuple[Iterable[str], Sequence[str]]]:
     if isinstance(value, Message):
-        yield from _texts(value, f"{path}.")
+        yield from _texts(value, prefix)
 
 
 class _Walked(NamedTuple):
-    """The fields of one message type in which there can be texts that are not marked."""
+    """What there is of one message type in which there can be texts that are not marked."""
 
-    texts: tuple[str, ...]  # the plain ones
-    read: Callable[[Any], tuple[str, ...]]  # the values of those, all at once
-    others: tuple[tuple[str, str], ...]  # and how to go through each
+    kind: str
+    name: str  # of the field; of plain texts the first one's
+    names: tuple[str, ...]  # of plain texts that follow each other
+    read: Callable[[Any], tuple[str, ...]]  # their values, all at once
 
 
 @cache
-def _walked(descriptor: Descriptor) -> _Walked:
+def _walked(descriptor: Descriptor) -> tuple[_Walked, ...]:
     marked = sensitive_fields(descriptor)
-    kinds = [(field.name, _kind(field)) for field in descriptor.fields if field.name not in marked]
-    texts = tuple(name for name, kind in kinds if kind == "text")
-    return _Walked(texts, _reader(texts), tuple((name, kind) for name, kind in kinds if kind not in ("", "text")))
+    kinds = [(_kind(field), field.name) for field in descriptor.fields if field.name not in marked]
+    found: list[_Walked] = []
+    for kind, portion in groupby(((kind, name) for kind, name in kinds if kind), lambda each: each[0]):
+        names = tuple(name for _, name in portion)
+        each_by_itself = [names] if kind == "text" else [(name,) for name in names]
+        found.extend(_Walked(kind, several[0], several, _reader(several)) for several in each_by_itself)
+    return tuple(found)
 
 
 def _reader(names: Sequence[str]) -> Callable[[Any], tuple[str, ...]]:
@@ -89,10 +97,13 @@ def _reader(names: Sequence[str]) -> Callable[[Any], tuple[str, ...]]:
 
 
 def _kind(field: FieldDescriptor) -> str:
-    if field.message_type is not None:
-        if field.message_type.GetOptions().map_entry:
-            return "map"
-        return "messages" if field.is_repeated else "message"
-    if field.type != FieldDescriptor.TYPE_STRING:
+    of = field.message_type
+    if of is None:
+        if field.type != FieldDescriptor.TYPE_STRING:
+            return ""
+        return "texts" if field.is_repeated else "text"
+    if of.GetOptions().map_entry:
+        return "map" if of.fields_by_name["value"].type == FieldDescriptor.TYPE_STRING else "map of others"
+    if of.full_name in _WITHOUT_TEXTS:
         return ""
-    return "texts" if field.is_repeated else "text"
+    return "messages" if field.is_repeated else "message"
