@@ -34,9 +34,9 @@ from broker.stores.postgres_sql import Statement, statement
 
 # The oldest release whose SQL is enough: IS JSON, derived tables without a name.
 OLDEST = 160_000
-# For so long a transaction may wait for its client: one that was stopped in the middle holds up all the others. If it
-# was only slow, its batch is run again.
-IDLE_SECONDS = 2
+# For so long a transaction may wait for its client: one that was stopped in the middle holds up all the others. Not
+# less, because one that is starved of processors looks the same, and its batch must still be written.
+IDLE_SECONDS = 5
 # For so long a writer waits for the others' transactions.
 LOCK_SECONDS = 10
 # For so long an answer is waited for: longer than the server itself lets anybody wait for a lock.
