@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
@@ -31,9 +32,11 @@ from tests.failpoints.errand import Daemon, Errand
 from tests.failpoints.line import AgentGone, Line
 from tests.failpoints.points import Armed
 from tests.issuance.world import ALICE, TENANT
+from tests.patience import PATIENCE
 
 _GRACE = timedelta(milliseconds=600)
 _HOLDER = str(ALICE.spiffe_id)
+_TICK = 0.1  # seconds, real ones
 _BEATS = 2  # of the task that is held to its end: so many are looked at
 _LEASES, _REQUESTS = "WatchLeases", "WatchAccessRequests"
 
@@ -182,11 +185,16 @@ class Streams(Errand):
 
     async def _comes_true(self, daemon: Daemon, condition: Callable[[], bool]) -> None:
         """Where something hangs, time goes on: beyond the grace of what is held."""
+        end, ticks_at = time.monotonic() + PATIENCE, time.monotonic() + _TICK
         while daemon.process.alive and not condition():
+            rows = {name: self._row(name) for name in self._tasks}
+            assert time.monotonic() < end, f"it never came: {rows}, {self._beats}, {self._heard}, {self._owed}"
             if self.points.hanging.is_set() and not self._time_passed:
                 self._time_passed = True
                 self.world.clock.advance(3 * _GRACE)
+            if time.monotonic() > ticks_at:  # as by itself: a hold may be committed when its grace is over
                 await daemon.upkeep.tick()
+                ticks_at = time.monotonic() + _TICK
             await asyncio.sleep(0.002)
 
     def _is_open(self, name: str) -> bool:
@@ -204,7 +212,8 @@ class Streams(Errand):
 
     async def done(self, daemon: Daemon) -> bool:
         """See Errand."""
-        return not any(map(self._is_open, self._tasks)) and self._heard == self._owed
+        alive = self.ask("SELECT 1 FROM attempts WHERE due_at IS NOT NULL")
+        return not alive and not any(map(self._is_open, self._tasks)) and self._heard == self._owed
 
     # ------------------------------------------------------------------ what must be true
 
