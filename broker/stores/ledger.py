@@ -319,7 +319,10 @@ class LedgerStore(
         self, tenant: str, attempt_id: str, epoch: int, handle: Handle, upstream: str | None, now: datetime
     ) -> None:
         """See LeaseStore.checkpoint."""
-        await self._writer.submit(lambda tx: grant_ops.checkpoint(tx, tenant, attempt_id, epoch, handle, upstream))
+        await self._writer.submit(
+            lambda tx: grant_ops.checkpoint(tx, tenant, attempt_id, epoch, handle, upstream),
+            AttemptAhead(tenant, attempt_id),
+        )
 
     async def activate(
         self,
