@@ -175,21 +175,11 @@ class Issuer:
 
     async def _deliver(self, admitted: _Admitted, intent: Intent, opened: Opened) -> Grant:
         """The one way from a durable intent to a credential."""
-        loop = asyncio.get_running_loop()
-        work = loop.create_task(self._carry_out(opened, intent, admitted))
+        work = asyncio.create_task(self._carry_out(opened, intent, admitted))
         self._in_flight.add(work)
-        done = loop.create_future()
-
-        def ended(work: asyncio.Task[Grant]) -> None:
-            self._in_flight.discard(work)
-            if not done.done():
-                done.set_result(None)
-
-        work.add_done_callback(ended)
+        work.add_done_callback(self._in_flight.discard)
         try:
-            # What asyncio.shield does, with half of the calls: cancelling this call cancels ``done``, not the work.
-            await done
-            return work.result()
+            return await asyncio.shield(work)
         except asyncio.CancelledError:
             # Nobody is left to take delivery. The upstream call goes on (cancelling it would lose
             # its outcome) and whatever it yields is taken back.
