@@ -87,7 +87,7 @@ def asked_for(rows: Sequence[tuple[Any, ...]]) -> Document:
 def _question(name: str, types: Sequence[str]) -> str:
     columns = ", ".join(f"p{number} {type_}" for number, type_ in enumerate(types, 1))
     one = re.sub(r"\$([0-9]+)", r"d.p\1", statement(SQL[name]).text.rstrip().removesuffix(";"))
-    return f"SELECT d.n, f.* FROM json_to_recordset($1) AS d (n BIGINT, {columns}) CROSS JOIN LATERAL ({one}) AS f"  # noqa: S608 - our own text
+    return f"SELECT d.n, f.* FROM json_to_recordset($1) AS d (n BIGINT, {columns}) CROSS JOIN LATERAL ({one}) AS f"  # nosec B608 # noqa: S608 - our own text
 
 
 def _many(place: int, name: str, tables: Mapping[str, Mapping[str, str]]) -> Many:
@@ -95,19 +95,19 @@ def _many(place: int, name: str, tables: Mapping[str, Mapping[str, str]]) -> Man
     if made := _INSERT.fullmatch(text):
         table, columns = made[1], [column.strip() for column in made[2].split(",")]
         members = ", ".join(f"r.a{number}" for number in range(len(columns)))
-        many = f"INSERT INTO {table} ({made[2]}) SELECT {members} FROM {_rows(columns, tables[table])}"  # noqa: S608 - our own text
+        many = f"INSERT INTO {table} ({made[2]}) SELECT {members} FROM {_rows(columns, tables[table])}"  # nosec B608 # noqa: S608 - our own text
         return _described(place, many, columns, tables[table])
     changed = _UPDATE.fullmatch(text)
     assert changed is not None, name  # noqa: S101 - of our own statements
     table, values, where = changed.groups()
     columns = [column for part in (values, where) for column, _ in _SET.findall(part)]
     met = (
-        f"UPDATE {table} AS w SET {_SET.sub(lambda one: f'{one[1]} = r.a{int(one[2]) - 1}', values)}"  # noqa: S608 - our own text
+        f"UPDATE {table} AS w SET {_SET.sub(lambda one: f'{one[1]} = r.a{int(one[2]) - 1}', values)}"  # nosec B608 # noqa: S608 - our own text
         f" FROM {_rows(columns, tables[table])}"
         f" WHERE {_SET.sub(lambda one: f'w.{one[1]} = r.a{int(one[2]) - 1}', where)} RETURNING 1"
     )
     key = tuple(columns.index(column, len(_SET.findall(values))) for column in _KEY)
-    many = f"WITH met AS ({met}) SELECT 1 / (count(*) = $2)::int FROM met"  # noqa: S608 - our own text
+    many = f"WITH met AS ({met}) SELECT 1 / (count(*) = $2)::int FROM met"  # nosec B608 # noqa: S608 - our own text
     return _described(place, many, columns, tables[table], key)
 
 
