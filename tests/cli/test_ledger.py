@@ -103,7 +103,7 @@ DAMAGES = {
     "no intent": (
         "INSERT INTO attempts SELECT tenant, 'attempt-9', lease_id, 9, connector, created_at, issue_deadline, handle,"
         " upstream, 'VOID', 'NEVER_ISSUED', NULL, expires_at, NULL, NULL, epoch, failures, last_error, stuck, mac,"
-        " mac_key_id FROM attempts WHERE id = 'attempt-1'",
+        " mac_key_id, NULL FROM attempts WHERE id = 'attempt-1'",
         "no intent of it",
     ),
     "for ever": ("UPDATE leases SET expires_at = created_at + 400 * 86400000", "no finite life"),

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from enum import Enum
 
+from tests.patience import PATIENCE
+
 
 class Cut(Enum):
     """What becomes of what the client sends when the word comes."""
@@ -22,6 +24,7 @@ class _Session:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client, self.server = client, server
         self.silent = False
+        self.answered = threading.Event()  # something came back that was not passed on
 
 
 class Wire:
@@ -85,11 +88,11 @@ class Wire:
                         server.sendall(data)
                     continue
                 self.refusing = self._stays_cut
-                _end(client)
                 if self._cut is Cut.AFTER:
-                    server.sendall(data)
-                    for _ in _received(server):  # to the end of what it has to say
-                        break
+                    session.silent = True
+                    server.sendall(data + _rest(client))
+                    session.answered.wait(PATIENCE)
+                _end(client)
                 break
             with contextlib.suppress(OSError):
                 server.sendall(data)
@@ -99,12 +102,23 @@ class Wire:
         client, server = session.client, session.server
         for data in _received(server):
             if session.silent:
+                session.answered.set()
                 continue
             try:
                 client.sendall(data)
             except OSError:
                 break
         _end(client)
+
+
+def _rest(client: socket.socket) -> bytes:
+    """What was sent with the word and comes in pieces of its own: a server that has half of it waits for the other."""
+    rest = b""
+    client.settimeout(0.05)
+    with contextlib.suppress(OSError):
+        while data := client.recv(65536):
+            rest += data
+    return rest
 
 
 def _received(end: socket.socket) -> Iterator[bytes]:
