@@ -1,29 +1,21 @@
 """A bucket of a real MinIO as a witness: its lock is enforced, and what comes again hides nothing.
 
-With every fault at every call, as ``tests/failpoints`` tells it of the double.
+Every fault at every call is told of the double (``tests/failpoints``).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from structlog.testing import capture_logs
 
 from broker.config import S3Witness as Settings
 from broker.dev.minio import ROOT_USER, MinioFacts
 from broker.secret import Secret
 from broker.witnesses.s3 import S3Witness
-from tests.failpoints.errand import IMPATIENT
-from tests.failpoints.points import Armed
-from tests.failpoints.trying import broken_at, brought_to_its_point
-from tests.failpoints.witness_kinds import S3Server
-from tests.failpoints.witnessing import Witnesses
 from tests.witnesses.fake import outgoing
 
 # Now, so that the lock lasts.
@@ -76,30 +68,10 @@ async def test_what_is_kept_is_kept_from_its_own_administrator(
     for gone in ({}, {"BypassGovernanceRetention": True}):
         with pytest.raises(ClientError) as refused:
             client.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"], **gone)
-        assert refused.value.response["Error"]["Code"] == "AccessDenied"
+        assert refused.value.response["Error"]["Code"] in ("AccessDenied", "InvalidRequest")  # AWS's word, and MinIO's
     with pytest.raises(ClientError) as refused:
         client.put_object(Bucket=bucket, Key=key, Body=b"another", IfNoneMatch="*")
     assert refused.value.response["Error"]["Code"] == "PreconditionFailed"
     with pytest.raises(OSError, match="another object"):
         await witness.add(outgoing(6, at_ms=_NOW_MS + 5))  # of another life of the ledger
     assert await witness.newest(-1) == _at(5).note
-
-
-@pytest.fixture
-def silence() -> Iterator[None]:
-    with capture_logs():
-        yield
-
-
-@pytest.mark.usefixtures("silence")
-async def test_every_fault_at_every_call(tmp_path: Path, minio: MinioFacts) -> None:
-    server = S3Server(minio.endpoint, ROOT_USER, minio.root_password.reveal())
-
-    async def told(directory: Path, armed: Armed) -> Witnesses:
-        def begin(again: Path, impatient: float) -> Any:
-            return nullcontext(Witnesses(again, armed, impatient, kind="s3", s3=server))
-
-        told: Witnesses = await brought_to_its_point(directory, armed, IMPATIENT, begin)
-        return told
-
-    assert await broken_at("witnesses-s3", tmp_path, told) == []
