@@ -155,7 +155,7 @@ async def test_a_recovery_that_one_enters_is_heard_by_the_others_next_beat(two: 
     entered.set()
     await becomes_true(lambda: b.daemon.gate.recovery == "recovery-of-a" or beats > 1)
     assert beats <= 1
-    assert b.daemon._scheduler.get_job("replica").trigger.interval <= timedelta(seconds=1)
+    assert b.daemon._ticks.scheduler.get_job("replica").trigger.interval <= timedelta(seconds=1)
     assert (await refused(b.stub().RequestCredential(ask(task, "r2"))))[1] == "RECOVERY_MODE"
 
     async def ended() -> bool:
@@ -169,7 +169,7 @@ async def test_what_canaries_measured_is_read_again_each_minute_by_each(two: Two
     """Whoever has the job, and of whatever canary a reload brought."""
     a, b = two
     for each in two:
-        assert each.daemon._scheduler.get_job("others' canaries").trigger.interval <= timedelta(seconds=60)
+        assert each.daemon._ticks.scheduler.get_job("others' canaries").trigger.interval <= timedelta(seconds=60)
     now = a.daemon._clock.now()
     name = "openbao-orders"
     for number, (by, reader) in enumerate(((a, b), (b, a))):
@@ -183,7 +183,7 @@ async def test_what_canaries_measured_is_read_again_each_minute_by_each(two: Two
         )
         assert by.daemon._store is not None
         await by.daemon._store.record_measurement(told)
-        await reader.daemon._scheduler.get_job("others' canaries").func()
+        await reader.daemon._ticks.scheduler.get_job("others' canaries").func()
         assert reader.daemon._canaries.measured(name)[Kind.ON_REVOKE].id == told.id
 
 
