@@ -360,14 +360,15 @@ class Issuer:
             raise
         self._roots.works(intent.scope.connector, Work.ISSUE)
         self._breakers.works(intent.scope.connector, Work.ISSUE)
-        if issued.unsettled is None:
-            return await self._compared(attempt, issued, intent, admitted)
+        unsettled = issued.unsettled
         try:
             grant = await self._compared(attempt, issued, intent, admitted)
         except BaseException:
-            issued.unsettled.take_back()
+            if unsettled is not None:
+                unsettled.take_back()
             raise
-        await self._settle(attempt, issued.unsettled, intent)
+        if unsettled is not None:
+            await self._settle(attempt, unsettled, intent)
         return grant
 
     async def _compared(self, attempt: Attempt, issued: Issued, intent: Intent, admitted: _Admitted) -> Grant:

@@ -372,10 +372,10 @@ def activate(
     ends_ms = min(to_ms(expires_at), attempt.expires_at, lease.expires_at)
     if noted is not None:
         _note(attempt, noted)
-    if is_over(task, now_ms) or now_ms >= ends_ms:
+    over = is_over(task, now_ms)
+    if over or now_ms >= ends_ms:
         if noted is not None:  # of what is being ended, nothing but its state is written
             tx.update_attempt(attempt)
-        over = is_over(task, now_ms)
         move(tx, attempt, lease, Event.END, over_cause(task) if over else EndCause.EXPIRED, now_ms)
         return CommitAndRaise(task_ended(task.id) if over else lease_ended(lease.id))
     attempt.expires_at = lease.expires_at = ends_ms

@@ -55,9 +55,7 @@ class RowSeal:
     def make(self, table: str, fields: Sequence[str | int | None]) -> tuple[bytes, str]:
         """(MAC, key id) of a row, with the current key."""
         key_id, key = self._keys.current()
-        mac = _prepared(key).copy()
-        mac.update(canonical_row((table, *fields)))
-        return mac.digest(), key_id
+        return _mac(key, canonical_row((table, *fields))), key_id
 
     def conceal(self, text: str, *bound_to: str) -> str:
         """``text`` encrypted, for a column of the row that ``bound_to`` names; nothing stays nothing."""
