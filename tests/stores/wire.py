@@ -85,7 +85,7 @@ class Wire:
                 if self._silently:
                     session.silent = True
                     if self._cut is Cut.AFTER:
-                        server.sendall(data)
+                        server.sendall(data + _rest(client))
                     continue
                 self.refusing = self._stays_cut
                 if self._cut is Cut.AFTER:
@@ -118,6 +118,7 @@ def _rest(client: socket.socket) -> bytes:
     with contextlib.suppress(OSError):
         while data := client.recv(65536):
             rest += data
+    client.settimeout(None)
     return rest
 
 
