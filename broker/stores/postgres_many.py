@@ -37,7 +37,6 @@ _QUESTIONS = {
     "count_leases_of_task": (_TEXT, _TEXT, _NUMBER),
     "text_key": (_TEXT, _TEXT),
     "attempt_facts": (_TEXT, _TEXT),
-    "origin_of_lease": (_TEXT, _TEXT),
 }
 
 _INSERT = re.compile(r"\s*INSERT INTO ([a-z_]+) \(([a-z_,\s]+)\) VALUES \([$0-9,\s]+\);?\s*")

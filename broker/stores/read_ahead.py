@@ -18,7 +18,6 @@ from broker.ports.intents import Intent
 from broker.stores.database import Answers, Questions
 from broker.stores.images import Images, counted, keep
 from broker.stores.rows import (
-    TaskRow,
     attempt_values,
     lease_values,
     read_attempt,
@@ -101,7 +100,9 @@ def _ask_of_attempt(images: Images, each: AttemptAhead, questions: dict[str, lis
 def _know_facts(tx: Transaction, asked: tuple[Any, ...], raw: Raw) -> None:
     tenant, task_id, holder, _, most = asked
     packed_task, _, count, _ = raw
-    _keep_task(tx, read_task(unpacked(packed_task), tx.seal), (tenant, task_id))
+    task = read_task(unpacked(packed_task), tx.seal)
+    if task.trusted:
+        keep(tx.images.tasks, (tenant, task_id), task_values(task))
     if count < most:
         counted(tx.images.living, (tenant, holder), count)
 
@@ -133,11 +134,6 @@ def _know_attempt(tx: Transaction, asked: tuple[Any, ...], raw: Raw) -> None:
         keep(tx.images.attempts, (tenant, attempt_id), attempt_values(attempt))
         keep(tx.images.leases, (tenant, lease.id), lease_values(lease))
         keep(tx.images.tasks, (tenant, task.id), task_values(task))
-
-
-def _keep_task(tx: Transaction, task: TaskRow, key: tuple[str, str]) -> None:
-    if task.trusted:
-        keep(tx.images.tasks, key, task_values(task))
 
 
 _KNOW: dict[str, Callable[[Transaction, tuple[Any, ...], Raw], None]] = {
