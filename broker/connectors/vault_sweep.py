@@ -8,6 +8,9 @@ the ledger, so an unknown lease is ended only when it is older than any issue ma
 
 Why a noted lease id needs no waiting although the outcome is unknown: an attempt creates two things,
 each once; whoever knows the lease knows that both creations have landed.
+
+An attempt makes its login by the time that no late create is reckoned with any more, or by the end of its token,
+whichever is later: a server that was stopped carries out what it was sent before. So a token's end is noted.
 """
 
 from __future__ import annotations
@@ -28,8 +31,10 @@ from broker.scope.canonical import JsonValue
 
 # The server tells ages in whole seconds, and its lookup takes a moment.
 _ROUNDING = timedelta(seconds=2)
-# For a login in flight to get known: a commit takes milliseconds.
+# For a login in flight to get known: a commit takes milliseconds. And for what a token made last to end with it.
 _LOOK_AGAIN = timedelta(milliseconds=500)
+# In the handle, where the lease is not: until when the token may have been alive (RFC 3339).
+_TOKEN_ENDED = "token_ended"  # noqa: S105 - a name, not a token
 
 
 class LeaseEnder:
@@ -103,17 +108,22 @@ class LeaseEnder:
 
     async def _end_unnoted(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         """No lease id: the reply was lost, or never came. End the token, then look for a login that is nobody's."""
-        if "accessor" in handle:
-            await self._threads.run(partial(self._calls.revoke_accessor, str(handle["accessor"])))
-        suspects = await self._suspects(handle, context)
+        present = _Present(context.now)
+        latest = no_late_create_after(context.created_at, context.issue_deadline)
+        noted = await self._end_token(handle, context, present)
+        token_ended = datetime.fromisoformat(str(noted[_TOKEN_ENDED])) if _TOKEN_ENDED in noted else latest
+        suspects = await self._suspects(handle, context, max(latest, token_ended), present)
         in_flight = [each for each in suspects if _may_be_in_flight(each, context) > timedelta(0)]
         if in_flight:
             why = "a login that may be another attempt's, in flight, is not told apart yet."
-            return NotYet(why, _look_again(in_flight, context), failed=False)
+            return NotYet(why, _look_again(in_flight, context), failed=False, noted=noted)
         ended = [each.lease_id for each in suspects if await self._end_orphan(each.lease_id, context)]
         wait = _still_to_wait(context)
         if wait > timedelta(0):
-            return NotYet("a login may still be made late; it is looked for again.", wait, failed=False)
+            return NotYet("a login may still be made late; it is looked for again.", wait, failed=False, noted=noted)
+        if token_ended > latest and noted != handle:
+            why = "its token may have been alive until now; what was made with it is looked for again."
+            return NotYet(why, _LOOK_AGAIN, failed=False, noted=noted)
         return Revoked(
             {
                 "orphans_revoked": ended,
@@ -123,14 +133,33 @@ class LeaseEnder:
             }
         )
 
-    async def _suspects(self, handle: Handle, context: RevokeContext) -> list[LeaseFacts]:
-        """Living leases of the role that the ledger does not know and that this attempt's call may have made."""
+    async def _end_token(self, handle: Handle, context: RevokeContext, present: _Present) -> Handle:
+        """The handle, with until when the token may have been alive: where nobody noted when it ended, until now.
+
+        It was made to end with the attempt, by itself.
+        """
+        if "accessor" not in handle:
+            return handle
+        was_alive = await self._threads.run(partial(self._calls.revoke_accessor, str(handle["accessor"])))
+        if _TOKEN_ENDED in handle and not was_alive:
+            return handle
+        return {**handle, _TOKEN_ENDED: min(present.now(), context.expires_at).isoformat()}
+
+    async def _suspects(
+        self, handle: Handle, context: RevokeContext, until: datetime, present: _Present
+    ) -> list[LeaseFacts]:
+        """Living leases of the role that the ledger does not know and that this attempt may have made."""
         mount, role = str(handle["mount"]), str(handle["role"])
         listed = await self._threads.run(partial(self._list, mount, role))
         known = await context.known_upstream(listed)
         unknown = [lease_id for lease_id in listed if lease_id not in known]
-        found = [await self._threads.run(partial(self._calls.find_lease, lease_id)) for lease_id in unknown]
-        return [each for each in found if each is not None and _from_this_attempts_time(each, context)]
+        found: list[LeaseFacts] = []
+        for lease_id in unknown:
+            asked = present.now()
+            lease = await self._threads.run(partial(self._calls.find_lease, lease_id))
+            if lease is not None and may_be_made_between(context.created_at, until, lease.age, asked, present.now()):
+                found.append(lease)
+        return found
 
     async def _end_orphan(self, lease_id: str, context: RevokeContext) -> bool:
         """End a lease that is nobody's, unless it became known meanwhile. Raises unless it is proven gone."""
@@ -150,10 +179,22 @@ class LeaseEnder:
         return NotYet(f"{self._name} could not end it: {failure.what}.", failure.retry_after)
 
 
-def _from_this_attempts_time(lease: LeaseFacts, context: RevokeContext) -> bool:
-    issued_at = context.now - lease.age
-    latest = no_late_create_after(context.created_at, context.issue_deadline)
-    return context.created_at - _ROUNDING <= issued_at <= latest + _ROUNDING
+class _Present:
+    """What time it is during a try, which goes by the revoker's and may be slow."""
+
+    def __init__(self, now: datetime) -> None:
+        self._begun = now
+        self._loop = asyncio.get_running_loop()
+        self._at = self._loop.time()
+
+    def now(self) -> datetime:
+        """The time that the try began at, and what has passed since."""
+        return self._begun + timedelta(seconds=self._loop.time() - self._at)
+
+
+def may_be_made_between(begin: datetime, end: datetime, age: timedelta, asked: datetime, told: datetime) -> bool:
+    """Whether a lease of that age may have been made then. The age was told between ``asked`` and ``told``. Pure."""
+    return told - age >= begin - _ROUNDING and asked - age <= end + _ROUNDING
 
 
 def _may_be_in_flight(lease: LeaseFacts, context: RevokeContext) -> timedelta:

@@ -82,12 +82,15 @@ class Expired:
 class NotYet:
     """Not proven dead. Try again, not before ``retry_after`` if the upstream (or reason) says so.
 
-    ``failed`` is False where nothing went wrong and only waiting helps (EXPIRY_ONLY): no alarm.
+    ``failed`` is False where nothing went wrong and only waiting helps (EXPIRY_ONLY): no alarm. ``noted``: what the
+    attempt's handle is from now on, for the next try to go by; None: as it was. A try whose note was lost may take
+    longer, and must prove no less.
     """
 
     why: str
     retry_after: timedelta | None = None
     failed: bool = True
+    noted: Handle | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,8 @@ class Tried(NamedTuple):
     """How one try to revoke went, under the claim that ``attempt`` is of.
 
     ``event``: REVOKE_CONFIRMED, TIME_ENDED, NEVER_ISSUED, or None for "not yet" (then ``next_due`` and ``error`` are
-    kept; an empty error is waiting, not failing; ``stuck`` raises the alarm event once).
+    kept; an empty error is waiting, not failing; ``stuck`` raises the alarm event once). ``noted``: the handle from now
+    on; None: as it was.
     """
 
     attempt: Attempt
@@ -95,6 +96,7 @@ class Tried(NamedTuple):
     next_due: datetime
     error: str = ""
     stuck: bool = False
+    noted: Handle | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,7 +229,8 @@ class Revoker:
                 lane.let_go()
             event, next_due, error, stuck = self._judged(claimed, outcome, now)
             if isinstance(claimed, Attempt):
-                lane.done.append((Tried(claimed, event, now, next_due, error, stuck), outcome))
+                noted = outcome.noted if isinstance(outcome, NotYet) else None
+                lane.done.append((Tried(claimed, event, now, next_due, error, stuck, noted), outcome))
                 lane.held += 1
                 self._record_soon(lane)
             else:

@@ -136,7 +136,7 @@ def _record(tx: Transaction, tried: Tried) -> bool:
     if attempt.state != State.REVOKING:
         raise Defect(Reason.ILLEGAL_TRANSITION, f"an attempt in {attempt.state} has no revocation to record.")
     if event is None:
-        return _not_yet(tx, attempt, lease, now_ms, to_ms(next_due), tried.error, tried.stuck)
+        return _not_yet(tx, attempt, lease, now_ms, to_ms(next_due), tried)
     failures, attempt.failures, attempt.last_error = attempt.failures, 0, ""
     cause = EndCause.NEVER_ISSUED if event is Event.NEVER_ISSUED else None
     return move(tx, attempt, lease, event, cause, now_ms, data={"failures": failures})
@@ -151,18 +151,18 @@ def _find_claimed(tx: Transaction, claimed: Attempt) -> tuple[AttemptRow, LeaseR
     return imagined_attempt(values), LeaseRow(*lease)
 
 
-def _not_yet(
-    tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, now_ms: int, due: int, error: str, stuck: bool
-) -> bool:
+def _not_yet(tx: Transaction, attempt: AttemptRow, lease: LeaseRow | None, now_ms: int, due: int, tried: Tried) -> bool:
     """Schedule the next try. Waiting (no error) is not owed before then; failing is owed since it began."""
-    alarm = stuck and not attempt.stuck
-    attempt.failures = attempt.failures + 1 if error else 0
-    attempt.last_error = error[:LONGEST_ERROR]
-    attempt.stuck = int(stuck)
+    alarm = tried.stuck and not attempt.stuck
+    attempt.failures = attempt.failures + 1 if tried.error else 0
+    attempt.last_error = tried.error[:LONGEST_ERROR]
+    attempt.stuck = int(tried.stuck)
     attempt.due_at = due_ms(attempt, None, due)
-    if not error:
+    if not tried.error:
         attempt.owed_since = due
-    if not tx.update_attempt(attempt):
+    if tried.noted is not None:
+        attempt.handle = canonical_json(tried.noted).decode()
+    if not tx.update_attempt(attempt, noted=tried.noted is not None):
         return False
     if lease is not None:
         settle(tx, lease, attempt, now_ms)

@@ -251,13 +251,16 @@ class Transaction(View):
         self.connection.execute(self.sql["insert_attempt"], written)
         keep(self.images.attempts, (row.tenant, row.id), values)
 
-    def update_attempt(self, row: AttemptRow) -> bool:
-        """Store what may change of an attempt, if its epoch is still the one that was read."""
+    def update_attempt(self, row: AttemptRow, *, noted: bool = False) -> bool:
+        """Store what may change of an attempt, if its epoch is still the one that was read.
+
+        ``noted``: its handle, too, although it is being ended.
+        """
         values, key = attempt_values(row), (row.tenant, row.id)
         mac = self.seal.make("attempts", values) if row.trusted else self._no_mac()
         awaited = row.state == _ISSUING or (self._remembering and row.state == _REVOKING)
         rest = (*mac, self.at_work if awaited else None, *key, row.seen_epoch)
-        if row.state == _ISSUING or row.state == _ACTIVE:
+        if noted or row.state == _ISSUING or row.state == _ACTIVE:
             changed = self._change("update_attempt", (*values[ATTEMPT_FIXED:], *rest))
         else:
             ending = (*values[ATTEMPT_STATE:ATTEMPT_ACTIVATED], *values[ATTEMPT_DUE:], *rest)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from broker.clock import SystemClock, SystemRng
-from broker.ports.connectors import Handle, Issued, RevokeContext
+from broker.ports.connectors import Handle, Issued, NotYet, RevokeContext, RevokeOutcome
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.model import AccessClass, Scope
 
@@ -86,6 +86,13 @@ class Ledger:
                 raise
             await issued.unsettled.settled
         return issued
+
+    def kept(self, outcome: RevokeOutcome) -> RevokeOutcome:
+        """As the revoker does it: what a try has noted is what the next goes by."""
+        if isinstance(outcome, NotYet) and outcome.noted is not None:
+            canonical_json(outcome.noted)
+            self.handle = outcome.noted
+        return outcome
 
     async def known(self, names: Sequence[str]) -> frozenset[str]:
         return frozenset(names) & self.names

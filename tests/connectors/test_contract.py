@@ -48,7 +48,7 @@ async def gone(connector: Connector, ledger: Ledger, harness: Harness) -> bool:
 
     async def revoked() -> bool:
         context = ledger.context(harness.clock.now(), created_at=created_at, allowance=ALLOWANCE, outcome_known=False)
-        return isinstance(await connector.revoke(ledger.handle, context), Revoked)
+        return isinstance(ledger.kept(await connector.revoke(ledger.handle, context)), Revoked)
 
     await eventually(revoked)
     return True

@@ -99,9 +99,11 @@ async def test_half_a_key_is_delivered_to_nobody_and_ends(
         assert not failed.value.outcome_known
         assert len(users.names - before) == 1  # it was made
         now = SystemClock().now()
-        past = ledger.context(now + timedelta(minutes=10), created_at=now)
-        assert isinstance(await connector.revoke(ledger.handle, past), Revoked)
+        past = ledger.context(now + timedelta(minutes=10), created_at=now, expires_at=now + timedelta(hours=1))
+        # Its token was alive until this try, so the next one looks once more.
+        assert isinstance(ledger.kept(await connector.revoke(ledger.handle, past)), NotYet)
         assert users.names == before
+        assert isinstance(await connector.revoke(ledger.handle, past), Revoked)
         await connector.close()
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from broker.clock import SystemClock
 from broker.connectors.vault_database import VaultDatabase
+from broker.connectors.vault_sweep import may_be_made_between
 from broker.dev.postgres import PostgresFacts
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import DatabaseLogin
@@ -30,6 +31,8 @@ TTL = timedelta(minutes=5)
 # longer than any test takes, where the login is to be young.
 ALLOWANCE = timedelta(milliseconds=300)
 LONG_ALLOWANCE = timedelta(minutes=5)
+# Longer than a test takes.
+PAUSE = timedelta(minutes=2)
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ async def swept(
     outcomes: list[RevokeOutcome] = []
     async with asyncio.timeout(PATIENCE):
         while not outcomes or not isinstance(outcomes[-1], Revoked):
-            outcome = await sweep(connector, ledger, created_at, **changes)  # type: ignore[misc]
+            outcome = ledger.kept(await sweep(connector, ledger, created_at, **changes))  # type: ignore[misc]
             outcomes.append(outcome)
             if isinstance(outcome, NotYet):
                 assert outcome.retry_after is not None
@@ -92,6 +95,72 @@ async def test_a_login_whose_reply_was_lost_is_ended_by_its_token(
     outcomes = await swept(connector, ledger, created_at)
     assert roles_of(ledger.handle) == 0
     assert not any(outcome.failed for outcome in outcomes if isinstance(outcome, NotYet))
+
+
+async def test_a_login_that_a_stalled_server_made_long_after_is_looked_for_until_it_has_ended(
+    openbao_server: ConfiguredOpenBao, connector: VaultDatabase, roles_of: Callable[[Handle], int]
+) -> None:
+    """The token could not be ended before; so the login is younger than any late create that is reckoned with."""
+    ledger = Ledger()
+    with mishap_proxy(openbao_server.facts.address) as (proxy, address):
+        proxy.rules.append(Rule("GET /v1/database/creds/", change=lost))
+        behind = vault_connector(openbao_server, address)
+        with pytest.raises(UpstreamFailed):
+            await issue(behind, ledger)
+        await behind.close()
+    long_ago, lives = CLOCK.now() - timedelta(hours=1), {"expires_at": CLOCK.now() + TTL}
+    first = await sweep(connector, ledger, long_ago, **lives)  # type: ignore[misc]
+    assert isinstance(first, NotYet)
+    assert not first.failed
+    assert first.noted is not None
+    assert CLOCK.now() - PAUSE < datetime.fromisoformat(str(first.noted["token_ended"])) < CLOCK.now()
+    outcomes = await swept(connector, ledger, long_ago, **lives)
+    assert roles_of(ledger.handle) == 0
+    assert isinstance(outcomes[-1], Revoked)
+    # What is noted stands: the next sweep begins no new time of waiting.
+    assert isinstance(await sweep(connector, ledger, long_ago, **lives), Revoked)  # type: ignore[misc]
+
+
+async def test_a_token_that_ended_nobody_knows_when_is_looked_after_once_more(
+    openbao_server: ConfiguredOpenBao, connector: VaultDatabase
+) -> None:
+    ledger = Ledger()
+    with mishap_proxy(openbao_server.facts.address) as (proxy, address):
+        proxy.rules.append(Rule("GET /v1/database/creds/", change=lost))
+        behind = vault_connector(openbao_server, address)
+        with pytest.raises(UpstreamFailed):
+            await issue(behind, ledger)
+        await behind.close()
+    young = CLOCK.now()
+    assert isinstance(await sweep(connector, ledger, young), NotYet)  # type: ignore[misc]
+    # It was ended, and what that try noted was lost with its claim.
+    assert "token_ended" not in ledger.handle
+    long_ago, lives = CLOCK.now() - timedelta(hours=1), {"expires_at": CLOCK.now() + TTL}
+    again = await sweep(connector, ledger, long_ago, **lives)  # type: ignore[misc]
+    assert isinstance(again, NotYet)
+    assert again.noted is not None
+    assert "token_ended" in again.noted
+    assert isinstance((await swept(connector, ledger, long_ago, **lives))[-1], Revoked)
+
+
+@pytest.mark.parametrize(
+    ("age", "asked", "told", "may"),
+    [
+        (10, 10, 10, True),  # made at 0
+        (12, 10, 10, True),  # at -2: an age is told in whole seconds
+        (13, 10, 10, False),
+        (3, 10, 10, True),  # at 7
+        (2, 10, 10, False),
+        (13, 10, 11, True),  # between -3 and -2: the answer took a second
+        (2, 9, 30, True),  # between 7 and 28
+        (2, 10, 30, False),  # between 8 and 28
+        (40, 10, 30, False),  # between -30 and -10
+    ],
+)
+def test_a_slow_answer_makes_no_lease_older_or_younger(age: float, asked: float, told: float, may: bool) -> None:
+    begin = CLOCK.now()
+    moments = [begin + timedelta(seconds=each) for each in (5, asked, told)]
+    assert may_be_made_between(begin, moments[0], timedelta(seconds=age), *moments[1:]) is may
 
 
 async def test_an_orphan_without_accessor_or_lease_id_is_found_by_its_time(

@@ -171,7 +171,7 @@ class _Call:
     def _revoke_accessor(self) -> Answer:
         if self._engine.end_token(self._body["accessor"]):
             return 204, None
-        return 400, {"errors": ["1 error occurred:\n\t* invalid accessor\n\n"]}
+        return 200, {"data": None, "warnings": ["No token found with this accessor"]}
 
     def _renew(self) -> Answer:
         left = self._engine.shorten(self._body["lease_id"], int(self._body["increment"]))

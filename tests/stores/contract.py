@@ -25,7 +25,7 @@ from broker.ports.connectors import Noted
 from broker.ports.figures import ExportBacklog
 from broker.ports.intents import Opened
 from broker.ports.lease_store import LeaseStore
-from broker.ports.leases import Attempt, EndCause, Lease, LeaseFilter, Selector
+from broker.ports.leases import Attempt, EndCause, Lease, LeaseFilter, Selector, Tried
 from broker.ports.tasks import TaskState
 from tests.stores.contract_holdings import HoldingContract
 from tests.stores.make import ALICE, BOB, T0, TASK, TENANT, at, intent, new_task
@@ -770,6 +770,24 @@ class RevokerContract:
             now += 5
         (attempt,) = await store.claim_due("bao", at(now), 1, timedelta(seconds=30))
         assert (attempt.failures, attempt.last_error) == (3, "no 3")
+
+    @pytest.mark.parametrize("error", ["", "down"])
+    async def test_what_a_try_notes_is_what_the_next_goes_by(self, store: LeaseStore, error: str) -> None:
+        await store.start_task(new_task())
+        await store.open_intent(intent())
+        (attempt,) = await store.claim_due("bao", at(11), 1, timedelta(seconds=30))
+        noted = {**attempt.handle, "token_ended": "2031-05-01T12:00:11+00:00"}
+        assert await store.record_revocations([Tried(attempt, None, at(11), at(20), error, False, noted)]) == [True]
+        (next_,) = await store.claim_due("bao", at(20), 1, timedelta(seconds=30))
+        assert next_.handle == noted
+        assert await store.record_revocation(next_, None, at(20), at(30), error, False)
+        (last,) = await store.claim_due("bao", at(30), 1, timedelta(seconds=30))
+        assert last.handle == noted
+        # Whoever lost its claim notes nothing.
+        stale = Tried(next_, None, at(31), at(32), error, False, {"attempt": "another"})
+        assert await store.record_revocations([stale]) == [False]
+        (found,) = await store.living_attempts(TENANT, "lease-1")
+        assert found.handle == noted
 
     async def test_the_alarm_is_raised_once(self, store: LeaseStore) -> None:
         await store.start_task(new_task())

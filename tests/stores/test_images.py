@@ -85,7 +85,9 @@ async def revoke(store: SqliteStore, event: Event | None, now: float) -> object:
     """What a lane does: claim, and record what came of it; one of the claims is stale."""
     due = await store.claim_due("bao", at(now), 10, timedelta(seconds=3))
     stale = [each._replace(epoch=each.epoch - 1) for each in due[:1]]
-    tried = [Tried(each, event, at(now), at(now + 1), "" if event else "down") for each in (*stale, *due)]
+    error = "" if event else "down"
+    noted = {"attempt": "noted", "at": int(now)} if event is None and int(4 * now) % 2 else None
+    tried = [Tried(each, event, at(now), at(now + 1), error, noted=noted) for each in (*stale, *due)]
     return due, await store.record_revocations(tried)
 
 

@@ -23,8 +23,9 @@ SET handle = ?, upstream = ?, state = ?, cause = ?, activated_at = ?, expires_at
 WHERE tenant = ? AND id = ? AND epoch = ?;
 
 -- end_attempt --
--- The same of an attempt that is being ended: what was made, and until when it lives, does not change any more. Setting
--- the upstream's name, even to what it is, would rewrite its index.
+-- The same of an attempt that is being ended: what was made, and until when it lives, does not change any more (what a
+-- try has noted in its handle is written by the one above). Setting the upstream's name, even to what it is, would
+-- rewrite its index.
 UPDATE attempts
 SET state = ?, cause = ?, due_at = ?, owed_since = ?, epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?,
     mac_key_id = ?, held_by = ?
