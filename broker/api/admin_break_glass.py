@@ -9,8 +9,9 @@ from broker.api.v1 import break_glass_pb2 as pb
 from broker.api.v1 import lease_pb2
 from broker.breakglass.reviews import OverrideKind
 from broker.errors import InvalidInput, Reason
-from broker.issuance.break_glass import BreakGlassDesk, BreakGlassOrder
+from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk
+from broker.issuance.break_glass_order import BreakGlassOrder
 from broker.issuance.break_glass_reviews import OverrideOrder, ReviewDesk
 from broker.issuance.caller import OperatorCaller
 

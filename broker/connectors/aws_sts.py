@@ -20,25 +20,27 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from broker.connectors.aws_assume import named, request_of, role_arn
 from broker.connectors.aws_client import Base, Calls, iam_client, sts_client
+from broker.connectors.aws_contract import LONGEST_SECONDS, SHORTEST_SECONDS, AwsStsSettings, contract_of
 from broker.connectors.aws_denials import Denials
 from broker.connectors.aws_deny import Session
 from broker.connectors.aws_deny_plan import CLOCKS
 from broker.connectors.aws_examination import Examiner
 from broker.connectors.aws_examine import doubts_of_identity, unreachable
-from broker.connectors.aws_failures import FAILURES, half_answered, not_ended, told
+from broker.connectors.aws_failures import FAILURES, not_ended, told
 from broker.connectors.aws_iam import Iam, Role
-from broker.connectors.aws_session_policy import Network, managed_policies, session_policy
+from broker.connectors.aws_session import issued_of
+from broker.connectors.aws_session_policy import managed_policies, session_policy
 from broker.connectors.aws_use import list_bucket
-from broker.connectors.refusals import check_can_begin, grant_mismatch, not_begun
+from broker.connectors.refusals import check_can_begin, not_begun
 from broker.connectors.threads import Closing, Threads, being_replaced
-from broker.errors import InvalidInput, Reason, UpstreamFailed
-from broker.lease.credential import AwsSession, Binding, Contract, ContractClass, Credential
+from broker.lease.credential import Contract, Credential
 from broker.lease.deadlines import no_late_create_after
 from broker.ports.clock import Clock
 from broker.ports.connectors import (
@@ -48,94 +50,20 @@ from broker.ports.connectors import (
     Handle,
     Issued,
     NotYet,
-    Returned,
     RevokeContext,
     Revoked,
     RevokeOutcome,
     Use,
 )
-from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
-from broker.secret import Secret
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_sts import STSClient
 
-# STS API reference, AssumeRole: DurationSeconds from 900, and at most 3600 where the caller itself
-# runs on a role's credentials (role chaining), which a broker usually does.
-_SHORTEST, _LONGEST = 900, 3600
-_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}\Z", re.ASCII)
-_ROLE_NAME = re.compile(r"([\w+=,.@-]+/)*[\w+=,.@-]{1,64}\Z", re.ASCII)
 _ROLE_ID = re.compile(r"[A-Z0-9]{4,128}\Z", re.ASCII)
-_ACCOUNT = re.compile(r"[0-9]{12}\Z", re.ASCII)
-_TAG_VALUE = re.compile(r"[\w .:/=+@-]*\Z")
-_NOT_IN_TAG = re.compile(r"[^\w .:/=+@-]")
-_LONGEST_TAG = 256
 # How long an answer of GetRole is believed; a role that was made anew under the same name has another id.
 _ROLE_ID_FOR = timedelta(minutes=10)
-
-CONTRACT = Contract(
-    cls=ContractClass.EXPIRY_ONLY,
-    binding=Binding.NONE,
-    # The deadline is a whole second, rounded down: a TTL below 2 s may come to nothing.
-    ttl_floor=timedelta(seconds=2),
-    ttl_ceiling=timedelta(seconds=_LONGEST),
-    on_expiry=timedelta(seconds=1),
-    on_revoke=None,
-    broker_dead="AWS denies every request of the session from its deadline on: the Deny is in the session itself.",
-    upstream_dead="As with the broker dead; where AWS does not answer, the session cannot be used either.",
-    on_broker_dead=timedelta(seconds=1),
-    on_upstream_dead=timedelta(seconds=1),
-    gives=AwsSession,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """How sessions are ended before their deadline: by a Deny on their role.
-
-    ``propagation``: how long AWS may take to spread it; a session is called revoked only after that.
-    ``role_name``: the role that is assumed, in the target role's account, to write there; None: the broker's own.
-    """
-
-    epoch: str
-    propagation: timedelta = timedelta(minutes=5)
-    role_name: str | None = None
-    endpoint_url: str | None = None  # of IAM; for a double
-
-
-@dataclass(frozen=True, slots=True)
-class AwsStsSettings:
-    """What the operator says about one such upstream. Times in seconds."""
-
-    region: str
-    partition: str = "aws"
-    endpoint_url: str | None = None  # for a double or a private endpoint; None: the region's own
-    external_id: str | None = None
-    canary_bucket: str | None = None  # what a canary lists; None: nothing can be tried
-    canary_endpoint_url: str | None = None  # of S3, for a double or a private endpoint
-    timeout: float = 5.0
-    threads: int = 8
-    revocation: Revocation | None = None
-    network: Network | None = None
-    # Its roles log in elsewhere by GetCallerIdentity (EKS, Vault), which no Deny stops, not even the deadline's.
-    proves_identity: bool = False
-    examined_roles: tuple[str, ...] = ()  # ARNs
-
-
-def contract_of(settings: AwsStsSettings) -> Contract:
-    """What can be promised with these settings."""
-    contract = CONTRACT
-    if settings.network is not None:
-        places = (*settings.network.source_ips, *settings.network.source_vpces)
-        contract = replace(contract, binding=Binding.NETWORK, networks=(places,))
-    if settings.proves_identity:
-        # Only where STS itself ends the session at the deadline does nothing of it live on.
-        return replace(contract, ttl_floor=timedelta(seconds=_SHORTEST))
-    if settings.revocation is not None:
-        contract = replace(contract, cls=ContractClass.BY_POLICY, on_revoke=settings.revocation.propagation)
-    return contract
 
 
 class AwsSts:
@@ -173,13 +101,10 @@ class AwsSts:
 
         Raises InvalidInput: SCOPE_TOO_LARGE with the figure, PARAMETER_INVALID, or CONFIG_INVALID.
         """
-        _within("the role session name", attempt_id, _SESSION_NAME, 64)
-        about = {"holder": holder, **({"task": task_id} if task_id else {})}
-        for key, value in _tags(scope, about).items():
-            _within(f"session tag {key}", value, _TAG_VALUE, _LONGEST_TAG)
+        names = named(scope, attempt_id, holder, task_id)
         session_policy(scope, expires_at, network=self._settings.network)
         managed_policies(scope, self._settings.partition)
-        handle = {"attempt": attempt_id, "role_arn": _role_arn(scope, self._settings.partition), **about}
+        handle = {**names, "role_arn": role_arn(scope, self._settings.partition)}
         # With it, a handle that lacks the role's id is that of a call that never began.
         return handle if self._denials is None else {**handle, "revocable": True}
 
@@ -192,14 +117,13 @@ class AwsSts:
         deadline = expires_at.replace(microsecond=0)
         begun = self._clock.now()
         check_can_begin(self._name, closed=self._closing.closed, left=deadline - begun)
-        policy = session_policy(scope, deadline, network=self._settings.network)
-        seconds = min(max(_SHORTEST, -((begun - deadline) // timedelta(seconds=1))), _LONGEST)
-        request = self._request(handle, scope, policy, seconds)
+        seconds = min(max(SHORTEST_SECONDS, -((begun - deadline) // timedelta(seconds=1))), LONGEST_SECONDS)
+        request = request_of(handle, scope, self._settings, deadline, seconds)
         with self._closing.call():
             if self._denials is None:
-                return self._checked(await self._asked(request), request, deadline, begun)
+                return await self._issued(request, deadline, begun)
             noted = await self._note(handle, request, checkpoint)
-            issued = self._checked(await self._asked(request), request, deadline, begun)
+            issued = await self._issued(request, deadline, begun)
             if (assumed_id := str(issued.observed["assumed_role_id"])) != _user_id(noted):
                 # The role was made anew: what was noted would deny nobody.
                 self._role_ids.pop(Role(request["RoleArn"]), None)
@@ -332,7 +256,7 @@ class AwsSts:
                 return not_ended(error, self._name, "look up the role of the session")
         issued_by = no_late_create_after(context.created_at, context.issue_deadline)
         seconds = handle.get("seconds")
-        native = timedelta(seconds=seconds if isinstance(seconds, int) else _LONGEST)
+        native = timedelta(seconds=seconds if isinstance(seconds, int) else LONGEST_SECONDS)
         names = [f"{role_id}:{handle['attempt']}" for role_id in sorted(ids)]
         sessions = [Session(name, issued_by, issued_by + native + CLOCKS) for name in names]
         outcomes = await asyncio.gather(*(denials.deny(role, each, context) for each in sessions))
@@ -340,27 +264,13 @@ class AwsSts:
 
     # ------------------------------------------------------------------ asking
 
-    def _request(self, handle: Handle, scope: Scope, policy: str, seconds: int) -> dict[str, Any]:
-        attempt = str(handle["attempt"])
-        request: dict[str, Any] = {
-            "RoleArn": str(handle["role_arn"]),
-            "RoleSessionName": attempt,
-            "SourceIdentity": attempt,
-            "DurationSeconds": seconds,
-            "Policy": policy,
-            "Tags": [{"Key": key, "Value": value} for key, value in _tags(scope, handle).items()],
-        }
-        if managed := managed_policies(scope, self._settings.partition):
-            request["PolicyArns"] = [{"arn": arn} for arn in managed]
-        if self._settings.external_id is not None:
-            request["ExternalId"] = self._settings.external_id
-        return request
-
-    async def _asked(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _issued(self, request: Mapping[str, Any], deadline: datetime, begun: datetime) -> Issued:
         try:
-            return await self._threads.run(partial(self._assume, request))
+            answer = await self._threads.run(partial(self._assume, request))
         except FAILURES as error:
             failure = told(error, self._name)
+        else:
+            return issued_of(self._name, self._settings.region, answer, request, deadline, begun)
         raise failure
 
     def _assume(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -387,7 +297,7 @@ class AwsSts:
         request: dict[str, Any] = {
             "RoleArn": f"arn:{self._settings.partition}:iam::{account}:role/{revocation.role_name}",
             "RoleSessionName": f"jit-broker-{revocation.epoch}"[:64],
-            "DurationSeconds": _LONGEST,
+            "DurationSeconds": LONGEST_SECONDS,
         }
         if self._settings.external_id is not None:
             request["ExternalId"] = self._settings.external_id
@@ -399,104 +309,6 @@ class AwsSts:
         endpoint_url = None if settings.revocation is None else settings.revocation.endpoint_url
         return iam_client(replace(sts, endpoint_url=endpoint_url), self._base, sts, assume)
 
-    # ------------------------------------------------------------------ comparing what came back
-
-    def _checked(
-        self, answer: Mapping[str, Any], request: Mapping[str, Any], deadline: datetime, begun: datetime
-    ) -> Issued:
-        asked_end = begun + timedelta(seconds=request["DurationSeconds"])
-        keys, user = answer.get("Credentials"), answer.get("AssumedRoleUser")
-        if not isinstance(keys, dict) or not isinstance(user, dict):
-            raise half_answered(self._name, "Credentials or AssumedRoleUser")
-        ends = keys.get("Expiration")
-        if not isinstance(ends, datetime) or ends.tzinfo is None:
-            raise half_answered(self._name, "Expiration")
-        arn, assumed_id = self._text(user, "Arn"), self._text(user, "AssumedRoleId")
-        credential = AwsSession(
-            access_key_id=self._text(keys, "AccessKeyId"),
-            secret_access_key=Secret(self._text(keys, "SecretAccessKey")),
-            session_token=Secret(self._text(keys, "SessionToken")),
-            region=self._settings.region,
-            assumed_role_arn=arn,
-            session_policy=request["Policy"],
-        )
-        attempt = request["RoleSessionName"]
-        if arn != _session_arn(request["RoleArn"], attempt) or not assumed_id.endswith(f":{attempt}"):
-            raise self._mismatch("the session is not one of the role and the name that were asked for")
-        if answer.get("SourceIdentity", attempt) != attempt:  # an absent one: some doubles do not know it
-            raise self._mismatch("the session has another source identity than was asked for")
-        if ends > asked_end + timedelta(minutes=1):  # our clock and theirs differ
-            raise self._mismatch("the session lives longer than was asked for")
-        observed: dict[str, JsonValue] = {
-            "assumed_role_arn": arn,
-            "assumed_role_id": assumed_id,
-            "native_expiration": ends.astimezone(UTC).isoformat(),
-            "session_policy_characters": len(request["Policy"]),
-        }
-        packed = answer.get("PackedPolicySize")
-        if isinstance(packed, int):
-            observed["packed_policy_percent"] = packed
-        # Where STS gave less than was asked, that is what there is.
-        return Issued(credential, expires_at=min(deadline, ends), observed=observed, returned=_returned(arn))
-
-    def _text(self, part: Mapping[str, Any], name: str) -> str:
-        value = part.get(name)
-        if not isinstance(value, str) or not value:
-            raise half_answered(self._name, name)
-        return value
-
-    def _mismatch(self, what: str) -> UpstreamFailed:
-        return grant_mismatch(self._name, what, "Operators: is the endpoint really AWS STS?")
-
 
 def _user_id(noted: Handle) -> str:
     return f"{noted['role_id']}:{noted['attempt']}"
-
-
-def _role_arn(scope: Scope, partition: str) -> str:
-    role = scope.grant.get("role_name")
-    for what, value, form in (("role_name", role, _ROLE_NAME), ("account", scope.account, _ACCOUNT)):
-        if not isinstance(value, str) or not form.match(value):
-            raise InvalidInput(
-                Reason.CONFIG_INVALID,
-                f"{what} of template {scope.template} is not one of AWS: {ascii(value)[:100]}.",
-                hint="Operators: an account is 12 digits; a role name has letters, digits and +=,.@_-.",
-                metadata={"template": scope.template, "field": what},
-            )
-    return f"arn:{partition}:iam::{scope.account}:role/{role}"
-
-
-def _session_arn(role_arn: str, session: str) -> str:
-    """``arn:P:iam::A:role/path/R`` as STS names its session: ``arn:P:sts::A:assumed-role/R/S``, without the path."""
-    head, _, role = role_arn.partition(":role/")
-    return f"{head.replace(':iam::', ':sts::')}:assumed-role/{role.rpartition('/')[2]}/{session}"
-
-
-def _returned(session_arn: str) -> Returned:
-    """What ``arn:P:sts::A:assumed-role/R/S`` says. Not the role: its path is not in it."""
-    account, _, session = session_arn.partition(":sts::")[2].partition(":")
-    return Returned(account=account, name=session.rpartition("/")[2])
-
-
-def _tags(scope: Scope, about: Mapping[str, JsonValue]) -> dict[str, str]:
-    """What CloudTrail shows of every call that the session makes: for whom, for which task, and what."""
-    holder = str(about["holder"])
-    if not holder.startswith("spiffe://"):
-        holder = _NOT_IN_TAG.sub("_", holder)[:_LONGEST_TAG]  # a person: issuer#subject, in characters that AWS takes
-    task = {"jit-task": str(about["task"])} if "task" in about else {}
-    return {"jit-holder": holder, **task, "jit-template": scope.template, "jit-environment": scope.environment}
-
-
-def _within(what: str, value: str, form: re.Pattern[str], limit: int) -> None:
-    if len(value) > limit:
-        raise InvalidInput(
-            Reason.SCOPE_TOO_LARGE,
-            f"{what} has {len(value)} characters; AWS takes {limit}.",
-            metadata={"field": what, "characters": str(len(value)), "limit": str(limit)},
-        )
-    if not form.match(value):
-        raise InvalidInput(
-            Reason.FIELD_INVALID,
-            f"{what} holds a character that AWS does not take: {ascii(value)[:200]}.",
-            metadata={"field": what, "value": ascii(value)[:200]},
-        )

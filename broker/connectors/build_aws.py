@@ -6,8 +6,9 @@ import secrets
 from datetime import timedelta
 
 from broker.connectors.aws_client import AwsKeys, Base, WebIdentity
+from broker.connectors.aws_contract import AwsStsSettings, Revocation
 from broker.connectors.aws_session_policy import Network
-from broker.connectors.aws_sts import AwsSts, AwsStsSettings, Revocation
+from broker.connectors.aws_sts import AwsSts
 from broker.connectors.settings import Settings
 from broker.ports.clock import Clock
 from broker.ports.connectors import Connector

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pydantic import TypeAdapter
 
 from broker.connectors import (
-    aws_sts,
+    aws_contract,
     gcp_pool,
     gcp_token,
     minio_sts,
@@ -29,10 +29,10 @@ from broker.scope.canonical import JsonValue
 def _aws_sts(settings: Mapping[str, JsonValue]) -> Contract:
     revocation = settings.get("revocation")
     bound = revocation.get("propagation") if isinstance(revocation, Mapping) else None
-    return aws_sts.contract_of(
-        aws_sts.AwsStsSettings(
+    return aws_contract.contract_of(
+        aws_contract.AwsStsSettings(
             region="",
-            revocation=aws_sts.Revocation("", TypeAdapter(timedelta).validate_python(bound)) if bound else None,
+            revocation=aws_contract.Revocation("", TypeAdapter(timedelta).validate_python(bound)) if bound else None,
             network=_network(settings.get("network")),
             proves_identity=settings.get("proves_identity") is True,
         )

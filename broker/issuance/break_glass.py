@@ -1,39 +1,30 @@
 """Break-glass: a person passes over approvals and gates, for themselves or for a named agent's task.
 
-The decision is this module's, the way from the intent on is the Issuer's. What is passed over: approvals (where policy
-says *needs approval*), the stops of :meth:`Gate.passed_over`, quotas of what agents hold. What is not: who somebody is,
-the template's scope, the connector's contract, a deny of policy that no approval would open, suspensions (but by
-others' words), the intent before the upstream, confirmation of delivery, revocation, the trail. Why each is where it
-is stands in docs/decisions/break-glass.md.
+Whether somebody may is decided in ``break_glass_admission.py``, the way from the intent on is the Issuer's. What is
+passed over: approvals (where policy says *needs approval*), the stops of :meth:`Gate.passed_over`, quotas of what
+agents hold. What is not: who somebody is, the template's scope, the connector's contract, a deny of policy that no
+approval would open, suspensions (but by others' words), the intent before the upstream, confirmation of delivery,
+revocation, the trail. Why each is where it is stands in docs/decisions/break-glass.md.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
 
 from broker.approval.intent_digest import BREAK_GLASS
 from broker.audit.event import AuditEvent, EventType, Vouch
-from broker.breakglass.intent import use_fields
 from broker.breakglass.reviews import Use
-from broker.breakglass.rules import (
-    BY_CODE,
-    BY_LOGIN,
-    BreakGlassRule,
-    check_strength,
-    check_ttl,
-    check_words,
-    groups_for,
-)
-from broker.errors import BrokerError, Defect, Denied, InvalidInput, NotFound, Reason
-from broker.identity.agent import Agent, Peer, Person
+from broker.breakglass.rules import BreakGlassRule, check_words
+from broker.errors import BrokerError, Denied, NotFound, Reason
+from broker.identity.agent import Agent, Person
 from broker.identity.operator import Role
-from broker.identity.spiffe_id import SpiffeId
-from broker.issuance.caller import Caller, OperatorCaller
+from broker.issuance.break_glass_admission import Admission, Asked, as_agent, person_in_force
+from broker.issuance.break_glass_order import BreakGlassOrder, Proven, fields_of, own_task
+from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.fresh_logins import proven as as_proven
 from broker.issuance.gate import Gate
@@ -41,68 +32,28 @@ from broker.issuance.holders import enabled_people
 from broker.issuance.issue import Grant, Issuer
 from broker.issuance.records import decided_on
 from broker.issuance.redemption import LEASE_PREFIX
-from broker.issuance.situation import Situations, seen
-from broker.issuance.verdicts import denied_by, within_contract
+from broker.issuance.situation import seen
 from broker.issuance.waiting import only_time_ends, until
 from broker.lease.machine import TERMINAL
-from broker.policy.decision import Decision, Effect
-from broker.policy.facts import NOTHING_KNOWN, RequestFacts, Situation
-from broker.ports.break_glass import BREAK_GLASS_REQUEST, NewUse
+from broker.policy.decision import Decision
+from broker.ports.break_glass import NewUse
 from broker.ports.clock import Clock, Rng
 from broker.ports.connectors import Connector
 from broker.ports.deploys import DeploySet
 from broker.ports.intents import Intent
 from broker.ports.leases import EndCause, Lease, Selector
 from broker.ports.ledger import Ledger
-from broker.ports.proofs import ProofRecord
-from broker.ports.tasks import DEFAULT_LIMITS, NewTask, TaskLimits
-from broker.scope.bind import bind
+from broker.ports.tasks import DEFAULT_LIMITS, TaskLimits
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope, ScopeTemplate
-from broker.scope.request import AccessRequest
 
 log = structlog.get_logger("broker.issuance")
 
 # Who ends another's use.
 MAY_END = frozenset({Role.APPROVER, Role.OPERATOR, Role.SECURITY})
-# How much longer than its credential a person's own task is open, so that a retry fits in.
-_TASK_SLACK = timedelta(minutes=10)
 # Of people, how many are named in the event that tells them; all of them are counted.
 _MOST_TOLD = 200
-# A person's own tasks that are open at a time. What bounds uses is the rate.
-_MAX_OPEN = 100
 _NO_QUOTA = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Proven:
-    """How a person has proven, just now, who they are: a fresh login, or a sealed code whose secret was compared."""
-
-    record: ProofRecord | None = None  # of the login
-    code_id: str = ""  # of the code
-
-    @property
-    def how(self) -> str:
-        """BY_LOGIN, BY_CODE."""
-        return BY_CODE if self.record is None else BY_LOGIN
-
-
-@dataclass(frozen=True, slots=True)
-class BreakGlassOrder:
-    """What a person asks for. Neither ``agent`` nor ``task_id``: for themselves."""
-
-    request_id: str
-    template: str
-    account: str
-    environment: str
-    resource: str
-    ttl: timedelta
-    reason: str
-    incident: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    task_id: str = ""  # of an agent
-    agent: str = ""  # its SPIFFE ID; empty with a task: who started that
-    plan: str = ""  # where policy demands one of the agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +64,6 @@ class Option:
     rule: BreakGlassRule
     groups: frozenset[str]
     blocked_by: str  # the lease whose overdue review blocks it; empty
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request as it was admitted: by whom it is held, what exactly it is, and what policy said."""
-
-    holder: str
-    agent: Agent | None
-    request: AccessRequest
-    scope: Scope
-    decision: Decision
-    connector: Connector
-    situation: Situation
-    groups: frozenset[str]
-    rule: BreakGlassRule
 
 
 class BreakGlassDesk:
@@ -150,8 +86,7 @@ class BreakGlassDesk:
         self._fresh = fresh
         self._store = store
         self._issuer = issuer
-        self._situations = Situations(store)
-        self._connectors = connectors
+        self._admission = Admission(store, connectors)
         self._kick = kick
         self._gate = gate
         self._clock = clock
@@ -175,9 +110,9 @@ class BreakGlassDesk:
         caller = replace(caller, now=self._clock.now())
         check_words(order.reason, order.incident)
         if proven is None:
-            record = self._fresh.demand(caller, fresh_id_token, BREAK_GLASS, _fields(order), about=order.request_id)
+            record = self._fresh.demand(caller, fresh_id_token, BREAK_GLASS, fields_of(order), about=order.request_id)
             caller, proven = as_proven(caller, record), Proven(record)
-        asked = await self._admit(caller, order, proven)
+        asked = await self._admission.admit(caller, order, proven)
         gates = self._gate.passed_over(caller.now)
         intent = self._intent(caller, order, proven, asked, gates)
         try:
@@ -187,71 +122,8 @@ class BreakGlassDesk:
                 await self._tell_blocked(caller, order, refused)
             raise
 
-    async def _admit(self, caller: OperatorCaller, order: BreakGlassOrder, proven: Proven) -> _Asked:
-        person = person_in_force(caller)
-        template = _template(caller.deploy, order.template)
-        rule = caller.deploy.break_glass.get(template.name)
-        groups = groups_for(rule, template.name, caller.id, person.groups)
-        assert rule is not None  # noqa: S101 - groups_for refuses where there is none
-        check_ttl(rule, template.name, order.ttl)
-        if proven.record is not None:
-            token = proven.record.proof.id_token
-            check_strength(rule, token.acr, token.amr)
-        connector = self._connectors(template.connector)
-        if connector is None:
-            raise Defect(Reason.INTERNAL, f"template {template.name} names a connector that is not running.")
-        agent = await self._agent(caller, order)
-        request = _request(caller, order, agent)
-        # The section's own maximum; and what an agent must say about itself, no person can.
-        emergency = replace(template, max_ttl=rule.max_ttl, mandatory=frozenset())
-        scope = bind(emergency, request, dict(agent.segments) if agent else {})
-        within_contract(scope, connector.contract)
-        holder = caller.id if agent is None else str(agent.spiffe_id)
-        decision, situation = await self._decide(caller, agent, request, scope, connector, groups)
-        return _Asked(holder, agent, request, scope, decision, connector, situation, groups, rule)
-
-    async def _agent(self, caller: OperatorCaller, order: BreakGlassOrder) -> Agent | None:
-        if not order.task_id:
-            if order.agent or order.plan:
-                name = "agent" if order.agent else "plan"
-                raise _unfit(name, f"there is no task that the {name} is of", "Name the agent's task too: --task.")
-            return None
-        named = order.agent or (await self._store.get_task(caller.tenant, order.task_id)).creator
-        agent = caller.deploy.registry.find(SpiffeId.parse(named))
-        if caller.deploy.denied.denies_lease(named, "", caller.now):
-            raise Denied(
-                Reason.AGENT_DENIED,
-                f"{named} is denied by the operators of this broker; no emergency gives it anything.",
-                hint="Break glass for yourself, without --task.",
-                metadata={"spiffeId": named},
-            )
-        return agent
-
-    async def _decide(
-        self,
-        caller: OperatorCaller,
-        agent: Agent | None,
-        request: AccessRequest,
-        scope: Scope,
-        connector: Connector,
-        groups: frozenset[str],
-    ) -> tuple[Decision, Situation]:
-        """What policy says. It speaks of agents: for a person the template's own section is the permission."""
-        digest = caller.deploy.policies.digest
-        if agent is None:
-            told = f"Template {scope.template} pre-authorises {', '.join(sorted(groups))} for emergencies."
-            return Decision(Effect.ALLOW, (), (told,), (), digest), NOTHING_KNOWN
-        asker = _as_agent(caller, agent)
-        situation = await self._situations.read(asker, request)
-        promised = connector.contract.of_grant(scope.grant)
-        facts = RequestFacts(agent, request, scope, promised, caller.now, asker.peer.delivery, situation)
-        decision = caller.deploy.policies.decide(facts)
-        if decision.errors or decision.effect is Effect.DENY:
-            raise denied_by(decision, scope, promised)
-        return decision, situation
-
     def _intent(
-        self, caller: OperatorCaller, order: BreakGlassOrder, proven: Proven, asked: _Asked, gates: tuple[str, ...]
+        self, caller: OperatorCaller, order: BreakGlassOrder, proven: Proven, asked: Asked, gates: tuple[str, ...]
     ) -> Intent:
         name, now, agent = self._rng.id(), caller.now, asked.agent
         attempt_id, expires_at = self._issuer.mark.attempt(name), now + asked.scope.ttl
@@ -272,7 +144,7 @@ class BreakGlassDesk:
             approvals=asked.decision.approvals,
             told=tuple((person.id, person.display_name) for person in told if person.id != caller.id)[:_MOST_TOLD],
             gates=gates,
-            task=None if agent is not None else _own_task(caller, order, asked.request),
+            task=None if agent is not None else own_task(caller, order, asked.request),
             enabled=enabled_people(caller.deploy, now),
         )
         audit: dict[str, JsonValue] = {
@@ -284,7 +156,7 @@ class BreakGlassDesk:
             "principal": "" if agent is None else agent.principal,
         }
         if agent is not None:
-            audit["decided_on"] = decided_on(_as_agent(caller, agent), asked.scope, asked.situation)
+            audit["decided_on"] = decided_on(as_agent(caller, agent), asked.scope, asked.situation)
         return Intent(
             tenant=caller.tenant,
             lease_id=LEASE_PREFIX + name,
@@ -306,7 +178,7 @@ class BreakGlassDesk:
             expires_at=expires_at,
             max_live_leases=_NO_QUOTA,
             audit=audit,
-            seen=None if agent is None else seen(_as_agent(caller, agent), asked.request, asked.situation),
+            seen=None if agent is None else seen(as_agent(caller, agent), asked.request, asked.situation),
             limits=self._limits,
             break_glass=new,
         )
@@ -409,103 +281,8 @@ def would_have_approved(caller: OperatorCaller, decision: Decision, scope: Scope
     return [person for person in people if person.enabled(caller.now) and person.groups & groups]
 
 
-def person_in_force(caller: OperatorCaller) -> Person:
-    """The caller as people.yaml has them now, with the groups that the login confirms, too.
-
-    Raises Denied (OPERATOR_DISABLED).
-    """
-    for person in caller.deploy.people.values():
-        if person.id == caller.id and person.enabled(caller.now):
-            return replace(person, groups=person.groups & caller.operator.person.groups)
-    raise Denied(
-        Reason.OPERATOR_DISABLED,
-        f"{caller.id} is not in people.yaml, or disabled there.",
-        hint="Who keeps people.yaml says who may operate this broker.",
-        metadata={"person": caller.id},
-    )
-
-
-def _template(deploy: DeploySet, name: str) -> ScopeTemplate:
-    template = deploy.templates.get(name)
-    if template is None:
-        raise NotFound(
-            Reason.TEMPLATE_NOT_FOUND,
-            f"there is no template {name!a}.",
-            hint="`broker break-glass list` shows what you may break glass on.",
-            metadata={"template": name},
-        )
-    return template
-
-
-def _fields(order: BreakGlassOrder) -> dict[str, str]:
-    """What a login for this order is for."""
-    return use_fields(
-        template=order.template,
-        parameters=order.parameters,
-        account=order.account,
-        environment=order.environment,
-        resource=order.resource,
-        ttl=order.ttl,
-        reason=order.reason,
-        incident=order.incident,
-        task_id=order.task_id,
-        agent=order.agent,
-        plan=order.plan,
-    )
-
-
-def _request(caller: OperatorCaller, order: BreakGlassOrder, agent: Agent | None) -> AccessRequest:
-    return AccessRequest(
-        # In its holder's requests, where an agent could else ask for the same under the same id.
-        request_id=BREAK_GLASS_REQUEST + order.request_id,
-        template=order.template,
-        task_id=order.task_id if agent is not None else _task_id(caller.id, order.request_id),
-        account=order.account,
-        environment=order.environment,
-        resource=order.resource,
-        ttl=order.ttl,
-        parameters=order.parameters,
-        intent=order.reason,
-        reason=order.reason,
-        plan=order.plan,
-        ticket=order.incident,
-    )
-
-
-def _task_id(person: str, request_id: str) -> str:
-    """The same for a retry, which must find the task that the first try started."""
-    return "task-" + hashlib.sha256(f"{person} {request_id}".encode()).hexdigest()[:34]
-
-
-def _own_task(caller: OperatorCaller, order: BreakGlassOrder, request: AccessRequest) -> NewTask:
-    return NewTask(
-        tenant=caller.tenant,
-        id=request.task_id,
-        request_id=request.request_id,
-        request_digest=request.digest(),
-        creator=caller.id,
-        participants=frozenset({caller.id}),
-        purpose=order.reason,
-        ticket=order.incident,
-        sponsor=caller.id,
-        created_at=caller.now,
-        deadline=caller.now + order.ttl + _TASK_SLACK,
-        max_open=_MAX_OPEN,
-        task_type="break-glass",
-    )
-
-
-def _as_agent(caller: OperatorCaller, agent: Agent) -> Caller:
-    """For what policy is asked about the agent. It has proven nothing itself: nothing here reads of its SVID."""
-    return Caller(caller.tenant, agent, Peer(agent.spiffe_id, caller.now, caller.now, 0, ""), caller.deploy, caller.now)
-
-
 def _first(blocked: Mapping[str, str], groups: frozenset[str]) -> str:
     return next((blocked[group] for group in sorted(groups) if group in blocked), "")
-
-
-def _unfit(name: str, what: str, hint: str) -> InvalidInput:
-    return InvalidInput(Reason.BREAK_GLASS_VALUE_INVALID, f"{name}: {what}.", hint=hint, metadata={"field": name})
 
 
 def _not_found(lease_id: str) -> NotFound:

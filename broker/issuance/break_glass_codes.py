@@ -10,7 +10,8 @@ from broker.breakglass import codes as idea
 from broker.breakglass.codes import Batch, KeptCode, NewCode
 from broker.breakglass.intent import CREATE_BREAK_GLASS_CODES, codes_fields
 from broker.errors import Denied, InvalidInput, NotFound, Reason
-from broker.issuance.break_glass import Proven, person_in_force
+from broker.issuance.break_glass_admission import person_in_force
+from broker.issuance.break_glass_order import Proven
 from broker.issuance.break_glass_reviews import whose
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins

@@ -9,7 +9,7 @@ from broker.approval.intent_digest import REVIEW_BREAK_GLASS
 from broker.breakglass.intent import OVERRIDE_BREAK_GLASS, override_fields, review_fields
 from broker.breakglass.reviews import OVERRIDE_LASTS, OverrideKind, Use, check_reviewer
 from broker.errors import InvalidInput, Reason
-from broker.issuance.break_glass import person_in_force
+from broker.issuance.break_glass_admission import person_in_force
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
 from broker.ports.break_glass import BreakGlassStore, NewOverride, OverrideGiven

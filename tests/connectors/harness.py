@@ -11,7 +11,8 @@ import psycopg
 
 from broker.clock import SystemClock
 from broker.connectors.aws_client import AwsKeys
-from broker.connectors.aws_sts import AwsSts, AwsStsSettings
+from broker.connectors.aws_contract import AwsStsSettings
+from broker.connectors.aws_sts import AwsSts
 from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSettings
 from broker.lease.credential import Credential, DatabaseLogin
 from broker.ports.clock import Clock

@@ -8,7 +8,8 @@ from datetime import timedelta
 import boto3
 
 from broker.clock import SystemClock
-from broker.connectors.aws_sts import AwsSts, Revocation
+from broker.connectors.aws_contract import Revocation
+from broker.connectors.aws_sts import AwsSts
 from tests.connectors.harness import LIE, NO_LIST, ROLE_NAME, Harness, aws_connector, aws_grant
 from tests.connectors.support import make_scope, new_attempt
 

@@ -13,10 +13,11 @@ import botocore.exceptions
 import pytest
 
 from broker.clock import SystemClock
+from broker.connectors.aws_contract import AwsStsSettings, Revocation, contract_of
 from broker.connectors.aws_denials import Denials
 from broker.connectors.aws_deny import PREFIX
 from broker.connectors.aws_session_policy import Network
-from broker.connectors.aws_sts import AwsSts, AwsStsSettings, Revocation, contract_of
+from broker.connectors.aws_sts import AwsSts
 from broker.errors import InvalidInput, Reason, UpstreamFailed, WrongState
 from broker.lease.credential import Binding, ContractClass
 from broker.ports.connectors import Expired, NotYet, Refused, Revoked

@@ -19,8 +19,9 @@ from botocore.parsers import ResponseParserError
 
 from broker.clock import SystemClock
 from broker.connectors.aws_client import AwsKeys, WebIdentity
+from broker.connectors.aws_contract import AwsStsSettings
 from broker.connectors.aws_failures import told
-from broker.connectors.aws_sts import AwsSts, AwsStsSettings
+from broker.connectors.aws_sts import AwsSts
 from broker.connectors.own_identity import OwnToken
 from broker.errors import InvalidInput, NotReady, Reason, UpstreamFailed
 from broker.lease.credential import AwsSession

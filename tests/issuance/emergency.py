@@ -25,8 +25,9 @@ from broker.breakglass.reviews import OverrideKind, Use
 from broker.breakglass.rules import BreakGlassRule
 from broker.dev.identity_provider import CLIENT_ID
 from broker.identity.operator import Operator, Role
-from broker.issuance.break_glass import BreakGlassDesk, BreakGlassOrder, Proven
+from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk, MadeCodes
+from broker.issuance.break_glass_order import BreakGlassOrder, Proven
 from broker.issuance.break_glass_reviews import OverrideOrder, ReviewDesk
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins

@@ -14,7 +14,7 @@ import pytest
 from broker.approval.intent_digest import BREAK_GLASS
 from broker.breakglass.reviews import OverrideKind, ReviewState
 from broker.errors import BrokerError, Reason
-from broker.issuance.break_glass import _fields
+from broker.issuance.break_glass_order import fields_of
 from broker.issuance.holders import may_hold
 from broker.lease.machine import State
 from broker.ports.break_glass import BREAK_GLASS_REQUEST
@@ -167,7 +167,7 @@ async def test_the_login_is_as_strong_as_the_template_says(
 ) -> None:
     glass = await Emergency.open(tmp_path, **rule)
     try:
-        token = glass.login("bea", BREAK_GLASS, _fields(glass.order()), **how)
+        token = glass.login("bea", BREAK_GLASS, fields_of(glass.order()), **how)
         if good:
             assert (await glass.use(token=token)).lease is not None
         else:
@@ -178,10 +178,10 @@ async def test_the_login_is_as_strong_as_the_template_says(
 
 
 async def test_a_login_is_for_exactly_this_once(glass: Emergency) -> None:
-    token = glass.login("bea", BREAK_GLASS, _fields(glass.order()))
+    token = glass.login("bea", BREAK_GLASS, fields_of(glass.order()))
     assert await refused(glass.desk.use(glass.person("bea"), glass.order())) is Reason.FRESH_LOGIN_REQUIRED
     assert await refused(glass.use(token=token, resource="secret")) is Reason.ID_TOKEN_NONCE
-    others = glass.login("cyd", BREAK_GLASS, _fields(glass.order()))
+    others = glass.login("cyd", BREAK_GLASS, fields_of(glass.order()))
     assert await refused(glass.use(token=others)) is Reason.FRESH_LOGIN_OF_ANOTHER
     await nothing_issued(glass)
     first, again = await glass.use(token=token), await glass.use(token=token)
@@ -192,7 +192,7 @@ async def test_a_login_is_for_exactly_this_once(glass: Emergency) -> None:
 
 
 async def test_what_the_upstream_did_not_do_is_tried_again_with_the_same_login(glass: Emergency) -> None:
-    token = glass.login("bea", BREAK_GLASS, _fields(glass.order()))
+    token = glass.login("bea", BREAK_GLASS, fields_of(glass.order()))
     glass.world.upstream.issue_mishaps.append(IssueMishap.BUSY)
     assert await refused(glass.use(token=token)) is Reason.UPSTREAM_UNAVAILABLE
     assert (await glass.use(token=token)).lease is not None

@@ -16,7 +16,7 @@ from broker.cli.demo.narrator import failed, refusal
 from broker.cli.demo.world import CHANGE_PRODUCTION, World
 from broker.client import Decision, Grant, Lease, read
 from broker.errors import Reason
-from broker.issuance.break_glass import BreakGlassOrder
+from broker.issuance.break_glass_order import BreakGlassOrder
 
 _TTL = timedelta(minutes=10)
 _SECONDS = 20.0

@@ -34,7 +34,8 @@ from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF, IdentityProvid
 from broker.identity.id_token import Issuer as Provider
 from broker.identity.oidc_keys import KeySet
 from broker.identity.operator import LOGIN, Operator, Role
-from broker.issuance.break_glass import BreakGlassDesk, BreakGlassOrder
+from broker.issuance.break_glass import BreakGlassDesk
+from broker.issuance.break_glass_order import BreakGlassOrder
 from broker.issuance.break_glass_reviews import ReviewDesk
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
