@@ -29,8 +29,8 @@ from broker.stores.rows import (
     attempt_of,
     imagined_attempt,
     lease_of,
-    read_attempt,
-    read_optional_lease,
+    packed_attempt,
+    packed_lease,
     read_task,
     task_values,
     trust_lease,
@@ -80,9 +80,9 @@ def open_intent(tx: Transaction, intent: Intent) -> Opened:
 
 def decide(view: View, intent: Intent) -> Decided:
     """Refuse what :class:`broker.ports.intents.Intent` says is refused; writes nothing."""
-    task, packed_lease, count, any_suspended = _facts(view, intent)
+    task, found, count, any_suspended = _facts(view, intent)
     admit_participant(task, intent.holder, intent.now, intent.expires_at)
-    lease = None if packed_lease is None else read_optional_lease(unpacked(packed_lease), view.seal)
+    lease = None if found is None else packed_lease(found, view.seal)
     passed: tuple[OverrideRow, ...] = ()
     if any_suspended:  # after the task's participants: others hear nothing of it, not even that it is stopped
         if intent.break_glass is None:
@@ -131,13 +131,13 @@ def _facts(view: View, intent: Intent) -> tuple[TaskRow, str | None, int, int]:
     raw = view.one("intent_facts", (tenant, request.task_id, intent.holder, request.request_id, intent.max_live_leases))
     if raw is None:
         raise task_not_found(request.task_id)
-    packed_task, packed_lease, count, any_suspended = raw
+    packed_task, found, count, any_suspended = raw
     task = trust_task(read_task(unpacked(packed_task), view.seal))
     if images is not None:
         keep(images.tasks, (tenant, task.id), task_values(task))
         if count < intent.max_live_leases:
             counted(images.living, (tenant, intent.holder), count)
-    return task, packed_lease, count, any_suspended
+    return task, found, count, any_suspended
 
 
 def _first_end(view: View, intent: Intent) -> float:
@@ -406,10 +406,10 @@ def _issuing(tx: Transaction, tenant: str, attempt_id: str) -> tuple[AttemptRow,
     raw = tx.one("attempt_facts", (tenant, attempt_id))
     if raw is None:
         raise lease_not_found(attempt_id)
-    attempt_raw, lease_raw, task_raw = map(unpacked, raw)
+    task_raw = unpacked(raw[2])
     return (
-        read_attempt(attempt_raw, tx.seal),
-        read_optional_lease(lease_raw, tx.seal),
+        packed_attempt(raw[0], tx.seal),
+        packed_lease(raw[1], tx.seal),
         None if task_raw[0] is None else read_task(task_raw, tx.seal),
     )
 

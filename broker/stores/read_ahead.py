@@ -20,8 +20,8 @@ from broker.stores.images import Images, counted, keep
 from broker.stores.rows import (
     attempt_values,
     lease_values,
-    read_attempt,
-    read_optional_lease,
+    packed_attempt,
+    packed_lease,
     read_task,
     task_values,
     unpacked,
@@ -125,8 +125,8 @@ def _know_key(tx: Transaction, asked: tuple[Any, ...], raw: Raw) -> None:
 
 def _know_attempt(tx: Transaction, asked: tuple[Any, ...], raw: Raw) -> None:
     tenant, attempt_id = asked
-    attempt_raw, lease_raw, task_raw = map(unpacked, raw)
-    attempt, lease = read_attempt(attempt_raw, tx.seal), read_optional_lease(lease_raw, tx.seal)
+    task_raw = unpacked(raw[2])
+    attempt, lease = packed_attempt(raw[0], tx.seal), packed_lease(raw[1], tx.seal)
     if lease is None or task_raw[0] is None:
         return
     task = read_task(task_raw, tx.seal)

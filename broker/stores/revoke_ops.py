@@ -23,9 +23,8 @@ from broker.stores.rows import (
     Raw,
     attempt_of,
     imagined_attempt,
-    read_attempt,
-    read_optional_lease,
-    unpacked,
+    packed_attempt,
+    packed_lease,
 )
 from broker.stores.times import span_ms, to_ms
 from broker.stores.transaction import Transaction
@@ -73,10 +72,7 @@ def _due(tx: Transaction, asked: dict[str, Any]) -> list[tuple[AttemptRow, Lease
     except sqlite3.OperationalError:
         found = [read_pair(raw, tx) for raw in tx.all("attempts_due", asked)]
     else:
-        found = [
-            (read_attempt(unpacked(attempt), tx.seal), read_optional_lease(unpacked(lease), tx.seal))
-            for attempt, lease in packed
-        ]
+        found = [(packed_attempt(attempt, tx.seal), packed_lease(lease, tx.seal)) for attempt, lease in packed]
     found.sort(key=lambda pair: _urgency(pair[0], asked["patience"]))
     return found
 

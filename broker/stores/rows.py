@@ -165,6 +165,38 @@ def unpacked(packed: str) -> Raw:
     return (*values, bytes.fromhex(mac) if mac else None, key_id)
 
 
+def packed_attempt(packed: str, seal: RowSeal) -> AttemptRow:
+    """Like :func:`read_attempt`, from an ``{attempt_packed}`` column."""
+    values, trusted = _opened(AttemptRow.TABLE, packed, seal)
+    row = AttemptRow(*values)
+    row.trusted, row.seen_epoch = trusted, row.epoch
+    return row if trusted else _quarantined(row)
+
+
+def packed_lease(packed: str, seal: RowSeal) -> LeaseRow | None:
+    """Like :func:`read_lease`, from a ``{lease_packed}`` column; None where a LEFT JOIN found none."""
+    if packed.startswith("[null"):
+        return None
+    values, trusted = _opened(LeaseRow.TABLE, packed, seal)
+    row = LeaseRow(*values)
+    row.trusted = trusted
+    return row if trusted else _typed(row)
+
+
+def _opened(table: str, packed: str, seal: RowSeal) -> tuple[list[Any], bool]:
+    """The values in a ``{x_packed}`` column, and whether their MAC is ours.
+
+    SQLite spells them as they were spelt for the MAC, so that they need not be spelt again. What is spelt otherwise
+    is: by PostgreSQL, or because it was damaged.
+    """
+    values = orjson.loads(packed)
+    key_id, hexed = values.pop(), values.pop()
+    mac, tail = bytes.fromhex(hexed or ""), f',"{hexed}","{key_id}"]'
+    if packed.endswith(tail) and seal.holds_spelt(table, packed[1 : -len(tail)], mac, key_id):
+        return values, True
+    return values, seal.holds(table, values, mac, key_id)
+
+
 def read_task(raw: Raw, seal: RowSeal) -> TaskRow:
     """The task in a raw row, its MAC checked."""
     values = raw[: TASK_WIDTH - 2]

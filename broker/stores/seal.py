@@ -84,6 +84,17 @@ class RowSeal:
             return False
         return hmac.compare_digest(_mac(key, row), mac)
 
+    def holds_spelt(self, table: str, fields: str, mac: bytes, key_id: str) -> bool:
+        """Whether the MAC is ours, of fields as JSON without its brackets: False, too, where that is not canonical.
+
+        Where it is ours the text says what we said, whoever spelt it: no other bytes have this MAC.
+        """
+        try:
+            key = self._keys.find(key_id)
+        except Tampered:
+            return False
+        return hmac.compare_digest(_mac(key, f'["{table}",{fields}]'.encode()), mac)
+
     def holds_record(self, prev: bytes, body: bytes, mac: object, key_id: object) -> bool:
         """Whether the audit record ``body`` after a record with hash ``prev`` is ours."""
         if not isinstance(mac, bytes) or not isinstance(key_id, str):
