@@ -19,11 +19,14 @@ from functools import lru_cache
 # What the first record follows.
 GENESIS = bytes(32)
 _BLOCK = 64  # bytes, of SHA-256
+_BEGUN = hashlib.sha256()  # a copy is made without asking OpenSSL for the algorithm
 
 
 def link(prev: bytes, body: bytes) -> bytes:
     """The hash of the record ``body`` that follows a record with hash ``prev``: SHA-256(prev || body)."""
-    return hashlib.sha256(prev + body).digest()
+    digest = _BEGUN.copy()
+    digest.update(prev + body)
+    return digest.digest()
 
 
 def record_mac(key: bytes, digest: bytes) -> bytes:

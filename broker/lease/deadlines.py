@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from broker.lease.machine import TERMINAL, State
 
+_ISSUING, _ACTIVE = State.ISSUING, State.ACTIVE
+
 # Due times are only compared, so a store may ask in its own unit (whole milliseconds).
 Moment = TypeVar("Moment", datetime, int)
 
@@ -32,9 +34,9 @@ def due_at(
     """
     if state in TERMINAL:
         return None
-    if state is State.ISSUING:
+    if state is _ISSUING:
         return min(issue_deadline, expires_at)
-    if state is State.ACTIVE:
+    if state is _ACTIVE:
         return expires_at if confirm_by is None else min(confirm_by, expires_at)
     return retry_at if retry_at is not None else issue_deadline
 
