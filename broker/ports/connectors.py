@@ -120,9 +120,8 @@ class Carried:
     handle: Handle  # ``revoke`` ends it by this
 
 
-@dataclass(frozen=True, slots=True)
-class RevokeContext:
-    """What the ledger knows about an attempt that must die."""
+class RevokeContext(NamedTuple):
+    """What the ledger knows about an attempt that must die. A tuple, because each try makes one."""
 
     now: datetime
     created_at: datetime  # when its intent was committed

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from broker.ports.connectors import RevokeOutcome
 from broker.ports.leases import Attempt, Tried
@@ -31,8 +32,7 @@ class Tally:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """What was claimed, and until when (event loop's time) a try of it may begin: its claim has to outlive the try."""
 
     what: Attempt | Orphan

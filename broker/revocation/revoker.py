@@ -47,6 +47,9 @@ TOGETHER = timedelta(milliseconds=50)
 _TURN = 8
 # Of more than so many leases at a time the log says how many, not which: the audit trail has each.
 _TOLD = 16
+# Each try asks for these, and an enum's class answers slowly (Python 3.11).
+_REVOKE = Work.REVOKE
+_CONFIRMED, _TIME_ENDED = Event.REVOKE_CONFIRMED, Event.TIME_ENDED
 
 
 class Revoker:
@@ -136,7 +139,7 @@ class Revoker:
         """Take as much of what is due as there is room for and the circuit lets through."""
         now = self._clock.now()
         begin_by = asyncio.get_running_loop().time() + (CLAIM_FOR - TRY_TIMEOUT).total_seconds()
-        room = self._breakers.allowance(connector, Work.REVOKE, lane.room(), now)
+        room = self._breakers.allowance(connector, _REVOKE, lane.room(), now)
         if not room:
             return
         lane.due = False  # whoever kicks meanwhile is heard
@@ -149,7 +152,7 @@ class Revoker:
             # What was not claimed stays due; the next tick kicks again.
             log.error("due attempts could not be claimed", connector=connector, reason=failure.reason)
         if claimed:
-            self._breakers.begin(connector, Work.REVOKE, now)
+            self._breakers.begin(connector, _REVOKE, now)
         lane.held += len(claimed)
         lane.queue.extend(Claimed(each, begin_by) for each in claimed)
         if len(claimed) == room:
@@ -225,7 +228,7 @@ class Revoker:
             lane.learn(loop.time() - begun, answered=not failed)
             now = self._clock.now()
             self._heard(claimed, outcome, failed, now)
-            if failed and not self._breakers.allowance(claimed.connector, Work.REVOKE, 1, now):
+            if failed and not self._breakers.allowance(claimed.connector, _REVOKE, 1, now):
                 lane.let_go()
             event, next_due, error, stuck = self._judged(claimed, outcome, now)
             if isinstance(claimed, Attempt):
@@ -265,15 +268,15 @@ class Revoker:
         """What the outcome says of the upstream."""
         name = claimed.connector
         if isinstance(outcome, Revoked):
-            self._roots.works(name, Work.REVOKE)
+            self._roots.works(name, _REVOKE)
         if isinstance(outcome, Refused):
-            self._roots.refused(name, outcome.why, Work.REVOKE, now)
+            self._roots.refused(name, outcome.why, _REVOKE, now)
         if failed:
             retry_after = outcome.retry_after if isinstance(outcome, NotYet) else None
             why, jitter = getattr(outcome, "why", ""), self._rng.fraction()
-            self._breakers.failed(name, Work.REVOKE, claimed.id, why, now, jitter, retry_after)
+            self._breakers.failed(name, _REVOKE, claimed.id, why, now, jitter, retry_after)
         else:
-            self._breakers.works(name, Work.REVOKE)
+            self._breakers.works(name, _REVOKE)
 
     def _judged(
         self, claimed: Attempt | Orphan, outcome: RevokeOutcome, now: datetime
@@ -399,9 +402,9 @@ def _read(outcome: RevokeOutcome) -> tuple[Event | None, bool, str, timedelta | 
     """(machine event, whether it failed, why, the least wait)."""
     match outcome:
         case Revoked():
-            return Event.REVOKE_CONFIRMED, False, "", None
+            return _CONFIRMED, False, "", None
         case Expired():
-            return Event.TIME_ENDED, False, "", None
+            return _TIME_ENDED, False, "", None
         case NotYet(why=why, retry_after=retry_after, failed=failed):
             return None, failed, why, retry_after
         case Refused(why=why):
