@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import psycopg
@@ -60,7 +59,7 @@ async def issue(connector: VaultDatabase, ledger: Ledger) -> Issued:
 
 def sweep(connector: VaultDatabase, ledger: Ledger, created_at: datetime, **changes: object) -> object:
     context = ledger.context(CLOCK.now(), created_at=created_at, allowance=ALLOWANCE, outcome_known=False)
-    return connector.revoke(ledger.handle, replace(context, **changes))  # type: ignore[arg-type]
+    return connector.revoke(ledger.handle, context._replace(**changes))  # type: ignore[arg-type]
 
 
 async def swept(
