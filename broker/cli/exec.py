@@ -232,7 +232,7 @@ class Execution:
                 note(f"lease {lease_id} could not be revoked; it ends with its TTL or its task: {error}")
 
 
-def _tell_lost(task_id: str, cause: str, error: BrokerError | None) -> None:
+def _tell_lost(task_id: str, cause: str, error: Exception | None) -> None:
     why = f" ({cause})" if cause else ""
     note(f"task {task_id}, and its credential, had ended before the command did{why}. {error or ''}".rstrip())
 

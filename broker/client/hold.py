@@ -18,14 +18,14 @@ from broker.client import read
 from broker.client.calls import Calls
 from broker.client.model import TaskFacts
 from broker.client.streams import messages
-from broker.errors import BrokerError, Reason, WrongState
+from broker.errors import Reason, WrongState
 
 
 class Hold:
-    """One held task. Entering waits until the broker says that it is held.
+    """One held task. Entering waits until the broker says that it is held, and raises what keeps it from being held.
 
-    ``ended`` is set when the task has ended under us; ``error`` then says why, if the broker did not
-    simply end the stream.
+    ``ended`` is set when the task has ended under us, or when we can hold it no more, so that it will; ``error``
+    then says why, if the broker did not simply end the stream.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Hold:
         self._held: asyncio.Future[None] | None = None
         self.task: TaskFacts | None = None
         self.ended = asyncio.Event()
-        self.error: BrokerError | None = None
+        self.error: Exception | None = None
 
     @property
     def lost(self) -> bool:
@@ -74,13 +74,13 @@ class Hold:
                 self.task = read.read(TaskFacts, answer.task)
                 if self.task.is_open:
                     self._settle(None)
-        except BrokerError as error:
+        except Exception as error:  # noqa: BLE001 - a client that is closed, an answer that cannot be read: they wait for us
             self.error = error
         # Settles only if it was never held.
         self._settle(self.error or _ended_before(self._request.task_id))
         self.ended.set()
 
-    def _settle(self, error: BrokerError | None) -> None:
+    def _settle(self, error: Exception | None) -> None:
         if self._held is None or self._held.done():
             return
         if error is None:

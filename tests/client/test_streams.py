@@ -141,6 +141,31 @@ async def test_a_task_that_cannot_be_held_is_completed_again(client: AsyncClient
     assert [name for name, _ in fake.calls] == ["StartTask", "HoldTask", "CompleteTask"]
 
 
+async def test_holding_with_a_closed_client_is_refused(client: AsyncClient) -> None:
+    task = await client.start_task("late")
+    await client.close()
+    hold = client.hold(task.id)
+    with pytest.raises(RuntimeError, match="this client is closed"):
+        async with asyncio.timeout(PATIENCE):
+            await hold.__aenter__()
+    assert not hold.lost
+
+
+async def test_an_answer_that_cannot_be_read_ends_the_hold(client: AsyncClient, fake: FakeBroker) -> None:
+    """Whether it is the first, which the holder waits for, or a later one."""
+    task = await client.start_task("strange")
+    async with client.hold(task.id) as hold:
+        fake.tasks[task.id].deadline.seconds = 1 << 62  # no date
+        fake.emit("task.strange", lease_pb2.Lease())
+        async with asyncio.timeout(PATIENCE):
+            await hold.ended.wait()
+        assert isinstance(hold.error, ValueError | OverflowError)
+        assert hold.lost
+    with pytest.raises(type(hold.error)):
+        async with asyncio.timeout(PATIENCE):
+            await client.hold(task.id).__aenter__()
+
+
 async def test_what_was_held_and_has_ended_is_lost_and_what_never_was_is_not(
     client: AsyncClient, fake: FakeBroker
 ) -> None:
