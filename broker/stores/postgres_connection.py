@@ -41,6 +41,10 @@ IDLE_SECONDS = 5
 LOCK_SECONDS = 10
 # For so long an answer is waited for: longer than the server itself lets anybody wait for a lock.
 PATIENCE = LOCK_SECONDS + 5.0
+# The first release that ends a transaction for its length (transaction_timeout).
+BOUNDS_TRANSACTIONS = 170_000
+# For so long a batch may have the lock, whatever it does: whoever needs longer has lost patience with an answer.
+HOLD_SECONDS = PATIENCE
 _CONNECT_SECONDS = 5
 # What holds of every session on the way. A peer that says nothing: seconds until it is asked, between questions, and
 # how many; and how long (ms) what was sent may go without being acknowledged.
@@ -146,6 +150,7 @@ class PostgresConnection:
     def __init__(self, session: _Session) -> None:
         self._session = session
         self.process = session.info.backend_pid  # the server's
+        self.release = session.info.server_version  # the server's, as 180004
         self._statements: dict[str, Statement] = {}
         # Warnings since they were last looked at.
         self.warnings: list[str] = []

@@ -23,7 +23,14 @@ import psycopg
 from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason
 from broker.stores.database import Answers, Connection, NotAsTaken, Questions
 from broker.stores.postgres_clock import ServerClock
-from broker.stores.postgres_connection import PATIENCE, PostgresConnection, ServerAddress, connect
+from broker.stores.postgres_connection import (
+    BOUNDS_TRANSACTIONS,
+    HOLD_SECONDS,
+    PATIENCE,
+    PostgresConnection,
+    ServerAddress,
+    connect,
+)
 from broker.stores.postgres_sql import SQL
 
 _REFUSALS = (psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.InterfaceError, psycopg.InternalError)
@@ -36,14 +43,20 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _LOCK_SPACE = 0x6A62  # beside the number of our table: what else uses advisory locks in this database is not held up
 _SAID = """
 SELECT set_config('broker.lock', ('last_batch'::regclass::oid::bigint | ?1)::text, false),
-    set_config('broker.writer', ?2, false)
+    set_config('broker.writer', ?2, false), set_config('broker.hold', ?3, false)
 """
-# The time is rounded down, as everywhere: nobody's clock may be ahead of the server's.
-_BEGIN = """
+_LOCK = """
 BEGIN;
 SELECT pg_advisory_xact_lock(current_setting('broker.lock')::bigint);
+"""
+# A writer that stops while it sends a batch leaves the server with half of it: neither idle nor at work. Only this ends
+# that. Said under the lock, so that the wait for it takes nothing away. A COMMIT's wait for a standby is not cut short.
+_NO_LONGER = "SELECT set_config('transaction_timeout', current_setting('broker.hold'), true);"
+# The time is rounded down, as everywhere: nobody's clock may be ahead of the server's.
+_WHERE_WE_ARE = """
 SELECT number, writer, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM last_batch WHERE "only" = 1
 """
+_BEGIN, _BEGIN_BOUNDED = _LOCK + _WHERE_WE_ARE, _LOCK + _NO_LONGER + _WHERE_WE_ARE
 # The batch's number, in the transaction itself.
 _LEAVE = """
 WITH batch AS (
@@ -200,7 +213,8 @@ class PostgresWriting:
 
     def _open(self) -> tuple[int, str]:
         sent = self._clock.monotonic()
-        ((number, writer, server_ms),) = self.connection.together(_BEGIN)
+        begin = _BEGIN_BOUNDED if self.connection.release >= BOUNDS_TRANSACTIONS else _BEGIN
+        ((number, writer, server_ms),) = self.connection.together(begin)
         self._clock.observe(sent, server_ms)
         return number, writer
 
@@ -247,7 +261,7 @@ class PostgresWriting:
     def _session(self, connection: PostgresConnection) -> PostgresConnection:
         """What the scripts above name is said once to each session."""
         try:
-            connection.execute(_SAID, (_LOCK_SPACE << 32, self.writer))
+            connection.execute(_SAID, (_LOCK_SPACE << 32, self.writer, f"{round(HOLD_SECONDS * 1000)}ms"))
         except BaseException:
             connection.close()
             raise

@@ -21,7 +21,8 @@ from broker.stores import postgres_connection, postgres_database, postgres_reade
 from broker.stores.audit_reader import AuditReader
 from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
-from broker.stores.postgres_connection import IDLE_SECONDS, PostgresConnection, ServerAddress
+from broker.stores.postgres_connection import IDLE_SECONDS, LOCK_SECONDS, PostgresConnection, ServerAddress
+from broker.stores.postgres_database import _LOCK_SPACE
 from broker.stores.task_ops import start_task
 from broker.stores.transaction import Transaction
 from tests.patience import PATIENCE, becomes_true
@@ -42,15 +43,29 @@ def wire(ledger_database: LedgerDatabase) -> Iterator[Wire]:
 @pytest.fixture
 async def store(ledger_database: LedgerDatabase, wire: Wire) -> AsyncIterator[PostgresStore]:
     """Over the wire."""
-    dsn = ledger_database.address.dsn.reveal().replace(f"port={ledger_database.server.port}", f"port={wire.port}")
-    store = await PostgresStore.open(ServerAddress(Secret(dsn)), Keys(), "writer-1", ServerClock(SystemClock()))
+    store = await PostgresStore.open(over(wire, ledger_database), Keys(), "writer-1", ServerClock(SystemClock()))
     yield store
     await store.close()
+
+
+def over(wire: Wire, database: LedgerDatabase) -> ServerAddress:
+    dsn = database.address.dsn.reveal()
+    return ServerAddress(Secret(dsn.replace(f"port={database.server.port}", f"port={wire.port}")))
 
 
 def tasks(database: LedgerDatabase) -> list[object]:
     with database.session() as session:
         return [row[0] for row in session.execute("SELECT id FROM tasks ORDER BY id").fetchall()]
+
+
+def busy_for(database: LedgerDatabase, process: int) -> timedelta:
+    """How long a process of the server that has something to do has been at its transaction."""
+    with database.session() as session:
+        row = session.execute(
+            "SELECT clock_timestamp() - xact_start FROM pg_stat_activity WHERE pid = %s AND state = 'active'",
+            (process,),
+        ).fetchone()
+    return row[0] if row is not None and isinstance(row[0], timedelta) else timedelta()
 
 
 def whole(database: LedgerDatabase) -> bool:
@@ -320,6 +335,71 @@ async def test_a_writer_that_is_stopped_in_the_middle_holds_the_others_up_no_lon
     assert tasks(ledger_database) == ["another", TASK] and whole(ledger_database)
     await one.close()
     await two.close()
+
+
+@contextmanager
+def holding_for(seconds: float) -> Iterator[None]:
+    """So long may a writer have the lock whose session is made meanwhile."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(postgres_database, "HOLD_SECONDS", seconds)
+        yield
+
+
+async def test_a_writer_that_is_stopped_in_the_middle_of_a_word_holds_the_others_up_no_longer_than_it_says(
+    wire: Wire, ledger_database: LedgerDatabase
+) -> None:
+    """F17: a server that has half of what was sent is not idle. What was begun is undone, and read back as that."""
+    assert IDLE_SECONDS < LOCK_SECONDS < postgres_database.HOLD_SECONDS  # or the longer of the first two is not heeded
+    with holding_for(0.5):
+        one = await PostgresStore.open(over(wire, ledger_database), Keys(), "writer-1", ServerClock(SystemClock()))
+    two = await ledger_database.open("writer-2")
+    stopped, goes_on = wire.stop_at(COMMIT)
+    stopped_one = asyncio.ensure_future(one.start_task(new_task()))
+    await asyncio.to_thread(stopped.wait, PATIENCE)
+    await asyncio.wait_for(two.start_task(new_task("another")), PATIENCE)
+    assert tasks(ledger_database) == ["another"]
+    goes_on.set()
+    with pytest.raises(NotReady) as refused:
+        await stopped_one
+    assert refused.value.reason is Reason.STORE_UNAVAILABLE and tasks(ledger_database) == ["another"]
+    assert (await one.start_task(new_task())).id == TASK
+    assert tasks(ledger_database) == ["another", TASK] and whole(ledger_database)
+    await one.close()
+    await two.close()
+
+
+async def test_the_wait_for_the_lock_takes_nothing_from_the_time_that_one_may_have_it(
+    ledger_database: LedgerDatabase,
+) -> None:
+    """F17."""
+    with holding_for(1.0):
+        store = await ledger_database.open()
+    process = store._writing_end.connection.process  # type: ignore[attr-defined]
+    with ledger_database.session() as session, session.transaction():
+        session.execute("SELECT pg_advisory_xact_lock(%s | 'last_batch'::regclass::oid::bigint)", (_LOCK_SPACE << 32,))
+        started = asyncio.ensure_future(store.start_task(new_task()))
+        await becomes_true(lambda: busy_for(ledger_database, process) > timedelta(seconds=1.1))
+    assert (await started).id == TASK
+    await store.close()
+
+
+async def test_a_commit_waits_for_its_standby_as_long_as_it_takes(ledger_database: LedgerDatabase) -> None:
+    """F21: cut short, it would be on this server alone."""
+    with holding_for(1.0):
+        store = await ledger_database.open()
+    process = store._writing_end.connection.process  # type: ignore[attr-defined]
+    with ledger_database.session() as session:
+        try:
+            session.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            session.execute("SELECT pg_reload_conf()")
+            await becomes_true(lambda: session.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
+            started = asyncio.ensure_future(store.start_task(new_task()))
+            await becomes_true(lambda: busy_for(ledger_database, process) > timedelta(seconds=1.1))
+        finally:
+            session.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            session.execute("SELECT pg_reload_conf()")
+    assert (await started).id == TASK
+    await store.close()
 
 
 async def test_a_process_of_the_server_that_is_stopped_with_the_lock_costs_the_others_a_bounded_wait(

@@ -36,6 +36,7 @@ class Wire:
         self.refusing = False
         self._stays_cut = self._silently = False
         self._act: Callable[[], None] | None = None
+        self._stop: tuple[threading.Event, threading.Event] | None = None
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -48,6 +49,11 @@ class Wire:
     def silent_at(self, word: bytes, how: Cut) -> None:
         """Once, and for the session that says it: whatever is sent is acknowledged, and nothing arrives any more."""
         self._word, self._cut, self._silently = word, how, True
+
+    def stop_at(self, word: bytes) -> tuple[threading.Event, threading.Event]:
+        """Once, in the middle of the word: set when it has come to that, and to be set for the rest to be passed on."""
+        self._word, self._stop = word, (threading.Event(), threading.Event())
+        return self._stop
 
     def act_at(self, word: bytes, act: Callable[[], None]) -> None:
         """Do ``act``, once, before the word is passed on."""
@@ -75,12 +81,21 @@ class Wire:
         for data in _received(client):
             if session.silent:
                 continue
-            if self._word and self._word in data:
+            if (word := self._word) and word in data:
                 self._word = b""
                 if self._act is not None:
                     self._act()
                     self._act = None
                     server.sendall(data)
+                    continue
+                if self._stop is not None:
+                    stopped, goes_on = self._stop
+                    half, self._stop = data.index(word) + len(word) // 2, None
+                    server.sendall(data[:half])
+                    stopped.set()
+                    goes_on.wait(PATIENCE)
+                    with contextlib.suppress(OSError):
+                        server.sendall(data[half:])
                     continue
                 if self._silently:
                     session.silent = True
