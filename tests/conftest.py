@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 def pytest_configure(config: pytest.Config) -> None:
     whole_run.temporary_files_in_memory(config)
     whole_run.no_chatter_of_grpc()
+    whole_run.no_grammars()
+    whole_run.sources_compiled_once(config)
     whole_run.examples_at_any_speed()
 
 

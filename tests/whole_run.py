@@ -5,20 +5,25 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import py_compile
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import psutil
 import pytest
+from _pytest.assertion import rewrite
 from hypothesis import HealthCheck, settings
 
 _MEMORY = Path("/dev/shm")
 _PREFIX = "jb-"  # short: the path of a unix socket has 107 bytes
 _RUN = "run.pid"
 _ENOUGH = 1 << 30  # a run fills about 0.3 GiB
+_SOURCES = ("broker", "tests")
 
 
 def temporary_files_in_memory(config: pytest.Config) -> None:
@@ -54,6 +59,36 @@ def garbage_left_alone() -> Iterator[None]:
         gc.freeze()
     finally:
         gc.enable()
+
+
+def sources_compiled_once(config: pytest.Config) -> None:
+    """In a fresh clone every worker would compile every source, and pytest rewrites each test's assertions before.
+
+    So each worker begins with its share of them. Who comes to one that is not there yet compiles it, too: what is
+    written is written whole, and the same.
+    """
+    if not hasattr(config, "workerinput") or sys.dont_write_bytecode:
+        return
+    own, of = int(config.workerinput["workerid"].removeprefix("gw")), config.workerinput["workercount"]
+    for source in sorted(path for each in _SOURCES for path in (config.rootpath / each).rglob("*.py"))[own::of]:
+        if source.name.startswith("test_"):
+            _rewrite(source, config)
+        elif not Path(cache_from_source(str(source))).exists():
+            py_compile.compile(str(source))
+
+
+def _rewrite(source: Path, config: pytest.Config) -> None:
+    """As pytest does when it imports it (its ``AssertionRewritingHook.exec_module``), without running it."""
+    compiled = rewrite.get_cache_dir(source) / f"{source.stem}{rewrite.PYC_TAIL}"
+    if compiled.exists() or not rewrite.try_makedirs(compiled.parent):
+        return
+    digest, code = rewrite._rewrite_test(source, config)
+    rewrite._write_pyc(config.stash[rewrite.assertstate_key], code, digest, compiled)
+
+
+def no_grammars() -> None:
+    """jsonschema builds 38 parsers when it is imported, which takes 3 s, for a check that nobody asks for."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 def no_chatter_of_grpc() -> None:

@@ -645,7 +645,8 @@ async def test_what_is_not_settled_is_not_delivered(world: World) -> None:
     assert (lease.state, lease.cause, lease.confirmed_at) == (State.REVOKED, EndCause.OUTCOME_UNKNOWN, None)
 
 
-async def test_what_is_never_settled_is_given_up_at_the_issues_deadline(world: World) -> None:
+async def test_what_is_never_settled_is_given_up_at_the_issues_deadline(tmp_path: Path) -> None:
+    world = await World.open(tmp_path, issue_timeout=timedelta(seconds=2))  # waited for, and enough to be active in
     world.upstream.issue_mishaps.append(IssueMishap.NEVER_SETTLED)
     task = await world.task()
     asking = asyncio.create_task(world.grant(task))
@@ -660,6 +661,7 @@ async def test_what_is_never_settled_is_given_up_at_the_issues_deadline(world: W
     assert failed.value.reason is Reason.UPSTREAM_UNAVAILABLE
     await world.settle(lambda: _all_ended(world))
     assert world.upstream.alive == {}
+    await world.close()
 
 
 async def test_what_could_not_be_activated_is_taken_back_at_once(world: World) -> None:
