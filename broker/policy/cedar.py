@@ -155,7 +155,7 @@ class PolicySet:
         try:
             holding = self._engine.holding(who, dict(zip(self._names, circumstances, strict=True)))
         except ValueError as error:  # texts that are none, or entities that are not of the schema
-            holding = Holding(frozenset(), frozenset((str(error),)), decided=False)
+            holding = Holding(frozenset(), frozenset((str(error),)))
         return _Answered(self._decided(who, holding), holding, {})
 
     def _ask_again(self, answered: _Answered, who: Parties, circumstances: tuple[Told, ...], held: Told) -> Decision:

@@ -1,9 +1,12 @@
+import hashlib
+import struct
 from itertools import permutations
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from broker.errors import Reason
 from broker.policy.cedar import PolicyProblem, PolicyProblems, PolicySet
 from broker.policy.decision import Effect
 from broker.scope.model import AccessClass
@@ -78,8 +81,8 @@ def test_facts_that_cedar_cannot_read_are_a_deny() -> None:
     everything = policies(PERMIT_ALL, reading)
     for strange in (facts(request={"intent": "\ud800"}), facts(scope={"resource": "\ud800"})):
         decision = everything.decide(strange)
-        assert decision.effect is Effect.DENY
-        assert decision.errors
+        assert (decision.effect, decision.set_digest) == (Effect.DENY, everything.digest)
+        assert [("surrogates" in error) for error in decision.errors] == [True]
     assert everything.decide(facts()).allowed
 
 
@@ -112,6 +115,13 @@ def test_every_text_of_the_set_is_in_its_digest() -> None:
     assert len({base, *(other.digest for other in others)}) == 6
 
 
+def test_the_digest_is_that_of_recorded_decisions() -> None:
+    # Each text after its length in 8 bytes, the schema first: a digest in an old record is compared with today's.
+    parts = [SCHEMA, "a", "", "b", PERMIT_ALL]
+    told = hashlib.sha256(b"".join(struct.pack(">Q", len(part.encode())) + part.encode() for part in parts))
+    assert PolicySet.parse({"b": PERMIT_ALL, "a": ""}, SCHEMA).digest == told.hexdigest()
+
+
 def test_the_same_texts_are_the_same_set_and_what_is_wrong_is_told_every_time() -> None:
     files = {"b": PERMIT_ALL, "a": ""}
     assert PolicySet.parse(files, SCHEMA) is PolicySet.parse(dict(sorted(files.items())), SCHEMA)
@@ -121,7 +131,114 @@ def test_the_same_texts_are_the_same_set_and_what_is_wrong_is_told_every_time() 
             PolicySet.parse({"a": "permit"}, SCHEMA)
 
 
+def test_a_default_deny_says_so_where_there_are_gates_that_stand_open() -> None:
+    gate = (
+        '@id("g") @reason("x") @approval("a") forbid (principal, action, resource)'
+        ' when { context.hour == 3 } unless { context.approvals.contains("a") };'
+    )
+    decision = policies(gate).decide(facts())
+    assert (decision.effect, decision.explanations) == (Effect.DENY, ("No policy permits this request.",))
+
+
+def test_what_a_set_looks_at_is_known() -> None:
+    reading = '@id("a") permit (principal, action, resource) when { resource.account == "a" && context.hour == 1 };'
+    assert policies(reading).attributes == {"account", "hour"}
+    # Whoever compares the context as a whole looks at all of it, and is told all of it.
+    whole = policies('@id("w") permit (principal, action, resource) when { context == context };')
+    assert whole.attributes >= {"ttl_seconds", "approvals", "on_behalf_of"}
+    assert whole.reads[AccessClass.READ] >= {"ttl_seconds", "approvals", "on_behalf_of"}
+    assert whole.decide(facts()).allowed
+
+
+def test_every_approval_that_a_gate_about_a_class_of_access_names_is_known() -> None:
+    def gate(name: str, action: str) -> str:
+        return (
+            f'@id("{name}") @reason("x") @approval("{name}") forbid (principal, {action}, resource)'
+            f' unless {{ context.approvals.contains("{name}") }};'
+        )
+
+    known = policies(
+        PERMIT_ALL,
+        gate("owners", "action"),
+        gate("network", 'action in Action::"change"'),
+        gate("readers", 'action == Action::"read"'),
+    ).approvals_about
+    assert known == {
+        access.value: {"owners", "readers"} if access is AccessClass.READ else {"owners", "network"}
+        for access in AccessClass
+    }
+
+
 # --------------------------------------------------------------------------- what cannot be loaded
+
+
+def test_all_that_is_wrong_is_told_in_one_sentence_and_counted() -> None:
+    with pytest.raises(PolicyProblems) as caught:
+        PolicySet.parse({"b": PERMIT_ALL[10:], "a": "\n" + PERMIT_ALL[10:]}, SCHEMA)
+    told = caught.value
+    assert told.message == "The policy set has 2 problem(s): a:2: has no @id; b:1: has no @id."
+    assert (told.reason, told.metadata) == (Reason.CONFIG_INVALID, {"problems": "2"})
+    assert told.hint
+
+
+NAMED = '@id("x") permit (principal, action, resource)'
+UNTYPED = "Names and types are in deploy/schemas/broker.cedarschema."
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("permit", PolicyProblem("f", 1, "", "is not Cedar: unexpected end of input")),
+        (
+            '@id("x") permit (principal == ?principal, action, resource);',
+            PolicyProblem("f", 1, "", "is a Cedar template (?principal, ?resource)", "Write a policy without slots."),
+        ),
+        (
+            "permit (principal, action, resource);",
+            PolicyProblem("f", 1, "", "has no @id", 'Start the policy with @id("a-name-of-its-own").'),
+        ),
+        (
+            '@id("two words") permit (principal, action, resource);',
+            PolicyProblem(
+                "f", 1, "two words", "has the @id 'two words'", "Use letters, digits and . _ - (at most 64)."
+            ),
+        ),
+        (
+            '@id("x") forbid (principal, action, resource);',
+            PolicyProblem("f", 1, "x", "forbids without a @reason", "Say what the agent shall read when refused."),
+        ),
+        (
+            f'{NAMED}\nwhen {{ principal.colour == "red" }};',
+            PolicyProblem("f", 2, "x", "attribute `colour` on entity type `Agent` not found", UNTYPED),
+        ),
+    ],
+)
+def test_a_problem_to_the_word(text: str, problem: PolicyProblem) -> None:
+    assert problems_of(f=text) == (problem,)
+
+
+def test_an_id_is_taken_where_it_was_first() -> None:
+    again = PolicyProblem("b", 1, "x", "has the @id x again", "It is taken at a:2.")
+    third = PolicyProblem("c", 1, "x", "has the @id x again", "It is taken at a:2.")
+    assert problems_of(a=f"\n{NAMED};", b=f"{NAMED};", c=f"{NAMED};") == (again, third)
+
+
+@pytest.mark.parametrize(("name", "good"), [("a" * 64, True), ("a" * 65, False), ("A.b_c-1", True), ("-a", False)])
+def test_how_an_id_is_written(name: str, good: bool) -> None:
+    text = f'@id("{name}") permit (principal, action, resource);'
+    if good:
+        assert policies(text).decide(facts()).policies == (name,)
+    else:
+        assert len(problems_of(f=text)) == 1
+
+
+def test_white_space_around_an_annotation_is_none_of_it() -> None:
+    read = policies('@id(" x ") @reason(" Why. ") permit (principal, action, resource);')
+    assert [*read.statements] == ["x"]
+    assert problems_of(f='@id("x") @reason("  ") forbid (principal, action, resource);')[0].message == (
+        "forbids without a @reason"
+    )
+
 
 SYNTAX = """\
 @id("fine") permit (principal, action, resource);

@@ -179,6 +179,32 @@ def test_a_gate_that_would_not_open_by_what_it_names_is_a_problem(text: str, tol
     assert problem.hint
 
 
+ONE_KEY = "Name one key of approvals.yaml: a-z 0-9 and -, at most 63. For two approvals write two forbids."
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"{HEAD};", ("would not open when owners is held", f"Give it the clause {OPENS}, by itself.")),
+        (HEAD.replace('"owners"', '"Owners"') + f" {OPENS};", ("has the @approval 'Owners'", ONE_KEY)),
+        (HEAD.replace('("owners")', "") + f" {OPENS};", ("has the @approval ''", ONE_KEY)),
+        (
+            HEAD.replace("forbid", "permit") + f" {OPENS};",
+            ("has an @approval and permits", "An approval opens a forbid. Write a forbid, and a permit without it."),
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_gate_to_the_word(text: str, told: tuple[str, str]) -> None:
+    with pytest.raises(PolicyProblems) as caught:
+        policies(text)
+    assert [(each.message, each.hint) for each in caught.value.problems] == [told]
+
+
+def test_white_space_around_the_name_of_an_approval_is_none_of_it() -> None:
+    spaced = f"{HEAD} {OPENS};".replace('@approval("owners")', '@approval(" owners ")')
+    assert decided(PERMIT_ALL, spaced).approvals == ("owners",)
+
+
 def test_more_conditions_may_stand_around_the_one_that_opens() -> None:
     text = f"{HEAD} when {{ true }} {OPENS} unless {{ context.hour == 3 }};"
     assert decided(PERMIT_ALL, text).approvals == ("owners",)

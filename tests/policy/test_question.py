@@ -1,11 +1,12 @@
 """The facts as policies see them, asked through policies: what cannot be decided on was not handed over."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from broker.identity.agent import Tier
+from broker.identity.agent import Person, Tier
 from broker.lease.credential import Binding, ContractClass
 from broker.scope.model import AccessClass
 from tests.policy.world import PERMIT_ALL, facts, policies
@@ -109,3 +110,25 @@ def test_what_is_kept_between_calls_never_answers_for_somebody_else() -> None:
     for _ in range(2):
         assert only.decide(facts()).allowed
         assert [only.decide(other).allowed for other in others] == [False] * 4
+
+
+def test_on_whose_behalf_is_told_with_all_that_is_known_of_them() -> None:
+    behalf = "context has on_behalf_of && context.on_behalf_of"
+    groups = policies(f'@id("x") permit (principal, action, resource) when {{ {behalf}.groups.contains("ops") }};')
+    subject = policies(f'@id("x") permit (principal, action, resource) when {{ {behalf}.subject == "bea" }};')
+    bea = Person("https://id.example.org", "bea", "Bea", groups=frozenset({"ops"}))
+    for seen in (groups, subject):
+        assert seen.decide(facts(situation={"on_behalf_of": bea})).allowed
+        # Who has the same place in the question and is somebody else; and nobody.
+        for other in (replace(bea, subject="eve", groups=frozenset()), None):
+            decision = seen.decide(facts(situation={"on_behalf_of": other}))
+            assert (decision.allowed, decision.errors) == (False, ())
+
+
+def test_an_owner_who_is_also_the_one_it_is_for_is_one_person() -> None:
+    both = policies(
+        '@id("x") permit (principal, action, resource) when { context has on_behalf_of &&'
+        ' context.on_behalf_of == principal.owner && principal.owner.groups.contains("platform") };'
+    )
+    assert both.decide(facts(situation={"on_behalf_of": facts().agent.owner})).allowed
+    assert not both.decide(facts(situation={"on_behalf_of": Person("https://id.example.org", "x", "X")})).allowed

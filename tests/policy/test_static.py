@@ -59,20 +59,27 @@ def test_people_are_not_asked_for_what_no_permit_means() -> None:
     assert policies(PERMIT_ALL, MEANT, GATE).decide(held).allowed
 
 
+BY_NAME = 'The one thing that has to be permitted by name is @permits("STATIC").'
+
+
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("policy", "said", "hint"),
     [
-        ('@id("x") @permits("static") permit (principal, action, resource);', "has @permits('static')"),
-        ('@id("x") @permits permit (principal, action, resource);', "has @permits('')"),
-        ('@id("x") @permits("EXPIRY_ONLY") permit (principal, action, resource);', "has @permits('EXPIRY_ONLY')"),
+        ('@id("x") @permits("static") permit (principal, action, resource);', "has @permits('static')", BY_NAME),
+        ('@id("x") @permits permit (principal, action, resource);', "has @permits('')", BY_NAME),
+        (
+            '@id("x") @permits("EXPIRY_ONLY") permit (principal, action, resource);',
+            "has @permits('EXPIRY_ONLY')",
+            BY_NAME,
+        ),
         (
             '@id("x") @permits("STATIC") @reason("No.") forbid (principal, action, resource);',
             "has @permits and forbids",
+            "Take @permits away: it is for permits.",
         ),
     ],
 )
-def test_an_annotation_that_means_nothing_is_a_problem(policy: str, said: str) -> None:
+def test_an_annotation_that_means_nothing_is_a_problem(policy: str, said: str, hint: str) -> None:
     with pytest.raises(PolicyProblems) as caught:
         policies(policy)
-    assert [each.message for each in caught.value.problems] == [said]
-    assert caught.value.problems[0].hint
+    assert [(each.message, each.hint) for each in caught.value.problems] == [(said, hint)]
