@@ -76,7 +76,7 @@ def through_gates(
         fired |= frozenset(decision.policies)
         decision = ask(held | missing)
     if decision.errors:
-        return first if first.errors else replace(first, errors=decision.errors)
+        return replace(first, errors=decision.errors)
     if not missing:
         return first
     return replace(first, effect=Effect.NEEDS_APPROVAL, policies=tuple(sorted(fired)), approvals=tuple(sorted(missing)))

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.mutation.mutants import KILLED, NO_TESTS, SURVIVED, TIMEOUT, judge, s
 from tests.mutation.survivors import ALIVE
 
 _STOPPED = frozenset({signal.SIGXCPU, signal.SIGKILL, signal.SIGALRM})
-# Of processor time, beyond ten times what its tests take; and of time, for one that waits for ever.
+# Of processor time, beyond ten times what a test takes; and of time, for one that waits for ever.
 _SPARE_S, _LONGEST_S = 10, 600
 _KEPT_EVERY = 50
 
@@ -81,14 +82,22 @@ def verdict(status: int) -> int:
 
 def _put_to(tests: Iterable[pytest.Item], mutant: str, cost: Mapping[str, float]) -> None:
     """Never returns."""
-    limit = int(time.process_time() + _SPARE_S + 10 * sum(cost[test.nodeid] for test in tests))
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
     signal.alarm(_LONGEST_S)
     try:
         os.environ["MUTANT_UNDER_TEST"] = mutant
-        os._exit(SURVIVED if all(map(_passes, tests)) else KILLED)
+        os._exit(SURVIVED if all(_passes_in_time(test, cost[test.nodeid]) for test in tests) else KILLED)
     except BaseException:  # whatever it is, the mutant was noticed
         os._exit(KILLED)
+
+
+def _passes_in_time(test: pytest.Item, usual: float) -> bool:
+    """Ends the process where ``test`` takes very much longer than its ``usual`` seconds of processor time.
+
+    By test: all that come by a function may take a minute together, and what never ends would have ten times that.
+    """
+    limit = ceil(time.process_time() + _SPARE_S + 10 * usual)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    return _passes(test)
 
 
 def _passes(test: pytest.Item) -> bool:

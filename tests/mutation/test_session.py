@@ -32,6 +32,8 @@ def half(number):
         return number // 3
     if mutant.endswith("_2"):
         return number / 2
+    while mutant.endswith("_5"):
+        pass
     if mutant.endswith("_3"):
         os._exit(0 if seen else 9)
     seen.append(number)
@@ -99,6 +101,14 @@ def test_each_is_told_apart_and_what_lived_is_asked_again_where_that_is_wanted(p
     assert put_to_tests(place, "--mutants-alive") == 0
     assert dict(statuses(place)) == expected | {HALF + "2": "killed"}
     assert json.loads((place / "broker/room/code.py.meta").read_text())["other"] == 7
+
+
+def test_a_mutant_that_never_ends_is_stopped(place: Path) -> None:
+    (place / "impatient.py").write_text("from tests.mutation import session\nsession._SPARE_S = 0\n")
+    file = place / "broker/room/code.py.meta"
+    file.write_text(json.dumps({"exit_code_by_key": {HALF + "5": None, HALF + "1": None}}))
+    assert put_to_tests(place, "-p", "impatient") == 0
+    assert dict(statuses(place)) == {HALF + "5": "timeout", HALF + "1": "killed"}
 
 
 def test_where_tests_fail_by_themselves_nothing_is_said_of_mutants(place: Path) -> None:

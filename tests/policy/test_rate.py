@@ -79,6 +79,15 @@ def test_what_may_be_forgotten_is_looked_for_once_a_second() -> None:
     assert len(table) == 2  # the newcomer, and everybody else, who asked at 14.5 and 15.25
 
 
+def test_a_table_with_room_is_not_looked_through() -> None:
+    table = RateTable(max_subjects=2)
+    ask(table, "a", 0)
+    ask(table, "b", 14.5)
+    ask(table, "c", 15)  # the first look, and a has all of its allowance again
+    assert len(table) == 2
+    assert [ask(table, "c", 15) for _ in range(4)] == [0, 0, 0, 15]  # its own, not everybody's
+
+
 def test_who_has_all_of_its_allowance_at_this_moment_is_forgotten() -> None:
     table = RateTable(max_subjects=1)
     ask(table, "a", 0)

@@ -123,6 +123,33 @@ def test_only_what_pays_is_cut() -> None:
     }
 
 
+def test_each_is_cut_by_what_most_compare() -> None:
+    account, entry = ("resource", "account"), ("principal", "entry")
+    both = {f"b{number}": parsed(body(f'when {{ {ACCOUNT} && principal.entry == "{number}" }}')) for number in range(3)}
+    one = {"e": parsed(body('when { principal.entry == "0" }'))}
+    # As many compare the account as the entry: by the last of the names, then.
+    slices = cut(both, worth=3)
+    assert (slices.rest, slices.by) == ({}, {account: {"a": both}})
+    # One more compares the entry.
+    slices = cut({**both, **one}, worth=4)
+    assert (slices.rest, slices.by) == (
+        {},
+        {entry: {"0": {"b0": both["b0"], **one}, "1": {"b1": both["b1"]}, "2": {"b2": both["b2"]}}},
+    )
+    # What is chosen for too few is not cut, though it could have been by something else.
+    assert cut({**both, **one}, worth=5).rest == {**both, **one}
+
+
+def test_a_slice_pays_from_sixty_four_on() -> None:
+    made = {f"p{number}": parsed(body(f'when {{ resource.account == "{number}" }}')) for number in range(64)}
+    assert not cut(made).rest
+    assert not cut(dict([*made.items()][:63])).by
+
+
+def test_nothing_is_cut_into_nothing() -> None:
+    assert cut({}) == ({}, {}, {}, {})
+
+
 def test_the_rest_is_sorted_by_kind_of_request() -> None:
     texts = {
         "everybody": body(),
@@ -138,11 +165,21 @@ def test_the_rest_is_sorted_by_kind_of_request() -> None:
         {"everybody", "here"},
         {"everybody", "there", "them"},
     ]
+    assert slices.needs == {
+        "here": Key(environment, "dev"),
+        "there": Key(environment, "production"),
+        "them": Key(tier, "advisory"),
+    }
+    # Three by environment (each of two, or another), by two by tier, are six.
+    for kinds, told in ((6, {environment, tier}), (5, {environment}), (3, {environment})):
+        assert set(cut({name: parsed(text) for name, text in texts.items()}, kinds=kinds).kinds) == told
     # No more kinds than are said, and no more policies kept parsed for them: then more are evaluated, for all alike.
     assert set(cut({name: parsed(text) for name, text in texts.items()}, kinds=2).kinds) == {tier}
     assert cut({name: parsed(text) for name, text in texts.items()}, kinds=1).kinds == {}
     many = {f"{number}": parsed(body()) for number in range(KEPT // 2)}
     assert set(cut({**many, "them": parsed(texts["them"])}).kinds) == set()
+    del many["0"]
+    assert set(cut({**many, "them": parsed(texts["them"])}).kinds) == {tier}
 
 
 def test_a_large_set_decides_cut_as_it_does_whole(monkeypatch: pytest.MonkeyPatch) -> None:
