@@ -40,7 +40,7 @@ class Parties(NamedTuple):
     behind: Person | None  # on whose behalf; None, too, where nobody would read it
 
 
-def parties(facts: RequestFacts, *, with_parameters: bool, with_behind: bool = True) -> Parties:
+def parties(facts: RequestFacts, *, with_parameters: bool, with_behind: bool) -> Parties:
     """Who asks for what. Values of parameters, and on whose behalf, are left out where nobody would read them."""
     scope = facts.scope
     parameters = scope.parameters if with_parameters else {}

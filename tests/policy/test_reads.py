@@ -2,12 +2,13 @@
 
 import json
 import re
+from typing import Any
 
 import cedarpy
 import pytest
 
 from broker.policy.question import CIRCUMSTANCES
-from broker.policy.reads import attributes_read, with_attributes, without_circumstances
+from broker.policy.reads import attributes_read, of_any_action, policies_about, with_attributes, without_circumstances
 from broker.scope.model import AccessClass
 from tests.policy.world import PERMIT_ALL, SCHEMA, facts, policies
 
@@ -116,6 +117,57 @@ def test_what_is_looked_at_of_each_access_class(head: str, read: bool, write: bo
     alone = policies(f'@id("x") permit (principal, {head}, resource);')
     assert alone.decide(facts()).allowed is read
     assert alone.decide(facts(scope={"access": AccessClass.WRITE})).allowed is write
+
+
+def parsed(*texts: str) -> dict[str, dict[str, Any]]:
+    policies: dict[str, dict[str, Any]] = json.loads(cedarpy.policies_to_json_str("".join(texts)))["staticPolicies"]
+    return policies
+
+
+HEADS = ("action", 'action == Action::"read"', 'action in Action::"change"', 'action in [Action::"read"]')
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_what_its_head_says_of_the_action_is_left_out_and_nothing_else(head: str) -> None:
+    condition = 'when { context.step == "action" && ["Var"].contains(principal.entry) }'
+    policies = parsed(PERMIT_ALL, f"forbid (principal, {head}, resource) {condition};")
+    shorter = of_any_action(policies)
+    assert shorter == parsed(PERMIT_ALL, f"forbid (principal, action, resource) {condition};")
+    assert of_any_action({}) == {}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'when { action == Action::"read" }',
+        'unless { action in Action::"change" }',
+        "when { true } when { [action].contains(action) }",
+        'when { context.hour == 3 && !(if context.has_plan then true else Action::"read" == action) }',
+        "when { {a: [1, action]} == {a: [1, action]} }",
+    ],
+)
+@pytest.mark.parametrize("head", HEADS)
+def test_where_a_policy_looks_at_the_action_nothing_is_left_out(head: str, condition: str) -> None:
+    looking = f"permit (principal, {head}, resource) {condition};"
+    assert of_any_action(parsed(looking)) is None
+    assert of_any_action(parsed(PERMIT_ALL, looking, PERMIT_ALL)) is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"op": "==", "slot": "?action"},
+        {"op": "in", "slot": "?action"},
+        {"op": "in", "entities": [{"type": "Action", "id": "secrets"}, None]},
+        {"op": "is", "entity": {"type": "Action", "id": "secrets"}},
+        {"op": "is", "entity_type": "Action"},
+    ],
+)
+def test_a_head_of_a_form_that_is_not_known_is_about_everything_and_stays(head: dict[str, Any]) -> None:
+    (policy,) = parsed(PERMIT_ALL).values()
+    policies = {"x": {**policy, "action": head}}
+    assert all(policies_about(policies, access) == policies for access in AccessClass)
+    assert of_any_action(policies) is None
 
 
 def test_of_entities_those_attributes_are_left_that_are_read() -> None:

@@ -101,14 +101,14 @@ def test_every_single_attribute_is_told_as_the_engine_sees_it(
     what: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "cut", partial(cut, worth=10**9, kinds=1))
-    text = telling(what)(parties(facts(), with_parameters=True))
+    text = telling(what)(parties(facts(), with_parameters=True, with_behind=True))
     for found, allowed in ((text, True), (f"{text}x", False)):
         seen = policies(f'{PERMIT} when {{ {".".join(what)} == "{found}" }};')
         assert seen.decide(facts()).allowed is allowed
 
 
 def test_the_principal_is_told_as_the_engine_sees_it() -> None:
-    agent = telling(PRINCIPAL)(parties(facts(), with_parameters=True))
+    agent = telling(PRINCIPAL)(parties(facts(), with_parameters=True, with_behind=True))
     assert policies(f'@id("p") permit (principal == Agent::"{agent}", action, resource);').decide(facts()).allowed
 
 
