@@ -13,6 +13,7 @@ import cedarpy
 import orjson
 import pytest
 
+from broker.identity.agent import Person
 from broker.identity.spiffe_id import SpiffeId
 from broker.policy import engine
 from broker.policy.decision import Effect
@@ -187,6 +188,22 @@ def test_the_policies_about_a_kind_of_request_are_parsed_once(parsed: list[str])
     assert [known.decide(each).allowed for each in everywhere] == [True, True, False, True, True]
     # Production, and wherever no policy is about; and who asks for what a second time is known.
     assert Counter(parsed) == {"policies": 2, "entities, checked": 2, "entities": 2}
+
+
+def test_what_no_policy_reads_makes_no_other_question(asked: list[tuple[dict[str, Any], bool]]) -> None:
+    def different(number: int) -> RequestFacts:
+        return facts(
+            scope={"parameters": {"n": str(number)}},
+            request={"intent": str(number)},
+            situation={"on_behalf_of": Person("https://id.test", str(number), "")},
+        )
+
+    blind = policies('@id("p") permit (principal, action, resource) when { context.ticket == "" };')
+    assert all(blind.decide(different(number)).allowed for number in range(3))
+    assert len(asked) == 1
+    seeing = policies('@id("p") permit (principal, action, resource) when { context has on_behalf_of };')
+    assert all(seeing.decide(different(number)).allowed for number in range(3))
+    assert len(asked) == 4
 
 
 @pytest.mark.parametrize(("errors", "told"), [(["no schema"], "no schema"), ([], "the engine gave no decision")])

@@ -1,5 +1,6 @@
 """The facts as policies see them, asked through policies: what cannot be decided on was not handed over."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from broker.identity.agent import Person, Tier
 from broker.lease.credential import Binding, ContractClass
+from broker.policy.question import entities, parties
 from broker.scope.model import AccessClass
 from tests.policy.world import PERMIT_ALL, facts, policies
 
@@ -132,3 +134,23 @@ def test_an_owner_who_is_also_the_one_it_is_for_is_one_person() -> None:
     )
     assert both.decide(facts(situation={"on_behalf_of": facts().agent.owner})).allowed
     assert not both.decide(facts(situation={"on_behalf_of": Person("https://id.example.org", "x", "X")})).allowed
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [
+        (set(), {}),
+        ({"owner"}, {"dana": {}}),
+        ({"on_behalf_of"}, {"bea": {}}),
+        ({"owner", "on_behalf_of", "subject"}, {"dana": {"subject": "dana"}, "bea": {"subject": "bea"}}),
+    ],
+)
+def test_of_persons_those_are_told_whom_a_policy_looks_at(read: set[str], told: dict[str, dict[str, str]]) -> None:
+    bea = Person("https://id.example.org", "bea", "Bea")
+    who = parties(facts(situation={"on_behalf_of": bea}), with_parameters=False, with_behind=True)
+    everybody = json.loads(entities(who, frozenset(read))[0])
+    persons = {each["uid"]["id"]: each["attrs"] for each in everybody if each["uid"]["type"] == "Person"}
+    assert persons == {f"https://id.example.org#{name}": attributes for name, attributes in told.items()}
+    assert sorted(each["uid"]["type"] for each in everybody) == sorted(
+        ["Agent", "Template", "Scope", *("Person" for _ in told)]
+    )

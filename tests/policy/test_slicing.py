@@ -173,6 +173,9 @@ def test_the_rest_is_sorted_by_kind_of_request() -> None:
     # Three by environment (each of two, or another), by two by tier, are six.
     for kinds, told in ((6, {environment, tier}), (5, {environment}), (3, {environment})):
         assert set(cut({name: parsed(text) for name, text in texts.items()}, kinds=kinds).kinds) == told
+    # What most compare comes first.
+    more = {**texts, "others": body('when { principal.tier == "autonomous" }')}
+    assert set(cut({name: parsed(text) for name, text in more.items()}, kinds=3).kinds) == {tier}
     # No more kinds than are said, and no more policies kept parsed for them: then more are evaluated, for all alike.
     assert set(cut({name: parsed(text) for name, text in texts.items()}, kinds=2).kinds) == {tier}
     assert cut({name: parsed(text) for name, text in texts.items()}, kinds=1).kinds == {}
