@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from broker.policy.reads import operations
 from broker.policy.statements import Statement
 
 _TAGS = ("hasTag", "getTag")
@@ -44,7 +45,7 @@ class Mention:
 
 def mentions(statement: Statement, policy: str, parsed: Mapping[str, Any]) -> Iterator[Mention]:
     """Everything that the policy called ``policy`` names, each once (``parsed`` is Cedar's JSON policy format)."""
-    found = {*_entities(parsed), *_compared(parsed.get("conditions", []))}
+    found = {*_entities(parsed), *_compared(parsed["conditions"])}
     for kind, name in sorted(found):
         yield Mention(statement.file, _line(statement, name), policy, kind, name)
 
@@ -67,7 +68,7 @@ def _compared(node: Any) -> Iterator[tuple[Kind, str]]:
         for item in node:
             yield from _compared(item)
     elif isinstance(node, dict):
-        for operator, operand in node.items():
+        for operator, operand in operations(node):
             if operator in _TAGS:
                 yield from ((Kind.SEGMENT, text) for text in _texts(operand["right"]))
             elif operator in _COMPARISONS:
@@ -85,7 +86,7 @@ def compared_texts(policies: Iterable[Mapping[str, Any]]) -> Mapping[str, tuple[
     """
     found: dict[str, set[str]] = {}
     for policy in policies:
-        for attribute, text in _beside(policy.get("conditions", [])):
+        for attribute, text in _beside(policy["conditions"]):
             found.setdefault(attribute, set()).add(text)
     return {attribute: tuple(sorted(texts)) for attribute, texts in found.items()}
 
@@ -95,7 +96,7 @@ def _beside(node: Any) -> Iterator[tuple[str, str]]:
         for item in node:
             yield from _beside(item)
     elif isinstance(node, dict):
-        for operator, operand in node.items():
+        for operator, operand in operations(node):
             if operator in _COMPARISONS:
                 sides = (operand["left"], operand["right"])
                 for one, other in (sides, sides[::-1]):
@@ -111,7 +112,7 @@ _NAMING = {"entry": Kind.ENTRY, "approvals": Kind.APPROVAL, "active_grants": Kin
 
 def _attribute(node: Any) -> str:
     """The attribute that ``node`` reads, of whatever; else empty."""
-    return str(node.get(".", {}).get("attr", "")) if isinstance(node, dict) else ""
+    return str(node["."]["attr"]) if "." in node else ""
 
 
 def _texts(node: Any) -> Iterator[str]:

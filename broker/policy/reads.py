@@ -68,7 +68,7 @@ def _is_known(head: Mapping[str, Any]) -> bool:
 
 def _variables(node: Any) -> Iterator[str]:
     if isinstance(node, Mapping):
-        for operator, operand in node.items():
+        for operator, operand in operations(node):
             if operator == "Var":
                 yield operand
             yield from _variables(operand)
@@ -90,6 +90,15 @@ def _is_about(head: Mapping[str, Any], access: AccessClass) -> bool:
     return any(each["id"] in (groups if head["op"] == "in" else {access.value}) for each in named)
 
 
+def operations(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The operators in a node of Cedar's JSON policy format, each with what it is applied to.
+
+    The attributes of a record are called what its author likes, ``==`` too: of a record, only their values are told.
+    """
+    for operator, operand in node.items():
+        yield operator, list(operand.values()) if operator == "Record" else operand
+
+
 def _names(node: Any) -> Iterator[str]:
     if isinstance(node, list):
         for item in node:
@@ -97,7 +106,7 @@ def _names(node: Any) -> Iterator[str]:
     elif node == _CONTEXT:
         yield _WHOLE_CONTEXT
     elif isinstance(node, dict):
-        for operator, operand in node.items():
+        for operator, operand in operations(node):
             if operator in (".", "has"):
                 yield operand["attr"]
                 yield from () if operand["left"] == _CONTEXT else _names(operand["left"])

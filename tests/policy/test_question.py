@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from broker.identity.agent import Person, Tier
+from broker.identity.behalf import Wanted
 from broker.lease.credential import Binding, ContractClass
+from broker.policy.facts import wanted
 from broker.policy.question import entities, parties
 from broker.scope.model import AccessClass
 from tests.policy.world import PERMIT_ALL, facts, policies
@@ -154,3 +156,7 @@ def test_of_persons_those_are_told_whom_a_policy_looks_at(read: set[str], told: 
     assert sorted(each["uid"]["type"] for each in everybody) == sorted(
         ["Agent", "Template", "Scope", *("Person" for _ in told)]
     )
+
+
+def test_what_is_wanted_of_a_person_is_what_is_asked_for() -> None:
+    assert wanted(facts().scope) == Wanted("orders-readonly", "dev", "read")

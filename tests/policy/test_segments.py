@@ -9,7 +9,7 @@ import cedarpy
 import pytest
 
 from broker.policy.cedar import PolicyProblems
-from broker.policy.mentions import Kind, mentions
+from broker.policy.mentions import Kind, Mention, mentions
 from broker.policy.statements import Statement
 from tests.policy.world import PERMIT_ALL, facts, policies
 
@@ -97,17 +97,34 @@ forbid (
 
 def test_every_name_is_found_with_its_line() -> None:
     (parsed,) = json.loads(cedarpy.policies_to_json_str(POLICY))["staticPolicies"].values()
-    found = [(each.line, each.kind, each.name) for each in mentions(Statement("f", 10, POLICY), "jobs", parsed)]
-    assert sorted(found) == [
-        (13, Kind.AGENT, "spiffe://example.org/a"),
-        (15, Kind.TEMPLATE, "orders"),
-        (17, Kind.ENTRY, "jobs"),
-        (18, Kind.ENTRY, "analyst"),
-        (18, Kind.ENTRY, "c"),
-        (19, Kind.PERSON, "https://id.example.org#dana"),
-        (20, Kind.SEGMENT, "namespace"),
-        (23, Kind.AGENT, "spiffe://example.org/b"),
+    found = sorted(mentions(Statement("f", 10, POLICY), "jobs", parsed))
+    assert found == [
+        Mention("f", 13, "jobs", Kind.AGENT, "spiffe://example.org/a"),
+        Mention("f", 15, "jobs", Kind.TEMPLATE, "orders"),
+        Mention("f", 17, "jobs", Kind.ENTRY, "jobs"),
+        Mention("f", 18, "jobs", Kind.ENTRY, "analyst"),
+        Mention("f", 18, "jobs", Kind.ENTRY, "c"),
+        Mention("f", 19, "jobs", Kind.PERSON, "https://id.example.org#dana"),
+        Mention("f", 20, "jobs", Kind.SEGMENT, "namespace"),
+        Mention("f", 23, "jobs", Kind.AGENT, "spiffe://example.org/b"),
     ]
+
+
+def test_a_line_quotes_a_name_as_it_is_written_and_is_no_annotation() -> None:
+    text = '@id("x")\n  @entry("büro")\npermit (principal, action, resource)\nwhen { principal.entry == "büro" };'
+    assert policies(text).mentions == (Mention("0.cedar", 4, "x", Kind.ENTRY, "büro"),)
+
+
+@pytest.mark.parametrize(
+    "name", ["==", ".", "has", "like", "hasTag", "contains", "Var", "&&", "Record", "Value", "type"]
+)
+def test_an_attribute_of_a_record_may_be_called_as_an_operator_is(name: str) -> None:
+    record = f'{{"{name}": principal.entry == "e", "id": context.hour}}'
+    read = policies(permit(f'{record} == {{"{name}": true, "id": 23}}'))
+    assert [(each.kind, each.name) for each in read.mentions] == [(Kind.ENTRY, "e")]
+    assert (read.attributes, read.compared) == ({"entry", "hour"}, {"entry": ("e",)})
+    assert read.decide(facts(agent={"principal": "e"})).allowed
+    assert not read.decide(facts()).allowed
 
 
 @pytest.mark.parametrize(
@@ -142,6 +159,7 @@ def test_names_are_found_wherever_cedar_takes_them(text: str, kind: Kind | None,
         ),
         # Nothing is no text, a number is none, and what is compared is an attribute.
         ('context.ticket != "" && context.hour == 3', {}),
+        ('"a" == "b" || ["a"].contains("b") || "c" like "d*"', {}),
         ('principal == Agent::"a" && resource.account == resource.environment', {}),
         ('principal.hasTag("job") && principal.getTag("job") like "night*"', {}),
     ],

@@ -36,10 +36,15 @@ def test_nothing_that_is_written_is_dropped(text: str) -> None:
 
 
 def test_a_syntax_error_is_placed_by_what_no_continuation_could_save() -> None:
+    tried = []
+
     def complaint(text: str) -> str | None:
+        tried.append(text)
         return "unexpected token `b`" if "b" in text else "unexpected end of input"
 
     assert syntax_line(Statement("f", 10, "a\na\nb\nc"), "unexpected token `b`", complaint) == 12  # 10 + 2
+    assert tried == ["a\n", "a\na\n", "a\na\nb\n"]
+    assert syntax_line(Statement("f", 10, "b\nc"), "unexpected token `b`", complaint) == 10
     assert syntax_line(Statement("f", 10, "a\na"), "unexpected end of input", complaint) == 11
     assert syntax_line(Statement("f", 10, "a"), "unexpected end of input", complaint) == 10
 
