@@ -150,6 +150,12 @@ def test_people_are_asked_where_they_are_all_that_is_missing() -> None:
     assert remedies(asked, rules(PERMIT_ALL, calm)) == (("have people give: owners",), ("say plan",))
 
 
+def test_a_longer_ttl_is_not_told_as_a_shorter_one() -> None:
+    # What is kept wrapped for a second does not fit into half of one; for a second it would be allowed.
+    wrapping = replace(rules(PERMIT_ALL), templates={"orders-read": replace(TEMPLATE, wrapping=True)})
+    assert remedies(trial(ttl=timedelta(seconds=0.5), wrap=timedelta(seconds=1)), wrapping) == ()
+
+
 def test_environments_that_are_supposed_are_those_that_can_be_asked_for() -> None:
     supposed = Supposed(template_environments=frozenset({"dev", "lab"}), agent_environments=frozenset({"dev", "lab"}))
     asked = replace(trial(), supposed=supposed)
