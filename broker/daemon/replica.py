@@ -95,7 +95,7 @@ class Replica:
 
     async def _inherit(self) -> None:
         taken = await self._store.inherit(self._writer, self._clock.now())
-        log.warning("replicas are not heard any more; what they had in hand is taken over", attempts=taken)
+        log.warning("replicas are not heard any more; what they had in hand is taken over", taken=taken)
 
     def _hear_of_failover(self, timeline: str) -> None:
         """Another server goes on with the ledger: with all of it, if it was a synchronous standby. Upstreams know."""

@@ -65,7 +65,7 @@ class ReplicaStore(Protocol):
         ...
 
     async def inherit(self, writer: str, now: datetime) -> int:
-        """Take over what the dead had in hand; how many attempts. Each is due at once, under a higher epoch.
+        """Take over what the dead had in hand; how many attempts and orphans. Each is due at once, its epoch higher.
 
         Known to be dead is who was not heard for :data:`REPLICA_DEAD_AFTER`, by a ``writer`` that was itself heard all
         the while, without a pause of more than :data:`REPLICA_PAUSE`. One that lives after all changes nothing of what

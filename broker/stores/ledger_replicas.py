@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from broker.ports.replicas import DeployInForce, Heartbeat, Pulse
-from broker.stores import replica_ops, revoke_ops
+from broker.stores import inherit_ops, replica_ops
 from broker.stores.group_commit import GroupCommit
 
 
@@ -26,12 +26,12 @@ class LedgerReplicas:
     async def inherit(self, writer: str, now: datetime) -> int:
         """See ReplicaStore.inherit. In portions, as after a start."""
         total = 0
-        while portion := await self._writer.submit(lambda tx: revoke_ops.inherit(tx, writer, now)):
+        while portion := await self._writer.submit(lambda tx: inherit_ops.inherit(tx, writer, now)):
             total += portion
         return total
 
     async def leave(self, writer: str, now: datetime) -> None:
         """See ReplicaStore.leave."""
-        while await self._writer.submit(lambda tx: revoke_ops.let_go(tx, [writer], now)):
+        while await self._writer.submit(lambda tx: inherit_ops.let_go(tx, [writer], now)):
             continue
         await self._writer.submit(lambda tx: replica_ops.leave(tx, writer, now))

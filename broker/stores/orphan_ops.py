@@ -9,10 +9,12 @@ from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.lease.machine import TERMINAL
 from broker.ports.connectors import Carried
 from broker.ports.orphans import Orphan, OrphanEnd
-from broker.scope.canonical import JsonValue
+from broker.scope.canonical import JsonValue, canonical_json
+from broker.stores.end_ops import CHUNK
 from broker.stores.orphan_reads import held
 from broker.stores.orphan_rows import OrphanRow, insert, orphan_of, read_orphan, row_of, update
 from broker.stores.revoke_ops import LONGEST_ERROR
+from broker.stores.rows import Raw
 from broker.stores.seal import tampered
 from broker.stores.times import span_ms, to_ms
 from broker.stores.transaction import Transaction
@@ -60,9 +62,25 @@ def claim(tx: Transaction, connector: str, now: datetime, limit: int, claim_for:
             continue
         row.epoch += 1
         row.due_at = now_ms + span_ms(claim_for)
-        if update(tx, row):
+        if update(tx, row, tx.at_work):
             claimed.append(orphan_of(row))
     return claimed
+
+
+def let_go(tx: Transaction, writers: Sequence[str], now: datetime) -> int:
+    """One portion of what ``writers`` have claimed: due at once, under a higher epoch; 0 when nothing is left."""
+    now_ms = to_ms(now)
+
+    def due(raw: Raw) -> bool:
+        row = read_orphan(raw, tx.seal)
+        if not row.trusted:
+            return False  # whoever claims it drops it
+        row.epoch += 1
+        row.due_at = now_ms
+        return update(tx, row)
+
+    rows = tx.all("orphans_held", {"writers": canonical_json(list(writers)).decode(), "limit": CHUNK})
+    return sum(tx.each(due, rows))
 
 
 def _drop(tx: Transaction, row: OrphanRow, now_ms: int) -> None:

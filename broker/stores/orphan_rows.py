@@ -63,11 +63,11 @@ def insert(tx: Transaction, row: OrphanRow) -> None:
     tx.write("insert_orphan", (*values, *tx.seal.make(row.TABLE, values)))
 
 
-def update(tx: Transaction, row: OrphanRow) -> bool:
-    """Store what may change of it, if its epoch is still the one that was read."""
+def update(tx: Transaction, row: OrphanRow, held_by: str | None = None) -> bool:
+    """Store what may change of it, and who has it in hand, if its epoch is still the one that was read."""
     values = _values(row)
     key = (row.tenant, row.id, row.seen_epoch)
-    return tx.run("update_orphan", (*values[_FIXED:], *tx.seal.make(row.TABLE, values), *key)) == 1
+    return tx.run("update_orphan", (*values[_FIXED:], *tx.seal.make(row.TABLE, values), held_by, *key)) == 1
 
 
 def row_of(orphan: Orphan) -> OrphanRow:

@@ -13,7 +13,6 @@ from broker.errors import Defect, Reason
 from broker.lease.machine import TERMINAL, Event, State
 from broker.ports.leases import Attempt, EndCause, Tried
 from broker.scope.canonical import JsonValue, canonical_json
-from broker.stores import replica_ops
 from broker.stores.end_ops import CHUNK, find_attempt, read_pair
 from broker.stores.moves import due_ms, move, quarantine, quarantine_pause, settle, tell
 from broker.stores.replica_ops import others
@@ -191,18 +190,8 @@ def recover(tx: Transaction, writer: str, now: datetime) -> int:
     return sum(tx.each(end, rows))
 
 
-def inherit(tx: Transaction, writer: str, now: datetime) -> int:
-    """One portion of ReplicaStore.inherit; 0 when nothing is left, and then the dead are forgotten."""
-    dead = replica_ops.dead(tx, writer, now)
-    taken = let_go(tx, dead, now) if dead else 0
-    if not taken:
-        for each in dead:
-            replica_ops.forget(tx, each)
-    return taken
-
-
 def let_go(tx: Transaction, writers: Sequence[str], now: datetime) -> int:
-    """One portion of what ``writers`` have in hand, for whoever takes it: due at once; 0 when nothing is left.
+    """One portion of the attempts that ``writers`` have in hand, for whoever takes them: due at once.
 
     The epoch rises: whoever still has it in hand after all changes nothing. What is upstream of a call that is still
     under way is found as after a crash: by sweeping until none can come any more.

@@ -14,8 +14,10 @@ from broker.errors import Reason, WrongState
 from broker.lease.machine import Event, State
 from broker.ports.leases import Attempt, EndCause
 from broker.ports.ledger import Ledger
+from broker.ports.orphans import OrphanEnd
 from broker.ports.replicas import REPLICA_DEAD_AFTER, REPLICA_PAUSE, Heartbeat, Pulse
 from tests.stores.contract import grant, records, refused, revoke_all
+from tests.stores.contract_orphans import CLAIM, orphan
 from tests.stores.make import TENANT, at, intent, new_task
 
 A, B = "replica-a", "replica-b"
@@ -295,6 +297,45 @@ class ReplicaContract:
         claimed = await claim(store, A, 1)
         await store.leave(A, at(2))
         assert (await claim(store, B, 2)).epoch > claimed.epoch
+
+    async def test_what_a_dead_one_had_found_unknown_and_claimed_is_due_at_once(self, store: Ledger) -> None:
+        """F18: under a higher epoch, and what the dead one says of it afterwards changes nothing."""
+        plays(store, A)
+        await beat(store, A, 1)
+        await store.add_orphans([orphan("1", found=1), orphan("2", found=1)])
+        one, two = await store.claim_orphans("bao", at(1), 10, CLAIM)
+        assert await store.record_orphan(two, None, at(2), at(100), "not now", False)  # its next try is nobody's
+        await beats(store, B, 1, DEAD + 0.999)
+        assert await store.inherit(B, at(DEAD + 0.999)) == 0
+        assert (await beat(store, B, 1 + DEAD)).dead == 1
+        assert await store.inherit(B, at(1 + DEAD)) == 1
+        plays(store, B)
+        (taken,) = await store.claim_orphans("bao", at(1 + DEAD), 10, CLAIM)
+        assert (taken.id, taken.epoch > one.epoch) == (one.id, True)
+        assert not await store.record_orphan(one, OrphanEnd.REVOKED, at(12), at(12), "", False)
+        assert await store.record_orphan(taken, OrphanEnd.REVOKED, at(12), at(12), "", False)
+        assert await store.inherit(B, at(1 + DEAD)) == 0
+        assert (await beat(store, B, 2 + DEAD)).dead == 0
+
+    async def test_a_living_one_keeps_what_it_has_claimed_of_it(self, store: Ledger) -> None:
+        """I10."""
+        plays(store, A)
+        await store.add_orphans([orphan("1", found=1)])
+        (claimed,) = await store.claim_orphans("bao", at(1), 10, CLAIM)
+        for now in range(1, 30):
+            await beat(store, A, now)
+            await beat(store, B, now)
+            assert await store.inherit(B, at(now)) == 0
+        assert await store.record_orphan(claimed, OrphanEnd.REVOKED, at(29), at(29), "", False)
+
+    async def test_who_leaves_leaves_nothing_of_it_in_hand(self, store: Ledger) -> None:
+        """F18."""
+        plays(store, A)
+        await store.add_orphans([orphan("1", found=1)])
+        (claimed,) = await store.claim_orphans("bao", at(1), 10, CLAIM)
+        await store.leave(A, at(2))
+        (taken,) = await store.claim_orphans("bao", at(2), 10, CLAIM)
+        assert taken.epoch > claimed.epoch
 
     async def test_one_that_comes_back_is_not_dead_for_what_it_was(self, store: Ledger) -> None:
         await beat(store, A, 1)

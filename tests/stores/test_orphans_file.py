@@ -85,6 +85,18 @@ async def test_a_claim_whose_row_was_changed_meanwhile_records_nothing(store: Sq
     assert not await store.record_orphan(claimed, OrphanEnd.REVOKED, at(101), at(101), "", stuck=False)
 
 
+@pytest.mark.parametrize("writer", ["writer-1", "nobody", None])
+async def test_whose_work_it_is_said_to_be_decides_nothing(
+    store: SqliteStore, tmp_path: Path, writer: str | None
+) -> None:
+    """It bears no MAC: whatever stands there, what is unknown is claimed, and ended."""
+    await store.add_orphans([orphan()])
+    change(tmp_path, "UPDATE upstream_orphans SET held_by = ?", writer)
+    (claimed,) = await store.claim_orphans("bao", at(100), 10, CLAIM)
+    change(tmp_path, "UPDATE upstream_orphans SET held_by = ?", writer)
+    assert await store.record_orphan(claimed, OrphanEnd.REVOKED, at(101), at(101), "", False)
+
+
 async def test_the_checks_from_outside_see_changed_rows(store: SqliteStore, tmp_path: Path) -> None:
     await store.add_orphans([orphan()])
     await store.mark(TENANT, "aaaaaaaa", at(0))
@@ -108,7 +120,7 @@ async def test_the_checks_from_outside_see_changed_rows(store: SqliteStore, tmp_
         "UPDATE upstream_orphans SET expires_at = created_at",
         "UPDATE upstream_orphans SET why = 'ADOPTED'",
         "INSERT INTO upstream_orphans SELECT 'other', id, connector, name, attempt_id, handle, why, created_at,"
-        " expires_at, found_at, due_at, ended_at, outcome, epoch, failures, last_error, stuck, mac, mac_key_id"
+        " expires_at, found_at, due_at, ended_at, outcome, epoch, failures, last_error, stuck, mac, mac_key_id, held_by"
         " FROM upstream_orphans",
     ],
 )

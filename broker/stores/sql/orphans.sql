@@ -41,7 +41,8 @@ INSERT INTO upstream_orphans (
 -- update_orphan --
 -- Compare and swap on the epoch that was read: one row or nothing.
 UPDATE upstream_orphans
-SET due_at = ?, ended_at = ?, outcome = ?, epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?, mac_key_id = ?
+SET due_at = ?, ended_at = ?, outcome = ?, epoch = ?, failures = ?, last_error = ?, stuck = ?, mac = ?, mac_key_id = ?,
+    held_by = ?
 WHERE tenant = ? AND id = ? AND epoch = ?;
 
 -- drop_orphan --
@@ -58,6 +59,12 @@ WHERE o.connector = :connector AND o.name = :name AND o.due_at IS NOT NULL;
 SELECT {orphan_columns} FROM upstream_orphans AS o
 WHERE o.connector = :connector AND o.due_at IS NOT NULL AND o.due_at <= :now
 ORDER BY o.due_at LIMIT :limit;
+
+-- orphans_held --
+-- What some daemons have in hand.
+SELECT {orphan_columns} FROM upstream_orphans AS o
+WHERE o.held_by IN (SELECT value FROM json_each(:writers)) AND o.due_at IS NOT NULL
+LIMIT :limit;
 
 -- orphans_listed --
 -- The newest first.

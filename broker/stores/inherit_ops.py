@@ -1,0 +1,28 @@
+"""What replicas had in hand that are gone, for whoever takes it: attempts, and what inventories found.
+
+Belongs here: whose, and that nothing is left out. What becomes of each kind is said with it: ``revoke_ops``,
+``orphan_ops``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from broker.stores import orphan_ops, replica_ops, revoke_ops
+from broker.stores.transaction import Transaction
+
+
+def inherit(tx: Transaction, writer: str, now: datetime) -> int:
+    """One portion of ReplicaStore.inherit; 0 when nothing is left, and then the dead are forgotten."""
+    dead = replica_ops.dead(tx, writer, now)
+    taken = let_go(tx, dead, now) if dead else 0
+    if not taken:
+        for each in dead:
+            replica_ops.forget(tx, each)
+    return taken
+
+
+def let_go(tx: Transaction, writers: Sequence[str], now: datetime) -> int:
+    """One portion of what ``writers`` have in hand: due at once; 0 when nothing is left."""
+    return revoke_ops.let_go(tx, writers, now) or orphan_ops.let_go(tx, writers, now)
