@@ -104,7 +104,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(_VALUES)
 def test_what_the_library_writes_comes_back_as_it_was_or_not_at_all(value: object) -> None:
     # It writes y and 08 without quotes, which others read as a boolean and a number: those we refuse.

@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 Rule = Callable[[ast.Module], Iterator[int]]
 
@@ -48,8 +49,8 @@ def _is_made_of_values(part: ast.AST) -> bool:
 
 def secret_compared(module: ast.Module) -> Iterator[int]:
     """``==`` on something secret: the time it takes tells how much of a guess is right. Take hmac.compare_digest."""
-    for node in _nodes(module):
-        if isinstance(node, ast.Compare) and any(isinstance(each, ast.Eq | ast.NotEq) for each in node.ops):
+    for node in _nodes(module, ast.Compare):
+        if any(isinstance(each, ast.Eq | ast.NotEq) for each in node.ops):
             sides = (node.left, *node.comparators)
             # Held against a constant it is asked what it is, or whether it is there, and not whether it is right.
             if any(_is_secret(side) for side in sides) and not any(_is_constant(side) for side in sides):
@@ -58,7 +59,7 @@ def secret_compared(module: ast.Module) -> Iterator[int]:
 
 def secret_told(module: ast.Module) -> Iterator[int]:
     """A secret, taken out of its type, on its way into a log line, an error's text or a terminal."""
-    for node in _nodes(module):
+    for node in _nodes(module, ast.Call, ast.Raise):
         if isinstance(node, ast.Call) and (_is_logging(node.func) or _name(node.func) in ("print", "repr")):
             told: list[ast.expr] = [*node.args, *(each.value for each in node.keywords)]
         elif isinstance(node, ast.Raise) and node.exc is not None:
@@ -70,7 +71,7 @@ def secret_told(module: ast.Module) -> Iterator[int]:
 
 def secret_as_text(module: ast.Module) -> Iterator[int]:
     """A field of a class that holds something secret and is a plain text: it prints wherever the object does."""
-    for owner in _nodes(module):
+    for owner in _nodes(module, ast.ClassDef):
         if isinstance(owner, ast.ClassDef):
             for field in owner.body:
                 if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
@@ -84,7 +85,7 @@ def secret_as_text(module: ast.Module) -> Iterator[int]:
 
 def unverified_tls(module: ast.Module) -> Iterator[int]:
     """A connection that trusts whoever answers."""
-    for node in _nodes(module):
+    for node in _nodes(module, ast.keyword, ast.Assign, ast.Attribute):
         if isinstance(node, ast.keyword) and node.arg in ("verify", "check_hostname") and _is(node.value, False):
             yield node.value.lineno
         if isinstance(node, ast.Assign) and _is(node.value, False):
@@ -95,7 +96,7 @@ def unverified_tls(module: ast.Module) -> Iterator[int]:
 
 def failure_says_yes(module: ast.Module) -> Iterator[int]:
     """Whatever went wrong, the answer is a grant, or that something is dead: both must be somebody's word."""
-    for node in _nodes(module):
+    for node in _nodes(module, ast.ExceptHandler):
         if isinstance(node, ast.ExceptHandler) and _catches_anything(node):
             for part in ast.walk(node):
                 if isinstance(part, ast.Return) and part.value is not None and _says_yes(part.value):
@@ -104,7 +105,7 @@ def failure_says_yes(module: ast.Module) -> Iterator[int]:
 
 def upstream_in_transaction(module: ast.Module) -> Iterator[int]:
     """Waiting for somebody else inside of a transaction: it holds everybody's writes up, and can undo none of it."""
-    for node in _nodes(module):
+    for node in _nodes(module, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and _takes_transaction(node):
             if isinstance(node, ast.AsyncFunctionDef):
                 yield node.lineno
@@ -117,7 +118,7 @@ def issue_without_intent(module: ast.Module) -> Iterator[int]:
     """A connector is told to issue by something that did not wait for the intent to be durable before it."""
     if not any(_issues(call) for call in _calls(module)):
         return
-    functions = {each.name: each for each in _nodes(module) if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+    functions = {each.name: each for each in _nodes(module, ast.FunctionDef, ast.AsyncFunctionDef)}
     opening = {name for name, each in functions.items() if any(_called(call) in _INTENTS for call in _calls(each))}
 
     def intended(function: ast.AST, line: int) -> bool:
@@ -148,7 +149,7 @@ def handler_without_door(module: ast.Module) -> Iterator[int]:
         name = _attribute(call.func) or _name(call.func)
         if name.endswith("_rpc_method_handler") or re.fullmatch(r"add_\w+Servicer_to_server", name):
             yield call.lineno
-    for owner in _nodes(module):
+    for owner in _nodes(module, ast.ClassDef):
         if isinstance(owner, ast.ClassDef) and any(_attribute(base) == "GenericRpcHandler" for base in owner.bases):
             yield owner.lineno
 
@@ -169,13 +170,22 @@ RULES: Mapping[str, Rule] = {
 
 
 def _calls(within: ast.AST) -> Iterator[ast.Call]:
-    nodes = _nodes(within) if isinstance(within, ast.Module) else ast.walk(within)
-    return (node for node in nodes if isinstance(node, ast.Call))
+    if isinstance(within, ast.Module):
+        return _nodes(within, ast.Call)
+    return (node for node in ast.walk(within) if isinstance(node, ast.Call))
+
+
+def _nodes(module: ast.Module, *kinds: type[ast.AST]) -> Iterator[Any]:
+    found = _by_kind(module)
+    return (node for kind in kinds for node in found.get(kind, ()))
 
 
 @lru_cache(maxsize=1)  # every rule looks at the same module, one after the other
-def _nodes(module: ast.Module) -> list[ast.AST]:
-    return list(ast.walk(module))
+def _by_kind(module: ast.Module) -> dict[type[ast.AST], list[ast.AST]]:
+    found: dict[type[ast.AST], list[ast.AST]] = {}
+    for node in ast.walk(module):
+        found.setdefault(type(node), []).append(node)
+    return found
 
 
 def _attribute(node: ast.AST) -> str:

@@ -188,7 +188,7 @@ _HOSTILE = [
 ]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(st.lists(st.text(max_size=8) | st.sampled_from(_HOSTILE) | st.from_regex(r"[A-Za-z0-9._-]{1,6}"), max_size=6))
 @example(["ns", "payments", "job", "nightly"])
 @example(["ns", "..", "job", "x"])

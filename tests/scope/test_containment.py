@@ -97,7 +97,7 @@ def test_transitive(data: st.DataObject, outer: Reach) -> None:
     assert contains(outer, inner, COMPARED)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data(), REACHES, REACHES)
 def test_transitive_on_what_was_not_made_to_fit(data: st.DataObject, one: Reach, other: Reach) -> None:
     third = data.draw(st.one_of(REACHES, narrower(other)))

@@ -241,7 +241,7 @@ def granted(text: str, source: Parameter) -> Scope | None:
         return None
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=250)
 @given(_IDS, _SOURCES)
 def test_no_text_of_an_identity_widens_a_scope(text: str, source: Parameter) -> None:
     scope = granted(text, source)
@@ -265,7 +265,7 @@ def test_no_text_of_an_identity_widens_a_scope(text: str, source: Parameter) -> 
     assert theirs == base
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(_IDS, _IDS, _SOURCES)
 def test_two_identities_share_a_scope_only_where_they_share_the_segment(
     one: str, other: str, source: Parameter

@@ -25,7 +25,7 @@ def trace(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_the_promises_hold_for_a_while() -> None:
     """F5 to F7, F10 to F14, F16 to F20, F36, F38 to F45."""
-    done = simulation("--seed", "7", "--steps", "4000")
+    done = simulation("--seed", "7", "--steps", "2500")
     assert "BROKEN" not in done.stdout, done.stdout + done.stderr
     assert " delivered, in " in done.stdout
 
@@ -47,13 +47,13 @@ def test_a_planted_bug_is_found_within_a_million_steps(bug: str) -> None:
 
 
 def test_the_promises_hold_with_three_replicas() -> None:
-    done = simulation("--seed", "3", "--steps", "2000", "--replicas", "3")
+    done = simulation("--seed", "3", "--steps", "1200", "--replicas", "3")
     assert "BROKEN" not in done.stdout, done.stdout + done.stderr
 
 
 def test_the_promises_hold_over_a_ledger_that_is_put_back() -> None:
     """F35."""
-    done = simulation("--seed", "4", "--steps", "6000", "--restores", "always")
+    done = simulation("--seed", "4", "--steps", "3500", "--restores", "always")
     assert "BROKEN" not in done.stdout, done.stdout + done.stderr
 
 

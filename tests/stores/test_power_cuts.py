@@ -107,7 +107,7 @@ async def cut_and_looked_at(directory: Path, pages: int, cuts: int) -> None:
 
 @_EITHER
 async def test_what_was_answered_is_there_and_nothing_is_half_there(tmp_path: Path, pages: int) -> None:
-    await cut_and_looked_at(tmp_path, pages, 100)
+    await cut_and_looked_at(tmp_path, pages, 50)
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker.audit import checkpoint, note
@@ -51,8 +53,8 @@ def keys(directory: Path) -> CheckpointKeys:
     return CheckpointKeys([signing_key(directory / "checkpoint.key")], resolve)
 
 
-def outgoing(count: int, at_ms: int | None = None) -> OutgoingCheckpoint:
+def outgoing(count: int, at_ms: int | None = None, keys: Sequence[Ed25519PrivateKey] = (KEY,)) -> OutgoingCheckpoint:
     """A checkpoint about ``count`` records, at that second."""
     when = 1000 * count if at_ms is None else at_ms
     said = Checkpoint(ORIGIN, count, bytes(32), bytes(32), "w", "default", when, bytes(32))
-    return OutgoingCheckpoint(count + 1, count, when, note.sign(checkpoint.text(said), ORIGIN, [KEY]))
+    return OutgoingCheckpoint(count + 1, count, when, note.sign(checkpoint.text(said), ORIGIN, keys))

@@ -12,8 +12,10 @@ from typing import Any
 
 import boto3
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from moto.server import ThreadedMotoServer
 
+from broker.audit.note import MOST_SIGNATURES
 from broker.config import HttpWitness, S3Witness, SyslogWitness
 from broker.ports.trail import Witness
 from broker.secret import Secret
@@ -144,13 +146,14 @@ async def test_a_file_of_something_else_is_shown_and_not_written_to(tmp_path: Pa
 
 
 async def test_more_may_come_again_than_is_read_of_a_files_end(tmp_path: Path) -> None:
-    path, again = tmp_path / "notes", 300
-    path.write_text("".join(f"{outgoing(each).note}\n" for each in range(1, again + 2)))
+    path, again = tmp_path / "notes", 40
+    many = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(MOST_SIGNATURES)]
+    path.write_text("".join(f"{outgoing(each, keys=many).note}\n" for each in range(1, again + 2)))
     size = path.stat().st_size
     for each in range(1, again + 1):
-        await FileWitness(path).add(outgoing(each))
+        await FileWitness(path).add(outgoing(each, keys=many))
     assert path.stat().st_size - size > 64 * 1024  # and so much is read
-    assert await FileWitness(path).newest(1000 * again) == outgoing(again + 1).note
+    assert await FileWitness(path).newest(1000 * again) == outgoing(again + 1, keys=many).note
 
 
 async def test_a_file_can_be_read_by_anybody_with_a_pager(tmp_path: Path) -> None:
