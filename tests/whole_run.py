@@ -51,8 +51,8 @@ def temporary_files_in_memory(config: pytest.Config) -> None:
 def garbage_left_alone() -> Iterator[None]:
     """While tests are collected, next to nothing becomes garbage, and looking for it takes half of the time.
 
-    What is there afterwards stays for the whole run, and is not looked through again at each later look. And whoever
-    looks for the garbage of every 700 objects looks a twentieth of the run's time.
+    What is there afterwards stays for the whole run, and is not looked through again at each later look; and nobody
+    looks after every 700 objects.
     """
     gc.disable()
     try:
