@@ -51,6 +51,15 @@ def others(view: View, writer: str, now: datetime) -> int:
     return int(view.row("living_replicas", around)[0])
 
 
+def alone(view: View, writer: str, now: datetime) -> bool:
+    """Whether nobody else can be at work: for who starts, and would else take from others what they have in hand.
+
+    ``now`` may be long over: whoever was stopped on its way here knows nothing of those that were heard since.
+    """
+    heard = {"writer": writer, "after": to_ms(now) - span_ms(REPLICA_DEAD_AFTER)}
+    return not view.row("replicas_heard_after", heard)[0]
+
+
 def dead(view: View, writer: str, now: datetime) -> list[str]:
     """Who is known to be dead by ``writer``, and was not forgotten yet. See ReplicaStore.inherit."""
     now_ms = to_ms(now)
@@ -81,7 +90,7 @@ def put_in_force(tx: Transaction, said: Heartbeat, now: datetime, *, deliberate:
     if newest is not None and newest.digest == said.digest:
         return newest
     known = _in_force(tx, "deploy_set", {**key, "digest": said.digest}) is not None
-    if newest is not None and known and not deliberate and others(tx, said.writer, now):
+    if newest is not None and known and not deliberate and not alone(tx, said.writer, now):
         return newest
     place, since = 1 if newest is None else newest.place + 1, to_ms(now)
     mac, key_id = tx.seal.make(_TABLE, (said.tenant, said.digest, place, since, said.writer))

@@ -15,7 +15,7 @@ from broker.ports.leases import Attempt, EndCause, Tried
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.stores.end_ops import CHUNK, find_attempt, read_pair
 from broker.stores.moves import due_ms, move, quarantine, quarantine_pause, settle, tell
-from broker.stores.replica_ops import others
+from broker.stores.replica_ops import alone
 from broker.stores.rows import (
     AttemptRow,
     LeaseRow,
@@ -185,7 +185,7 @@ def recover(tx: Transaction, writer: str, now: datetime) -> int:
         attempt.epoch += 1  # whatever an earlier process still has in hand is stale
         return move(tx, attempt, lease, Event.END, overdue_cause(attempt, now_ms), now_ms)
 
-    query = "attempts_due_of_all" if others(tx, writer, now) else "attempts_to_recover"
+    query = "attempts_to_recover" if alone(tx, writer, now) else "attempts_due_of_all"
     rows = tx.all(query, {"now": now_ms, "limit": CHUNK})
     return sum(tx.each(end, rows))
 
@@ -218,7 +218,7 @@ def take_over(tx: Transaction, writer: str, now: datetime) -> int:
     before keeps its pace: it cannot be told from one that waits for its next. While other replicas live nothing is
     taken over: it may be theirs, and what a dead one had runs out.
     """
-    if others(tx, writer, now):
+    if not alone(tx, writer, now):
         return 0
     now_ms = to_ms(now)
 

@@ -66,6 +66,7 @@ IN_SOME = (
     "refused: RECOVERY_MODE",
     "refused: WITNESS_UNREAD",
     "approval asked for what was handed on",
+    "taken over from one that is dead",
 )
 # Short enough that a failure is quick to repeat, long enough for the rare to meet the rare.
 STEPS_OF_A_RUN = 100_000

@@ -14,7 +14,7 @@ from tests.simulation.restored import Told
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-_KEPT = 4
+_KEPT = 12
 _LAST_CHECKPOINT = (
     "SELECT max(coalesce((SELECT max(at_ms) FROM audit_checkpoints), -1),"
     " coalesce((SELECT max(evidence_at) FROM recoveries), -1))"

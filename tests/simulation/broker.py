@@ -42,7 +42,7 @@ from tests.simulation.witnesses import ASK_AGAIN, CONFIG, SimulatedWitness
 
 ISSUE_TIMEOUT = timedelta(seconds=10)
 TICK = 1.0
-RECONCILE = 20.0
+RECONCILE = 6.0
 KEEP_TIME = 5  # in ticks
 
 

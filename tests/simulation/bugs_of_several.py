@@ -13,7 +13,9 @@ from broker.clock import KeptClock
 from broker.daemon.timekeeping import TimeWatch
 from broker.errors import BrokerError
 from broker.lease.machine import Event, State
+from broker.ports.leases import EndCause
 from broker.revocation import revoker
+from broker.scope.canonical import canonical_json
 from broker.stores import grant_ops, ledger, replica_ops, revoke_ops, subtree_ops
 from broker.stores.group_commit import GroupCommit
 from broker.stores.moves import move
@@ -60,7 +62,7 @@ def head_from_memory(patch: Patch) -> None:
 
 def boot_sweeps_everybodys(patch: Patch) -> None:
     """Whoever starts takes itself for the only one, and gives up what others are issuing."""
-    patch.setattr(revoke_ops, "others", lambda view, writer, now: 0)
+    patch.setattr(revoke_ops, "alone", lambda view, writer, now: True)
 
 
 def inherits_from_the_living(patch: Patch) -> None:
@@ -71,6 +73,23 @@ def inherits_from_the_living(patch: Patch) -> None:
         return [found for (found,) in view.all("dead_replicas", key)]
 
     patch.setattr(replica_ops, "dead", dead)
+
+
+def dead_hands_are_empty(patch: Patch) -> None:
+    """What a dead one had in hand is done: nothing was made of it, or it has ended."""
+
+    def let_go(tx: Any, writers: Any, now: datetime) -> int:
+        def done(raw: Any) -> bool:
+            attempt, lease = revoke_ops.read_pair(raw, tx)
+            ended = attempt.state == State.REVOKING
+            event, cause = (Event.REVOKE_CONFIRMED, None) if ended else (Event.NEVER_ISSUED, EndCause.NEVER_ISSUED)
+            attempt.epoch += 1
+            return move(tx, attempt, lease, event, cause, to_ms(now))
+
+        held = tx.all("attempts_held", {"writers": canonical_json(list(writers)).decode(), "limit": revoke_ops.CHUNK})
+        return sum(tx.each(done, held))
+
+    patch.setattr(revoke_ops, "let_go", let_go)
 
 
 def claims_are_shared(patch: Patch) -> None:
@@ -143,6 +162,7 @@ OF_SEVERAL: dict[str, Callable[[Patch], None]] = {
         boot_sweeps_everybodys,
         claims_are_shared,
         inherits_from_the_living,
+        dead_hands_are_empty,
         suspensions_from_memory,
         parts_outlive_the_whole,
         time_goes_back,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
 from broker.errors import NotReady, Reason
@@ -55,6 +56,12 @@ class SimulatedLedger(LedgerStore):
         self._disk.listeners[self._process.name] = others.wake
         await others.run()
 
+    async def inherit(self, writer: str, now: datetime) -> int:
+        """See ReplicaStore.inherit."""
+        taken = await super().inherit(writer, now)
+        self._disk.chance.told["taken over from one that is dead"] += taken
+        return taken
+
     async def _head_now(self) -> int:
         row = await self._readers.scan(lambda view: view.one("audit_head", {}))
         return 0 if row is None else int(row[0])
@@ -94,7 +101,7 @@ class _Line(SqliteWriting):
         if self._disk.fails():
             raise sqlite3.OperationalError("database or disk is full")
         super().commit()
-        if self._disk.chance.sometimes("committed and not told", 0.01):
+        if self._disk.chance.sometimes("committed and not told", 0.02):
             self._version = -1  # the next session is another one, and knows nothing
             raise NotReady(Reason.COMMIT_UNKNOWN, "the line was cut during COMMIT.")
 

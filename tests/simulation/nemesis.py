@@ -15,17 +15,35 @@ from tests.simulation.world import World
 _LONGEST_STOP = 40.0
 _WRONG = ("set by a second", "set by seconds", "fast", "stands still", "set by an hour or years")
 _LONGEST_CUT = 6.0
+# A replica that is not heard is dead to others after ten seconds, if they were heard themselves all the while.
+_UNTIL_OTHERS_KNOW = (11.0, 15.0)
+_PATIENCE = 5.0
+
+
+def _others_inherit(world: World, dying: Replica) -> bool:
+    """Whether those that are left are spared until they know that it is dead, and have what it had in hand."""
+    inherit = world.inherits(dying) and world.chance.often(0.7)
+    if inherit:
+        world.spared_until = world.loop.time() + _UNTIL_OTHERS_KNOW[1]
+    return inherit
 
 
 async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> None:
-    """``kill -9`` at any moment, and a start some seconds later."""
+    """``kill -9`` at any moment, or while it is at work, and a start some seconds later, or after others know."""
     while going():
         await asyncio.sleep(world.chance.between(1, 24))
+        if world.spared:
+            continue
+        if replica.process is not None and world.chance.often(0.7):
+            await replica.process.at_work(_PATIENCE)
+        down = world.chance.between(0.1, 6)
+        if _others_inherit(world, replica):
+            down = world.chance.between(*_UNTIL_OTHERS_KNOW)
         if not going():
             return
         world.chance.told["killed"] += 1
         replica.kill()
-        await asyncio.sleep(world.chance.between(0.1, 6))
+        await asyncio.sleep(down)
         await replica.start()
 
 
@@ -34,12 +52,13 @@ async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> No
     while going():
         await asyncio.sleep(world.chance.between(0.5, 6))
         process = replica.process
-        if process is None or not going():
+        if process is None or world.spared or not going():
             continue
         if world.chance.often(0.9):
             process.stops_when_it_writes = True
             await asyncio.sleep(2)  # the ticks write now and then, and agents do
         process.stops_when_it_writes = False
+        _others_inherit(world, replica)
         process.stop()
         world.tell("stop", process.name)
         lasts = world.chance.between(CLAIM_FOR.total_seconds(), _LONGEST_STOP)
@@ -57,7 +76,7 @@ async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> Non
     while going():
         await asyncio.sleep(world.chance.between(1, 12))
         process = replica.process
-        if process is None or not going():
+        if process is None or world.spared or not going():
             continue
         where = world.chance.one_of("store", "upstreams")
         world.chance.told[f"cut off from the {where}"] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from broker.errors import Reason, UpstreamFailed
 
 T = TypeVar("T")
+_SEVERAL = 3
 _CURRENT: ContextVar[Process | None] = ContextVar("process", default=None)
 
 
@@ -33,6 +35,8 @@ class Process:
         self.stopped: asyncio.Future[None] | None = None
         self.stops_when_it_writes = False
         self.has_stood_still = False
+        self._asking = 0  # upstreams, at this moment
+        self._at_work: asyncio.Future[None] | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in order: a seed must repeat in which they are cancelled
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -59,6 +63,13 @@ class Process:
             self.stopped.set_result(None)
             self.stopped = None
 
+    async def at_work(self, patience: float) -> None:
+        """Until it waits for several answers of upstreams; so many seconds at most."""
+        self._at_work = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._at_work, patience)
+        self._at_work = None
+
     async def running(self) -> None:
         """What this process does next it does when it runs. Raises :class:`Dead`."""
         while self.alive and self.stopped is not None:
@@ -78,7 +89,13 @@ class Process:
         """What is sent into a cut line does not arrive; what is answered into one was done, and nobody hears of it."""
         if self.cut_from_upstream:
             raise UpstreamFailed(Reason.UPSTREAM_UNAVAILABLE, "the line to the upstream is cut.", outcome_known=True)
-        answer = await asked()
+        self._asking += 1
+        if self._at_work is not None and not self._at_work.done() and self._asking >= _SEVERAL:
+            self._at_work.set_result(None)
+        try:
+            answer = await asked()
+        finally:
+            self._asking -= 1
         if self.cut_from_upstream:
             raise UpstreamFailed(Reason.UPSTREAM_UNAVAILABLE, "the answer was lost.", outcome_known=False)
         return answer

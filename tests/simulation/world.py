@@ -62,6 +62,7 @@ class World:
         self.disk = Disk(directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=replicas > 1)
         self.witness = SimulatedWitness(directory, self.chance) if restores else None
         self.backups = Backups(self)
+        self.spared_until = -1.0
         self.broken: Broken | None = None
         self.ended = loop.create_future()  # by the first promise that is not kept
         classes = {"fake": ContractClass.IMMEDIATE, "timed": ContractClass.EXPIRY_ONLY}
@@ -105,6 +106,16 @@ class World:
     def running(self) -> frozenset[str]:
         """The names of the processes that there are, be they stopped or cut off."""
         return frozenset(each.process.name for each in self.replicas if each.process is not None)
+
+    def inherits(self, dying: Replica) -> bool:
+        """Whether another one runs, which takes over what this one has in hand."""
+        others = [each.process for each in self.replicas if each is not dying]
+        return any(each is not None and each.stopped is None for each in others)
+
+    @property
+    def spared(self) -> bool:
+        """Whether those that are left are neither stopped nor cut off, so that they hear that one is dead."""
+        return self.loop.time() < self.spared_until
 
     def any_broker(self) -> SimulatedBroker | None:
         """The one that a caller is sent to; None: it is down, and nobody has noticed yet."""

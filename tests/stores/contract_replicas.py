@@ -162,6 +162,13 @@ class ReplicaContract:
         back = await store.put_in_force(Heartbeat(A, TENANT, "one"), at(3 + DEAD), deliberate=False)
         assert back.digest == "one"
 
+    async def test_an_old_set_stays_out_where_it_is_put_in_force_late(self, store: Ledger) -> None:
+        """F18, F28: by one that was stopped since it took the time, when nobody else lived."""
+        await self._two_sets(store)
+        await beat(store, B, 60, digest="two")
+        late = await store.put_in_force(Heartbeat(A, TENANT, "one"), at(3 + DEAD), deliberate=False)
+        assert late.digest == "two"
+
     async def test_sets_are_a_tenants(self, store: Ledger) -> None:
         await store.put_in_force(Heartbeat(A, TENANT, "one"), at(1), deliberate=False)
         assert (await store.beat(Heartbeat(B, "another"), at(1))).in_force is None
@@ -199,6 +206,15 @@ class ReplicaContract:
         attempt = opened.attempt
         late = store.activate(TENANT, attempt.id, attempt.epoch, attempt.expires_at, at(40), {}, at(DEAD))
         await refused(store, late, WrongState, Reason.LEASE_ENDED)
+
+    async def test_a_start_that_comes_late_takes_nothing_from_who_was_heard_since(self, store: Ledger) -> None:
+        """F18: stopped in the middle of its start, it goes on when others have long begun."""
+        opened = await store.open_intent(intent("1", now=59))
+        await beat(store, A, 59)
+        assert await store.recover(at(1)) == 0
+        attempt = opened.attempt
+        lease = await store.activate(TENANT, attempt.id, attempt.epoch, attempt.expires_at, at(90), {}, at(60))
+        assert lease.state is State.ACTIVE
 
     # -- what the dead had in hand
 

@@ -19,6 +19,10 @@ WHERE me.writer = :writer AND me.seen_at BETWEEN :last AND :now AND me.heard_sin
 SELECT count(*) FROM replicas
 WHERE writer <> :writer AND seen_at > :after AND seen_at < :before;
 
+-- replicas_heard_after --
+-- Beside one: also in what is the future to whoever was stopped since it asked what time it is.
+SELECT count(*) FROM replicas WHERE writer <> :writer AND seen_at > :after;
+
 -- forget_replicas --
 DELETE FROM replicas WHERE seen_at < :long_ago;
 
