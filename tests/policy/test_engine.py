@@ -246,6 +246,25 @@ def test_of_a_kind_of_request_is_told_what_the_policies_about_it_read(
     assert [sorted(_circumstances(each)) for each, _ in asked] == [[], ["intent"], ["intent"], []]
 
 
+def test_a_slice_is_told_what_it_reads_and_the_rest_what_that_does(
+    asked: list[tuple[dict[str, Any], bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "cut", partial(cut, worth=1))
+    sliced = policies(
+        PERMIT_ALL,
+        '@id("f") @reason("x") forbid (principal, action, resource)'
+        ' when { resource.account == "acct" && context.intent != "look" };',
+        "// sliced",
+    )
+    assert [sliced.decide(facts(scope={"resource": name})).allowed for name in ("a", "b")] == [True, True]
+    assert not sliced.decide(_intending(facts())).allowed
+    assert [(sorted(_circumstances(each)), checked) for each, checked in asked] == [
+        (["intent"], True),  # the form of whatever any part of it reads
+        (["intent"], False),
+        *[([], False), (["intent"], False)] * 2,
+    ]
+
+
 def _intending(what: RequestFacts) -> RequestFacts:
     return replace(what, request=replace(what.request, intent="other"))
 

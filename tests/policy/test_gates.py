@@ -67,6 +67,7 @@ def test_a_gate_behind_a_gate_is_found() -> None:
     decision = decided(PERMIT_ALL, gate("a"), behind, last)
     assert (decision.effect, decision.approvals) == (Effect.NEEDS_APPROVAL, ("a", "b", "c"))
     assert decision.policies == ("a-gate", "b-gate", "c-gate")
+    assert decision.explanations == ("a decides", "b decides", "c decides")
 
 
 def test_two_gates_may_be_opened_by_one_approval() -> None:
