@@ -170,6 +170,12 @@ def test_a_head_of_a_form_that_is_not_known_is_about_everything_and_stays(head: 
     assert of_any_action(policies) is None
 
 
+def test_a_policy_about_a_group_by_name_is_about_none_of_its_actions() -> None:
+    # The schema lets no set have one; Cedar says that no action is a group.
+    policies = parsed('permit (principal, action == Action::"change", resource);')
+    assert not any(policies_about(policies, access) for access in AccessClass)
+
+
 def test_of_entities_those_attributes_are_left_that_are_read() -> None:
     names = set(
         re.findall(r"^ +(\w+)\??: ", re.sub(r"^type .*", "", SCHEMA, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)

@@ -29,8 +29,10 @@ def test_every_other_class_is_permitted_as_ever(cls: ContractClass) -> None:
 
 
 def test_a_permit_that_does_not_mean_them_does_not_count() -> None:
-    decided = policies(PERMIT_ALL).decide(STATIC)
+    permitting = policies(PERMIT_ALL)
+    decided = permitting.decide(STATIC)
     assert (decided.effect, decided.policies, decided.errors) == (Effect.DENY, (), ())
+    assert decided.set_digest == permitting.digest
     assert decided.explanations[0].startswith("Only rotation would end this credential (STATIC)")
 
 
