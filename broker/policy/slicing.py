@@ -183,5 +183,5 @@ def _attribute(node: Any) -> tuple[str, str] | None:
 
 
 def _text(node: Any) -> str | None:
-    value = node.get("Value") if isinstance(node, dict) and node.keys() == {"Value"} else None
+    value = node.get("Value")
     return value if isinstance(value, str) else None

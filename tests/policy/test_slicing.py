@@ -60,6 +60,9 @@ def body(*conditions: str, head: str = "principal, action, resource") -> str:
         (body(f"when {{ {FAILS} && {ACCOUNT} }}"), set()),
         (body(f"when {{ context.hour < 6 && {ACCOUNT} }}"), set()),
         (body(f"when {{ {FAILS} }} when {{ {ACCOUNT} }}"), set()),
+        (body(f'when {{ context.approvals.contains("r") && {ACCOUNT} }}'), set()),
+        (body(f"when {{ principal.roles.contains(context.ticket) && {ACCOUNT} }}"), set()),
+        (body(f"when {{ principal.roles.contains(3) && {ACCOUNT} }}"), set()),
         # Not a part of a conjunction, or the other way round.
         (body(f"when {{ {ACCOUNT} || {ROLES} }}"), set()),
         (body(f"when {{ !({ACCOUNT}) }}"), set()),
@@ -71,7 +74,12 @@ def body(*conditions: str, head: str = "principal, action, resource") -> str:
         (body(f"when {{ {ROLES} }}"), set()),
         (body('when { context.ticket == "a" }'), set()),
         (body('when { principal.owner.subject == "a" }'), set()),
+        (body("when { resource.account == 3 }"), set()),
+        (body('when { resource.account == {"Value": "a"} }'), set()),
         (body(head="principal, action, resource is Scope"), set()),
+        (body(head='principal in Agent::"spiffe://x/y", action, resource'), set()),
+        (body(head='principal, action, resource == Template::"t"'), set()),
+        (body(head='principal == Person::"x#y", action, resource'), set()),
         (body(), set()),
     ],
 )
