@@ -87,14 +87,14 @@ def made_again(decision: Recorded, rules: Rules, present: Mapping[str, Any] | No
             **said,
         )
         situation = {**(present or {}), **facts["situation"]}
-        supposed = _situation(situation, looked_at, rules, facts.get("on_behalf_of", ""))
+        supposed = _situation(situation, looked_at, rules, facts.get("on_behalf_of"))
         trial = Trial(decision.agent, request, decision.at, Delivery(facts["delivery"]), supposed)
     except KeyError as missing:
         raise Unknown(f"the record does not say {missing.args[0]}") from None
     return tried(trial, rules)
 
 
-def _situation(recorded: Mapping[str, Any], looked_at: Collection[str], rules: Rules, human: str) -> Supposed:
+def _situation(recorded: Mapping[str, Any], looked_at: Collection[str], rules: Rules, human: str | None) -> Supposed:
     """``human``: whom the task acts for, which is recorded whether or not a policy looks at it."""
     fields = {_SITUATION[name] for name in looked_at if name in _SITUATION}
     # Nobody but people adds approvals to a request, so a decision made without looking at them was made without any.
