@@ -14,7 +14,7 @@ from broker.daemon.watchdog import Watchdog
 from tests.api.served import ANALYST, Served, ask, reason, serve, start_task
 from tests.api.test_root_refused import metric
 from tests.clock import Clocks
-from tests.patience import eventually
+from tests.patience import becomes_true, eventually
 
 
 def test_it_restarts_after_its_patience_and_then_again() -> None:
@@ -80,6 +80,7 @@ async def test_a_scheduler_that_ticks_no_more(
     task = await start_task(served.stub(ANALYST))
     lost = daemon._ticks.scheduler
     stop(lost)
+    await becomes_true(lambda: not lost._executors["default"]._pending_futures)  # a tick under way still beats
     clocks.slept = timedelta(seconds=61)  # of silence, by broker time
     assert await refused(served, task, "r1") == "REVOKER_STALLED"
     assert "the revoker has not run lately" in daemon._problems()[0]
