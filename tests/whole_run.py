@@ -24,7 +24,6 @@ _PREFIX = "jb-"  # short: the path of a unix socket has 107 bytes
 _RUN = "run.pid"
 _ENOUGH = 1 << 30  # a run fills about 0.3 GiB
 _SOURCES = ("broker", "tests")
-_GARBAGE = 50_000  # objects
 
 
 def temporary_files_in_memory(config: pytest.Config) -> None:
@@ -51,15 +50,13 @@ def temporary_files_in_memory(config: pytest.Config) -> None:
 def garbage_left_alone() -> Iterator[None]:
     """While tests are collected, next to nothing becomes garbage, and looking for it takes half of the time.
 
-    What is there afterwards stays for the whole run, and is not looked through again at each later look; and nobody
-    looks after every 700 objects.
+    What is there afterwards stays for the whole run, and is not looked through again at each later look.
     """
     gc.disable()
     try:
         yield
         gc.collect()
         gc.freeze()
-        gc.set_threshold(_GARBAGE)
     finally:
         gc.enable()
 
