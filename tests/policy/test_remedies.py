@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from broker.identity.agent import Delivery, Registry
+from broker.identity.denied import Denial, DenyList
 from broker.policy.remedies import remedies
 from broker.policy.trial import Rules, Supposed, Trial
 from broker.scope.request import AccessRequest
 from tests.connectors.fake import contract
-from tests.issuance.world import ALICE, BOB, agent, template
+from tests.issuance.world import ALICE, BOB, OWNER, agent, template
 from tests.policy.test_gates import gate
 from tests.policy.world import NOW, PERMIT_ALL, policies
 
@@ -148,6 +149,17 @@ def test_people_are_asked_where_they_are_all_that_is_missing() -> None:
     # Another way that helps is told after it.
     calm = gate("owners", when="!context.has_plan")
     assert remedies(asked, rules(PERMIT_ALL, calm)) == (("have people give: owners",), ("say plan",))
+
+
+def test_a_full_hour_is_tried_at_its_first_moment() -> None:
+    midnight = datetime(2026, 12, 25, tzinfo=UTC)
+    denied = DenyList([Denial(ALICE.spiffe_id, "x", OWNER, NOW, midnight + timedelta(microseconds=1))])
+    asked = trial(now=NOW.replace(second=7, microsecond=9))
+    assert remedies(asked, replace(rules(PERMIT_ALL), denied=denied)) == (
+        ("ask on Friday 2026-12-25 at 01:00 UTC",),
+        ("have bob ask",),
+        ("have carol ask",),
+    )
 
 
 def test_a_longer_ttl_is_not_told_as_a_shorter_one() -> None:
