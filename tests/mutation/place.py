@@ -31,7 +31,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "scope": ("scope", "delegation", "audit/test_canonical.py"),
 }
 # Those whose every survivor was looked at: it is killed by now, or explained. What runs where no room is named.
-DONE = ("approval", "audit", "delegation", "identity", "lease", "scope")
+DONE = ("approval", "audit", "delegation", "identity", "lease", "policy", "scope")
 _COPIED = ("tests", "deploy", "protos", "docs", "bench", "integration")
 # Words of errors are tested where people read them; what is decided stands on other lines.
 _WORDS = (
