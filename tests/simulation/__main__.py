@@ -51,7 +51,7 @@ SOMETIMES = (
     "refused: SELF_APPROVAL",
     "delivered",
 )
-# The same of what comes about in some runs only, most of it because the ledger is put back.
+# The same of what comes about in some runs only, or seldom, much of it because the ledger is put back.
 SELDOM = 5
 IN_SOME = (
     "ledger put back",
@@ -67,6 +67,17 @@ IN_SOME = (
     "refused: WITNESS_UNREAD",
     "approval asked for what was handed on",
     "taken over from one that is dead",
+    "off until its clock had caught up",
+    "waited until its clock was believed",
+    "glass broken",
+    "an emergency reviewed",
+    "refused: BREAK_GLASS_BLOCKED",
+    "refused: BREAK_GLASS_RATE",
+    "refused: REVIEW_OF_ONES_OWN",
+    "glass broken for an agent's task",
+    "an emergency ended: EXPIRED",
+    "an emergency ended: RELEASED",
+    "an emergency ended: SUSPENDED",
 )
 # Short enough that a failure is quick to repeat, long enough for the rare to meet the rare.
 STEPS_OF_A_RUN = 100_000

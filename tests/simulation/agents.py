@@ -32,7 +32,7 @@ class Life:
 
     async def live(self, going: Callable[[], bool]) -> None:
         while going():
-            await asyncio.sleep(self._chance.between(0, 2))
+            await self._world.later(0, 2)
             await self._task()
 
     # ------------------------------------------------------------------ one task
@@ -45,6 +45,7 @@ class Life:
         task = await self._call.call("StartTask", lambda broker, caller: broker.tasks.start(caller, order))
         if not isinstance(task, Task):
             return
+        self._world.tasks = [*self._world.tasks[-5:], task.id]
         errands = int(self._chance.between(1, 6))
         if self._chance.often(0.6):
             work = [self._errand(task, colleague) for _ in range(errands)]

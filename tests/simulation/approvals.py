@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.issuance.world import PEOPLE
-from tests.simulation.restored import Broken
+from tests.simulation.broken import Broken
 
 
 @dataclass
@@ -27,7 +27,9 @@ class Approvals:
         """A record about a task, a delegation or an access request."""
         kind, data = record["type"], record["data"]
         if kind == "task.started":
-            self._sponsors[record["task_id"]] = PEOPLE[data["sponsor"]].id if data["sponsor"] else ""
+            self._sponsors[record["task_id"]] = (
+                PEOPLE[sponsor].id if (sponsor := data["sponsor"]) in PEOPLE else sponsor
+            )
         elif kind == "delegation.given":
             self._chains[data["delegation_id"]] = tuple(spiffe_id for spiffe_id, _ in data["chain"])
         elif kind == "access.requested":

@@ -16,6 +16,8 @@ from broker.daemon.witnessing import Witnessing
 from broker.errors import BrokerError
 from broker.issuance.among import Among
 from broker.issuance.approvals import ApprovalDesk
+from broker.issuance.break_glass import BreakGlassDesk
+from broker.issuance.break_glass_reviews import ReviewDesk
 from broker.issuance.delegations import DelegationDesk
 from broker.issuance.fresh_logins import FreshLogins
 from broker.issuance.gate import Gate
@@ -93,6 +95,9 @@ class SimulatedBroker:
         self.delegations = DelegationDesk(store, kick, clock, chance, limits=DEFAULT_LIMITS)
         self.approvals = ApprovalDesk(store, reached.get, fresh, clock)
         self.suspensions = SuspensionDesk(store, kick, fresh, clock, chance)
+        about = (store, self.issuer, reached.get, kick, self.gate, clock, chance)
+        self.glass = BreakGlassDesk(*about, fresh=fresh, issue_timeout=ISSUE_TIMEOUT)
+        self.reviews = ReviewDesk(store, fresh, clock, chance)
         again = {"reconcile": self.reconciler.soon}
         self.recovering = Recovering(store, self.gate, clock, chance, TENANT, **again)
         self.recovery = RecoveryDesk(store, self.gate, fresh, clock, **again)
@@ -154,6 +159,7 @@ class SimulatedBroker:
             with contextlib.suppress(BrokerError):
                 await self._upkeep.tick()
                 await self.suspensions.tend(TENANT, self._deploy)
+                await self.glass.tend(TENANT, self._deploy)
             await asyncio.sleep(TICK)
 
     async def _beat(self) -> None:

@@ -1,7 +1,7 @@
 """Bugs that are planted in the real code, to prove that the simulation sees. Each is one that somebody could make.
 
 Those of several brokers on one ledger, and of clocks, are in ``bugs_of_several.py``; those of a ledger that is put back
-in ``bugs_of_restores.py``.
+in ``bugs_of_restores.py``; those of break-glass in ``bugs_of_glass.py``.
 
 They are patched in from here, by name, in a process of their own: nothing in the broker knows of them, no flag and no
 variable arms them.
@@ -27,6 +27,7 @@ from broker.stores import access_redeem, grant_ops, moves, orphan_ops, orphan_re
 from broker.stores.trail import Trail
 from broker.upkeep import Upkeep
 from tests.simulation import truth
+from tests.simulation.bugs_of_glass import OF_GLASS
 from tests.simulation.bugs_of_restores import OF_RESTORES
 from tests.simulation.bugs_of_several import OF_SEVERAL
 from tests.simulation.truth import SimulatedConnector
@@ -273,4 +274,4 @@ _OF_ONE: dict[str, Callable[[Patch], None]] = {
         secrets_in_the_log,
     )
 }
-BUGS = _OF_ONE | OF_SEVERAL | OF_RESTORES
+BUGS = _OF_ONE | OF_SEVERAL | OF_RESTORES | OF_GLASS

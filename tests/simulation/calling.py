@@ -42,7 +42,7 @@ class Client:
 
     async def _call(self, broker: SimulatedBroker | None, name: str, work: Work, impatient: bool = False) -> Any:
         if broker is None:
-            await asyncio.sleep(0.5)
+            await self._world.later(0.5, 0.5)
             return None
         patience = self._patience() if impatient else None
         try:

@@ -20,10 +20,11 @@ from broker.stores.times import from_ms
 from broker.suspension.suspension import Kind
 from broker.timekeeping import TOLERANCE_MS
 from tests.simulation.approvals import Approvals
+from tests.simulation.broken import Broken
 from tests.simulation.broker import ISSUE_TIMEOUT
 from tests.simulation.leaks import look_at
 from tests.simulation.process import Process
-from tests.simulation.restored import Broken, Known, Recoveries, Told
+from tests.simulation.restored import Known, Recoveries, Told
 from tests.simulation.truth import Made, Truth, Try
 
 _KINDS = {Kind.EVERYTHING.value, Kind.AGENT.value}
@@ -108,6 +109,7 @@ class Checks:
             self.ledger.latest = max(self.ledger.latest, from_ms(record["at_ms"]))
             records.append(record)
             self._take(record)
+        self.ledger.glass.look()
         self._look_at_parts()
         self._look_at_what_is_due()
         return records
@@ -151,12 +153,17 @@ class Checks:
         elif kind == "delegation.used":
             self.ledger.part_of[data["used_for"]] = data["part_of"]
             self.ledger.parts.add(data["used_for"])
+        elif kind.startswith("break_glass."):
+            self._of_an_emergency(record, kind.removeprefix("break_glass."))
         elif kind.startswith("recovery."):
             self.recoveries.take(record, self.ledger.attempts)
 
     def _intended(self, record: dict[str, Any]) -> None:
-        attempt = record["attempt_id"]
-        self.recoveries.intended(attempt, record["writer"])
+        attempt, emergency = record["attempt_id"], "break_glass" in record["data"]
+        if emergency:
+            self.ledger.glass.intended(record)
+        else:
+            self.recoveries.intended(attempt, record["writer"])
         if record["task_id"] in self.ledger.tasks_over:
             raise Broken(f"I2: {attempt} was intended on a task that is over")
         if covering := self._covering(record):
@@ -167,12 +174,32 @@ class Checks:
         expires_at, intended_at = from_ms(data["expires_ms"]), from_ms(record["at_ms"])
         if expires_at <= intended_at:
             raise Broken(f"I11: {attempt} is intended at {intended_at}, until {expires_at}")
-        self._at_a_time_to_be_believed(attempt, intended_at, record["writer"])
+        if not emergency:
+            self._at_a_time_to_be_believed(attempt, intended_at, record["writer"])
         about = (record["lease_id"], record["task_id"], record["holder"], data["request_id"])
         only_time = data["contract_class"] == ContractClass.EXPIRY_ONLY
         self.ledger.attempts[attempt] = Known(*about, expires_at, intended_at, record["writer"], only_time)
         self.ledger.of_request.setdefault((record["holder"], data["request_id"]), []).append(attempt)
         self.ledger.of_lease.setdefault(record["lease_id"], []).append(attempt)
+
+    def _of_an_emergency(self, record: dict[str, Any], what: str) -> None:
+        lease, data = record["lease_id"], record["data"]
+        states = {self.ledger.attempts[each].state for each in self.ledger.of_lease.get(lease, ())}
+        if what == "used":
+            if not data["gates_passed_over"]:  # what it passes over it says
+                self._at_a_time_to_be_believed(lease, from_ms(record["at_ms"]), record["writer"])
+            self.recoveries.intended(lease, record["writer"], passes_over=bool(data["gates_passed_over"]))
+            void = frozenset(name for name in self.ledger.glass.uses if self._is_void(name))
+            self.ledger.glass.used(record, self.owners.get(data["for_agent"], ""), void)
+        elif what == "ended":
+            self.ledger.glass.ended(lease)
+            self.told[f"an emergency ended: {data['cause']}"] += 1
+        elif what == "reviewed":
+            living = bool(states & {State.ISSUING, State.ACTIVE})
+            self.ledger.glass.reviewed(lease, record["actor"], living=living)
+
+    def _is_void(self, lease: str) -> bool:
+        return all(self.ledger.attempts[each].state is State.VOID for each in self.ledger.of_lease[lease])
 
     def _at_a_time_to_be_believed(self, attempt: str, intended_at: datetime, process: str) -> None:
         machine = self.machine(process)
@@ -309,6 +336,8 @@ class Checks:
         }
         if left:
             raise Broken(f"I14: these never came to an end: {left}")
+        if untold := self.ledger.glass.left():
+            raise Broken(f"T21: that these are over was never told: {untold}")
         if alive := self._ended_nowhere():
             raise Broken(f"I3: alive, and nobody knows: {alive}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from tests.simulation.restored import Broken
+from tests.simulation.broken import Broken
 
 # What every secret begins with, so that all of them are looked for at once.
 BEGINNING = "sesame-"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from broker.revocation.revoker import CLAIM_FOR
+from broker.timekeeping import SETTLE_MS
 from tests.simulation.backups import Backup
 from tests.simulation.clocks import WallClock
 from tests.simulation.replica import Replica
@@ -14,6 +15,9 @@ from tests.simulation.world import World
 # The revoker's claims run out after 30 s: most stops outlast them.
 _LONGEST_STOP = 40.0
 _WRONG = ("set by a second", "set by seconds", "fast", "stands still", "set by an hour or years")
+_HOUR = 3600.0
+# From here on, of a run's steps, a clock may be set ten years forwards.
+_LAST = 0.9
 _LONGEST_CUT = 6.0
 # A replica that is not heard is dead to others after ten seconds, if they were heard themselves all the while.
 _UNTIL_OTHERS_KNOW = (11.0, 15.0)
@@ -31,7 +35,7 @@ def _others_inherit(world: World, dying: Replica) -> bool:
 async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """``kill -9`` at any moment, or while it is at work, and a start some seconds later, or after others know."""
     while going():
-        await asyncio.sleep(world.chance.between(1, 24))
+        await world.later(1, 24)
         if world.spared:
             continue
         if replica.process is not None and world.chance.often(0.7):
@@ -50,7 +54,7 @@ async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """SIGSTOP, and SIGCONT when it has forgotten what time it is."""
     while going():
-        await asyncio.sleep(world.chance.between(0.5, 6))
+        await world.later(0.5, 6)
         process = replica.process
         if process is None or world.spared or not going():
             continue
@@ -74,7 +78,7 @@ async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """One replica's line to the store, or to the upstreams, is cut for a while."""
     while going():
-        await asyncio.sleep(world.chance.between(1, 12))
+        await world.later(1, 12)
         process = replica.process
         if process is None or world.spared or not going():
             continue
@@ -98,6 +102,8 @@ async def clocks(world: World, replica: Replica, going: Callable[[], bool]) -> N
         _set_wrong(world, replica.wall, what)
         await asyncio.sleep(world.chance.between(1, 4))
         replica.wall.put_right()
+        if what == "set by an hour or years":
+            await _until_believed(world, replica)
 
 
 def _set_wrong(world: World, clock: WallClock, what: str) -> None:
@@ -112,15 +118,34 @@ def _set_wrong(world: World, clock: WallClock, what: str) -> None:
         case "stands still":
             clock.run(0)
         case "set by an hour or years":
-            # After it was set ten years forwards nothing is granted to the end of the run.
-            clock.jump(sign * (3600 if world.chance.often(0.8) else 10 * 365 * 86_400))
+            years = world.chance.often(0.2)
+            if years and world.loop.steps < world.steps * _LAST:
+                sign = -1  # after it was set ten years forwards nothing is granted to the end of the run
+            clock.jump(sign * (10 * 365 * 86_400 if years else _HOUR))
+
+
+async def _until_believed(world: World, replica: Replica) -> None:
+    """What people do about it: broker time is an hour ahead, so it is off for an hour; or they wait until it settles.
+
+    Else it is right again when the broker is started again the next time.
+    """
+    ahead = max(replica.fast_by(), (world.checks.ledger.latest - world.clock.now()).total_seconds())
+    if _HOUR / 2 < ahead < 2 * _HOUR:
+        world.chance.told["off until its clock had caught up"] += 1
+        world.quiet_until = world.off_until = world.loop.time() + ahead + 1
+        replica.kill()
+        await replica.start()
+    elif replica.doubts() and world.chance.often(0.5):
+        world.quiet_until = world.loop.time() + SETTLE_MS / 1000 + 10
+        await world.later(0, 0)
+        world.chance.told["waited until its clock was believed"] += not replica.doubts()
 
 
 async def outages(world: World, going: Callable[[], bool]) -> None:
     """An upstream is away for a while, in one of the ways in which they are."""
     upstream = world.connectors["fake"]
     while going():
-        await asyncio.sleep(world.chance.between(1, 16))
+        await world.later(1, 16)
         world.chance.told["outage"] += 1
         upstream.down = world.chance.one_of("hangs", "broken", "forbidden", "limits")
         await asyncio.sleep(world.chance.between(1, 8))
@@ -130,7 +155,7 @@ async def outages(world: World, going: Callable[[], bool]) -> None:
 async def bad_disks(world: World, going: Callable[[], bool]) -> None:
     """No write succeeds for a while."""
     while going():
-        await asyncio.sleep(world.chance.between(1, 20))
+        await world.later(1, 20)
         world.chance.told["disk full"] += 1
         world.disk.failing = True
         await asyncio.sleep(world.chance.between(0.1, 2))
@@ -141,7 +166,7 @@ async def restores(world: World, going: Callable[[], bool]) -> None:
     """Backups are taken, and an old one is put back: after all brokers were ended, or beneath them."""
     while going() and world.witness is not None:
         for _ in range(int(world.chance.between(2, 6))):
-            await asyncio.sleep(world.chance.between(0.5, 4))
+            await world.later(0.5, 4)
             if going():
                 world.backups.take()
         if going() and (old := world.backups.old()):
@@ -162,7 +187,7 @@ async def put_back(world: World, chosen: Backup, *, beneath: bool) -> None:
 async def witnesses(world: World, going: Callable[[], bool]) -> None:
     """The machine with the checkpoints cannot be reached for a while."""
     while going() and world.witness is not None:
-        await asyncio.sleep(world.chance.between(1, 20))
+        await world.later(1, 20)
         world.chance.told["witness away"] += 1
         world.witness.away = True
         await asyncio.sleep(world.chance.between(0.5, 6))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -31,7 +30,7 @@ async def operators(world: World, going: Callable[[], bool]) -> None:
     """They suspend at one replica what others may be issuing."""
     chance = world.chance
     while going():
-        await asyncio.sleep(chance.between(0.3, 6))
+        await world.later(0.3, 6)
         broker = world.any_broker()
         if broker is None or not going():
             continue
@@ -57,7 +56,7 @@ async def releasers(world: World, going: Callable[[], bool]) -> None:
     """They look at a recovery for some seconds, and say that grants may begin again; some say so twice."""
     chance = world.chance
     while going() and world.witness is not None:
-        await asyncio.sleep(chance.between(0.2, 3))
+        await world.later(0.2, 3)
         broker = world.any_broker()
         if broker is None or not going():
             continue

@@ -36,6 +36,7 @@ class Replica:
     async def start(self) -> None:
         """A broker, on what is on the disk, unless there is one."""
         async with self._starting:
+            await self._world.on()
             if self.process is None:
                 with contextlib.suppress(Gone):  # killed while it starts
                     await self._start()

@@ -13,10 +13,8 @@ from typing import Any
 
 from broker.lease.machine import State
 from tests.clock import START
-
-
-class Broken(AssertionError):
-    """A promise that was not kept."""
+from tests.simulation.broken import Broken
+from tests.simulation.glass import Glass
 
 
 @dataclass
@@ -48,6 +46,7 @@ class Told:
     parts: set[str] = field(default_factory=set)  # of these, what may still be alive
     tasks_over: set[str] = field(default_factory=set)
     suspended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    glass: Glass = field(default_factory=Glass)
     latest: datetime = START  # the highest time in the trail
 
     def copy(self) -> Told:
@@ -61,6 +60,7 @@ class Told:
             set(self.parts),
             set(self.tasks_over),
             dict(self.suspended),
+            self.glass.copy(),
             self.latest,
         )
 
@@ -82,9 +82,12 @@ class Recoveries:
         self.since = now
         self.shut, self._entered, self._cannot_know = True, False, running
 
-    def intended(self, attempt: str, process: str) -> None:
-        """Raises Broken where nothing may be."""
+    def intended(self, attempt: str, process: str, *, passes_over: bool = False) -> None:
+        """Raises Broken where nothing may be. ``passes_over``: an emergency, where a witness could not be asked yet."""
         if not self.shut:
+            return
+        if passes_over and not self._entered:
+            self.told["an emergency on a ledger that no witness could be asked about"] += 1
             return
         # It has seen nothing of later, so to it the ledger is what it was; what it grants is ended when it hears.
         if process not in self._cannot_know:

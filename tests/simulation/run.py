@@ -13,10 +13,11 @@ from pathlib import Path
 from broker.errors import Defect
 from broker.lease.machine import TERMINAL
 from tests.simulation.agents import Life
+from tests.simulation.broken import Broken
+from tests.simulation.emergencies import emergencies, reviewers
 from tests.simulation.leaks import look_at_logs
 from tests.simulation.nemesis import TO_ALL, TO_EACH, put_back
 from tests.simulation.people import operators, releasers
-from tests.simulation.restored import Broken
 from tests.simulation.virtual import VirtualLoop
 from tests.simulation.world import AGENTS, World
 
@@ -82,9 +83,12 @@ async def _run(world: World, steps: int) -> None:
     def going() -> bool:
         return world.loop.steps < steps and world.broken is None
 
+    world.steps = steps
     await world.start()
     lives = [asyncio.create_task(Life(world, who).live(going)) for who in AGENTS]
-    lives += [asyncio.create_task(each(world, going)) for each in (operators, releasers, *TO_ALL)]
+    lives += [
+        asyncio.create_task(each(world, going)) for each in (operators, releasers, emergencies, reviewers, *TO_ALL)
+    ]
     lives += [asyncio.create_task(each(world, replica, going)) for replica in world.replicas for each in TO_EACH]
     await _first(world, asyncio.gather(*lives))
     if world.broken is None:

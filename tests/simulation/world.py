@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,15 +22,16 @@ from broker.stores.invariants import LedgerChecks
 from broker.stores.ledger_file import connect_reader
 from tests.issuance.world import PEOPLE, RULES, TENANT, StaticKeys, agent, gated_policies, id_tokens, template
 from tests.simulation.backups import Backups
+from tests.simulation.broken import Broken
 from tests.simulation.broker import ISSUE_TIMEOUT, SimulatedBroker
 from tests.simulation.chance import Chance
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import TrueClock
 from tests.simulation.disk import Disk
+from tests.simulation.glass import RULE
 from tests.simulation.leaks import look_at_files
 from tests.simulation.process import Dead, Gone, Process, tasks_know_their_process
 from tests.simulation.replica import Replica
-from tests.simulation.restored import Broken
 from tests.simulation.truth import SimulatedConnector
 from tests.simulation.virtual import VirtualLoop
 from tests.simulation.witnesses import SimulatedWitness
@@ -62,7 +63,9 @@ class World:
         self.disk = Disk(directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=replicas > 1)
         self.witness = SimulatedWitness(directory, self.chance) if restores else None
         self.backups = Backups(self)
-        self.spared_until = -1.0
+        self.spared_until = self.quiet_until = self.off_until = -1.0
+        self.tasks: list[str] = []  # of agents, that they have begun lately and not completed
+        self.steps = 0  # of this run, before everything is healed
         self.broken: Broken | None = None
         self.ended = loop.create_future()  # by the first promise that is not kept
         classes = {"fake": ContractClass.IMMEDIATE, "timed": ContractClass.EXPIRY_ONLY}
@@ -82,6 +85,7 @@ class World:
             policies=gated_policies(),
             connectors={},
             approvals=RULES,
+            break_glass={"orders-read": RULE},
         )
         self.provider = IdentityProvider("https://idp.test", PEOPLE.values(), self.clock)
         self.fresh = FreshLogins(id_tokens(self.provider), self.clock)
@@ -116,6 +120,19 @@ class World:
     def spared(self) -> bool:
         """Whether those that are left are neither stopped nor cut off, so that they hear that one is dead."""
         return self.loop.time() < self.spared_until
+
+    async def later(self, least: float, most: float) -> None:
+        """Some seconds pass; and as long as everybody waits."""
+        await asyncio.sleep(self.chance.between(least, most))
+        await self._until(lambda: self.quiet_until)
+
+    async def on(self) -> None:
+        """Until a broker may run again."""
+        await self._until(lambda: self.off_until)
+
+    async def _until(self, when: Callable[[], float]) -> None:
+        while (left := when() - self.loop.time()) > 0:
+            await asyncio.sleep(left)
 
     def any_broker(self) -> SimulatedBroker | None:
         """The one that a caller is sent to; None: it is down, and nobody has noticed yet."""
