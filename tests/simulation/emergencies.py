@@ -12,7 +12,7 @@ from broker.approval.intent_digest import BREAK_GLASS, REVIEW_BREAK_GLASS, nonce
 from broker.breakglass.intent import review_fields, use_fields
 from broker.dev.identity_provider import CLIENT_ID
 from broker.errors import BrokerError, Defect
-from broker.issuance.break_glass import BreakGlassOrder
+from broker.issuance.break_glass_order import BreakGlassOrder
 from broker.issuance.issue import Grant
 from broker.ports.leases import Lease
 from tests.simulation.broker import SimulatedBroker
