@@ -21,7 +21,7 @@ from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.daemon.pool import ConnectorPool
 from broker.deployfiles.signed import overtaken
 from broker.deployfiles.source import DeployFiles
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Defect, Reason
 from broker.files import Problems
 from broker.identity.behalf import is_enabled
 from broker.issuance.among import Among
@@ -95,6 +95,11 @@ class Reloader:
             await self._accept(candidate, actor)
         except BrokerError as refused:
             return await self._refused(refused, actor)
+        except Exception as bug:
+            # What ends a reader of ours is no set to be served, and whoever changed it has to hear of it.
+            log.exception("a deploy set could not be taken in")
+            why = f"taking it in failed inside the broker ({type(bug).__name__}); its log says where."
+            return await self._refused(Defect(Reason.INTERNAL, why), actor)
         await self._pool.activate(prepared)
         self._files.adopt(candidate)
         if candidate.digest == before.digest:

@@ -229,6 +229,26 @@ async def test_of_two_reloads_the_later_one_stays(tmp_path: Path) -> None:
         assert served.daemon._files.current.templates["orders-readonly"].max_ttl == timedelta(minutes=13)
 
 
+async def test_a_set_that_ends_its_reader_is_refused_and_told(tmp_path: Path) -> None:
+    async with serve(tmp_path) as served:
+        files = served.daemon._files
+        before, load = files.current, files.load
+
+        def broken() -> Any:
+            raise KeyError("left")
+
+        files.load = broken  # type: ignore[method-assign]
+        told = await served.daemon.reload("somebody")
+        assert not told.accepted
+        assert "KeyError" in told.problems[0]
+        assert outcome(tmp_path)["problems"] == list(told.problems)
+        assert files.current is before
+        (refused,) = [each for each in await served.audit() if each["type"] == "deploy.refused"]
+        assert (refused["actor"], refused["data"]["problems"]) == ("somebody", list(told.problems))
+        files.load = load  # type: ignore[method-assign]
+        assert await served.daemon.reloader.reload()
+
+
 async def test_an_agent_that_leaves_the_registry_loses_its_leases(tmp_path: Path) -> None:
     async with serve(tmp_path) as served:
         stub = served.stub()
