@@ -36,8 +36,7 @@ class Writer:
             self.ended.append(prefix)
             return 3
 
-        context = Ledger().context(self.clock.now())
-        object.__setattr__(context, "end_together", together if also else None)
+        context = Ledger().context(self.clock.now())._replace(end_together=together if also else None)
         return await self.denials.deny(ROLE, session(name), context)
 
 

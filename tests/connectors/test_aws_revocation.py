@@ -194,7 +194,7 @@ async def test_while_all_of_a_roles_sessions_are_being_ended_no_new_one_is_made(
         return 2
 
     context = ledger.context(NOW, created_at=NOW, expires_at=NOW + TTL)
-    object.__setattr__(context, "end_together", together)
+    context = context._replace(end_together=together)
     await connector.revoke(ledger.handle, context)
     with pytest.raises(UpstreamFailed, match="is being ended") as caught:
         await connector.get(Ledger())
