@@ -167,20 +167,14 @@ def unpacked(packed: str) -> Raw:
 
 def packed_attempt(packed: str, seal: RowSeal) -> AttemptRow:
     """Like :func:`read_attempt`, from an ``{attempt_packed}`` column."""
-    values, trusted = _opened(AttemptRow.TABLE, packed, seal)
-    row = AttemptRow(*values)
-    row.trusted, row.seen_epoch = trusted, row.epoch
-    return row if trusted else _quarantined(row)
+    return _attempt(*_opened(AttemptRow.TABLE, packed, seal))
 
 
 def packed_lease(packed: str, seal: RowSeal) -> LeaseRow | None:
     """Like :func:`read_lease`, from a ``{lease_packed}`` column; None where a LEFT JOIN found none."""
     if packed.startswith("[null"):
         return None
-    values, trusted = _opened(LeaseRow.TABLE, packed, seal)
-    row = LeaseRow(*values)
-    row.trusted = trusted
-    return row if trusted else _typed(row)
+    return _lease(*_opened(LeaseRow.TABLE, packed, seal))
 
 
 def _opened(table: str, packed: str, seal: RowSeal) -> tuple[list[Any], bool]:
@@ -208,18 +202,25 @@ def read_task(raw: Raw, seal: RowSeal) -> TaskRow:
 def read_lease(raw: Raw, seal: RowSeal) -> LeaseRow:
     """The lease in a raw row, its MAC checked."""
     values = raw[: LEASE_WIDTH - 2]
-    row = LeaseRow(*values)
-    row.trusted = seal.holds("leases", values, raw[-2], raw[-1])
-    return row if row.trusted else _typed(row)
+    return _lease(values, seal.holds("leases", values, raw[-2], raw[-1]))
 
 
 def read_attempt(raw: Raw, seal: RowSeal) -> AttemptRow:
     """The attempt in a raw row, its MAC checked."""
     values = raw[: ATTEMPT_WIDTH - 2]
+    return _attempt(values, seal.holds("attempts", values, raw[-2], raw[-1]))
+
+
+def _lease(values: Sequence[Any], trusted: bool) -> LeaseRow:
+    row = LeaseRow(*values)
+    row.trusted = trusted
+    return row if trusted else _typed(row)
+
+
+def _attempt(values: Sequence[Any], trusted: bool) -> AttemptRow:
     row = AttemptRow(*values)
-    row.trusted = seal.holds("attempts", values, raw[-2], raw[-1])
-    row.seen_epoch = row.epoch
-    return row if row.trusted else _quarantined(row)
+    row.trusted, row.seen_epoch = trusted, row.epoch
+    return row if trusted else _quarantined(row)
 
 
 def imagined_attempt(values: Raw) -> AttemptRow:

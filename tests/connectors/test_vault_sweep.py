@@ -30,6 +30,8 @@ TTL = timedelta(minutes=5)
 # longer than any test takes, where the login is to be young.
 ALLOWANCE = timedelta(milliseconds=300)
 LONG_ALLOWANCE = timedelta(minutes=5)
+# The calls of an issue.
+TOKEN, LOGIN = "POST /v1/auth/token/create/", "GET /v1/database/creds/"
 # Longer than a test takes.
 PAUSE = timedelta(minutes=2)
 
@@ -57,6 +59,18 @@ async def issue(connector: VaultDatabase, ledger: Ledger) -> Issued:
     return await ledger.issued(connector.issue(ledger.handle, SCOPE, expires_at, ledger.checkpoint))
 
 
+async def issued_in_vain(openbao_server: ConfiguredOpenBao, call: str) -> tuple[Ledger, UpstreamFailed]:
+    """The answer to ``call`` is lost: what was noted before, and how that ended."""
+    ledger = Ledger()
+    with mishap_proxy(openbao_server.facts.address) as (proxy, address):
+        proxy.rules.append(Rule(call, change=lost))
+        behind = vault_connector(openbao_server, address)
+        with pytest.raises(UpstreamFailed) as caught:
+            await issue(behind, ledger)
+        await behind.close()
+    return ledger, caught.value
+
+
 def sweep(connector: VaultDatabase, ledger: Ledger, created_at: datetime, **changes: object) -> object:
     context = ledger.context(CLOCK.now(), created_at=created_at, allowance=ALLOWANCE, outcome_known=False)
     return connector.revoke(ledger.handle, context._replace(**changes))  # type: ignore[arg-type]
@@ -80,14 +94,9 @@ async def swept(
 async def test_a_login_whose_reply_was_lost_is_ended_by_its_token(
     openbao_server: ConfiguredOpenBao, connector: VaultDatabase, roles_of: Callable[[Handle], int]
 ) -> None:
-    ledger, created_at = Ledger(), CLOCK.now()
-    with mishap_proxy(openbao_server.facts.address) as (proxy, address):
-        proxy.rules.append(Rule("GET /v1/database/creds/", change=lost))
-        behind = vault_connector(openbao_server, address)
-        with pytest.raises(UpstreamFailed) as caught:
-            await issue(behind, ledger)
-        await behind.close()
-    assert not caught.value.outcome_known
+    created_at = CLOCK.now()
+    ledger, failure = await issued_in_vain(openbao_server, LOGIN)
+    assert not failure.outcome_known
     assert "accessor" in ledger.handle
     assert "lease" not in ledger.handle
     assert roles_of(ledger.handle) == 1  # the orphan: OpenBao has made it, nobody knows it
@@ -100,13 +109,7 @@ async def test_a_login_that_a_stalled_server_made_long_after_is_looked_for_until
     openbao_server: ConfiguredOpenBao, connector: VaultDatabase, roles_of: Callable[[Handle], int]
 ) -> None:
     """The token could not be ended before; so the login is younger than any late create that is reckoned with."""
-    ledger = Ledger()
-    with mishap_proxy(openbao_server.facts.address) as (proxy, address):
-        proxy.rules.append(Rule("GET /v1/database/creds/", change=lost))
-        behind = vault_connector(openbao_server, address)
-        with pytest.raises(UpstreamFailed):
-            await issue(behind, ledger)
-        await behind.close()
+    ledger, _ = await issued_in_vain(openbao_server, LOGIN)
     long_ago, lives = CLOCK.now() - timedelta(hours=1), {"expires_at": CLOCK.now() + TTL}
     first = await sweep(connector, ledger, long_ago, **lives)  # type: ignore[misc]
     assert isinstance(first, NotYet)
@@ -123,13 +126,7 @@ async def test_a_login_that_a_stalled_server_made_long_after_is_looked_for_until
 async def test_a_token_that_ended_nobody_knows_when_is_looked_after_once_more(
     openbao_server: ConfiguredOpenBao, connector: VaultDatabase
 ) -> None:
-    ledger = Ledger()
-    with mishap_proxy(openbao_server.facts.address) as (proxy, address):
-        proxy.rules.append(Rule("GET /v1/database/creds/", change=lost))
-        behind = vault_connector(openbao_server, address)
-        with pytest.raises(UpstreamFailed):
-            await issue(behind, ledger)
-        await behind.close()
+    ledger, _ = await issued_in_vain(openbao_server, LOGIN)
     young = CLOCK.now()
     assert isinstance(await sweep(connector, ledger, young), NotYet)  # type: ignore[misc]
     # It was ended, and what that try noted was lost with its claim.
@@ -192,15 +189,10 @@ async def test_an_orphan_without_accessor_or_lease_id_is_found_by_its_time(
 async def test_a_token_whose_reply_was_lost_leaves_nothing(
     openbao_server: ConfiguredOpenBao, connector: VaultDatabase, roles_of: Callable[[Handle], int]
 ) -> None:
-    ledger, created_at = Ledger(), CLOCK.now()
-    with mishap_proxy(openbao_server.facts.address) as (proxy, address):
-        proxy.rules.append(Rule("POST /v1/auth/token/create/", change=lost))
-        behind = vault_connector(openbao_server, address)
-        with pytest.raises(UpstreamFailed) as caught:
-            await issue(behind, ledger)
-        await behind.close()
-    assert caught.value.reason is Reason.UPSTREAM_UNAVAILABLE
-    assert not caught.value.outcome_known
+    created_at = CLOCK.now()
+    ledger, failure = await issued_in_vain(openbao_server, TOKEN)
+    assert failure.reason is Reason.UPSTREAM_UNAVAILABLE
+    assert not failure.outcome_known
     assert ledger.handles == []
     await swept(connector, ledger, created_at)
     assert roles_of(ledger.handle) == 0

@@ -72,15 +72,11 @@ def secret_told(module: ast.Module) -> Iterator[int]:
 def secret_as_text(module: ast.Module) -> Iterator[int]:
     """A field of a class that holds something secret and is a plain text: it prints wherever the object does."""
     for owner in _nodes(module, ast.ClassDef):
-        if isinstance(owner, ast.ClassDef):
-            for field in owner.body:
-                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                    plain = {each.id for each in ast.walk(field.annotation) if isinstance(each, ast.Name)} & {
-                        "str",
-                        "bytes",
-                    }
-                    if plain and _means_secret(field.target.id):
-                        yield field.lineno
+        for field in owner.body:
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                named = {each.id for each in ast.walk(field.annotation) if isinstance(each, ast.Name)}
+                if named & {"str", "bytes"} and _means_secret(field.target.id):
+                    yield field.lineno
 
 
 def unverified_tls(module: ast.Module) -> Iterator[int]:
@@ -97,7 +93,7 @@ def unverified_tls(module: ast.Module) -> Iterator[int]:
 def failure_says_yes(module: ast.Module) -> Iterator[int]:
     """Whatever went wrong, the answer is a grant, or that something is dead: both must be somebody's word."""
     for node in _nodes(module, ast.ExceptHandler):
-        if isinstance(node, ast.ExceptHandler) and _catches_anything(node):
+        if _catches_anything(node):
             for part in ast.walk(node):
                 if isinstance(part, ast.Return) and part.value is not None and _says_yes(part.value):
                     yield part.lineno
@@ -106,7 +102,7 @@ def failure_says_yes(module: ast.Module) -> Iterator[int]:
 def upstream_in_transaction(module: ast.Module) -> Iterator[int]:
     """Waiting for somebody else inside of a transaction: it holds everybody's writes up, and can undo none of it."""
     for node in _nodes(module, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and _takes_transaction(node):
+        if _takes_transaction(node):
             if isinstance(node, ast.AsyncFunctionDef):
                 yield node.lineno
             for part in ast.walk(node):
@@ -150,7 +146,7 @@ def handler_without_door(module: ast.Module) -> Iterator[int]:
         if name.endswith("_rpc_method_handler") or re.fullmatch(r"add_\w+Servicer_to_server", name):
             yield call.lineno
     for owner in _nodes(module, ast.ClassDef):
-        if isinstance(owner, ast.ClassDef) and any(_attribute(base) == "GenericRpcHandler" for base in owner.bases):
+        if any(_attribute(base) == "GenericRpcHandler" for base in owner.bases):
             yield owner.lineno
 
 
