@@ -8,6 +8,7 @@ from broker.api import convert, convert_break_glass
 from broker.api.v1 import break_glass_pb2 as pb
 from broker.api.v1 import lease_pb2
 from broker.breakglass.reviews import OverrideKind
+from broker.breakglass.rules import unfit
 from broker.errors import InvalidInput, Reason
 from broker.issuance.break_glass import BreakGlassDesk
 from broker.issuance.break_glass_codes import CodeDesk
@@ -116,12 +117,8 @@ class BreakGlassRpcs:
             )
             return pb.CreateBreakGlassCodesResponse(batch=convert_break_glass.batch(batch))
         if request.person or request.count or request.reason:
-            raise InvalidInput(
-                Reason.BREAK_GLASS_VALUE_INVALID,
-                "batch_id: a batch is made as it was asked for, with no other person, count or reason.",
-                hint="Leave them out.",
-                metadata={"field": "batch_id"},
-            )
+            what = "a batch is made as it was asked for, with no other person, count or reason"
+            raise unfit("batch_id", what, "Leave them out.")
         made = await self._codes.make(caller, request.batch_id, fresh_id_token=token)
         return pb.CreateBreakGlassCodesResponse(
             batch=convert_break_glass.batch(made.batch),

@@ -103,3 +103,8 @@ def check_strength(rule: BreakGlassRule, acr: str, amr: Collection[str]) -> None
             hint="Log in again with the second factor that your identity provider asks for.",
             metadata={"lacking": told},
         )
+
+
+def unfit(field: str, what: str, hint: str) -> InvalidInput:
+    """The refusal (BREAK_GLASS_VALUE_INVALID) of what stands in a ``field``."""
+    return InvalidInput(Reason.BREAK_GLASS_VALUE_INVALID, f"{field}: {what}.", hint=hint, metadata={"field": field})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from broker.breakglass.rules import BreakGlassRule, check_strength, check_ttl, groups_for
-from broker.errors import Defect, Denied, InvalidInput, NotFound, Reason
+from broker.breakglass.rules import BreakGlassRule, check_strength, check_ttl, groups_for, unfit
+from broker.errors import Defect, Denied, NotFound, Reason
 from broker.identity.agent import Agent, Peer, Person
 from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.break_glass_order import BreakGlassOrder, Proven, request_of
@@ -74,7 +74,7 @@ class Admission:
         if not order.task_id:
             if order.agent or order.plan:
                 name = "agent" if order.agent else "plan"
-                raise _unfit(name, f"there is no task that the {name} is of", "Name the agent's task too: --task.")
+                raise unfit(name, f"there is no task that the {name} is of", "Name the agent's task too: --task.")
             return None
         named = order.agent or (await self._store.get_task(caller.tenant, order.task_id)).creator
         agent = caller.deploy.registry.find(SpiffeId.parse(named))
@@ -142,7 +142,3 @@ def _template(deploy: DeploySet, name: str) -> ScopeTemplate:
             metadata={"template": name},
         )
     return template
-
-
-def _unfit(name: str, what: str, hint: str) -> InvalidInput:
-    return InvalidInput(Reason.BREAK_GLASS_VALUE_INVALID, f"{name}: {what}.", hint=hint, metadata={"field": name})

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from broker.breakglass import codes as idea
 from broker.breakglass.codes import Batch, KeptCode, NewCode
 from broker.breakglass.intent import CREATE_BREAK_GLASS_CODES, codes_fields
-from broker.errors import Denied, InvalidInput, NotFound, Reason
+from broker.breakglass.rules import unfit
+from broker.errors import Denied, NotFound, Reason
 from broker.issuance.break_glass_admission import person_in_force
 from broker.issuance.break_glass_order import Proven
 from broker.issuance.break_glass_reviews import whose
@@ -18,6 +19,8 @@ from broker.issuance.fresh_logins import FreshLogins
 from broker.ports.break_glass import BreakGlassStore, NewBatch
 from broker.ports.clock import Clock, Rng
 from broker.secret import Secret
+
+_SEE_PAGE = "See docs/break-glass.md."
 
 BATCH_PREFIX = "batch-"
 
@@ -94,9 +97,9 @@ class CodeDesk:
         """Ask for codes that name ``person``; a second person makes them."""
         person_in_force(caller)
         if not reason.strip():
-            raise _unfit("reason", "say where the codes will lie")
+            raise unfit("reason", "say where the codes will lie", _SEE_PAGE)
         if not 1 <= count <= idea.MOST_IN_BATCH:
-            raise _unfit("count", f"is {count}; a batch has 1 to {idea.MOST_IN_BATCH} codes")
+            raise unfit("count", f"is {count}; a batch has 1 to {idea.MOST_IN_BATCH} codes", _SEE_PAGE)
         named = whose(caller, person)
         fields = codes_fields("", person, count, reason)
         proof = self._fresh.demand(caller, fresh_id_token, CREATE_BREAK_GLASS_CODES, fields, about=named)
@@ -165,9 +168,3 @@ class CodeDesk:
         async with self._hashing:
             digest = await asyncio.to_thread(idea.hashed, secret, salt, self._cost)
         return NewCode(id_, salt, digest, idea.written(id_, secret.reveal()))
-
-
-def _unfit(name: str, what: str) -> InvalidInput:
-    return InvalidInput(
-        Reason.BREAK_GLASS_VALUE_INVALID, f"{name}: {what}.", hint="See docs/break-glass.md.", metadata={"field": name}
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from broker.approval.intent_digest import REVIEW_BREAK_GLASS
 from broker.breakglass.intent import OVERRIDE_BREAK_GLASS, override_fields, review_fields
 from broker.breakglass.reviews import OVERRIDE_LASTS, OverrideKind, Use, check_reviewer
-from broker.errors import InvalidInput, Reason
+from broker.breakglass.rules import unfit
 from broker.issuance.break_glass_admission import person_in_force
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
@@ -16,6 +16,8 @@ from broker.ports.break_glass import BreakGlassStore, NewOverride, OverrideGiven
 from broker.ports.clock import Clock, Rng
 from broker.ports.reviews import NewFindings
 from broker.scope.canonical import canonical_json
+
+_SEE_HELP = "`broker break-glass --help` shows what each command takes."
 
 OVERRIDE_PREFIX = "over-"
 
@@ -46,7 +48,7 @@ class ReviewDesk:
         """Record what was found. Raises Denied (REVIEW_OF_ONES_OWN), WrongState (BREAK_GLASS_REVIEWED, _LIVE)."""
         person_in_force(caller)
         if not findings.strip():
-            raise _unfit("findings", "say what was looked at, and what was found")
+            raise unfit("findings", "say what was looked at, and what was found", _SEE_HELP)
         use, _ = await self._store.get_use(caller.tenant, lease_id)
         check_reviewer(use, caller.id)  # nobody has to log in for what is refused anyway
         fields = review_fields(lease_id, findings)
@@ -70,7 +72,7 @@ class ReviewDesk:
         """One word, good for an hour, once. Raises Denied (SECOND_PERSON_REQUIRED) for a word for oneself."""
         person_in_force(caller)
         if not order.reason.strip():
-            raise _unfit("reason", "say why it may be passed over")
+            raise unfit("reason", "say why it may be passed over", _SEE_HELP)
         now, person = self._clock.now(), whose(caller, order.person)
         fields = override_fields(order.kind.value, order.subject, order.person, order.reason)
         proof = self._fresh.demand(caller, fresh_id_token, OVERRIDE_BREAK_GLASS, fields, about=order.subject)
@@ -99,13 +101,4 @@ def whose(caller: OperatorCaller, named: str) -> str:
     for key, person in caller.deploy.people.items():
         if named in (key, person.id) and person.enabled(caller.now):
             return person.id
-    raise _unfit("person", f"{named!a} is nobody who is enabled in people.yaml")
-
-
-def _unfit(name: str, what: str) -> InvalidInput:
-    return InvalidInput(
-        Reason.BREAK_GLASS_VALUE_INVALID,
-        f"{name}: {what}.",
-        hint="`broker break-glass --help` shows what each command takes.",
-        metadata={"field": name},
-    )
+    raise unfit("person", f"{named!a} is nobody who is enabled in people.yaml", _SEE_HELP)
