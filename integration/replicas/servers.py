@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -48,27 +48,36 @@ class Primary(PostgresServer):
 
     def kill(self) -> None:
         """SIGKILL to every process of it, as when its machine loses power."""
-        processes = self._processes()
-        for each in processes:
-            os.kill(each.pid, signal.SIGKILL)
-        psutil.wait_procs(processes[:1], timeout=_PATIENCE)
+        assert self.pid is not None
+        postmaster = psutil.Process(self.pid)
+        for each in self._stop(postmaster):
+            _tell(each, signal.SIGKILL)
+        psutil.wait_procs([postmaster], timeout=_PATIENCE)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """SIGSTOP to every process of it: what is sent to it is acknowledged, and nothing is answered."""
-        processes = self._processes()
+        assert self.pid is not None
+        processes = self._stop(psutil.Process(self.pid))
         try:
-            for each in processes:
-                os.kill(each.pid, signal.SIGSTOP)
             yield
         finally:
             for each in processes:
-                os.kill(each.pid, signal.SIGCONT)
+                _tell(each, signal.SIGCONT)
 
-    def _processes(self) -> list[psutil.Process]:
-        assert self.pid is not None
-        postmaster = psutil.Process(self.pid)
-        return [postmaster, *postmaster.children(recursive=True)]
+    def _stop(self, postmaster: psutil.Process) -> list[psutil.Process]:
+        """The parent first: from then on it starts no more of them, so that the list is whole."""
+        postmaster.send_signal(signal.SIGSTOP)
+        children = postmaster.children(recursive=True)
+        for each in children:
+            _tell(each, signal.SIGSTOP)
+        return [postmaster, *children]
+
+
+def _tell(process: psutil.Process, number: signal.Signals) -> None:
+    """One that had ended is a zombie until its parent runs, and then gone."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
 
 
 class Standby(PostgresServer):
