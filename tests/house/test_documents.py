@@ -118,6 +118,16 @@ def test_the_readme_does_quote_commands() -> None:
     assert {"make demo", "make test"} <= set(commands(text, "make"))
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    pages = [
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs" / "connectors").glob("*.md"),
+        ROOT / "docs" / "decisions" / "README.md",
+    ]
+    assert [page for page in pages if f"]({page.relative_to(ROOT).as_posix()})" not in text] == []
+
+
 @cache
 def make_targets() -> frozenset[str]:
     """The targets for people: the ones with a description."""
