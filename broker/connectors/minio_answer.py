@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from broker.connectors import aws_failures
 from broker.errors import Reason, UpstreamFailed
 from broker.lease.credential import AwsSession
 from broker.secret import Secret
 
-if TYPE_CHECKING:
-    from broker.connectors.minio_sts import MinioStsSettings
-
 
 def session_of(
-    answer: Mapping[str, Any], connector: str, settings: MinioStsSettings, policy: str
+    answer: Mapping[str, Any], connector: str, *, endpoint_url: str, region: str, policy: str
 ) -> tuple[AwsSession, datetime]:
     """The session, and when MinIO itself ends it. Raises UpstreamFailed for half an answer."""
     keys = answer.get("Credentials")
@@ -32,10 +29,10 @@ def session_of(
         access_key_id=keys["AccessKeyId"],
         secret_access_key=Secret(keys["SecretAccessKey"]),
         session_token=Secret(keys["SessionToken"]),
-        region=settings.region,
+        region=region,
         assumed_role_arn="",
         session_policy=policy,
-        endpoint_url=settings.endpoint_url,
+        endpoint_url=endpoint_url,
     )
     return session, ends
 

@@ -137,7 +137,10 @@ class MinioSts:
         seconds = min(max(_SHORTEST, -((begun - deadline) // timedelta(seconds=1))), _LONGEST)
         with self._closing.call():
             answer = await self._ask(handle, policy, seconds)
-            session, ends = session_of(answer, self._name, self._settings, policy)
+            settings = self._settings
+            session, ends = session_of(
+                answer, self._name, endpoint_url=settings.endpoint_url, region=settings.region, policy=policy
+            )
             noted = {**handle, "access_key": session.access_key_id}
             try:
                 await checkpoint(noted, session.access_key_id)
