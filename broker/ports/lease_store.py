@@ -360,7 +360,8 @@ class LeaseStore(Protocol):
 
         So do ISSUING attempts that are not due yet, whose broker is gone: all of them, unless other replicas live. If
         some do, those of a replica that died come due by themselves, at their issue_deadline. And so are, uncounted and
-        with nobody beside, revocations that a process which is no more had begun: no claim outlives who made it.
+        with nobody beside, revocations that a process which is no more had begun, also of what no lease is of: no claim
+        outlives who made it.
         """
         ...
 

@@ -54,6 +54,7 @@ from broker.stores import (
     forget_ops,
     grant_ops,
     holding_ops,
+    inherit_ops,
     proof_ops,
     quota_ops,
     read_ahead,
@@ -484,7 +485,7 @@ class LedgerStore(
         total = 0
         while portion := await self._writer.submit(lambda tx: revoke_ops.recover(tx, self._name, now)):
             total += portion
-        while await self._writer.submit(lambda tx: revoke_ops.take_over(tx, self._name, now)):
+        while await self._writer.submit(lambda tx: inherit_ops.take_over(tx, self._name, now)):
             continue
         return total
 

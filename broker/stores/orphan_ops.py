@@ -69,6 +69,17 @@ def claim(tx: Transaction, connector: str, now: datetime, limit: int, claim_for:
 
 def let_go(tx: Transaction, writers: Sequence[str], now: datetime) -> int:
     """One portion of what ``writers`` have claimed: due at once, under a higher epoch; 0 when nothing is left."""
+    return _due_now(
+        tx, tx.all("orphans_held", {"writers": canonical_json(list(writers)).decode(), "limit": CHUNK}), now
+    )
+
+
+def take_over(tx: Transaction, now: datetime) -> int:
+    """The same of what anybody has claimed. What has failed before keeps its pace, as attempts do."""
+    return _due_now(tx, tx.all("orphans_claimed", {"now": to_ms(now), "limit": CHUNK}), now)
+
+
+def _due_now(tx: Transaction, rows: Sequence[Raw], now: datetime) -> int:
     now_ms = to_ms(now)
 
     def due(raw: Raw) -> bool:
@@ -79,7 +90,6 @@ def let_go(tx: Transaction, writers: Sequence[str], now: datetime) -> int:
         row.due_at = now_ms
         return update(tx, row)
 
-    rows = tx.all("orphans_held", {"writers": canonical_json(list(writers)).decode(), "limit": CHUNK})
     return sum(tx.each(due, rows))
 
 

@@ -211,15 +211,11 @@ def let_go(tx: Transaction, writers: Sequence[str], now: datetime) -> int:
     return sum(tx.each(due, rows))
 
 
-def take_over(tx: Transaction, writer: str, now: datetime) -> int:
-    """One portion of the claims that died with an earlier process: due at once; 0 when nothing is left.
+def take_over(tx: Transaction, now: datetime) -> int:
+    """One portion of the attempts that anybody has claimed: due at once; 0 when nothing is left.
 
-    Else what was being revoked when the broker was killed would live on until its claim runs out. A try that has failed
-    before keeps its pace: it cannot be told from one that waits for its next. While other replicas live nothing is
-    taken over: it may be theirs, and what a dead one had runs out.
+    A try that has failed before keeps its pace: it cannot be told from one that waits for its next.
     """
-    if not alone(tx, writer, now):
-        return 0
     now_ms = to_ms(now)
 
     def due(raw: Raw) -> bool:

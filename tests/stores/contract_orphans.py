@@ -144,6 +144,19 @@ class OrphanContract:
         (ended,) = await store.orphans(TENANT, "", 10, living_only=False)
         assert (ended.outcome, ended.ended_at, ended.due_at) == (OrphanEnd.EXPIRED, at(131), None)
 
+    async def test_no_claim_outlives_who_made_it(self, store: Ledger) -> None:
+        """F42: what was being ended at a kill is due at the next start, not when its claim ends."""
+        await store.add_orphans([orphan("claimed"), orphan("failing")])
+        claimed, failing = sorted(await store.claim_orphans("bao", at(100), 10, CLAIM), key=lambda each: each.name)
+        assert await store.record_orphan(failing, None, at(101), at(150), "down", stuck=False)
+        assert await store.recover(at(102)) == 0
+        due = {each.name: each.due_at for each in await store.orphans(TENANT, "", 10, living_only=True)}
+        assert due == {"up-claimed": at(102), "up-failing": at(150)}
+        assert not await store.record_orphan(claimed, OrphanEnd.REVOKED, at(103), at(103), "", stuck=False)
+        (again,) = await store.claim_orphans("bao", at(103), 10, CLAIM)
+        assert (again.name, again.epoch) == ("up-claimed", claimed.epoch + 2)
+        assert await store.record_orphan(again, OrphanEnd.REVOKED, at(104), at(104), "", stuck=False)
+
     async def test_claims_are_the_connectors_own_earliest_first_and_limited(self, store: Ledger) -> None:
         found = [orphan("2", found=120), orphan("1", found=110), orphan("3", connector="other"), orphan("4", found=130)]
         await store.add_orphans(found)

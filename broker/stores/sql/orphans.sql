@@ -66,6 +66,12 @@ SELECT {orphan_columns} FROM upstream_orphans AS o
 WHERE o.held_by IN (SELECT value FROM json_each(:writers)) AND o.due_at IS NOT NULL
 LIMIT :limit;
 
+-- orphans_claimed --
+-- Not failing, and not due although it is from when it was found on: somebody is at it.
+SELECT {orphan_columns} FROM upstream_orphans AS o
+WHERE o.due_at > :now AND o.failures = 0
+LIMIT :limit;
+
 -- orphans_listed --
 -- The newest first.
 SELECT {orphan_columns} FROM upstream_orphans AS o
