@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -29,39 +31,60 @@ class Backup:
 def back_up(source: Path, target: Path) -> Backup:
     """Copy ``source`` to ``target``, which must not be there, and its last checkpoint to ``target``.checkpoint.
 
-    Raises InvalidInput (CONFIG_INVALID), or OSError where it cannot be written; what was begun is then removed.
+    The copy has that name only once it is whole and durable. Raises InvalidInput (CONFIG_INVALID), or OSError where it
+    cannot be written; what was begun is then removed. One that was killed leaves ``target``.RANDOM.part.
     """
     checkpoint = target.with_name(f"{target.name}.checkpoint")
     with AuditReader(source):
         pass  # is it a ledger of this release, or of an older one?
     for path in (target, checkpoint):
-        _make(path)
+        if path.is_symlink() or path.exists():
+            raise _there_already(path)
+    part, beside = _begun(target), _begun(checkpoint)
     try:
-        _copy(source, target)
-        records, note = _facts(target)
-        checkpoint.write_text(note, encoding="utf-8")
-        for path in (target, checkpoint):
+        _copy(source, part)
+        records, note = _facts(part)
+        beside.write_text(note, encoding="utf-8")
+        for path in (part, beside):
             _sync(path)
-    except BaseException:
-        for path in (target, checkpoint):
+        _name(part, target)
+        if note:
+            _name(beside, checkpoint)
+    finally:
+        for path in (part, part.with_name(f"{part.name}-journal"), beside):
             path.unlink(missing_ok=True)
-        raise
-    if not note:
-        checkpoint.unlink()
     sync_directory(target.parent)
     return Backup(records, checkpoint if note else None)
 
 
-def _make(path: Path) -> None:
+def _begun(path: Path) -> Path:
+    """A file of nobody else's, 0600, in the place of what it is to be."""
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+    os.close(descriptor)
+    return Path(name)
+
+
+def _name(part: Path, path: Path) -> None:
+    """Over nothing. Raises InvalidInput (CONFIG_INVALID), OSError."""
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        os.link(part, path)
     except FileExistsError:
-        raise InvalidInput(
-            Reason.CONFIG_INVALID,
-            f"{path} is there already: a backup overwrites nothing.",
-            hint="Name another file; one with the time in its name is a good one.",
-            metadata={"path": str(path)},
-        ) from None
+        raise _there_already(path) from None
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # A file system without links, such as another system's over a network.
+        path.touch(0o600, exist_ok=False)
+        part.replace(path)
+
+
+def _there_already(path: Path) -> InvalidInput:
+    return InvalidInput(
+        Reason.CONFIG_INVALID,
+        f"{path} is there already: a backup overwrites nothing.",
+        hint="Name another file; one with the time in its name is a good one.",
+        metadata={"path": str(path)},
+    )
 
 
 def _copy(source: Path, target: Path) -> None:

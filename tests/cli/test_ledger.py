@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +19,7 @@ from broker.cli.main import cli as command
 from broker.keys import FileKeyRing, new_key
 from broker.lease.machine import Event
 from broker.ports.leases import EndCause
+from broker.stores import backup
 from broker.stores.audit_reader import AuditReader
 from broker.stores.sqlite import SqliteStore
 from tests.stores.contract_trail import checkpoint
@@ -187,6 +191,56 @@ def test_a_backup_overwrites_nothing(run: Run, ledger: Path, tmp_path: Path, tak
     (tmp_path / taken).write_text("precious")
     done = run("backup", "--database", ledger, tmp_path / "backup.sqlite3")
     assert (done.exit_code, (tmp_path / taken).read_text()) == (2, "precious")
+
+
+def test_a_backup_has_its_name_once_it_is_whole(
+    run: Run, ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before, it is not there: the next one of that name is made, and nobody restores half a ledger."""
+    target = tmp_path / "backup.sqlite3"
+    seen: list[bool] = []
+    real = backup._copy
+
+    def copy(source: Path, part: Path) -> None:
+        real(source, part)
+        seen.append(target.exists())
+        raise OSError("as if it ended here")
+
+    with monkeypatch.context() as killed:
+        killed.setattr(backup, "_copy", copy)
+        before = set(tmp_path.iterdir())
+        assert run("backup", "--database", ledger, target).exit_code != 0
+    assert seen == [False] and set(tmp_path.iterdir()) == before
+    (tmp_path / "backup.sqlite3.abcd.part").write_text("of one that was killed")
+    assert run("backup", "--database", ledger, target).exit_code == 0
+
+
+@pytest.mark.parametrize("taken", ["", "backup.sqlite3"])
+def test_a_backup_where_there_are_no_links(
+    run: Run, ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str
+) -> None:
+    def none(source: Path, target: Path) -> None:
+        if taken:  # somebody else's, since it was looked
+            target.write_text("precious")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", none)
+    target = tmp_path / "backup.sqlite3"
+    done = run("backup", "--database", ledger, target)
+    assert (done.exit_code == 0, target.read_bytes() == b"precious") == (not taken, bool(taken))
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_a_backup_on_a_full_disk_leaves_nothing(run: Run, ledger: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
+    try:
+        done = run("backup", "--database", ledger, tmp_path / "backup.sqlite3")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert done.exit_code != 0 and "Nothing of it is left" in done.stderr
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_a_backup_that_cannot_be_written_leaves_nothing(run: Run, ledger: Path, tmp_path: Path) -> None:

@@ -74,6 +74,38 @@ async def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
     assert lines(path) == RECORDS[3:5]
 
 
+@pytest.mark.parametrize("block", [16, 64 * 1024])
+@pytest.mark.parametrize("back_to", [1, 4, 7])
+async def test_another_life_of_the_ledger_is_not_taken_for_what_the_file_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, back_to: int
+) -> None:
+    """F35: a ledger that was put back tells other records under numbers that the file has, and all must come out."""
+    monkeypatch.setattr("broker.stores.audit_file._BLOCK", block)
+    path = tmp_path / "audit.jsonl"
+    sink = AuditFile(path)
+    await sink.write(RECORDS)
+    other = [record.replace(b"data", b"diff") for record in RECORDS[back_to:]]
+    # The restored ledger's mark may be older than where the two lives part.
+    await sink.write([*RECORDS[back_to - 1 : back_to], *other])
+    await sink.write([b'{"data":"more","seq":9}'])
+    assert lines(path) == [*RECORDS[back_to - 1 : back_to], *other, b'{"data":"more","seq":9}']
+    (kept,) = set(tmp_path.iterdir()) - {path}
+    assert lines(kept) == RECORDS and kept.name.startswith("audit.jsonl.8-")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    # What is repeated of the new one is what it has.
+    await AuditFile(path).write(other)
+    assert len(lines(path)) == len(other) + 2
+
+
+async def test_what_a_file_of_a_later_time_does_not_have_is_another_life(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    await AuditFile(path).write(RECORDS[4:])  # begun anew, when the first four had left
+    await AuditFile(path).write(RECORDS[1:3])
+    assert lines(path) == RECORDS[1:3]
+    (kept,) = set(tmp_path.iterdir()) - {path}
+    assert lines(kept) == RECORDS[4:]
+
+
 async def test_what_cannot_be_appended_to(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.write_text("somebody else's\n")
