@@ -398,6 +398,7 @@ class Brokerd:
             ("suspensions", self._tend_suspensions, 1.0),
             ("break-glass", self._tend_break_glass, 1.0),
             ("swap", self.reloader.if_swapped, 1.0),
+            ("place", self._look_at_place, 1.0),
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
             ("roots", self._upkeep.tell_roots, 1.0),
@@ -426,6 +427,16 @@ class Brokerd:
         await asyncio.to_thread(self._identity.look)
         if self._proxies is not None:
             self._proxies.look()
+
+    async def _look_at_place(self) -> None:
+        assert self._store is not None  # noqa: S101 - jobs begin after the store
+        displaced = await self._store.displaced()
+        if displaced != self.gate.displaced:
+            self.gate.displaced = displaced
+            if displaced:
+                log.critical("the ledger was removed or replaced beneath brokerd", problems=self._problems())
+            else:
+                log.warning("the ledger is where it was again: grants resume")
 
     async def _tend_suspensions(self) -> None:
         ended = await self._suspensions.tend(self._config.tenant, self._files.current)

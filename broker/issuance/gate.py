@@ -1,10 +1,9 @@
 """May grants be given at all right now? Revocation never asks.
 
 The gate closes while the broker could not keep its promise: it is shutting down, the revoker's
-heartbeat is old (faults.md F49), the audit outbox is not draining (F31), its ledger is behind a witness, its own
-SVID has ended (F27), its disk is full (F36), its database does not answer (F20), or what time it is cannot be said
-(F38, F39). A pure question on figures
-that others report; it opens by itself when they are good again.
+heartbeat is old (faults.md F49), the audit outbox is not draining (F31), its ledger is behind a witness, or was removed
+beneath it, its own SVID has ended (F27), its disk is full (F36), its database does not answer (F20), or what time it is
+cannot be said (F38, F39). A pure question on figures that others report; it opens by itself when they are good again.
 """
 
 from __future__ import annotations
@@ -56,6 +55,7 @@ class Gate:
     witness_age: timedelta = timedelta(0)
     reserve: Reserve | None = None  # of disk space, where one is kept
     ledger: Answering | None = None  # once it is open
+    displaced: str = ""  # what of the ledger was removed or replaced while it is open
     keeper: Timekeeper | None = None  # of the clock that ``now`` comes from, where it can be doubted
     among: Among = field(default_factory=Among)  # the replicas on one ledger
 
@@ -67,6 +67,8 @@ class Gate:
                 "brokerd is shutting down.",
                 hint="Retry; another instance or the next start serves.",
             )
+        if self.displaced:
+            return self._why_displaced()
         # First: a heartbeat that seems old may be of a clock that jumped.
         if self.keeper is not None and self.keeper.doubt is not None:
             return _doubted(self.keeper)
@@ -112,13 +114,16 @@ class Gate:
         its rate cap bounds how much that can be beyond the outbox's bound: that is its reserve. Its credential has a
         due time, and an end upstream, without the revoker; and over an SVID that has ended people's clients do not
         come. Raises :class:`NotReady` where the broker is going away, when nobody could
-        confirm what it delivered; in recovery, when its ledger may have forgotten what others know; and on a replica
-        that others have left behind, whose rules are not those in force: they are the ones to ask.
+        confirm what it delivered; in recovery, when its ledger may have forgotten what others know; where its ledger
+        will be gone with it; and on a replica that others have left behind, whose rules are not those in force: they
+        are the ones to ask.
         """
         if self.draining:
             self.check(now)
         if self.recovery and (stopped := self._why_witnesses()) is not None:
             raise stopped
+        if self.displaced:
+            raise self._why_displaced()
         if (behind := self.among.why_closed(now)) is not None:
             raise behind
         closed = self.why_closed(now)
@@ -127,6 +132,15 @@ class Gate:
     def stalled(self, now: datetime) -> bool:
         """Whether the last heartbeat of the revoker is too old."""
         return self.heartbeat is None or now - self.heartbeat > self.max_heartbeat_age
+
+    def _why_displaced(self) -> NotReady:
+        return NotReady(
+            Reason.STORE_UNAVAILABLE,
+            f"{self.displaced} was removed or replaced beneath brokerd, which has it open: what is committed now goes"
+            " with this process, so nothing is granted.",
+            hint="Operators: do not stop brokerd before docs/operators.md, at 3 a.m.; revocation goes on.",
+            metadata={"cause": "displaced"},
+        )
 
     def _why_stalled(self) -> NotReady:
         lanes = ", ".join(self.silent_lanes)

@@ -146,6 +146,10 @@ class LedgerStore(
         """For how long what is being written has waited for the database; zero where nothing does."""
         return timedelta(seconds=self._writer.unanswered)
 
+    async def displaced(self) -> str:
+        """What of the ledger is not where it was opened, so that what is committed goes with this process; empty."""
+        return ""
+
     async def close(self) -> None:
         """See LeaseStore.close. Idempotent."""
         if self._closed:

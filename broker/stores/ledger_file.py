@@ -46,7 +46,10 @@ for _plain in (bytes, type(None)):
 
 
 def prepare_file(path: Path) -> None:
-    """Make ``path`` (0600) if it is absent. Raises InvalidInput (CONFIG_INVALID) where others could write or read."""
+    """Make ``path`` (0600) if there was never one. Raises InvalidInput (CONFIG_INVALID).
+
+    That is where others could write or read, and where one is gone: a new one would know nothing of what is alive.
+    """
     directory = path.parent
     try:
         facts = directory.stat()
@@ -56,6 +59,8 @@ def prepare_file(path: Path) -> None:
         raise _refused(path, "its directory is writable by group or others.", f"chmod go-w {directory}")
     if facts.st_uid not in (os.geteuid(), 0):
         raise _refused(path, "its directory belongs to another account.")
+    if _lock_of(path).exists() and not os.path.lexists(path):
+        raise _gone(path)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -77,6 +82,23 @@ def _check_file(path: Path) -> None:
         raise _refused(path, "it belongs to another account.")
 
 
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _gone(path: Path) -> InvalidInput:
+    moved = path.with_name(f"{path.name}.moved")
+    if moved.exists():
+        why, hint = "it was moved to a server.", "Say in ledger.dsn where it is now."
+    else:
+        why = f"it is gone: {_lock_of(path).name} says that there was one."
+        hint = (
+            "It is the only list of what may be alive: put it back, or restore a backup."
+            f" Where a new one is meant, remove {_lock_of(path).name}."
+        )
+    return InvalidInput(Reason.CONFIG_INVALID, f"ledger {path}: {why}", hint=hint, metadata={"path": str(path)})
+
+
 def _refused(path: Path, why: str, hint: str = "") -> InvalidInput:
     return InvalidInput(
         Reason.CONFIG_INVALID, f"ledger {path}: {why}", hint=hint and f"Run: {hint}", metadata={"path": str(path)}
@@ -84,29 +106,44 @@ def _refused(path: Path, why: str, hint: str = "") -> InvalidInput:
 
 
 class ProcessLock:
-    """An exclusive advisory lock beside the ledger; it ends with the process, however that ends."""
+    """An exclusive advisory lock on the ledger and on a file beside it; it ends with the process, however that ends.
+
+    The file beside it says who has it, and can be removed; the ledger's own lock is had all the same. (SQLite's locks
+    are of another kind, and do not meet it; but those of this process end with any descriptor of the ledger that is
+    closed. So it is released last.)
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises NotReady (STORE_UNAVAILABLE) if another process has it."""
+        """Raises NotReady (STORE_UNAVAILABLE) if another process has it, OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(path.with_name(f"{path.name}.lock"), flags, 0o600)
+        self._descriptors = [os.open(_lock_of(path), flags, 0o600)]
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(path)
+            self._descriptors.append(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+            self._take(path)
+        except BaseException:
+            self.release()
+            raise
+        os.ftruncate(self._descriptors[0], 0)
+        os.pwrite(self._descriptors[0], b"%d\n" % os.getpid(), 0)
+
+    def _take(self, path: Path) -> None:
+        try:
+            fcntl.flock(self._descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._descriptor)
+            holder = os.pread(self._descriptors[0], 32, 0).decode("ascii", "replace").strip()
             raise NotReady(
                 Reason.STORE_UNAVAILABLE,
                 f"ledger {path} is in use by another broker (process {holder or 'unknown'}).",
                 hint="One brokerd per SQLite ledger: stop the other one, or give this one its own.",
                 metadata={"path": str(path), "process": holder},
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
         """Let the next broker in."""
-        os.close(self._descriptor)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:

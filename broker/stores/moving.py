@@ -33,6 +33,8 @@ from broker.stores.view import View
 # Not the ledger's: what each database says of itself.
 _OWN = frozenset({"schema_version", "last_batch", "writer_batches"})
 _ONE_ROW = frozenset({"audit_export"})
+# What is put behind the name of a file that was moved.
+_MOVED = ".moved"
 # Whose rows have numbers in the order in which they were made.
 _ORDERED = frozenset({"tasks", "leases", "lease_origins"})
 
@@ -92,13 +94,35 @@ def _move(
     if server.execute('SELECT number FROM last_batch WHERE "only" = 1').fetchone()[0]:
         raise _not_empty(target, "a broker has written to it")
     rows: dict[str, int] = {}
-    for table in _in_order(server):
+    tables = _in_order(server)
+    # And it was not put aside: an earlier move went as far as its COMMIT.
+    if not source.name.endswith(_MOVED) and _is_there(ledger, server):
+        rows = {table: _count(ledger, table) for table in tables if _columns(ledger, table)}
+        _check(server, source, keys, rows)
+        server.execute("COMMIT")
+        return rows
+    for table in tables:
         if table not in _ONE_ROW and server.execute(_named("SELECT 1 FROM {} LIMIT 1", table)).fetchone():
             raise _not_empty(target, f"{table} has rows")
         rows[table] = _copy(ledger, server, table)
     _check(server, source, keys, rows)
     server.execute("COMMIT")
     return rows
+
+
+def _is_there(ledger: sqlite3.Connection, server: PostgresConnection) -> bool:
+    """Whether the trail there ends as this one does, under one MAC."""
+    ends = "SELECT seq, hash, mac, mac_key_id FROM audit_head"
+    here, there = ledger.execute(ends).fetchone(), server.execute(ends).fetchone()
+    return here is not None and here == there
+
+
+def _columns(ledger: sqlite3.Connection, table: str) -> list[str]:
+    return [row[1] for row in ledger.execute("SELECT * FROM pragma_table_info(?)", (table,))]
+
+
+def _count(ledger: sqlite3.Connection, table: str) -> int:
+    return int(ledger.execute(_named("SELECT count(*) FROM {}", table)).fetchone()[0])
 
 
 def _in_order(server: PostgresConnection) -> list[str]:
@@ -118,8 +142,7 @@ def _in_order(server: PostgresConnection) -> list[str]:
 
 def _copy(ledger: sqlite3.Connection, server: PostgresConnection, table: str) -> int:
     """All rows of one table, in the order in which they were made where anything goes by that."""
-    columns = [row[1] for row in ledger.execute("SELECT * FROM pragma_table_info(?)", (table,))]
-    if not columns:  # PostgreSQL's alone
+    if not (columns := _columns(ledger, table)):  # PostgreSQL's alone
         return 0
     server.execute(_named("DELETE FROM {}", table))
     query = "SELECT {} FROM {} ORDER BY rowid" if table in _ORDERED else "SELECT {} FROM {}"
@@ -148,7 +171,7 @@ def _check(server: PostgresConnection, source: Path, keys: KeyRing, rows: dict[s
 
 
 def _put_aside(source: Path) -> Path:
-    kept = source.with_name(f"{source.name}.moved")
+    kept = source.with_name(f"{source.name}{_MOVED}")
     source.rename(kept)
     sync_directory(source.parent)
     return kept

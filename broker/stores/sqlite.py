@@ -6,6 +6,7 @@ The file is :mod:`broker.stores.ledger_file`'s, reading it :mod:`broker.stores.r
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Self
@@ -14,6 +15,7 @@ from broker.ports.keys import KeyRing
 from broker.stores.ballast import Ballast
 from broker.stores.ledger import LedgerStore
 from broker.stores.ledger_file import ProcessLock, connect_writer, prepare_file
+from broker.stores.ledger_place import LedgerPlace
 from broker.stores.migrate import migrate
 from broker.stores.readers import Readers
 from broker.stores.reading import Reading
@@ -40,6 +42,7 @@ class SqliteStore(LedgerStore):
         self._lock = lock
         self._connection = connection
         super().__init__(SqliteWriting(connection, ballast), keys, writer, keeps_texts=keeps_texts)
+        self._place = LedgerPlace(path)
 
     @classmethod
     async def open(
@@ -76,6 +79,10 @@ class SqliteStore(LedgerStore):
             if isinstance(error, sqlite3.Error | UnicodeDecodeError):
                 raise unavailable(error) from error
             raise
+
+    async def displaced(self) -> str:
+        """See LedgerStore.displaced."""
+        return await asyncio.to_thread(self._place.displaced)
 
     def _reading(self, seal: RowSeal) -> Reading:
         return Readers(self._path, seal)

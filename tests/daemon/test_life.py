@@ -110,6 +110,23 @@ def test_starts_tells_and_stops_as_told(tmp_path: Path) -> None:
     assert not (tmp_path / "state" / "brokerd.pid").exists()
 
 
+def test_a_ledger_that_is_removed_beneath_it_closes_the_gate_and_no_new_one_is_begun(tmp_path: Path) -> None:
+    config, ledger = write_config(tmp_path), tmp_path / "state" / "ledger.sqlite3"
+    with running(config) as (process, port):
+        ledger.rename(tmp_path / "mislaid")
+
+        def told() -> bool:
+            answer = page(port, "readyz")
+            return answer is not None and answer.status_code == 503 and "removed or replaced" in answer.text
+
+        until(told)
+        (tmp_path / "mislaid").rename(ledger)
+        until_ready(config, process.poll)
+        ledger.unlink()
+        until(told)
+    assert "put it back" in refuses(config) and not ledger.exists()
+
+
 def test_every_problem_of_the_configuration_with_file_and_line(tmp_path: Path) -> None:
     config = write_config(tmp_path, tenant="", unknown=1)
     said = refuses(config)

@@ -66,6 +66,15 @@ def test_a_database_that_does_not_answer_closes_it_by_its_own_name() -> None:
     assert made.passed_over(START) == ("STORE_UNAVAILABLE",)
 
 
+def test_a_ledger_that_goes_with_the_process_closes_it_for_everybody() -> None:
+    """Not even an emergency is to be granted what nobody will know of."""
+    made = gate(displaced="ledger.sqlite3", heartbeat=None)
+    closed = made.why_closed(START)
+    assert closed is not None and closed.reason is Reason.STORE_UNAVAILABLE and "ledger.sqlite3" in closed.message
+    with pytest.raises(NotReady):
+        made.passed_over(START)
+
+
 @pytest.mark.parametrize("by", [3_600_000, -3_600_000])
 def test_doubtful_time_closes_it_at_once_and_for_nothing_else(by: int) -> None:
     """F38, F39: who asks for the time finds the jump, so there is no moment between. Break-glass passes over it."""

@@ -92,6 +92,48 @@ async def test_two_brokers_do_not_share_it(tmp_path: Path) -> None:
     await second.close()
 
 
+async def test_the_lock_is_the_ledgers_own_too(tmp_path: Path) -> None:
+    """Who finds a lock file that looks left over removes it."""
+    path = tmp_path / "ledger.sqlite3"
+    store = await SqliteStore.open(path, Keys(), "w")
+    (tmp_path / "ledger.sqlite3.lock").unlink()
+    await refused(path, NotReady, Reason.STORE_UNAVAILABLE)
+    await store.close()
+    # One of a process that is dead stands in nobody's way.
+    (tmp_path / "ledger.sqlite3.lock").write_text("1\n")
+    await filled(path)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_where_there_was_a_ledger_no_new_one_is_begun(tmp_path: Path, moved: bool) -> None:
+    """It would know nothing of what is alive. One that was moved to a server has a name for it."""
+    path = tmp_path / "ledger.sqlite3"
+    await filled(path)
+    path.rename(tmp_path / ("ledger.sqlite3.moved" if moved else "mislaid"))
+    refusal = await refused(path, InvalidInput, Reason.CONFIG_INVALID)
+    assert ("ledger.dsn" if moved else "put it back") in refusal.hint and not path.exists()
+    (tmp_path / "ledger.sqlite3.lock").unlink()  # a person means it
+    await filled(path)
+
+
+@pytest.mark.parametrize("name", ["ledger.sqlite3", "ledger.sqlite3-wal"])
+async def test_what_was_removed_or_replaced_while_it_is_open_is_found(tmp_path: Path, name: str) -> None:
+    path, elsewhere = tmp_path / name, tmp_path / "elsewhere"
+    store = await SqliteStore.open(tmp_path / "ledger.sqlite3", Keys(), "w")
+    assert not await store.displaced()
+    await store.start_task(new_task())
+    assert not await store.displaced()
+    path.rename(elsewhere)
+    assert await store.displaced() == name
+    path.write_bytes(elsewhere.read_bytes())
+    assert await store.displaced() == name
+    # What can still be ended is: who has it open goes on.
+    await store.start_task(new_task("task-2"))
+    elsewhere.rename(path)
+    assert not await store.displaced()
+    await store.close()
+
+
 async def test_a_refused_opening_lets_go_of_everything(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     await filled(path)

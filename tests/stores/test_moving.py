@@ -88,6 +88,33 @@ async def test_what_is_interrupted_is_begun_again(
     assert move(source, ledger_database.owner, Keys()).rows["tasks"] == 2
 
 
+@pytest.mark.parametrize("since", ["", "the file", "the server"])
+async def test_what_was_interrupted_after_its_commit_is_finished(
+    source: Path, ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch, since: str
+) -> None:
+    """All of it is there, and the file still has the name by which a broker would begin it again."""
+
+    def interrupted(kept: Path) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(moving, "_put_aside", interrupted)
+        move(source, ledger_database.owner, Keys())
+    assert source.exists() and rows(ledger_database, "tasks") == 2
+    if not since:
+        moved = move(source, ledger_database.owner, Keys())
+        assert (moved.rows["tasks"], moved.rows["leases"]) == (2, 3)
+        assert not source.exists() and moved.kept.exists()
+        return
+    # Two lives of one ledger: which of them counts is for people to say.
+    store = await (ledger_database.open() if since == "the server" else SqliteStore.open(source, Keys(), "w"))
+    await store.start_task(new_task("later"))
+    await store.close()
+    with pytest.raises(InvalidInput, match="not empty"):
+        move(source, ledger_database.owner, Keys())
+    assert source.exists()
+
+
 async def test_what_arrives_changed_is_not_committed(
     source: Path, ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
