@@ -7,9 +7,11 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from broker.clock import SystemClock
@@ -25,7 +27,7 @@ from broker.stores.postgres_connection import IDLE_SECONDS, LOCK_SECONDS, Postgr
 from broker.stores.postgres_database import _LOCK_SPACE
 from broker.stores.task_ops import start_task
 from broker.stores.transaction import Transaction
-from tests.patience import PATIENCE, becomes_true
+from tests.patience import PATIENCE, becomes_true, until
 from tests.stores.conftest import LedgerDatabase
 from tests.stores.make import ALICE, TASK, TENANT, Keys, at, intent, new_task
 from tests.stores.wire import Cut, Wire
@@ -130,11 +132,24 @@ def stopped(*pids: int) -> Iterator[None]:
     """Processes of the server that do nothing, and whose kernel acknowledges everything."""
     try:
         for each in pids:
-            os.kill(each, signal.SIGSTOP)
+            _tell(each, signal.SIGSTOP)
         yield
     finally:
         for each in pids:
-            os.kill(each, signal.SIGCONT)
+            _tell(each, signal.SIGCONT)
+
+
+def _tell(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # of a session that is over
+        os.kill(pid, number)
+
+
+def behind(database: LedgerDatabase, port: int) -> int:
+    """The process of the server that is spoken to from this port."""
+    with database.session() as session:
+        found = session.execute("SELECT pid FROM pg_stat_activity WHERE client_port = %s", (port,)).fetchone()
+    assert found is not None
+    return int(str(found[0]))
 
 
 def processes(database: LedgerDatabase, of: str) -> list[int]:
@@ -197,8 +212,7 @@ async def test_nobody_says_so_while_a_stopped_process_has_the_commit(
     """F20: SIGSTOP at the COMMIT. It holds the ledger's lock; when it goes on it commits, and the answer is that."""
     monkeypatch.setattr(postgres_database, "_SETTLE_SECONDS", 0.0)
     with ExitStack() as until_it_goes_on:
-        stop = stopped(*processes(ledger_database, "writer"))
-        wire.act_at(COMMIT, lambda: until_it_goes_on.enter_context(stop))
+        wire.act_at(COMMIT, lambda port: until_it_goes_on.enter_context(stopped(behind(ledger_database, port))))
         with pytest.raises(NotReady) as refused:
             await impatient.start_task(new_task())
         assert refused.value.reason is Reason.COMMIT_UNKNOWN and tasks(ledger_database) == []
@@ -210,9 +224,10 @@ async def test_a_reader_does_not_wait_for_a_stopped_process(
     store: PostgresStore, ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F20: a read that is not answered is asked on another session."""
-    monkeypatch.setattr(postgres_readers, "PATIENCE", 0.5)
-    await store.start_task(new_task())
-    await store.get_task(TENANT, TASK)
+    with monkeypatch.context() as hasty:  # this session; the one that comes after it waits as long as always
+        hasty.setattr(postgres_readers, "PATIENCE", 0.5)
+        await store.start_task(new_task())
+        await store.get_task(TENANT, TASK)
     with stopped(*processes(ledger_database, "reader")):
         assert (await store.get_task(TENANT, TASK)).id == TASK
 
@@ -317,8 +332,10 @@ async def test_a_writer_that_is_stopped_in_the_middle_holds_the_others_up_no_lon
     """F17: SIGSTOP of a broker, between BEGIN and COMMIT. What it had begun is undone, and done when it goes on."""
     assert postgres_connection._SESSION["idle_in_transaction_session_timeout"] == f"{IDLE_SECONDS}s"
     assert IDLE_SECONDS <= 5
-    monkeypatch.setitem(postgres_connection._SESSION, "idle_in_transaction_session_timeout", "300ms")
-    one, two = await ledger_database.open("writer-1"), await ledger_database.open("writer-2")
+    with monkeypatch.context() as hasty:  # one's session; the other's, and those that come later, are as always
+        hasty.setitem(postgres_connection._SESSION, "idle_in_transaction_session_timeout", "300ms")
+        one = await ledger_database.open("writer-1")
+    two = await ledger_database.open("writer-2")
     begun, goes_on = threading.Event(), threading.Event()
 
     def stands(tx: Transaction) -> Task:
@@ -350,7 +367,7 @@ async def test_a_writer_that_is_stopped_in_the_middle_of_a_word_holds_the_others
 ) -> None:
     """F17: a server that has half of what was sent is not idle. What was begun is undone, and read back as that."""
     assert IDLE_SECONDS < LOCK_SECONDS < postgres_database.HOLD_SECONDS  # or the longer of the first two is not heeded
-    with holding_for(0.5):
+    with holding_for(1.0):
         one = await PostgresStore.open(over(wire, ledger_database), Keys(), "writer-1", ServerClock(SystemClock()))
     two = await ledger_database.open("writer-2")
     stopped, goes_on = wire.stop_at(COMMIT)
@@ -392,7 +409,7 @@ async def test_a_commit_waits_for_its_standby_as_long_as_it_takes(ledger_databas
         try:
             session.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
             session.execute("SELECT pg_reload_conf()")
-            await becomes_true(lambda: session.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
+            await asyncio.to_thread(until, lambda: _a_commit_waits(ledger_database, session))
             started = asyncio.ensure_future(store.start_task(new_task()))
             await becomes_true(lambda: busy_for(ledger_database, process) > timedelta(seconds=1.1))
         finally:
@@ -400,6 +417,23 @@ async def test_a_commit_waits_for_its_standby_as_long_as_it_takes(ledger_databas
             session.execute("SELECT pg_reload_conf()")
     assert (await started).id == TASK
     await store.close()
+
+
+def _a_commit_waits(database: LedgerDatabase, beside: psycopg.Connection[tuple[object, ...]]) -> bool:
+    """Whether the server has taken it in: one of its processes has to, and not the one that answers for the setting."""
+    with database.session() as probe, ThreadPoolExecutor(1) as thread:
+        committing = thread.submit(probe.execute, "UPDATE last_batch SET writer = writer")
+        waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'SyncRep'"
+        return (
+            until(
+                lambda: (
+                    "waits"
+                    if beside.execute(waiting, (probe.info.backend_pid,)).fetchone()
+                    else ("passed" if committing.done() else None)
+                )
+            )
+            == "waits"
+        )
 
 
 async def test_a_process_of_the_server_that_is_stopped_with_the_lock_costs_the_others_a_bounded_wait(
@@ -410,9 +444,7 @@ async def test_a_process_of_the_server_that_is_stopped_with_the_lock_costs_the_o
     monkeypatch.setitem(postgres_connection._SESSION, "lock_timeout", "300ms")
     other = await ledger_database.open("writer-2")
     with ExitStack() as until_it_goes_on:
-        writers = processes(ledger_database, "writer")
-        (its,) = [pid for pid in writers if pid == impatient._writing_end.connection.process]  # type: ignore[attr-defined]
-        wire.act_at(COMMIT, lambda: until_it_goes_on.enter_context(stopped(its)))
+        wire.act_at(COMMIT, lambda port: until_it_goes_on.enter_context(stopped(behind(ledger_database, port))))
         with pytest.raises(NotReady) as unknown:
             await impatient.start_task(new_task())
         assert unknown.value.reason is Reason.COMMIT_UNKNOWN

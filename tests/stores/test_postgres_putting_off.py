@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import psycopg
 import pytest
 
 from broker.errors import BrokerError, Conflict, Defect, Denied, InvalidInput, Reason, Tampered
@@ -16,6 +17,7 @@ from broker.ports.intents import Opened
 from broker.ports.leases import Lease
 from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_connection import PostgresConnection
+from broker.stores.postgres_database import _LOCK_SPACE
 from broker.stores.postgres_many import MANY, QUESTIONS
 from broker.suspension.suspension import Kind
 from tests.patience import becomes_true
@@ -42,9 +44,33 @@ def connection_of(store: PostgresStore) -> PostgresConnection:
     return connection
 
 
-async def at_once(*calls: Any) -> list[Any]:
-    """Of one batch; each its value or its refusal."""
-    return await asyncio.gather(*calls, return_exceptions=True)
+@contextmanager
+def held_up(database: LedgerDatabase) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """The ledger's lock is somebody else's to the end of the block: what comes by then is one batch."""
+    lock = "(%s | 'last_batch'::regclass::oid::bigint)"
+    with database.session() as other:
+        other.execute(f"SELECT pg_advisory_lock{lock}".encode(), (_LOCK_SPACE << 32,))
+        yield other
+        other.execute(f"SELECT pg_advisory_unlock{lock}".encode(), (_LOCK_SPACE << 32,))
+
+
+class AtOnce(Protocol):
+    """Makes calls of which each gets its value or its refusal."""
+
+    async def __call__(self, *calls: Any) -> list[Any]: ...
+
+
+@pytest.fixture
+def at_once(ledger_database: LedgerDatabase) -> AtOnce:
+    """In one batch, also where the machine gives the writer its turn before all of them were made."""
+
+    async def made(*calls: Any) -> list[Any]:
+        with held_up(ledger_database):
+            queued = [asyncio.ensure_future(each) for each in calls]
+            await asyncio.sleep(0)
+        return await asyncio.gather(*queued, return_exceptions=True)
+
+    return made
 
 
 class Counted:
@@ -85,7 +111,9 @@ def test_every_statement_for_many_is_understood_by_the_server(ledger_database: L
             assert not prepared.error_message, (name, prepared.error_message.decode())
 
 
-async def test_however_many_there_are_they_take_the_same_few_ways(store: PostgresStore, tmp_path: Path) -> None:
+async def test_however_many_there_are_they_take_the_same_few_ways(
+    store: PostgresStore, tmp_path: Path, at_once: AtOnce
+) -> None:
     with traced(store, tmp_path) as counted:
         opened = await at_once(*(store.open_intent(intent(str(number), max_live_leases=99)) for number in range(32)))
         # The first ones are counted for the first time: nobody knows yet how many leases their holder and task have.
@@ -98,7 +126,7 @@ async def test_however_many_there_are_they_take_the_same_few_ways(store: Postgre
 
 
 async def test_nor_more_where_another_has_written_meanwhile(
-    store: PostgresStore, ledger_database: LedgerDatabase, tmp_path: Path
+    store: PostgresStore, ledger_database: LedgerDatabase, tmp_path: Path, at_once: AtOnce
 ) -> None:
     """Nothing is remembered then: the end of the chain is read, and what the batch needs."""
     other = await ledger_database.open("writer-2")
@@ -118,7 +146,7 @@ async def test_nor_more_where_another_has_written_meanwhile(
         await other.close()
 
 
-async def test_the_same_request_twice_in_one_batch_is_one_lease(store: PostgresStore) -> None:
+async def test_the_same_request_twice_in_one_batch_is_one_lease(store: PostgresStore, at_once: AtOnce) -> None:
     """What was asked ahead does not know of the first."""
     await store.open_intent(intent("0"))  # from now on the task and the count are known
     told = await at_once(
@@ -130,7 +158,9 @@ async def test_the_same_request_twice_in_one_batch_is_one_lease(store: PostgresS
     assert [type(each) for each in (told[0], told[2])] == [Opened, Opened]
 
 
-async def test_a_suspension_counts_for_the_intents_behind_it_in_its_batch(store: PostgresStore) -> None:
+async def test_a_suspension_counts_for_the_intents_behind_it_in_its_batch(
+    store: PostgresStore, at_once: AtOnce
+) -> None:
     """F43: the flag is read in the intent's transaction, also where that is the transaction that sets it."""
     await store.open_intent(intent("0"))
     before = store.open_intent(intent("1"))
@@ -140,7 +170,7 @@ async def test_a_suspension_counts_for_the_intents_behind_it_in_its_batch(store:
 
 
 async def test_what_was_taken_for_done_and_was_not_undoes_nobody_else(
-    store: PostgresStore, ledger_database: LedgerDatabase
+    store: PostgresStore, ledger_database: LedgerDatabase, at_once: AtOnce
 ) -> None:
     """F16: a compare-and-swap that meets no row, found out at the end of the batch."""
     one, two = await at_once(store.open_intent(intent("1")), store.open_intent(intent("2")))
@@ -153,7 +183,7 @@ async def test_what_was_taken_for_done_and_was_not_undoes_nobody_else(
     assert issued == ["lease-2"]
 
 
-async def test_a_row_that_the_schema_refuses_is_one_askers_defect(store: PostgresStore) -> None:
+async def test_a_row_that_the_schema_refuses_is_one_askers_defect(store: PostgresStore, at_once: AtOnce) -> None:
     told = await at_once(
         store.open_intent(intent("1")),
         store.open_intent(intent("1", request_id="another", attempt_id="attempt-x")),
@@ -164,7 +194,7 @@ async def test_a_row_that_the_schema_refuses_is_one_askers_defect(store: Postgre
     assert intents == ["lease-1", "lease-2"]
 
 
-async def test_what_no_server_can_be_asked_is_one_askers_mistake(store: PostgresStore) -> None:
+async def test_what_no_server_can_be_asked_is_one_askers_mistake(store: PostgresStore, at_once: AtOnce) -> None:
     told = await at_once(
         store.open_intent(intent("1", request_id="a\x00b")),
         store.open_intent(intent("2")),
@@ -177,9 +207,7 @@ async def test_who_comes_while_others_are_waited_for_is_in_the_same_batch(
 ) -> None:
     """So that several writers have as large batches as one alone."""
     number = batches(ledger_database)
-    with ledger_database.session() as other:
-        (lock,) = connection_of(store).execute("SELECT current_setting('broker.lock')").fetchone()
-        other.execute("SELECT pg_advisory_lock(%s::bigint)", (lock,))
+    with held_up(ledger_database) as other:
         first = asyncio.ensure_future(store.open_intent(intent("1")))
 
         def waits() -> bool:
@@ -191,12 +219,11 @@ async def test_who_comes_while_others_are_waited_for_is_in_the_same_batch(
         await becomes_true(waits)
         later = [asyncio.ensure_future(store.open_intent(intent(str(name)))) for name in range(2, 6)]
         await asyncio.sleep(0)  # they are queued now
-        other.execute("SELECT pg_advisory_unlock(%s::bigint)", (lock,))
-        assert all(isinstance(each, Opened) for each in await at_once(first, *later))
+    assert all(isinstance(each, Opened) for each in await asyncio.gather(first, *later))
     assert batches(ledger_database) == number + 1
 
 
-async def test_a_refusal_is_the_same_as_by_asking_one_by_one(store: PostgresStore) -> None:
+async def test_a_refusal_is_the_same_as_by_asking_one_by_one(store: PostgresStore, at_once: AtOnce) -> None:
     """Of a task that is not there, one that is over, and a quota that is used up."""
     told = await at_once(
         store.open_intent(intent("1", task="nowhere")),

@@ -10,6 +10,8 @@ from enum import Enum
 
 from tests.patience import PATIENCE
 
+_SYNC = b"S\x00\x00\x00\x04"  # of PostgreSQL's extended protocol: answer all of this
+
 
 class Cut(Enum):
     """What becomes of what the client sends when the word comes."""
@@ -35,7 +37,7 @@ class Wire:
         self._word, self._cut = b"", Cut.BEFORE
         self.refusing = False
         self._stays_cut = self._silently = False
-        self._act: Callable[[], None] | None = None
+        self._act: Callable[[int], object] | None = None
         self._stop: tuple[threading.Event, threading.Event] | None = None
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -55,8 +57,8 @@ class Wire:
         self._word, self._stop = word, (threading.Event(), threading.Event())
         return self._stop
 
-    def act_at(self, word: bytes, act: Callable[[], None]) -> None:
-        """Do ``act``, once, before the word is passed on."""
+    def act_at(self, word: bytes, act: Callable[[int], object]) -> None:
+        """Do ``act``, once, before the word is passed on; it is told from which port the server is spoken to."""
         self._word, self._act = word, act
 
     def close(self) -> None:
@@ -84,7 +86,7 @@ class Wire:
             if (word := self._word) and word in data:
                 self._word = b""
                 if self._act is not None:
-                    self._act()
+                    self._act(server.getsockname()[1])
                     self._act = None
                     server.sendall(data)
                     continue
@@ -100,12 +102,12 @@ class Wire:
                 if self._silently:
                     session.silent = True
                     if self._cut is Cut.AFTER:
-                        server.sendall(data + _rest(client))
+                        server.sendall(data + _rest(client, data, word))
                     continue
                 self.refusing = self._stays_cut
                 if self._cut is Cut.AFTER:
                     session.silent = True
-                    server.sendall(data + _rest(client))
+                    server.sendall(data + _rest(client, data, word))
                     session.answered.wait(PATIENCE)
                 _end(client)
                 break
@@ -126,15 +128,20 @@ class Wire:
         _end(client)
 
 
-def _rest(client: socket.socket) -> bytes:
+def _rest(client: socket.socket, sent: bytes, word: bytes) -> bytes:
     """What was sent with the word and comes in pieces of its own: a server that has half of it waits for the other."""
     rest = b""
-    client.settimeout(0.05)
+    client.settimeout(PATIENCE)
     with contextlib.suppress(OSError):
-        while data := client.recv(65536):
+        while not _is_whole(sent + rest, word) and (data := client.recv(65536)):
             rest += data
     client.settimeout(None)
     return rest
+
+
+def _is_whole(sent: bytes, word: bytes) -> bool:
+    """Whether the client's turn is over: a Sync comes after it."""
+    return _SYNC in sent[sent.rindex(word) :]
 
 
 def _received(end: socket.socket) -> Iterator[bytes]:
