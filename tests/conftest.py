@@ -33,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     whole_run.no_chatter_of_grpc()
     whole_run.no_grammars()
     whole_run.sources_compiled_once(config)
+    whole_run.ports_of_its_own(config)
     whole_run.examples_at_any_speed()
 
 

@@ -19,6 +19,8 @@ import pytest
 from _pytest.assertion import rewrite
 from hypothesis import HealthCheck, settings
 
+from broker.dev import loopback
+
 _MEMORY = Path("/dev/shm")
 _PREFIX = "jb-"  # short: the path of a unix socket has 107 bytes
 _RUN = "run.pid"
@@ -69,7 +71,7 @@ def sources_compiled_once(config: pytest.Config) -> None:
     """
     if not hasattr(config, "workerinput") or sys.dont_write_bytecode:
         return
-    own, of = int(config.workerinput["workerid"].removeprefix("gw")), config.workerinput["workercount"]
+    own, of = _place(config)
     for source in sorted(path for each in _SOURCES for path in (config.rootpath / each).rglob("*.py"))[own::of]:
         if source.name.startswith("test_"):
             _rewrite(source, config)
@@ -84,6 +86,19 @@ def _rewrite(source: Path, config: pytest.Config) -> None:
         return
     digest, code = rewrite._rewrite_test(source, config)
     rewrite._write_pyc(config.stash[rewrite.assertstate_key], code, digest, compiled)
+
+
+def ports_of_its_own(config: pytest.Config) -> None:
+    """Between a worker's look at a port and its server's bind, another worker's server would take it now and then."""
+    if hasattr(config, "workerinput"):
+        own, of = _place(config)
+        loopback._COUNT //= of
+        loopback._FIRST += own * loopback._COUNT
+
+
+def _place(config: pytest.Config) -> tuple[int, int]:
+    """Which worker this is, from 0, and of how many."""
+    return int(config.workerinput["workerid"].removeprefix("gw")), int(config.workerinput["workercount"])
 
 
 def no_grammars() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from broker.dev.loopback import free_port
 from integration.oidc.browser import Person
 from integration.oidc.conftest import Command, Done, person
 from integration.oidc.provider import CLIENT, OTHER_CLIENT, STRONG, Provider
-from tests.api.served import ANALYST, CA, DECIDING, Served, ask, free_port, gate, private, serve, start_task
+from tests.api.served import ANALYST, CA, DECIDING, Served, ask, gate, private, serve, start_task
 
 Run = Callable[..., Awaitable[Done]]
 

@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 
 from broker.api.v1.broker_service_pb2_grpc import BrokerServiceStub
-from tests.api.served import ANALYST, CA, DOMAIN, Served, free_port, private, serve, svid
+from broker.dev.loopback import free_port
+from tests.api.served import ANALYST, CA, DOMAIN, Served, private, serve, svid
 from tests.forge import Forged, authority
 from tests.hostile_jwts import World
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from broker.daemon.wiring import Brokerd
 from broker.deployfiles.load import policy_schema
 from broker.dev.identity_provider import CLIENT_ID, ON_BEHALF_OF, IdentityProvider
 from broker.dev.identity_provider_http import IdentityProviderServer
+from broker.dev.loopback import free_port
 from broker.keys import new_key
 from broker.policy.cedar import PolicySet
 from broker.ports.clock import Clock
@@ -55,20 +55,6 @@ def svid(uri: str = ANALYST, **defects: Any) -> Forged:
 
 # Ten times as fast as the other, which is written in Python.
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-# The system may give a port again that it has just had back.
-_GIVEN: set[int] = set()
-
-
-def free_port() -> int:
-    """Never the same one twice."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in _GIVEN:
-            _GIVEN.add(port)
-            return port
 
 
 def private(path: Path, data: bytes | str) -> Path:

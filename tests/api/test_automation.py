@@ -16,13 +16,13 @@ from broker.api.authorization import ROLES as METHOD_ROLES
 from broker.api.server import methods_of
 from broker.api.v1 import admin_service_pb2 as pb
 from broker.api.v1.admin_service_pb2_grpc import AdminServiceStub
+from broker.dev.loopback import free_port
 from tests.api.served import (
     ANALYST,
     CA,
     DOMAIN,
     Served,
     ask,
-    free_port,
     people_changes,
     person,
     private,

@@ -24,6 +24,7 @@ from broker.api.v1 import admin_service_pb2 as pb
 from broker.api.v1 import broker_service_pb2
 from broker.clock import SystemClock
 from broker.dev.identity_provider import ON_BEHALF_OF, IdentityProvider
+from broker.dev.loopback import free_port
 from broker.errors import Defect, Denied
 from broker.identity.agent import Person
 from broker.identity.operator import Role
@@ -32,7 +33,6 @@ from tests.api.served import (
     ISSUER,
     Served,
     admin_stub,
-    free_port,
     people_changes,
     person,
     private,

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from broker.api.v1 import admin_service_pb2 as pb
 from broker.clock import SystemClock
-from tests.api.served import ISSUER, Served, admin_stub, free_port, people_changes, reason, serve
+from broker.dev.loopback import free_port
+from tests.api.served import ISSUER, Served, admin_stub, people_changes, reason, serve
 from tests.hostile_id_tokens import HOSTILE, TWINS, World
 
 

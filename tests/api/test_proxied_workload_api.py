@@ -9,13 +9,14 @@ import pytest
 
 from broker.client import connect
 from broker.clock import SystemClock
+from broker.dev.loopback import free_port
 from broker.dev.trust_domain import TrustDomain
 from broker.dev.workload_api import WorkloadApiSockets
 from broker.errors import BrokerError
 from broker.identity.spiffe_id import SpiffeId
 from tests.api.ending_proxy import ending_proxy
 from tests.api.proxied import AUDIENCE, EAST
-from tests.api.served import ANALYST, DOMAIN, free_port, serve
+from tests.api.served import ANALYST, DOMAIN, serve
 from tests.forge import Forged
 
 BROKER = SpiffeId.parse(AUDIENCE)

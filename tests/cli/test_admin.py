@@ -13,12 +13,12 @@ from click.testing import Result
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_forgetting_pb2 as forgetting_pb
 from broker.client import calls
+from broker.dev.loopback import free_port
 from tests.api.served import (
     ANALYST,
     CA,
     Served,
     ask,
-    free_port,
     fresh,
     person,
     private,

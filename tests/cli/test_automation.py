@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from broker.cli.main import cli as command
 from broker.client import calls
-from tests.api.served import ANALYST, CA, Served, free_port, people_changes, serve, svid, write_config
+from broker.dev.loopback import free_port
+from tests.api.served import ANALYST, CA, Served, people_changes, serve, svid, write_config
 from tests.api.test_automation import GUARD, REGISTERED, register
 from tests.client.fake_broker import svid_files
 

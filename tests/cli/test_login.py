@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 from broker.cli import person
 from broker.cli.main import cli as command
 from broker.dev.identity_provider import CLIENT_ID
-from tests.api.served import CA, Served, ask, free_port, gate, people_changes, private, serve, start_task
+from broker.dev.loopback import free_port
+from tests.api.served import CA, Served, ask, gate, people_changes, private, serve, start_task
 from tests.api.served import DECIDING as ROLES
 
 Run = Callable[..., Awaitable[Result]]

@@ -13,4 +13,4 @@ def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loopback, "_given", set())
     monkeypatch.setattr(loopback, "_is_free", lambda port: True)
     monkeypatch.setattr("broker.dev.loopback.secrets.randbelow", lambda count: next(draws))
-    assert [free_port(), free_port()] == [20_007, 20_008]
+    assert [free_port(), free_port()] == [loopback._FIRST + 7, loopback._FIRST + 8]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from broker.client.login.http import MAX_ANSWER_BYTES, ProviderHttp, checked_url
 from broker.client.login.provider import discover
+from broker.dev.loopback import free_port
 from broker.errors import InvalidInput, NotReady, Reason
-from tests.api.served import free_port
 from tests.client.login.fake_provider import FakeProvider
 
 DISCOVERY = "/.well-known/openid-configuration"
