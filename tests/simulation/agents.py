@@ -33,11 +33,11 @@ class Life:
     async def live(self, going: Callable[[], bool]) -> None:
         while going():
             await self._world.later(0, 2)
-            await self._task()
+            await self._task(going)
 
     # ------------------------------------------------------------------ one task
 
-    async def _task(self) -> None:
+    async def _task(self, going: Callable[[], bool]) -> None:
         colleague = AGENTS[(AGENTS.index(self._who) + 1) % len(AGENTS)]
         duration = timedelta(seconds=int(self._chance.between(100, 300)))
         sponsor = self._chance.one_of(*APPROVERS, "", "", "")
@@ -49,12 +49,13 @@ class Life:
         errands = int(self._chance.between(1, 6))
         if self._chance.often(0.6):
             work = [self._errand(task, colleague) for _ in range(errands)]
-            if self._chance.sometimes("completed while asking", 0.3):
+            if self._chance.sometimes("completed while asking", 0.4):
                 work.append(self._complete_meanwhile(task))
             await asyncio.gather(*work)
         else:
             for _ in range(errands):
-                await self._errand(task, colleague)
+                if going():
+                    await self._errand(task, colleague)
         if self._chance.often(0.7):  # else its deadline ends it
             await self._complete(task)
 
@@ -82,7 +83,7 @@ class Life:
                 answer = await self._after_approval(answer.access_request, self._call)
             if isinstance(answer, Grant) and answer.lease is not None:
                 await self._use(answer.lease, request, colleague)
-                if not self._chance.sometimes("asked again for what was given", 0.1):
+                if not self._chance.sometimes("asked again for what was given", 0.25):
                     return
             await asyncio.sleep(self._chance.between(0, 1))
 
@@ -99,7 +100,7 @@ class Life:
             await self._call.call(
                 "ConfirmDelivery", lambda broker, caller: broker.leases.confirm(caller, lease.id, lease.attempt_id)
             )
-        together = [self._hand_on(lease, request, colleague)] if self._chance.often(0.6) else []
+        together = [self._hand_on(lease, request, colleague)] if self._chance.often(0.8) else []
         await asyncio.gather(self._work_with(lease), *together)
 
     async def _work_with(self, lease: Lease) -> None:
@@ -134,7 +135,7 @@ class Life:
             await self._after_approval(answer.access_request, colleague)
 
     async def _give_back_meanwhile(self, lease: Lease) -> None:
-        if self._chance.often(0.6):
+        if self._chance.often(0.8):
             await asyncio.sleep(self._chance.between(0, 0.1))
             await self._give_back(lease)
 
@@ -153,6 +154,6 @@ class Life:
         def redeem(name: str) -> Work:
             return lambda broker, caller: broker.issuer.redeem(caller, filed.id, name)
 
-        if self._chance.sometimes("redeemed twice at once", 0.25):
+        if self._chance.sometimes("redeemed twice at once", 0.35):
             return await client.call_twice("RedeemAccessRequest", redeem("one"), redeem("other"))
         return await client.call("RedeemAccessRequest", redeem("one"), impatient=True)

@@ -43,7 +43,10 @@ from tests.simulation.truth import SimulatedConnector
 from tests.simulation.witnesses import ASK_AGAIN, CONFIG, SimulatedWitness
 
 ISSUE_TIMEOUT = timedelta(seconds=10)
-TICK = 1.0
+# Half as often as the daemon ticks: a broker that is asked for nothing should cost few steps.
+TICK = 2.0
+# With nothing going wrong any more: what is left to be ended waits for its time, and ticks are all that goes on.
+CALM_TICK = 3.0
 RECONCILE = 6.0
 KEEP_TIME = 5  # in ticks
 
@@ -66,6 +69,7 @@ class SimulatedBroker:
         self.process = process
         self.clock = clock
         self._ticking = ticking
+        self._chance = chance
         self.time_begins = ticking()  # a clock that was set before was set while it was down
         store = process.reach(ledger)
         reached = {name: process.reach_upstream(each) for name, each in connectors.items()}
@@ -142,7 +146,7 @@ class SimulatedBroker:
                 await witnessing.tick()
                 if ticks % ASK_AGAIN == 0:
                     await witnessing.ask_unread()
-            await asyncio.sleep(TICK)
+            await self._pause()
 
     async def _reconcile(self) -> None:
         """More often than the daemon does: what it may end, and what not, is what the simulation is to see."""
@@ -160,14 +164,17 @@ class SimulatedBroker:
                 await self._upkeep.tick()
                 await self.suspensions.tend(TENANT, self._deploy)
                 await self.glass.tend(TENANT, self._deploy)
-            await asyncio.sleep(TICK)
+            await self._pause()
 
     async def _beat(self) -> None:
         for beats in itertools.count():
-            await asyncio.sleep(TICK)
+            await self._pause()
             with contextlib.suppress(BrokerError):
                 if self.time is not None:
                     await self.time.tick()
                     if beats % KEEP_TIME == 0:
                         await self.time.keep()
                 await self.beats.beat()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(CALM_TICK if self._chance.calm else TICK)

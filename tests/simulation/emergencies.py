@@ -29,7 +29,7 @@ async def emergencies(world: World, going: Callable[[], bool]) -> None:
     """Some at once: what one waits for does not keep the next from it."""
     under_way: set[asyncio.Task[None]] = set()
     while going():
-        await world.later(0.5, 4)
+        await world.later(0.2, 2)
         if going():
             task = asyncio.create_task(_emergency(world, world.chance.one_of(*USERS)))
             under_way.add(task)
@@ -40,8 +40,8 @@ async def emergencies(world: World, going: Callable[[], bool]) -> None:
 
 async def _emergency(world: World, key: str) -> None:
     chance = world.chance
-    task = chance.one_of(*world.tasks) if world.tasks and chance.often(0.4) else ""
-    ttl = timedelta(seconds=int(chance.between(10, 120)))
+    task = chance.one_of(*world.tasks) if world.tasks and chance.often(0.5) else ""
+    ttl = timedelta(seconds=int(chance.between(4, 40)))
     account = chance.one_of("dev", "prod")
     order = BreakGlassOrder(
         chance.id(), "orders-read", account, "dev", "orders", ttl, "orders are locked", "INC-1", task_id=task
@@ -70,8 +70,8 @@ async def _work(world: World, key: str, lease: Lease) -> None:
     chance = world.chance
     if not chance.sometimes("an emergency's delivery never confirmed", 0.3):
         await _ask(world, lambda broker: broker.glass.confirm(world.person(key, broker), lease.id, lease.attempt_id))
-    await asyncio.sleep(chance.between(0, 10))
-    if chance.often(0.6):
+    await asyncio.sleep(chance.between(0, 5))
+    if chance.often(0.8):
         await _ask(world, lambda broker: broker.glass.end(world.person(key, broker), lease.id, timedelta(seconds=1)))
 
 
@@ -79,7 +79,7 @@ async def reviewers(world: World, going: Callable[[], bool]) -> None:
     """Now and then somebody looks at what is owed, and reviews one of it; some try that with their own."""
     chance = world.chance
     while going():
-        await world.later(0.3, 3)
+        await world.later(0.2, 2)
         if not going():
             return
         key = chance.one_of(*_REVIEWERS)

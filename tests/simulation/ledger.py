@@ -101,7 +101,7 @@ class _Line(SqliteWriting):
         if self._disk.fails():
             raise sqlite3.OperationalError("database or disk is full")
         super().commit()
-        if self._disk.chance.sometimes("committed and not told", 0.02):
+        if self._disk.chance.sometimes("committed and not told", 0.03):
             self._version = -1  # the next session is another one, and knows nothing
             raise NotReady(Reason.COMMIT_UNKNOWN, "the line was cut during COMMIT.")
 

@@ -13,7 +13,7 @@ from tests.simulation.replica import Replica
 from tests.simulation.world import World
 
 # The revoker's claims run out after 30 s: most stops outlast them.
-_LONGEST_STOP = 40.0
+_LONGEST_STOP = 35.0
 _WRONG = ("set by a second", "set by seconds", "fast", "stands still", "set by an hour or years")
 _HOUR = 3600.0
 # From here on, of a run's steps, a clock may be set ten years forwards.
@@ -35,8 +35,9 @@ def _others_inherit(world: World, dying: Replica) -> bool:
 async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """``kill -9`` at any moment, or while it is at work, and a start some seconds later, or after others know."""
     while going():
-        await world.later(1, 24)
-        if world.spared:
+        await world.later(0.5, 12)
+        stopped = replica.process is not None and replica.process.stopped is not None
+        if world.spared or (stopped and world.chance.often(0.6)):
             continue
         if replica.process is not None and world.chance.often(0.7):
             await replica.process.at_work(_PATIENCE)
@@ -54,7 +55,7 @@ async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """SIGSTOP, and SIGCONT when it has forgotten what time it is."""
     while going():
-        await world.later(0.5, 6)
+        await world.later(0.2, 2)
         process = replica.process
         if process is None or world.spared or not going():
             continue
@@ -66,11 +67,12 @@ async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> No
         process.stop()
         world.tell("stop", process.name)
         lasts = world.chance.between(CLAIM_FOR.total_seconds(), _LONGEST_STOP)
-        if world.chance.often(0.2):
+        if world.chance.often(0.1):
             lasts = world.chance.between(0.5, CLAIM_FOR.total_seconds())
         world.chance.told["stopped"] += 1
-        world.chance.told["stopped for longer than a claim"] += lasts > CLAIM_FOR.total_seconds()
         await asyncio.sleep(lasts)
+        outlasted = process.alive and lasts > CLAIM_FOR.total_seconds()
+        world.chance.told["stopped for longer than a claim"] += outlasted
         process.go_on()
         world.tell("go on", process.name)
 
@@ -78,7 +80,7 @@ async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """One replica's line to the store, or to the upstreams, is cut for a while."""
     while going():
-        await world.later(1, 12)
+        await world.later(0.3, 4)
         process = replica.process
         if process is None or world.spared or not going():
             continue
@@ -92,7 +94,7 @@ async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> Non
 async def clocks(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """The machine's clock is set, runs fast, stands still; NTP puts it right in the end."""
     while going() and not world.disk.shared:  # brokers that share a ledger go by its time
-        await asyncio.sleep(world.chance.between(0.5, 4))
+        await asyncio.sleep(world.chance.between(0.3, 1.5))
         if not going():
             return
         what = world.chance.one_of(*_WRONG)
@@ -100,7 +102,7 @@ async def clocks(world: World, replica: Replica, going: Callable[[], bool]) -> N
         world.chance.told[f"clock {what}"] += 1
         world.tell("clock", replica.name, what)
         _set_wrong(world, replica.wall, what)
-        await asyncio.sleep(world.chance.between(1, 4))
+        await asyncio.sleep(world.chance.between(0.5, 3))
         replica.wall.put_right()
         if what == "set by an hour or years":
             await _until_believed(world, replica)
@@ -135,7 +137,7 @@ async def _until_believed(world: World, replica: Replica) -> None:
         world.quiet_until = world.off_until = world.loop.time() + ahead + 1
         replica.kill()
         await replica.start()
-    elif replica.doubts() and world.chance.often(0.5):
+    elif replica.doubts() and world.chance.often(0.8):
         world.quiet_until = world.loop.time() + SETTLE_MS / 1000 + 10
         await world.later(0, 0)
         world.chance.told["waited until its clock was believed"] += not replica.doubts()
@@ -166,11 +168,11 @@ async def restores(world: World, going: Callable[[], bool]) -> None:
     """Backups are taken, and an old one is put back: after all brokers were ended, or beneath them."""
     while going() and world.witness is not None:
         for _ in range(int(world.chance.between(2, 6))):
-            await world.later(0.5, 4)
+            await world.later(0.3, 2.5)
             if going():
                 world.backups.take()
         if going() and (old := world.backups.old()):
-            beneath = world.disk.shared and world.chance.often(0.5)
+            beneath = world.disk.shared and world.chance.often(0.75)
             await put_back(world, old[int(world.chance.between(0, len(old)))], beneath=beneath)
 
 
@@ -187,7 +189,7 @@ async def put_back(world: World, chosen: Backup, *, beneath: bool) -> None:
 async def witnesses(world: World, going: Callable[[], bool]) -> None:
     """The machine with the checkpoints cannot be reached for a while."""
     while going() and world.witness is not None:
-        await world.later(1, 20)
+        await world.later(1, 12)
         world.chance.told["witness away"] += 1
         world.witness.away = True
         await asyncio.sleep(world.chance.between(0.5, 6))

@@ -30,14 +30,14 @@ async def operators(world: World, going: Callable[[], bool]) -> None:
     """They suspend at one replica what others may be issuing."""
     chance = world.chance
     while going():
-        await world.later(0.3, 6)
+        await world.later(0.2, 4)
         broker = world.any_broker()
         if broker is None or not going():
             continue
         everything = chance.sometimes("everything suspended", 0.5)
         value = "" if everything else chance.one_of(*(str(each.spiffe_id) for each in AGENTS))
         chance.told["suspended"] += 1
-        lasts = timedelta(seconds=int(chance.between(1, 3)))
+        lasts = timedelta(seconds=int(chance.between(1, 2.5)))
         order = SuspensionOrder(chance.id(), Kind.EVERYTHING if everything else Kind.AGENT, value, "drill", lasts)
         await _ask(world, broker, broker.suspensions.suspend(world.person("cyd", broker), order))
 
@@ -56,7 +56,7 @@ async def releasers(world: World, going: Callable[[], bool]) -> None:
     """They look at a recovery for some seconds, and say that grants may begin again; some say so twice."""
     chance = world.chance
     while going() and world.witness is not None:
-        await world.later(0.2, 3)
+        await world.later(0.1, 1)
         broker = world.any_broker()
         if broker is None or not going():
             continue

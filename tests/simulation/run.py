@@ -14,6 +14,7 @@ from broker.errors import Defect
 from broker.lease.machine import TERMINAL
 from tests.simulation.agents import Life
 from tests.simulation.broken import Broken
+from tests.simulation.dealing import Kind, kind_of
 from tests.simulation.emergencies import emergencies, reviewers
 from tests.simulation.leaks import look_at_logs
 from tests.simulation.nemesis import TO_ALL, TO_EACH, put_back
@@ -25,7 +26,6 @@ from tests.simulation.world import AGENTS, World
 _HEALING_SECONDS = 1800.0
 # After that: longer than an inventory is waited for, and what it shows is young.
 _SWEEPING_SECONDS = 90.0
-MOST_REPLICAS = 3
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,16 @@ class Run:
 
 
 def simulate(seed: int, steps: int, replicas: int = 0, *, restores: bool | None = None) -> Run:
-    """Run it, with so many replicas; 0: with one, two or three, by the seed. The same arguments give the same run.
+    """Live in one world, of the kind that its seed deals. The same arguments give the same run.
 
-    ``restores``: an old state of the ledger is put back now and then; None: by the seed, in three of nine. Then less of
-    the rest comes about, because nothing is granted for a while after each.
+    ``replicas``, ``restores``: where they are not 0 and not None, so many and that, whatever the seed says.
     """
-    restores = seed // MOST_REPLICAS % 3 == 1 if restores is None else restores
+    dealt = kind_of(seed)
+    kind = Kind(replicas or dealt.replicas, dealt.restores if restores is None else restores)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     loop = VirtualLoop()
     with tempfile.TemporaryDirectory(prefix="jit-sim-", dir=_memory()) as directory:
-        world = World(loop, seed, Path(directory), replicas or 1 + seed % MOST_REPLICAS, restores=restores)
+        world = World(loop, seed, Path(directory), kind)
         look_at_logs(world.fail)
         try:
             loop.run_until_complete(_run(world, steps))
@@ -67,8 +67,8 @@ def simulate(seed: int, steps: int, replicas: int = 0, *, restores: bool | None 
             _tear_down(world)
     return Run(
         seed=seed,
-        replicas=len(world.replicas),
-        restores=restores,
+        replicas=kind.replicas,
+        restores=kind.restores,
         asked=steps,
         steps=lasted,
         seconds=loop.time(),

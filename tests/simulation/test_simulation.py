@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 from tests.house.project import ROOT
 from tests.simulation.bugs import BUGS
 from tests.simulation.chance import Chance
+from tests.simulation.dealing import KINDS, Kind, kind_of, lengths, whole_rounds
+from tests.simulation.sight import LEAST, not_judged, too_seldom
 from tests.simulation.virtual import Stalled, VirtualLoop
 
 
@@ -30,10 +33,46 @@ def test_the_promises_hold_for_a_while() -> None:
     assert " delivered, in " in done.stdout
 
 
+def test_each_kind_of_world_has_its_turn_whatever_the_first_seed_is() -> None:
+    for first in (1, 7, 12345):
+        kinds = Counter(map(kind_of, range(first, first + KINDS)))
+        assert [sum(n for kind, n in kinds.items() if kind.replicas == replicas) for replicas in (1, 2, 3)] == [3, 3, 3]
+        assert {kind: n for kind, n in kinds.items() if kind.restores} == {Kind(n, restores=True): 1 for n in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("steps", [500_000, 999_999, 1_000_000, 1_234_567, 5_000_000])
+def test_what_is_judged_is_whole_rounds_and_about_so_many_steps(steps: int) -> None:
+    worlds = lengths(steps)
+    assert whole_rounds(len(worlds))
+    assert 0.6 * steps < sum(worlds) < steps
+    assert max(worlds) < 120_000
+
+
+@pytest.mark.parametrize("steps", [1, 2_500, 60_000, 200_000, 359_999])
+def test_of_few_steps_there_are_few_worlds_and_nothing_is_judged(steps: int) -> None:
+    worlds = lengths(steps)
+    assert 1 <= len(worlds) < KINDS
+    assert all(each > 0 for each in worlds)
+    assert not_judged(len(worlds), steps, dealt=True)
+
+
+def test_who_has_seen_too_little_is_blind() -> None:
+    enough = {name: least // 2 for name, least in LEAST.items()}
+    assert not too_seldom(enough, 500_000)
+    assert too_seldom({**enough, "killed": 49}, 500_000) == ["killed"]
+    assert too_seldom({}, 500_000) == list(LEAST)
+
+
+def test_it_is_judged_from_half_a_million_steps_of_all_kinds_on() -> None:
+    assert not not_judged(KINDS, 500_000, dealt=True)
+    assert not_judged(KINDS, 500_000, dealt=False)
+    assert not_judged(KINDS, 499_999, dealt=True)
+    assert not_judged(KINDS - 1, 500_000, dealt=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [("--replicas", "3"), ("--replicas", "2", "--restores", "always")], ids=" ".join)
 def test_a_seed_repeats_itself_to_the_last_commit_and_another_seed_is_another_run(how: tuple[str, ...]) -> None:
-    """Of a short run it may be said that it is blind: it is not what is asked here."""
     first, again, other = (trace(simulation("--seed", seed, "--steps", "12000", *how)) for seed in ("7", "7", "8"))
     assert first == again != other
 

@@ -123,7 +123,7 @@ class SimulatedConnector:
         await checkpoint({**handle, "noted": True}, None)
         await self._arrive("issue")
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        late = self._chance.sometimes("late create", 0.1)
+        late = self._chance.sometimes("late create", 0.12)
         on_its_way = self._chance.between(0.5, 0.99) * self._allowance if late else self._chance.between(0.001, 0.05)
         # What was sent arrives, whether anybody still waits for it or lives.
         asyncio.get_running_loop().call_later(on_its_way, self._make, attempt, expires_at, arrived)
@@ -131,15 +131,15 @@ class SimulatedConnector:
             await asyncio.sleep(self._chance.between(0, 2))
             raise _failed(known=False)
         await arrived
-        if self._chance.sometimes("lost reply", 0.12):
+        if self._chance.sometimes("lost reply", 0.15):
             raise _failed(known=False)
-        if self._chance.sometimes("reply that never comes", 0.12):
+        if self._chance.sometimes("reply that never comes", 0.15):
             await asyncio.Event().wait()
         await asyncio.sleep(self._chance.between(0.001, 0.05))
         upstream = f"up-{attempt}"
         await checkpoint({**handle, "noted": True, "upstream": upstream}, upstream)
         login = DatabaseLogin("postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(secret(attempt)))
-        longer = self._chance.sometimes("granted for longer", 0.16)
+        longer = self._chance.sometimes("granted for longer", 0.2)
         return Issued(login, expires_at + timedelta(hours=1) if longer else expires_at, {"upstream": upstream})
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:

@@ -27,6 +27,7 @@ from tests.simulation.broker import ISSUE_TIMEOUT, SimulatedBroker
 from tests.simulation.chance import Chance
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import TrueClock
+from tests.simulation.dealing import Kind
 from tests.simulation.disk import Disk
 from tests.simulation.glass import RULE
 from tests.simulation.leaks import look_at_files
@@ -39,7 +40,8 @@ from tests.simulation.witnesses import SimulatedWitness
 T = TypeVar("T")
 # Everybody who may say yes to what needs it; each owns some of the agents, and some sponsor tasks.
 APPROVERS = ("ada", "bea", "cyd")
-_NAMES = (f"agent-{number}" for number in range(18))
+# Many: of a broker that nobody asks, all that goes on is ticks.
+_NAMES = (f"agent-{number}" for number in range(27))
 # Agents hand on to their neighbours, so who owns one and who owns the other may be two.
 AGENTS = tuple(
     agent(name, owner=PEOPLE[key], quotas=Quotas(live_leases=8, open_tasks=10))
@@ -50,18 +52,20 @@ ACCOUNTS = frozenset({"dev", "prod"})
 
 
 class World:
-    """``restores``: there is a witness, and older states of the ledger are put back.
+    """Where its kind restores there is a witness, and older states of the ledger are put back.
 
     ``trace`` is a digest of all that was committed, made, and answered, and when: what a seed must repeat."""
 
-    def __init__(self, loop: VirtualLoop, seed: int, directory: Path, replicas: int, *, restores: bool) -> None:
+    def __init__(self, loop: VirtualLoop, seed: int, directory: Path, kind: Kind) -> None:
         self.loop = loop
         self.chance = Chance(seed)
         self.clock = TrueClock(loop)
         self.checks = Checks(self.clock, self.chance.told, self.fail, self.machine, OWNERS)
         self.trace = hashlib.sha256()
-        self.disk = Disk(directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=replicas > 1)
-        self.witness = SimulatedWitness(directory, self.chance) if restores else None
+        self.disk = Disk(
+            directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=kind.replicas > 1
+        )
+        self.witness = SimulatedWitness(directory, self.chance) if kind.restores else None
         self.backups = Backups(self)
         self.spared_until = self.quiet_until = self.off_until = -1.0
         self.tasks: list[str] = []  # of agents, that they have begun lately and not completed
@@ -89,7 +93,7 @@ class World:
         )
         self.provider = IdentityProvider("https://idp.test", PEOPLE.values(), self.clock)
         self.fresh = FreshLogins(id_tokens(self.provider), self.clock)
-        self.replicas = [Replica(self, name) for name in "abc"[:replicas]]
+        self.replicas = [Replica(self, name) for name in "abc"[: kind.replicas]]
         loop.set_task_factory(tasks_know_their_process)
         loop.set_exception_handler(self._unhandled)
 
