@@ -23,8 +23,10 @@ from broker.dev.minio import built
 from integration.stacks import stack_world
 from tests.connectors.harness_postgresql import DATABASE, PASSWORD, ROOT, create_shop
 from tests.dev.watched import passable_directory
+from tests.patience import PATIENCE
 
 RUNS = 5
+TRIES = 10
 KINDS = {"revoke": pb.CANARY_KIND_ON_REVOKE, "expiry": pb.CANARY_KIND_ON_EXPIRY}
 CONNECTORS = ("openbao-orders", "shop", *(() if built() is None else ("minio",)))
 Measurement = pb.CanaryMeasurement
@@ -95,15 +97,18 @@ async def test_every_bound_is_kept(directory: Path) -> None:
 
 
 async def measured(world: World, name: str, kind: pb.CanaryKind) -> pb.CanaryMeasurement:
-    """One run; where a machine that stood still kept it from telling, another."""
+    """One run, to its end; where a machine that stood still kept it from telling, another. One that is LATE is."""
     sam = world.person("sam")
-    for _ in range(3):
+    for _ in range(TRIES):
         asked = pb.RunCanaryRequest(request_id=sam.new_id(), connector=name, kind=kind)
         asked.wait.FromSeconds(20)
-        answer: pb.RunCanaryResponse = await sam.call("RunCanary", asked)
-        if answer.measurement.outcome != Measurement.OUTCOME_UNMEASURED:
+        async with asyncio.timeout(5 * PATIENCE):
+            while not (answer := await sam.call("RunCanary", asked)).HasField("measurement"):
+                continue
+        measurement: pb.CanaryMeasurement = answer.measurement
+        if measurement.outcome != Measurement.OUTCOME_UNMEASURED:
             break
-    return answer.measurement
+    return measurement
 
 
 def told(found: list[pb.CanaryMeasurement]) -> str:

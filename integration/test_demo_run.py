@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -71,9 +72,9 @@ def test_what_failed_is_told_and_kept(start: Start, temporary: Path) -> None:
     """PostgreSQL is taken away in the middle: the demo must not come true, and says where to look."""
     demo = start()
     demo.until(STORY[1].title)
-    for pid in [pid for pid, name in demo.family.items() if name == "postgres"]:
-        if psutil.pid_exists(pid):
-            psutil.Process(pid).kill()
+    for process in demo.processes("postgres"):
+        with suppress(psutil.NoSuchProcess):  # the first that is killed takes the others with it
+            process.kill()
     assert demo.to_its_end() == 1, demo.output
     failure, where = demo.lines[-2:]
     assert failure.startswith("FAILED  step "), demo.output

@@ -27,6 +27,7 @@ from broker.errors import Reason, UpstreamFailed
 _KEEPER = Path(__file__).with_name("keeper.py")
 _POLL_SECONDS = 0.02
 _KILL_SECONDS = 30.0
+_KEEPER_SECONDS = 60.0  # until the keeper has said which process it has started
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class ServerProcess:
         if keeper.stdout is None:
             raise self.failed("has no keeper to read from")
         with keeper.stdout as said:
-            readable, _, _ = select.select([said], [], [], 10.0)
+            readable, _, _ = select.select([said], [], [], _KEEPER_SECONDS)
             line = said.readline() if readable else b""
         if not line.strip().isdigit():
             keeper.kill()

@@ -13,34 +13,20 @@ import yaml
 
 from broker.api.v1 import canaries_pb2 as pb
 from broker.api.v1 import connectors_pb2
-from broker.cli.demo.world import World
 from broker.dev.files import write_private
 from broker.dev.minio import MinioFacts
 from integration.stacks import stack_world
+from integration.test_canaries import measured
 
 MINIO = "minio"
 REVOKE, EXPIRY = pb.CANARY_KIND_ON_REVOKE, pb.CANARY_KIND_ON_EXPIRY
 Measurement = pb.CanaryMeasurement
-_TRIES = 3
-
-
-async def measured(world: World, kind: pb.CanaryKind) -> pb.CanaryMeasurement:
-    """What a run says. Where a machine that stood still let it say nothing, the next: that one is LATE is certain."""
-    sam = world.person("sam")
-    for _ in range(_TRIES):
-        asked = pb.RunCanaryRequest(request_id=sam.new_id(), connector=MINIO, kind=kind)
-        asked.wait.FromSeconds(20)
-        answer: pb.RunCanaryResponse = await sam.call("RunCanary", asked)
-        assert answer.HasField("measurement")
-        if answer.measurement.outcome != Measurement.OUTCOME_UNMEASURED:
-            break
-    return answer.measurement
 
 
 @pytest.mark.parametrize("kind", [REVOKE, EXPIRY], ids=pb.CanaryKind.Name)
 async def test_the_contract_is_kept_as_measured(binary: Path, directory: Path, kind: pb.CanaryKind) -> None:
     async with stack_world(directory / "canary", binary) as world:
-        found = await measured(world, kind)
+        found = await measured(world, MINIO, kind)
         assert found.outcome == Measurement.OUTCOME_WITHIN, found
         span, bound = found.measured.ToTimedelta(), found.bound.ToTimedelta()
         print(f"{MINIO}: refused at most {span / timedelta(milliseconds=1):.0f} ms after {pb.CanaryKind.Name(kind)}")
@@ -69,7 +55,7 @@ async def test_a_node_that_is_not_told_is_found_out(directory: Path, cluster: tu
         write_private(path, yaml.safe_dump(said))
 
     async with stack_world(directory / "split", None, split) as world:
-        found = await measured(world, REVOKE)
+        found = await measured(world, MINIO, REVOKE)
         # Its own deadline ended it, seconds after the bound.
         assert found.outcome == Measurement.OUTCOME_LATE, found
         assert found.HasField("confirm_time")

@@ -10,6 +10,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode, urljoin
 from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
 
+from tests.patience import PATIENCE
+
 _FORM = re.compile(r"<form[^>]*?action=\"(?P<action>[^\"]+)\"[^>]*>(?P<body>.*?)</form>", re.DOTALL)
 _INPUT = re.compile(r"<input[^>]*>", re.DOTALL)
 _MOST_PAGES = 8
@@ -80,7 +82,7 @@ class Person:
         self.seen.append(url)
         data = urlencode(form).encode() if form is not None else None
         try:
-            with self._opener.open(url, data, timeout=20) as response:
+            with self._opener.open(url, data, timeout=PATIENCE) as response:
                 return Page(response.url, response.read().decode())
         except HTTPError as error:
             with error:

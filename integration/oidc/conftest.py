@@ -23,7 +23,7 @@ ACCOUNTS = {
     "kim": Account("open up", "333444", ("release", "security"), "Kim Adeyemi"),
     "dana": Account("let me in", "555666", (), "Dana Okafor"),
 }
-_COMMAND_SECONDS = 120
+_COMMAND_SECONDS = 300
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ class Provider:
     ) -> None:
         assert self._process is not None
         self._pipe(self._process.stdin).close()
-        self._process.wait(30)
+        self._process.wait(60)
         self._pipe(self._process.stdout).close()
 
     def rotate(self) -> None:

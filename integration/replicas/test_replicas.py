@@ -20,6 +20,7 @@ from broker.stores.postgres_connection import PATIENCE
 from integration.replicas.wires import Order
 from integration.replicas.world import REPLICAS, World, pause, world
 from tests.kill.loop import deliveries
+from tests.patience import until
 
 SEED = 1
 KILLS = 12
@@ -99,7 +100,7 @@ def test_the_database_stops_and_says_nothing(three: World) -> None:
             pause(2, agents)
             with three.primary.stopped():
                 pause(PATIENCE + 5, agents)
-                assert not any(daemon.ready() for daemon in three.daemons)
+                until(lambda: not any(daemon.ready() for daemon in three.daemons))
             again = time.time()
             for daemon in three.daemons:
                 daemon.until_ready()
@@ -117,9 +118,14 @@ def test_the_standby_is_promoted(tmp_path: Path) -> None:
             lost = time.time()
             made.standby.promote()
             pause(15, agents)
+            again = until(lambda: _delivered_since(made, lost))
         made.judge()
-        again = [at for each in deliveries(made.directory / "agents.jsonl") if (at := each.at_ms / 1000) > lost]
         print(f"grants again {min(again) - lost:.1f} s after the primary was lost")
+
+
+def _delivered_since(made: World, moment: float) -> list[float]:
+    """When agents were given something since then (seconds since the epoch)."""
+    return [at for each in deliveries(made.directory / "agents.jsonl") if (at := each.at_ms / 1000) > moment]
 
 
 def _last_epochs(three: World) -> dict[str, tuple[int, str]]:

@@ -15,6 +15,7 @@ from integration.spire.domain import Spire
 from integration.spire.programs import Program
 from integration.spire.upstreams import Upstreams
 from tests.dev.watched import passable_directory
+from tests.patience import until
 
 BUILD = Path(__file__).parent / "binaries" / "build"
 BROKER_PATH = "/broker"
@@ -25,10 +26,10 @@ BROKER_TTL_SECONDS = 20
 
 @pytest.fixture(scope="session")
 def directory() -> Iterator[Path]:
-    """Where everything writes. Nothing that was started may be left when it goes."""
+    """Where everything writes. Nothing that was started may be left when it goes: who was told to end does."""
     with passable_directory() as place:
         yield place
-        assert _running_in(place) == []
+        until(lambda: not _running_in(place))
 
 
 @pytest.fixture(scope="session")

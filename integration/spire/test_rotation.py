@@ -36,6 +36,13 @@ class Beholder:
             self.shown.add(shown_certificate(self._broker.agents_port))
             time.sleep(0.5)
 
+    def until_shown(self, certificates: int) -> None:
+        """So many, each another one."""
+        end = time.monotonic() + PATIENCE
+        while len(self.shown) < certificates:
+            assert time.monotonic() < end, self.shown
+            self.watch(0.5)
+
     def until(self, roots: int) -> None:
         """The broker has that many roots of its own trust domain in force."""
         end = time.monotonic() + PATIENCE
@@ -51,7 +58,7 @@ def test_every_call_is_answered_while_both_ends_rotate_and_so_does_their_authori
     spire.enrol("/agent/reconciler", program, ttl=TTL_SECONDS)
     beholder = Beholder(broker)
     before = upstreams.logins()
-    with program.start("load") as load:
+    with program.start("load", str(LEAST_ROTATIONS)) as load:
         assert load.stdin and load.stdout and load.stderr
         assert load.stdout.readline() == "under load\n", load.stderr.read()
         beholder.watch(BETWEEN_SECONDS)
@@ -63,6 +70,7 @@ def test_every_call_is_answered_while_both_ends_rotate_and_so_does_their_authori
         spire.server.revoke_authority("x509", replaced)
         beholder.until(roots=1)
         beholder.watch(BETWEEN_SECONDS / 2)
+        beholder.until_shown(LEAST_ROTATIONS + 1)
         output, errors = load.communicate()
     assert load.returncode == 0, errors
     told = json.loads(output.splitlines()[-1])
@@ -80,7 +88,7 @@ def shown_certificate(port: int) -> str:
     """What the broker shows to anybody who begins a handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection((LOOPBACK, port), 5.0) as plain, context.wrap_socket(plain) as secure:
+    with socket.create_connection((LOOPBACK, port), PATIENCE) as plain, context.wrap_socket(plain) as secure:
         der = secure.getpeercert(binary_form=True)
     assert der is not None
     return hashlib.sha256(der).hexdigest()

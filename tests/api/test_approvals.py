@@ -34,6 +34,7 @@ from tests.api.served import (
     svid,
 )
 from tests.client.fake_broker import svid_files
+from tests.patience import PATIENCE
 
 ASK: dict[str, Any] = {
     "account": "dev",
@@ -77,7 +78,7 @@ def no(filed: Any, **changes: Any) -> review_pb.DenyAccessRequestRequest:
 
 async def one_open(people: AdminServiceStub) -> Any:
     """The request that people are asked about, once there is one."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             page = await people.ListAccessRequests(requests_pb.ListAccessRequestsRequest(open_only=True))
             if page.access_requests:
@@ -159,7 +160,7 @@ async def test_the_sdk_waits_for_people_and_redeems(agent: AsyncClient, served: 
     sam = person(served, "sam")
     async with agent.task("count") as task:
         asking = asyncio.create_task(
-            task.request("orders-readonly", wait_for_approval=timedelta(seconds=30), plan="look", **ASK)
+            task.request("orders-readonly", wait_for_approval=timedelta(minutes=1), plan="look", **ASK)
         )
         await sam.ApproveAccessRequest(approval(served, "sam", await one_open(sam)))
         grant = await asking
@@ -173,7 +174,7 @@ async def test_the_sdk_waits_for_people_and_redeems(agent: AsyncClient, served: 
 async def test_the_sdk_waits_for_a_sealed_credential_too(served: Served) -> None:
     sam = person(served, "sam")
     async with connect(served, seal=True) as agent, agent.task("count") as task:
-        asking = asyncio.create_task(task.request("orders-readonly", wait_for_approval=timedelta(seconds=30), **ASK))
+        asking = asyncio.create_task(task.request("orders-readonly", wait_for_approval=timedelta(minutes=1), **ASK))
         filed = await one_open(sam)
         assert filed.sealed
         await sam.ApproveAccessRequest(approval(served, "sam", filed))
@@ -186,7 +187,7 @@ async def test_the_sdk_waits_for_a_sealed_credential_too(served: Served) -> None
 async def test_a_no_ends_the_waiting_with_what_was_said(agent: AsyncClient, served: Served) -> None:
     sam = person(served, "sam")
     async with agent.task("count") as task:
-        asking = asyncio.create_task(task.request("orders-readonly", wait_for_approval=timedelta(seconds=30), **ASK))
+        asking = asyncio.create_task(task.request("orders-readonly", wait_for_approval=timedelta(minutes=1), **ASK))
         await sam.DenyAccessRequest(no(await one_open(sam), note="Not tonight."))
         with pytest.raises(WrongState) as refusal:
             await asking

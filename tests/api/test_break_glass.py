@@ -149,7 +149,7 @@ async def test_the_whole_of_it(served: Served) -> None:
         grpc.StatusCode.NOT_FOUND,
         "BREAK_GLASS_NOT_FOUND",
     )
-    ended = await kim.EndBreakGlass(pb.EndBreakGlassRequest(lease_id=lease_id, wait={"seconds": 30}))
+    ended = await kim.EndBreakGlass(pb.EndBreakGlassRequest(lease_id=lease_id, wait={"seconds": 60}))
     assert ended.lease.state == lease_pb2.Lease.STATE_REVOKED and attempt not in served.upstream.alive
     await eventually(lambda: _has(served, "review_due"))
     assert await refused(act(served, "sam", "ReviewBreakGlass", review(lease_id))) == (DENIED, "REVIEW_OF_ONES_OWN")
@@ -213,7 +213,7 @@ async def test_past_the_reviews_due_time_the_next_attempt_is_blocked_until_it_is
     clock = StoppableClock()
     async with serve(tmp_path, clock=clock, **with_people(tmp_path)) as served:
         lease = await used(served)
-        await person(served, "kim").EndBreakGlass(pb.EndBreakGlassRequest(lease_id=lease.id, wait={"seconds": 30}))
+        await person(served, "kim").EndBreakGlass(pb.EndBreakGlassRequest(lease_id=lease.id, wait={"seconds": 60}))
         # TLS lives in the present: the broker's clock goes on a day, the certificates' does not.
         clock.stop_at(SystemClock().now() + timedelta(hours=24, minutes=1))
         await served.daemon._tend_break_glass()
@@ -289,7 +289,7 @@ async def test_a_sealed_code_instead_of_a_login(served: Served) -> None:
     other = await used(served, "g3")
     ending = stub.EndBreakGlass(pb.EndBreakGlassRequest(lease_id=other.id))
     assert await refused(ending) == (grpc.StatusCode.NOT_FOUND, "BREAK_GLASS_NOT_FOUND")
-    ended = await stub.EndBreakGlass(pb.EndBreakGlassRequest(lease_id=lease_id, wait={"seconds": 30}))
+    ended = await stub.EndBreakGlass(pb.EndBreakGlassRequest(lease_id=lease_id, wait={"seconds": 60}))
     assert (ended.lease.state, ended.code_id) == (lease_pb2.Lease.STATE_REVOKED, code.code_id)
     assert "code_used" in await types(served)
     (kept,) = (await person(served, "kim").ListBreakGlassCodes(pb.ListBreakGlassCodesRequest())).codes

@@ -20,7 +20,7 @@ from broker.api.v1 import connectors_pb2
 from broker.keys import new_key
 from tests.api.served import ANALYST, DOMAIN, Served, people_changes, person, private, reason, serve
 from tests.connectors.fake import FakeConnector, RevokeMishap, UseMishap
-from tests.patience import eventually
+from tests.patience import PATIENCE, eventually
 
 NAME = "openbao-orders"
 WITHIN, LATE = pb.CanaryMeasurement.OUTCOME_WITHIN, pb.CanaryMeasurement.OUTCOME_LATE
@@ -34,8 +34,21 @@ def upstream(served: Served) -> FakeConnector:
 
 
 async def run(served: Served, key: str = "sam", name: str = "c1", **changes: Any) -> pb.CanaryMeasurement:
+    """What it came to, when it is over."""
     request = pb.RunCanaryRequest(**{"request_id": name, "connector": NAME, "kind": REVOKE, **changes})
-    return (await person(served, key).RunCanary(request)).measurement
+    async with asyncio.timeout(PATIENCE):
+        while not (answer := await person(served, key).RunCanary(request)).HasField("measurement"):
+            continue
+    return answer.measurement
+
+
+async def measured(served: Served) -> pb.CanaryMeasurement:
+    """One that can tell: on a machine that stands still for longer than the bound none can."""
+    for number in range(20):
+        found = await run(served, name=f"c{number}")
+        if found.outcome != pb.CanaryMeasurement.OUTCOME_UNMEASURED:
+            break
+    return found
 
 
 async def test_an_operator_has_a_contract_measured_and_everybody_sees_it(tmp_path: Path) -> None:
@@ -43,12 +56,13 @@ async def test_an_operator_has_a_contract_measured_and_everybody_sees_it(tmp_pat
         sam = person(served, "sam")
         before = (await sam.GetConnector(connectors_pb2.GetConnectorRequest(name=NAME))).contract
         assert not before.HasField("measured_on_revoke")
-        found = await run(served)
+        found = await measured(served)
         assert (found.outcome, found.connector, found.kind) == (WITHIN, NAME, REVOKE), found.why
         assert found.HasField("measured")
         assert found.asked_by.endswith("#sam")
         canary = await sam.GetCanary(pb.GetCanaryRequest(connector=NAME))
-        assert list(canary.measurements) == [found] == list(canary.canary.measured)
+        assert canary.measurements[0] == found
+        assert list(canary.canary.measured) == [found]
         other, listed = (await sam.ListCanaries(pb.ListCanariesRequest())).canaries
         assert (other.connector, list(other.newest)) == ("minio", [])
         assert (listed.connector, listed.template, list(listed.newest)) == (NAME, "orders-readonly", [found])

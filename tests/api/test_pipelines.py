@@ -191,7 +191,7 @@ async def test_third_cheat_a_step_is_used_twice(served: Served) -> None:
     lease = await pipeline.execute()
     for stub in pipeline.executor, pipeline.second:
         await refused(served, stub.RequestCredential(pipeline.ask("r2")), "PLAN_STEP_USED")
-    await pipeline.executor.RevokeLease(pb.RevokeLeaseRequest(lease_id=lease.id, wait={"seconds": 5}))
+    await pipeline.executor.RevokeLease(pb.RevokeLeaseRequest(lease_id=lease.id, wait={"seconds": 60}))
     await refused(served, pipeline.executor.RequestCredential(pipeline.ask("r3")), "PLAN_STEP_USED")
 
 
@@ -491,5 +491,5 @@ async def test_own_grant_same_task(served: Served) -> None:
     assert (lease.holder, lease.parent_lease_id, lease.plan_id) == (EXECUTOR, "", "")
     await refused(served, planner.GetLease(pb.GetLeaseRequest(lease_id=lease.id)), "LEASE_NOT_FOUND")
     # It ends with the task all the same.
-    await planner.CompleteTask(pb.CompleteTaskRequest(task_id=task, wait={"seconds": 5}))
+    await planner.CompleteTask(pb.CompleteTaskRequest(task_id=task, wait={"seconds": 60}))
     assert served.upstream.alive == {}

@@ -105,7 +105,9 @@ async def test_a_login_that_no_ledger_knows_is_ended_and_a_lease_stays(
     assert isinstance(orphan, DatabaseLogin)
     async with serve(tmp_path, build=aged, limits=LIMITS, **people_changes(tmp_path)) as served:
         agent = served.stub(ANALYST)
-        granted = await agent.RequestCredential(ask(await start_task(agent)))
+        granted = await agent.RequestCredential(ask(await start_task(agent), ttl={"seconds": 600}))
+        lease = granted.lease
+        await agent.ConfirmDelivery(pb.ConfirmDeliveryRequest(lease_id=lease.id, attempt_id=lease.attempt_id))
         ours = login_of(granted.credential)
         (lease_id,) = forgotten.noted
         asked = reconciliation.RunReconciliationRequest(request_id="q1", name="openbao-orders")
@@ -136,8 +138,9 @@ async def test_a_lease_outlives_its_template_and_ends_all_the_same(tmp_path: Pat
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await agent.RequestCredential(ask(task, "r2"))
         assert reason(refused.value)[1] == "TEMPLATE_NOT_FOUND"
-        await agent.CompleteTask(pb.CompleteTaskRequest(request_id="c1", task_id=task, wait={"seconds": 20}))
+        await agent.CompleteTask(pb.CompleteTaskRequest(request_id="c1", task_id=task, wait={"seconds": 60}))
         await dead(login)
+        await eventually(lambda: told(served, "lease.revoked"))
         assert [data["cause"] for data in await told(served, "lease.revoked")] == ["COMPLETED"]
 
 
@@ -154,9 +157,9 @@ async def test_a_connector_with_living_leases_stays_until_they_have_ended(tmp_pa
         reloaded = await served.daemon.reload()
         assert not reloaded.accepted
         assert any("living leases still need it" in each for each in reloaded.problems), reloaded.problems
-        await agent.CompleteTask(pb.CompleteTaskRequest(request_id="c1", task_id=task, wait={"seconds": 20}))
+        await agent.CompleteTask(pb.CompleteTaskRequest(request_id="c1", task_id=task, wait={"seconds": 60}))
         await dead(login)
-        assert await told(served, "lease.revoked")
+        await eventually(lambda: told(served, "lease.revoked"))
         reloaded = await served.daemon.reload()
         assert reloaded.accepted, reloaded.problems
 

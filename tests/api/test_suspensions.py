@@ -138,7 +138,7 @@ async def test_a_suspension_kills_what_lives_and_refuses_what_comes(served: Serv
     assert (await agent.WhoAmI(pb.WhoAmIRequest())).spiffe_id == ANALYST
     await agent.ListTemplates(pb.ListTemplatesRequest())
     await agent.GetTask(pb.GetTaskRequest(task_id=task))
-    revoked = await agent.RevokeLease(pb.RevokeLeaseRequest(lease_id=grant.lease.id, wait={"seconds": 5}))
+    revoked = await agent.RevokeLease(pb.RevokeLeaseRequest(lease_id=grant.lease.id, wait={"seconds": 60}))
     assert (revoked.state, revoked.end_cause) == (lease_pb2.Lease.STATE_REVOKED, "SUSPENDED")
     assert served.upstream.alive == {}
     assert len((await agent.ListLeases(pb.ListLeasesRequest())).leases) == 1

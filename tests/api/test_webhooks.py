@@ -29,9 +29,9 @@ async def receiver() -> AsyncIterator[Receiver]:
     await made.stop()
 
 
-def notify(root: Path, receiver: Receiver, *events: str) -> dict[str, Any]:
+def notify(root: Path, receiver: Receiver, *events: str, timeout: str = "30s") -> dict[str, Any]:
     private(root / "keys" / "hook", SECRET)
-    return {"soc": {"url": receiver.url, "secrets": ["file:keys/hook"], "events": list(events), "timeout": "300ms"}}
+    return {"soc": {"url": receiver.url, "secrets": ["file:keys/hook"], "events": list(events), "timeout": timeout}}
 
 
 async def test_what_happens_is_told_through_failures_and_restarts(receiver: Receiver, tmp_path: Path) -> None:
@@ -70,12 +70,12 @@ async def _metrics(served: Served) -> str:
 
 async def test_a_receiver_that_hangs_holds_up_no_grant_and_no_revocation(receiver: Receiver, tmp_path: Path) -> None:
     receiver.answer(*[HANG] * 1000)
-    async with serve(tmp_path, notify={**notify(tmp_path, receiver, "*")}) as served:
+    async with serve(tmp_path, notify={**notify(tmp_path, receiver, "*", timeout="300ms")}) as served:
         stub = served.stub()
         task = await start_task(stub)
         async with asyncio.timeout(PATIENCE):
             granted = await stub.RequestCredential(ask(task))
-            ended = await stub.CompleteTask(pb.CompleteTaskRequest(task_id=task, wait={"seconds": 10}))
+            ended = await stub.CompleteTask(pb.CompleteTaskRequest(task_id=task, wait={"seconds": 60}))
         assert granted.lease.id
         assert [lease.state for lease in ended.leases] == [lease_pb2.Lease.STATE_REVOKED]
         assert receiver.seen == []

@@ -27,6 +27,7 @@ from tests.api.served import (
 from tests.cli.at_the_door import Invoke, at_the_door, served_quietly
 from tests.cli.logging_in import visit
 from tests.client.fake_broker import svid_files
+from tests.patience import PATIENCE
 
 Run = Invoke
 # Clears the screen, goes up, writes a line that looks like ours, and turns letters round.
@@ -145,11 +146,11 @@ async def test_waiting_on_the_command_line(run: Run, served: Served, tmp_path: P
     asked = ["--template", "orders-readonly", "--account", "dev", "--environment", "staging", "--resource", "orders"]
     asked += ["--ttl", "60s", "--intent", "count"]
     waiting = asyncio.create_task(
-        run("analyst", "request", *asked, "--purpose", "p", "--wait", "30s", "--out", str(out))
+        run("analyst", "request", *asked, "--purpose", "p", "--wait", "60s", "--out", str(out))
     )
     # By the wire: two commands at once in one process would share their standard output.
     people = person(served, "sam")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (page := await people.ListAccessRequests(requests_pb.ListAccessRequestsRequest())).access_requests:
             await asyncio.sleep(0.02)
     (request,) = page.access_requests

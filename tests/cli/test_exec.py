@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -63,12 +64,19 @@ def test_the_command_has_the_credential_in_its_environment_and_nowhere_else(
     assert states(fake) == ([task_pb2.Task.STATE_COMPLETED], [REVOKED])
 
 
+def command_lines() -> Iterator[bytes]:
+    """Of whatever runs on this machine; some of it ends meanwhile."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            yield path.read_bytes()
+
+
 def test_the_secret_is_on_no_command_line(spawn: Spawn, fake: FakeBroker, tmp_path: Path) -> None:
     running = spawn("--", "sh", "-c", f"touch {tmp_path}/up; exec sleep 1000")
     fake.wait_until(lambda: bool(fake.asked("ConfirmDelivery")))
     until((tmp_path / "up").exists)
     try:
-        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
+        lines = list(command_lines())
         assert any(b"sleep" in line for line in lines)
         assert not any(fake.secrets[0].encode() in line for line in lines)
     finally:
@@ -121,7 +129,7 @@ def test_a_command_that_dies_of_the_signal_is_told_as_a_shell_would(
 def test_a_signal_before_the_command_ends_everything(spawn: Spawn, fake: FakeBroker, tmp_path: Path) -> None:
     """SIGTERM while the broker is still deciding: no command, and the task is completed."""
     holder: list[subprocess.Popen[str]] = []
-    fake.before["RequestCredential"] = lambda: holder[0].terminate()
+    fake.before["RequestCredential"] = lambda: until(lambda: holder)[0].terminate()
     holder.append(spawn("--", "touch", str(tmp_path / "ran")))
     _, err = holder[0].communicate(timeout=PATIENCE)
     assert holder[0].returncode == 128 + signal.SIGTERM, err
@@ -134,7 +142,7 @@ def test_signals_while_tidying_up_change_nothing(spawn: Spawn, fake: FakeBroker)
 
     def impatient() -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            holder[0].send_signal(number)
+            until(lambda: holder)[0].send_signal(number)
 
     fake.before["CompleteTask"] = impatient
     holder.append(spawn("--", "sh", "-c", "exit 5"))

@@ -159,10 +159,10 @@ async def test_an_unusable_new_svid_does_not_replace_a_working_one(
     fake: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker refuses the new one (not yet valid); calls go on with the old one."""
-    monkeypatch.setattr("broker.client.channel.READY_SECONDS", 0.3)
     source = PushedSource(fake, fake.agent())
     async with connect(source, fake) as client:
         await client.whoami()
+        monkeypatch.setattr("broker.client.channel.READY_SECONDS", 0.3)
         working = _serial(client.connection.material)  # type: ignore[arg-type]
         source.push(fake.agent(begins=timedelta(hours=1), ends=timedelta(hours=2)))
         async with asyncio.timeout(PATIENCE):

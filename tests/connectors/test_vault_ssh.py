@@ -98,9 +98,13 @@ async def test_a_second_is_a_second(ssh: ConfiguredOpenBao) -> None:
 async def test_it_is_looked_at_as_a_server_does(ssh: ConfiguredOpenBao) -> None:
     key = public_key()
     scope = ssh_scope(key)
-    issued = await issue(ssh_connector(ssh), scope, ttl=timedelta(seconds=4))
     knowing = ssh_connector(ssh, trusted_ca=ca_key(ssh) + " of the tests")
-    assert await knowing.use(issued.credential, scope) is Use.WORKS
+    for seconds in (4, 20, 60):  # a busy machine may come to look at it after its end
+        issued = await issue(ssh_connector(ssh), scope, ttl=timedelta(seconds=seconds))
+        looked = await knowing.use(issued.credential, scope)
+        if valid_now(issued.credential):
+            break
+    assert looked is Use.WORKS
     for other in (ssh_scope(), ssh_scope(key, principals=["reports"])):  # another's key, another login
         assert await knowing.use(issued.credential, other) is Use.REFUSED
     stranger = ssh_connector(ssh, trusted_ca=public_key())

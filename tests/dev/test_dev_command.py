@@ -43,6 +43,13 @@ def start(place: Path) -> Iterator[Start]:
         each.kill()
 
 
+def replace(file: Path, text: str) -> None:
+    """As an editor that saves whole files: who watches sees the old one or the new one, and not half of it."""
+    draft = file.with_name(f".{file.name}.swp")
+    draft.write_text(text)
+    draft.replace(file)
+
+
 def pasted(lines: list[str]) -> str:
     """What stands indented between "paste this" and the next agent, to be typed as it is."""
     text = "\n".join(lines)
@@ -77,16 +84,16 @@ def test_a_session_at_the_terminal(start: Start, place: Path) -> None:
     # Edited in place: taken in, refused with its place, taken in again.
     template = place / "deploy" / "templates" / "orders-readonly.yaml"
     original = template.read_text()
-    template.write_text(original.replace("max_ttl: 15m", "max_ttl: 14m"))
+    replace(template, original.replace("max_ttl: 15m", "max_ttl: 14m"))
     agents, templates = (len(list((place / "deploy" / kind).glob("*.yaml"))) for kind in ("agents", "templates"))
     policies = sum(each.read_text().count("\n@id(") for each in (place / "deploy" / "policies").glob("*.cedar"))
     told = dev.until("new deploy set in force: ")
     assert told[-1] == f"new deploy set in force: {agents} agents, {templates} templates, {policies} policies"
-    template.write_text(original.replace("max_ttl: 15m", "max_ttl: soon"))
+    replace(template, original.replace("max_ttl: 15m", "max_ttl: soon"))
     told = dev.until("the last good set stays in force")
     line = 1 + original.splitlines().index("max_ttl: 15m")
     assert any(each.startswith(f"deploy/templates/orders-readonly.yaml:{line}: max_ttl: ") for each in told)
-    template.write_text(original.replace("max_ttl: 15m", "max_ttl: 14m"))
+    replace(template, original.replace("max_ttl: 15m", "max_ttl: 14m"))
     dev.until("the deploy set is again the one in force")
 
     state = place / ".broker-dev"

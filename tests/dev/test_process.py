@@ -40,7 +40,15 @@ def eventually(true: Callable[[], bool], within: float = PATIENCE) -> bool:
 
 def gone(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return has_ended(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return True
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """This one, whoever has its number now; a zombie has."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 

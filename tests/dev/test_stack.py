@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from broker.dev.stack import BROKER_DNS_NAME, BROKER_ID
 from broker.errors import InvalidInput, NotReady, UpstreamFailed
 from broker.workloadapi.jwt_svids import JwtSvids
 from tests.dev.small_stack import READY, REPORTER, make_stack
-from tests.dev.test_process import eventually, gone
+from tests.dev.test_process import eventually, has_ended
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.long
@@ -35,6 +35,28 @@ ROOT = Path(__file__).parents[2]
 
 def started_under(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
+
+
+def started_beside(before: set[int]) -> list[psutil.Process]:
+    """Whom this process has started since, with all of theirs: others' servers start processes, too, at any time."""
+    since = [child for child in psutil.Process().children() if child.pid not in before]
+    return [each for child in since for each in (child, *_children_of(child))]
+
+
+def _children_of(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def names_of(processes: list[psutil.Process]) -> set[str]:
+    """Without those that have ended: PostgreSQL has some that come and go."""
+    found = set()
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):
+            found.add(each.name())
+    return found
 
 
 @pytest.fixture
@@ -46,14 +68,12 @@ def state(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_its_life(state: Path) -> None:
-    before = {process.pid for process in started_under(os.getpid())}
+    before = {process.pid for process in psutil.Process().children()}
     stack = make_stack(state)
     with pytest.raises(NotReady):
         stack.facts()
     facts = await stack.start()
-    ours = [process for process in started_under(os.getpid()) if process.pid not in before]
-    names = {process.name() for process in ours}
-    assert {"postgres", "bao"} <= names
+    assert {"postgres", "bao"} <= names_of(started_beside(before))
 
     # An agent gets its SVID; the broker its own, for its DNS name, of the same trust domain.
     certificate = None
@@ -96,10 +116,10 @@ async def test_its_life(state: Path) -> None:
     with pytest.raises(InvalidInput, match="in use by another process"):
         await make_stack(state).start()
 
-    every = [process for process in started_under(os.getpid()) if process.pid not in before]
+    every = started_beside(before)
     await stack.stop()
     await stack.stop()
-    assert [process for process in every if not gone(process.pid)] == []
+    assert [process for process in every if not has_ended(process)] == []
     assert list((state / "agents").glob("*.sock")) == []
     # What others could read: port numbers, and what the stand-in wrote.
     exposed = {path.name for path in state.rglob("*") if path.is_file() and path.stat().st_mode & 0o077}
@@ -142,27 +162,27 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def test_after_a_crash_that_took_the_keepers_too_it_starts_again(stack: Stack) -> None:
     crashed = stack.running()
     first = started_under(crashed.pid)
-    servers = [process for process in first if process.name() in ("postgres", "bao")]
-    keepers = [process for process in first if "keeper.py" in " ".join(process.cmdline())]
-    assert [process.name() for process in servers].count("bao") == 1
+    keepers = [each for each in psutil.Process(crashed.pid).children() if "keeper.py" in " ".join(each.cmdline())]
     assert len(keepers) == 4  # PostgreSQL's, OpenBao's, moto's, brokerd's
+    servers = [server for process in keepers for server in process.children()]
+    assert {"postgres", "bao"} <= names_of(servers)
     for process in keepers:
         process.kill()
     crashed.kill()
     crashed.wait()
-    assert [process for process in servers if gone(process.pid)] == []
+    assert [process for process in servers if has_ended(process)] == []
     assert stack.running() is not crashed
-    assert eventually(lambda: all(gone(process.pid) for process in first))
+    assert eventually(lambda: all(map(has_ended, first)))
 
 
 @pytest.mark.slow
 def test_killed_alone_it_leaves_nothing(stack: Stack) -> None:
     killed = stack.running()
     processes = started_under(killed.pid)
-    assert {"postgres", "bao"} <= {process.name() for process in processes}
+    assert {"postgres", "bao"} <= names_of(processes)
     killed.kill()
     killed.wait()
-    assert eventually(lambda: all(gone(process.pid) for process in processes))
+    assert eventually(lambda: all(map(has_ended, processes)))
 
 
 @pytest.mark.slow
@@ -170,19 +190,19 @@ def test_a_signal_ends_it_in_order(stack: Stack) -> None:
     """SIGTERM; Ctrl-C is in test_dev_command.py."""
     told = stack.running()
     processes = started_under(told.pid)
-    assert {"postgres", "bao"} <= {process.name() for process in processes}
+    assert {"postgres", "bao"} <= names_of(processes)
     told.send_signal(signal.SIGTERM)
     assert told.wait(PATIENCE) == 0
-    assert [process for process in processes if not gone(process.pid)] == []
+    assert [process for process in processes if not has_ended(process)] == []
 
 
 @pytest.mark.slow
 async def test_a_brokerd_that_fails_is_told_and_takes_the_rest_with_it(stack: Stack) -> None:
     stack.end()
-    before = {process.pid for process in started_under(os.getpid())}
+    before = {process.pid for process in psutil.Process().children()}
     failing = make_stack(stack.state, ("/bin/sh", "-c", "echo unknown key: colour; exit 2"))
     with pytest.raises(UpstreamFailed, match="unknown key: colour"):
         await failing.start()
-    assert {process.pid for process in started_under(os.getpid()) if not gone(process.pid)} <= before
+    assert [process for process in started_beside(before) if not has_ended(process)] == []
     await failing.destroy()
     assert not stack.state.exists()

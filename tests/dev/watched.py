@@ -11,12 +11,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
-from tests.dev.test_process import gone
+from tests.dev.test_process import has_ended
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,7 @@ class Watched:
             text=True,
         )
         self.lines: list[str] = []
+        self._processes: dict[int, psutil.Process] = {}
         self.family: dict[int, str] = {}
         self._incoming: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -93,7 +94,11 @@ class Watched:
 
     def left(self) -> dict[int, str]:
         """Those of the processes it started that still live."""
-        return {pid: name for pid, name in self.family.items() if not gone(pid)}
+        return {pid: name for pid, name in self.family.items() if not has_ended(self._processes[pid])}
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Those that it started of this name, whether they live or not."""
+        return [self._processes[pid] for pid, known in self.family.items() if known == name]
 
     def kill(self) -> None:
         if self._process.poll() is None:
@@ -114,11 +119,14 @@ class Watched:
 
     def _look(self) -> None:
         try:
-            for child in psutil.Process(self._process.pid).children(recursive=True):
-                # Again at each look: between fork and exec a process still has its parent's name.
-                self.family[child.pid] = child.name()
+            children = psutil.Process(self._process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return
+        for child in children:
+            self._processes[child.pid] = child
+            with suppress(psutil.NoSuchProcess):
+                # Again at each look: between fork and exec a process still has its parent's name.
+                self.family[child.pid] = child.name()
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from broker.ports.leases import Attempt
 from broker.revocation.revoker import Revoker
 from tests.clock import CountingRng
 from tests.issuance.world import TENANT, World
+from tests.patience import becomes_true, eventually
 
 
 @pytest.fixture
@@ -35,13 +35,19 @@ async def test_who_does_not_run_a_connector_leaves_it_to_those_who_do(world: Wor
     )
     world.later(grant.lease.expires_at - world.clock.now())
     before = await attempt(world, grant.lease.id)
+    without.liveness.asked("fake", world.clock.now())
     without.kick("fake")
-    for _ in range(20):
-        await asyncio.sleep(0.005)
+    await becomes_true(lambda: not without.liveness._asked)  # it has looked
+    if not left:
+        await eventually(lambda: tried(world, grant.lease.id))  # type: ignore[union-attr]
     await without.close()
     after = await attempt(world, grant.lease.id)
     assert (after == before) is left
     assert (after.state, after.failures) == ((State.ACTIVE, 0) if left else (State.REVOKING, 1))
+
+
+async def tried(world: World, lease_id: str) -> bool:
+    return (await attempt(world, lease_id)).failures > 0
 
 
 async def attempt(world: World, lease_id: str) -> Attempt:

@@ -85,4 +85,4 @@ class Daemon:
 
     def said(self) -> str:
         """What it wrote, of its latest life."""
-        return self._said.read_text()[-4000:] if self._said.exists() else ""
+        return self._said.read_text(errors="replace")[-4000:] if self._said.exists() else ""

@@ -142,7 +142,8 @@ def judged(setting: Setting, directory: Path) -> tuple[Verdict, list[str]]:
 
 
 def deliveries(path: Path) -> Iterator[Delivery]:
-    """What the agents say that they were given."""
+    """What the agents say that they were given; what is being written at this moment is for the next time."""
     with path.open() as lines:
         for line in lines:
-            yield Delivery(**json.loads(line))
+            if line.endswith("\n"):
+                yield Delivery(**json.loads(line))

@@ -3,6 +3,7 @@ held up by somebody else's upstream, and nothing ever given up."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
@@ -22,7 +23,7 @@ from broker.revocation.revoker import Revoker
 from broker.stores.sqlite import SqliteStore
 from tests.clock import START, CountingRng, ManualClock
 from tests.issuance.world import StaticKeys
-from tests.patience import becomes_true
+from tests.patience import PATIENCE, becomes_true
 from tests.revocation.upstreams import Upstream
 
 WORKERS = 4
@@ -32,7 +33,7 @@ DUE = START + timedelta(minutes=10)
 class Lanes:
     """A ledger of due leases, a revoker, and upstreams by name."""
 
-    def __init__(self, store: SqliteStore, *names: str) -> None:
+    def __init__(self, store: SqliteStore, *names: str, gives_up: timedelta = timedelta(seconds=1)) -> None:
         self.store = store
         self.clock = ManualClock()
         self.breakers = Breakers()
@@ -43,7 +44,7 @@ class Lanes:
             self.clock,
             CountingRng(),
             workers=WORKERS,
-            try_timeout=timedelta(seconds=1),  # closing waits for what hangs
+            try_timeout=gives_up,  # closing waits for what hangs
             breakers=self.breakers,
         )
 
@@ -102,12 +103,13 @@ async def test_one_upstream_that_hangs_holds_up_no_other(store: SqliteStore) -> 
 
 
 async def test_a_slow_upstream_has_no_more_claimed_than_its_workers_try(store: SqliteStore) -> None:
-    lanes = Lanes(store)
-    lanes.bao.hangs = True
+    lanes = Lanes(store, gives_up=timedelta(seconds=PATIENCE))
+    lanes.bao.gate = asyncio.Event()
     await lanes.fill(50)
     lanes.kick()
     await becomes_true(lambda: lanes.bao.under_way == WORKERS)
     assert len(await store.claim_due("bao", lanes.clock.now(), 100, timedelta(seconds=30))) == 50 - WORKERS
+    lanes.bao.gate.set()
     await lanes.revoker.close()
 
 

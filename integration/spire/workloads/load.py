@@ -1,7 +1,8 @@
 """An agent that never stops asking: calls side by side, grants one after the other, one stream for all of it.
 
-It goes on until its standard input ends, and then tells what came of it. Nothing is forgiven here: each call
-that raised is told, and each try that the SDK had to repeat is counted.
+``load.py ROTATIONS``: it goes on until its standard input ends and its SVID was renewed that often at least, or never
+is, and then tells what came of it. Nothing is forgiven here: each call that raised is told, and each try that the SDK
+had to repeat is counted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from google.protobuf.message import Message
 
 from broker.client import AsyncClient, Task, connect
 from broker.client.channel import Generation
+from tests.patience import PATIENCE
 
 CALLERS = 4
 
@@ -77,7 +79,15 @@ async def grant_and_revoke(task: Task, client: AsyncClient, tally: Tally) -> Non
     tally.grants += 1
 
 
-async def main() -> None:
+async def _within_reason(condition: Callable[[], bool]) -> None:
+    """Wait for it, and no longer than for what never comes; whoever reads what is told sees which it was."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.05)
+
+
+async def main(rotations: int) -> None:
     tally = Tally()
     async with connect() as client:
         await client.whoami()
@@ -86,10 +96,13 @@ async def main() -> None:
             tally.count(client)
             for _ in range(CALLERS):
                 group.create_task(tally.again_and_again(client.whoami))
-            group.create_task(tally.again_and_again(lambda: grant_and_revoke(task, client, tally)))
+            granting = group.create_task(tally.again_and_again(lambda: grant_and_revoke(task, client, tally)))
             watching = group.create_task(_watch(client, tally))
             await asyncio.to_thread(sys.stdin.read)
+            await _within_reason(lambda: len(tally.own) > rotations)
             tally.stop.set()
+            await granting
+            await _within_reason(lambda: tally.events >= 2 * tally.grants)  # the last ones are on their way
             watching.cancel()  # waits for the next event for ever
     print(json.dumps(tally.told()))
 
@@ -104,4 +117,4 @@ async def _watch(client: AsyncClient, tally: Tally) -> None:
             tally.failures.append(f"watch: {type(error).__name__}: {error}")
 
 
-asyncio.run(main())
+asyncio.run(main(int(sys.argv[1])))

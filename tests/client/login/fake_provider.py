@@ -22,6 +22,7 @@ from broker.client.login.http import ProviderHttp
 from broker.client.login.settings import LoginSettings, Surroundings
 from tests.forge import NOW
 from tests.forge_oidc import ForgedProvider
+from tests.patience import PATIENCE
 
 CLIENT = "jit-broker"
 Form = dict[str, str]
@@ -67,7 +68,7 @@ class FakeProvider:
 
     @property
     def settings(self) -> LoginSettings:
-        return LoginSettings(self.url, CLIENT, timeout=timedelta(seconds=20))
+        return LoginSettings(self.url, CLIENT, timeout=timedelta(seconds=PATIENCE))
 
     def asked(self, path: str) -> list[Form]:
         """The forms that came to ``path``."""
@@ -178,7 +179,7 @@ def fetch(url: str, **headers: str) -> tuple[int, str]:
     """Status and body."""
     opener = build_opener(ProxyHandler({}))
     try:
-        with opener.open(Request(url, headers=headers), timeout=10) as response:
+        with opener.open(Request(url, headers=headers), timeout=PATIENCE) as response:
             return response.status, response.read().decode()
     except HTTPError as error:
         with error:

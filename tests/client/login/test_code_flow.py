@@ -16,6 +16,7 @@ from broker.client.login.person import fresh_login, log_in
 from broker.client.login.redirect import Redirect
 from broker.errors import BrokerError, Denied, InvalidInput, NotReady, Reason, Unauthenticated
 from tests.client.login.fake_provider import CLIENT, FakeProvider, World, fetch, impatient
+from tests.patience import PATIENCE
 
 
 def test_a_login(provider: FakeProvider, world: World) -> None:
@@ -192,13 +193,13 @@ def test_what_is_not_the_redirect_changes_nothing() -> None:
             redirect.wait(timedelta(milliseconds=1))
         assert fetch(f"{redirect.uri}?code=good&state=s")[0] == 200
         assert fetch(f"{redirect.uri}?code=other&state=s")[0] == 410
-        assert redirect.wait(timedelta(seconds=5)) == {"code": "good", "state": "s"}
+        assert redirect.wait(timedelta(seconds=PATIENCE)) == {"code": "good", "state": "s"}
 
 
 def test_a_parameter_that_stands_twice_is_no_answer() -> None:
     with Redirect() as redirect:
         fetch(f"{redirect.uri}?code=good&code=bad&state=s")
-        assert redirect.wait(timedelta(seconds=5)) == {}
+        assert redirect.wait(timedelta(seconds=PATIENCE)) == {}
 
 
 def test_a_connection_that_says_nothing_stops_nobody() -> None:
@@ -209,7 +210,7 @@ def test_a_connection_that_says_nothing_stops_nobody() -> None:
         port = int(redirect.uri.split(":")[2].partition("/")[0])
         with socket.create_connection(("127.0.0.1", port)):
             assert fetch(f"{redirect.uri}?code=good")[0] == 200
-        assert redirect.wait(timedelta(seconds=5)) == {"code": "good"}
+        assert redirect.wait(timedelta(seconds=PATIENCE)) == {"code": "good"}
 
 
 def test_a_port_that_is_taken_is_told() -> None:
