@@ -30,7 +30,7 @@ from broker.scope.model import OnPolicyChange
 
 log = structlog.get_logger("broker.policy")
 
-# For each page, its holders' other leases are read once.
+# Read at a time; memory holds no more of them.
 PAGE = 256
 # After what does not fail for ever, such as a full disk.
 _AGAIN = timedelta(seconds=10)

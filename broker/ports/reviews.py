@@ -17,7 +17,9 @@ class ReviewStore(Protocol):
     async def living_grants(self, tenant: str, after: str, limit: int) -> Sequence[Granted]:
         """The leases that are being issued or ACTIVE, by holder; ``after`` is the last lease's id of the page before.
 
-        Memory holds one page, and of the trail one portion. Raises InvalidInput (PAGE_TOKEN_INVALID).
+        Each page is told as the ledger is when it is read. One page after the other costs no more than what lives and
+        what changed meanwhile. Memory holds one page, one portion of the trail, and of the one holder that the walk is
+        at about 300 bytes for each of its living leases. Raises InvalidInput (PAGE_TOKEN_INVALID).
         """
         ...
 

@@ -7,45 +7,24 @@ its transaction refuses where that has moved.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from broker.errors import NotReady, Reason
 from broker.ports.intents import Holdings, Intent
-from broker.stores.rows import LeaseRow, read_lease, trust_lease
+from broker.stores.rows import read_lease, trust_lease
 from broker.stores.view import View
 
 # No request has it: nothing is left out.
-_NOBODYS = ""
+NOBODYS = ""
+# Template, access, environment.
+Kind = tuple[str, str, str]
 
 
 def holdings(view: View, tenant: str, holder: str, request_id: str) -> Holdings:
     """See LeaseStore.holdings."""
-    leases = _living(view, tenant, holder, request_id)
-    return Holdings(_grants((lease.template, lease.access, lease.environment) for lease in leases), len(leases))
-
-
-def _living(view: View, tenant: str, holder: str, request_id: str) -> list[LeaseRow]:
     rows = view.all("holdings", {"tenant": tenant, "holder": holder, "request_id": request_id})
-    return [trust_lease(read_lease(raw, view.seal)) for raw in rows]
-
-
-class AllHoldings:
-    """What a holder has alive, read once, and told beside each of its requests."""
-
-    def __init__(self, view: View, tenant: str, holder: str) -> None:
-        """Raises Tampered."""
-        self._of = defaultdict[str, list[tuple[str, str, str]]](list)
-        for lease in _living(view, tenant, holder, _NOBODYS):
-            self._of[lease.request_id].append((lease.template, lease.access, lease.environment))
-        self._count = sum(map(len, self._of.values()))
-        self._names = Counter(name for leases in self._of.values() for lease in leases for name in _names(*lease))
-
-    def beside(self, request_id: str) -> Holdings:
-        """The same as :func:`holdings`."""
-        own = self._of.get(request_id, [])
-        without = self._names - Counter(name for lease in own for name in _names(*lease))
-        return Holdings(frozenset(without), self._count - len(own))
+    leases = [trust_lease(read_lease(raw, view.seal)) for raw in rows]
+    return Holdings(_grants((lease.template, lease.access, lease.environment) for lease in leases), len(leases))
 
 
 def check_unmoved(view: View, intent: Intent) -> None:
@@ -65,9 +44,10 @@ def check_unmoved(view: View, intent: Intent) -> None:
     )
 
 
-def _grants(leases: Iterable[tuple[str, str, str]]) -> frozenset[str]:
-    return frozenset(name for lease in leases for name in _names(*lease))
+def _grants(leases: Iterable[Kind]) -> frozenset[str]:
+    return frozenset(name for lease in leases for name in names_of(*lease))
 
 
-def _names(template: str, access: str, environment: str) -> tuple[str, str]:
+def names_of(template: str, access: str, environment: str) -> tuple[str, str]:
+    """What policy calls a lease of this kind."""
     return template, f"{access}:{environment}"

@@ -60,6 +60,7 @@ from broker.stores import (
     read_ahead,
     reads,
     retention_ops,
+    review_ops,
     revoke_ops,
     suspension_ops,
     task_ops,
@@ -114,6 +115,7 @@ class LedgerStore(
         self._tampered: frozenset[str] = frozenset()  # suspensions whose alarm is in the trail
         # What the next tick looks at of each tenant's suspensions. The first one looks at all.
         self._looks: dict[str, suspension_ops.Look] = {}
+        self._living = review_ops.LivingWalk()
         self._readers = self._reading(seal)
         transaction = Transaction(writing.connection, writing.dialect, seal, trail, keeps_texts=keeps_texts)
         transaction.at_work = writer if self.shared else None

@@ -16,10 +16,11 @@ class LedgerReviews:
 
     _writer: GroupCommit
     _readers: Reading
+    _living: review_ops.LivingWalk
 
     async def living_grants(self, tenant: str, after: str, limit: int) -> Sequence[Granted]:
         """See ReviewStore.living_grants."""
-        return await self._readers.walk(lambda view: review_ops.living_grants(view, tenant, after, limit))
+        return await self._readers.walk(lambda view: self._living.page(view, tenant, after, limit))
 
     async def record_review(
         self,

@@ -1,13 +1,13 @@
 """Living leases as they were granted, and what a review makes of them.
 
 What a lease was decided on stands in the audit trail and nowhere else: in the ``lease.intent`` record of its latest
-attempt. A holder's records are read from the newest back, and only until those of its living leases are found, so that
-a review costs what lives and not what ever was.
+attempt. So a walk looks for it there, once for all living leases of a holder (``walked_holder.py``), and a review costs
+what lives and not what ever was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -15,14 +15,13 @@ from typing import Any
 import orjson
 
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
-from broker.audit.record import Record, decode
-from broker.errors import BrokerError, InvalidInput, Reason, Tampered
+from broker.errors import BrokerError, InvalidInput, Reason
 from broker.lease.machine import State
+from broker.ports.intents import Holdings
 from broker.ports.leases import EndCause, Granted, Lease, Tightened
 from broker.scope.canonical import JsonValue
 from broker.stores import access_ops
 from broker.stores.end_ops import end_selected
-from broker.stores.holding_ops import AllHoldings
 from broker.stores.origins import origin_of, with_origin
 from broker.stores.pipeline_rows import parties
 from broker.stores.review_rows import ReviewRow, put_review, review_of, with_review
@@ -31,18 +30,35 @@ from broker.stores.task_ops import find_task
 from broker.stores.times import from_ms, to_ms
 from broker.stores.transaction import Transaction
 from broker.stores.view import View
-
-# Records read at a time.
-PORTION = 200
-_AFTER_ALL = 2**62
-# An intent may be recorded this long before the attempt that was made by it, should the clock have been set.
-_SLACK_MS = 3_600_000
+from broker.stores.walked_holder import WalkedHolder
 
 
-def living_grants(view: View, tenant: str, after: str, limit: int) -> list[Granted]:
-    """See ReviewStore.living_grants. Leases whose rows fail their MAC are left out: nothing can be said of them."""
-    rows = _page(view, tenant, *_position(view, tenant, after), limit)
-    return [each for _, group in groupby(rows, lambda row: row.holder) for each in _granted(view, list(group))]
+class LivingWalk:
+    """Pages of living leases by holder, each of which costs what is on it, however much its holder has.
+
+    Used by one thread. Several walks at a time are right as well, and read more.
+    """
+
+    def __init__(self) -> None:
+        self._at: WalkedHolder | None = None
+
+    def page(self, view: View, tenant: str, after: str, limit: int) -> list[Granted]:
+        """See ReviewStore.living_grants. Leases whose rows fail their MAC are left out: nothing can be said of them."""
+        rows, found = _page(view, tenant, *_position(view, tenant, after), limit), list[Granted]()
+        for holder, group in groupby(rows, lambda row: row.holder):
+            at = self._come_to(view, tenant, holder)
+            found += [_granted(view, row, at) for row in group]
+        if not found:
+            self._at = None  # the end
+        return found
+
+    def _come_to(self, view: View, tenant: str, holder: str) -> WalkedHolder:
+        if self._at is None or not self._at.is_of(tenant, holder):
+            self._at = None  # not beside the next one
+            self._at = WalkedHolder(view, tenant, holder)
+        else:
+            self._at.follow(view)
+        return self._at
 
 
 def _page(view: View, tenant: str, holder: str, request_id: str, limit: int) -> list[LeaseRow]:
@@ -68,59 +84,14 @@ def _position(view: View, tenant: str, after: str) -> tuple[str, str]:
     return row.holder, row.request_id
 
 
-def _granted(view: View, rows: Sequence[LeaseRow]) -> Iterator[Granted]:
-    """The leases of one holder, each with what it was granted on."""
-    intents, held = _intents(view, rows), _held(view, rows[0])
-    for row in rows:
-        record = intents.get(row.attempt_id)
-        lease = with_review(view, with_origin(view, lease_of(row)))
-        at = from_ms(row.created_at if record is None else record.at_ms)
-        yield Granted(lease, at, None if record is None else record.data, _present(view, lease, held))
+def _granted(view: View, row: LeaseRow, holder: WalkedHolder) -> Granted:
+    record = holder.intent(view, row.id, row.attempt_id)
+    lease = with_review(view, with_origin(view, lease_of(row)))
+    at = from_ms(row.created_at if record is None else record.at_ms)
+    return Granted(lease, at, None if record is None else record.data, _present(view, lease, holder.beside(row.id)))
 
 
-def _held(view: View, row: LeaseRow) -> AllHoldings | None:
-    """None: it cannot be told."""
-    try:
-        return AllHoldings(view, row.tenant, row.holder)
-    except Tampered:
-        return None
-
-
-def _intents(view: View, rows: Sequence[LeaseRow]) -> dict[str, Record]:
-    """By attempt: the record of its intent, as far as there is one that is ours."""
-    tenant, holder = rows[0].tenant, rows[0].holder
-    wanted, oldest = {row.attempt_id: row.id for row in rows}, min(row.created_at for row in rows) - _SLACK_MS
-    leases, found, before = set(wanted.values()), dict[str, Record](), _AFTER_ALL
-    while len(found) < len(wanted):
-        page = {"tenant": tenant, "holder": holder, "before": before, "limit": PORTION}
-        records = view.all("holder_trail", page)
-        for _, lease_id, body, _, mac, key_id in records:
-            record = _ours(view, body, mac, key_id) if lease_id in leases else None
-            if record is not None and record.type == EventType.LEASE_INTENT and record.attempt_id in wanted:
-                found[record.attempt_id] = record
-        if len(records) < PORTION or _written_before(records[-1][2], oldest):
-            break
-        before = records[-1][0]
-    return found
-
-
-def _ours(view: View, body: bytes, mac: object, key_id: object) -> Record | None:
-    try:
-        record = decode(body)
-        return record if view.seal.holds_record(bytes.fromhex(record.prev), body, mac, key_id) else None
-    except (Tampered, ValueError):
-        return None
-
-
-def _written_before(body: bytes, ms: int) -> bool:
-    """Whether the search can end here. A damaged record does not end it."""
-    try:
-        return decode(body).at_ms < ms
-    except Tampered:
-        return False
-
-
-def _present(view: View, lease: Lease, held: AllHoldings | None) -> Mapping[str, JsonValue]:
+def _present(view: View, lease: Lease, beside: Holdings | None) -> Mapping[str, JsonValue]:
     """Of the situation, what can be told as it is now. What cannot be read is not told, and so is UNKNOWN."""
     told: dict[str, JsonValue] = {}
     try:
@@ -132,8 +103,7 @@ def _present(view: View, lease: Lease, held: AllHoldings | None) -> Mapping[str,
         if task.trusted:
             human = task_of(task).on_behalf_of
             told |= {"task_type": task.task_type or "", "on_behalf_of": None if human is None else human.id}
-        if held is not None:
-            beside = held.beside(lease.request_id)
+        if beside is not None:
             told |= {"active_grants": sorted(beside.grants), "active_count": beside.count}
     except BrokerError:
         return told

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
 
-from broker.errors import InvalidInput, Reason
+from broker.audit.event import EventType
+from broker.errors import BrokerError, InvalidInput, Reason
 from broker.lease.machine import State
 from broker.policy.standing import Standing
-from broker.ports.leases import EndCause, Lease, LeaseFilter, Selector, Tightened
+from broker.ports.leases import EndCause, Granted, Lease, LeaseFilter, Selector, Tightened
 from broker.ports.ledger import Ledger
-from tests.stores.contract import grant, records, refused, types
+from tests.stores.contract import grant, records, refused, revoke_all, types
 from tests.stores.contract_holdings import writing
 from tests.stores.make import ALICE, BOB, TENANT, at, filing, intent, new_task, redeeming, vote
 
@@ -38,6 +41,54 @@ async def review(
     return await store.record_review(TENANT, lease.id, lease.attempt_id, found, end, by, at(6))
 
 
+class Meanwhile:
+    """Agents that ask, ask again and give back, and a revoker, in the order of a seed."""
+
+    def __init__(self, store: Ledger, seed: int) -> None:
+        self._store, self._random = store, Random(seed)
+        self._asked: list[tuple[str, str]] = []  # lease, holder
+        self._attempts = 0
+
+    async def something(self) -> None:
+        await self._random.choice([*[self._ask] * 4, self._ask_again, self._give_back, self._revoke])()
+
+    async def _ask(self) -> None:
+        # Not in the order of their names: what is new is before, on and after the page that a walk is at.
+        name, holder = f"{self._random.randrange(10**6):06}", self._random.choice([ALICE, ALICE, BOB])
+        kind = writing if self._random.random() < 0.5 else intent
+        await self._store.open_intent(kind(name, holder=holder, max_live_leases=1000))
+        self._asked.append((name, holder))
+
+    async def _ask_again(self) -> None:
+        for name, holder in self._random.sample(self._asked, min(1, len(self._asked))):
+            self._attempts += 1
+            attempt = f"attempt-{name}-{self._attempts}"
+            made = intent(name, holder=holder, attempt_id=attempt, max_live_leases=1000, audit={"reason": attempt})
+            with suppress(BrokerError):  # of a lease that was of another kind, or is over
+                await self._store.open_intent(made)
+
+    async def _give_back(self) -> None:
+        for name, _ in self._random.sample(self._asked, min(1, len(self._asked))):
+            chosen = Selector(TENANT, lease_id=f"lease-{name}")
+            await self._store.end_leases(chosen, EndCause.RELEASED, ALICE, at(4))
+
+    async def _revoke(self) -> None:
+        await revoke_all(self._store, now=5)
+
+
+async def looked_at(store: Ledger, lease: Lease) -> tuple[Any, ...]:
+    """What a walk should tell of one, read from all there is."""
+    beside = await store.holdings(TENANT, lease.holder, lease.request_id)
+    intents = [each for each in await records(store) if each.type == EventType.LEASE_INTENT]
+    (own,) = [each for each in intents if each.attempt_id == lease.attempt_id]
+    return sorted(beside.grants), beside.count, own.data, own.at_ms
+
+
+def told(granted: Granted) -> tuple[Any, ...]:
+    present = granted.present
+    return present["active_grants"], present["active_count"], granted.facts, round(granted.at.timestamp() * 1000)
+
+
 class ReviewContract:
     """How living leases are found, with what they were granted on; and how what is found out is kept."""
 
@@ -46,7 +97,7 @@ class ReviewContract:
         made = [await grant(store, f"{number}", audit={"reason": f"why {number}"}) for number in range(5)]
         made.append(await grant(store, "b", holder=BOB, now=2))
         await store.end_leases(Selector(TENANT, lease_id=made[1].id), EndCause.RELEASED, ALICE, at(4))
-        found, after = [], ""
+        found, after = list[Granted](), ""
         while page := await store.living_grants(TENANT, after, 2):
             assert len(page) <= 2
             found, after = [*found, *page], page[-1].lease.id
@@ -73,6 +124,34 @@ class ReviewContract:
             beside = await store.holdings(TENANT, each.lease.holder, each.lease.request_id)
             assert each.present["active_grants"] == sorted(beside.grants)
             assert each.present["active_count"] == beside.count
+
+    @pytest.mark.parametrize("seed", range(6))
+    async def test_a_walk_tells_of_each_what_was_so_when_its_page_was_read(self, store: Ledger, seed: int) -> None:
+        """Whatever is remembered from page to page, and whatever happens between them."""
+        await store.start_task(new_task())
+        meanwhile, pages = Meanwhile(store, seed), Random(seed)
+        for _ in range(40):
+            await meanwhile.something()
+        for _ in range(2):
+            after, seen = "", list[str]()
+            while page := await store.living_grants(TENANT, after, pages.randint(1, 4)):
+                assert [told(each) for each in page] == [await looked_at(store, each.lease) for each in page]
+                after, seen = page[-1].lease.id, [*seen, *(each.lease.id for each in page)]
+                for _ in range(pages.randint(0, 3)):
+                    await meanwhile.something()
+            assert len(seen) == len(set(seen)) > 10
+
+    async def test_two_walks_at_a_time_do_not_mislead_each_other(self, store: Ledger) -> None:
+        await store.start_task(new_task())
+        for number in range(4):
+            await grant(store, f"a{number}")
+            await grant(store, f"b{number}", holder=BOB)
+        found, after = list[Granted](), {False: "", True: ""}
+        for turn in [False, True, False, False, True, True, False, True]:
+            page = await store.living_grants(TENANT, after[turn], 2)
+            found, after[turn] = [*found, *page], page[-1].lease.id
+        assert [told(each) for each in found] == [await looked_at(store, each.lease) for each in found]
+        assert len({each.lease.id for each in found}) == 8
 
     async def test_what_was_granted_on_is_found_below_many_other_events(self, store: Ledger) -> None:
         await store.start_task(new_task())

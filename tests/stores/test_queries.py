@@ -57,6 +57,7 @@ def test_every_query_fits_the_schema(connection: sqlite3.Connection, name: str) 
         ("leases_of_holder", "leases_by_holder (tenant=? AND holder=? AND created_at<?)"),
         ("leases_of_task", "leases_by_task (tenant=? AND task_id=?)"),
         ("holder_events", "audit_by_holder (tenant=? AND holder=? AND seq>?)"),
+        ("holder_news", "audit_by_holder (tenant=? AND holder=? AND seq>?)"),
         ("tasks_due", "tasks_ending (ends_at>? AND ends_at<?)"),
         ("any_task_due", "tasks_ending (ends_at>? AND ends_at<?)"),
         ("count_open_tasks", "tasks_open (tenant=? AND creator=?)"),

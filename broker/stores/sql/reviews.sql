@@ -37,6 +37,18 @@ WHERE u.tenant = :tenant AND u.holder = :holder AND u.lease_id <> '' AND u.seq <
 ORDER BY u.seq DESC
 LIMIT :limit;
 
+-- holder_news --
+-- The same after a sequence number, the oldest first.
+SELECT u.seq, u.lease_id, u.body, u.hash, u.mac, u.mac_key_id
+FROM audit AS u INDEXED BY audit_by_holder
+WHERE u.tenant = :tenant AND u.holder = :holder AND u.lease_id <> '' AND u.seq > :after
+ORDER BY u.seq
+LIMIT :limit;
+
+-- audit_row --
+SELECT u.seq, u.lease_id, u.body, u.hash, u.mac, u.mac_key_id FROM audit AS u
+WHERE u.seq = ?1;
+
 -- tightened_figure --
 -- Of the living leases alone: what has ended is nobody's worry.
 SELECT v.outcome, count(*) FROM policy_reviews AS v
