@@ -113,11 +113,11 @@ class Metrics:
 
 
 class Snapshot:
-    """The broker's state at one scrape. Plain data."""
+    """The broker's state at one scrape. Plain data. ``figures`` None: the ledger did not answer."""
 
     def __init__(
         self,
-        figures: LedgerFigures,
+        figures: LedgerFigures | None,
         tallies: Mapping[str, Tally],
         *,
         ready: bool,
@@ -133,7 +133,7 @@ class Snapshot:
         recovery: bool = False,
         witnesses: Mapping[str, WitnessTally] | None = None,
         unread: Sequence[str] = (),
-        access_review_overdue: bool = False,
+        access_review_overdue: bool | None = None,
         roots_refused: Sequence[str] = (),
         circuits_open: Sequence[str] = (),
         orphans: Mapping[str, OrphanFigures] | None = None,
@@ -232,7 +232,10 @@ class _State(Collector):
     def collect(self) -> Iterator[Metric]:
         if self.snapshot is None:
             return
-        yield from _ledger(self.snapshot.figures)
+        figures = self.snapshot.figures
+        yield _gauge("broker_ledger_answers", "1 while the ledger's figures could be read.", figures is not None)
+        if figures is not None:
+            yield from _ledger(figures)
         yield from _connectors(self.snapshot)
         yield from _reconciled(self.snapshot)
         yield from _webhooks(self.snapshot.webhooks)
@@ -340,8 +343,9 @@ def _reconciled(snapshot: Snapshot) -> Iterator[Metric]:
     listed, unknown, stuck, missing, braked, failed = families
     for name in sorted(snapshot.orphans.keys() | snapshot.reconciled.keys()):
         figures, last = snapshot.orphans.get(name), snapshot.reconciled.get(name)
-        unknown.add_metric([name], 0 if figures is None else figures.living)
-        stuck.add_metric([name], 0 if figures is None else figures.stuck)
+        if snapshot.figures is not None:  # else nobody knows
+            unknown.add_metric([name], 0 if figures is None else figures.living)
+            stuck.add_metric([name], 0 if figures is None else figures.stuck)
         if last is not None:
             missing.add_metric([name], last.missing)
             braked.add_metric([name], last.braked)
@@ -454,11 +458,12 @@ def _house(snapshot: Snapshot) -> Iterator[Metric]:
         "Identity material that could not be taken in; the last good stays.",
         snapshot.tls_problems,
     )
-    yield _gauge(
-        "broker_access_review_overdue",
-        "1 while a review of what agents could get is due by access_reviews.every.",
-        float(snapshot.access_review_overdue),
-    )
+    if snapshot.access_review_overdue is not None:
+        yield _gauge(
+            "broker_access_review_overdue",
+            "1 while a review of what agents could get is due by access_reviews.every.",
+            float(snapshot.access_review_overdue),
+        )
     digest = GaugeMetricFamily("broker_deploy_info", "The deploy set in force.", labels=["digest"])
     digest.add_metric([snapshot.deploy_digest], 1)
     yield digest

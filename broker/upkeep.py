@@ -76,10 +76,12 @@ class Upkeep:
             for name in await self._store.orphan_connectors(now):
                 self._revoker.kick_orphans(name)
         except BrokerError as failure:
-            log.error("the ledger could not be looked at", reason=failure.reason)
+            log.error("the ledger could not be looked at", reason=failure.reason, error=failure.message)
+            self._gate.ledger_failure = failure.message
             # Revocation does not wait for the ledger's reading half to recover.
             names = set(self._connectors())
         else:
+            self._gate.ledger_failure = ""
             self._gate.heartbeat = self._revoker.liveness.heartbeat(now)
             self._gate.silent_lanes = self._revoker.liveness.silent()
         for name in names:

@@ -23,6 +23,7 @@ from broker.config import Config, HostPort
 from broker.connectors.lending import Lending
 from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.doors import Doors, Inside
+from broker.daemon.figures import LedgersFigures
 from broker.daemon.identity import OwnIdentity
 from broker.daemon.ledger import open_ledger
 from broker.daemon.notifying import Notifier, untold_break_glass
@@ -264,6 +265,7 @@ class Brokerd:
         await turns.at_begin("reconcile", self._inventories_again)
         self._undo.push_async_callback(self._canaries.stop)
         self.doors.bind(self._identity.tls)
+        self._ledgers_figures = LedgersFigures(store, self._reviews, self._clock, config.tenant)
         self._operations = Operations(self._problems, self._warnings, self._scrape)
         self._undo.push_async_callback(self._operations.stop)
         await self._operations.start(*config.listen.operations)
@@ -454,7 +456,7 @@ class Brokerd:
 
     def _problems(self) -> list[str]:
         closed = self.gate.why_closed(self._clock.now())
-        return [] if closed is None else [str(closed)]
+        return [] if closed is None else [f"{closed.reason.value}: {closed}"]
 
     def _warnings(self) -> list[str]:
         proxies = self._proxies.alarms() if self._proxies is not None else ()
@@ -489,11 +491,10 @@ class Brokerd:
 
     async def _scrape(self) -> bytes:
         assert self._store is not None  # noqa: S101 - the port opens after the store
-        now = self._clock.now()
+        asked, now = await self._ledgers_figures.ask(), self._clock.now()
         deploy, tls = self._files.current, self._identity.tls
-        figures = await self._store.figures(now)
         snapshot = Snapshot(
-            figures,
+            None if asked is None else asked.figures,
             self._revoker.tallies(),
             ready=self.gate.why_closed(now) is None,
             agents=len(deploy.registry),
@@ -503,15 +504,15 @@ class Brokerd:
             own_svid_overdue=tls.identity.overdue(now),
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
-            webhooks=self._notifier.tallies(figures.audit_head, now),
-            access_review_overdue=await self._reviews.overdue(self._config.tenant, now),
+            webhooks=self._notifier.tallies(self._ledgers_figures.head, now),
+            access_review_overdue=None if asked is None else asked.review_overdue,
             issuers={} if self._people is None else self._people.tallies(),
             recovery=bool(self.gate.recovery),
             witnesses=self._witnessing.tallies() if self._witnessing is not None else {},
             unread=self.gate.unread,
             roots_refused=tuple(self._roots.standing),
             circuits_open=tuple(self._breakers.open),
-            orphans=await self._store.orphan_figures(),
+            orphans={} if asked is None else asked.orphans,
             reconciled=self._reconciler.last,
             room=self._room.figures(),
             stalled=self.gate.stalled(now),

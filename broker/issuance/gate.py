@@ -43,6 +43,7 @@ class Gate:
     max_backlog_records: int
     max_backlog_age: timedelta
     heartbeat: datetime | None = None
+    ledger_failure: str = ""  # why the ledger could not be looked at, while it cannot
     silent_lanes: tuple[str, ...] = ()  # connectors whose revocation lane did not answer when the heartbeat was taken
     backlog_records: int = 0
     backlog_age: timedelta = timedelta(0)
@@ -143,6 +144,15 @@ class Gate:
         )
 
     def _why_stalled(self) -> NotReady:
+        if self.ledger_failure:
+            since = "the start" if self.heartbeat is None else self.heartbeat.isoformat()
+            return NotReady(
+                Reason.STORE_UNAVAILABLE,
+                f"since {since} the ledger could not be looked at, so nothing is granted: {self.ledger_failure}",
+                hint="Operators: the log of brokerd says why; look at the database, or the disk, of the ledger. Grants"
+                " and revocation resume by themselves.",
+                metadata={"cause": "failing"},
+            )
         lanes = ", ".join(self.silent_lanes)
         return NotReady(
             Reason.REVOKER_STALLED,

@@ -64,4 +64,4 @@ def _server(where: ServerAddress | ServerReference) -> Iterator[PostgresConnecti
         with contextlib.closing(connect(address, role="migrate")) as session:
             yield session
     except psycopg.Error as error:
-        raise POSTGRES.unavailable(error) from error
+        raise POSTGRES.refused(error, address) from error

@@ -61,7 +61,7 @@ def move(source: Path, target: ServerAddress, keys: KeyRing) -> Moved:
             rows = _move(ledger, server, target, source, keys)
         return Moved(rows, _put_aside(source))
     except psycopg.Error as error:
-        raise POSTGRES.unavailable(error) from error
+        raise POSTGRES.refused(error, target) from error
     finally:
         lock.release()
 

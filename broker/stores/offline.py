@@ -128,7 +128,7 @@ class LedgerDatabase:
             # A person reads along.
             self._connection.together("SET LOCAL idle_in_transaction_session_timeout = 0")
         except psycopg.Error as error:
-            raise POSTGRES.unavailable(error) from error
+            raise POSTGRES.refused(error, address) from error
         if not self.schema.version:
             self.close()
             raise no_ledger(self.shown, "it has no tables of one")

@@ -50,7 +50,7 @@ class PostgresStore(LedgerStore):
             writing = await asyncio.to_thread(cls._open, address, writer, clock)
             store = cls(address, keys, writing, keeps_texts=keeps_texts)
         except psycopg.Error as error:
-            raise POSTGRES.unavailable(error) from error
+            raise POSTGRES.refused(error, address) from error
         store._listen()
         return store
 

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
+import structlog
 from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import AdaptersMap, Dumper
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -31,6 +32,8 @@ from broker.stores.database import Cursor
 from broker.stores.postgres_many import MANY, QUESTIONS, Document, asked_for
 from broker.stores.postgres_putting_off import Done, PuttingOff
 from broker.stores.postgres_sql import Statement, statement
+
+log = structlog.get_logger("broker.ledger")
 
 # The oldest release whose SQL is enough: IS JSON, derived tables without a name.
 OLDEST = 160_000
@@ -46,6 +49,9 @@ BOUNDS_TRANSACTIONS = 170_000
 # For so long a batch may have the lock, whatever it does: whoever needs longer has lost patience with an answer.
 HOLD_SECONDS = PATIENCE
 _CONNECT_SECONDS = 5
+_LONGEST_WORDS = 500
+# For so long (seconds) nobody is told again that the server cannot be reached, for the same reason.
+_SAID_ALREADY = 60.0
 # What holds of every session on the way. A peer that says nothing: seconds until it is asked, between questions, and
 # how many; and how long (ms) what was sent may go without being acknowledged.
 WAY: dict[str, str | int] = {
@@ -79,6 +85,26 @@ _DURABLE = ("on", "remote_apply")
 _VERIFIED = "verify-full"
 
 
+class Reaching:
+    """Says in the log that a server cannot be reached, and why: once in a while, however many sessions try."""
+
+    def __init__(self) -> None:
+        self._why, self._said = "", 0.0
+
+    def failed(self, shown: str, error: Exception) -> None:
+        """A session was not to be had."""
+        why = words(error)
+        if why != self._why or monotonic() - self._said > _SAID_ALREADY:
+            self._why, self._said = why, monotonic()
+            log.error("the ledger's server cannot be reached", server=shown, why=why)
+
+    def reached(self, shown: str) -> None:
+        """One was."""
+        if self._why:
+            self._why = ""
+            log.warning("the ledger's server is reached again", server=shown)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
     """A DSN, which may hold a password, and whether a server elsewhere may be one that proves nothing."""
@@ -87,6 +113,7 @@ class ServerAddress:
     allow_unverified: bool = False
     # What is told of it: no password.
     shown: str = field(init=False, default="")
+    reaching: Reaching = field(init=False, default_factory=Reaching, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Raises InvalidInput (CONFIG_INVALID) for a DSN that is none, or that would trust whoever answers."""
@@ -118,6 +145,12 @@ def _is_here(host: str) -> bool:
 
 def _refused(message: str, hint: str = "") -> InvalidInput:
     return InvalidInput(Reason.CONFIG_INVALID, message, hint=hint)
+
+
+def words(error: Exception) -> str:
+    """What the server, or libpq on the way to it, says is wrong: for operators. There is no password in it."""
+    said = error.diag.message_primary if isinstance(error, psycopg.Error) and error.sqlstate else ""
+    return " ".join((said or str(error) or type(error).__name__).split())[:_LONGEST_WORDS]
 
 
 T = TypeVar("T")
@@ -279,13 +312,19 @@ def connect(address: ServerAddress, *, role: str, patience: float | None = None)
 
     ``patience``: seconds for which an answer is waited for; None, for tools that people watch: as long as it takes.
     """
-    session = _Session.connect(
-        make_conninfo(address.dsn.reveal(), application_name=f"brokerd {role}", **WAY),
-        autocommit=True,
-        prepare_threshold=0,
-        cursor_factory=psycopg.RawCursor,
-        context=_ADAPTERS,
-    )
+    try:
+        session = _Session.connect(
+            make_conninfo(address.dsn.reveal(), application_name=f"brokerd {role}", **WAY),
+            autocommit=True,
+            prepare_threshold=0,
+            cursor_factory=psycopg.RawCursor,
+            context=_ADAPTERS,
+        )
+    except psycopg.Error as error:
+        if patience is not None:  # whoever watches is told by the tool
+            address.reaching.failed(address.shown, error)
+        raise
+    address.reaching.reached(address.shown)
     session.patience = patience
     session.prepared_max = None
     session.server_cursor_factory = psycopg.RawServerCursor

@@ -30,6 +30,7 @@ from broker.stores.postgres_connection import (
     PostgresConnection,
     ServerAddress,
     connect,
+    words,
 )
 from broker.stores.postgres_sql import SQL
 
@@ -107,6 +108,15 @@ class PostgresDialect:
             metadata={"cause": _name(error)},
         )
 
+    def refused(self, error: Exception, where: object) -> NotReady:
+        """One of its errors as whoever opens a ledger, or runs a command on it, is told: in the server's words."""
+        return NotReady(
+            Reason.STORE_UNAVAILABLE,
+            f"the ledger's server {where} refuses: {words(error)}.",
+            hint="Nothing was changed. docs/postgresql-store.md says which database, roles and rights it takes.",
+            metadata={"cause": _name(error)},
+        )
+
     def spoils_one_row(self, error: Exception) -> bool:
         """See Dialect.spoils_one_row."""
         return isinstance(error, _OF_ONE_ROW)
@@ -120,7 +130,8 @@ POSTGRES = PostgresDialect()
 
 
 def _name(error: Exception) -> str:
-    return getattr(error, "sqlstate", None) or type(error).__name__
+    state = getattr(error, "sqlstate", None)
+    return f"{state} {type(error).__name__}" if state else type(error).__name__
 
 
 class PostgresWriting:

@@ -55,6 +55,8 @@ async def test_from_a_file_to_a_server(server: LedgerDatabase, tmp_path: Path, k
     planned = run("migrate", "--database", "env:LEDGER_OWNER", "--dry-run")
     assert planned.exit_code == 0 and planned.output.count("would carry out") == len(migrations())
     assert run("verify", "--database", "env:LEDGER_DSN").exit_code != 0  # nothing is there yet
+    refused = run("migrate", "--database", "env:LEDGER_OWNER", "--grant-to", "nobody_there")
+    assert refused.exit_code != 0 and 'role "nobody_there" does not exist' in refused.output
     done = run("migrate", "--database", "env:LEDGER_OWNER", "--grant-to", "jit_brokerd")
     assert done.exit_code == 0 and done.output.count("carried out") == len(migrations())
     assert "nothing to do" in run("migrate", "--database", "env:LEDGER_OWNER").output

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
+from broker.clock import SystemClock
 from broker.dev.postgres import PostgresServer
 from broker.errors import InvalidInput, NotReady, Reason, Tampered
 from broker.secret import Secret
 from broker.stores import migrate as file_migrate
-from broker.stores import migrating, postgres_migrate
+from broker.stores import migrating, postgres_connection, postgres_migrate
+from broker.stores.postgres import PostgresStore
+from broker.stores.postgres_clock import ServerClock
 from broker.stores.postgres_connection import ServerAddress, connect
 from broker.stores.postgres_sql import SQL, postgres_migrations, statement
 from broker.stores.queries import SQL as COMMON
@@ -105,6 +109,45 @@ async def test_a_database_that_is_not_migrated_is_not_opened(empty: LedgerDataba
     with pytest.raises(NotReady) as refused:
         await empty.open()
     assert refused.value.reason is Reason.STORE_UNAVAILABLE and "broker migrate" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"password": "hush"}, "password authentication failed"),
+        ({"dbname": "nowhere"}, 'database "nowhere" does not exist'),
+        ({"port": "9"}, "Connection refused"),
+    ],
+)
+async def test_a_server_that_refuses_is_quoted(
+    ledger_database: LedgerDatabase, change: dict[str, str], said: str
+) -> None:
+    """Whoever starts brokerd, or gives a command, sees which of a dozen things is wrong; and no password."""
+    dsn = psycopg.conninfo.make_conninfo(ledger_database.address.dsn.reveal(), **change)
+    address = ServerAddress(Secret(dsn))
+    with pytest.raises(NotReady, match=said) as refused, capture_logs() as told:
+        await PostgresStore.open(address, Keys(), "w", ServerClock(SystemClock()))
+    assert refused.value.reason is Reason.STORE_UNAVAILABLE and "hush" not in str(refused.value) + str(told)
+    (line,) = told
+    assert said in line["why"]
+    with pytest.raises(NotReady, match=said):
+        migrating.pending_steps(address)
+
+
+def test_that_it_cannot_be_reached_is_told_once_in_a_while(
+    ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with capture_logs() as told:
+        for _ in range(3):
+            ledger_database.address.reaching.reached("db")  # nothing was wrong
+        reaching = ledger_database.address.reaching
+        for why in ("one", "one", "another", "another"):
+            reaching.failed("db", psycopg.OperationalError(why))
+        monkeypatch.setattr(postgres_connection, "_SAID_ALREADY", -1.0)
+        reaching.failed("db", psycopg.OperationalError("another"))
+        reaching.reached("db")
+        reaching.reached("db")
+    assert [line.get("why") for line in told] == ["one", "another", "another", None]
 
 
 def test_two_who_migrate_at_once_do_it_once(empty: LedgerDatabase) -> None:
