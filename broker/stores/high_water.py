@@ -1,8 +1,9 @@
 """The highest time that a ledger has seen, kept in it: over a restart time does not go back (faults.md F39).
 
-Every durable change has an audit record with its time, so the last record is a mark by itself; beside it there is a row
-of its own, under a MAC, which batches refresh when it is a second old (here), and a tick where nothing else happens
-(``high_water_ops.py``).
+Nearly every durable change has an audit record with its time, so the last record is a mark by itself; beside it there
+is a row of its own, under a MAC, which batches refresh when it is a second old (here), and a tick where nothing else
+happens (``high_water_ops.py``). Claims, and tries that failed, are in no record, and say when what lives is due: they
+are seen here, too.
 """
 
 from __future__ import annotations

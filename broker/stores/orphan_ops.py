@@ -60,6 +60,7 @@ def claim(tx: Transaction, connector: str, now: datetime, limit: int, claim_for:
         if not row.trusted:
             _drop(tx, row, now_ms)
             continue
+        tx.saw(now_ms)
         row.epoch += 1
         row.due_at = now_ms + span_ms(claim_for)
         if update(tx, row, tx.at_work):
@@ -116,6 +117,7 @@ def record(
     if row is None or not row.trusted or row.epoch != claimed.epoch or row.due_at is None:
         return False
     now_ms = to_ms(now)
+    tx.saw(now_ms)
     if outcome is None:
         return _not_yet(tx, row, now_ms, to_ms(next_due), error, stuck)
     about: dict[str, JsonValue] = {"outcome": outcome.value, "failures": row.failures}

@@ -54,6 +54,9 @@ def claim_due(tx: Transaction, connector: str, now: datetime, limit: int, claim_
         if tx.resting:
             due = [pair for pair in due if tx.resting.get((pair[0].tenant, pair[0].id), now_ms) <= now_ms]
         due = due[:limit]
+        if due:
+            # What was claimed by a clock that was an hour fast is due in an hour: so is time, then, after a crash.
+            tx.saw(now_ms)
         for (attempt, _), done in zip(due, tx.each(partial(_claim, tx, until_ms, now_ms), due), strict=True):
             if not done:
                 # It is revoked all the same, at the slowest pace; this one's schedule is kept in memory.
@@ -124,6 +127,7 @@ def _record(tx: Transaction, tried: Tried) -> bool:
         return False
     now, next_due = tried.now, tried.next_due
     now_ms = to_ms(now)
+    tx.saw(now_ms)
     if not attempt.trusted:
         due = to_ms(next_due) if event is None else quarantine_pause(now_ms)
         quarantine(tx, attempt, lease, due, now_ms)

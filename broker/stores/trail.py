@@ -63,6 +63,10 @@ class Trail:
         self._marking.saw(at_ms)
         return seq
 
+    def saw(self, at_ms: int) -> None:
+        """A time that will be durable, with no event that has it."""
+        self._marking.saw(at_ms)
+
     def mark(self) -> tuple[Head, int]:
         """Where to :meth:`rewind` to if what follows is refused."""
         return self._head, len(self._pending)
@@ -88,6 +92,7 @@ class Trail:
     def flush(self, view: View) -> None:
         """Write the collected records and the new head into the open transaction."""
         if not self._pending:
+            self._marking.flush(view)
             return
         view.connection.executemany(view.sql["insert_audit"], self._pending)
         key_id, key = self._keys.current()

@@ -193,6 +193,10 @@ class Transaction(View):
         if query in _SUSPENDING:
             self.images.news.clear()
 
+    def saw(self, now_ms: int) -> None:
+        """What is written follows from this time, and no event says so: after a restart it is not earlier."""
+        self._trail.saw(now_ms)
+
     def audit(self, event: AuditEvent, now_ms: int) -> int:
         """Record an event in this transaction; its sequence number."""
         return self._trail.append(event, now_ms)

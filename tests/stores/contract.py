@@ -26,7 +26,9 @@ from broker.ports.figures import ExportBacklog
 from broker.ports.intents import Opened
 from broker.ports.lease_store import LeaseStore
 from broker.ports.leases import Attempt, EndCause, Lease, LeaseFilter, Selector, Tried
+from broker.ports.ledger import Ledger
 from broker.ports.tasks import TaskState
+from broker.ports.trail import HighWater
 from tests.stores.contract_holdings import HoldingContract
 from tests.stores.make import ALICE, BOB, T0, TASK, TENANT, at, intent, new_task
 
@@ -770,6 +772,17 @@ class RevokerContract:
             now += 5
         (attempt,) = await store.claim_due("bao", at(now), 1, timedelta(seconds=30))
         assert (attempt.failures, attempt.last_error) == (3, "no 3")
+
+    async def test_when_it_is_tried_again_is_no_time_that_a_restart_forgets(self, store: Ledger) -> None:
+        """F38, F39: else what waits by a clock that was an hour fast waits for an hour after a crash, and lives."""
+        await store.start_task(new_task())
+        await store.open_intent(intent())
+        (attempt,) = await store.claim_due("bao", at(11), 1, timedelta(seconds=30))
+        assert await store.record_revocation(attempt, None, at(3611), at(3616), "down", False)
+        assert await store.high_water() == HighWater(at(3611))
+        (attempt,) = await store.claim_due("bao", at(7211), 1, timedelta(seconds=30))
+        assert await store.high_water() == HighWater(at(7211))
+        assert attempt.epoch > 1
 
     @pytest.mark.parametrize("error", ["", "down"])
     async def test_what_a_try_notes_is_what_the_next_goes_by(self, store: LeaseStore, error: str) -> None:

@@ -19,6 +19,7 @@ from broker.ports.leases import EndCause
 from broker.ports.ledger import Ledger
 from broker.ports.orphans import Orphan, OrphanEnd, OrphanWhy
 from broker.ports.tasks import TaskState
+from broker.ports.trail import HighWater
 from tests.stores.contract import grant, revoke_all
 from tests.stores.make import ALICE, TASK, TENANT, at, intent, new_task
 
@@ -135,6 +136,7 @@ class OrphanContract:
         (first,) = await store.claim_orphans("bao", at(100), 10, CLAIM)
         assert await store.claim_orphans("bao", at(129.999), 10, CLAIM) == []
         (second,) = await store.claim_orphans("bao", at(130), 10, CLAIM)
+        assert await store.high_water() == HighWater(at(130))  # F39: a restart is not before what it waits for
         assert second.epoch == first.epoch + 1
         before = await told(store)
         assert not await store.record_orphan(first, OrphanEnd.REVOKED, at(131), at(131), "", stuck=False)
