@@ -37,11 +37,11 @@ minio: ## build MinIO from its Go module, once, outside of the repository: the d
 ##@ Prove it
 .PHONY: test
 test: .venv/ready private ## unit, contract and API tests, with a real OpenBao and PostgreSQL (WORKERS=n)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --hypothesis-profile quick -m "not slow" tests
 
 .PHONY: test-slow
-test-slow: .venv/ready private ## the tests that take long: 50,000 decisions against a naive evaluator, failpoints, 100 kills, planted bugs
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow tests
+test-slow: .venv/ready private ## the tests that take long: 50,000 decisions against a naive evaluator, failpoints, 100 kills, planted bugs, all examples
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow or hypothesis" tests
 
 .PHONY: simulate
 simulate: .venv/ready ## the real core, one to three replicas of it, on simulated time, disk, network and upstream: STEPS (1000000) from SEED (1), everything going wrong

@@ -37,8 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     whole_run.examples_at_any_speed()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     whole_run.put_long_modules_first(items)
+    whole_run.fewer_examples(config, items)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from _pytest.assertion import rewrite
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from broker.dev import loopback
 
@@ -26,6 +26,8 @@ _PREFIX = "jb-"  # short: the path of a unix socket has 107 bytes
 _RUN = "run.pid"
 _ENOUGH = 1 << 30  # a run fills about 0.3 GiB
 _SOURCES = ("broker", "tests")
+_QUICK = "quick"
+_PART, _LEAST = 0.3, 10  # of a property's examples
 
 
 def temporary_files_in_memory(config: pytest.Config) -> None:
@@ -116,7 +118,29 @@ def examples_at_any_speed() -> None:
     settings.register_profile(
         "any speed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
+    settings.register_profile(_QUICK, settings.get_profile("any speed"))
     settings.load_profile("any speed")
+
+
+def fewer_examples(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """``--hypothesis-profile quick``: a part of each property's examples. ``make test-slow`` tries all of them."""
+    if config.getoption("--hypothesis-profile") != _QUICK:
+        return
+    # Once for each: of one that is parametrized there are several items. A state machine's are its class's.
+    found = (each for item in items if is_hypothesis_test(getattr(item, "obj", None)) for each in _settings_of(item))
+    tests = {id(test): (test, name) for test, name in found}
+    for test, name in tests.values():
+        known = getattr(test, name)
+        setattr(test, name, settings(known, max_examples=max(_LEAST, round(_PART * known.max_examples))))
+
+
+def _settings_of(item: pytest.Item) -> Iterator[tuple[object, str]]:
+    """Whose attribute of what name the settings of a property are."""
+    bound = getattr(item, "obj", None)
+    function = getattr(bound, "__func__", bound)
+    for holder, name in ((function, "_hypothesis_internal_use_settings"), (getattr(item, "cls", None), "settings")):
+        if isinstance(getattr(holder, name, None), settings):
+            yield holder, name
 
 
 def put_long_modules_first(items: list[pytest.Item]) -> None:

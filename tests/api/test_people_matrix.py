@@ -101,7 +101,13 @@ async def answer(stub: Any, method: MethodDescriptor, asked: Any) -> tuple[str, 
     return "", ""
 
 
-@pytest.mark.parametrize("method", list(ADMIN_SERVICE.methods), ids=lambda method: method.name)
+# One in six, each of another kind; tests/api/test_people.py has all of them, with requests that name nothing.
+_METHODS = [
+    pytest.param(each, marks=[pytest.mark.slow] if n % 6 else []) for n, each in enumerate(ADMIN_SERVICE.methods)
+]
+
+
+@pytest.mark.parametrize("method", _METHODS, ids=lambda method: method.name)
 async def test_of_ones_own_of_anothers_and_of_nobodys(served: Served, method: MethodDescriptor) -> None:
     analysts, migrators = await things(served, ANALYST), await things(served, MIGRATOR)
     nothing = {name: NONE.get(name, f"{value.partition('-')[0]}-none") for name, value in analysts.items()}

@@ -31,6 +31,7 @@ def test_there_are_so_many_policies_and_no_two_requests_are_one_question(monkeyp
     assert asked == 12 + 56
 
 
+@pytest.mark.slow
 def test_the_figures_are_of_all_requests() -> None:
     made = decisions.measure(16)
     assert made.by_effect == {"ALLOW": 14, "DENY": 0, "NEEDS_APPROVAL": 2}

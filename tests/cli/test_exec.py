@@ -100,7 +100,13 @@ def test_the_exit_code_is_the_commands(cli: Cli, fake: FakeBroker, command: tupl
     assert states(fake) == ([task_pb2.Task.STATE_COMPLETED], [REVOKED])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)),
+    ],
+)
 def test_signals_reach_the_command_and_the_leases_end(
     spawn: Spawn, fake: FakeBroker, tmp_path: Path, number: signal.Signals
 ) -> None:

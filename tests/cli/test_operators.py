@@ -115,6 +115,7 @@ def test_what_is_no_ledger(run: Run, tmp_path: Path) -> None:
     assert "CONFIG_INVALID" in done.stderr
 
 
+@pytest.mark.slow
 def test_reload_puts_a_good_set_in_force_and_refuses_a_bad_one(run: Run, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     template = tmp_path / "deploy" / "templates" / "orders-readonly.yaml"

@@ -111,6 +111,7 @@ async def test_an_account_rests_for_an_hour_after_its_tokens_end_and_is_then_rea
     await connector.close()
 
 
+@pytest.mark.slow
 async def test_through_a_whole_day_no_token_is_ever_accepted_after_its_end(world: World, clock: ManualClock) -> None:
     """Whatever is revoked, at whatever time, stays dead through every enabling."""
     connector, dead, lent = world.pool(), [], 0

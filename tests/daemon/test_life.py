@@ -96,9 +96,10 @@ def refuses(config: Path) -> str:
     return process.said()
 
 
-def test_starts_tells_and_stops_as_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("started", [running, pytest.param(running_command, marks=pytest.mark.slow)])
+def test_starts_tells_and_stops_as_told(tmp_path: Path, started: Callable[[Path], Any]) -> None:
     config = write_config(tmp_path)
-    with running_command(config) as (process, port):
+    with started(config) as (process, port):
         assert (live := page(port, "livez")) is not None
         assert live.json() == {"live": True}
         assert (metrics := page(port, "metrics")) is not None

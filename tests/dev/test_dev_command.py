@@ -107,6 +107,7 @@ def test_a_session_at_the_terminal(start: Start, place: Path) -> None:
     assert (state / ".gitignore").read_text() == "*\n"
 
 
+@pytest.mark.slow
 def test_a_bad_set_is_told_and_nothing_is_started(start: Start, place: Path) -> None:
     (place / "deploy" / "people.yaml").unlink()
     dev = start()

@@ -164,6 +164,7 @@ def test_where_nobody_can_pass_everything_stays_in_the_directory() -> None:
 
 
 @as_root
+@pytest.mark.slow
 def test_a_wheel_under_roots_home_is_copied_to_where_nobody_can_run_it(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

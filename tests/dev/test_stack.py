@@ -67,6 +67,7 @@ def state(tmp_path: Path) -> Iterator[Path]:
         remove_directory(directory / part)
 
 
+@pytest.mark.slow
 async def test_its_life(state: Path) -> None:
     before = {process.pid for process in psutil.Process().children()}
     stack = make_stack(state)

@@ -85,6 +85,7 @@ def put_to_tests(place: Path, *options: str) -> int:
     ).returncode
 
 
+@pytest.mark.slow
 def test_each_is_told_apart_and_what_lived_is_asked_again_where_that_is_wanted(place: Path) -> None:
     assert put_to_tests(place, "--mutants-at-a-time", "2") == 0
     expected = {
@@ -103,6 +104,7 @@ def test_each_is_told_apart_and_what_lived_is_asked_again_where_that_is_wanted(p
     assert json.loads((place / "broker/room/code.py.meta").read_text())["other"] == 7
 
 
+@pytest.mark.slow
 def test_a_mutant_that_never_ends_is_stopped(place: Path) -> None:
     (place / "impatient.py").write_text("from tests.mutation import session\nsession._SPARE_S = 0\n")
     file = place / "broker/room/code.py.meta"

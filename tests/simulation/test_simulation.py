@@ -85,11 +85,13 @@ def test_a_planted_bug_is_found_within_a_million_steps(bug: str) -> None:
     assert "BROKEN: " in done.stdout
 
 
+@pytest.mark.slow
 def test_the_promises_hold_with_three_replicas() -> None:
     done = simulation("--seed", "3", "--steps", "1200", "--replicas", "3")
     assert "BROKEN" not in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_promises_hold_over_a_ledger_that_is_put_back() -> None:
     """F35."""
     done = simulation("--seed", "4", "--steps", "3500", "--restores", "always")

@@ -19,7 +19,9 @@ ORDER = {"filed": 1, "approved": 2, "redeemed": 3}
 REACHED = {RequestState.AWAITING_APPROVAL: 1, RequestState.APPROVED: 2, RequestState.REDEEMED: 3}
 
 
-@pytest.mark.parametrize("lines", [1, 37, 200])
+@pytest.mark.parametrize(
+    "lines", [pytest.param(1, marks=pytest.mark.slow), 37, pytest.param(200, marks=pytest.mark.slow)]
+)
 async def test_after_a_kill_every_approval_funds_one_lease(tmp_path: Path, lines: int) -> None:
     path = tmp_path / "ledger.sqlite3"
     with subprocess.Popen(

@@ -18,7 +18,9 @@ from broker.stores.sqlite import SqliteStore
 from tests.stores.make import TASK, TENANT, Keys, at
 
 
-@pytest.mark.parametrize("lines", [1, 40, 300])
+@pytest.mark.parametrize(
+    "lines", [pytest.param(1, marks=pytest.mark.slow), 40, pytest.param(300, marks=pytest.mark.slow)]
+)
 async def test_every_acknowledged_row_survives(tmp_path: Path, lines: int) -> None:
     path = tmp_path / "ledger.sqlite3"
     with subprocess.Popen(
