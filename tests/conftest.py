@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import hvac
+import psycopg
 import pytest
 
 from broker.dev.openbao import OpenBaoFacts, OpenBaoServer
@@ -75,9 +76,14 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     # So that a login can try what outlives its session.
     # The ledger takes no server whose commits would not last; the files are in memory, so that costs nothing.
     durable = {"fsync": "on", "full_page_writes": "on"}
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"), max_prepared_transactions="8", **durable)
+    # Tests log in some thousand times, and a client's part of SCRAM is this many hashes, which nobody here is to guess.
+    quick = {"scram_iterations": "1"}
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"), max_prepared_transactions="8", **durable, **quick)
     try:
-        yield server.start()
+        facts = server.start()
+        with psycopg.connect(facts.conninfo(), autocommit=True) as session:
+            session.execute(f"ALTER ROLE {facts.superuser} PASSWORD '{facts.password.reveal()}'".encode())
+        yield facts
     finally:
         server.destroy()
 

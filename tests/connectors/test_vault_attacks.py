@@ -77,7 +77,7 @@ async def test_an_open_session_is_ended(upstream: Upstream) -> None:
             session.execute("SELECT 1")
 
 
-@pytest.mark.parametrize("round_", range(6))
+@pytest.mark.parametrize("round_", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in range(1, 6))])
 async def test_a_reconnect_loop_is_defeated(upstream: Upstream, round_: int) -> None:
     ledger = Ledger()
     login = await upstream.login(ledger)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,19 @@ def modules() -> list[Path]:
 def tree(module: Path) -> ast.Module:
     """Of a module, parsed once for all who look at it; nobody changes it."""
     return ast.parse(module.read_text())
+
+
+def nodes(of: ast.AST) -> Iterator[ast.AST]:
+    """As ast.walk, in another order and in a third of its time, which with hundreds of modules is seconds."""
+    left = [of]
+    while left:
+        node = left.pop()
+        yield node
+        for value in node.__dict__.values():
+            if isinstance(value, ast.AST):
+                left.append(value)
+            elif isinstance(value, list):
+                left.extend(each for each in value if isinstance(each, ast.AST))
 
 
 def documents() -> list[Path]:

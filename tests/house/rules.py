@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from tests.house.project import nodes
+
 Rule = Callable[[ast.Module], Iterator[int]]
 
 # What holds something secret, by how it is named. A digest is public, a page's token is no credential.
@@ -179,7 +181,7 @@ def _nodes(module: ast.Module, *kinds: type[ast.AST]) -> Iterator[Any]:
 @lru_cache(maxsize=1)  # every rule looks at the same module, one after the other
 def _by_kind(module: ast.Module) -> dict[type[ast.AST], list[ast.AST]]:
     found: dict[type[ast.AST], list[ast.AST]] = {}
-    for node in ast.walk(module):
+    for node in nodes(module):
         found.setdefault(type(node), []).append(node)
     return found
 

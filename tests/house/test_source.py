@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from tests.house.project import ROOT, modules, tree
+from tests.house.project import ROOT, modules, nodes, tree
 
 # Calls that ask the machine for time or chance, by the attribute that is called.
 CLOCKS = {
@@ -19,7 +19,7 @@ THE_CLOCK = ROOT / "broker" / "clock.py"
 def asks_the_clock(module: ast.Module) -> list[int]:
     """Lines that ask for the wall-clock time."""
     found = []
-    for node in ast.walk(module):
+    for node in nodes(module):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
             base = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
             if (base, node.attr) in CLOCKS:
