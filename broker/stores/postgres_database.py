@@ -19,6 +19,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import psycopg
+import structlog
 
 from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason
 from broker.stores.database import Answers, Connection, NotAsTaken, Questions
@@ -26,6 +27,7 @@ from broker.stores.postgres_clock import ServerClock
 from broker.stores.postgres_connection import (
     BOUNDS_TRANSACTIONS,
     HOLD_SECONDS,
+    IDLE_SECONDS,
     PATIENCE,
     PostgresConnection,
     ServerAddress,
@@ -33,6 +35,8 @@ from broker.stores.postgres_connection import (
     words,
 )
 from broker.stores.postgres_sql import SQL
+
+log = structlog.get_logger("broker.stores")
 
 _REFUSALS = (psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.InterfaceError, psycopg.InternalError)
 # Rows whose page is damaged, and rows that the schema refuses.
@@ -50,14 +54,27 @@ _LOCK = """
 BEGIN;
 SELECT pg_advisory_xact_lock(current_setting('broker.lock')::bigint);
 """
-# A writer that stops while it sends a batch leaves the server with half of it: neither idle nor at work. Only this ends
-# that. Said under the lock, so that the wait for it takes nothing away. A COMMIT's wait for a standby is not cut short.
+# A writer that stops while it sends a batch leaves the server with half of it: neither idle nor at work. By this alone
+# the server ends that. Said under the lock, so that the wait for it takes nothing away. A COMMIT's wait for a standby
+# is not cut short.
 _NO_LONGER = "SELECT set_config('transaction_timeout', current_setting('broker.hold'), true);"
 # The time is rounded down, as everywhere: nobody's clock may be ahead of the server's.
 _WHERE_WE_ARE = """
 SELECT number, writer, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM last_batch WHERE "only" = 1
 """
 _BEGIN, _BEGIN_BOUNDED = _LOCK + _WHERE_WE_ARE, _LOCK + _NO_LONGER + _WHERE_WE_ARE
+# Where the server does not (PostgreSQL 16), whoever waits for the lock in vain ends it: who has the lock and has had
+# nothing to do for so long but to wait for its client, in the middle of what it sends or is sent. Not a COMMIT, which
+# waits for the disk or a standby; and not the idle, whom the server ends itself.
+_END_WHO_STANDS = """
+SELECT count(*) FILTER (WHERE pg_terminate_backend(l.pid)) FROM pg_locks AS l
+JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (l.classid::bigint << 32 | l.objid::bigint) = current_setting('broker.lock')::bigint
+    AND a.state = 'active' AND a.wait_event IN ('ClientRead', 'ClientWrite')
+    AND a.state_change < clock_timestamp() - make_interval(secs => ?1)
+"""
 # The batch's number, in the transaction itself.
 _LEAVE = """
 WITH batch AS (
@@ -225,7 +242,7 @@ class PostgresWriting:
     def _open(self) -> tuple[int, str]:
         sent = self._clock.monotonic()
         begin = _BEGIN_BOUNDED if self.connection.release >= BOUNDS_TRANSACTIONS else _BEGIN
-        ((number, writer, server_ms),) = self.connection.together(begin)
+        ((number, writer, server_ms),) = self._locked(begin)
         self._clock.observe(sent, server_ms)
         return number, writer
 
@@ -252,8 +269,20 @@ class PostgresWriting:
 
     def _read_back(self) -> int:
         """The number of this writer's last batch, once no transaction that was open is open any more."""
-        ((number,),) = self.connection.together(_READ_BACK)
+        ((number,),) = self._locked(_READ_BACK)
         return int(number)
+
+    def _locked(self, script: str) -> list[tuple[Any, ...]]:
+        """Run what begins with the lock. Raises psycopg.errors.LockNotAvailable; whom it was waited for may be gone."""
+        try:
+            return self.connection.together(script)
+        except psycopg.errors.LockNotAvailable:
+            # What this cannot do, for want of rights, time does.
+            with contextlib.suppress(psycopg.Error):
+                self.connection.together("ROLLBACK")
+                if ended := self.connection.execute(_END_WHO_STANDS, (IDLE_SECONDS,)).fetchone()[0]:
+                    log.warning("a broker that stands in the middle of a batch had the ledger's lock", ended=ended)
+            raise
 
     def _connect(self, *, patiently: bool = False) -> None:
         """A new session. Without patience, one that was not to be had a moment ago is not tried for again."""

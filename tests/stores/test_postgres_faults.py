@@ -385,6 +385,79 @@ async def test_a_writer_that_is_stopped_in_the_middle_of_a_word_holds_the_others
     await two.close()
 
 
+@pytest.fixture
+def bounded_by_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server ends no writer that stands, as PostgreSQL 16 does not in the middle of a word; and waits are short."""
+    monkeypatch.setattr(postgres_database, "BOUNDS_TRANSACTIONS", 10**9)
+    monkeypatch.setattr(postgres_database, "IDLE_SECONDS", 0.2)
+    monkeypatch.setitem(postgres_connection._SESSION, "idle_in_transaction_session_timeout", "0")
+    monkeypatch.setitem(postgres_connection._SESSION, "lock_timeout", "300ms")
+
+
+@pytest.mark.usefixtures("bounded_by_who_waits")
+async def test_a_writer_that_is_stopped_in_the_middle_of_a_word_is_ended_by_who_waits_for_it(
+    wire: Wire, ledger_database: LedgerDatabase
+) -> None:
+    """F17: on every release. Who waits in vain is refused once; what was begun is undone, and read back as that."""
+    one = await PostgresStore.open(over(wire, ledger_database), Keys(), "writer-1", ServerClock(SystemClock()))
+    two = await ledger_database.open("writer-2")
+    stopped, goes_on = wire.stop_at(COMMIT)
+    stopped_one = asyncio.ensure_future(one.start_task(new_task()))
+    await asyncio.to_thread(stopped.wait, PATIENCE)
+    with pytest.raises(NotReady) as refused:
+        await asyncio.wait_for(two.start_task(new_task("another")), PATIENCE)
+    assert refused.value.reason is Reason.STORE_UNAVAILABLE and tasks(ledger_database) == []
+    await asyncio.wait_for(two.start_task(new_task("another")), PATIENCE)
+    goes_on.set()
+    with pytest.raises(NotReady) as undone:
+        await stopped_one
+    assert undone.value.reason is Reason.STORE_UNAVAILABLE and tasks(ledger_database) == ["another"]
+    assert (await one.start_task(new_task())).id == TASK
+    assert tasks(ledger_database) == ["another", TASK] and whole(ledger_database)
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.usefixtures("bounded_by_who_waits")
+async def test_who_waits_ends_no_commit_that_waits_for_its_standby(ledger_database: LedgerDatabase) -> None:
+    """F21: it has the lock for as long as that takes."""
+    one, two = await ledger_database.open("writer-1"), await ledger_database.open("writer-2")
+    process = one._writing_end.connection.process  # type: ignore[attr-defined]
+    with ledger_database.session() as session:
+        try:
+            session.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            session.execute("SELECT pg_reload_conf()")
+            await becomes_true(lambda: session.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
+            started = asyncio.ensure_future(one.start_task(new_task()))
+            await becomes_true(lambda: busy_for(ledger_database, process) > timedelta(seconds=0.5))
+            for _ in range(2):
+                with pytest.raises(NotReady):
+                    await two.start_task(new_task("another"))
+        finally:
+            session.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            session.execute("SELECT pg_reload_conf()")
+    assert (await started).id == TASK
+    await two.start_task(new_task("another"))
+    assert one._writing_end.connection.process == process  # type: ignore[attr-defined]
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.usefixtures("bounded_by_who_waits")
+async def test_who_waits_ends_nobody_who_is_idle_with_the_lock(ledger_database: LedgerDatabase) -> None:
+    """F17: that is the server's to do, and a person may hold a ledger up on purpose."""
+    store = await ledger_database.open()
+    # Of the role that may end its own.
+    with psycopg.connect(ledger_database.address.dsn.reveal(), autocommit=True) as session, session.transaction():
+        session.execute("SELECT pg_advisory_xact_lock(%s | 'last_batch'::regclass::oid::bigint)", (_LOCK_SPACE << 32,))
+        for _ in range(2):
+            with pytest.raises(NotReady):
+                await store.start_task(new_task())
+        session.execute("SELECT 1")
+    assert (await store.start_task(new_task())).id == TASK
+    await store.close()
+
+
 async def test_the_wait_for_the_lock_takes_nothing_from_the_time_that_one_may_have_it(
     ledger_database: LedgerDatabase,
 ) -> None:
