@@ -12,7 +12,6 @@ Does not belong here: where policies are kept, and what is done about a deny.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +27,8 @@ from broker.policy.engine import Engine, Holding
 from broker.policy.facts import RequestFacts
 from broker.policy.gates import gate_problem, opening, through_gates
 from broker.policy.mentions import Mention, compared_texts, mentions
+from broker.policy.nesting import HINT as DEPTH_HINT
+from broker.policy.nesting import too_deep, tree
 from broker.policy.question import CIRCUMSTANCES, Parties, Told, parties, told_set
 from broker.policy.reads import attributes_read, policies_about, reads_by_access
 from broker.policy.statements import Statement, named_line, statements, syntax_line
@@ -224,11 +225,17 @@ class _Reader:
 
     def read(self, statement: Statement) -> None:
         """Takes one statement in, or says what is wrong with it."""
+        if deep := too_deep(statement.text):
+            self._problem(statement, "", deep, DEPTH_HINT)
+            return
         if message := _syntax_error(statement.text):
             line = syntax_line(statement, message, _syntax_error)
             self.problems.append(PolicyProblem(statement.file, line, "", f"is not Cedar: {message}"))
             return
-        parsed = json.loads(cedarpy.policies_to_json_str(statement.text))
+        parsed = tree(cedarpy.policies_to_json_str(statement.text))
+        if parsed is None:
+            self._problem(statement, "", "is a chain or a nest of too many operators", DEPTH_HINT)
+            return
         if not parsed["staticPolicies"]:
             self._problem(statement, "", "is a Cedar template (?principal, ?resource)", "Write a policy without slots.")
             return
