@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -94,11 +95,15 @@ async def _serve(config: Config, connectors: Build | None) -> int:
     loop.add_signal_handler(signal.SIGHUP, hangup)
     collector.settle()
     pid_file = config.state.directory / "brokerd.pid"
-    pid_file.write_text(f"{os.getpid()}\n")
+    try:
+        pid_file.write_text(f"{os.getpid()}\n")
+    except OSError as failure:  # a full disk keeps nobody from revoking
+        log.error("the pid file cannot be written; broker reload needs it", file=str(pid_file), error=str(failure))
     try:
         asked = await daemon.until(stop)
     finally:
-        pid_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            pid_file.unlink(missing_ok=True)
         await daemon.stop()
     return 0 if asked else EX_UNAVAILABLE
 

@@ -231,8 +231,11 @@ class Reloader:
         self._generation += 1
         told = {"generation": self._generation, "pid": os.getpid(), "ok": ok, "digest": digest, "problems": problems}
         part = self._result.with_suffix(".part")
-        part.write_text(json.dumps(told, indent=1) + "\n")
-        part.replace(self._result)
+        try:
+            part.write_text(json.dumps(told, indent=1) + "\n")
+            part.replace(self._result)
+        except OSError as failure:  # a full disk keeps nobody from revoking, nor a set from being in force
+            log.error("what came of a reload cannot be written", file=str(self._result), error=str(failure))
 
 
 def _overtaken(mine: str, newer: str) -> str:

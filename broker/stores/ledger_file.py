@@ -8,6 +8,7 @@ is read back on every connection and not believed.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -124,8 +125,8 @@ class ProcessLock:
         except BaseException:
             self.release()
             raise
-        os.ftruncate(self._descriptors[0], 0)
-        os.pwrite(self._descriptors[0], b"%d\n" % os.getpid(), 0)
+        with contextlib.suppress(OSError):  # who has it is a courtesy, and a full disk keeps nobody from revoking
+            os.pwrite(self._descriptors[0], b"%-10d\n" % os.getpid(), 0)
 
     def _take(self, path: Path) -> None:
         try:

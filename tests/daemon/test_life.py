@@ -22,6 +22,7 @@ import yaml
 
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.config import load_config
+from broker.stores.audit_reader import AuditReader
 from tests.api.served import ANALYST, CA, Served, ask, serve, start_task, svid, write_config
 from tests.clock import TICK, StoppableClock
 from tests.daemon.warm import WarmBrokerd
@@ -126,6 +127,23 @@ def test_a_ledger_that_is_removed_beneath_it_closes_the_gate_and_no_new_one_is_b
         ledger.unlink()
         until(told)
     assert "put it back" in refuses(config) and not ledger.exists()
+
+
+def test_what_it_only_tells_others_in_files_keeps_it_from_nothing(tmp_path: Path) -> None:
+    """F36: a disk so full that no byte can be had beside the ledger's own; what is due is still revoked."""
+    config, state = write_config(tmp_path), tmp_path / "state"
+    for name in ("reload.part", "brokerd.pid"):  # nor can these be written
+        (state / name).mkdir(parents=True)
+    state.chmod(0o700)
+    with running(config) as (process, _):
+        process.send_signal(signal.SIGHUP)
+        until(lambda: process.said().count("what came of a reload cannot be written") > 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+        assert "the pid file cannot be written" in process.said() and "Traceback" not in process.said()
+    # It drained.
+    with AuditReader(state / "ledger.sqlite3") as trail:
+        assert [record.type for record in trail.records()][-1] == "daemon.stopped"
 
 
 def test_every_problem_of_the_configuration_with_file_and_line(tmp_path: Path) -> None:

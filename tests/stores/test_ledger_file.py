@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -102,6 +103,21 @@ async def test_the_lock_is_the_ledgers_own_too(tmp_path: Path) -> None:
     # One of a process that is dead stands in nobody's way.
     (tmp_path / "ledger.sqlite3.lock").write_text("1\n")
     await filled(path)
+
+
+async def test_a_lock_that_cannot_say_who_has_it_is_had_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F36: on a disk without a byte left; what was left due must be revoked."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    path = tmp_path / "ledger.sqlite3"
+    store = await SqliteStore.open(path, Keys(), "w")
+    assert (await refused(path, NotReady, Reason.STORE_UNAVAILABLE)).metadata["process"] == ""
+    await store.close()
 
 
 @pytest.mark.parametrize("moved", [False, True])
