@@ -34,6 +34,11 @@ class Answering(Protocol):
         """For how long what is being written has waited for it."""
         ...
 
+    @property
+    def failing(self) -> tuple[timedelta, str]:
+        """For how long it has refused whatever was written, and why."""
+        ...
+
 
 @dataclass(slots=True)
 class Gate:
@@ -84,6 +89,8 @@ class Gate:
                 "the disk of the ledger is full: what is left of it is kept for revocations.",
                 hint="Operators: make room on the disk of the state directory; grants resume by themselves.",
             )
+        if self.ledger is not None and self.ledger.failing[0] > self.max_heartbeat_age:
+            return _failing(*self.ledger.failing)
         if self.backlog_records > self.max_backlog_records or self.backlog_age > self.max_backlog_age:
             return NotReady(
                 Reason.AUDIT_BACKLOG,
@@ -199,6 +206,15 @@ def _unanswered(since: timedelta) -> NotReady:
         f"the ledger's database has not answered for {int(since.total_seconds())} s, so nothing is granted.",
         hint="Nothing was granted by this call. Operators: look at the database; grants resume by themselves.",
         metadata={"cause": "unanswered"},
+    )
+
+
+def _failing(since: timedelta, why: str) -> NotReady:
+    return NotReady(
+        Reason.STORE_UNAVAILABLE,
+        f"for {int(since.total_seconds())} s nothing could be written to the ledger, so nothing is granted: {why}",
+        hint="Operators: look at the disk, or the database, of the ledger; grants and revocation resume by themselves.",
+        metadata={"cause": "failing"},
     )
 
 

@@ -89,6 +89,9 @@ class GroupCommit:
         self._idle = asyncio.Event()  # no batch is being gathered or written
         self._idle.set()
         self._handed_over: float | None = None  # loop's time; None: no batch is being written
+        self._wrote = False  # the last transaction, anything
+        self._failure = ""  # what the last batch came to nothing by
+        self._failing: float | None = None  # since when, by the loop's time, no batch has been committed that should be
         self._batches: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -114,6 +117,11 @@ class GroupCommit:
     def unanswered(self) -> float:
         """For how long (seconds) the batch that is being written has been; 0 where none is."""
         return 0.0 if self._handed_over is None else self._loop.time() - self._handed_over
+
+    @property
+    def failing(self) -> tuple[float, str]:
+        """For how long (seconds) every batch has come to nothing, and by what; 0 where the last one was committed."""
+        return (0.0, "") if self._failing is None else (self._loop.time() - self._failing, self._failure)
 
     async def close(self) -> None:
         """Commit what is queued, then end the thread. Later operations are refused."""
@@ -187,6 +195,10 @@ class GroupCommit:
                 return False
             for job in batch:
                 job.value, job.error = None, self._ended_by(error)
+            self._failure = self._ended_by(error).message
+        else:
+            if self._wrote:  # a disk that takes nothing lets those through who only look
+                self._failure = ""
         return True
 
     def _ended_by(self, error: Exception) -> BrokerError:
@@ -201,10 +213,12 @@ class GroupCommit:
         if self._writing.far and not self._writing.at_once:
             self._fill(batch)  # whoever came while others were waited for
             read_ahead.read(self._transaction, self._writing.ask, [job.ahead for job in batch if job.ahead])
+        changes = self._transaction.connection.total_changes
         for job in batch:
             job.value = job.error = None
             run(job)
         self._trail.flush(self._transaction)
+        self._wrote = self._transaction.connection.total_changes != changes
         self._writing.commit()
         self._trail.committed()
 
@@ -260,6 +274,7 @@ class GroupCommit:
 
     def _answer(self, batch: list[Job], head: int) -> None:
         self._handed_over = None
+        self._failing = None if not self._failure else self._loop.time() if self._failing is None else self._failing
         for job in batch:
             if job.future.done():  # its caller was cancelled
                 continue

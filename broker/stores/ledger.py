@@ -148,6 +148,12 @@ class LedgerStore(
         """For how long what is being written has waited for the database; zero where nothing does."""
         return timedelta(seconds=self._writer.unanswered)
 
+    @property
+    def failing(self) -> tuple[timedelta, str]:
+        """For how long nothing could be written any more, and why; zero where the last write was committed."""
+        seconds, why = self._writer.failing
+        return timedelta(seconds=seconds), why
+
     async def displaced(self) -> str:
         """What of the ledger is not where it was opened, so that what is committed goes with this process; empty."""
         return ""

@@ -57,12 +57,28 @@ def test_a_database_that_does_not_answer_closes_it_by_its_own_name() -> None:
 
     class Hanging:
         unanswered = timedelta(seconds=5)
+        failing = timedelta(0), ""
 
     made = gate(ledger=(hanging := Hanging()))
     assert made.why_closed(START) is None
     hanging.unanswered += timedelta(milliseconds=1)
     closed = made.why_closed(START + timedelta(minutes=1))
     assert closed is not None and closed.reason is Reason.STORE_UNAVAILABLE
+    assert made.passed_over(START) == ("STORE_UNAVAILABLE",)
+
+
+def test_a_ledger_that_takes_nothing_closes_it_though_it_can_be_read() -> None:
+    """F36: a disk that turned read-only. Every tick that only looks gets through."""
+
+    class Failing:
+        unanswered = timedelta(0)
+        failing = timedelta(seconds=5), "SQLITE_READONLY"
+
+    made = gate(ledger=(broken := Failing()))
+    assert made.why_closed(START) is None
+    broken.failing = timedelta(seconds=6), "SQLITE_READONLY"
+    closed = made.why_closed(START)
+    assert closed is not None and closed.reason is Reason.STORE_UNAVAILABLE and "SQLITE_READONLY" in closed.message
     assert made.passed_over(START) == ("STORE_UNAVAILABLE",)
 
 

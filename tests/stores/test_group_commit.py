@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,29 @@ async def test_a_bug_ends_a_batch_and_not_the_writer(store: SqliteStore, monkeyp
     assert isinstance(told, Defect) and told.reason is Reason.INTERNAL
     assert await outcomes(store._writer, lambda tx: note(tx, 2)) == [2]
     assert await noted(store) == ([2], [2])
+
+
+async def test_since_when_nothing_can_be_written_is_known(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F36: of a disk that turned read-only, say. One that only looks gets through, and proves nothing."""
+    writer = store._writer
+    assert store.failing == (timedelta(0), "")
+
+    def broken(tx: Transaction) -> int:
+        note(tx, 1)
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    def fails() -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(writer._writing, "commit", fails)
+        (told,) = await outcomes(writer, lambda tx: note(tx, 1))
+        assert isinstance(told, NotReady)
+    began = writer._failing
+    assert began is not None and store.failing[0] >= timedelta(0) and "nothing was committed" in store.failing[1]
+    await writer.submit(lambda tx: tx.connection.execute("SELECT 1").fetchall())
+    assert writer._failing == began
+    (told,) = await outcomes(writer, broken)  # one operation's own failure is not the ledger's
+    await writer.submit(lambda tx: note(tx, 2))
+    assert store.failing == (timedelta(0), "")
+    assert (await noted(store))[0] == [2]
