@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import ClassVar
 
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
-from broker.errors import Denied, Reason, WrongState
+from broker.errors import Denied, NotReady, Reason, WrongState
 from broker.ports.leases import EndCause
 from broker.ports.suspensions import Lifting
 from broker.ports.tasks import TaskState
@@ -85,6 +85,18 @@ def shown(row: RecoveryRow) -> Recovery:
 
 def _lift(by: str | None, name: str | None, reason: str | None, at: int | None) -> Lift | None:
     return None if by is None or at is None else Lift(by, name or "", reason or "", from_ms(at))
+
+
+def refuse_while_open(view: View, tenant: str) -> None:
+    """Raises NotReady (RECOVERY_MODE): another replica entered it, and who asks has not heard of that yet."""
+    row = find(view, tenant)
+    if row is not None and not (row.trusted and row.released_at is not None):
+        raise NotReady(
+            Reason.RECOVERY_MODE,
+            "the broker is in recovery: a witness of its audit trail has seen more than its ledger has.",
+            hint="Operators: broker recovery show. Two people release it; revocation goes on.",
+            metadata={"recoveryId": row.id},
+        )
 
 
 def read(view: View, tenant: str) -> Recovery | None:

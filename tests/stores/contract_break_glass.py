@@ -12,8 +12,10 @@ import pytest
 
 from broker.breakglass.reviews import OverrideKind
 from broker.errors import BrokerError, Reason
+from broker.ports.trail import Evidence
 from tests.issuance.emergency import Emergency
 from tests.issuance.test_break_glass import refused
+from tests.issuance.world import TENANT
 
 TABLE = "break_glass_uses"
 
@@ -56,6 +58,18 @@ class BreakGlassContract:
             assert await refused(glass.use("cyd", "g2")) is Reason.BREAK_GLASS_BLOCKED
             await glass.review(lease_id)
             assert (await glass.use("cyd", "g2")).lease is not None
+        finally:
+            await glass.world.close()
+
+    async def test_a_recovery_that_another_replica_entered_stops_it_before_that_is_heard(
+        self, ledger: GlassLedger
+    ) -> None:
+        """F35: the gate of this one knows nothing of it yet."""
+        glass = await ledger.open()
+        try:
+            now = glass.world.clock.now()
+            await glass.world.store.enter_recovery(TENANT, "recovery-1", Evidence("file", "behind", "note", 9, 0), now)
+            assert await refused(glass.use("cyd", "g1")) is Reason.RECOVERY_MODE
         finally:
             await glass.world.close()
 
