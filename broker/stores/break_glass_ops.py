@@ -74,9 +74,9 @@ def check(view: View, intent: Intent, new: NewUse, retried: LeaseRow | None) -> 
     """Whether the use may be, beyond what every intent is held to. Writes nothing.
 
     Raises NotReady (RECOVERY_MODE), Denied (BREAK_GLASS_BLOCKED), Exhausted (BREAK_GLASS_RATE), WrongState
-    (BREAK_GLASS_CODE_SPENT), Denied (BREAK_GLASS_CODE_OF_ANOTHER), Tampered. A retry of a living lease is held to none of it but to being the same
-    person's: it was admitted before. Recovery alone ends that: a witness that could not be asked is passed over, not
-    what it has said to another replica.
+    (BREAK_GLASS_CODE_SPENT), Denied (BREAK_GLASS_CODE_OF_ANOTHER), Tampered. A retry of a living lease is held to being
+    the same person's, and to no more: it was admitted before. Recovery stops that, too: a witness that could not be
+    asked is passed over, not what it has said to another replica.
     """
     refuse_while_open(view, intent.tenant)
     if retried is not None:
