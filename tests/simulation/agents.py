@@ -12,12 +12,14 @@ from broker.identity.agent import Agent
 from broker.issuance.delegations import DelegationOrder
 from broker.issuance.issue import Grant
 from broker.issuance.tasks import TaskOrder
+from broker.plan.plan import Plan
 from broker.ports.access_requests import FiledRequest
 from broker.ports.leases import Lease
 from broker.ports.tasks import Task
 from broker.scope.request import AccessRequest
 from tests.simulation.calling import Client, Work
 from tests.simulation.people import approve
+from tests.simulation.pipelines import Pipeline
 from tests.simulation.world import AGENTS, APPROVERS, OWNERS, World
 
 
@@ -38,16 +40,21 @@ class Life:
     # ------------------------------------------------------------------ one task
 
     async def _task(self, going: Callable[[], bool]) -> None:
-        colleague = AGENTS[(AGENTS.index(self._who) + 1) % len(AGENTS)]
+        colleague, third = (AGENTS[(AGENTS.index(self._who) + n) % len(AGENTS)] for n in (1, 2))
         duration = timedelta(seconds=int(self._chance.between(100, 300)))
         sponsor = self._chance.one_of(*APPROVERS, "", "", "")
-        order = TaskOrder(self._chance.id(), "testing", duration, [str(colleague.spiffe_id)], "", sponsor)
+        order = TaskOrder(
+            self._chance.id(), "testing", duration, [str(each.spiffe_id) for each in (colleague, third)], "", sponsor
+        )
         task = await self._call.call("StartTask", lambda broker, caller: broker.tasks.start(caller, order))
         if not isinstance(task, Task):
+            await self._world.later(0, 2)
             return
         self._world.tasks = [*self._world.tasks[-5:], task.id]
         errands = int(self._chance.between(1, 6))
-        if self._chance.often(0.6):
+        if self._chance.often(0.2):
+            await self._by_a_plan(Pipeline(self._world, task, self._who, colleague, third))
+        elif self._chance.often(0.6):
             work = [self._errand(task, colleague) for _ in range(errands)]
             if self._chance.sometimes("completed while asking", 0.4):
                 work.append(self._complete_meanwhile(task))
@@ -58,6 +65,25 @@ class Life:
                     await self._errand(task, colleague)
         if self._chance.often(0.7):  # else its deadline ends it
             await self._complete(task)
+
+    async def _by_a_plan(self, pipeline: Pipeline) -> None:
+        plan = await pipeline.plan()
+        if plan is None:
+            return
+        if self._chance.sometimes("a step asked for while its plan is decided about", 0.15):
+            await asyncio.gather(pipeline.decide(plan), self._carry_out(pipeline, plan))
+        else:
+            await pipeline.decide(plan)
+            await self._carry_out(pipeline, plan)
+
+    async def _carry_out(self, pipeline: Pipeline, plan: Plan) -> None:
+        for action in plan.actions:
+            asked = pipeline.requests(plan, action)
+            at_once = (Life(self._world, who).carry(request, self._who) for who, request in asked)
+            await asyncio.gather(*at_once)
+            if self._chance.sometimes("a step asked for again", 0.15):
+                again = pipeline.requests(plan, action)
+                await Life(self._world, again[-1][0]).carry(again[-1][1], self._who)
 
     async def _complete_meanwhile(self, task: Task) -> None:
         await asyncio.sleep(self._chance.between(0, 0.2))
@@ -77,6 +103,10 @@ class Life:
             resource="orders",
             ttl=timedelta(seconds=int(self._chance.between(2, 40) if self._chance.often(0.6) else 150)),
         )
+        await self.carry(request, colleague)
+
+    async def carry(self, request: AccessRequest, colleague: Agent) -> None:
+        """Ask for it, some times if need be, and use what comes of that."""
         for _ in range(3):
             answer = await self._request(request)
             if isinstance(answer, Grant) and answer.access_request is not None:
@@ -89,7 +119,7 @@ class Life:
 
     async def _request(self, request: AccessRequest) -> Any:
         ask: Work = lambda broker, caller: broker.issuer.request(caller, request)  # noqa: E731
-        if self._chance.sometimes("asked twice at once", 0.06):
+        if self._chance.sometimes("asked twice at once", 0.1):
             return await self._call.call_twice("RequestCredential", ask, ask)
         return await self._call.call("RequestCredential", ask, impatient=True)
 

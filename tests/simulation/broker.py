@@ -24,6 +24,7 @@ from broker.issuance.gate import Gate
 from broker.issuance.issue import Issuer
 from broker.issuance.leases import LeaseDesk
 from broker.issuance.looks import LookBudget
+from broker.issuance.plans import PlanDesk
 from broker.issuance.recovering import Recovering, RecoveryDesk
 from broker.issuance.refusals import RefusalBudget
 from broker.issuance.suspending import SuspensionDesk
@@ -48,7 +49,7 @@ TICK = 2.0
 # With nothing going wrong any more: what is left to be ended waits for its time, and ticks are all that goes on.
 CALM_TICK = 3.0
 RECONCILE = 6.0
-KEEP_TIME = 5  # in ticks
+KEEP_TIME = 3  # in ticks
 
 
 class SimulatedBroker:
@@ -97,6 +98,7 @@ class SimulatedBroker:
         self.tasks = TaskDesk(store, kick, self.gate, clock, chance, **durations)
         self.leases = LeaseDesk(store, kick, clock)
         self.delegations = DelegationDesk(store, kick, clock, chance, limits=DEFAULT_LIMITS)
+        self.plans = PlanDesk(store, clock, chance, limits=DEFAULT_LIMITS, default_life=timedelta(minutes=5))
         self.approvals = ApprovalDesk(store, reached.get, fresh, clock)
         self.suspensions = SuspensionDesk(store, kick, fresh, clock, chance)
         about = (store, self.issuer, reached.get, kick, self.gate, clock, chance)

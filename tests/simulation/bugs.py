@@ -1,7 +1,7 @@
 """Bugs that are planted in the real code, to prove that the simulation sees. Each is one that somebody could make.
 
 Those of several brokers on one ledger, and of clocks, are in ``bugs_of_several.py``; those of a ledger that is put back
-in ``bugs_of_restores.py``; those of break-glass in ``bugs_of_glass.py``.
+in ``bugs_of_restores.py``; those of break-glass in ``bugs_of_glass.py``, those of pipelines in ``bugs_of_plans.py``.
 
 They are patched in from here, by name, in a process of their own: nothing in the broker knows of them, no flag and no
 variable arms them.
@@ -28,6 +28,7 @@ from broker.stores.trail import Trail
 from broker.upkeep import Upkeep
 from tests.simulation import truth
 from tests.simulation.bugs_of_glass import OF_GLASS
+from tests.simulation.bugs_of_plans import OF_PLANS
 from tests.simulation.bugs_of_restores import OF_RESTORES
 from tests.simulation.bugs_of_several import OF_SEVERAL
 from tests.simulation.truth import SimulatedConnector
@@ -274,4 +275,4 @@ _OF_ONE: dict[str, Callable[[Patch], None]] = {
         secrets_in_the_log,
     )
 }
-BUGS = _OF_ONE | OF_SEVERAL | OF_RESTORES | OF_GLASS
+BUGS = _OF_ONE | OF_SEVERAL | OF_RESTORES | OF_GLASS | OF_PLANS

@@ -21,6 +21,9 @@ Work = Callable[[SimulatedBroker, Caller], Coroutine[Any, Any, Any]]
 # Nothing that this replica can do anything about at once.
 _ELSEWHERE = {Reason.STORE_UNAVAILABLE, Reason.REVOKER_STALLED, Reason.REPLICA_UNHEARD, Reason.COMMIT_UNKNOWN}
 
+# In seconds. Longer than an issue may take; nobody waits for a broker that is stopped until it goes on.
+_DEADLINE = 12.0
+
 
 class Client:
     """One agent's."""
@@ -44,7 +47,7 @@ class Client:
         if broker is None:
             await self._world.later(0.5, 0.5)
             return None
-        patience = self._patience() if impatient else None
+        patience = self._patience() if impatient else _DEADLINE
         try:
             async with asyncio.timeout(patience):
                 answer = await self._world.ask(work(broker, self._world.caller(self._who, broker)), broker)
@@ -68,6 +71,6 @@ class Client:
             self._world.delivered(answer.lease.attempt_id, broker.process)
         return answer
 
-    def _patience(self) -> float | None:
+    def _patience(self) -> float:
         chance = self._world.chance
-        return chance.between(0, 0.3) if chance.sometimes("caller gave up", 0.08) else None
+        return chance.between(0, 0.3) if chance.sometimes("caller gave up", 0.08) else _DEADLINE

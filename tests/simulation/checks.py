@@ -70,6 +70,7 @@ class Checks:
     fail: Callable[[Broken], None]
     machine: Callable[[str], Machine | None]  # that the process of this name runs on, while it does
     owners: Mapping[str, str]  # of each agent, by SPIFFE ID, its owner's id
+    executors: frozenset[str]  # SPIFFE IDs
     truth: Truth = field(init=False)
     ledger: Told = field(default_factory=Told)
     recoveries: Recoveries = field(init=False)
@@ -80,6 +81,7 @@ class Checks:
 
     def __post_init__(self) -> None:
         self.truth = Truth(self.clock, self.made, self.trying)
+        self.ledger.plans.executors = self.executors
         self.recoveries = Recoveries(self.told)
         self.approvals = Approvals(self.told, self.owners)
 
@@ -110,6 +112,7 @@ class Checks:
             records.append(record)
             self._take(record)
         self.ledger.glass.look()
+        self.ledger.plans.look()
         self._look_at_parts()
         self._look_at_what_is_due()
         return records
@@ -153,6 +156,9 @@ class Checks:
         elif kind == "delegation.used":
             self.ledger.part_of[data["used_for"]] = data["part_of"]
             self.ledger.parts.add(data["used_for"])
+            self.ledger.plans.handed_on(record)
+        elif kind.startswith("plan.") or kind == "delivery.confirmed":
+            self.ledger.plans.take(record, self.told, self._is_over)
         elif kind.startswith("break_glass."):
             self._of_an_emergency(record, kind.removeprefix("break_glass."))
         elif kind.startswith("recovery."):
@@ -160,6 +166,8 @@ class Checks:
 
     def _intended(self, record: dict[str, Any]) -> None:
         attempt, emergency = record["attempt_id"], "break_glass" in record["data"]
+        if "plan_id" in record["data"]:
+            self.ledger.plans.intended(record)
         if emergency:
             self.ledger.glass.intended(record)
         else:
@@ -197,6 +205,9 @@ class Checks:
         elif what == "reviewed":
             living = bool(states & {State.ISSUING, State.ACTIVE})
             self.ledger.glass.reviewed(lease, record["actor"], living=living)
+
+    def _is_over(self, lease: str) -> bool:
+        return all(self.ledger.attempts[each].state in TERMINAL for each in self.ledger.of_lease[lease])
 
     def _is_void(self, lease: str) -> bool:
         return all(self.ledger.attempts[each].state is State.VOID for each in self.ledger.of_lease[lease])
@@ -296,6 +307,7 @@ class Checks:
             raise Broken(f"I2: {made.attempt} is made, and its intent is not durable")
         if known.state in TERMINAL and self.clock.now() < made.until and not known.by_a_fast_clock:
             raise Broken(f"I1: {made.attempt} is made after it was said to be {known.state}")
+        self.ledger.plans.made(known.lease, made.scope)
         if known.state is State.REVOKING:
             self.told["made after it was swept or given up"] += 1
         if made.until > known.expires_at:

@@ -22,6 +22,7 @@ from tests.simulation.process import Gone
 from tests.simulation.world import World
 
 _REVIEWERS = ("eli", "fay", "eli", "fay", *USERS)
+_PATIENCE = 12.0  # seconds: longer than an issue may take
 Work = Callable[[SimulatedBroker], Coroutine[Any, Any, Any]]
 
 
@@ -29,7 +30,7 @@ async def emergencies(world: World, going: Callable[[], bool]) -> None:
     """Some at once: what one waits for does not keep the next from it."""
     under_way: set[asyncio.Task[None]] = set()
     while going():
-        await world.later(0.2, 2)
+        await world.later(0.3, 3)
         if going():
             task = asyncio.create_task(_emergency(world, world.chance.one_of(*USERS)))
             under_way.add(task)
@@ -114,8 +115,9 @@ async def _ask(world: World, work: Work) -> Any:
         await world.later(0.5, 0.5)
         return None
     try:
-        return await world.ask(work(broker), broker)
-    except Gone:
+        async with asyncio.timeout(_PATIENCE):
+            return await world.ask(work(broker), broker)
+    except (Gone, TimeoutError):
         return None
     except Defect:
         raise

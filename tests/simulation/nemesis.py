@@ -22,6 +22,7 @@ _LONGEST_CUT = 6.0
 # A replica that is not heard is dead to others after ten seconds, if they were heard themselves all the while.
 _UNTIL_OTHERS_KNOW = (11.0, 15.0)
 _PATIENCE = 5.0
+_UNTIL_MOST_HAVE_STARTED = 6.0
 
 
 def _others_inherit(world: World, dying: Replica) -> bool:
@@ -35,12 +36,13 @@ def _others_inherit(world: World, dying: Replica) -> bool:
 async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """``kill -9`` at any moment, or while it is at work, and a start some seconds later, or after others know."""
     while going():
-        await world.later(0.5, 12)
-        stopped = replica.process is not None and replica.process.stopped is not None
-        if world.spared or (stopped and world.chance.often(0.6)):
+        await world.later(1, 20)
+        if world.spared:
             continue
         if replica.process is not None and world.chance.often(0.7):
             await replica.process.at_work(_PATIENCE)
+        if replica.process is not None and replica.process.stopped is not None and world.chance.often(0.9):
+            continue  # it is to go on later, when others have taken what it had in hand
         down = world.chance.between(0.1, 6)
         if _others_inherit(world, replica):
             down = world.chance.between(*_UNTIL_OTHERS_KNOW)
@@ -55,7 +57,7 @@ async def kills(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """SIGSTOP, and SIGCONT when it has forgotten what time it is."""
     while going():
-        await world.later(0.2, 2)
+        await world.later(1, 5)
         process = replica.process
         if process is None or world.spared or not going():
             continue
@@ -70,9 +72,10 @@ async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> No
         if world.chance.often(0.1):
             lasts = world.chance.between(0.5, CLAIM_FOR.total_seconds())
         world.chance.told["stopped"] += 1
+        outlasts = lasts > CLAIM_FOR.total_seconds()
+        world.chance.told["stopped for longer than a claim"] += outlasts
         await asyncio.sleep(lasts)
-        outlasted = process.alive and lasts > CLAIM_FOR.total_seconds()
-        world.chance.told["stopped for longer than a claim"] += outlasted
+        world.chance.told["went on when its claims had run out"] += outlasts and process.alive
         process.go_on()
         world.tell("go on", process.name)
 
@@ -80,7 +83,7 @@ async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """One replica's line to the store, or to the upstreams, is cut for a while."""
     while going():
-        await world.later(0.3, 4)
+        await world.later(0.5, 7)
         process = replica.process
         if process is None or world.spared or not going():
             continue
@@ -94,7 +97,7 @@ async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> Non
 async def clocks(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """The machine's clock is set, runs fast, stands still; NTP puts it right in the end."""
     while going() and not world.disk.shared:  # brokers that share a ledger go by its time
-        await asyncio.sleep(world.chance.between(0.3, 1.5))
+        await asyncio.sleep(world.chance.between(0.3, 2.5))
         if not going():
             return
         what = world.chance.one_of(*_WRONG)
@@ -102,7 +105,7 @@ async def clocks(world: World, replica: Replica, going: Callable[[], bool]) -> N
         world.chance.told[f"clock {what}"] += 1
         world.tell("clock", replica.name, what)
         _set_wrong(world, replica.wall, what)
-        await asyncio.sleep(world.chance.between(0.5, 3))
+        await asyncio.sleep(world.chance.between(0.8, 3.5))
         replica.wall.put_right()
         if what == "set by an hour or years":
             await _until_believed(world, replica)
@@ -166,6 +169,7 @@ async def bad_disks(world: World, going: Callable[[], bool]) -> None:
 
 async def restores(world: World, going: Callable[[], bool]) -> None:
     """Backups are taken, and an old one is put back: after all brokers were ended, or beneath them."""
+    under_way: set[asyncio.Task[None]] = set()
     while going() and world.witness is not None:
         for _ in range(int(world.chance.between(2, 6))):
             await world.later(0.3, 2.5)
@@ -173,7 +177,10 @@ async def restores(world: World, going: Callable[[], bool]) -> None:
                 world.backups.take()
         if going() and (old := world.backups.old()):
             beneath = world.disk.shared and world.chance.often(0.75)
-            await put_back(world, old[int(world.chance.between(0, len(old)))], beneath=beneath)
+            chosen = old[int(world.chance.between(0, len(old)))]
+            under_way = {asyncio.create_task(put_back(world, chosen, beneath=beneath)), *under_way}
+            # Some are killed, stopped and cut off while they start: the next time does not wait for all of them.
+            _, under_way = await asyncio.wait(under_way, timeout=_UNTIL_MOST_HAVE_STARTED)
 
 
 async def put_back(world: World, chosen: Backup, *, beneath: bool) -> None:

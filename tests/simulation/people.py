@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from tests.simulation.process import Gone
 from tests.simulation.world import AGENTS, World
 
 _RELEASERS = ("bea", "cyd")
+_PATIENCE = 5.0  # seconds
 
 
 def approve(world: World, broker: SimulatedBroker, filed: FiledRequest, key: str) -> Coroutine[Any, Any, Any]:
@@ -30,7 +32,7 @@ async def operators(world: World, going: Callable[[], bool]) -> None:
     """They suspend at one replica what others may be issuing."""
     chance = world.chance
     while going():
-        await world.later(0.2, 4)
+        await world.later(0.3, 5)
         broker = world.any_broker()
         if broker is None or not going():
             continue
@@ -45,10 +47,11 @@ async def operators(world: World, going: Callable[[], bool]) -> None:
 async def _ask(world: World, broker: SimulatedBroker, work: Coroutine[Any, Any, Any]) -> None:
     """They try again another time. Raises Defect."""
     try:
-        await world.ask(work, broker)
+        async with asyncio.timeout(_PATIENCE):
+            await world.ask(work, broker)
     except Defect:
         raise
-    except (Gone, BrokerError):
+    except (Gone, BrokerError, TimeoutError):
         return
 
 

@@ -15,6 +15,7 @@ from broker.lease.machine import State
 from tests.clock import START
 from tests.simulation.broken import Broken
 from tests.simulation.glass import Glass
+from tests.simulation.plans import Plans
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Told:
     tasks_over: set[str] = field(default_factory=set)
     suspended: dict[str, dict[str, Any]] = field(default_factory=dict)
     glass: Glass = field(default_factory=Glass)
+    plans: Plans = field(default_factory=Plans)
     latest: datetime = START  # the highest time in the trail
 
     def copy(self) -> Told:
@@ -61,6 +63,7 @@ class Told:
             set(self.tasks_over),
             dict(self.suspended),
             self.glass.copy(),
+            self.plans.copy(),
             self.latest,
         )
 

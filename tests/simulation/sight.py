@@ -44,6 +44,7 @@ SOMETIMES = (
 # The same of what comes about in some kinds of world only, or seldom, much of it because the ledger is put back.
 SELDOM = 5
 IN_SOME = (
+    "went on when its claims had run out",
     "ledger put back",
     "ledger put back beneath its brokers",
     "ended because the ledger was another one",
@@ -68,6 +69,15 @@ IN_SOME = (
     "an emergency ended: EXPIRED",
     "an emergency ended: RELEASED",
     "an emergency ended: SUSPENDED",
+    "a step executed",
+    "a step executed again, whose credential nobody had",
+    "a plan confirmed and rejected at once",
+    "refused: PLAN_NOT_CONFIRMED",
+    "refused: PLAN_REJECTED",
+    "refused: PLAN_LAPSED",
+    "refused: PLAN_EXCEEDED",
+    "refused: PLAN_STEP_USED",
+    "refused: PLAN_SAME_PRINCIPAL",
 )
 LEAST = dict.fromkeys(SOMETIMES, OFTEN) | dict.fromkeys(IN_SOME, SELDOM)
 # In fewer steps, too little comes about for its number to say anything: it would be blind by luck.

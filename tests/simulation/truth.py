@@ -34,10 +34,11 @@ from tests.simulation.process import Process, current
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One credential: until when the upstream lets it in."""
+    """One credential: until when the upstream lets it in, and to what."""
 
     attempt: str
     until: datetime
+    scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,10 @@ class Truth:
         self.ever: set[str] = set()
         self.lied_about: set[str] = set()  # said to be gone, by the upstream itself, and alive
 
-    def make(self, attempt: str, until: datetime) -> None:
-        made = Made(attempt, until)
+    def make(self, made: Made) -> None:
         self._on_made(made)
-        self.ever.add(attempt)
-        self.alive[attempt] = made
+        self.ever.add(made.attempt)
+        self.alive[made.attempt] = made
 
     @contextlib.contextmanager
     def at_work(self, attempt: str, process: Process | None) -> Iterator[None]:
@@ -126,7 +126,7 @@ class SimulatedConnector:
         late = self._chance.sometimes("late create", 0.12)
         on_its_way = self._chance.between(0.5, 0.99) * self._allowance if late else self._chance.between(0.001, 0.05)
         # What was sent arrives, whether anybody still waits for it or lives.
-        asyncio.get_running_loop().call_later(on_its_way, self._make, attempt, expires_at, arrived)
+        asyncio.get_running_loop().call_later(on_its_way, self._make, Made(attempt, expires_at, scope), arrived)
         if late and self._chance.often(0.5):
             await asyncio.sleep(self._chance.between(0, 2))
             raise _failed(known=False)
@@ -139,7 +139,7 @@ class SimulatedConnector:
         upstream = f"up-{attempt}"
         await checkpoint({**handle, "noted": True, "upstream": upstream}, upstream)
         login = DatabaseLogin("postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(secret(attempt)))
-        longer = self._chance.sometimes("granted for longer", 0.2)
+        longer = self._chance.sometimes("granted for longer", 0.22)
         return Issued(login, expires_at + timedelta(hours=1) if longer else expires_at, {"upstream": upstream})
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
@@ -203,9 +203,9 @@ class SimulatedConnector:
         if self._chance.sometimes(f"{what} refused", 0.05):
             raise _failed(known=True)
 
-    def _make(self, attempt: str, until: datetime, arrived: asyncio.Future[None]) -> None:
-        self._truth.make(attempt, until)
-        self._made[attempt] = self._clock.now()
+    def _make(self, made: Made, arrived: asyncio.Future[None]) -> None:
+        self._truth.make(made)
+        self._made[made.attempt] = self._clock.now()
         if not arrived.done():
             arrived.set_result(None)
 

@@ -44,7 +44,7 @@ class SimulatedWitness(FileWitness):
     async def add(self, checkpoint: OutgoingCheckpoint) -> None:
         await self._way()
         self._append(checkpoint.note, checkpoint.at_ms)
-        if self._chance.sometimes("a witness has it and does not say so", 0.25):
+        if self._chance.sometimes("a witness has it and does not say so", 0.4):
             raise OSError("the answer was lost")
         await self._way()
 

@@ -17,6 +17,7 @@ from broker.identity.operator import LOGIN, Operator, Role
 from broker.issuance.caller import Caller, OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
 from broker.lease.credential import ContractClass
+from broker.plan.roles import EXECUTOR, PLANNER, VALIDATOR
 from broker.ports.deploys import DeploySet
 from broker.stores.invariants import LedgerChecks
 from broker.stores.ledger_file import connect_reader
@@ -41,12 +42,16 @@ T = TypeVar("T")
 # Everybody who may say yes to what needs it; each owns some of the agents, and some sponsor tasks.
 APPROVERS = ("ada", "bea", "cyd")
 # Many: of a broker that nobody asks, all that goes on is ticks.
-_NAMES = (f"agent-{number}" for number in range(27))
+_NAMES = (f"agent-{number}" for number in range(30))
+_PLANS = frozenset({"reader", PLANNER, VALIDATOR})
+# Most may be each of the three, though never two of them for one plan; some may not execute.
+_ROLES = (*([_PLANS | {EXECUTOR}] * 6), _PLANS)
 # Agents hand on to their neighbours, so who owns one and who owns the other may be two.
 AGENTS = tuple(
-    agent(name, owner=PEOPLE[key], quotas=Quotas(live_leases=8, open_tasks=10))
-    for name, key in zip(_NAMES, itertools.cycle(APPROVERS), strict=False)
+    agent(name, owner=PEOPLE[key], quotas=Quotas(live_leases=8, open_tasks=10), roles=roles)
+    for name, key, roles in zip(_NAMES, itertools.cycle(APPROVERS), itertools.cycle(_ROLES), strict=False)
 )
+EXECUTORS = frozenset(str(each.spiffe_id) for each in AGENTS if EXECUTOR in each.roles)
 OWNERS = {str(each.spiffe_id): each.owner.id for each in AGENTS}
 ACCOUNTS = frozenset({"dev", "prod"})
 
@@ -60,7 +65,7 @@ class World:
         self.loop = loop
         self.chance = Chance(seed)
         self.clock = TrueClock(loop)
-        self.checks = Checks(self.clock, self.chance.told, self.fail, self.machine, OWNERS)
+        self.checks = Checks(self.clock, self.chance.told, self.fail, self.machine, OWNERS, EXECUTORS)
         self.trace = hashlib.sha256()
         self.disk = Disk(
             directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=kind.replicas > 1
