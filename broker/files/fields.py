@@ -26,7 +26,8 @@ _REFERENCE = re.compile(r"(?:file:[^\x00-\x1f]+|env:[A-Za-z_][A-Za-z0-9_]*)\Z", 
 class Model(BaseModel):
     """What operators write: unknown keys refused, no type bent into another, immutable once read."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    # Built when first used: a set has few of the kinds, and what is part of another model is built with that one.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 def parse_duration(value: object) -> timedelta:
