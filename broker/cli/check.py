@@ -116,7 +116,7 @@ def _directory(path: Path, brokerd: Brokerd) -> _Checked:
     told = ", ".join(_count(counts[what], what) for what in ("agents", "templates", "policies"))
     digest = f"sha256:{loaded.digest}"
     summary, facts = f"{told}, digest {digest}{signatures.summary}", {**counts, "digest": digest, **signatures.facts}
-    return _Checked(str(path), summary, facts, (), (*_ttl_warnings(path, loaded), *_lint(path)))
+    return _Checked(str(path), summary, facts, (), (*_ttl_warnings(path, loaded), *_words(path, loaded), *_lint(path)))
 
 
 def _lint(path: Path) -> list[Problem]:
@@ -139,6 +139,16 @@ def _ttl_warnings(path: Path, loaded: DeploySet) -> Iterator[Problem]:
     for name, template in sorted(loaded.templates.items()):
         for doubt in doubts_of_template(template, contracts[template.connector]):
             yield files[name].problem(("max_ttl",), doubt.what.rstrip("."), doubt.remedy)
+
+
+def _words(path: Path, loaded: DeploySet) -> Iterator[Problem]:
+    """Environments, roles, accounts and connectors that policies compare with and nothing of the set has."""
+    from broker.deployfiles.mentions import doubtful_mentions
+    from broker.files import Problem
+
+    named = (*loaded.policies.mentions, *(loaded.shadow.mentions if loaded.shadow else ()))
+    for each, message, hint in doubtful_mentions(named, loaded.registry, loaded.templates):
+        yield Problem(str(path / each.file), each.line, each.policy, message, hint)
 
 
 def _count(count: int, what: str) -> str:

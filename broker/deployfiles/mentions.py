@@ -8,7 +8,7 @@ from broker.deployfiles.models import TemplateFile
 from broker.deployfiles.read import Read
 from broker.files import Problem
 from broker.identity.agent import Person, Registry
-from broker.policy.mentions import Kind, Mention
+from broker.policy.mentions import WORDS, Kind, Mention
 from broker.scope.model import ScopeTemplate
 
 
@@ -64,6 +64,30 @@ def unknown_mentions(
                 if each.name not in known_segments:
                     message = f"no spiffe_id_pattern of agents/ names a segment {each.name!a}"
                     yield each, message, f"There is: {_listed(known_segments)}."
+            case kind if kind in WORDS:
+                if each.name not in WORDS[kind]:
+                    there_is = ", ".join(f"{str(word)!r}" for word in sorted(WORDS[kind]))
+                    yield each, f"{each.name!a} is no {kind}", f"There is: {there_is}."
+
+
+def doubtful_mentions(
+    mentions: Iterable[Mention], registry: Registry, templates: Mapping[str, ScopeTemplate]
+) -> Iterator[tuple[Mention, str, str]]:
+    """Each word that no agent and no template has: the policy decides about nothing, which may be meant."""
+    agents = (*registry, *registry.patterns)
+    known: dict[Kind, set[str]] = {
+        Kind.ENVIRONMENT: {
+            *(name for each in templates.values() for name in each.environments),
+            *(name for agent in agents for name in agent.environments),
+        },
+        Kind.ROLE: {role for agent in agents for role in agent.roles},
+        Kind.ACCOUNT: {account for each in templates.values() for account in each.accounts},
+        Kind.CONNECTOR: {each.connector for each in templates.values()},
+    }
+    for each in mentions:
+        words = known.get(each.kind)
+        if words is not None and each.name not in words:
+            yield each, f"no agent or template has the {each.kind} {each.name!a}", f"There is: {_listed(words)}."
 
 
 def segments(registry: Registry) -> frozenset[str]:

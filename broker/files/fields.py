@@ -13,6 +13,7 @@ from broker.files.document import Document, Path, dotted
 from broker.files.problems import Problem, Problems
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})(ms|s|m|h|d)\Z", re.ASCII)
+_EMPTY = "Say something, or leave the key out."
 _UNITS = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -28,6 +29,11 @@ class Model(BaseModel):
 
     # Built when first used: a set has few of the kinds, and what is part of another model is built with that one.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
+
+
+# Where null is a value of its own: what a test of policies supposes of a bound. Anywhere else a key without a value is
+# a list that was commented out, or a slip, and would lift what it is there to set: `tools:`, `boundary:`, `until:`.
+NULL_IS_A_VALUE = frozenset({"bound_on_revoke", "bound_on_broker_dead", "bound_on_upstream_dead"})
 
 
 def parse_duration(value: object) -> timedelta:
@@ -63,11 +69,21 @@ _M = TypeVar("_M", bound=BaseModel)
 def validated(model: type[_M], document: Document, *, at: Path = (), context: object = None) -> _M:
     """What ``document`` holds at ``at``, as ``model``. Raises :class:`Problems`, each at its line."""
     try:
-        return model.model_validate(document.value(at), context=context)
+        found = model.model_validate(document.value(at), context=context)
     except ValidationError as error:
         # include_input=False: a value in the wrong place may be a secret.
         details = error.errors(include_url=False, include_input=False)
         raise Problems([_problem(document, at, each) for each in details]) from None
+    if empty := [path for path in document.places if _is_empty(document, at, path)]:
+        raise Problems(
+            [Problem(document.file, document.line(each), dotted(each), "is empty", _EMPTY) for each in empty]
+        )
+    return found
+
+
+def _is_empty(document: Document, at: Path, path: Path) -> bool:
+    inside = path[: len(at)] == at and path != at
+    return inside and document.value(path) is None and path[-1] not in NULL_IS_A_VALUE
 
 
 def _problem(document: Document, at: Path, details: ErrorDetails) -> Problem:
@@ -91,10 +107,16 @@ def _words(kind: str, message: str, context: dict[str, Any]) -> tuple[str, str]:
             return "is not a known key", "Check the spelling against deploy/schemas."
         case "string_type":
             return "must be a text", "Put it in quotes."
+        case "list_type" | "tuple_type" | "frozen_set_type" | "set_type":
+            return "must be a list", "Write it as [one, other], or one item a line after a dash."
+        case "dict_type" | "model_type":
+            return "must be a mapping", "Write it as {key: value}, or one key a line below."
         case "string_pattern_mismatch":
             return f"must match {context['pattern']}", ""
         case "union_tag_invalid":
-            return f"is {context['tag']}", f"There is: {context['expected_tags']}."
+            tag = context["tag"]  # as somebody wrote it: of any length, on any number of lines
+            told = tag if tag.isascii() and tag.isprintable() and len(tag) <= 64 else f"{tag[:64]!a}"
+            return f"is {told}", f"There is: {context['expected_tags']}."
         case "value_error":
             return str(context["error"]), ""
         case _:

@@ -1,8 +1,10 @@
 """What policies call by name that stands outside of them: agents, persons, templates, entries, approvals and so on.
 
 Cedar validates types and never looks whether ``Agent::"spiffe://..."`` is anybody. A permit that names
-nobody is a nuisance; a forbid that names nobody, for a letter too many, is an open door. Belongs here:
-finding the names and their lines. Whether they name something, the rest of the deploy set knows.
+nobody is a nuisance; a forbid that names nobody, for a letter too many, is an open door. So is one about a
+``tier`` that no agent can be of: to Cedar it is a text like any other. Belongs here: finding the names and their
+lines, and the words of which there are only so many. Whether the others name something, the rest of the deploy set
+knows.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from broker.identity.agent import Delivery, Tier
+from broker.lease.credential import Binding, ContractClass
 from broker.policy.reads import operations
 from broker.policy.statements import Statement
+from broker.scope.model import AccessClass, BlastRadius, Reversibility, Sensitivity
 
 _TAGS = ("hasTag", "getTag")
 _COMPARISONS = ("==", "!=", "contains", "containsAll", "containsAny")
@@ -30,6 +35,34 @@ class Kind(StrEnum):
     APPROVAL = "approval"  # looked for in ``context.approvals``: a rule of approvals.yaml
     GRANT = "grant"  # looked for in ``context.active_grants``: TEMPLATE or ACCESS:ENVIRONMENT
     SEGMENT = "segment"  # of a pattern: ``principal.getTag("namespace")``
+    # Words of which there are only those in WORDS.
+    TIER = "tier"
+    ACCESS = "access class"
+    SENSITIVITY = "sensitivity"
+    BLAST_RADIUS = "blast radius"
+    REVERSIBILITY = "reversibility"
+    CONTRACT_CLASS = "contract class"
+    BINDING = "binding"
+    DELIVERY = "way of delivery"
+    PLAN = "state of a plan"
+    # Words of which the set's agents and templates know all that there are.
+    ENVIRONMENT = "environment"
+    ROLE = "role"
+    ACCOUNT = "account"
+    CONNECTOR = "connector"
+
+
+WORDS: Mapping[Kind, frozenset[str]] = {
+    Kind.TIER: frozenset(Tier),
+    Kind.ACCESS: frozenset(AccessClass),
+    Kind.SENSITIVITY: frozenset(Sensitivity),
+    Kind.BLAST_RADIUS: frozenset(BlastRadius),
+    Kind.REVERSIBILITY: frozenset(Reversibility),
+    Kind.CONTRACT_CLASS: frozenset(ContractClass),
+    Kind.BINDING: frozenset(Binding),
+    Kind.DELIVERY: frozenset(Delivery),
+    Kind.PLAN: frozenset({"", "registered", "confirmed"}),  # of RequestFacts; "" where there is none
+}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -107,7 +140,25 @@ def _beside(node: Any) -> Iterator[tuple[str, str]]:
 
 
 # Attributes whose values are such names. Nothing else in the schema is called so.
-_NAMING = {"entry": Kind.ENTRY, "approvals": Kind.APPROVAL, "active_grants": Kind.GRANT}
+_NAMING = {
+    "entry": Kind.ENTRY,
+    "approvals": Kind.APPROVAL,
+    "active_grants": Kind.GRANT,
+    "tier": Kind.TIER,
+    "access": Kind.ACCESS,
+    "sensitivity": Kind.SENSITIVITY,
+    "blast_radius": Kind.BLAST_RADIUS,
+    "reversibility": Kind.REVERSIBILITY,
+    "contract_class": Kind.CONTRACT_CLASS,
+    "binding": Kind.BINDING,
+    "delivery": Kind.DELIVERY,
+    "plan": Kind.PLAN,
+    "environment": Kind.ENVIRONMENT,
+    "environments": Kind.ENVIRONMENT,
+    "roles": Kind.ROLE,
+    "account": Kind.ACCOUNT,
+    "connector": Kind.CONNECTOR,
+}
 
 
 def _attribute(node: Any) -> str:

@@ -260,7 +260,9 @@ def test_only_what_changes_is_told_against_another_set(run: Run, dev: Path, tmp_
 def test_the_requests_of_both_sets_are_tried(run: Run, dev: Path, tmp_path: Path) -> None:
     # Dropping a test along with its rule does not hide what changes.
     looser = private_copy(dev, tmp_path / "new")
-    edit(looser / "policies/starter.cedar", 'principal.tier == "autonomous" &&', 'principal.tier == "nobody" &&')
+    edit(
+        looser / "policies/starter.cedar", 'principal.tier == "autonomous" &&', 'principal.tier == "semi-autonomous" &&'
+    )
     text = (looser / TESTS).read_text()
     start, end = text.index("  - name: an autonomous agent does not"), text.index("  - name: who is not registered")
     (looser / TESTS).write_text(text[:start] + text[end:])

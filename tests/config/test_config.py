@@ -174,7 +174,7 @@ def test_a_bundle_file_beside_the_workload_api(tmp_path: Path) -> None:
         (FILES + "  federates_with: [example.org]\n", 11, "federates_with.0", "is the broker's own trust domain"),
         (SOCKET + "  federates_with: [a.org, a.org]\n", 8, "federates_with.1", "is listed twice"),
         (SOCKET + "  federates_with: [Partner.org]\n", 8, "federates_with.0", "must be a trust domain"),
-        (SOCKET + "  federates_with: partner.org\n", 8, "federates_with", "tuple"),
+        (SOCKET + "  federates_with: partner.org\n", 8, "federates_with", "must be a list"),
         (FILES + "  spiffe_id: spiffe://example.org/b\n", 11, "spiffe_id", "workload_api, which is not set"),
         (SOCKET + "  spiffe_id: spiffe://partner.org/b\n", 8, "spiffe_id", "not of the broker's own trust domain"),
         (SOCKET + "  spiffe_id: spiffe://example.org/\n", 8, "spiffe_id", "is not a SPIFFE ID"),

@@ -87,7 +87,7 @@ def test_an_agents_tools(tmp_path: Path) -> None:
         ("[a, a]", "lists a twice"),
         ('["a b"]', "must match"),
         ('[""]', "must match"),
-        ("sql.read", "must be a valid list"),
+        ("sql.read", "must be a list"),
     ],
 )
 def test_a_list_of_tools_that_cannot_be_meant(tools: str, told: str, tmp_path: Path) -> None:

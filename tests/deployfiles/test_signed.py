@@ -206,7 +206,7 @@ def _without(name: str) -> Callable[[dict[str, Any]], Any]:
         (_without("payloadType"), "payloadType: is missing"),
         (_without("signatures"), "signatures: is missing"),
         (lambda told: told.update(signatures=[]), "signatures: "),
-        (lambda told: told.update(signatures={"dana-1": "x"}), "signatures: must be a valid list"),
+        (lambda told: told.update(signatures={"dana-1": "x"}), "signatures: must be a list"),
         (lambda told: told.update(payload=7), "payload: must be a text"),
         (lambda told: told.update(payload="***"), "is not base64"),
         (lambda told: told.update(more="x"), "more: is not a known key"),

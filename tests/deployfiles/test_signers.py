@@ -58,7 +58,7 @@ def test_keys_inline_and_in_files(tmp_path: Path) -> None:
     [
         ({"deploy_keys": {}}, ("deploy.deploy_keys: ", "at least 1 item")),
         ({"deploy_keys": None}, ("deploy.deploy_keys: is empty",)),
-        ({"deploy_signatures_required": None}, ("deploy.deploy_signatures_required: is missing",)),
+        ({"deploy_signatures_required": None}, ("deploy.deploy_signatures_required: is empty",)),
         ({"deploy_signatures_required": 0}, ("deploy_signatures_required: must be greater than or equal to 2",)),
         ({"deploy_signatures_required": 1}, ("deploy_signatures_required: must be greater than or equal to 2",)),
         ({"deploy_signatures_required": "2"}, ("deploy_signatures_required: must be a valid integer",)),

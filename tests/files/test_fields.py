@@ -1,3 +1,4 @@
+import json
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -116,3 +117,42 @@ def test_the_file_itself_may_have_the_wrong_shape() -> None:
     assert (line, field) == (1, "")
     ((_, _, message),) = complaints("null")
     assert message == "is empty"
+
+
+class Fence(Model):
+    tools: tuple[str, ...] | None = None
+    bound_on_revoke: Duration | None = timedelta(seconds=1)
+    inner: House | None = None
+
+
+def test_a_key_without_a_value_is_refused_also_where_it_may_be_left_out() -> None:
+    # "tools:" with each of its items commented out must not come to "any tool".
+    with pytest.raises(Problems) as caught:
+        validated(Fence, parse_yaml("f", "tools:\ninner:\n  open: true\n  pets: []\nbound_on_revoke: null\n"))
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.field, problem.message) == (1, "tools", "is empty")
+    assert problem.hint == "Say something, or leave the key out."
+    assert validated(Fence, parse_yaml("f", "bound_on_revoke: null")).bound_on_revoke is None  # a value of its own
+
+
+def test_only_what_is_asked_for_is_looked_at() -> None:
+    document = parse_yaml("f", "tools:\ninner: {open: true}\n")
+    assert validated(House, document, at=("inner",)).open
+
+
+@pytest.mark.parametrize("kind", ["cow\nf:1: all is well", "c\u043ew", "cow" * 50])
+def test_a_word_of_the_file_is_told_in_one_line_and_not_at_length(kind: str) -> None:
+    with pytest.raises(Problems) as caught:
+        validated(House, parse_yaml("f", f"pets: [{{kind: {json.dumps(kind)}}}]"))
+    told = str(caught.value.problems[0])
+    assert told.isascii()
+    assert told.isprintable()
+    assert len(told) < 160
+
+
+def test_what_should_stand_there_is_told() -> None:
+    with pytest.raises(Problems) as caught:
+        validated(House, parse_yaml("f", "pets: cat"))
+    assert str(caught.value.problems[0]) == (
+        "f:1: pets: must be a list (Write it as [one, other], or one item a line after a dash.)"
+    )
