@@ -205,6 +205,23 @@ class Registry:
             )
         return agent
 
+    def named(self, text: str, field: str) -> Agent:
+        """The agent that a request names in ``field``, as a SPIFFE ID.
+
+        Raises :class:`InvalidInput` (FIELD_INVALID) for what is none: the caller is who it is all the same, and
+        UNAUTHENTICATED would send it looking for another SVID. :class:`Denied` (AGENT_NOT_REGISTERED).
+        """
+        try:
+            spiffe_id = SpiffeId.parse(text)
+        except Unauthenticated as error:
+            raise InvalidInput(
+                Reason.FIELD_INVALID,
+                f"{field}: {error.message}",
+                hint=error.hint,
+                metadata={"fields": field, "field": field},
+            ) from None
+        return self.find(spiffe_id)
+
     def registers(self, holder: str) -> bool:
         """Whether the SPIFFE ID written as ``holder`` is an agent's. False, too, for what is no SPIFFE ID."""
         try:

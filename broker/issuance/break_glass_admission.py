@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from broker.breakglass.rules import BreakGlassRule, check_strength, check_ttl, groups_for, unfit
 from broker.errors import Defect, Denied, NotFound, Reason
 from broker.identity.agent import Agent, Peer, Person
-from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.break_glass_order import BreakGlassOrder, Proven, request_of
 from broker.issuance.caller import Caller, OperatorCaller
 from broker.issuance.situation import Situations
@@ -77,7 +76,7 @@ class Admission:
                 raise unfit(name, f"there is no task that the {name} is of", "Name the agent's task too: --task.")
             return None
         named = order.agent or (await self._store.get_task(caller.tenant, order.task_id)).creator
-        agent = caller.deploy.registry.find(SpiffeId.parse(named))
+        agent = caller.deploy.registry.named(named, "agent")
         if caller.deploy.denied.denies_lease(named, "", caller.now):
             raise Denied(
                 Reason.AGENT_DENIED,

@@ -10,7 +10,6 @@ from datetime import timedelta
 from broker.delegation.delegation import Delegation
 from broker.errors import InvalidInput, NotFound, Reason
 from broker.identity.party import party
-from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.caller import Caller
 from broker.issuance.plans import participating
 from broker.issuance.stopped import check_suspended
@@ -74,7 +73,7 @@ class DelegationDesk:
                 request_digest=order.digest(),
                 lease_id=order.lease_id,
                 delegator=party(caller.agent),
-                delegate=party(caller.deploy.registry.find(SpiffeId.parse(order.delegate))),
+                delegate=party(caller.deploy.registry.named(order.delegate, "delegate")),
                 template_digest=template.digest,
                 resource=template.resource.parse(order.resource) if order.resource else lease.resource,
                 parameters=_parameters(template, lease, order.parameters),

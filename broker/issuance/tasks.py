@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 
 from broker.audit.report import TaskReport
 from broker.errors import Denied, InvalidInput, NotFound, Reason, WrongState
-from broker.identity.spiffe_id import SpiffeId
 from broker.issuance.behalf import Proofs, behind
 from broker.issuance.caller import Caller
 from broker.issuance.ending import Ending
@@ -190,7 +189,7 @@ class TaskDesk:
 def _participants(caller: Caller, named: Sequence[str]) -> frozenset[str]:
     """The creator and the named agents, each registered: a typo must not open a task to nobody."""
     for text in named:
-        caller.deploy.registry.find(SpiffeId.parse(text))
+        caller.deploy.registry.named(text, "participants")
     return frozenset({caller.id, *named})
 
 

@@ -440,7 +440,7 @@ async def test_a_parent_that_ends_during_the_issue_takes_the_part_along(served: 
         (PLANNER, {}, "PLAN_SAME_PRINCIPAL"),  # who planned it does not get to execute it in this way either
         (VALIDATOR, {}, "PLAN_SAME_PRINCIPAL"),
         (f"spiffe://{DOMAIN}/agent/nobody", {}, "AGENT_NOT_REGISTERED"),
-        ("nonsense", {}, "SVID_ID_NOT_CANONICAL"),
+        ("nonsense", {}, "FIELD_INVALID"),  # the caller is who it is: not UNAUTHENTICATED
         (SECOND, {"ttl": {"seconds": 600}}, "DELEGATION_EXCEEDED"),
         (SECOND, {"ttl": {"seconds": 0}}, "TTL_INVALID"),
         (SECOND, {"resource": "everything"}, "PARAMETER_INVALID"),

@@ -165,3 +165,20 @@ def test_patterns_with_values_apart_live_beside_each_other() -> None:
         found = registry.find(SpiffeId.parse(f"spiffe://example.org/ns/{namespace}/job/a"))
         assert found.principal == principal
     assert not registry.registers("spiffe://example.org/ns/other/job/a")
+
+
+@pytest.mark.parametrize("text", ["other", "spiffe://example.org/agent/\u043ene", "SPIFFE://example.org/agent/one", ""])
+def test_an_agent_that_somebody_names_badly_says_nothing_of_who_they_are(text: str) -> None:
+    registry = Registry([_agent("spiffe://example.org/agent/one")])
+    with pytest.raises(InvalidInput, match=r"^participants: .* is not a SPIFFE ID") as refused:
+        registry.named(text, "participants")
+    assert (refused.value.reason, refused.value.metadata["field"]) == (Reason.FIELD_INVALID, "participants")
+    assert refused.value.hint
+
+
+def test_an_agent_that_somebody_names_is_found_or_is_not_registered() -> None:
+    one = _agent("spiffe://example.org/agent/one")
+    assert Registry([one]).named("spiffe://example.org/agent/one", "delegate") == one
+    with pytest.raises(Denied) as refused:
+        Registry([one]).named("spiffe://example.org/agent/two", "delegate")
+    assert refused.value.reason is Reason.AGENT_NOT_REGISTERED
