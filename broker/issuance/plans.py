@@ -21,6 +21,7 @@ from broker.ports.ledger import Ledger
 from broker.ports.pipelines import NewPlan
 from broker.ports.tasks import TaskLimits
 from broker.scope.bind import bind
+from broker.scope.blank import refuse_blank
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.containment import reach_of
 from broker.scope.model import ScopeTemplate
@@ -72,6 +73,7 @@ class PlanDesk:
             raise _field(
                 "valid_for", f"{life.total_seconds():g} s is no time.", "Ask for at least 1 s, or leave it out."
             )
+        refuse_blank("text", order.text)
         await check_suspended(self._store, caller)
         actions = _actions(caller, order.proposals)
         digest = plan_digest(order.task_id, planner, order.text, actions)

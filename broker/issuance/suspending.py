@@ -19,6 +19,7 @@ from broker.ports.deploys import DeploySet
 from broker.ports.lease_store import LeaseStore
 from broker.ports.leases import Ended
 from broker.ports.suspensions import Lifting, Members, NewSuspension
+from broker.scope.blank import refuse_blank
 from broker.scope.canonical import canonical_json
 from broker.suspension.suspension import Kind, Suspension
 
@@ -65,6 +66,7 @@ class SuspensionDesk:
 
     async def suspend(self, caller: OperatorCaller, order: SuspensionOrder) -> Stopped:
         """Stop it now. Raises InvalidInput (SUSPENSION_VALUE_INVALID) for a value that can be nobody's."""
+        refuse_blank("reason", order.reason)
         value, known = _checked(order, caller.deploy)
         now = self._clock.now()
         new = NewSuspension(
@@ -113,6 +115,7 @@ class SuspensionDesk:
         Raises :class:`Denied` (FRESH_LOGIN_*), :class:`Unauthenticated` (ID_TOKEN_*), and what ``LeaseStore.resume``
         raises.
         """
+        refuse_blank("reason", reason)
         fields = {"suspension_id": suspension_id, "reason": reason}
         # Its id is random: nobody can have logged in for it before it was there.
         proof = self._fresh.demand(caller, fresh_id_token, RESUME_SUSPENSION, fields, about=suspension_id)

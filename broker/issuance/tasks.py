@@ -19,6 +19,7 @@ from broker.ports.clock import Clock, Rng
 from broker.ports.lease_store import LeaseStore
 from broker.ports.leases import EndCause, Lease
 from broker.ports.tasks import NewTask, Task, TaskState
+from broker.scope.blank import refuse_blank
 from broker.scope.canonical import canonical_json
 from broker.secret import Secret
 
@@ -98,6 +99,7 @@ class TaskDesk:
         """A new task, or the one that this request id already started."""
         self._gate.check(caller.now)
         await check_suspended(self._store, caller)
+        refuse_blank("purpose", order.purpose)
         duration = self._default if order.max_duration is None else order.max_duration
         if not timedelta(seconds=1) <= duration <= self._max:
             raise InvalidInput(

@@ -15,6 +15,7 @@ from datetime import timedelta
 from types import MappingProxyType
 
 from broker.errors import Defect, InvalidInput, Reason
+from broker.scope.blank import blank
 from broker.scope.canonical import JsonValue
 from broker.scope.model import FromIdentity, Scope, ScopeTemplate
 from broker.scope.parameters import shown
@@ -61,7 +62,7 @@ def bind(template: ScopeTemplate, request: AccessRequest, segments: Mapping[str,
 
 
 def _check_mandatory(template: ScopeTemplate, request: AccessRequest) -> None:
-    missing = [field for field in template.mandatory if not str(getattr(request, field)).strip()]
+    missing = [field for field in template.mandatory if blank(str(getattr(request, field)))]
     if missing:
         missing.sort()
         names = ", ".join(missing)

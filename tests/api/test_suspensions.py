@@ -283,6 +283,7 @@ async def test_it_survives_a_restart_and_ends_by_its_time(tmp_path: Path) -> Non
         (admin.SuspendRequest(request_id="s", kind=99, value="x", reason="r"), "FIELD_INVALID"),  # type: ignore[arg-type]
         (admin.SuspendRequest(request_id="s", kind="KIND_TASK", value="x"), "FIELD_INVALID"),
         (admin.SuspendRequest(kind="KIND_TASK", value="x", reason="r"), "FIELD_INVALID"),
+        (admin.SuspendRequest(request_id="s", kind="KIND_TASK", value="x", reason=" \u200b\n"), "FIELD_INVALID"),
         (stop("TASK", "x", duration={"seconds": 0}), "FIELD_INVALID"),
         (stop("TASK", "x", duration={"seconds": -5}), "FIELD_INVALID"),
         (stop("TASK", "x", duration={"seconds": 400 * 86400}), "FIELD_INVALID"),

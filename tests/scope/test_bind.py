@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from broker.errors import BrokerError, Defect, InvalidInput, Reason
 from broker.scope.bind import bind
+from broker.scope.blank import blank
 from broker.scope.model import AccessClass, Risk, ScopeTemplate
 from broker.scope.parameters import EnumParameter, IntegerParameter, PrefixParameter
 from broker.scope.request import AccessRequest
@@ -62,6 +63,7 @@ def test_a_scope_is_the_template_plus_values_that_passed() -> None:
         ({"resource": ""}, Reason.RESOURCE_NOT_IN_TEMPLATE, "''"),
         ({"intent": ""}, Reason.FIELD_REQUIRED_BY_TEMPLATE, "requires intent."),
         ({"intent": " \t", "ticket": ""}, Reason.FIELD_REQUIRED_BY_TEMPLATE, "requires intent, ticket."),
+        ({"intent": "\u200b\u2060"}, Reason.FIELD_REQUIRED_BY_TEMPLATE, "requires intent."),
         ({"parameters": {}}, Reason.PARAMETER_MISSING, "'prefix', 'rows'"),
         ({"parameters": {"rows": "1"}}, Reason.PARAMETER_MISSING, "'prefix'"),
         ({"parameters": {"rows": "1", "prefix": "daily/", "Rows": "1"}}, Reason.PARAMETER_UNKNOWN, "'Rows'"),
@@ -241,7 +243,7 @@ def test_no_request_gets_more_than_the_template(request: AccessRequest) -> None:
             _TEXT,
         ),
         optional={
-            **{name: st.text(min_size=1).filter(str.strip) for name in ("intent", "ticket")},
+            **{name: st.text(min_size=1).filter(lambda text: not blank(text)) for name in ("intent", "ticket")},
             "recipient_public_key": st.binary(max_size=32),
         },
     )
