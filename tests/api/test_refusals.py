@@ -97,6 +97,27 @@ async def test_an_svid_that_tls_accepts_and_spiffe_forbids(served: Served, clien
     assert ("anonymous", expected) in await served.refusals()
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"purpose": "  "}, "purpose: says nothing"),
+        ({"purpose": "\u200b"}, "purpose: says nothing"),
+        (
+            {"participants": ["other"]},
+            "participants: 'other' is not a SPIFFE ID",
+        ),  # the caller is who it is all the same
+        ({"participants": [f"spiffe://{DOMAIN}/agent/\u043ether"]}, "is not a SPIFFE ID"),
+    ],
+)
+async def test_a_task_that_says_nothing_or_names_nobody(served: Served, changes: dict[str, Any], told: str) -> None:
+    request = pb.StartTaskRequest(**{"request_id": "t", "purpose": "p", **changes})
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.stub().StartTask(request)
+    assert caught.value.code() is INVALID
+    assert error_info(caught.value).reason == "FIELD_INVALID"
+    assert told in str(caught.value.details())
+
+
 async def test_an_unregistered_agent(served: Served) -> None:
     stranger = f"spiffe://{DOMAIN}/agent/stranger"
     with pytest.raises(grpc.aio.AioRpcError) as refused:
