@@ -25,6 +25,17 @@ def _url(value: str) -> str:
     return value
 
 
+def _host(value: str) -> str:
+    name = re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?", value, re.ASCII)
+    socket_directory = value.startswith("/") and value.isprintable() and len(value) <= 100
+    if not (_ENV.match(value) or name or socket_directory):
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise ValueError("must be a host's name, an address, the directory of a unix socket, or env:NAME") from None
+    return value
+
+
 def is_loopback(host: str) -> bool:
     """Whether it is a loopback address, or localhost."""
     try:
@@ -49,6 +60,7 @@ def _absolute(value: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_url), WithJsonSchema({"type": "string", "pattern": "^(https?://|env:)"})]
+Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]
 Port = Annotated[
     int | str,
     BeforeValidator(_port),

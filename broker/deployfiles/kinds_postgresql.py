@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from broker.deployfiles.kinds_canary import ConnectorModel
-from broker.deployfiles.kinds_fields import ParameterSegment, Port, SecretReference, Text, is_loopback
+from broker.deployfiles.kinds_fields import Host, ParameterSegment, Port, SecretReference, Text, is_loopback
 from broker.files import Model
 
 _LONGEST_NAME = 63  # bytes: NAMEDATALEN - 1
@@ -16,7 +16,7 @@ _LONGEST_NAME = 63  # bytes: NAMEDATALEN - 1
 class PostgresqlAddress(Model):
     """Where the database is, for the broker and for agents."""
 
-    host: Text = Field(description="A name, an address, the directory of a unix socket, or env:NAME.")
+    host: Host = Field(description="A name, an address, the directory of a unix socket, or env:NAME.")
     port: Port
     database: Text
 

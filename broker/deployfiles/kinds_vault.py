@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from broker.deployfiles.kinds_canary import ConnectorModel
 from broker.deployfiles.kinds_fields import (
+    Host,
     NameOrParameter,
     ParameterSegment,
     PathPart,
@@ -60,7 +61,7 @@ class Login(Model):
     """What an agent needs to know, besides its login, to reach the database."""
 
     engine: Literal["postgresql"]
-    host: Text = Field(description="A name, an address, the directory of a unix socket, or env:NAME.")
+    host: Host = Field(description="A name, an address, the directory of a unix socket, or env:NAME.")
     port: Port
     database: Text
 
