@@ -34,7 +34,7 @@ class AdminServer:
 
     def __init__(self, door: Door[Any, OperatorCaller], *parts: object, max_concurrent_rpcs: int) -> None:
         options = [*_OPTIONS, connections.capped(connections.OTHERS)]
-        self._server = aio.server(options=options, maximum_concurrent_rpcs=max_concurrent_rpcs)
+        self._server = aio.server(options=options, maximum_concurrent_rpcs=2 * max_concurrent_rpcs)
         authorization.check_complete(methods_of(ADMIN_SERVICE))
         self._server.add_generic_rpc_handlers((door.handlers(ADMIN_SERVICE, *parts),))
 

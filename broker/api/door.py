@@ -33,7 +33,7 @@ from broker.api.looks import Looks
 from broker.api.redaction import redacted
 from broker.api.streams import rechecked
 from broker.api.tls import MAX_MESSAGE_BYTES
-from broker.errors import BrokerError, Defect, InvalidInput, NotReady, Reason
+from broker.errors import BrokerError, Defect, Exhausted, InvalidInput, NotReady, Reason
 from broker.issuance.refusals import RefusalBudget, refusal
 from broker.ports.clock import Clock, Rng
 from broker.ports.lease_store import LeaseStore
@@ -42,6 +42,8 @@ log = structlog.get_logger("broker.api")
 
 ANONYMOUS = "anonymous"
 DENIED = "denied"
+# Seconds after which one that was too many may ask again.
+RETRY_AFTER = 1.0
 
 
 class Measure(Protocol):
@@ -65,8 +67,13 @@ class Door(Generic[Who, Guest]):
         clock: Clock,
         rng: Rng,
         tenant: str,
+        *,
+        at_most: int | None = None,
     ) -> None:
+        """``at_most`` calls are in hand at a time; None: as many as the transport lets through."""
         self._entrance = entrance
+        self._at_most = at_most
+        self._in_hand = 0
         self._store = store
         self._budget = budget
         self._looks = looks
@@ -116,7 +123,9 @@ class Door(Generic[Who, Guest]):
             principal, counted = ANONYMOUS, self._entrance.anonymous
             guest: Guest | None = None
             request: Message | None = None
+            self._in_hand += 1
             try:
+                self._check_room()
                 who = self.identify(context)
                 principal = self._entrance.name(who)
                 guest = self._entrance.admit(who, path)
@@ -132,6 +141,8 @@ class Door(Generic[Who, Guest]):
             except BaseException as failure:
                 await self._refuse(failure, path, principal, counted, started, context, guest, request)
                 raise
+            finally:
+                self._in_hand -= 1
             self._done(path, principal, "OK", started)
             return response
 
@@ -140,7 +151,9 @@ class Door(Generic[Who, Guest]):
             principal, counted = ANONYMOUS, self._entrance.anonymous
             guest: Guest | None = None
             request: Message | None = None
+            self._in_hand += 1
             try:
+                self._check_room()
                 who = self.identify(context)
                 principal = self._entrance.name(who)
                 guest = self._entrance.admit(who, path)
@@ -155,11 +168,24 @@ class Door(Generic[Who, Guest]):
             except BaseException as failure:
                 await self._refuse(failure, path, principal, counted, started, context, guest, request)
                 raise
+            finally:
+                self._in_hand -= 1
             self._done(path, principal, "OK", started)
 
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, None, serialize)
         return grpc.unary_unary_rpc_method_handler(unary, None, serialize)
+
+    def _check_room(self) -> None:
+        """Raises Exhausted. Before anything is done for who asks: it is what a flood costs."""
+        if self._at_most is not None and self._in_hand > self._at_most:
+            raise Exhausted(
+                Reason.TOO_MANY_CONCURRENT_REQUESTS,
+                f"{self._at_most} calls are in hand here, and no more are taken.",
+                hint="Ask again in a moment. Operators: limits.max_concurrent_rpcs.",
+                metadata={"limit": str(self._at_most)},
+                retry_after=RETRY_AFTER,
+            )
 
     async def _refuse(
         self,
@@ -192,8 +218,8 @@ class Door(Generic[Who, Guest]):
 
     async def _record(self, failure: BrokerError, path: str, principal: str, counted: str) -> None:
         """The refusal's own event, within its budget. Its failing changes no answer."""
-        if isinstance(failure, NotReady):
-            return
+        if isinstance(failure, NotReady) or failure.reason is Reason.TOO_MANY_CONCURRENT_REQUESTS:
+            return  # about the broker, and not about who asked
         now = self._clock.now()
         # One budget for all that are denied, so that no flood of strangers hides them.
         whose = DENIED if failure.reason is Reason.AGENT_DENIED else counted

@@ -28,7 +28,11 @@ BROKER_SERVICE: ServiceDescriptor = broker_service_pb2.DESCRIPTOR.services_by_na
 
 
 class AgentServer:
-    """Serves agents on one address until stopped; ``options`` replace the transport's usual ones."""
+    """Serves agents on one address until stopped; ``options`` replace the transport's usual ones.
+
+    The door answers what is more than ``max_concurrent_rpcs``; the transport, which gives no reason, what is more than
+    twice as many.
+    """
 
     def __init__(
         self,
@@ -40,7 +44,7 @@ class AgentServer:
     ) -> None:
         share = connections.capped(connections.AGENTS)
         transport = [*dict([*SERVER_OPTIONS, share, *options]).items()]
-        self._server = aio.server(options=transport, maximum_concurrent_rpcs=max_concurrent_rpcs)
+        self._server = aio.server(options=transport, maximum_concurrent_rpcs=2 * max_concurrent_rpcs)
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers((door.handlers(BROKER_SERVICE, service),))
         guarded = _Guarded(self._server, door)

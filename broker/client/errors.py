@@ -39,6 +39,8 @@ HINT_KEY = "hint"
 
 Family = type[BrokerError]
 
+# What gRPC itself says to calls that are more than a server takes; anything else of that status is about a size.
+_TOO_MANY = "Concurrent RPC limit exceeded"
 # UpstreamFailed shares its status with NotReady, and its subclass with Exhausted: told from them by the reason.
 _UPSTREAM: Final[Mapping[str, Family]] = MappingProxyType(
     {
@@ -129,6 +131,13 @@ def _bare(failure: grpc.aio.AioRpcError) -> BrokerError:
     """A status that gRPC itself made, on either side."""
     code, said = failure.code(), (failure.details() or "")[:300]
     metadata = {"grpcStatus": code.name}
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_MANY in said:
+        return Exhausted(
+            Reason.TOO_MANY_CONCURRENT_REQUESTS,
+            "The broker is serving as many calls as it may.",
+            hint="Ask again in a moment.",
+            metadata=metadata,
+        )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return InvalidInput(
             Reason.MESSAGE_TOO_LARGE, f"A message or its metadata was too large: {said}.", metadata=metadata

@@ -190,10 +190,11 @@ class Doors:
     def _servers(self) -> list[AgentServer | AdminServer]:
         return [*self._agents, *(each for each in (self._admin, self._automation) if each is not None)]
 
-    def _door(self, entrance: Entrance[Who, Guest]) -> Door[Who, Guest]:
+    def _door(self, entrance: Entrance[Who, Guest], at_most: int) -> Door[Who, Guest]:
         inside, tenant = self._inside, self._inside.config.tenant
         looks = Looks(inside.store, inside.look_budget, inside.clock, tenant)
-        return Door(entrance, inside.store, inside.budget, looks, inside.metrics, inside.clock, inside.rng, tenant)
+        parts = inside.store, inside.budget, looks, inside.metrics, inside.clock, inside.rng, tenant
+        return Door(entrance, *parts, at_most=at_most)
 
     def _agents_servers(self) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently."""
@@ -224,7 +225,7 @@ class Doors:
         )
 
         def agents(identify: Identify) -> Door[Any, Any]:
-            return self._door(AgentsEntrance(identify, inside.files, inside.watch, clock, inside.config.tenant))
+            return self._door(AgentsEntrance(identify, inside.files, inside.watch, clock, inside.config.tenant), rpcs)
 
         rpcs = limits.max_concurrent_rpcs
         servers = [AgentServer(agents(self._identify), service, max_concurrent_rpcs=rpcs)]
@@ -242,11 +243,11 @@ class Doors:
         admin = automation = None
         if config.listen.admin is not None and inside.people is not None:
             way_in = inside.people.entrance(inside.files, clock)
-            people = self._door(CodeEntrance(way_in, inside.files, clock, config.tenant))
+            people = self._door(CodeEntrance(way_in, inside.files, clock, config.tenant), rpcs)
             admin = AdminServer(people, *parts, max_concurrent_rpcs=rpcs)
         if config.listen.automation is not None:
             entrance = AutomationEntrance(inside.certified, inside.files, clock, config.tenant)
-            automation = AdminServer(self._door(entrance), *parts, max_concurrent_rpcs=rpcs)
+            automation = AdminServer(self._door(entrance, rpcs), *parts, max_concurrent_rpcs=rpcs)
         return admin, automation
 
     def _admin_parts(self) -> tuple[object, ...]:

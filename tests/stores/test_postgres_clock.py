@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
+from broker.clock import SystemClock
+from broker.config import Config
+from broker.daemon.ledger import open_ledger
 from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
 from tests.stores.conftest import LedgerDatabase
@@ -113,3 +119,19 @@ async def test_no_reading_is_ahead_of_the_server(ledger_database: LedgerDatabase
     await store.close()
     assert len(followed.by) > 60
     assert max(followed.by) <= 0
+
+
+@pytest.mark.parametrize("differs", [True, False])
+async def test_a_machine_whose_clock_differs_is_told_of_and_goes_by_the_servers(
+    ledger_database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch, differs: bool
+) -> None:
+    """F40: it does not matter to what is decided; that something is wrong there does, to whoever keeps the machines."""
+    monkeypatch.setenv("LEDGER_DSN", ledger_database.address.dsn.reveal())
+    ledger = SimpleNamespace(dsn="env:LEDGER_DSN", allow_unverified=False)
+    config = cast(Config, SimpleNamespace(ledger=ledger, audit=SimpleNamespace(keep_texts=True)))
+    followed = ServerClock(Wall() if differs else SystemClock())
+    with capture_logs() as told:
+        store = await open_ledger(config, Keys(), "writer-1", followed)
+    await store.close()
+    assert [line["log_level"] for line in told if "another time" in line["event"]] == ["warning"] * differs
+    assert abs(followed.now() - SystemClock().now()) < timedelta(seconds=2)
