@@ -54,7 +54,7 @@ def main() -> int:
         replicas = asked.replicas or SHOWS_WITH.get(asked.bug, 0)
         done, took = _run(asked.seed, _lengths(asked), replicas, restores)
         dealt = not (replicas or asked.restores or asked.bug or asked.alone)
-        return _report(done, took, asked.bug, dealt=dealt)
+        return _report(done, took, asked, dealt=dealt)
 
 
 def _lengths(asked: argparse.Namespace) -> list[int]:
@@ -75,7 +75,7 @@ def _run(seed: int, worlds: list[int], replicas: int, restores: bool | None) -> 
     return done, time.perf_counter() - begun
 
 
-def _report(done: list[Run], took: float, bug: str | None, *, dealt: bool) -> int:
+def _report(done: list[Run], took: float, asked: argparse.Namespace, *, dealt: bool) -> int:
     told = sum((run.told for run in done), Counter[str]())
     last, steps = done[-1], sum(run.steps for run in done)
     hours = sum(run.seconds for run in done) / 3600
@@ -85,13 +85,13 @@ def _report(done: list[Run], took: float, bug: str | None, *, dealt: bool) -> in
     )
     if last.broken:
         print(f"BROKEN: {last.broken}")
-        of_bug = f" --bug {bug}" if bug else ""
+        of_bug = f" --bug {asked.bug}" if asked.bug else ""
         kind = f"--replicas {last.replicas} --restores {'always' if last.restores else 'never'}"
         print(f"again: python -m tests.simulation --alone --seed {last.seed} --steps {last.asked} {kind}{of_bug}")
         return 1
     for name, count in sorted(told.items()):
         print(f"  {count:6d} {name}")
-    if why := not_judged(len(done), steps, dealt=dealt):
+    if why := not_judged(len(done), asked.steps, dealt=dealt):
         print(f"not judged whether it has seen enough: {why}")
         return 0
     if blind := too_seldom(told, steps):

@@ -52,7 +52,7 @@ class Life:
             return
         self._world.tasks = [*self._world.tasks[-5:], task.id]
         errands = int(self._chance.between(1, 6))
-        if self._chance.often(0.2):
+        if self._chance.often(0.3):
             await self._by_a_plan(Pipeline(self._world, task, self._who, colleague, third))
         elif self._chance.often(0.6):
             work = [self._errand(task, colleague) for _ in range(errands)]
@@ -113,7 +113,7 @@ class Life:
                 answer = await self._after_approval(answer.access_request, self._call)
             if isinstance(answer, Grant) and answer.lease is not None:
                 await self._use(answer.lease, request, colleague)
-                if not self._chance.sometimes("asked again for what was given", 0.25):
+                if not self._chance.sometimes("asked again for what was given", 0.4):
                     return
             await asyncio.sleep(self._chance.between(0, 1))
 
@@ -184,6 +184,6 @@ class Life:
         def redeem(name: str) -> Work:
             return lambda broker, caller: broker.issuer.redeem(caller, filed.id, name)
 
-        if self._chance.sometimes("redeemed twice at once", 0.35):
+        if self._chance.sometimes("redeemed twice at once", 0.5):
             return await client.call_twice("RedeemAccessRequest", redeem("one"), redeem("other"))
         return await client.call("RedeemAccessRequest", redeem("one"), impatient=True)

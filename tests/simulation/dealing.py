@@ -15,7 +15,7 @@ _LONGEST = 120_000
 # Shorter ones do little else than begin, and be healed.
 _SHORTEST = 40_000
 # About what it takes to heal one.
-_HEALING = 15_000
+_HEALING = 11_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ async def emergencies(world: World, going: Callable[[], bool]) -> None:
 
 async def _emergency(world: World, key: str) -> None:
     chance = world.chance
-    task = chance.one_of(*world.tasks) if world.tasks and chance.often(0.5) else ""
+    task = chance.one_of(*world.tasks) if world.tasks and chance.often(0.7) else ""
     ttl = timedelta(seconds=int(chance.between(4, 40)))
     account = chance.one_of("dev", "prod")
     order = BreakGlassOrder(
@@ -71,7 +71,7 @@ async def _work(world: World, key: str, lease: Lease) -> None:
     chance = world.chance
     if not chance.sometimes("an emergency's delivery never confirmed", 0.3):
         await _ask(world, lambda broker: broker.glass.confirm(world.person(key, broker), lease.id, lease.attempt_id))
-    await asyncio.sleep(chance.between(0, 5))
+    await asyncio.sleep(chance.between(0, 2))
     if chance.often(0.8):
         await _ask(world, lambda broker: broker.glass.end(world.person(key, broker), lease.id, timedelta(seconds=1)))
 

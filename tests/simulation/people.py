@@ -32,7 +32,7 @@ async def operators(world: World, going: Callable[[], bool]) -> None:
     """They suspend at one replica what others may be issuing."""
     chance = world.chance
     while going():
-        await world.later(0.3, 5)
+        await world.later(0.3, 4)
         broker = world.any_broker()
         if broker is None or not going():
             continue

@@ -30,7 +30,7 @@ class Pipeline:
         """A plan of one step or more; some are valid for moments only."""
         chance = self.world.chance
         steps = [self._proposal(f"step-{n}") for n in range(int(chance.between(1, 4)))]
-        moments = timedelta(seconds=int(chance.between(1, 8))) if chance.often(0.3) else None
+        moments = timedelta(seconds=int(chance.between(1, 8))) if chance.often(0.15) else None
         order = PlanOrder(chance.id(), self.task.id, "Count the orders.", steps, moments)
         client = Client(self.world, self.planner)
         register: Work = lambda broker, caller: broker.plans.register(caller, order)  # noqa: E731
@@ -47,7 +47,7 @@ class Pipeline:
     async def decide(self, plan: Plan) -> None:
         """Mostly the validator confirms. Some reject, some decide twice at once, some forget; some planners try it."""
         chance = self.world.chance
-        await asyncio.sleep(chance.between(0, 2))
+        await asyncio.sleep(chance.between(0, 0.5))
         who = self.planner if chance.sometimes("a plan confirmed by its planner", 0.08) else self.validator
         client = Client(self.world, who)
         confirm, reject = self._decision(plan, PlanEvent.CONFIRM), self._decision(plan, PlanEvent.REJECT)
@@ -71,7 +71,7 @@ class Pipeline:
         if chance.sometimes("more asked for than was planned", 0.15):
             request = self._more(request, action)
         asked = [(who, request)]
-        if chance.sometimes("a step asked for by two at once", 0.25):
+        if chance.sometimes("a step asked for by two at once", 0.4):
             asked.append((self.executor, self._request(plan, action)))
         return asked
 

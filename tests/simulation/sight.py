@@ -70,7 +70,6 @@ IN_SOME = (
     "an emergency ended: RELEASED",
     "an emergency ended: SUSPENDED",
     "a step executed",
-    "a step executed again, whose credential nobody had",
     "a plan confirmed and rejected at once",
     "refused: PLAN_NOT_CONFIRMED",
     "refused: PLAN_REJECTED",
@@ -81,14 +80,17 @@ IN_SOME = (
 )
 LEAST = dict.fromkeys(SOMETIMES, OFTEN) | dict.fromkeys(IN_SOME, SELDOM)
 # In fewer steps, too little comes about for its number to say anything: it would be blind by luck.
-JUDGED_FROM = 500_000
+JUDGED_FROM = 1_000_000
 
 
-def not_judged(worlds: int, steps: int, *, dealt: bool) -> str:
-    """Why nothing can be said about what was seen; empty: it can. ``dealt``: worlds of all kinds were asked for."""
+def not_judged(worlds: int, asked: int, *, dealt: bool) -> str:
+    """Why nothing can be said about what was seen; empty: it can. ``asked``: for so many steps.
+
+    ``dealt``: worlds of all kinds were.
+    """
     if not dealt:
         return "not all kinds of world were asked for"
-    if steps < JUDGED_FROM or not whole_rounds(worlds):
+    if asked < JUDGED_FROM or not whole_rounds(worlds):
         return f"that many steps are too few for it; from {JUDGED_FROM} on it is"
     return ""
 

@@ -63,11 +63,11 @@ def test_who_has_seen_too_little_is_blind() -> None:
     assert too_seldom({}, 500_000) == list(LEAST)
 
 
-def test_it_is_judged_from_half_a_million_steps_of_all_kinds_on() -> None:
-    assert not not_judged(KINDS, 500_000, dealt=True)
-    assert not_judged(KINDS, 500_000, dealt=False)
-    assert not_judged(KINDS, 499_999, dealt=True)
-    assert not_judged(KINDS - 1, 500_000, dealt=True)
+def test_it_is_judged_from_a_million_steps_of_all_kinds_on() -> None:
+    assert not not_judged(KINDS, 1_000_000, dealt=True)
+    assert not_judged(KINDS, 1_000_000, dealt=False)
+    assert not_judged(KINDS, 999_999, dealt=True)
+    assert not_judged(KINDS - 1, 1_000_000, dealt=True)
 
 
 @pytest.mark.slow

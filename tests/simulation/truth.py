@@ -139,7 +139,7 @@ class SimulatedConnector:
         upstream = f"up-{attempt}"
         await checkpoint({**handle, "noted": True, "upstream": upstream}, upstream)
         login = DatabaseLogin("postgresql", "db.test", 5432, "orders", f"login-{attempt}", Secret(secret(attempt)))
-        longer = self._chance.sometimes("granted for longer", 0.22)
+        longer = self._chance.sometimes("granted for longer", 0.25)
         return Issued(login, expires_at + timedelta(hours=1) if longer else expires_at, {"upstream": upstream})
 
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:

@@ -42,7 +42,7 @@ T = TypeVar("T")
 # Everybody who may say yes to what needs it; each owns some of the agents, and some sponsor tasks.
 APPROVERS = ("ada", "bea", "cyd")
 # Many: of a broker that nobody asks, all that goes on is ticks.
-_NAMES = (f"agent-{number}" for number in range(30))
+_NAMES = (f"agent-{number}" for number in range(24))
 _PLANS = frozenset({"reader", PLANNER, VALIDATOR})
 # Most may be each of the three, though never two of them for one plan; some may not execute.
 _ROLES = (*([_PLANS | {EXECUTOR}] * 6), _PLANS)
