@@ -84,7 +84,7 @@ async def stops(world: World, replica: Replica, going: Callable[[], bool]) -> No
 async def cuts(world: World, replica: Replica, going: Callable[[], bool]) -> None:
     """One replica's line to the store, or to the upstreams, is cut for a while."""
     while going():
-        await world.later(1, 9)
+        await world.later(1.5, 12)
         process = replica.process
         if process is None or world.spared or not going():
             continue
@@ -151,7 +151,7 @@ async def outages(world: World, going: Callable[[], bool]) -> None:
     """An upstream is away for a while, in one of the ways in which they are."""
     upstream = world.connectors["fake"]
     while going():
-        await world.later(2.5, 18)
+        await world.later(3, 24)
         world.chance.told["outage"] += 1
         upstream.down = world.chance.one_of("hangs", "broken", "forbidden", "limits")
         await asyncio.sleep(world.chance.between(1, 8))
@@ -161,7 +161,7 @@ async def outages(world: World, going: Callable[[], bool]) -> None:
 async def bad_disks(world: World, going: Callable[[], bool]) -> None:
     """No write succeeds for a while."""
     while going():
-        await world.later(3, 24)
+        await world.later(4, 32)
         world.chance.told["disk full"] += 1
         world.disk.failing = True
         await asyncio.sleep(world.chance.between(0.1, 2))
