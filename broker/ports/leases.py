@@ -140,7 +140,7 @@ class Lease:
     created_at: datetime
     expires_at: datetime
     confirm_by: datetime | None  # None: confirmed, or not ACTIVE
-    confirmed_at: datetime | None
+    confirmed_at: datetime | None  # when the delivery of an attempt was confirmed last, this one's or an earlier one's
     ended_at: datetime | None  # when it reached a terminal state
     attempt_id: str  # the latest attempt
     attempts: int

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from broker.audit.event import EventType, Vouch
 from broker.errors import BrokerError, Conflict, Denied, Exhausted, Reason, Tampered
-from broker.lease.machine import MAYBE_ALIVE, TERMINAL, Event, State
+from broker.lease.machine import MAYBE_ALIVE, Event, State
 from broker.ports.connectors import Handle, Noted
 from broker.ports.intents import Intent, Opened
 from broker.ports.leases import EndCause, Lease
@@ -42,7 +42,7 @@ from broker.stores.suspension_ops import refuse_suspended
 from broker.stores.task_ops import admit_participant, is_over, over_cause, start_task, task_ended, task_not_found
 from broker.stores.times import to_ms
 from broker.stores.transaction import CommitAndRaise, Transaction
-from broker.stores.undelivered import UNDELIVERED
+from broker.stores.undelivered import UNDELIVERED, came_to_nothing
 from broker.stores.view import View
 from broker.stores.whole_lease import whole_lease
 from broker.suspension.suspension import Subject
@@ -219,10 +219,11 @@ def _admit_retry(view: View, lease: LeaseRow, intent: Intent) -> Decided | None:
             hint="Use a fresh request id for a new request.",
             metadata={"requestId": lease.request_id, "leaseId": lease.id},
         )
-    undelivered = lease.cause in UNDELIVERED
-    if State(lease.state) in TERMINAL and undelivered:
+    if came_to_nothing(lease):
         return None
-    living = lease.state in (State.ISSUING, State.ACTIVE) or (lease.state == State.REVOKING and undelivered)
+    living = lease.state in (State.ISSUING, State.ACTIVE) or (
+        lease.state == State.REVOKING and lease.cause in UNDELIVERED
+    )
     if not living or now_ms >= lease.expires_at:
         raise lease_ended(lease.id)
     task_limits.check_attempts(lease, intent)
@@ -251,7 +252,7 @@ def _retry(tx: Transaction, lease: LeaseRow, attempts: tuple[AttemptRow, ...], i
     new = _new_attempt(intent, lease.id, lease.attempts + 1, now_ms, expires_ms)
     tx.insert_attempt(new)
     lease.state, lease.cause, lease.ended_at = State.ISSUING.value, None, None
-    lease.confirm_by = lease.confirmed_at = None
+    lease.confirm_by = None
     lease.attempt_id, lease.attempts, lease.svid_serial = new.id, new.number, intent.svid_serial
     lease.next_due = min(attempt.due_at for attempt in (new, *previous) if attempt.due_at is not None)
     tx.update_lease(lease)
@@ -379,7 +380,7 @@ def activate(
         move(tx, attempt, lease, Event.END, over_cause(task) if over else EndCause.EXPIRED, now_ms)
         return CommitAndRaise(task_ended(task.id) if over else lease_ended(lease.id))
     attempt.expires_at = lease.expires_at = ends_ms
-    attempt.activated_at, lease.confirm_by, lease.confirmed_at = now_ms, to_ms(confirm_by), None
+    attempt.activated_at, lease.confirm_by = now_ms, to_ms(confirm_by)
     about: dict[str, JsonValue] = {
         "expires_ms": ends_ms,
         "confirm_by_ms": lease.confirm_by,
@@ -439,7 +440,7 @@ def confirm_delivery(
     now_ms = to_ms(now)
     if attempt.state != State.ACTIVE or attempt.due_at is None or now_ms >= attempt.due_at:
         raise lease_ended(lease.id)
-    if lease.confirmed_at is not None:
+    if lease.confirm_by is None:
         return whole_lease(tx, lease)
     lease.confirmed_at, lease.confirm_by = now_ms, None
     attempt.due_at = due_ms(attempt, None, None)

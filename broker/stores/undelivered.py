@@ -24,5 +24,8 @@ UNDELIVERED: Final = frozenset(
 
 
 def came_to_nothing(lease: LeaseRow) -> bool:
-    """Whether the lease has ended, proven, and nobody ever had its credential."""
-    return State(lease.state) in TERMINAL and lease.cause in UNDELIVERED
+    """Whether the lease has ended, proven, and nobody ever had a credential of it.
+
+    How its last attempt ended says nothing of an earlier one, which the agent had and asked to have replaced.
+    """
+    return State(lease.state) in TERMINAL and lease.cause in UNDELIVERED and lease.confirmed_at is None

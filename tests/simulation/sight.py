@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from tests.simulation.dealing import whole_rounds
 
-# In a million steps; where they are more or fewer, in proportion.
-OFTEN = 100
+# In a million steps; where they are more or fewer, in proportion. The rarest comes about twice as often, so that no
+# seed is blind by luck: with 100 on average, fewer than 50 are five standard deviations away.
+OFTEN = 50
 SOMETIMES = (
     "killed",
     "stopped for longer than a claim",
@@ -42,7 +43,7 @@ SOMETIMES = (
     "delivered",
 )
 # The same of what comes about in some kinds of world only, or seldom, much of it because the ledger is put back.
-SELDOM = 5
+SELDOM = 1
 IN_SOME = (
     "went on when its claims had run out",
     "ledger put back",
@@ -97,4 +98,4 @@ def not_judged(worlds: int, asked: int, *, dealt: bool) -> str:
 
 def too_seldom(told: Mapping[str, int], steps: int) -> list[str]:
     """What came about less often than it must in so many steps."""
-    return [name for name, times in LEAST.items() if told.get(name, 0) < times * steps // 1_000_000]
+    return [name for name, times in LEAST.items() if told.get(name, 0) < max(1, times * steps // 1_000_000)]

@@ -372,6 +372,31 @@ class RetryContract:
             Reason.REQUEST_IN_FLIGHT,
         )
 
+    async def test_what_was_confirmed_once_did_not_come_to_nothing(self, store: LeaseStore) -> None:
+        """The agent had it, and asked for another that was never issued: what was asked for was given."""
+        await store.start_task(new_task())
+        await grant(store)
+        confirmed = await store.confirm_delivery(TENANT, "lease-1", ALICE, "attempt-1", at(4))
+        opened = await store.open_intent(intent("2", now=5, request_id="request-1"))
+        (old,) = opened.previous
+        assert await store.record_revocation(old, Event.REVOKE_CONFIRMED, at(6), at(6), "", False)
+        await store.end_attempt(TENANT, "attempt-2", Event.NEVER_ISSUED, EndCause.NEVER_ISSUED, at(7))
+        lease = await store.get_lease(TENANT, "lease-1", ALICE)
+        assert (lease.state in TERMINAL, lease.cause) == (True, EndCause.NEVER_ISSUED)
+        assert lease.confirmed_at == confirmed.confirmed_at == at(4)
+        again = intent("3", now=8, request_id="request-1")
+        await refused(store, store.open_intent(again), WrongState, Reason.LEASE_ENDED)
+
+    async def test_a_retry_of_what_was_confirmed_is_to_be_confirmed_anew(self, store: LeaseStore) -> None:
+        await store.start_task(new_task())
+        await grant(store)
+        await store.confirm_delivery(TENANT, "lease-1", ALICE, "attempt-1", at(4))
+        opened = await store.open_intent(intent("2", now=5, request_id="request-1"))
+        lease = await activate(store, opened, now=6)
+        assert lease.confirm_by == at(36)
+        lease = await store.confirm_delivery(TENANT, "lease-1", ALICE, "attempt-2", at(7))
+        assert (lease.confirm_by, lease.confirmed_at) == (None, at(7))
+
     async def test_a_new_lease_by_retry_needs_room_in_the_quota(self, store: LeaseStore) -> None:
         await store.start_task(new_task())
         await store.open_intent(intent())

@@ -292,6 +292,19 @@ class StepContract(WithTask):
         assert lease.plan_id == plan.id
         await refused_all(store, cited(intent("3", now=9), plan=plan.id), WrongState, Reason.PLAN_STEP_USED)
 
+    @pytest.mark.parametrize("request_id", ["request-1", "another"])
+    async def test_what_was_had_and_then_not_replaced_was_delivered(self, store: Ledger, request_id: str) -> None:
+        """The executor had it, asked for another under the same id, and that was never issued."""
+        plan = await confirmed(store)
+        await granted(store, cited(intent(now=3), plan=plan.id))
+        opened = await store.open_intent(cited(intent("2", now=20, request_id="request-1"), plan=plan.id))
+        (old,) = opened.previous
+        await store.end_attempt(TENANT, opened.attempt.id, Event.NEVER_ISSUED, EndCause.NEVER_ISSUED, at(21))
+        assert await store.record_revocation(old, Event.REVOKE_CONFIRMED, at(22), at(22), "", False)
+        again = cited(intent("3", now=23, request_id=request_id), plan=plan.id)
+        reason = Reason.LEASE_ENDED if request_id == "request-1" else Reason.PLAN_STEP_USED
+        await refused_all(store, again, WrongState, reason)
+
     async def test_while_it_may_still_be_alive_it_is_used(self, store: Ledger) -> None:
         """The outcome is unknown: until its end is proven, nobody else gets it."""
         plan = await confirmed(store)

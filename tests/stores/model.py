@@ -90,7 +90,7 @@ class ModelLease:
     expires: int
     attempts: list[ModelAttempt] = field(default_factory=list)
     confirm_by: int | None = None
-    confirmed: bool = False
+    confirmed: bool = False  # an attempt of it, ever
 
     @property
     def state(self) -> State:
@@ -123,7 +123,7 @@ class Model:
         lease = known[-1] if known else None
         if lease is not None and lease.task != task:
             raise Refused(Reason.REQUEST_ID_REUSED)
-        if lease is not None and not (lease.state in TERMINAL and lease.cause in UNDELIVERED):
+        if lease is not None and not (lease.state in TERMINAL and lease.cause in UNDELIVERED and not lease.confirmed):
             living = lease.state in UNENDED or (lease.state is State.REVOKING and lease.cause in UNDELIVERED)
             if not living or now >= lease.expires:
                 raise Refused(Reason.LEASE_ENDED)
@@ -135,7 +135,7 @@ class Model:
         for attempt in lease.attempts:
             attempt.end(EndCause.REPLACED, now)
         previous = [attempt.id for attempt in lease.attempts if attempt.state not in TERMINAL]
-        lease.confirm_by, lease.confirmed = None, False
+        lease.confirm_by = None
         expires = min(now + LIVE, lease.expires)
         lease.attempts.append(ModelAttempt(f"attempt-{name}", lease, now + ISSUE, expires))
         return lease.id, previous
@@ -151,7 +151,7 @@ class Model:
             attempt.end(EndCause.EXPIRED, now)
             raise Refused(Reason.LEASE_ENDED)
         attempt.state = State.ACTIVE
-        attempt.lease.confirm_by, attempt.lease.confirmed = now + CONFIRM, False
+        attempt.lease.confirm_by = now + CONFIRM
 
     def confirm(self, attempt: ModelAttempt, now: int) -> None:
         due = attempt.due
