@@ -17,7 +17,7 @@ from broker.errors import NotReady, Reason
 from broker.lease.breaker import FAILURES, Breakers
 from broker.lease.machine import Event
 from broker.lease.root import Work
-from broker.ports.leases import Tried
+from broker.ports.leases import Attempt, Tried
 from broker.revocation.lane import MOST_HELD
 from broker.revocation.revoker import Revoker
 from broker.stores.sqlite import SqliteStore
@@ -261,4 +261,28 @@ async def test_what_no_reader_can_say_a_claim_finds_out(store: SqliteStore, monk
     monkeypatch.setattr(store, "next_due", unreadable)
     lanes.kick()
     await becomes_true(lambda: lanes.revoked() == 3)
+    await lanes.revoker.close()
+
+
+async def test_a_ledger_that_can_be_read_and_not_written_is_asked_at_each_tick_and_no_more(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader says at once that something is due: who believed it would try, and log, twenty times a second."""
+    asked, real = Counter[str](), store.claim_due
+
+    async def refuses(connector: str, *_: object) -> Sequence[Attempt]:
+        asked[connector] += 1
+        raise NotReady(Reason.STORE_UNAVAILABLE, "the disk is read-only.")
+
+    lanes = Lanes(store)
+    await lanes.fill(3)
+    monkeypatch.setattr(store, "claim_due", refuses)
+    lanes.kick()
+    await becomes_true(lambda: bool(asked["bao"]))
+    await asyncio.sleep(0)
+    assert lanes.revoker._lanes["bao"].timer is None
+    monkeypatch.setattr(store, "claim_due", real)
+    lanes.kick()  # as the next tick does
+    await becomes_true(lambda: lanes.revoked() == 3)
+    assert asked["bao"] == 1
     await lanes.revoker.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 
 from broker.clock import KeptClock
@@ -13,7 +13,7 @@ from broker.daemon.pool import ConnectorPool
 from broker.daemon.replica import Replica as Beats
 from broker.daemon.timekeeping import TimeWatch
 from broker.daemon.witnessing import Witnessing
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Defect
 from broker.issuance.among import Among
 from broker.issuance.approvals import ApprovalDesk
 from broker.issuance.break_glass import BreakGlassDesk
@@ -50,6 +50,17 @@ TICK = 2.0
 CALM_TICK = 3.0
 RECONCILE = 6.0
 KEEP_TIME = 3  # in ticks
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """What the daemon logs, and tries again at the next tick. Raises Defect: that is no such thing."""
+    try:
+        yield
+    except Defect:
+        raise
+    except BrokerError:
+        return
 
 
 class SimulatedBroker:
@@ -144,7 +155,7 @@ class SimulatedBroker:
 
     async def _witness(self, witnessing: Witnessing) -> None:
         for ticks in itertools.count():
-            with contextlib.suppress(BrokerError):
+            with _refused():
                 await witnessing.tick()
                 if ticks % ASK_AGAIN == 0:
                     await witnessing.ask_unread()
@@ -155,14 +166,14 @@ class SimulatedBroker:
         reconcile = self.beats.turns.when_mine("reconcile", self.reconciler.tick)
         while True:
             await self._pool.tend()
-            with contextlib.suppress(BrokerError):
+            with _refused():
                 self.reconciler.soon()
                 await reconcile()
             await asyncio.sleep(RECONCILE)
 
     async def _tick(self) -> None:
         while True:
-            with contextlib.suppress(BrokerError):
+            with _refused():
                 await self._upkeep.tick()
                 await self.suspensions.tend(TENANT, self._deploy)
                 await self.glass.tend(TENANT, self._deploy)
@@ -171,7 +182,7 @@ class SimulatedBroker:
     async def _beat(self) -> None:
         for beats in itertools.count():
             await self._pause()
-            with contextlib.suppress(BrokerError):
+            with _refused():
                 if self.time is not None:
                     await self.time.tick()
                     if beats % KEEP_TIME == 0:

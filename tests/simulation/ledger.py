@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from broker.errors import NotReady, Reason
+from broker.errors import Defect, NotReady, Reason
 from broker.ports.keys import KeyRing
 from broker.stores.database import Writing, closed
 from broker.stores.group_commit import GroupCommit, Job
@@ -24,6 +24,7 @@ from broker.stores.sqlite_database import SqliteWriting
 from broker.stores.trail import Trail
 from broker.stores.transaction import Transaction
 from broker.stores.view import View
+from tests.simulation.broken import Broken
 from tests.simulation.disk import Disk
 from tests.simulation.process import Process
 
@@ -132,6 +133,10 @@ class _Writer(GroupCommit):
         if self.off:
             return
         self._commit(batch)
+        for job in batch:
+            # Whoever asked for it, and whatever comes of that. A disk that fails refuses otherwise.
+            if isinstance(job.error, Defect) or "SQLITE_CONSTRAINT" in str(job.error):
+                raise Broken(f"an operation met a defect: {job.error}")
         self._disk.committed(self._process.name)
         self._loop.call_later(self._disk.latency(), self._tell, batch, self._trail.committed_seq)
 

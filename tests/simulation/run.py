@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.errors import Defect
+from broker.errors import Defect, Reason
 from broker.lease.machine import TERMINAL
 from tests.simulation.agents import Life
 from tests.simulation.broken import Broken
@@ -24,6 +24,8 @@ from tests.simulation.world import AGENTS, World
 
 # After everything is healed: longer than any lease, any claim and any pause between two tries.
 _HEALING_SECONDS = 1800.0
+# Why a gate is closed while something that it needs is away.
+_PASSES = {Reason.STORE_UNAVAILABLE, Reason.REVOKER_STALLED, Reason.REPLICA_UNHEARD, Reason.LEDGER_FULL}
 # After that: longer than an inventory is waited for, and what it shows is young.
 _SWEEPING_SECONDS = 90.0
 
@@ -94,6 +96,7 @@ async def _run(world: World, steps: int) -> None:
     if world.broken is None:
         world.check_ledger()  # as it is in the middle of it all
         await _heal(world)
+        _all_grant_again(world)
         world.checks.at_the_end()
         world.check_ledger()
 
@@ -110,6 +113,15 @@ async def _heal(world: World) -> None:
             if all(known.state in TERMINAL for known in world.checks.ledger.attempts.values()):
                 return
         await asyncio.sleep(10)
+
+
+def _all_grant_again(world: World) -> None:
+    """Of what is well again, no broker says that it is not. Raises Broken. (A clock may be in doubt for years.)"""
+    for replica in world.replicas:
+        broker = replica.broker
+        closed = None if broker is None else broker.gate.why_closed(broker.clock.now())
+        if closed is not None and closed.reason in _PASSES:
+            raise Broken(f"{replica.name} grants nothing, and nothing is wrong any more: {closed}")
 
 
 async def _first(world: World, lives: asyncio.Future[object]) -> None:
