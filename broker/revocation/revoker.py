@@ -149,7 +149,7 @@ class Revoker:
                 claimed += await self._store.claim_due(connector, now, room, CLAIM_FOR)
             claimed += await self._claim_orphans(connector, lane, room - len(claimed))
         except BrokerError as failure:
-            # What was not claimed stays due; the next tick kicks again. Not before, although it can be read that it is due.
+            # What was not claimed stays due, and the next tick kicks again; not before, whatever a reader says of it.
             self._look_again(connector, lane, None)
             log.error("due attempts could not be claimed", connector=connector, reason=failure.reason)
         if claimed:

@@ -24,6 +24,8 @@ from tests.simulation.world import AGENTS, World
 
 # After everything is healed: longer than any lease, any claim and any pause between two tries.
 _HEALING_SECONDS = 1800.0
+# What has ended a moment ago is told by a tick.
+_TELLING_SECONDS = 10.0
 # Why a gate is closed while something that it needs is away.
 _PASSES = {Reason.STORE_UNAVAILABLE, Reason.REVOKER_STALLED, Reason.REPLICA_UNHEARD, Reason.LEDGER_FULL}
 # After that: longer than an inventory is waited for, and what it shows is young.
@@ -111,6 +113,7 @@ async def _heal(world: World) -> None:
         if passed > _SWEEPING_SECONDS:
             world.checks.healed_for_a_while()
             if all(known.state in TERMINAL for known in world.checks.ledger.attempts.values()):
+                await asyncio.sleep(_TELLING_SECONDS)
                 return
         await asyncio.sleep(10)
 
