@@ -14,6 +14,7 @@ from typing import Protocol
 
 from broker.errors import NotReady, Reason
 from broker.issuance.among import Among
+from broker.ports.trail import in_recovery
 from broker.timekeeping import SETTLE_MS, Jump, Timekeeper
 
 
@@ -170,12 +171,7 @@ class Gate:
 
     def _why_witnesses(self) -> NotReady | None:
         if self.recovery:
-            return NotReady(
-                Reason.RECOVERY_MODE,
-                "the broker is in recovery: a witness of its audit trail has seen more than its ledger has.",
-                hint="Operators: broker recovery show. Two people release it; revocation goes on.",
-                metadata={"recoveryId": self.recovery},
-            )
+            return in_recovery(self.recovery)
         if self.unread:
             return NotReady(
                 Reason.WITNESS_UNREAD,

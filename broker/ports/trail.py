@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
+from broker.errors import NotReady, Reason
 from broker.ports.suspensions import Lifting
 from broker.suspension.suspension import Lift
 
@@ -81,6 +82,16 @@ class Recovery:
     def open(self) -> bool:
         """Whether grants are stopped by it."""
         return self.released is None or not self.trusted
+
+
+def in_recovery(recovery_id: str) -> NotReady:
+    """The refusal of what is asked for meanwhile."""
+    return NotReady(
+        Reason.RECOVERY_MODE,
+        "the broker is in recovery: a witness of its audit trail has seen more than its ledger has.",
+        hint="Operators: broker recovery show. Two people release it; revocation goes on.",
+        metadata={"recoveryId": recovery_id},
+    )
 
 
 class HighWater(NamedTuple):

@@ -121,8 +121,8 @@ def _columns(ledger: sqlite3.Connection, table: str) -> list[str]:
     return [row[1] for row in ledger.execute("SELECT * FROM pragma_table_info(?)", (table,))]
 
 
-def _count(ledger: sqlite3.Connection, table: str) -> int:
-    return int(ledger.execute(_named("SELECT count(*) FROM {}", table)).fetchone()[0])
+def _count(database: sqlite3.Connection | PostgresConnection, table: str) -> int:
+    return int(database.execute(_named("SELECT count(*) FROM {}", table)).fetchone()[0])
 
 
 def _in_order(server: PostgresConnection) -> list[str]:
@@ -159,7 +159,7 @@ def _named(template: str, *names: str | list[str]) -> str:
 def _check(server: PostgresConnection, source: Path, keys: KeyRing, rows: dict[str, int]) -> None:
     """As many rows as there were, and with the same things wrong with them: none, if all is well."""
     for table, count in rows.items():
-        (found,) = server.execute(_named("SELECT count(*) FROM {}", table)).fetchone()
+        found = _count(server, table)
         if found != count:
             raise _damaged(f"{table} has {found} rows on the server, and {count} were sent")
     read_head(View(server, POSTGRES, RowSeal(keys)), keys)

@@ -8,11 +8,11 @@ from operator import attrgetter
 from typing import ClassVar
 
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
-from broker.errors import Denied, NotReady, Reason, WrongState
+from broker.errors import Denied, Reason, WrongState
 from broker.ports.leases import EndCause
 from broker.ports.suspensions import Lifting
 from broker.ports.tasks import TaskState
-from broker.ports.trail import Evidence, Recovery
+from broker.ports.trail import Evidence, Recovery, in_recovery
 from broker.scope.canonical import JsonValue
 from broker.stores.proof_ops import keep_word, word_told
 from broker.stores.rows import Raw, read_task
@@ -52,6 +52,11 @@ class RecoveryRow:
     released_at: int | None = None
     trusted: bool = True
 
+    @property
+    def open(self) -> bool:
+        """See Recovery.open."""
+        return self.released_at is None or not self.trusted
+
 
 _STORED = [field.name for field in fields(RecoveryRow) if field.name != "trusted"]
 _FOUND = _STORED.index("witness")
@@ -90,13 +95,8 @@ def _lift(by: str | None, name: str | None, reason: str | None, at: int | None) 
 def refuse_while_open(view: View, tenant: str) -> None:
     """Raises NotReady (RECOVERY_MODE): another replica entered it, and who asks has not heard of that yet."""
     row = find(view, tenant)
-    if row is not None and not (row.trusted and row.released_at is not None):
-        raise NotReady(
-            Reason.RECOVERY_MODE,
-            "the broker is in recovery: a witness of its audit trail has seen more than its ledger has.",
-            hint="Operators: broker recovery show. Two people release it; revocation goes on.",
-            metadata={"recoveryId": row.id},
-        )
+    if row is not None and row.open:
+        raise in_recovery(row.id)
 
 
 def read(view: View, tenant: str) -> Recovery | None:
@@ -108,7 +108,7 @@ def read(view: View, tenant: str) -> Recovery | None:
 def enter(tx: Transaction, tenant: str, recovery_id: str, evidence: Evidence, now: datetime) -> Recovery:
     """See TrailStore.enter_recovery."""
     row = find(tx, tenant)
-    if row is not None and (row.released_at is None or not row.trusted):
+    if row is not None and row.open:
         if row.trusted and evidence.at_ms > row.evidence_at:
             _found_again(tx, row, evidence, to_ms(now))
         return shown(row)

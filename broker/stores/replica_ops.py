@@ -38,7 +38,7 @@ def beat(tx: Transaction, said: Heartbeat, now: datetime) -> Pulse:
         others=others(tx, said.writer, now),
         jobs=_take(tx, said, now_ms),
         in_force=_in_force(tx, _NEWEST, {"tenant": said.tenant}),
-        recovery="" if row is None or (row.trusted and row.released_at is not None) else row.id,
+        recovery=row.id if row is not None and row.open else "",
         timeline=str(tx.row("ledger_timeline", ())[0]),
         dead=len(dead(tx, said.writer, now)),
     )

@@ -48,25 +48,25 @@ class Primary(PostgresServer):
 
     def kill(self) -> None:
         """SIGKILL to every process of it, as when its machine loses power."""
-        assert self.pid is not None
-        postmaster = psutil.Process(self.pid)
-        for each in self._stop(postmaster):
+        processes = self._stop()
+        for each in processes:
             _tell(each, signal.SIGKILL)
-        psutil.wait_procs([postmaster], timeout=_PATIENCE)
+        psutil.wait_procs(processes[:1], timeout=_PATIENCE)
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """SIGSTOP to every process of it: what is sent to it is acknowledged, and nothing is answered."""
-        assert self.pid is not None
-        processes = self._stop(psutil.Process(self.pid))
+        processes = self._stop()
         try:
             yield
         finally:
             for each in processes:
                 _tell(each, signal.SIGCONT)
 
-    def _stop(self, postmaster: psutil.Process) -> list[psutil.Process]:
+    def _stop(self) -> list[psutil.Process]:
         """The parent first: from then on it starts no more of them, so that the list is whole."""
+        assert self.pid is not None
+        postmaster = psutil.Process(self.pid)
         postmaster.send_signal(signal.SIGSTOP)
         children = postmaster.children(recursive=True)
         for each in children:
