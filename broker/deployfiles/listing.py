@@ -32,6 +32,8 @@ _IGNORED = {"README.md"}
 SIGNATURES = "signatures"
 ENVELOPE = f"{SIGNATURES}/set.dsse.json"
 _STRAY = "is not part of a deploy set"
+# In the root of a Kubernetes volume, beside links to what is in it: a link to all of it, swapped as one.
+_KUBERNETES = "..data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,9 @@ def read_set(directory: Path) -> Listing:
     """Every file of the set in ``directory``. Raises :class:`Problems` where there is no set at all."""
     before = identity(directory)
     check_directory(before.resolved, str(directory))
+    if (before.resolved / _KUBERNETES).is_symlink():
+        hint = f"Name {directory / _KUBERNETES}: that changes as one."
+        raise Problems([Problem(str(directory), 1, "", "is a Kubernetes volume, whose files are links", hint)])
     reader = _Reader(directory, before.resolved)
     reader.root()
     if not before.resolved.exists() or identity(before.resolved) != before:

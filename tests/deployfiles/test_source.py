@@ -88,6 +88,35 @@ def test_a_directory_replaced_under_its_own_name_is_a_swap(tmp_path: Path) -> No
     assert files.load().digest != files.current.digest
 
 
+def config_map(volume: Path) -> Path:
+    """A set as the kubelet mounts it: links in a directory open to all, to what is behind a link that it swaps."""
+    volume.mkdir()
+    private_copy(HERE / "good", volume / "..2026_01")
+    (volume / "..data").symlink_to("..2026_01")
+    for part in (volume / "..2026_01").iterdir():
+        (volume / part.name).symlink_to(f"..data/{part.name}")
+    volume.chmod(0o755)
+    return volume
+
+
+def test_a_config_map_changes_as_one(tmp_path: Path) -> None:
+    volume = config_map(tmp_path / "volume")
+    volume.chmod(0o777)  # as it really is: who may write there is the mount's to say
+    files = DeployFiles(volume / "..data")
+    other_set(volume / "..2026_02")
+    swap(volume / "..data", volume / "..2026_02")
+    assert files.swapped()
+    assert files.load().digest != files.current.digest
+
+
+def test_the_outside_of_a_config_map_is_refused_by_what_to_name(tmp_path: Path) -> None:
+    volume = config_map(tmp_path / "volume")
+    with pytest.raises(Problems) as caught:
+        DeployFiles(volume)
+    (problem,) = caught.value.problems
+    assert str(volume / "..data") in problem.hint
+
+
 def test_an_edit_in_place_is_not_live_until_somebody_says_so(live: Path) -> None:
     files = DeployFiles(live)
     agent = live / "agents/analyst.yaml"
