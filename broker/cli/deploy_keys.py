@@ -49,16 +49,24 @@ def read_private_key(path: Path, passphrase: Passphrase) -> Ed25519PrivateKey:
 
 
 def write_pair(private: Path, public: Path, passphrase: Secret | None) -> None:
-    """A new key pair in two new files, 0600 and 0644. Raises InvalidInput (CONFIG_INVALID); overwrites nothing."""
+    """A new key pair in two new files, 0600 and 0644, or no file. Overwrites nothing.
+
+    Raises InvalidInput (CONFIG_INVALID).
+    """
     key = Ed25519PrivateKey.generate()
-    cipher: KeySerializationEncryption = (
-        NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.reveal().encode())
-    )
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, cipher)
-    if public.exists():
-        raise _unfit(public, "is there already")
+    try:
+        cipher: KeySerializationEncryption = (
+            NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.reveal().encode())
+        )
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, cipher)
+    except ValueError:  # of its length
+        raise _unfit(private, "cannot be encrypted with this passphrase: it is longer than 1023 bytes") from None
     _new_file(private, secret, 0o600)
-    _new_file(public, public_pem(key.public_key()).encode(), 0o644)
+    try:
+        _new_file(public, public_pem(key.public_key()).encode(), 0o644)
+    except InvalidInput:
+        private.unlink()  # ours, made a moment ago: half a pair is of no use
+        raise
 
 
 def public_pem(key: Ed25519PublicKey) -> str:

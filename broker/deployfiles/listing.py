@@ -34,6 +34,7 @@ ENVELOPE = f"{SIGNATURES}/set.dsse.json"
 _STRAY = "is not part of a deploy set"
 # In the root of a Kubernetes volume, beside links to what is in it: a link to all of it, swapped as one.
 _KUBERNETES = "..data"
+_NAMES = "Name it in printable characters, in UTF-8."
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,9 @@ class _Reader:
         self.problems: list[Problem] = []
 
     def root(self) -> None:
-        present = self._names(self._root)
+        present = self._names("")
+        if present is None:
+            return
         files = (PEOPLE, CONNECTORS, APPROVALS, DENIED, TRUST_DOMAINS, QUOTAS, ESCALATION)
         for name in present:
             if name in _FOLDERS or name == SHADOW:
@@ -160,7 +163,7 @@ class _Reader:
         except Problems as found:
             self.problems.extend(found.problems)
             return None
-        return self._names(self._root / name)
+        return self._names(name)
 
     def _file(self, relative: str) -> None:
         try:
@@ -171,7 +174,20 @@ class _Reader:
     def _refuse(self, relative: str, message: str, hint: str = "") -> None:
         self.problems.append(Problem(str(self._shown / relative), 1, "", message, hint))
 
-    def _names(self, directory: Path) -> list[str]:
+    def _names(self, folder: str) -> list[str] | None:
+        """What is to be looked at in a folder of the set (empty: the set itself), sorted; None where nobody can tell.
+
+        Of a name that cannot be shown, and so not be looked at, there is a problem.
+        """
+        try:
+            names = [path.name for path in (self._root / folder).iterdir()]
+        except OSError as error:
+            self._refuse(folder, f"cannot be read: {error.strerror}")
+            return None
         # Hidden files and editors' backups come and go while somebody works.
-        names = (path.name for path in directory.iterdir())
-        return sorted(name for name in names if not name.startswith(".") and not name.endswith("~"))
+        names = [name for name in names if not name.startswith(".") and not name.endswith("~")]
+        for name in names:
+            if not name.isprintable():  # bytes that are no UTF-8 are none, either
+                where = f"{folder}/{ascii(name)[1:-1]}".lstrip("/")
+                self._refuse(where, "has characters in its name that cannot be shown", _NAMES)
+        return sorted(filter(str.isprintable, names))

@@ -44,7 +44,10 @@ def sign(
     same = sealed is not None and statement == before
     container = sealed.envelope if sealed is not None and same else envelope.fresh(statement)
     envelope.add_signature(container, key, name)
-    _write(directory / listing.ENVELOPE, envelope.render(container))
+    try:
+        _write(directory / listing.ENVELOPE, envelope.render(container))
+    except OSError as error:
+        raise Problems([Problem(shown, 1, "", f"cannot be written: {error.strerror}")]) from None
     dropped = sealed.keys if sealed is not None and not same else ()
     return Signature(statement, tuple(container.signatures), dropped)
 

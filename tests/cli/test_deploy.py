@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from broker.cli.main import cli as command
-from broker.deployfiles import listing
+from broker.deployfiles import listing, signing
 from tests.api.served import private, write_config
 from tests.signing import KEYS, deploy_section, private_pem, signed
 
@@ -242,6 +243,35 @@ def test_keygen_overwrites_nothing(run: Run, tmp_path: Path) -> None:
     done = run("deploy", "keygen", "--key", public, "--public", key, "--no-passphrase")
     assert (done.exit_code, "is there already" in done.stderr) == (2, True)
     assert key.read_bytes() == b"precious" and not public.exists()
+
+
+@pytest.mark.parametrize("public", ["k", "absent/k.pub"])
+def test_keygen_leaves_no_half_pair(run: Run, tmp_path: Path, public: str) -> None:
+    """Both keys into one file, or the public one where it cannot be: then there is no private one, either."""
+    done = run("deploy", "keygen", "--key", tmp_path / "k", "--public", tmp_path / public, "--no-passphrase")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{tmp_path / public} " in done.stderr
+    assert not (tmp_path / "k").exists()
+
+
+def test_a_passphrase_that_no_key_can_have(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "word"
+    file.write_text("x" * 1024 + "\n")
+    descriptor = os.open(file, os.O_RDONLY)
+    key = tmp_path / "k"
+    done = run("deploy", "keygen", "--key", key, "--public", tmp_path / "k.pub", "--passphrase-fd", descriptor)
+    assert (done.exit_code, "longer than 1023 bytes" in done.stderr) == (2, True)
+    assert not key.exists()
+
+
+def test_signatures_that_cannot_be_written(run: Run, good: Path, dana: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(signing, "_write", full)
+    done = sign_with(run, good, dana)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"{good}/signatures/set.dsse.json:1: cannot be written: No space left on device\n"
 
 
 def test_what_is_signed_is_what_is_read(run: Run, good: Path, dana: Path) -> None:

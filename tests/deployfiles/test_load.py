@@ -1,11 +1,13 @@
+import errno
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from broker.deployfiles import load
+from broker.deployfiles import listing, load
 from broker.errors import Denied
 from broker.files import Problems
 from broker.identity.agent import Quotas, Tier
@@ -30,6 +32,32 @@ def refusals(directory: Path) -> list[str]:
     with pytest.raises(Problems) as caught:
         load(directory)
     return [str(problem).removeprefix(f"{directory}/") for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("folder", ["", "agents", "policies"])
+def test_a_folder_that_cannot_be_listed(good: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by whom its mode keeps out, or while it is being replaced: a problem, and no defect of the reader."""
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == good / folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    told = f"{folder or good}:1: cannot be read: Permission denied"
+    assert [each for each in refusals(good) if "cannot be read" in each] == [told.removeprefix(f"{good}/")]
+
+
+@pytest.mark.parametrize("name", [b"\xff.yaml", b"a\n.yaml", "\u202eb.yaml".encode(), b"\x1b[2J.yaml"])
+@pytest.mark.parametrize("folder", ["", "agents/", "shadow_policies/"])
+def test_a_name_that_nobody_can_read(good: Path, folder: str, name: bytes) -> None:
+    """It would be in the digest, in problems and in the trail; bytes that are no UTF-8 ended the reader."""
+    (good / "shadow_policies").mkdir(mode=0o755)
+    shutil.copy(good / "agents/analyst.yaml", os.fsencode(good / folder) + b"/" + name)
+    told = f"{folder}{ascii(os.fsdecode(name))[1:-1]}:1: has characters in its name that cannot be shown"
+    assert [each.partition(" (")[0] for each in refusals(good) if "its name" in each] == [told]
+    assert listing.read_set(good).digest()
 
 
 def test_agents(good: Path) -> None:
