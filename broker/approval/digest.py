@@ -11,6 +11,7 @@ fit it.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -21,6 +22,7 @@ from broker.scope.request import AccessRequest, text_digest
 
 FORMAT = "jit-broker/access-request"
 VERSION = 1
+ASKED_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +79,31 @@ class Terms:
     def ask_digest(self) -> str:
         """SHA-256 (hex) of what is asked for, whatever it is called: the same where only words or ids differ.
 
-        A denied request is refused by it for a while: with another reason, in another task, it is still the same.
+        A denied request is refused by it for a while: with another reason, in another task, it is still the same. So it
+        is for another time (:func:`much_less` says when that is another request), and where ticket and plan say
+        the same in other blanks, case or spelling.
         """
+        effect = _effect(self.scope)
+        del effect["ttl_us"]
         asked: dict[str, JsonValue] = {
             "format": FORMAT + "/asked",
-            "version": VERSION,
+            "version": ASKED_VERSION,
             "tenant": self.tenant,
             "principal": self.principal,
-            **_effect(self.scope),
-            "ticket": self.request.ticket,
-            "plan": text_digest(self.request.plan),
+            **effect,
+            "ticket": _read(self.request.ticket),
+            "plan": text_digest(_read(self.request.plan)),
             "plan_id": self.request.plan_id,
         }
         return hashlib.sha256(canonical_json(asked)).hexdigest()
+
+
+def much_less(asked: timedelta, denied: timedelta) -> bool:
+    """Whether the same for ``asked`` is another request than the one for ``denied``: at most half as long.
+
+    A second less is nothing that people would decide otherwise about.
+    """
+    return 2 * asked <= denied
 
 
 def check_digest(given: str, actual: str, access_request_id: str) -> None:
@@ -101,6 +115,12 @@ def check_digest(given: str, actual: str, access_request_id: str) -> None:
             hint="Look at it again, and decide on what is shown now.",
             metadata={"accessRequestId": access_request_id},
         )
+
+
+def _read(text: str) -> str:
+    """What people would call the same text: without blanks and what nobody can see, in one case and one spelling."""
+    spelt = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(each for each in spelt if each.isprintable() and not each.isspace())
 
 
 def _effect(scope: Scope) -> dict[str, JsonValue]:

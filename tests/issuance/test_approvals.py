@@ -389,7 +389,9 @@ async def test_what_was_denied_is_not_asked_again_in_other_words(world: World) -
     filed = await world.file(task, reason="please")
     await world.approvals.deny(world.person("bea"), filed.id, filed.digest)
     other = await world.task(name="t2")
-    for where, changes in ((task, {"reason": "pretty please"}), (other, {"intent": "help"}), (task, {"step": "two"})):
+    nearly = ({"ttl": filed.request.ttl + timedelta(seconds=by)} for by in (-1, 1))
+    said: tuple[dict[str, Any], ...] = ({"reason": "pretty please"}, {"intent": "help"}, {"step": "two"}, *nearly)
+    for where, changes in zip((task, other, task, task, other), said, strict=True):
         await refused(world, world.file(where, name="r2", **changes), Denied, Reason.DENIED_BEFORE)
     check = world.issuer.request(world.caller(), world.asked(task, "r2", account="prod"), validate_only=True)
     await refused(world, check, Denied, Reason.DENIED_BEFORE)
@@ -458,7 +460,7 @@ async def test_of_approve_deny_withdraw_and_redeem_at_once_one_ends_it(world: Wo
     """Whatever the order: one end, and a credential only if that end is the redemption."""
     task = await world.task()
     for number in range(12):
-        filed = await world.file(task, name=f"r{number}", reason=str(number), ttl=timedelta(seconds=100 + number))
+        filed = await world.file(task, name=f"r{number}", ticket=f"T-{number}")  # each is another request
         if number % 2:
             await world.approve(filed)
         calls: list[Awaitable[Any]] = [

@@ -98,8 +98,26 @@ class FilingContract:
         error = await refused(store, store.open_access_request(again), Denied, Reason.DENIED_BEFORE)
         assert error.metadata["askAgain"] == at(35).isoformat()
         await refused(store, store.check_access_request(again), Denied, Reason.DENIED_BEFORE)
+        # A second more or less is no other request; half of the time is, and so is something else.
+        for ttl in (59, 61, 31):
+            near = filing("2", now=34, ttl=ttl, ask_digest=filing().ask_digest)
+            await refused(store, store.open_access_request(near), Denied, Reason.DENIED_BEFORE)
+        await store.open_access_request(filing("4", now=34, ttl=30, ask_digest=filing().ask_digest))
         await store.open_access_request(filing("3", now=34))
         await store.open_access_request(filing("2", now=35, ask_digest=filing().ask_digest))
+
+    async def test_less_and_less_is_denied_each_by_its_own_time(self, store: LeaseStore) -> None:
+        """The latest denial, of the least, does not let through what the first one was about."""
+        await store.start_task(new_task())
+        asked = filing().ask_digest
+        for number, (name, ttl) in enumerate((("1", 60), ("2", 30))):
+            one = filing(name, ttl=ttl, now=1 + number, ask_digest=asked)
+            await store.open_access_request(one)
+            await store.vote(TENANT, f"areq-{name}", one.digest, vote(yes=False, now=5 + number), never)
+        for ttl in (60, 40, 30, 16):
+            again = filing("3", now=9, ttl=ttl, ask_digest=asked)
+            await refused(store, store.open_access_request(again), Denied, Reason.DENIED_BEFORE)
+        await store.open_access_request(filing("3", now=9, ttl=15, ask_digest=asked))
 
 
 class VotingContract:

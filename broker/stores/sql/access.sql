@@ -61,9 +61,10 @@ SELECT count(*) FROM (
 );
 
 -- denied_lately --
--- When the same was denied last, if after :since. A damaged row counts, too: it only ever refuses.
-SELECT max(ended_at) FROM access_requests
-WHERE tenant = :tenant AND ask_digest = :ask_digest AND state = 'DENIED' AND ended_at > :since;
+-- The same, whatever its TTL, where it was denied after :since, the last one first: no more than people have denied.
+SELECT ended_at, request FROM access_requests
+WHERE tenant = :tenant AND ask_digest = :ask_digest AND state = 'DENIED' AND ended_at > :since
+ORDER BY ended_at DESC;
 
 -- any_access_request_due --
 SELECT EXISTS (SELECT 1 FROM access_requests WHERE due_at IS NOT NULL AND due_at <= :now);
