@@ -16,12 +16,13 @@ from broker.plan.execution import plan_not_found
 from broker.plan.machine import PlanEvent
 from broker.plan.plan import Action, Plan, plan_digest
 from broker.plan.roles import PLANNER, VALIDATOR, require_role
+from broker.plan.steps import check_steps
 from broker.ports.clock import Clock, Rng
 from broker.ports.ledger import Ledger
 from broker.ports.pipelines import NewPlan
 from broker.ports.tasks import TaskLimits
 from broker.scope.bind import bind
-from broker.scope.blank import refuse_blank
+from broker.scope.blank import blank, refuse_blank
 from broker.scope.canonical import JsonValue, canonical_json
 from broker.scope.containment import reach_of
 from broker.scope.model import ScopeTemplate
@@ -98,7 +99,7 @@ class PlanDesk:
         """Confirm or reject what ``digest`` names. A rejection says why."""
         validator = party(caller.agent)
         require_role(validator, caller.agent.roles, VALIDATOR)
-        if event is PlanEvent.REJECT and not reason.strip():
+        if event is PlanEvent.REJECT and blank(reason):
             raise _field("reason", "a rejection says why.", "The planner makes the next plan from it.")
         await check_suspended(self._store, caller)
         return await self._store.decide_plan(
@@ -135,9 +136,7 @@ async def participating(store: Ledger, caller: Caller, task_id: str) -> None:
 
 def _actions(caller: Caller, proposals: Sequence[Proposal]) -> tuple[Action, ...]:
     """Each bound to its template in force: a plan cannot name what does not exist."""
-    steps = [proposal.step for proposal in proposals]
-    if twice := sorted({step for step in steps if steps.count(step) > 1}):
-        raise _field("actions", f"the step {twice[0]!a} is there twice.", "Give each action a step of its own.")
+    check_steps(proposal.step for proposal in proposals)
     return tuple(_action(caller, proposal) for proposal in proposals)
 
 

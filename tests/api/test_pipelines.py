@@ -302,6 +302,11 @@ async def test_a_plan_never_changes(served: Served) -> None:
     await refused(served, pipeline.validator.ValidatePlan(upper), "FIELD_INVALID")
     twice = planned(pipeline.task, action(), action(), name="p4")
     await refused(served, pipeline.planner.RegisterPlan(twice), "FIELD_INVALID")
+    for odd in ("count ", "COUNT", "\uff43ount", "co\u200bunt"):
+        alike = planned(pipeline.task, action(), action(odd), name="p4")
+        await refused(served, pipeline.planner.RegisterPlan(alike), "FIELD_INVALID")
+        # And of a plan that has the plain one nobody gets the other.
+        await refused(served, pipeline.executor.RequestCredential(pipeline.ask(step=odd)), "PLAN_STEP_UNKNOWN")
 
 
 async def test_a_key_that_is_there_twice_has_one_meaning(served: Served) -> None:
