@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from broker.errors import Denied, InvalidInput, Reason
+from broker.scope.blank import blank
 
 # How a person had proven who they are, as it is recorded.
 BY_LOGIN, BY_CODE = "login", "code"
@@ -38,14 +39,14 @@ class BreakGlassRule:
 
 def check_words(reason: str, incident: str) -> None:
     """Raises :class:`InvalidInput` for an emergency that says nothing about itself."""
-    if not reason.strip():
+    if blank(reason):
         raise InvalidInput(
             Reason.BREAK_GLASS_REASON_MISSING,
             "break-glass takes a reason, and there is none.",
             hint="Say in a sentence what is broken: --reason 'checkout is down, orders table locked'.",
             metadata={"field": "reason"},
         )
-    if not incident.strip():
+    if blank(incident):
         raise InvalidInput(
             Reason.BREAK_GLASS_INCIDENT_MISSING,
             "break-glass takes the reference of an incident, and there is none.",

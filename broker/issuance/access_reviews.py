@@ -17,6 +17,7 @@ from broker.issuance.caller import OperatorCaller
 from broker.ports.access_reviews import AccessReviewSigned, NewAccessReview
 from broker.ports.deploys import DeploySet
 from broker.ports.lease_store import LeaseStore
+from broker.scope.blank import refuse_blank
 from broker.scope.canonical import JsonValue, canonical_json
 
 # How far a report's clock may be ahead of ours.
@@ -55,6 +56,7 @@ class AccessReviewDesk:
         """Keep it. Raises WrongState (ACCESS_REPORT_STALE) for a report about another set than the one in force,
         InvalidInput (FIELD_INVALID) for one from the future, Conflict (REQUEST_ID_REUSED).
         """
+        refuse_blank("findings", said.findings)
         _check_current(caller, said)
         new = NewAccessReview(
             tenant=caller.tenant,

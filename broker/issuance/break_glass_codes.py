@@ -18,6 +18,7 @@ from broker.issuance.caller import OperatorCaller
 from broker.issuance.fresh_logins import FreshLogins
 from broker.ports.break_glass import BreakGlassStore, NewBatch
 from broker.ports.clock import Clock, Rng
+from broker.scope.blank import blank
 from broker.secret import Secret
 
 _SEE_PAGE = "See docs/break-glass.md."
@@ -96,7 +97,7 @@ class CodeDesk:
     ) -> Batch:
         """Ask for codes that name ``person``; a second person makes them."""
         person_in_force(caller)
-        if not reason.strip():
+        if blank(reason):
             raise unfit("reason", "say where the codes will lie", _SEE_PAGE)
         if not 1 <= count <= idea.MOST_IN_BATCH:
             raise unfit("count", f"is {count}; a batch has 1 to {idea.MOST_IN_BATCH} codes", _SEE_PAGE)

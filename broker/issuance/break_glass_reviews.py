@@ -15,6 +15,7 @@ from broker.issuance.fresh_logins import FreshLogins
 from broker.ports.break_glass import BreakGlassStore, NewOverride, OverrideGiven
 from broker.ports.clock import Clock, Rng
 from broker.ports.reviews import NewFindings
+from broker.scope.blank import blank
 from broker.scope.canonical import canonical_json
 
 _SEE_HELP = "`broker break-glass --help` shows what each command takes."
@@ -47,7 +48,7 @@ class ReviewDesk:
     ) -> Use:
         """Record what was found. Raises Denied (REVIEW_OF_ONES_OWN), WrongState (BREAK_GLASS_REVIEWED, _LIVE)."""
         person_in_force(caller)
-        if not findings.strip():
+        if blank(findings):
             raise unfit("findings", "say what was looked at, and what was found", _SEE_HELP)
         use, _ = await self._store.get_use(caller.tenant, lease_id)
         check_reviewer(use, caller.id)  # nobody has to log in for what is refused anyway
@@ -71,7 +72,7 @@ class ReviewDesk:
     async def override(self, caller: OperatorCaller, order: OverrideOrder, *, fresh_id_token: str) -> OverrideGiven:
         """One word, good for an hour, once. Raises Denied (SECOND_PERSON_REQUIRED) for a word for oneself."""
         person_in_force(caller)
-        if not order.reason.strip():
+        if blank(order.reason):
             raise unfit("reason", "say why it may be passed over", _SEE_HELP)
         now, person = self._clock.now(), whose(caller, order.person)
         fields = override_fields(order.kind.value, order.subject, order.person, order.reason)

@@ -18,6 +18,7 @@ from broker.issuance.gate import Gate
 from broker.ports.clock import Clock, Rng
 from broker.ports.suspensions import Lifting
 from broker.ports.trail import Evidence, Recovery, TrailStore
+from broker.scope.blank import refuse_blank
 
 log = structlog.get_logger("broker.recovery")
 
@@ -102,6 +103,7 @@ class RecoveryDesk:
         Raises WrongState (NOT_IN_RECOVERY), :class:`Denied` (SECOND_PERSON_REQUIRED, FRESH_LOGIN_*) or
         :class:`Unauthenticated` (ID_TOKEN_*).
         """
+        refuse_blank("reason", reason)
         fields = {"recovery_id": recovery_id, "reason": reason}
         # Its id is random: nobody can have logged in for it before it was there.
         proof = self._fresh.demand(caller, fresh_id_token, RELEASE_RECOVERY, fields, about=recovery_id)

@@ -9,6 +9,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.issuance.caller import OperatorCaller
 from broker.ports.clock import Clock
 from broker.ports.lease_store import LeaseStore
+from broker.scope.blank import refuse_blank
 
 
 class TextDesk:
@@ -36,5 +37,6 @@ class TextDesk:
 
     async def erase(self, caller: OperatorCaller, task_id: str, reason: str) -> bool:
         """Erase them; False if there are none. Raises NotFound (TASK_NOT_FOUND)."""
+        refuse_blank("reason", reason)
         await self._store.get_task(caller.tenant, task_id)
         return await self._store.erase_texts(caller.tenant, task_id, caller.id, reason, self._clock.now())

@@ -33,6 +33,7 @@ from broker.policy.question import CIRCUMSTANCES, Parties, Told, parties, told_s
 from broker.policy.reads import attributes_read, policies_about, reads_by_access
 from broker.policy.statements import Statement, named_line, statements, syntax_line
 from broker.policy.static import PERMITS, permits_problem, permits_static
+from broker.scope.blank import blank
 from broker.scope.model import AccessClass
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z", re.ASCII)
@@ -278,7 +279,8 @@ def _syntax_error(text: str) -> str | None:
 
 def _annotation(policy: Mapping[str, Any], name: str) -> str:
     # A bare @name is @name(""), which the JSON format writes as null.
-    return str(policy.get("annotations", {}).get(name) or "").strip()
+    said = str(policy.get("annotations", {}).get(name) or "")
+    return "" if blank(said) else said.strip()
 
 
 def _digest(files: Mapping[str, str], schema: str) -> str:

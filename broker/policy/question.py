@@ -16,6 +16,7 @@ import orjson
 from broker.identity.agent import Agent, Person
 from broker.lease.credential import Contract
 from broker.policy.facts import RequestFacts
+from broker.scope.blank import blank
 from broker.scope.model import Risk
 
 _T = TypeVar("_T")
@@ -174,10 +175,10 @@ CIRCUMSTANCES: Mapping[str, Circumstance] = {
     "step": lambda facts: facts.request.step,
     "intent": lambda facts: facts.request.intent,
     "ticket": lambda facts: facts.request.ticket,
-    "has_reason": lambda facts: bool(facts.request.reason.strip()),
-    "has_prompt": lambda facts: bool(facts.request.prompt.strip()),
-    "has_tool_call": lambda facts: bool(facts.request.tool_call.strip()),
-    "has_plan": lambda facts: bool(facts.request.plan.strip()),
+    "has_reason": lambda facts: not blank(facts.request.reason),
+    "has_prompt": lambda facts: not blank(facts.request.prompt),
+    "has_tool_call": lambda facts: not blank(facts.request.tool_call),
+    "has_plan": lambda facts: not blank(facts.request.plan),
     "delivery": lambda facts: facts.delivery.value,
     "sealed": lambda facts: bool(facts.request.recipient_public_key),
     "task_type": lambda facts: facts.situation.task_type,

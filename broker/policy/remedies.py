@@ -16,6 +16,7 @@ from typing import Any
 from broker.errors import BrokerError
 from broker.identity.agent import Delivery
 from broker.policy.trial import Rules, Trial, found, tried
+from broker.scope.blank import blank
 
 _SECOND = timedelta(seconds=1)
 _HOURS_OF_A_WEEK = 7 * 24
@@ -51,7 +52,7 @@ def _changes(trial: Trial, rules: Rules) -> Iterator[_Change]:
     """The same request with one more thing said, or one other value named."""
     request = trial.request
     for name in _TEXTS:
-        if not str(getattr(request, name)).strip():
+        if blank(str(getattr(request, name))):
             yield _Change(name, f"say {name}", _asking(name, _SAID))
     if trial.delivery is not Delivery.DIRECT:
         yield _Change(

@@ -15,7 +15,7 @@ from datetime import timedelta
 from types import MappingProxyType
 
 from broker.errors import Defect, InvalidInput, Reason
-from broker.scope.blank import blank
+from broker.scope.blank import blank, refuse_blank
 from broker.scope.canonical import JsonValue
 from broker.scope.model import FromIdentity, Scope, ScopeTemplate
 from broker.scope.parameters import shown
@@ -24,18 +24,21 @@ from broker.scope.request import AccessRequest
 # An agent with an entry of its own: nothing of its id is named.
 NO_SEGMENTS: Mapping[str, str] = MappingProxyType({})
 _SHORTEST_WRAP = timedelta(seconds=1)
+# What an agent says of its request; it may say nothing, but not by characters that nobody can see.
+_SAID = ("step", "intent", "reason", "ticket", "prompt", "tool_call", "plan")
 
 
 def bind(template: ScopeTemplate, request: AccessRequest, segments: Mapping[str, str] = NO_SEGMENTS) -> Scope:
     """The scope that ``request`` asks for under ``template``, by a caller whose SPIFFE ID has these named ``segments``.
 
     Raises :class:`InvalidInput` with the reason of the first check that fails, in this order:
-    mandatory fields (all missing ones named), account, environment, resource, parameters (of the request, then of
-    the identity), TTL, wrapping.
+    mandatory fields (all missing ones named), texts that say nothing, account, environment, resource, parameters (of
+    the request, then of the identity), TTL, wrapping.
     """
     if request.template != template.name:
         raise Defect(Reason.INTERNAL, f"A request for {shown(request.template)} met the template {template.name}.")
     _check_mandatory(template, request)
+    _check_said(request)
     _check_listed("account", request.account, template.accounts, Reason.ACCOUNT_NOT_IN_TEMPLATE, template)
     _check_listed(
         "environment", request.environment, template.environments, Reason.ENVIRONMENT_NOT_IN_TEMPLATE, template
@@ -72,6 +75,13 @@ def _check_mandatory(template: ScopeTemplate, request: AccessRequest) -> None:
             hint="Say it in the request.",
             metadata={"template": template.name, "fields": ",".join(missing)},
         )
+
+
+def _check_said(request: AccessRequest) -> None:
+    # Policies ask whether there is a ticket or a plan: what nobody could read must not pass for one.
+    for field in _SAID:
+        if text := getattr(request, field):
+            refuse_blank(field, text)
 
 
 def _check_listed(field: str, value: str, allowed: frozenset[str], reason: Reason, template: ScopeTemplate) -> None:

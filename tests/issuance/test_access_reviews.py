@@ -66,6 +66,7 @@ async def test_the_same_again_is_the_same_and_other_content_is_refused(world: Wo
 @pytest.mark.parametrize(
     ("said", "family", "reason"),
     [
+        (replace(SAID, findings="\u200b"), InvalidInput, Reason.FIELD_INVALID),
         (replace(SAID, deploy_digest="e" * 64), WrongState, Reason.ACCESS_REPORT_STALE),
         (replace(SAID, report_time=START + timedelta(hours=1)), InvalidInput, Reason.FIELD_INVALID),
     ],

@@ -120,7 +120,9 @@ async def test_what_an_upstream_never_issued_counts_for_nothing(glass: Emergency
     ("changes", "why"),
     [
         ({"reason": " "}, Reason.BREAK_GLASS_REASON_MISSING),
+        ({"reason": "\u200b"}, Reason.BREAK_GLASS_REASON_MISSING),
         ({"incident": ""}, Reason.BREAK_GLASS_INCIDENT_MISSING),
+        ({"incident": "\u2060\u200b"}, Reason.BREAK_GLASS_INCIDENT_MISSING),
         ({"ttl": timedelta(minutes=31)}, Reason.TTL_TOO_LONG),
         ({"ttl": timedelta(0)}, Reason.TTL_INVALID),
         ({"template": "orders"}, Reason.TEMPLATE_NOT_FOUND),

@@ -52,6 +52,7 @@ async def test_somebody_else_reviews_it_once(glass: Emergency) -> None:
     # The same again is the same; anything else is too late.
     assert await glass.review(use.lease_id) == after
     assert await refused(glass.review(use.lease_id, text="was not")) is Reason.REQUEST_ID_REUSED
+    assert await refused(glass.review(use.lease_id, "fay", "v2", text="\u200b")) is Reason.BREAK_GLASS_VALUE_INVALID
     assert await refused(glass.review(use.lease_id, "fay", "v2")) is Reason.BREAK_GLASS_REVIEWED
     assert await glass.types() == ["used", "ended", "review_due", "reviewed"]
 
@@ -308,7 +309,14 @@ async def test_revoked_and_expired_codes_get_nothing(glass: Emergency, what: str
 
 @pytest.mark.parametrize(
     ("person", "count", "reason"),
-    [("nobody", 1, "safe"), ("dee", 1, "safe"), ("bea", 0, "safe"), ("bea", 21, "s"), ("bea", 1, " ")],
+    [
+        ("nobody", 1, "safe"),
+        ("dee", 1, "safe"),
+        ("bea", 0, "safe"),
+        ("bea", 21, "s"),
+        ("bea", 1, " "),
+        ("bea", 1, "\u200b"),
+    ],
 )
 async def test_codes_are_for_somebody_and_few(glass: Emergency, person: str, count: int, reason: str) -> None:
     asked = glass.request_codes("eli", "b1", person, count, reason)

@@ -81,10 +81,12 @@ def test_policies_see_what_changed(change: dict[str, Any], condition: str) -> No
     assert not seen.decide(facts()).allowed
 
 
-def test_white_space_is_no_reason() -> None:
-    seen = policies('@id("x") permit (principal, action, resource) when { context.has_reason };')
-    assert not seen.decide(facts(request={"reason": " \t\n"})).allowed
-    assert seen.decide(facts(request={"reason": "."})).allowed
+@pytest.mark.parametrize("name", ["reason", "prompt", "tool_call", "plan"])
+def test_what_nobody_could_read_is_none(name: str) -> None:
+    seen = policies(f'@id("x") permit (principal, action, resource) when {{ context.has_{name} }};')
+    for nothing in (" \t\n", "\u200b", "\u2060\ufeff"):
+        assert not seen.decide(facts(request={name: nothing})).allowed
+    assert seen.decide(facts(request={name: "."})).allowed
 
 
 @pytest.mark.parametrize("access", list(AccessClass))

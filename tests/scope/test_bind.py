@@ -64,6 +64,16 @@ def test_a_scope_is_the_template_plus_values_that_passed() -> None:
         ({"intent": ""}, Reason.FIELD_REQUIRED_BY_TEMPLATE, "requires intent."),
         ({"intent": " \t", "ticket": ""}, Reason.FIELD_REQUIRED_BY_TEMPLATE, "requires intent, ticket."),
         ({"intent": "\u200b\u2060"}, Reason.FIELD_REQUIRED_BY_TEMPLATE, "requires intent."),
+        *(
+            ({name: text}, Reason.FIELD_INVALID, f"{name}: says nothing")
+            for name, text in (
+                ("plan", "\u200b"),
+                ("reason", " "),
+                ("step", "\t"),
+                ("prompt", "\n"),
+                ("tool_call", "\x00"),
+            )
+        ),
         ({"parameters": {}}, Reason.PARAMETER_MISSING, "'prefix', 'rows'"),
         ({"parameters": {"rows": "1"}}, Reason.PARAMETER_MISSING, "'prefix'"),
         ({"parameters": {"rows": "1", "prefix": "daily/", "Rows": "1"}}, Reason.PARAMETER_UNKNOWN, "'Rows'"),
@@ -240,7 +250,7 @@ def test_no_request_gets_more_than_the_template(request: AccessRequest) -> None:
     st.fixed_dictionaries(
         dict.fromkeys(
             ("request_id", "task_id", "step", "reason", "prompt", "tool_call", "plan", "plan_id", "delegation_id"),
-            _TEXT,
+            _TEXT.filter(lambda text: not text or not blank(text)),
         ),
         optional={
             **{name: st.text(min_size=1).filter(lambda text: not blank(text)) for name in ("intent", "ticket")},
