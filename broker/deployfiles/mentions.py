@@ -8,6 +8,7 @@ from broker.deployfiles.models import TemplateFile
 from broker.deployfiles.read import Read
 from broker.files import Problem
 from broker.identity.agent import Person, Registry
+from broker.policy.facts import names_of_grant
 from broker.policy.mentions import WORDS, Kind, Mention
 from broker.scope.model import ScopeTemplate
 
@@ -36,7 +37,12 @@ def unknown_mentions(
         entries |= {registry.own.principal}
     persons = {f"{person.issuer}#{person.subject}" for person in people.values()}
     known_segments = segments(registry)
-    kinds = {f"{each.access}:{environment}" for each in templates.values() for environment in each.environments}
+    kinds = {
+        name
+        for each in templates.values()
+        for environment in each.environments
+        for name in names_of_grant(each.name, each.access, environment)
+    }
     for each in mentions:
         match each.kind:
             case Kind.AGENT:
@@ -57,8 +63,8 @@ def unknown_mentions(
                 if approvals is not None and each.name not in approvals:
                     yield each, f"{each.name!a} is no rule of approvals.yaml", f"There is: {_listed(approvals)}."
             case Kind.GRANT:
-                if each.name not in templates and each.name not in kinds:
-                    hint = f"Write a template, or ACCESS:ENVIRONMENT. There is: {_listed([*templates, *kinds])}."
+                if each.name not in kinds:
+                    hint = f"Write a template, ACCESS:ENVIRONMENT or change:ENVIRONMENT. There is: {_listed(kinds)}."
                     yield each, f"{each.name!a} is nothing that can be granted", hint
             case Kind.SEGMENT:
                 if each.name not in known_segments:

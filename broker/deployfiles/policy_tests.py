@@ -24,7 +24,7 @@ from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import Binding, ContractClass
 from broker.policy.cedar import PolicySet
 from broker.policy.decision import Effect
-from broker.policy.facts import Situation
+from broker.policy.facts import Situation, with_groups
 from broker.policy.trial import Outcome, Supposed, Trial, found
 from broker.scope.model import AccessClass, BlastRadius, Reversibility, Sensitivity
 from broker.scope.request import AccessRequest
@@ -107,7 +107,7 @@ class SupposeEntry(Model):
     )
     on_behalf_of: Slug = Field("", description="The person the task acts for: a key of people.yaml.")
     active_grants: Words = Field(
-        default_factory=list, description="What the agent holds alive: TEMPLATE and ACCESS:ENVIRONMENT of each."
+        default_factory=list, description="What the agent holds alive: TEMPLATE, or ACCESS:ENVIRONMENT, of each."
     )
     active_count: Annotated[int, Field(ge=0, le=10_000)] = 0
     pending_count: Annotated[int, Field(ge=0, le=10_000)] = 0
@@ -133,7 +133,7 @@ class SupposeEntry(Model):
                 approvals=frozenset(self.approvals),
                 plan=self.plan,
                 delegators=tuple(self.delegators),
-                active_grants=frozenset(self.active_grants),
+                active_grants=with_groups(self.active_grants),
                 active_count=self.active_count,
                 pending_count=self.pending_count,
             ),

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from broker.identity.agent import Agent, Delivery, Person
 from broker.identity.behalf import Wanted
 from broker.lease.credential import Contract
-from broker.scope.model import Scope
+from broker.scope.model import AccessClass, Scope
 from broker.scope.request import AccessRequest
+
+_CHANGES = frozenset(each.value for each in AccessClass if each is not AccessClass.READ)
+
+
+def names_of_grant(template: str, access: str, environment: str) -> tuple[str, ...]:
+    """What policies call a living lease of this kind. The group of its action is one of the names (the schema's)."""
+    kind = f"{access}:{environment}"
+    return (template, kind) if access == AccessClass.READ else (template, kind, f"change:{environment}")
+
+
+def with_groups(names: Iterable[str]) -> frozenset[str]:
+    """``names`` of grants, with the groups that they are in: from where only template and kind are said."""
+    found = set(names)
+    for name in tuple(found):
+        access, colon, environment = name.partition(":")
+        if colon and access in _CHANGES:
+            found.add(f"change:{environment}")
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +40,7 @@ class Situation:
     plan: str = ""  # of the plan this request is a step of: "registered", "confirmed", or "" without one
     delegators: tuple[str, ...] = ()  # principals (registry entries), the one who held the right first at the front
     on_behalf_of: Person | None = None  # proven by that person's own token, not claimed
-    active_grants: frozenset[str] = (
-        frozenset()
-    )  # what the caller holds alive: "TEMPLATE" and "ACCESS:ENVIRONMENT" of each
+    active_grants: frozenset[str] = frozenset()  # what the caller holds alive, by the names of each (names_of_grant)
     active_count: int = 0  # living leases of the caller
     pending_count: int = 0  # requests of the caller that wait for people
     latest_end: datetime | None = None  # when what it is a part of ends at the latest; nothing granted lives longer

@@ -33,7 +33,7 @@ class Kind(StrEnum):
     TEMPLATE = "Template"
     ENTRY = "entry"  # of the registry, compared with ``principal.entry``
     APPROVAL = "approval"  # looked for in ``context.approvals``: a rule of approvals.yaml
-    GRANT = "grant"  # looked for in ``context.active_grants``: TEMPLATE or ACCESS:ENVIRONMENT
+    GRANT = "grant"  # looked for in ``context.active_grants``: TEMPLATE, ACCESS:ENVIRONMENT or change:ENVIRONMENT
     SEGMENT = "segment"  # of a pattern: ``principal.getTag("namespace")``
     # Words of which there are only those in WORDS.
     TIER = "tier"

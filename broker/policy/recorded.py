@@ -14,7 +14,7 @@ from typing import Any
 
 from broker.identity.agent import Delivery
 from broker.policy.decision import Effect
-from broker.policy.facts import Situation
+from broker.policy.facts import Situation, with_groups
 from broker.policy.trial import Outcome, Rules, Supposed, Trial, tried
 from broker.scope.canonical import JsonValue
 from broker.scope.request import AccessRequest
@@ -101,7 +101,7 @@ def _situation(recorded: Mapping[str, Any], looked_at: Collection[str], rules: R
     said = {"approvals": [], **recorded}
     values = {field: said[field] for field in fields}
     behind = values.pop("on_behalf_of", None) or human
-    for field, kind in (("approvals", frozenset), ("active_grants", frozenset), ("delegators", tuple)):
+    for field, kind in (("approvals", frozenset), ("active_grants", with_groups), ("delegators", tuple)):
         if field in values:
             values[field] = kind(values[field])
     return Supposed(situation=Situation(**values), on_behalf_of=_key(behind, rules) if behind else "")

@@ -45,7 +45,7 @@ class Redemption:
 class Holdings:
     """What a holder has alive, one request's own lease left out."""
 
-    grants: frozenset[str]  # "TEMPLATE" and "ACCESS:ENVIRONMENT" of each
+    grants: frozenset[str]  # the names of each, as policies call them
     count: int
 
 

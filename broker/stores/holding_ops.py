@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from broker.errors import NotReady, Reason
+from broker.policy.facts import names_of_grant
 from broker.ports.intents import Holdings, Intent
 from broker.stores.rows import read_lease, trust_lease
 from broker.stores.view import View
@@ -45,9 +46,4 @@ def check_unmoved(view: View, intent: Intent) -> None:
 
 
 def _grants(leases: Iterable[Kind]) -> frozenset[str]:
-    return frozenset(name for lease in leases for name in names_of(*lease))
-
-
-def names_of(template: str, access: str, environment: str) -> tuple[str, str]:
-    """What policy calls a lease of this kind."""
-    return template, f"{access}:{environment}"
+    return frozenset(name for lease in leases for name in names_of_grant(*lease))

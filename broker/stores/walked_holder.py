@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from broker.audit.event import EventType
 from broker.audit.record import Record, decode
 from broker.errors import Tampered
+from broker.policy.facts import names_of_grant
 from broker.ports.intents import Holdings
-from broker.stores.holding_ops import NOBODYS, Kind, names_of
+from broker.stores.holding_ops import NOBODYS, Kind
 from broker.stores.rows import LeaseRow, read_lease
 from broker.stores.view import Raw, View
 
@@ -63,7 +64,7 @@ class WalkedHolder:
         own = self._kinds.get(lease_id)
         others = [kind for kind, count in self._counts.items() if kind and count > (kind == own)]
         return Holdings(
-            frozenset(name for kind in others for name in names_of(*kind)), len(self._kinds) - (own is not None)
+            frozenset(name for kind in others for name in names_of_grant(*kind)), len(self._kinds) - (own is not None)
         )
 
     def intent(self, view: View, lease_id: str, attempt_id: str) -> Record | None:

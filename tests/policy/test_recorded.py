@@ -251,3 +251,10 @@ def test_what_is_kept_of_a_situation_is_what_policies_look_at() -> None:
 def test_only_another_effect_is_another_answer(effect: Effect) -> None:
     assert differs(decision(), Outcome(effect)) is (effect is not Effect.ALLOW)
     assert not differs(decision(), Outcome(Effect.ALLOW, policies=("other",)))
+
+
+def test_grants_of_older_records_have_the_group_of_their_action() -> None:
+    """They were written before policies could ask for it."""
+    situation = {**ESTABLISHED, "active_grants": ["orders-write", "secrets:test", "read:dev"]}
+    looking = rules('context.active_grants.contains("change:test") && !context.active_grants.contains("change:dev")')
+    assert made_again(decision(situation=situation), looking).allowed

@@ -17,7 +17,7 @@ from tests.stores.make import ALICE, BOB, TASK, TENANT, at, intent, new_task
 
 NOTHING = Holdings(frozenset(), 0)
 READING = frozenset({"orders-readonly", "read:dev"})
-WRITING = frozenset({"orders-readwrite", "write:dev"})
+WRITING = frozenset({"orders-readwrite", "write:dev", "change:dev"})
 
 
 def writing(name: str, **changes: object) -> Intent:
