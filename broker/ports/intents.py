@@ -78,8 +78,8 @@ class LiveQuota:
 class Intent:
     """Everything the intent transaction writes, decided before it is opened.
 
-    ``handle`` was prepared for ``attempt_id``. The transaction refuses (Denied SUSPENDED; WrongState TASK_ENDED,
-    TASK_ENDS_TOO_SOON; NotFound TASK_NOT_FOUND where the holder is no participant; Conflict
+    ``handle`` was prepared for ``attempt_id``. The transaction refuses (NotReady RECOVERY_MODE; Denied SUSPENDED;
+    WrongState TASK_ENDED, TASK_ENDS_TOO_SOON; NotFound TASK_NOT_FOUND where the holder is no participant; Conflict
     REQUEST_ID_REUSED, REQUEST_IN_FLIGHT; WrongState LEASE_ENDED; Exhausted QUOTA_LIVE_LEASES,
     LIMIT_ATTEMPTS_PER_LEASE, LIMIT_LEASES_PER_TASK; NotReady SITUATION_MOVED where what was ``seen`` is not so any
     more; and what ``citation`` does not cover, see :class:`PipelineStore`) and then nothing at all is written.

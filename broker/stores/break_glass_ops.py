@@ -21,7 +21,6 @@ from broker.scope.canonical import JsonValue
 from broker.stores import break_glass_rows as rows
 from broker.stores.break_glass_rows import CodeRow, OverrideRow, UseRow, listed, trusted, use_of
 from broker.stores.proof_ops import keep_proof
-from broker.stores.recovery_ops import refuse_while_open
 from broker.stores.rows import LeaseRow
 from broker.stores.seal import tampered
 from broker.stores.suspension_rows import suspension_of, unlifted
@@ -73,12 +72,10 @@ def passed_suspensions(
 def check(view: View, intent: Intent, new: NewUse, retried: LeaseRow | None) -> Admitted:
     """Whether the use may be, beyond what every intent is held to. Writes nothing.
 
-    Raises NotReady (RECOVERY_MODE), Denied (BREAK_GLASS_BLOCKED), Exhausted (BREAK_GLASS_RATE), WrongState
+    Raises Denied (BREAK_GLASS_BLOCKED), Exhausted (BREAK_GLASS_RATE), WrongState
     (BREAK_GLASS_CODE_SPENT), Denied (BREAK_GLASS_CODE_OF_ANOTHER), Tampered. A retry of a living lease is held to being
-    the same person's, and to no more: it was admitted before. Recovery stops that, too: a witness that could not be
-    asked is passed over, not what it has said to another replica.
+    the same person's, and to no more: it was admitted before.
     """
-    refuse_while_open(view, intent.tenant)
     if retried is not None:
         row = find_row(view, intent.tenant, retried.id)
         if row is None or row.person != new.person:

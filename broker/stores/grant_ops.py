@@ -22,6 +22,7 @@ from broker.stores.holding_ops import check_unmoved
 from broker.stores.images import counted, keep
 from broker.stores.moves import attempts_of, by_break_glass, due_ms, move, settle, tell
 from broker.stores.origins import with_origin
+from broker.stores.recovery_ops import refuse_while_open
 from broker.stores.rows import (
     AttemptRow,
     LeaseRow,
@@ -80,7 +81,10 @@ def open_intent(tx: Transaction, intent: Intent) -> Opened:
 
 def decide(view: View, intent: Intent) -> Decided:
     """Refuse what :class:`broker.ports.intents.Intent` says is refused; writes nothing."""
-    task, found, count, any_suspended = _facts(view, intent)
+    task, found, count, any_suspended, recovering = _facts(view, intent)
+    # Of an emergency, which is rare, also by a row that says it was released and fails its MAC.
+    if recovering or intent.break_glass is not None:
+        refuse_while_open(view, intent.tenant)
     admit_participant(task, intent.holder, intent.now, intent.expires_at)
     lease = None if found is None else packed_lease(found, view.seal)
     passed: tuple[OverrideRow, ...] = ()
@@ -113,8 +117,9 @@ def decide(view: View, intent: Intent) -> Decided:
     return Decided(None, (), redeemed, emergency)
 
 
-def _facts(view: View, intent: Intent) -> tuple[TaskRow, str | None, int, int]:
-    """The task, the latest lease of this request id (packed), how many its holder has alive, whether any is suspended.
+def _facts(view: View, intent: Intent) -> tuple[TaskRow, str | None, int, int, int]:
+    """The task, the latest lease of this request id (packed), how many its holder has alive, whether anything is
+    suspended, whether a recovery is open.
 
     The count may be too high where it is far from the quota. Raises NotFound (TASK_NOT_FOUND), Tampered.
     """
@@ -125,19 +130,19 @@ def _facts(view: View, intent: Intent) -> tuple[TaskRow, str | None, int, int]:
         most = images.living.get((tenant, intent.holder))
         if values is not None and most is not None and most < intent.max_live_leases:
             asked = (tenant, intent.holder, request.request_id)
-            lease_row, any_suspended = images.news.pop(asked, None) or view.row("intent_news", asked)
+            lease_row, any_suspended, recovering = images.news.pop(asked, None) or view.row("intent_news", asked)
             if lease_row is None:
-                return TaskRow(*values), None, most, any_suspended
+                return TaskRow(*values), None, most, any_suspended, recovering
     raw = view.one("intent_facts", (tenant, request.task_id, intent.holder, request.request_id, intent.max_live_leases))
     if raw is None:
         raise task_not_found(request.task_id)
-    packed_task, found, count, any_suspended = raw
+    packed_task, found, count, any_suspended, recovering = raw
     task = trust_task(read_task(unpacked(packed_task), view.seal))
     if images is not None:
         keep(images.tasks, (tenant, task.id), task_values(task))
         if count < intent.max_live_leases:
             counted(images.living, (tenant, intent.holder), count)
-    return task, found, count, any_suspended
+    return task, found, count, any_suspended, recovering
 
 
 def _first_end(view: View, intent: Intent) -> float:

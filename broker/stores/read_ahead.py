@@ -99,7 +99,7 @@ def _ask_of_attempt(images: Images, each: AttemptAhead, questions: dict[str, lis
 
 def _know_facts(tx: Transaction, asked: tuple[Any, ...], raw: Raw) -> None:
     tenant, task_id, holder, _, most = asked
-    packed_task, _, count, _ = raw
+    packed_task, _, count, *_ = raw
     task = read_task(unpacked(packed_task), tx.seal)
     if task.trusted:
         keep(tx.images.tasks, (tenant, task_id), task_values(task))

@@ -93,7 +93,10 @@ def _lift(by: str | None, name: str | None, reason: str | None, at: int | None) 
 
 
 def refuse_while_open(view: View, tenant: str) -> None:
-    """Raises NotReady (RECOVERY_MODE): another replica entered it, and who asks has not heard of that yet."""
+    """Raises NotReady (RECOVERY_MODE): another replica entered it, or this one while it decided, so its gate is open.
+
+    A witness that could not be asked may be passed over, not what it has said to another.
+    """
     row = find(view, tenant)
     if row is not None and row.open:
         raise in_recovery(row.id)

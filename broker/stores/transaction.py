@@ -190,7 +190,7 @@ class Transaction(View):
         self.connection.execute(self.sql[query], values)
 
     def _may_be_news(self, query: str) -> None:
-        if query in _SUSPENDING:
+        if query in _STOPPING:
             self.images.news.clear()
 
     def saw(self, now_ms: int) -> None:
@@ -286,5 +286,5 @@ class Transaction(View):
 
 _NO_MAC = bytes(32)
 # What changes the answer of ``intent_news``, beside a lease that is opened (Images.opened).
-_SUSPENDS = re.compile(r"(?:INTO|UPDATE|DELETE FROM) suspensions\b")
-_SUSPENDING = frozenset(name for name, text in SQL.items() if _SUSPENDS.search(text))
+_STOPS = re.compile(r"(?:INTO|UPDATE|DELETE FROM) (?:suspensions|recoveries)\b")
+_STOPPING = frozenset(name for name, text in SQL.items() if _STOPS.search(text))

@@ -12,7 +12,7 @@ from broker.issuance.recovering import Recovering
 from broker.ports.orphans import OrphanWhy
 from broker.revocation import reconciler
 from broker.revocation.comparison import Comparison
-from broker.stores import ledger_trail, recovery_ops
+from broker.stores import grant_ops, ledger_trail, recovery_ops
 from broker.stores.times import to_ms
 
 Patch = pytest.MonkeyPatch
@@ -51,6 +51,12 @@ def recovery_is_told_and_goes_on(patch: Patch) -> None:
         self._gate.recovery = ""
 
     patch.setattr(Recovering, "_closed", and_open)
+    patch.setattr(grant_ops, "refuse_while_open", lambda view, tenant: None)
+
+
+def recovery_is_heard_with_the_beat_alone(patch: Patch) -> None:
+    """An intent does not look whether another replica has entered one."""
+    patch.setattr(grant_ops, "refuse_while_open", lambda view, tenant: None)
 
 
 def recovery_burns_nothing(patch: Patch) -> None:
@@ -85,6 +91,7 @@ OF_RESTORES: dict[str, Callable[[Patch], None]] = {
         witnesses_not_asked,
         one_word_opens_the_gate,
         recovery_is_told_and_goes_on,
+        recovery_is_heard_with_the_beat_alone,
         recovery_burns_nothing,
         words_of_another_find,
         what_is_unknown_is_nobodys,

@@ -174,6 +174,7 @@ OF_SEVERAL: dict[str, Callable[[Patch], None]] = {
 # Replicas go by their database's time, so a machine's clock counts only where there is one broker; and so on.
 SHOWS_WITH = {
     **dict.fromkeys(OF_SEVERAL, 3),
+    "recovery-is-heard-with-the-beat-alone": 3,
     "claims-for-ever": 2,  # one that starts alone takes over whatever an earlier one had
     # Found at the end, when nothing is left to do for half an hour: the fewer wait, the sooner.
     **dict.fromkeys(("failures-are-dropped", "never-due", "nobody-looks", "completion-leaves-leases"), 1),

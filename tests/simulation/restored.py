@@ -92,8 +92,9 @@ class Recoveries:
         if passes_over and not self._entered:
             self.told["an emergency on a ledger that no witness could be asked about"] += 1
             return
-        # It has seen nothing of later, so to it the ledger is what it was; what it grants is ended when it hears.
-        if process not in self._cannot_know:
+        # It has seen nothing of later, so to it the ledger is what it was, until one that has enters a recovery: each
+        # intent's transaction looks for that. What was granted before is ended then.
+        if self._entered or process not in self._cannot_know:
             raise Broken(f"I8: {attempt} is intended on a ledger that was put back, and that nobody has released")
         self.told["intended by one that ran on over a restore"] += 1
 

@@ -11,7 +11,7 @@ import pytest
 from broker.audit.checkpoint import FIRST, REACH
 from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.audit.record import decode
-from broker.errors import Denied, NotFound, Reason, WrongState
+from broker.errors import Denied, NotFound, NotReady, Reason, WrongState
 from broker.lease.machine import State
 from broker.ports.leases import EndCause
 from broker.ports.ledger import Ledger
@@ -151,8 +151,35 @@ class TrailContract:
         assert (task.state, task.cause) == (TaskState.ENDED, EndCause.RECOVERY)
         lease = await store.get_lease(TENANT, "lease-1", ALICE)
         assert (lease.state, lease.cause) == (State.REVOKING, EndCause.RECOVERY)
+        with pytest.raises(NotReady):
+            await store.open_intent(intent("9"))
+        for who in ("dana", "erin"):
+            await store.release_recovery(word("rec-1", who))
         with pytest.raises(WrongState):
             await store.open_intent(intent("9"))
+
+    async def test_no_intent_commits_from_the_moment_it_is_entered_until_it_is_released(self, store: Ledger) -> None:
+        """F35: also before what is open was burnt, and by who has task and counts in memory and did not hear of it."""
+        await store.start_task(new_task())
+        await store.open_intent(intent())
+        together = await asyncio.gather(
+            store.enter_recovery(TENANT, "rec-1", EVIDENCE, at(3)),
+            *(store.open_intent(intent(str(number), now=3)) for number in (7, 8)),
+            return_exceptions=True,
+        )
+        assert [getattr(each, "reason", None) for each in together[1:]] == [Reason.RECOVERY_MODE] * 2
+        before = await store.audit_since(0, 100)
+        for asked in (intent("2", now=4), intent(now=30), intent("3", now=5)):
+            for call in (store.open_intent(asked), store.check_intent(asked)):
+                with pytest.raises(NotReady) as caught:
+                    await call
+                assert caught.value.reason is Reason.RECOVERY_MODE
+        await store.release_recovery(word("rec-1", "dana"))
+        with pytest.raises(NotReady):
+            await store.open_intent(intent("4", now=21))
+        assert len(await store.audit_since(0, 100)) == len(before) + 1
+        await store.release_recovery(word("rec-1", "erin", 30))
+        assert (await store.open_intent(intent("5", now=31))).lease_id == "lease-5"
 
     async def test_two_people_release_it(self, store: Ledger) -> None:
         await store.enter_recovery(TENANT, "rec-1", EVIDENCE, at(10))

@@ -9,14 +9,16 @@ l.mac, l.mac_key_id
 -- intent_facts --
 -- Everything the intent transaction decides on, in one read: the task, the latest lease that has this
 -- request id (if any: a further one is only opened when the ones before have ended, so that a living one is
--- the latest), whether anything is suspended, and how many leases the holder has alive (never counted beyond the quota). Counted in the index by name, because the planner would rather read every row.
+-- the latest), how many leases the holder has alive (never counted beyond the quota), whether anything is suspended, and
+-- whether a recovery is open. Counted in the index by name, because the planner would rather read every row.
 SELECT {task_packed}, {lease_packed}, (
     SELECT count(*) FROM (
         SELECT 1 FROM leases INDEXED BY leases_living
         WHERE tenant = ?1 AND holder = ?3 AND ended_at IS NULL
         LIMIT ?5
     )
-), EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = ?1 AND lifted_at IS NULL)
+), EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = ?1 AND lifted_at IS NULL),
+EXISTS (SELECT 1 FROM recoveries INDEXED BY recoveries_open WHERE tenant = ?1 AND released_at IS NULL) AS recovering
 FROM tasks AS t
 LEFT JOIN leases AS l ON l.rowid = (
     SELECT max(rowid) FROM leases
@@ -26,9 +28,10 @@ WHERE t.tenant = ?1 AND t.id = ?2;
 
 -- intent_news --
 -- The same where the writer knows task and count already: whether this request id has a lease, whether anything is
--- suspended.
+-- suspended, whether a recovery is open.
 SELECT (SELECT max(rowid) FROM leases WHERE tenant = ?1 AND holder = ?2 AND request_id = ?3),
-    EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = ?1 AND lifted_at IS NULL);
+    EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = ?1 AND lifted_at IS NULL),
+    EXISTS (SELECT 1 FROM recoveries INDEXED BY recoveries_open WHERE tenant = ?1 AND released_at IS NULL) AS recovering;
 
 -- insert_lease --
 INSERT INTO leases (
