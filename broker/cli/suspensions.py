@@ -121,7 +121,8 @@ def suspend(
     answer = run_admin(admin, ask)
     suspension = SuspensionFacts.of(answer.suspension)
     if answer.unknown_value:
-        note(f"nothing that is deployed is called {suspension.value!a}: is it spelt as you mean it?")
+        nothing = "no task" if suspension.kind == "TASK" else "nothing that is deployed"
+        note(f"{nothing} is called {suspension.value!a}: is it spelt as you mean it?")
     if form == "json":
         print_json(suspension)
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from broker.approval.intent_digest import RESUME_SUSPENSION
-from broker.errors import BrokerError, InvalidInput, Reason
+from broker.errors import BrokerError, InvalidInput, NotFound, Reason
 from broker.identity.agent import Registry
 from broker.identity.spiffe_id import SpiffeId, is_trust_domain
 from broker.issuance.caller import OperatorCaller
@@ -45,7 +45,7 @@ class SuspensionOrder:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What came of it. ``known`` False: nothing of the deploy set in force is called so, which may be a slip."""
+    """What came of it. ``known`` False: nothing deployed, or no task, is called so, which may be a slip."""
 
     suspension: Suspension
     ended: Ended
@@ -84,7 +84,19 @@ class SuspensionDesk:
         )
         suspension, ended = await self._store.suspend(new, members_of(caller.deploy.registry))
         self._kick_all(ended)
+        if order.kind is Kind.TASK:
+            known = await self._is_task(caller.tenant, value)
         return Stopped(suspension, ended, known)
+
+    async def _is_task(self, tenant: str, task_id: str) -> bool:
+        """Asked when it is stopped: no stop waits for a look, nor fails by it."""
+        try:
+            await self._store.get_task(tenant, task_id)
+        except NotFound:
+            return False
+        except BrokerError:
+            pass
+        return True
 
     async def stop_agent(self, tenant: str, deploy: DeploySet, agent: str, reason: str) -> Suspension:
         """Suspend one SPIFFE ID by the broker's own decision (a rule of escalation.yaml), until a person lifts it."""

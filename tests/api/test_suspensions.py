@@ -296,10 +296,19 @@ async def test_bad_input_stops_nothing(served: Served, request_: admin.SuspendRe
 
 async def test_a_name_that_nothing_has_is_taken_and_told(served: Served) -> None:
     for number, (kind, value) in enumerate(
-        [("TEMPLATE", "orders-readnoly"), ("ENTRY", "analist"), ("AGENT", ANALYST + "s"), ("ACCOUNT", "x")]
+        [
+            ("TEMPLATE", "orders-readnoly"),
+            ("ENTRY", "analist"),
+            ("AGENT", ANALYST + "s"),
+            ("ACCOUNT", "x"),
+            ("TASK", "task-of-nobody"),
+        ]
     ):
         answer = await person(served, "sam").Suspend(stop(kind, value, f"s{number}"))
         assert answer.unknown_value
+        assert answer.suspension.state == Suspension.STATE_IN_FORCE
+    task = await start_task(served.stub())
+    assert not (await person(served, "sam").Suspend(stop("TASK", task, "s9"))).unknown_value
 
 
 async def test_the_same_again_is_one_suspension(served: Served) -> None:
