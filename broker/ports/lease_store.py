@@ -116,7 +116,10 @@ class LeaseStore(Protocol):
         ...
 
     async def hold_task(self, tenant: str, task_id: str, grace: timedelta, until: datetime, now: datetime) -> Task:
-        """Remember that the task is held until ``until``. Raises WrongState (TASK_ENDED)."""
+        """Remember that the task is held until ``until``, or longer where another stream has it held for longer.
+
+        Raises WrongState (TASK_ENDED).
+        """
         ...
 
     async def end_due_tasks(self, now: datetime, limit: int) -> int:

@@ -273,7 +273,9 @@ def hold_task(tx: Transaction, tenant: str, task_id: str, grace: timedelta, unti
     row = trust_task(find_task(tx, tenant, task_id))
     if is_over(row, to_ms(now)):
         raise task_ended(task_id)
-    row.hold_grace, row.hold_until = span_ms(grace), to_ms(until)
-    row.ends_at = min(row.deadline, row.hold_until)
-    tx.update_task(row)
+    until_ms = to_ms(until)
+    if row.hold_until is None or row.hold_until < until_ms:
+        row.hold_grace, row.hold_until = span_ms(grace), until_ms
+        row.ends_at = min(row.deadline, until_ms)
+        tx.update_task(row)
     return task_of(row)

@@ -169,6 +169,16 @@ class TaskContract:
         )
         assert await store.get_task(TENANT, TASK) == task
 
+    async def test_of_several_streams_that_hold_a_task_the_longest_counts(self, store: LeaseStore) -> None:
+        await store.start_task(new_task())
+        long = await store.hold_task(TENANT, TASK, timedelta(seconds=60), at(62), at(2))
+        # A second stream with a short grace, and it is gone: what the first was told holds.
+        assert await store.hold_task(TENANT, TASK, timedelta(seconds=1), at(4), at(3)) == long
+        assert await store.end_due_tasks(at(61.999), 10) == 0
+        longer = await store.hold_task(TENANT, TASK, timedelta(seconds=1), at(63), at(61.999))
+        assert (longer.hold_grace, longer.hold_until) == (timedelta(seconds=1), at(63))
+        assert await store.end_due_tasks(at(63), 10) == 1
+
     @pytest.mark.parametrize(
         ("hold_until", "seconds", "ended", "cause"),
         [

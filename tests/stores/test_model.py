@@ -189,7 +189,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule(seconds=st.integers(1, 90))
     def hold_task(self, seconds: int) -> None:
         until, task = self.now + seconds, self.recent()[1]
-        self.model.tasks[task].hold_until = until
+        self.model.tasks[task].hold_until = max(until, self.model.tasks[task].hold_until or 0)
         self.run(self.store.hold_task(TENANT, task, timedelta(seconds=seconds), at(until), at(self.now)))
 
     @rule()
