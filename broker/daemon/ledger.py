@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import structlog
 
 from broker.clock import KeptClock, SystemClock
 from broker.config import Config
+from broker.errors import InvalidInput, Reason
 from broker.ports.clock import Clock
 from broker.ports.keys import KeyRing
 from broker.references import resolve
@@ -28,6 +30,32 @@ def clock_of(config: Config) -> KeptClock:
         return KeptClock()
     server = ServerClock(SystemClock())
     return KeptClock(server.milliseconds, source=server)
+
+
+async def refuse_another_life(store: LedgerStore, config: Config) -> None:
+    """Raises InvalidInput (CONFIG_INVALID) where the ledger has never recorded anything and its export has.
+
+    It was removed with all that lay beside it, or the DSN names another database: what the old one knows is alive would
+    be nobody's. A witness that can be asked tells the same and begins a recovery, which is more.
+    """
+    export, checkpoints = config.audit.export_file, config.audit.checkpoints
+    if checkpoints is not None and any(each.syslog is None for each in checkpoints.witnesses.values()):
+        return
+    if export is None or await store.trail_end(config.tenant) is not None:
+        return
+    try:
+        records = await asyncio.to_thread(lambda: export.stat().st_size)
+    except OSError:  # nothing there, or nothing that can be looked at: then nothing says that there was a ledger
+        return
+    if records:
+        where = str(config.state.directory / "ledger.sqlite3") if config.ledger is None else config.ledger.dsn
+        raise InvalidInput(
+            Reason.CONFIG_INVALID,
+            f"the ledger ({where}) is empty, and {export} has the audit trail of one.",
+            hint="It is the only list of what may be alive: put it back, or restore a backup. Where a new one is meant,"
+            f" move {export.name} away, and keep it.",
+            metadata={"path": str(export)},
+        )
 
 
 async def open_ledger(

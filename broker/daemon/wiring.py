@@ -25,7 +25,7 @@ from broker.daemon.admin import PeopleAdmitted
 from broker.daemon.doors import Doors, Inside
 from broker.daemon.figures import LedgersFigures
 from broker.daemon.identity import OwnIdentity
-from broker.daemon.ledger import open_ledger
+from broker.daemon.ledger import open_ledger, refuse_another_life
 from broker.daemon.notifying import Notifier, untold_break_glass
 from broker.daemon.pool import Build, ConnectorPool
 from broker.daemon.proxies import ProxiesEntrance
@@ -122,6 +122,7 @@ class Brokerd:
         store = await open_ledger(config, keys, writer, self._clock, self._room.ballast)
         self._store = self._room.store = self.gate.ledger = store
         self._undo.push_async_callback(store.close)
+        await refuse_another_life(store, config)
         # Before anything is judged by the time, certificates among it: a clock set back must not keep it from serving.
         if self._time is not None:
             await self._time.resume(store)

@@ -33,6 +33,12 @@ CHECKPOINT_PAGES = 8 * 1024
 
 _SYNCHRONOUS_FULL = 2
 
+# Of a database's first page.
+_HEADER, _WRITE_VERSION, _LOGGED = 100, 18, 2
+
+# Of the file beside the ledger: so long is who has it; then, whether the ledger was ever more than an empty file.
+_WHO, _OPENED = 11, b"ledger\n"
+
 T = TypeVar("T")
 
 
@@ -81,18 +87,52 @@ def _check_file(path: Path) -> None:
         raise _refused(path, "it is open to group or others.", f"chmod 600 {path}")
     if facts.st_uid != os.geteuid():
         raise _refused(path, "it belongs to another account.")
+    if (stranger := strange_log(path)) is not None:
+        raise InvalidInput(
+            Reason.CONFIG_INVALID,
+            f"ledger {path}: it is a copy that was put here, and {stranger.name} is of the one that was here before.",
+            hint=f"Move {stranger.name} and {path.name}-shm away, and keep them (docs/operators.md: Backup).",
+            metadata={"path": str(path)},
+        )
+    if facts.st_size == 0 and _was_opened(path):
+        raise _gone(path, "it is empty")
+
+
+def strange_log(path: Path) -> Path | None:
+    """The write-ahead log beside ``path`` that cannot be its own. SQLite would write its pages into it all the same.
+
+    A backup is in journal mode DELETE (sqlite.org/fileformat.html, offset 18), and has a log only once it was opened as
+    a ledger; what has no first page has none. Raises OSError.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        if log.stat().st_size == 0:
+            return None
+    except FileNotFoundError:
+        return None
+    with path.open("rb") as file:
+        header = file.read(_HEADER)
+    return log if len(header) < _HEADER or header[_WRITE_VERSION] != _LOGGED else None
+
+
+def _was_opened(path: Path) -> bool:
+    """Whether a ledger was made of it once, by what lies beside it."""
+    try:
+        return _OPENED in _lock_of(path).read_bytes()
+    except OSError:
+        return False
 
 
 def _lock_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
-def _gone(path: Path) -> InvalidInput:
+def _gone(path: Path, how: str = "it is gone") -> InvalidInput:
     moved = path.with_name(f"{path.name}.moved")
     if moved.exists():
         why, hint = "it was moved to a server.", "Say in ledger.dsn where it is now."
     else:
-        why = f"it is gone: {_lock_of(path).name} says that there was one."
+        why = f"{how}: {_lock_of(path).name} says that there was one."
         hint = (
             "It is the only list of what may be alive: put it back, or restore a backup."
             f" Where a new one is meant, remove {_lock_of(path).name}."
@@ -126,13 +166,18 @@ class ProcessLock:
             self.release()
             raise
         with contextlib.suppress(OSError):  # who has it is a courtesy, and a full disk keeps nobody from revoking
-            os.pwrite(self._descriptors[0], b"%-10d\n" % os.getpid(), 0)
+            os.pwrite(self._descriptors[0], b"%-*d\n" % (_WHO - 1, os.getpid()), 0)
+
+    def opened(self) -> None:
+        """The ledger is there: an empty file in its place is none that nobody has used."""
+        with contextlib.suppress(OSError):
+            os.pwrite(self._descriptors[0], _OPENED, _WHO)
 
     def _take(self, path: Path) -> None:
         try:
             fcntl.flock(self._descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._descriptors[0], 32, 0).decode("ascii", "replace").strip()
+            holder = os.pread(self._descriptors[0], _WHO, 0).decode("ascii", "replace").strip()
             raise NotReady(
                 Reason.STORE_UNAVAILABLE,
                 f"ledger {path} is in use by another broker (process {holder or 'unknown'}).",

@@ -19,6 +19,7 @@ import psycopg
 from broker.errors import InvalidInput, Reason
 from broker.references import resolve
 from broker.stores import migrate, postgres_migrate
+from broker.stores.ledger_file import strange_log
 from broker.stores.postgres_connection import PostgresConnection, ServerAddress, connect
 from broker.stores.postgres_database import POSTGRES
 from broker.stores.queries import SQL
@@ -86,6 +87,8 @@ class LedgerFile:
         self.shown = str(path)
         if not path.is_file():
             raise no_ledger(self.shown, "there is no such file")
+        if (stranger := strange_log(path)) is not None:
+            raise no_ledger(self.shown, f"it is a copy, and {stranger.name} beside it is another ledger's")
         # One without is complete in itself, and is then read as it lies there, also from a read-only place.
         alone = not path.with_name(f"{path.name}-wal").exists()
         options = "mode=ro&immutable=1" if alone else "mode=ro"

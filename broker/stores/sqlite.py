@@ -68,6 +68,7 @@ class SqliteStore(LedgerStore):
                 except sqlite3.Error as error:
                     if ballast is None or not ballast.make_room(error):
                         raise
+            lock.opened()
             try:
                 return cls(lock, connection, path, keys, writer, keeps_texts=keeps_texts, ballast=ballast)
             except BaseException:

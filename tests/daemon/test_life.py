@@ -129,6 +129,26 @@ def test_a_ledger_that_is_removed_beneath_it_closes_the_gate_and_no_new_one_is_b
     assert "put it back" in refuses(config) and not ledger.exists()
 
 
+def test_where_the_export_has_the_trail_of_a_ledger_an_empty_one_is_not_begun(tmp_path: Path) -> None:
+    """All of it was removed, with what lay beside it: the export is elsewhere."""
+    config, export = write_config(tmp_path), tmp_path / "audit.jsonl"
+    with running(config) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    kept = export.read_bytes()
+    assert kept
+    for left in (tmp_path / "state").iterdir():
+        left.unlink()
+    for _ in range(2):  # a supervisor tries again
+        said = refuses(config)
+        assert str(export) in said
+        assert "put it back, or restore a backup" in said
+    assert export.read_bytes() == kept
+    export.rename(tmp_path / "kept.jsonl")  # a person means it
+    with running(config) as (process, _):
+        pass
+
+
 def test_what_it_only_tells_others_in_files_keeps_it_from_nothing(tmp_path: Path) -> None:
     """F36: a disk so full that no byte can be had beside the ledger's own; what is due is still revoked."""
     config, state = write_config(tmp_path), tmp_path / "state"

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import BrokerError, InvalidInput, NotReady, Reason, Tampered
-from broker.stores.ledger_file import connect_reader, connect_writer, prepare_file
+from broker.errors import BrokerError, InvalidInput, NotFound, NotReady, Reason, Tampered
+from broker.stores.audit_reader import AuditReader
+from broker.stores.backup import back_up
+from broker.stores.ledger_file import ProcessLock, connect_reader, connect_writer, prepare_file
 from broker.stores.migrate import migrate, statements
 from broker.stores.queries import migrations
 from broker.stores.sqlite import SqliteStore
@@ -129,6 +131,51 @@ async def test_where_there_was_a_ledger_no_new_one_is_begun(tmp_path: Path, move
     refusal = await refused(path, InvalidInput, Reason.CONFIG_INVALID)
     assert ("ledger.dsn" if moved else "put it back") in refusal.hint and not path.exists()
     (tmp_path / "ledger.sqlite3.lock").unlink()  # a person means it
+    await filled(path)
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+async def test_a_backup_beside_the_log_of_another_ledger_is_not_opened(tmp_path: Path, emptied: bool) -> None:
+    """SQLite would write the pages of that log into it: the ledger that was to be replaced, or a mixture of both."""
+    path, log, backup = tmp_path / "ledger.sqlite3", tmp_path / "ledger.sqlite3-wal", tmp_path / "backup"
+    await filled(path)
+    back_up(path, backup)
+    store = await SqliteStore.open(path, Keys(), "w")
+    await store.start_task(new_task("task-2"))
+    left = log.read_bytes()  # as of one that was killed
+    await store.close()
+    log.write_bytes(left)
+    path.write_bytes(b"" if emptied else backup.read_bytes())
+    refusal = await refused(path, InvalidInput, Reason.CONFIG_INVALID)
+    assert "ledger.sqlite3-wal" in refusal.message + refusal.hint
+    with pytest.raises(InvalidInput, match=r"ledger\.sqlite3-wal"):
+        AuditReader(path)
+    assert log.read_bytes() == left, "what was found is kept"
+    log.unlink()
+    path.write_bytes(backup.read_bytes())
+    store = await SqliteStore.open(path, Keys(), "w")
+    assert (await store.get_task(TENANT, TASK)).id == TASK
+    with pytest.raises(NotFound):
+        await store.get_task(TENANT, "task-2")
+    await store.start_task(new_task("task-3"))  # its own log is not in its way
+    with AuditReader(path) as reader:
+        assert reader.head() is not None
+    await store.close()
+
+
+async def test_an_empty_file_where_there_was_a_ledger_is_none(tmp_path: Path) -> None:
+    """Of a copy that found no room on the disk."""
+    path = tmp_path / "ledger.sqlite3"
+    await filled(path)
+    path.write_bytes(b"")
+    assert "is empty" in (await refused(path, InvalidInput, Reason.CONFIG_INVALID)).message
+    assert path.read_bytes() == b""
+
+
+async def test_a_first_start_that_was_killed_before_it_wrote_anything_begins_again(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    prepare_file(path)
+    ProcessLock(path).release()
     await filled(path)
 
 
