@@ -195,7 +195,7 @@ def _released(tx: Transaction, row: RecoveryRow, lifting: Lifting, now_ms: int) 
         raise Denied(
             Reason.SECOND_PERSON_REQUIRED,
             f"{row.first_name} has already said that grants may begin again; a second person has to say so too.",
-            hint="Have another person run: broker recovery release --reason ...",
+            hint=f"Have another person run: broker recovery release {row.id} --reason ...",
             metadata={"recoveryId": row.id, "first": row.first_name or ""},
         )
     row.released_by, row.released_name, row.released_reason = lifting.by, lifting.name, lifting.reason
