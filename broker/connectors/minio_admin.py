@@ -7,19 +7,20 @@ botocore's (SigV4, service ``s3``); each call is tried once: the ledger does the
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-import requests
+import urllib3
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSPreparedRequest, AWSRequest
 from botocore.credentials import Credentials
 
 from broker.connectors.aws_client import AwsKeys
-from broker.connectors.vault_http import open_session, retry_after_of
+from broker.connectors.vault_http import open_pool, retry_after_of
 from broker.errors import BrokerError
 
 _PREFIX = "/minio/admin/v3/"
@@ -51,7 +52,7 @@ class MinioAdmin:
         self._keys = keys
         self._region = region
         self._timeout = timeout
-        self._http = open_session(threads, ca_file)
+        self._http = open_pool(threads, ca_file)
 
     def revoke(self, node: str, user: str, revoke_type: str) -> None:
         """End every session of ``user`` with this revoke type that ``node`` knows. Raises MinioFailure unless done."""
@@ -81,24 +82,24 @@ class MinioAdmin:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._http.clear()
 
     def _call(self, method: str, node: str, name: str, query: Mapping[str, str]) -> tuple[int, str, Mapping[str, Any]]:
         """Status, error code (empty if there is none), and the JSON object that was answered, if it is one."""
         try:
             signed = self._signed(method, node.rstrip("/") + _PREFIX + name, query)
             answer = self._http.request(
-                method, signed.url, headers=dict(signed.headers), timeout=self._timeout, allow_redirects=False
+                method, signed.url, headers=dict(signed.headers), timeout=self._timeout, redirect=False
             )
         except BrokerError:
             raise MinioFailure("the broker's own MinIO key cannot be had", status=401) from None
-        except (requests.RequestException, OSError) as error:
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             raise MinioFailure(f"no usable answer ({type(error).__name__})") from None
-        status = answer.status_code
+        status = answer.status
         if status in (429, 503):
             wait = retry_after_of(answer.headers)
             raise MinioFailure(f"it is busy (HTTP {status})", status=status, retry_after=wait)
-        body = _object(answer.content)
+        body = _object(answer.data)
         code = body.get("Code")
         return status, code if isinstance(code, str) and _CODE.match(code) else "", body
 

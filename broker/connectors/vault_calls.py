@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import requests
+import urllib3
 from hvac.api import SystemBackend
 from hvac.api.auth_methods import Token
 from hvac.api.secrets_engines import Database
 
 from broker.connectors.vault_answers import half, integer_in, object_in, text_in, texts_in, time_in
-from broker.connectors.vault_http import Known, VaultAdapter, VaultFailure, open_session
+from broker.connectors.vault_http import Known, VaultAdapter, VaultFailure, open_pool
 from broker.connectors.vault_login import JwtLogin, LoggedIn
 from broker.errors import BrokerError
 from broker.scope.canonical import JsonValue
@@ -98,7 +98,7 @@ class VaultCalls:
         self._address = address
         self._token = token
         self._timeout = timeout
-        self._session: requests.Session = open_session(threads, ca_file)
+        self._pool: urllib3.PoolManager = open_pool(threads, ca_file)
 
     def create_token(
         self, token_role: str, policy: str, ttl: int, display_name: str, meta: Mapping[str, str]
@@ -237,7 +237,7 @@ class VaultCalls:
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._session.close()
+        self._pool.clear()
 
     def _ours(self) -> VaultAdapter:
         if isinstance(self._token, JwtLogin):
@@ -252,7 +252,7 @@ class VaultCalls:
         return self._adapter(token)
 
     def _adapter(self, token: Secret | None) -> VaultAdapter:
-        return VaultAdapter(self._session, self._address, token, timeout=self._timeout, namespace=self._namespace)
+        return VaultAdapter(self._pool, self._address, token, timeout=self._timeout, namespace=self._namespace)
 
 
 def _api(kind: Callable[[VaultAdapter], Any], adapter: VaultAdapter) -> Any:

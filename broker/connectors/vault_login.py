@@ -155,7 +155,7 @@ class LoggedIn(VaultAdapter):
     def __init__(self, adapter: VaultAdapter, login: JwtLogin) -> None:
         self._in_use = login.token(adapter)
         super().__init__(
-            adapter.session,
+            adapter.pool,
             adapter.base_uri,
             self._in_use,
             timeout=adapter.timeout_seconds,

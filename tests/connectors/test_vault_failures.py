@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
-import requests
+from urllib3 import HTTPHeaderDict
 
 from broker.clock import SystemClock
 from broker.connectors.vault_database import VaultDatabase
@@ -331,9 +331,8 @@ async def test_an_invalid_accessor_is_a_token_that_is_gone(behind: Behind) -> No
     ],
 )
 def test_retry_after_is_read_as_the_rfc_says_and_cut(asked: str, waits: timedelta | None) -> None:
-    answer = requests.Response()
-    answer.headers.update({"Retry-After": asked, "Date": NOW.strftime("%a, %d %b %Y %H:%M:%S GMT")})
-    assert retry_after_of(answer.headers) == waits
+    headers = HTTPHeaderDict({"Retry-After": asked, "Date": NOW.strftime("%a, %d %b %Y %H:%M:%S GMT")})
+    assert retry_after_of(headers) == waits
 
 
 def _unreadable() -> Secret:
@@ -343,7 +342,7 @@ def _unreadable() -> Secret:
 @pytest.mark.parametrize(
     "token",
     [
-        lambda: Secret(f"{CANARY}\n"),  # a trailing newline: requests' own message repeats the token
+        lambda: Secret(f"{CANARY}\n"),  # a trailing newline: the library's own message repeats the token
         lambda: Secret(f"{CANARY}\u20ac"),  # no header can hold it: the codec's error holds it
         _unreadable,
     ],

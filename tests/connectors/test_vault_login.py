@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
+import urllib3
 
 from broker.clock import SystemClock
 from broker.connectors.own_identity import NoOwnToken, OwnToken
@@ -214,7 +214,7 @@ class Answers(VaultAdapter):
     """A server that says yes to whatever it is asked, with this in ``auth``."""
 
     def __init__(self, auth: object) -> None:
-        super().__init__(requests.Session(), "http://127.0.0.1:9", None, timeout=1.0)
+        super().__init__(urllib3.PoolManager(), "http://127.0.0.1:9", None, timeout=1.0)
         self.auth = auth
 
     def request(self, *asked: Any, **more: Any) -> dict[str, Any]:
