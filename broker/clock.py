@@ -79,6 +79,12 @@ class KeptClock:
         self.keeper.resume((mark - _EPOCH) // timedelta(milliseconds=1))
         self.look()
 
+    def not_before(self, seen: datetime) -> None:
+        """Go on at ``seen`` at the least, and compare the clocks with that: others on the same ledger were told so."""
+        with self._looking:
+            self.keeper.not_before((seen - _EPOCH) // timedelta(milliseconds=1), self._running())
+        self.look()
+
     def certain(self) -> Certain:
         """What can be said of the time although it may be doubted."""
         self._looked()
@@ -118,7 +124,14 @@ def _milliseconds() -> int:
     return time.time_ns() // 1_000_000  # noqa: TID251 - this is the clock adapter
 
 
-def _running_milliseconds() -> int:
+def running_seconds() -> float:
     """Of the clock that nobody sets. On Linux it goes on while the machine sleeps; elsewhere sleep is a jump."""
-    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime_ns(clock) // 1_000_000
+    return _running_nanoseconds() / 1e9
+
+
+def _running_milliseconds() -> int:
+    return _running_nanoseconds() // 1_000_000
+
+
+def _running_nanoseconds() -> int:
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

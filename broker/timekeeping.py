@@ -4,6 +4,7 @@ A machine has a wall clock, which people and NTP set, and a running clock, which
 the machine sleeps. *Broker time* is made of both, by these rules:
 
 - It never goes back, over a restart neither: the ledger holds a high-water mark, and time begins there at the least.
+  Of several brokers on one ledger each goes on there, too: nobody's time is earlier than what another one was told.
 - It is the wall clock's while that is not behind it. So what a jump forwards makes due is due at once.
 - While the wall clock is behind (it was set back) broker time runs on by the running clock, at nine tenths of its
   speed: credentials still end, at most a tenth of their time late, and the wall clock catches up in the end.
@@ -39,7 +40,7 @@ class Jump(StrEnum):
 
     FORWARDS = "FORWARDS"  # the wall clock was set forwards, or the machine stood still and did not notice
     BACKWARDS = "BACKWARDS"  # the wall clock was set back, or stopped
-    BEHIND = "BEHIND"  # it is behind what the ledger has seen
+    BEHIND = "BEHIND"  # it is behind what the ledger has seen, at a start, or by what others have read of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,11 @@ class Timekeeper:
         """
         self.doubt = None
         self._now, self._horizon, self._base = mark, -1, None
+
+    def not_before(self, mark: int, running: int) -> None:
+        """Go on at ``mark`` at the least: others on the same ledger were told so. Whether it is to be doubted, look."""
+        if mark > self._now:
+            self._now, self._horizon, self._base = mark, -1, (mark, running)
 
     def look(self, wall: int, running: int) -> int:
         """Compare the clocks; the daemon does so every second. Returns broker time."""

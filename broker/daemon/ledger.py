@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import structlog
 
-from broker.clock import KeptClock, SystemClock
+from broker.clock import KeptClock, SystemClock, running_seconds
 from broker.config import Config
 from broker.errors import InvalidInput, Reason
 from broker.ports.clock import Clock
@@ -28,7 +28,7 @@ def clock_of(config: Config) -> KeptClock:
     """The server's clock where several brokers share one; else this machine's. Either way it never goes back."""
     if config.ledger is None:
         return KeptClock()
-    server = ServerClock(SystemClock())
+    server = ServerClock(SystemClock(), running_seconds)
     return KeptClock(server.milliseconds, source=server)
 
 

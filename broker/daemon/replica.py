@@ -1,13 +1,14 @@
 """One daemon of several on one ledger: once a second it tells that it lives, and hears what it must know of the others.
 
 Belongs here: jobs of one at a time, the deploy set in force elsewhere, a recovery that another entered or people
-released there, and a database that failed over. What else daemons share they read from the ledger when they need it
-(docs/replicas.md). A daemon whose ledger is its own does none of it.
+released there, a time that another was told, and a database that failed over. What else daemons share they read from
+the ledger when they need it (docs/replicas.md). A daemon whose ledger is its own does none of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 import structlog
 
@@ -35,6 +36,10 @@ async def _nothing() -> None:
 
 def _not_yet() -> None:
     """Before the reconciler is."""
+
+
+def _timeless(seen: datetime) -> None:
+    """Where time is nothing that is kept."""
 
 
 class Replica:
@@ -65,6 +70,8 @@ class Replica:
         # What has every upstream's inventory compared with the ledger soon.
         self.reconcile: Callable[[], None] = _not_yet
         self._timeline = ""
+        # What goes on at the highest time that any of them was told.
+        self.hear_time: Callable[[datetime], None] = _timeless
         # What closes the gate for a recovery that is in the ledger.
         self.recover: Callable[[], Awaitable[None]] = _nothing
 
@@ -79,6 +86,8 @@ class Replica:
         except BrokerError:
             await self.turns.lapse()
             raise
+        if pulse.seen is not None:
+            self.hear_time(pulse.seen)
         self.others, self._among.in_force, self._among.heard_at = pulse.others, pulse.in_force, self._clock.now()
         self._hear_of_failover(pulse.timeline)
         if pulse.dead:

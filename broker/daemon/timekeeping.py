@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import structlog
 
 from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
@@ -37,6 +39,14 @@ class TimeWatch:
             log.error("the ledger's high-water mark was changed by something else; the trail's last record counts")
         if mark.at is not None:
             self._clock.resume(mark.at)
+
+    def hear(self, seen: datetime) -> None:
+        """Others on this ledger were told that it is ``seen``: it is not earlier here.
+
+        They have read of the server's clock what this one has missed. What they grant by it ends by it, and who is
+        alive is told by one time.
+        """
+        self._clock.not_before(seen)
 
     async def tick(self) -> None:
         """Compare the clocks, and tell what became of it. Raises BrokerError where that could not be recorded."""

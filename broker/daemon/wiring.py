@@ -141,6 +141,8 @@ class Brokerd:
         self._undo.push_async_callback(self._pool.close)
         # Before anything of the ledger is looked at, so that nobody takes this one for dead.
         self._replica = Replica(store, self._clock, self.gate, config.tenant, writer, asyncio.get_running_loop().time)
+        if self._time is not None:
+            self._replica.hear_time = self._time.hear
         turns = self._replica.turns
         self._undo.push_async_callback(self._leave)
         await self._replica.beat()

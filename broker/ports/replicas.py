@@ -39,6 +39,7 @@ class Pulse(NamedTuple):
     recovery: str  # the recovery that nobody has released yet, or empty
     timeline: str  # another one after the database failed over; empty where it does not tell
     dead: int = 0  # replicas that are known to be dead, and whose work nobody has taken over yet
+    seen: datetime | None = None  # the ledger's high-water mark: what any of them was told of the time
 
 
 class ReplicaStore(Protocol):

@@ -6,6 +6,7 @@ What fails its proof is not believed: a forged mark in the future would end ever
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 
 from broker.audit.record import decode
 from broker.errors import Tampered
@@ -26,11 +27,22 @@ def keep(tx: Transaction, now_ms: int) -> None:
 
 def read(view: View) -> HighWater:
     """See TrailStore.high_water."""
-    row = view.one("high_water", {})
-    intact = row is None or _holds(view.seal, row)
-    own = row[1] if row is not None and intact else 0
+    own, intact = _mark(view)
     latest = max(own, _last_record(view))
     return HighWater(from_ms(latest) if latest else None, intact)
+
+
+def seen(view: View) -> datetime | None:
+    """The mark alone, which is some seconds old: enough for whoever has gone on since it was made."""
+    own, _ = _mark(view)
+    return from_ms(own) if own else None
+
+
+def _mark(view: View) -> tuple[int, bool]:
+    """0 where there is none that can be believed; and whether what is there is ours."""
+    row = view.one("high_water", {})
+    intact = row is None or _holds(view.seal, row)
+    return (int(row[1]) if row is not None and intact else 0), intact
 
 
 def _last_record(view: View) -> int:

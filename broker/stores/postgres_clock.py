@@ -1,6 +1,6 @@
 """The database server's time, for brokers that share a ledger: what is due for one is due for all.
 
-Each batch of the writer reads the server's clock on its way; between two readings this machine's monotonic clock goes
+Each batch of the writer reads the server's clock on its way; between two readings this machine's running clock goes
 on from the last good one. A reading that was long under way is worth little: it is off by that time at most.
 """
 
@@ -20,13 +20,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ServerClock:
-    """A :class:`broker.ports.clock.Clock`. Before the first reading it tells this machine's time."""
+    """A :class:`broker.ports.clock.Clock`. Before the first reading it tells this machine's time.
 
-    def __init__(self, until_read: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
+    ``running``: seconds of a clock that nobody sets; one that goes on while the machine sleeps, as the server's does.
+    """
+
+    def __init__(self, until_read: Clock, running: Callable[[], float] = time.monotonic) -> None:
         self._until_read = until_read
-        self.monotonic = monotonic
+        self.running = running
         self._lock = threading.Lock()
-        # Monotonic time, the server's time (ms) at it, and by how many seconds that may be off.
+        # Running time, the server's time (ms) at it, and by how many seconds that may be off.
         self._reading: tuple[float, float, float] | None = None
 
     def now(self) -> datetime:
@@ -39,11 +42,11 @@ class ServerClock:
         if reading is None:
             return (self._until_read.now() - _EPOCH) // timedelta(milliseconds=1)
         at, server_ms, _ = reading
-        return int(server_ms + (self.monotonic() - at) * 1000)
+        return int(server_ms + (self.running() - at) * 1000)
 
     def observe(self, sent: float, server_ms: int) -> None:
-        """The server said ``server_ms`` to a question of the monotonic time ``sent``; the answer is here now."""
-        received = self.monotonic()
+        """The server said ``server_ms`` to a question of the running time ``sent``; the answer is here now."""
+        received = self.running()
         off = received - sent
         with self._lock:
             if self._reading is not None and off > _SHARP:

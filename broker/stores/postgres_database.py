@@ -240,7 +240,7 @@ class PostgresWriting:
         self.connection.close()
 
     def _open(self) -> tuple[int, str]:
-        sent = self._clock.monotonic()
+        sent = self._clock.running()
         begin = _BEGIN_BOUNDED if self.connection.release >= BOUNDS_TRANSACTIONS else _BEGIN
         ((number, writer, server_ms),) = self._locked(begin)
         self._clock.observe(sent, server_ms)

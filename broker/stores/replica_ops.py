@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from broker.ports.replicas import REPLICA_DEAD_AFTER, REPLICA_PAUSE, DeployInForce, Heartbeat, Pulse
 from broker.scope.canonical import canonical_json
-from broker.stores import recovery_ops
+from broker.stores import high_water_ops, recovery_ops
 from broker.stores.seal import tampered
 from broker.stores.times import from_ms, span_ms, to_ms
 from broker.stores.transaction import Transaction
@@ -41,6 +41,7 @@ def beat(tx: Transaction, said: Heartbeat, now: datetime) -> Pulse:
         recovery=row.id if row is not None and row.open else "",
         timeline=str(tx.row("ledger_timeline", ())[0]),
         dead=len(dead(tx, said.writer, now)),
+        seen=high_water_ops.seen(tx),
     )
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from broker.clock import KeptClock
 from broker.daemon.replica import LOOK_AGAIN, Replica
+from broker.daemon.timekeeping import TimeWatch
 from broker.errors import NotReady, Reason
 from broker.issuance.among import Among
 from broker.issuance.gate import Gate
+from broker.ports.clock import Clock
 from broker.ports.replicas import REPLICA_DEAD_AFTER, Heartbeat, Pulse
 from broker.ports.suspensions import Lifting
 from broker.ports.trail import Evidence
@@ -39,7 +42,7 @@ class SharedLedger(SqliteStore):
 class One:
     """One daemon's part of it."""
 
-    def __init__(self, store: SqliteStore, clock: ManualClock, name: str, digest: str = "one") -> None:
+    def __init__(self, store: SqliteStore, clock: Clock, name: str, digest: str = "one") -> None:
         self.clock = clock
         self.monotonic = 0.0
         self.among = Among(timedelta(seconds=30), mine=digest)
@@ -61,8 +64,14 @@ class One:
         await self.replica.beat()
 
     def later(self, by: timedelta) -> None:
+        assert isinstance(self.clock, ManualClock)
         self.clock.advance(by)
         self.monotonic += by.total_seconds()
+
+
+def closed_by(each: One) -> Reason | None:
+    why = each.gate.why_closed(each.clock.now())
+    return None if why is None else why.reason
 
 
 @pytest.fixture
@@ -190,6 +199,32 @@ async def test_after_a_failover_inventories_are_compared(store: SharedLedger, a:
         store.timeline = timeline
         await a.beat()
         assert len(compared) == times
+
+
+async def test_what_one_has_read_of_the_time_the_others_go_on_from(store: SharedLedger) -> None:
+    """F40, I1: the server's clock was an hour fast for a moment, and one of two has read it then.
+
+    What that one has granted would else be an hour too long for the other, and nobody would hear that the other lives.
+    """
+    there = [int(START.timestamp() * 1000)] * 2
+    running = [0]
+    clocks = [KeptClock(lambda who=who: there[who], lambda: running[0]) for who in (0, 1)]
+    one, other = (One(store, clock, f"replica-{n}") for n, clock in enumerate(clocks))
+    watches = [TimeWatch(clock, each.gate, TENANT) for clock, each in zip(clocks, (one, other), strict=True)]
+    for watch, each in zip(watches, (one, other), strict=True):
+        await watch.resume(store)
+        each.replica.hear_time = watch.hear
+        await each.beat()
+    there[0] += 3_600_000
+    await watches[0].keep()
+    there[0] -= 3_600_000
+    await other.beat()
+    assert clocks[1].now() >= clocks[0].now() - SECOND > START + timedelta(minutes=59)
+    assert closed_by(other) == closed_by(one) == Reason.CLOCK_DOUBTED
+    # And on from there, as everybody.
+    running[0] += 10_000
+    there[:] = [each + 10_000 for each in there]
+    assert abs(clocks[1].now() - clocks[0].now()) <= SECOND
 
 
 async def test_where_nobody_shares_the_ledger_nothing_is_told(tmp_path: Path) -> None:

@@ -54,6 +54,15 @@ class ReplicaContract:
     async def task(self, store: Ledger) -> None:
         await store.start_task(new_task())
 
+    # -- what time it is
+
+    async def test_each_hears_the_highest_time_that_anybody_was_told(self, store: Ledger) -> None:
+        """F40: whoever is behind that has missed something."""
+        await store.keep_time(at(100))
+        assert (await beat(store, A, 5)).seen == at(100)
+        await store.keep_time(at(90))
+        assert (await beat(store, B, 6)).seen == at(100)
+
     # -- who lives
 
     async def test_one_alone_has_nobody_beside_it(self, store: Ledger) -> None:

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from broker.clock import SystemClock
 from broker.config import Config
-from broker.daemon.ledger import open_ledger
+from broker.daemon.ledger import clock_of, open_ledger
 from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
 from tests.stores.conftest import LedgerDatabase
@@ -77,6 +77,25 @@ def test_a_sharp_reading_is_believed_whatever_it_says() -> None:
     read(made, running, THERE_MS, 0.001)
     read(made, running, THERE_MS - 60_000, 0.001)
     assert made.milliseconds() == THERE_MS - 60_000
+
+
+def test_a_machine_that_slept_is_not_behind_and_is_not_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F41: time passed at the server; by a clock that stands meanwhile, it would seem to have been set back."""
+    real, asleep = time.clock_gettime_ns, 0
+
+    def with_sleep(which: int) -> int:
+        return real(which) + (asleep if which == time.CLOCK_BOOTTIME else 0)
+
+    monkeypatch.setattr(time, "clock_gettime_ns", with_sleep)
+    kept = clock_of(cast(Config, SimpleNamespace(ledger=SimpleNamespace(dsn="env:LEDGER_DSN"))))
+    source = kept.source
+    assert isinstance(source, ServerClock)
+    source.observe(source.running(), THERE_MS)
+    kept.look()
+    asleep = 3600 * 10**9
+    assert source.milliseconds() - THERE_MS >= 3_600_000
+    assert kept.now().timestamp() * 1000 - THERE_MS >= 3_600_000
+    assert kept.keeper.doubt is None
 
 
 @pytest.mark.parametrize("batches", [0, 1])

@@ -151,6 +151,30 @@ def test_over_a_restart_time_begins_at_the_ledgers_mark(lag: int) -> None:
     assert keeper.doubt is not None and (keeper.doubt.why, keeper.doubt.by_ms) == (Jump.BEHIND, lag)
 
 
+@pytest.mark.parametrize("lag", [TOLERANCE_MS, TOLERANCE_MS + 1, HOUR])
+def test_what_others_were_told_meanwhile_is_not_earlier_than_now(lag: int) -> None:
+    """F40: they have read of the clock that all go by what this one has missed. From there on time goes on."""
+    machine = Machine()
+    machine.keeper.not_before(WALL + lag, machine.running)
+    assert machine.now() == WALL + lag
+    doubt = machine.keeper.doubt
+    assert (doubt is not None) == (lag > TOLERANCE_MS)
+    assert doubt is None or (doubt.why, doubt.by_ms) == (Jump.BEHIND, lag)
+    assert machine.passes(10 * SECOND) == WALL + lag + 9 * SECOND
+
+
+def test_that_others_are_behind_changes_nothing_and_no_doubt_ends_by_what_they_say() -> None:
+    machine = Machine()
+    machine.step(HOUR)
+    doubt = machine.keeper.doubt
+    for earlier in (WALL, WALL + HOUR):
+        machine.keeper.not_before(earlier, machine.running)
+        assert machine.now() == WALL + HOUR
+    machine.keeper.not_before(WALL + HOUR + SECOND, machine.running)
+    assert machine.now() == WALL + HOUR + SECOND
+    assert machine.keeper.doubt is doubt is not None
+
+
 def test_the_mark_may_come_after_the_first_readings() -> None:
     """F39: certificates are read before the ledger is open."""
     machine = Machine()
