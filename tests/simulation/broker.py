@@ -30,7 +30,6 @@ from broker.issuance.refusals import RefusalBudget
 from broker.issuance.suspending import SuspensionDesk
 from broker.issuance.tasks import TaskDesk
 from broker.lease.root import Roots
-from broker.ports.clock import Clock
 from broker.ports.deploys import ConnectorSpec, DeploySet
 from broker.ports.tasks import DEFAULT_LIMITS
 from broker.revocation.reconciler import Reconciler
@@ -73,7 +72,7 @@ class SimulatedBroker:
         connectors: Mapping[str, SimulatedConnector],
         deploy: DeploySet,
         fresh: FreshLogins,
-        clock: KeptClock | Clock,
+        clock: KeptClock,
         ticking: Callable[[], float],
         chance: Chance,
         witness: SimulatedWitness | None,
@@ -89,12 +88,11 @@ class SimulatedBroker:
         self._store = store
         self._ledger = ledger
         self.gate = Gate(timedelta(seconds=5), 10_000, timedelta(minutes=5), among=Among())
-        # As the daemon: where brokers share a ledger they go by its time, and no machine's clock counts.
-        self.time = TimeWatch(clock, self.gate, TENANT) if isinstance(clock, KeptClock) else None
+        self.time = TimeWatch(clock, self.gate, TENANT)
         self.beats = Beats(store, clock, self.gate, TENANT, process.name, ticking)
+        self.beats.hear_time = self.time.hear
         roots = Roots()
-        certain = clock.certain if isinstance(clock, KeptClock) else None
-        self.revoker = Revoker(store, reached.get, clock, chance, workers=4, roots=roots, certain=certain)
+        self.revoker = Revoker(store, reached.get, clock, chance, workers=4, roots=roots, certain=clock.certain)
         kick = self.revoker.kick
         own = {"keys": StaticKeys(), "mark": MARK, "roots": roots}
         self.issuer = Issuer(store, reached.get, kick, self.gate, clock, chance, **own, issue_timeout=ISSUE_TIMEOUT)
@@ -115,6 +113,7 @@ class SimulatedBroker:
         about = (store, self.issuer, reached.get, kick, self.gate, clock, chance)
         self.glass = BreakGlassDesk(*about, fresh=fresh, issue_timeout=ISSUE_TIMEOUT)
         self.reviews = ReviewDesk(store, fresh, clock, chance)
+        self.beats.reconcile = self.reconciler.soon
         again = {"reconcile": self.reconciler.soon}
         self.recovering = Recovering(store, self.gate, clock, chance, TENANT, **again)
         self.recovery = RecoveryDesk(store, self.gate, fresh, clock, **again)
@@ -132,9 +131,8 @@ class SimulatedBroker:
         """As the daemon does: first what the last run left, then the ticks, for as long as the process lives."""
         while True:
             try:
-                if self.time is not None:
-                    await self.time.resume(self._store)
-                    self.time_begins = self._ticking()
+                await self.time.resume(self._store)
+                self.time_begins = self._ticking()
                 await self.beats.beat()
                 await self._store.recover(self.clock.now())
                 self.beats.recover = self.recovering.resume
@@ -183,10 +181,9 @@ class SimulatedBroker:
         for beats in itertools.count():
             await self._pause()
             with _refused():
-                if self.time is not None:
-                    await self.time.tick()
-                    if beats % KEEP_TIME == 0:
-                        await self.time.keep()
+                await self.time.tick()
+                if beats % KEEP_TIME == 0:
+                    await self.time.keep()
                 await self.beats.beat()
 
     async def _pause(self) -> None:

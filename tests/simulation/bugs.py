@@ -27,6 +27,7 @@ from broker.stores import access_redeem, grant_ops, moves, orphan_ops, orphan_re
 from broker.stores.trail import Trail
 from broker.upkeep import Upkeep
 from tests.simulation import truth
+from tests.simulation.bugs_of_clocks import OF_CLOCKS
 from tests.simulation.bugs_of_glass import OF_GLASS
 from tests.simulation.bugs_of_plans import OF_PLANS
 from tests.simulation.bugs_of_restores import OF_RESTORES
@@ -275,4 +276,4 @@ _OF_ONE: dict[str, Callable[[Patch], None]] = {
         secrets_in_the_log,
     )
 }
-BUGS = _OF_ONE | OF_SEVERAL | OF_RESTORES | OF_GLASS | OF_PLANS
+BUGS = _OF_ONE | OF_SEVERAL | OF_CLOCKS | OF_RESTORES | OF_GLASS | OF_PLANS

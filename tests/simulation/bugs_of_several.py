@@ -21,6 +21,7 @@ from broker.stores.group_commit import GroupCommit
 from broker.stores.moves import move
 from broker.stores.times import to_ms
 from broker.stores.trail import Trail
+from tests.simulation.bugs_of_clocks import OF_CLOCKS
 
 Patch = pytest.MonkeyPatch
 
@@ -95,7 +96,8 @@ def dead_hands_are_empty(patch: Patch) -> None:
 def claims_are_shared(patch: Patch) -> None:
     """What is due is taken without a mark that it was."""
 
-    def claim(tx: Any, attempt: Any, lease: Any, until_ms: int, now_ms: int) -> bool:
+    def claim(tx: Any, until_ms: int, now_ms: int, pair: Any) -> bool:
+        attempt, lease = pair
         if attempt.trusted and attempt.state != State.REVOKING:
             move(tx, attempt, lease, Event.END, revoke_ops.overdue_cause(attempt, now_ms), now_ms)
         return True
@@ -173,7 +175,7 @@ OF_SEVERAL: dict[str, Callable[[Patch], None]] = {
 
 # Replicas go by their database's time, so a machine's clock counts only where there is one broker; and so on.
 SHOWS_WITH = {
-    **dict.fromkeys(OF_SEVERAL, 3),
+    **dict.fromkeys((*OF_SEVERAL, *OF_CLOCKS), 3),
     "recovery-is-heard-with-the-beat-alone": 3,
     "claims-for-ever": 2,  # one that starts alone takes over whatever an earlier one had
     # Found at the end, when nothing is left to do for half an hour: the fewer wait, the sooner.

@@ -8,21 +8,25 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from broker.lease.credential import ContractClass
+from broker.lease.deadlines import no_late_create_after
 from broker.lease.machine import TERMINAL, State
 from broker.ports.clock import Clock
 from broker.ports.leases import EndCause
-from broker.ports.replicas import REPLICA_DEAD_AFTER
+from broker.stores.high_water import REFRESH_MS
 from broker.stores.queries import SQL
 from broker.stores.times import from_ms
 from broker.suspension.suspension import Kind
 from broker.timekeeping import TOLERANCE_MS
+from tests.simulation.ages import Ages
 from tests.simulation.approvals import Approvals
 from tests.simulation.broken import Broken
 from tests.simulation.broker import ISSUE_TIMEOUT
+from tests.simulation.hearing import Hearing
 from tests.simulation.leaks import look_at
+from tests.simulation.machine import Machine
 from tests.simulation.process import Process
 from tests.simulation.restored import Known, Recoveries, Told
 from tests.simulation.truth import Made, Truth, Try
@@ -43,22 +47,7 @@ _RACES = {
 
 # What was claimed is at work some seconds later, on a slow disk; its claim lasts for 30.
 _CLAIM_HOLDS = timedelta(seconds=15)
-
-
-class Machine(Protocol):
-    """What the checks ask of a replica."""
-
-    def fast_by(self) -> float:
-        """By how many seconds its broker's time is ahead of the truth."""
-        ...
-
-    def doubts(self) -> bool:
-        """Whether its broker doubts what time it is."""
-        ...
-
-    def set_since_it_runs(self) -> bool:
-        """Whether its clock was set, by more than a broker tolerates, since its broker's time began."""
-        ...
+_MARK_IS_OLD = timedelta(milliseconds=REFRESH_MS)
 
 
 @dataclass
@@ -78,10 +67,13 @@ class Checks:
     before: dict[str, Known] = field(default_factory=dict)  # what any ledger that was there has known last
     excused: set[str] = field(default_factory=set)  # what was said to be over by a clock that nobody could doubt
     connection: sqlite3.Connection | None = None
+    ages: Ages = field(default_factory=Ages)
+    hearing: Hearing = field(init=False)
 
     def __post_init__(self) -> None:
         self.truth = Truth(self.clock, self.made, self.trying)
         self.ledger.plans.executors = self.executors
+        self.hearing = Hearing(self.clock, self.machine)
         self.recoveries = Recoveries(self.told)
         self.approvals = Approvals(self.told, self.owners)
 
@@ -95,6 +87,7 @@ class Checks:
         self.told["forgotten by a restore, and alive"] += sum(map(self.truth.usable, forgotten))
         self.before |= self.ledger.attempts
         self.ledger = told.copy()
+        self.ages.put_back(self.ledger.attempts.values())
         self.recoveries.put_back(running, self.clock.now())
 
     def read(self) -> list[dict[str, Any]]:
@@ -115,6 +108,8 @@ class Checks:
         self.ledger.plans.look()
         self._look_at_parts()
         self._look_at_what_is_due()
+        self.hearing.look(self.connection, self.recoveries.since)
+        self.ages.look(self.ledger.attempts, self.clock.now())
         return records
 
     def _look_at_what_is_due(self) -> None:
@@ -163,6 +158,8 @@ class Checks:
             self._of_an_emergency(record, kind.removeprefix("break_glass."))
         elif kind.startswith("recovery."):
             self.recoveries.take(record, self.ledger.attempts)
+        elif kind == "clock.doubted":
+            self._doubted(record)
 
     def _intended(self, record: dict[str, Any]) -> None:
         attempt, emergency = record["attempt_id"], "break_glass" in record["data"]
@@ -184,9 +181,11 @@ class Checks:
             raise Broken(f"I11: {attempt} is intended at {intended_at}, until {expires_at}")
         if not emergency:
             self._at_a_time_to_be_believed(attempt, intended_at, record["writer"])
-        about = (record["lease_id"], record["task_id"], record["holder"], data["request_id"])
+        about = (attempt, record["lease_id"], record["task_id"], record["holder"], data["request_id"])
         only_time = data["contract_class"] == ContractClass.EXPIRY_ONLY
-        self.ledger.attempts[attempt] = Known(*about, expires_at, intended_at, record["writer"], only_time)
+        known = Known(*about, expires_at, intended_at, record["writer"], only_time)
+        known.over_by = self.ages.intended(attempt, expires_at - intended_at)
+        self.ledger.attempts[attempt] = known
         self.ledger.of_request.setdefault((record["holder"], data["request_id"]), []).append(attempt)
         self.ledger.of_lease.setdefault(record["lease_id"], []).append(attempt)
 
@@ -214,14 +213,27 @@ class Checks:
 
     def _at_a_time_to_be_believed(self, attempt: str, intended_at: datetime, process: str) -> None:
         machine = self.machine(process)
+        if machine is None:
+            return
         ahead = (intended_at - self.clock.now()).total_seconds()
-        if machine is not None and machine.set_since_it_runs() and ahead > TOLERANCE_MS / 1000 + 1:
+        if machine.set_since_it_runs() and ahead > TOLERANCE_MS / 1000 + 1:
             raise Broken(f"F38: {attempt} was intended by a clock that is {ahead:.0f} s fast")
+        doubt = machine.doubt()
+        if doubt is not None and from_ms(doubt.since_ms) < intended_at:
+            raise Broken(f"F38: {attempt} was intended while {process} doubted what time it is ({doubt.why})")
 
-    def booted(self, process: str, now: datetime) -> None:
-        """A broker has begun, at ``now`` by its own time."""
-        if now < self.ledger.latest:
-            raise Broken(f"I8: {process} begins at {now}, and in the trail it was {self.ledger.latest} before")
+    def _doubted(self, record: dict[str, Any]) -> None:
+        why, machine = record["data"]["why"], self.machine(record["writer"])
+        self.told[f"clock doubted: {why}"] += 1
+        if machine is not None and not machine.may_doubt():
+            raise Broken(f"F40: {record['writer']} doubts a clock that nobody has touched: {record['data']}")
+
+    def booted(self, process: str, now: datetime, seen: datetime) -> None:
+        """A broker has begun, at ``now`` by its own time. ``seen``: the latest in the trail when it was opened."""
+        seen = min(seen, self.ledger.latest)  # another one may have been put back since
+        # Of several the last record need not be the latest, and the mark is as old as this.
+        if now + _MARK_IS_OLD < seen:
+            raise Broken(f"I8: {process} begins at {now}, and in the trail it was {seen} before")
 
     def _moved(self, record: dict[str, Any], state: State) -> None:
         attempt = record["attempt_id"]
@@ -238,7 +250,7 @@ class Checks:
             self._broken_off(attempt, known, record)
         if state in TERMINAL:
             machine = self.machine(record["writer"])
-            known.by_a_fast_clock = machine is not None and machine.fast_by() > 0 and not machine.doubts()
+            known.by_a_fast_clock = machine is not None and self._seems_over(known, machine)
         known.state = state
 
     def _activated(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
@@ -261,12 +273,19 @@ class Checks:
 
     def _believed_a_wrong_clock(self, attempt: str, record: dict[str, Any]) -> bool:
         """A clock that is a little fast, or was wrong when the broker began: it cannot know."""
-        machine = self.machine(record["writer"])
-        if machine is None or machine.doubts() or machine.fast_by() <= 0:
+        machine, known = self.machine(record["writer"]), self.ledger.attempts[attempt]
+        if machine is None or not self._seems_over(known, machine):
             return False
         self.told["said to be over by a clock that is fast"] += 1
         self.excused.add(attempt)
         return True
+
+    def _seems_over(self, known: Known, machine: Machine) -> bool:
+        """By a clock that is fast, and not doubted: its time, or the time in which a late create may land."""
+        issue_deadline = min(known.intended_at + ISSUE_TIMEOUT, known.expires_at)
+        over = known.expires_at if known.only_time_ends_it else no_late_create_after(known.intended_at, issue_deadline)
+        fast = machine.fast_by()
+        return machine.doubt() is None and fast > 0 and over <= self.clock.now() + timedelta(seconds=fast)
 
     def _broken_off(self, attempt: str, known: Known, record: dict[str, Any]) -> None:
         """Who is issuing says when that failed; others may say so when it has had its time, or is gone."""
@@ -275,14 +294,8 @@ class Checks:
             self.told[f"{_RACES[cause]} while it was issued"] += 1
             self.told["ended by one while another issued it"] += other
         early = from_ms(record["at_ms"]) < min(known.intended_at + ISSUE_TIMEOUT, known.expires_at)
-        if cause == EndCause.OUTCOME_UNKNOWN and other and early and self._is_heard(known.process):
+        if cause == EndCause.OUTCOME_UNKNOWN and other and early and self.hearing.is_heard(known.process):
             raise Broken(f"I10: {attempt}, which {known.process} is issuing, was given up by {record['writer']}")
-
-    def _is_heard(self, process: str) -> bool:
-        """Whether it told the ledger lately that it lives."""
-        assert self.connection is not None
-        row = self.connection.execute("SELECT seen_at FROM replicas WHERE writer = ?", (process,)).fetchone()
-        return row is not None and self.clock.now() - from_ms(row[0]) < REPLICA_DEAD_AFTER
 
     def _swept(self, data: dict[str, Any]) -> None:
         """The reconciler may only end what the ledger does not hold alive."""
@@ -318,11 +331,24 @@ class Checks:
         now = self.clock.now()
         if other is not None and other.process is not None and process is not None:
             runs = other.process.alive and not (other.process.has_stood_still or process.has_stood_still)
-            runs = runs and self._is_heard(other.process.name)
+            runs = runs and self.hearing.is_heard(other.process.name)
+            runs = runs and not self.hearing.set_lately(process.name)  # claims run out by that
             if runs and now - other.begun < _CLAIM_HOLDS and self._is_being_ended(attempt, other):
                 # Not raised: to the revoker, a connector that raises is one that has failed.
                 self.fail(Broken(f"I10: {process.name} and {other.process.name} are both at work on {attempt}"))
+        if process is not None and not process.has_stood_still and not self._has_claimed(attempt, process.name):
+            self.fail(Broken(f"I10: {process.name} is at work on {attempt}, and has not claimed it"))
         return Try(process, now)
+
+    def _has_claimed(self, attempt: str, process: str) -> bool:
+        """A try begins some seconds after its claim, which nobody can have taken from it yet; else nobody can say."""
+        known = self.ledger.attempts.get(attempt)
+        ending = known is not None and known.state is State.REVOKING
+        if not ending or not self.hearing.keeps_its_claims(process, self.recoveries.since):
+            return True
+        assert self.connection is not None
+        row = self.connection.execute("SELECT held_by FROM attempts WHERE id = ?", (attempt,)).fetchone()
+        return row is not None and row[0] == process
 
     def _is_being_ended(self, attempt: str, other: Try) -> bool:
         """By a claim that the ledger knows of."""

@@ -6,29 +6,36 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from broker.ports.clock import Clock
 from broker.stores.ledger_file import connect_writer, prepare_file
 from broker.stores.migrate import migrate
 from tests.simulation.chance import Chance
+from tests.simulation.server import Server
 
 
 class Disk:
-    """``on_commit`` is called after each transaction, told or not; ``clock`` is its machine's.
+    """``on_commit`` is called after each transaction, told or not.
 
-    ``shared``: it is reached over a network, by several.
+    ``server``: whose it is, where it is shared: reached over a network, by several. None: it is one broker's own.
     """
 
-    def __init__(
-        self, path: Path, chance: Chance, clock: Clock, on_commit: Callable[[], None], *, shared: bool
-    ) -> None:
+    def __init__(self, path: Path, chance: Chance, on_commit: Callable[[], None], server: Server | None) -> None:
         self.path = path
-        self.clock = clock
+        self.server = server
         self.chance = chance
         self._on_commit = on_commit
         # By process: whom to tell that somebody committed.
         self.listeners: dict[str, Callable[[], None]] = {}
-        self.shared = shared
         self.failing = False  # for a while, every write
+
+    @property
+    def shared(self) -> bool:
+        """By several."""
+        return self.server is not None
+
+    @property
+    def away(self) -> bool:
+        """Whether nobody answers."""
+        return self.server is not None and self.server.away
 
     def make(self) -> None:
         """An empty ledger."""

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from broker.errors import Defect, NotReady, Reason
+from broker.errors import BrokerError, Defect, NotReady, Reason
 from broker.ports.keys import KeyRing
+from broker.ports.replicas import Heartbeat, Pulse
 from broker.stores.database import Writing, closed
 from broker.stores.group_commit import GroupCommit, Job
 from broker.stores.ledger import LedgerStore
 from broker.stores.ledger_file import connect_writer
 from broker.stores.others_commits import OthersCommits
+from broker.stores.postgres_clock import ServerClock
 from broker.stores.readers import Readers
 from broker.stores.seal import RowSeal
 from broker.stores.sqlite_database import SqliteWriting
@@ -27,6 +29,7 @@ from broker.stores.view import View
 from tests.simulation.broken import Broken
 from tests.simulation.disk import Disk
 from tests.simulation.process import Process
+from tests.simulation.server import Follower
 
 T = TypeVar("T")
 
@@ -34,12 +37,14 @@ T = TypeVar("T")
 class SimulatedLedger(LedgerStore):
     """As one process opens it: what it commits bears that process's name."""
 
-    def __init__(self, disk: Disk, keys: KeyRing, process: Process) -> None:
+    def __init__(self, disk: Disk, keys: KeyRing, process: Process, follows: ServerClock | None) -> None:
+        """``follows`` reads the server's clock from now on, where there is a server."""
         self._disk = disk
         self._process = process
         self._connection = connect_writer(disk.path)
+        follower = None if disk.server is None or follows is None else Follower(disk.server, process, follows)
         try:
-            super().__init__(_Line(disk, process, self._connection), keys, process.name, keeps_texts=True)
+            super().__init__(_Line(disk, process, self._connection, follower), keys, process.name, keeps_texts=True)
         except BaseException:
             self._connection.close()
             raise
@@ -56,6 +61,11 @@ class SimulatedLedger(LedgerStore):
         others = OthersCommits(self._head_now, self._committed)
         self._disk.listeners[self._process.name] = others.wake
         await others.run()
+
+    async def beat(self, said: Heartbeat, now: datetime) -> Pulse:
+        """See ReplicaStore.beat. A file has no timeline, a server has."""
+        pulse = await super().beat(said, now)
+        return pulse if self._disk.server is None else pulse._replace(timeline=str(self._disk.server.timeline))
 
     async def inherit(self, writer: str, now: datetime) -> int:
         """See ReplicaStore.inherit."""
@@ -86,17 +96,26 @@ class SimulatedLedger(LedgerStore):
 class _Line(SqliteWriting):
     """Where transactions begin and end: what is asked may not arrive, what was done may not be told."""
 
-    def __init__(self, disk: Disk, process: Process, connection: sqlite3.Connection) -> None:
+    def __init__(self, disk: Disk, process: Process, connection: sqlite3.Connection, follower: Follower | None) -> None:
         super().__init__(connection)
         self._disk = disk
         self._process = process
+        self._follower = follower
+
+    def send(self) -> None:
+        """A batch is on its way."""
+        if self._follower is not None:
+            self._follower.send()
 
     def begin(self) -> bool:
-        if self._process.cut_from_store:
+        if self._process.cut_from_store or self._disk.away:
             raise sqlite3.OperationalError("the line to the store is cut")
         if self._disk.fails():
             raise sqlite3.OperationalError("disk I/O error")
-        return super().begin()
+        strange = super().begin()
+        if self._follower is not None:
+            self._follower.read()
+        return strange
 
     def commit(self) -> None:
         if self._disk.fails():
@@ -122,23 +141,34 @@ class _Writer(GroupCommit):
     def _hand_over(self, batch: list[Job]) -> None:
         if self._process.stops_when_it_writes:
             self._process.stop()
+        self._send()
         self._loop.call_later(self._disk.latency(), self._write, batch)
 
     def _write(self, batch: list[Job]) -> None:
         stopped = self._process.stopped
         if stopped is not None and not self.off and self._disk.chance.sometimes("late write of a stopped one", 0.8):
             # It had not sent it yet: it comes when it goes on, with the time of before.
-            stopped.add_done_callback(lambda _: self._write(batch))
+            stopped.add_done_callback(lambda _: self._write_late(batch))
             return
         if self.off:
             return
         self._commit(batch)
         for job in batch:
             # Whoever asked for it, and whatever comes of that. A disk that fails refuses otherwise.
+            if job.error is not None and not isinstance(job.error, BrokerError):
+                raise Broken(f"an operation met a bug: {type(job.error).__name__}: {job.error}")
             if isinstance(job.error, Defect) or "SQLITE_CONSTRAINT" in str(job.error):
                 raise Broken(f"an operation met a defect: {job.error}")
         self._disk.committed(self._process.name)
         self._loop.call_later(self._disk.latency(), self._tell, batch, self._trail.committed_seq)
+
+    def _write_late(self, batch: list[Job]) -> None:
+        self._send()
+        self._write(batch)
+
+    def _send(self) -> None:
+        assert isinstance(self._writing, _Line)
+        self._writing.send()
 
     def _tell(self, batch: list[Job], head: int) -> None:
         if not self.off:
@@ -169,7 +199,7 @@ class _Readers(Readers):
 
     def _over_the_line(self, read: Callable[[View], T]) -> Callable[[View], T]:
         def over(view: View) -> T:
-            if self._process.cut_from_store:
+            if self._process.cut_from_store or self._disk.away:
                 raise sqlite3.OperationalError("the line to the store is cut")
             return read(view)
 

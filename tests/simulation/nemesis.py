@@ -14,9 +14,9 @@ from tests.simulation.world import World
 
 # The revoker's claims run out after 30 s: most stops outlast them.
 _LONGEST_STOP = 35.0
-_FAR = "set by an hour or years"
-_WRONG = ("set by a second", "set by seconds", "fast", "stands still", _FAR, _FAR)
-_HOUR = 3600.0
+FAR = "set by an hour or years"
+_WRONG = ("set by a second", "set by seconds", "fast", "stands still", FAR, FAR)
+HOUR = 3600.0
 # From here on, of a run's steps, a clock may be set ten years forwards.
 _LAST = 0.9
 _LONGEST_CUT = 5.0
@@ -105,14 +105,15 @@ async def clocks(world: World, replica: Replica, going: Callable[[], bool]) -> N
         world.chance.told["clock wrong"] += 1
         world.chance.told[f"clock {what}"] += 1
         world.tell("clock", replica.name, what)
-        _set_wrong(world, replica.wall, what)
+        set_wrong(world, replica.wall, what)
         await asyncio.sleep(world.chance.between(0.8, 3.5))
         replica.wall.put_right()
-        if what == _FAR:
+        if what == FAR:
             await _until_believed(world, replica)
 
 
-def _set_wrong(world: World, clock: WallClock, what: str) -> None:
+def set_wrong(world: World, clock: WallClock, what: str) -> None:
+    """A machine's clock: one of ``_WRONG``."""
     sign = 1 if world.chance.often(0.5) else -1
     match what:
         case "set by a second":
@@ -127,7 +128,7 @@ def _set_wrong(world: World, clock: WallClock, what: str) -> None:
             years = world.chance.often(0.2)
             if years and world.loop.steps < world.steps * _LAST:
                 sign = -1  # after it was set ten years forwards nothing is granted to the end of the run
-            clock.jump(sign * (10 * 365 * 86_400 if years else _HOUR))
+            clock.jump(sign * (10 * 365 * 86_400 if years else HOUR))
 
 
 async def _until_believed(world: World, replica: Replica) -> None:
@@ -136,15 +137,15 @@ async def _until_believed(world: World, replica: Replica) -> None:
     Else it is right again when the broker is started again the next time.
     """
     ahead = max(replica.fast_by(), (world.checks.ledger.latest - world.clock.now()).total_seconds())
-    if _HOUR / 2 < ahead < 2 * _HOUR:
+    if HOUR / 2 < ahead < 2 * HOUR:
         world.chance.told["off until its clock had caught up"] += 1
         world.quiet_until = world.off_until = world.loop.time() + ahead + 1
         replica.kill()
         await replica.start()
-    elif replica.doubts() and world.chance.often(0.8):
+    elif replica.doubt() is not None and world.chance.often(0.8):
         world.quiet_until = world.loop.time() + SETTLE_MS / 1000 + 10
         await world.later(0, 0)
-        world.chance.told["waited until its clock was believed"] += not replica.doubts()
+        world.chance.told["waited until its clock was believed"] += replica.doubt() is None
 
 
 async def outages(world: World, going: Callable[[], bool]) -> None:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from copy import copy
 from typing import TYPE_CHECKING
 
 from broker.clock import KeptClock
-from broker.ports.clock import Clock
+from broker.stores.postgres_clock import ServerClock
+from broker.stores.times import from_ms
+from broker.timekeeping import ANCHOR_MS, TOLERANCE_MS, Doubt
 from tests.issuance.world import StaticKeys
 from tests.simulation.broker import SimulatedBroker
-from tests.simulation.clocks import WallClock
+from tests.simulation.clocks import RunningClock, WallClock
 from tests.simulation.ledger import SimulatedLedger
 from tests.simulation.process import Gone, Process
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+# In seconds; and in seconds per second, against the truth.
+_MACHINES_OFF = (-7200.0, 7200.0)
+_DRIFT = 100e-6
+_NOTICED_WITHIN = ANCHOR_MS / 1000 + 60
 
 
 class Replica:
@@ -25,7 +33,10 @@ class Replica:
     def __init__(self, world: World, name: str) -> None:
         self._world = world
         self.name = name
-        self.wall = WallClock(world.loop)
+        # Where a server's time counts, what this machine takes for it is nobody's matter.
+        self.wall = WallClock(world.loop, world.chance.between(*_MACHINES_OFF) if world.disk.shared else 0)
+        drift = world.chance.between(-_DRIFT, _DRIFT) if world.disk.shared else 0
+        self.running = RunningClock(world.loop, world.chance.between(0, 1e6), 1 + drift)
         self.process: Process | None = None
         self.ledger: SimulatedLedger | None = None
         self.broker: SimulatedBroker | None = None
@@ -44,13 +55,14 @@ class Replica:
     async def _start(self) -> None:
         world = self._world
         self._starts += 1
-        process = Process(f"{self.name}{self._starts}")
+        process, clock = Process(f"{self.name}{self._starts}"), self._clock()
+        follows = clock.source if isinstance(clock.source, ServerClock) else None
         while self.ledger is None:
             try:
-                self.ledger = SimulatedLedger(world.disk, StaticKeys(), process)
+                self.ledger = SimulatedLedger(world.disk, StaticKeys(), process, follows)
             except sqlite3.Error:  # the daemon does not start, and is started again
                 await asyncio.sleep(1)
-        self.process = process
+        self.process, seen = process, world.checks.ledger.latest
         made = SimulatedBroker(
             *(
                 process,
@@ -58,7 +70,7 @@ class Replica:
                 world.connectors,
                 world.deploy,
                 world.fresh,
-                self._clock(),
+                clock,
                 world.loop.time,
                 world.chance,
                 world.witness,
@@ -70,7 +82,7 @@ class Replica:
         watching.add_done_callback(self._watching.pop)
         await world.within(process, made.boot())
         self.broker = made
-        world.checks.booted(process.name, made.clock.now())
+        world.checks.booted(process.name, made.clock.now(), seen)
 
     async def _end_when_lost(self, ledger: SimulatedLedger) -> None:
         """As the daemon does, whose service is started again."""
@@ -81,24 +93,43 @@ class Replica:
             await asyncio.sleep(1)
             await self.start()
 
-    def _clock(self) -> Clock:
-        if self._world.disk.shared:
-            return self._world.disk.clock
-        loop = self._world.loop
-        return KeptClock(self.wall.milliseconds, lambda: int(loop.time() * 1000))
+    def _clock(self) -> KeptClock:
+        """As the daemon's ``clock_of``."""
+        if not self._world.disk.shared:
+            return KeptClock(self.wall.milliseconds, self.running.milliseconds)
+        follows = ServerClock(self.wall, self.running.seconds)
+        return KeptClock(follows.milliseconds, self.running.milliseconds, source=follows)
 
-    def doubts(self) -> bool:
-        """Whether its broker doubts what time it is."""
-        clock = None if self.broker is None else self.broker.clock
-        return isinstance(clock, KeptClock) and clock.keeper.doubt is not None
+    @property
+    def counts(self) -> WallClock:
+        """The clock by which its broker goes."""
+        server = self._world.disk.server
+        return self.wall if server is None else server.wall
+
+    def doubt(self) -> Doubt | None:
+        """Whether its broker doubts what time it is, and since when."""
+        return None if self.broker is None else self.broker.clock.keeper.doubt
 
     def set_since_it_runs(self) -> bool:
         """Whether its clock was set, by more than a broker tolerates, since its broker's time began."""
-        return self.broker is not None and self.wall.jumped_at > self.broker.time_begins
+        return self.broker is not None and self.counts.jumped_at > self.broker.time_begins
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its broker has a time."""
+        return self.broker is not None
+
+    def may_doubt(self) -> bool:
+        """Whether anything was wrong with its clock that its broker can have noticed."""
+        return self.counts.untouched_for() < _NOTICED_WITHIN or self.fast_by() > TOLERANCE_MS / 1000
 
     def fast_by(self) -> float:
-        """By how many seconds its broker's time is ahead of the truth."""
-        return 0.0 if self.broker is None else (self.broker.clock.now() - self._world.clock.now()).total_seconds()
+        """By how many seconds its broker's time is ahead of the truth. Nothing changes by that it is asked."""
+        if self.broker is None:
+            return 0.0
+        clock = self.broker.clock
+        ms = copy(clock.keeper).look(clock._wall(), clock._running())
+        return (from_ms(ms) - self._world.clock.now()).total_seconds()
 
     def kill(self) -> None:
         """``kill -9`` or a power cut: nobody is told anything."""

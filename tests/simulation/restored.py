@@ -22,6 +22,7 @@ from tests.simulation.plans import Plans
 class Known:
     """One attempt, as the trail has told it so far."""
 
+    name: str
     lease: str
     task: str
     holder: str
@@ -33,6 +34,7 @@ class Known:
     state: State = State.ISSUING
     activated_by: str = ""
     by_a_fast_clock: bool = False  # it was said to be over
+    over_by: float = 0.0  # see ages.py
 
 
 @dataclass

@@ -19,6 +19,7 @@ from tests.simulation.emergencies import emergencies, reviewers
 from tests.simulation.leaks import look_at_logs
 from tests.simulation.nemesis import TO_ALL, TO_EACH, put_back
 from tests.simulation.people import operators, releasers
+from tests.simulation.servers import server_clocks
 from tests.simulation.virtual import VirtualLoop
 from tests.simulation.world import AGENTS, World
 
@@ -91,7 +92,8 @@ async def _run(world: World, steps: int) -> None:
     await world.start()
     lives = [asyncio.create_task(Life(world, who).live(going)) for who in AGENTS]
     lives += [
-        asyncio.create_task(each(world, going)) for each in (operators, releasers, emergencies, reviewers, *TO_ALL)
+        asyncio.create_task(each(world, going))
+        for each in (operators, releasers, emergencies, reviewers, *TO_ALL, server_clocks)
     ]
     lives += [asyncio.create_task(each(world, replica, going)) for replica in world.replicas for each in TO_EACH]
     await _first(world, asyncio.gather(*lives))

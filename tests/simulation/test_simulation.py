@@ -83,6 +83,8 @@ def test_a_planted_bug_is_found_within_a_million_steps(bug: str) -> None:
     done = simulation("--bug", bug, "--steps", "1000000")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "BROKEN: " in done.stdout
+    # Not by that it does not fit what it is planted in any more.
+    assert "met a bug" not in done.stdout and "TypeError" not in done.stdout
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ from tests.simulation.glass import RULE
 from tests.simulation.leaks import look_at_files
 from tests.simulation.process import Dead, Gone, Process, tasks_know_their_process
 from tests.simulation.replica import Replica
+from tests.simulation.server import Server
 from tests.simulation.truth import SimulatedConnector
 from tests.simulation.virtual import VirtualLoop
 from tests.simulation.witnesses import SimulatedWitness
@@ -67,9 +68,8 @@ class World:
         self.clock = TrueClock(loop)
         self.checks = Checks(self.clock, self.chance.told, self.fail, self.machine, OWNERS, EXECUTORS)
         self.trace = hashlib.sha256()
-        self.disk = Disk(
-            directory / "ledger.sqlite3", self.chance, self.clock, self._committed, shared=kind.replicas > 1
-        )
+        server = Server(loop, self.chance, self.fail) if kind.replicas > 1 else None
+        self.disk = Disk(directory / "ledger.sqlite3", self.chance, self._committed, server)
         self.witness = SimulatedWitness(directory, self.chance) if kind.restores else None
         self.backups = Backups(self)
         self.spared_until = self.quiet_until = self.off_until = -1.0
