@@ -10,7 +10,9 @@ import click
 
 from broker.cli.output import F
 
-_WHAT = "The ledger: ledger.sqlite3 in brokerd's state directory, a copy of it, or a reference (env:, file:) to a DSN."
+WHICH_LEDGER = (
+    "The ledger: ledger.sqlite3 in brokerd's state directory, a copy of it, or a reference (env:, file:) to a DSN."
+)
 _REFERENCES = ("env:", "file:")
 
 
@@ -29,6 +31,6 @@ class LedgerType(click.ParamType[Any]):
         return value
 
 
-def database_option(*, required: bool = True, what: str = _WHAT) -> Callable[[F], F]:
+def database_option(*, required: bool = True, what: str = WHICH_LEDGER) -> Callable[[F], F]:
     """The option; the command gets ``database``, None where it was not required and not given."""
     return click.option("--database", type=LedgerType(), required=required, metavar="LEDGER", help=what)

@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
+from broker.cli.database import WHICH_LEDGER, LedgerType
 from broker.cli.output import format_option
-from broker.cli.policy_asked import asked, request_options
+from broker.cli.policy_asked import asked, check_names, request_options
 from broker.cli.policy_diff import compared, print_json, print_text
 from broker.cli.policy_trials import Judged, TrialSet, judged, never_decisive, trial_set
 from broker.cli.problems import problems_told
@@ -26,6 +27,7 @@ from broker.keys import FileKeyRing
 from broker.policy.remedies import remedies
 from broker.policy.trial import Outcome, Trial, shadowed, tried
 from broker.stores.audit_reader import AuditReader
+from broker.stores.offline import Where
 
 _directory = click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 
@@ -120,6 +122,7 @@ def explain(directory: Path, file: Path | None, form: str, **options: Any) -> No
     if trial is None:
         raise click.UsageError("Say the request: --request FILE, or --agent, --template and so on.")
     trials = trial_set(directory)
+    check_names(trial, trials)
     outcome = tried(trial, trials.rules)
     shadow = shadowed(trial, trials.rules)
     changes = () if outcome.allowed else remedies(trial, trials.rules)
@@ -164,7 +167,10 @@ def simulate(directory: Path, file: Path | None, against: Path | None, form: str
     """
     trials = trial_set(directory)
     other = None if against is None else trial_set(against)
-    requests = _requests(asked(file, options), trials, other)
+    typed = asked(file, options)
+    if typed is not None:
+        check_names(typed, trials)
+    requests = _requests(typed, trials, other)
     rows = [(place, None if other is None else tried(trial, other.rules), tried(trial, trials.rules))
             for place, trial in requests]  # fmt: skip
     shown = [row for row in rows if row[1] != row[2]]
@@ -189,10 +195,10 @@ def simulate(directory: Path, file: Path | None, against: Path | None, form: str
 @_directory
 @click.option(
     "--ledger",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=LedgerType(),
     required=True,
-    metavar="FILE",
-    help="The ledger: ledger.sqlite3 in brokerd's state directory, or a copy of it.",
+    metavar="LEDGER",
+    help=WHICH_LEDGER,
 )
 @click.option(
     "--key",
@@ -204,7 +210,7 @@ def simulate(directory: Path, file: Path | None, against: Path | None, form: str
 @click.option("--after", type=click.IntRange(min=0), default=0, metavar="SEQUENCE", help="Only later records.")
 @format_option("text", "json")
 @problems_told
-def diff(directory: Path, ledger: Path, keys: tuple[str, ...], after: int, form: str) -> None:
+def diff(directory: Path, ledger: Where, keys: tuple[str, ...], after: int, form: str) -> None:
     """Say which recorded decisions DIRECTORY would make otherwise: grants, and refusals by policy.
 
     Each is made again as it was asked, at its own time, with what the ledger knew then; agents, templates and people

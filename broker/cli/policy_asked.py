@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
+from broker.cli.policy_trials import TrialSet
 from broker.cli.values import Pair
 from broker.clock import SystemClock
 from broker.deployfiles.policy_tests import REQUIRED, RequestEntry, SupposeEntry, together
-from broker.files import Document, Place, Problems, parse_yaml, validated
+from broker.files import Document, Place, Problem, Problems, parse_yaml, validated
+from broker.files.reading import MAX_BYTES
 from broker.identity.agent import Delivery
 from broker.policy.trial import Trial
 
@@ -76,6 +78,19 @@ def asked(file: Path | None, options: dict[str, Any]) -> Trial | None:
     return request.trial()
 
 
+def check_names(trial: Trial, trials: TrialSet) -> None:
+    """Raises :class:`click.UsageError` for a name in what is supposed that names nothing of the set."""
+    supposed = trial.supposed
+    entries = {each.principal for each in (*trials.rules.registry, *trials.rules.registry.patterns)}
+    for what, named, known in (
+        ("rule of approvals.yaml", supposed.situation.approvals, trials.approvals),
+        ("person of people.yaml", {supposed.on_behalf_of} - {""}, trials.rules.people),
+        ("file of agents/", supposed.situation.delegators, entries),
+    ):
+        for name in sorted(set(named) - set(known)):
+            raise click.UsageError(f"{name} is no {what}. There is: {', '.join(sorted(known)) or 'none'}.")
+
+
 def _over(written: SupposeEntry, typed: SupposeEntry) -> SupposeEntry:
     """What the file supposes, with what was typed put over it."""
     return written.model_copy(update={name: getattr(typed, name) for name in typed.model_fields_set})
@@ -83,9 +98,17 @@ def _over(written: SupposeEntry, typed: SupposeEntry) -> SupposeEntry:
 
 def _read(file: Path) -> RequestEntry:
     try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{file} cannot be read: {error}.") from None
+        with file.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise click.UsageError(f"{file} cannot be read: {error.strerror}.") from None
+    if len(data) > MAX_BYTES:
+        raise Problems([Problem(str(file), 1, "", f"is larger than {MAX_BYTES // 1024} KiB")])
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Problems([Problem(str(file), line, "", "is not UTF-8")]) from None
     return validated(RequestEntry, parse_yaml(str(file), text))
 
 

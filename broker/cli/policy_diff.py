@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ import click
 from broker.audit.event import EventType
 from broker.audit.record import Record
 from broker.errors import Reason
+from broker.identity.agent import TO_PEOPLE
 from broker.policy.decision import Effect
 from broker.policy.recorded import Recorded, Unknown, differs, made_again
 from broker.policy.trial import Outcome, Rules
@@ -26,6 +27,7 @@ _REFUSED = {
     Reason.POLICY_DENIED: Effect.DENY,
     Reason.POLICY_ERROR: Effect.DENY,
 }
+_BY_PEOPLE = "it was granted by break-glass to a person, and policy is about agents"
 _NO_FACTS = "the record does not say what was asked (it is of an older release)"
 
 
@@ -36,6 +38,11 @@ class Change:
     seq: int
     decision: Recorded
     outcome: Outcome
+
+    @property
+    def missing(self) -> list[str]:
+        """The approvals that people were asked for."""
+        return list(self.decision.facts.get("approvals", ())) if self.decision.effect is Effect.NEEDS_APPROVAL else []
 
 
 @dataclass(slots=True)
@@ -79,7 +86,7 @@ def _decisions(record: Record, result: Comparison) -> Iterator[Recorded]:
     if effect is None:
         return
     if "decided_on" not in data:
-        result.unknown[_NO_FACTS] += 1
+        result.unknown[_BY_PEOPLE if data.get("delivery") == TO_PEOPLE else _NO_FACTS] += 1
         return
     facts = {**data, **data["decided_on"]}
     at = datetime.fromtimestamp(record.at_ms / 1000, UTC)
@@ -93,15 +100,18 @@ def print_text(result: Comparison, where: str) -> None:
     for each in result.changes:
         facts, outcome = each.decision.facts, each.outcome
         reason = f" {outcome.reason.value}" if outcome.reason else ""
-        missing = f" of {', '.join(outcome.approvals)}" if outcome.approvals else ""
         click.echo(
             f"{each.seq}  {each.decision.at.isoformat()}  {each.decision.agent}  {facts['template']}"
-            f" {facts['environment']}: {_by(each.decision.effect.value, each.decision.policies)}"
-            f" -> {_by(f'{outcome.effect.value}{reason}{missing}', outcome.policies)}"
+            f" {facts['environment']}: {_by(each.decision.effect.value + _of(each.missing), each.decision.policies)}"
+            f" -> {_by(f'{outcome.effect.value}{reason}{_of(outcome.approvals)}', outcome.policies)}"
         )
     for why, count in sorted(result.unknown.items()):
         click.echo(f"{count} cannot be made again: {why}")
     click.echo(f"{result.compared} recorded decisions, {len(result.changes)} would be others under {where}")
+
+
+def _of(approvals: Collection[str]) -> str:
+    return f" of {', '.join(approvals)}" if approvals else ""
 
 
 def _by(told: str, policies: Iterable[str]) -> str:
@@ -117,7 +127,11 @@ def print_json(result: Comparison) -> None:
             "agent": each.decision.agent,
             "template": each.decision.facts["template"],
             "environment": each.decision.facts["environment"],
-            "before": {"effect": each.decision.effect.value, "policies": list(each.decision.policies)},
+            "before": {
+                "effect": each.decision.effect.value,
+                "policies": list(each.decision.policies),
+                "approvals": each.missing,
+            },
             "after": {
                 "effect": each.outcome.effect.value,
                 "reason": each.outcome.reason and each.outcome.reason.value,

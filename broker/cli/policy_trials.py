@@ -25,6 +25,7 @@ class TrialSet:
     rules: Rules
     tests: tuple[PolicyTest, ...]
     digest: str  # of the whole set
+    approvals: frozenset[str] = frozenset()  # that approvals.yaml has
 
     def place(self, policy: str) -> str:
         """File and line of a policy of the set."""
@@ -54,7 +55,7 @@ def trial_set(directory: Path, *, for_review: bool = False) -> TrialSet:
     rules = Rules(
         deploy.registry, deploy.templates, deploy.policies, contracts, deploy.denied, deploy.people, deploy.shadow
     )
-    return TrialSet(directory, rules, tuple(policy_tests(files)), deploy.digest)
+    return TrialSet(directory, rules, tuple(policy_tests(files)), deploy.digest, frozenset(deploy.approvals))
 
 
 def judged(trials: TrialSet) -> tuple[Judged, ...]:

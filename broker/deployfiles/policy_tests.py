@@ -106,6 +106,9 @@ class SupposeEntry(Model):
         default_factory=list, description="Entries of agents/ over which the right was handed on."
     )
     on_behalf_of: Slug = Field("", description="The person the task acts for: a key of people.yaml.")
+    tool: Annotated[str, Field(max_length=128)] = Field(
+        "", description="The tool that the tool call names. Not said: one that the agent may call."
+    )
     active_grants: Words = Field(
         default_factory=list, description="What the agent holds alive: TEMPLATE, or ACCESS:ENVIRONMENT, of each."
     )
@@ -138,6 +141,7 @@ class SupposeEntry(Model):
                 pending_count=self.pending_count,
             ),
             on_behalf_of=self.on_behalf_of,
+            tool=self.tool,
         )
 
 

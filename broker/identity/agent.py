@@ -131,6 +131,10 @@ class Delivery(StrEnum):
     PROXY = "proxy"  # it ends at a proxy, which sees both in clear
 
 
+# What the trail has in its place where a person took delivery: by break-glass.
+TO_PEOPLE = "people"
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Who is asking, validated: by the X.509-SVID of its connection, or by the JWT-SVID that a proxy brought.

@@ -20,7 +20,7 @@ from broker.audit.event import AuditEvent, EventType, Vouch
 from broker.breakglass.reviews import Use
 from broker.breakglass.rules import BreakGlassRule, check_words
 from broker.errors import BrokerError, Denied, NotFound, Reason
-from broker.identity.agent import Agent, Person
+from broker.identity.agent import TO_PEOPLE, Agent, Person
 from broker.identity.operator import Role
 from broker.issuance.break_glass_admission import Admission, Asked, as_agent, person_in_force
 from broker.issuance.break_glass_order import BreakGlassOrder, Proven, fields_of, own_task
@@ -151,7 +151,7 @@ class BreakGlassDesk:
             "reason": order.reason,
             "incident": order.incident,
             "person": caller.id,
-            "delivery": "people",
+            "delivery": TO_PEOPLE,
             "sealed": False,
             "principal": "" if agent is None else agent.principal,
         }

@@ -25,7 +25,7 @@ from broker.issuance.comparison import clamped, mismatch
 from broker.issuance.filing import DENIED_COOL_DOWN, filing_of
 from broker.issuance.gate import Gate
 from broker.issuance.quotas import Rates, live_quotas
-from broker.issuance.records import decided_on, delivered, shadow_told, told_by_agent, what_was_asked
+from broker.issuance.records import decided_on, delivered, shadow_told, told_by_agent, tool_told, what_was_asked
 from broker.issuance.redemption import LEASE_PREFIX, approvals_held, funded, not_held
 from broker.issuance.situation import Situations, seen
 from broker.issuance.stopped import check_suspended
@@ -256,7 +256,7 @@ class Issuer:
             self._shadow_seen(shadow)
         if not decision.allowed and (decision.effect is not Effect.NEEDS_APPROVAL or decision.errors):
             denial = denied_by(decision, scope, promised)
-            asked = {**what_was_asked(facts), **decided_on(caller, scope, situation)}
+            asked = {**what_was_asked(facts), **decided_on(caller, scope, situation), **tool_told(tool)}
             denial.evidence = {"decided_on": asked, **shadow_told(shadow)}
             raise denial
         return _Admitted(scope, decision, connector, situation, shadow, tool)
@@ -286,6 +286,7 @@ class Issuer:
                 **delivered(caller.peer, request),
                 "decided_on": decided_on(caller, scope, admitted.situation),
                 **shadow_told(admitted.shadow),
+                **tool_told(admitted.tool),
             },
         )
         if validate_only:
@@ -328,7 +329,7 @@ class Issuer:
                 "principal": caller.agent.principal,
                 "decided_on": decided_on(caller, admitted.scope, admitted.situation),
                 **shadow_told(admitted.shadow),
-                **({"tool": admitted.tool} if admitted.tool else {}),
+                **tool_told(admitted.tool),
             },
             citation=cite(caller, request, admitted.scope),
             limits=self._limits,

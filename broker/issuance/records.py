@@ -20,6 +20,11 @@ def shadow_told(shadow: ShadowVerdict | None) -> dict[str, JsonValue]:
     return {} if shadow is None or not shadow.changes else {"shadow": shadow.told()}
 
 
+def tool_told(tool: str) -> dict[str, JsonValue]:
+    """The tool that was called, where the agent has an allow list."""
+    return {"tool": tool} if tool else {}
+
+
 def decided_on(caller: Caller, scope: Scope, situation: Situation) -> dict[str, JsonValue]:
     """What policy saw beyond what was asked: with it, the decision can be made again (broker/policy/recorded.py)."""
     looked_at = caller.deploy.policies.reads[scope.access]

@@ -17,9 +17,10 @@ import structlog
 
 from broker.audit.event import BROKER
 from broker.errors import BrokerError
+from broker.identity.agent import TO_PEOPLE
 from broker.policy.decision import Effect
 from broker.policy.recorded import Recorded
-from broker.policy.standing import Held, Standing, Verdict, reviewed
+from broker.policy.standing import Held, Standing, Verdict, reviewed, reviewed_emergency
 from broker.policy.trial import Rules
 from broker.ports.clock import Clock
 from broker.ports.connectors import Connector
@@ -160,7 +161,12 @@ class TighteningDesk:
             decided_on = granted.facts["decided_on"]
             facts = {**granted.facts, **(decided_on if isinstance(decided_on, dict) else {})}
             recorded = Recorded(lease.holder, granted.at, Effect.ALLOW, lease.policies, facts)
-        return reviewed(recorded, held, granted.present, self._rules(deploy, lease.connector))
+        rules = self._rules(deploy, lease.connector)
+        if granted.facts is not None and granted.facts.get("delivery") == TO_PEOPLE:
+            rule = deploy.break_glass.get(lease.template)
+            at_most = None if rule is None else rule.max_ttl
+            return reviewed_emergency(recorded, held, granted.present, rules, at_most)
+        return reviewed(recorded, held, granted.present, rules)
 
     def _rules(self, deploy: DeploySet, connector: str) -> Rules:
         """What decides. Shadow policies are not part of it."""

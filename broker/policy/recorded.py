@@ -7,15 +7,17 @@ that cannot be made again. Does not belong here: where records are kept.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from broker.identity.agent import Delivery
+from broker.errors import BrokerError
+from broker.identity.agent import TO_PEOPLE, Delivery, Registry
 from broker.policy.decision import Effect
 from broker.policy.facts import Situation, with_groups
-from broker.policy.trial import Outcome, Rules, Supposed, Trial, tried
+from broker.policy.trial import Outcome, Rules, Supposed, Trial, found, tried
 from broker.scope.canonical import JsonValue
 from broker.scope.request import AccessRequest
 
@@ -71,6 +73,8 @@ def made_again(decision: Recorded, rules: Rules, present: Mapping[str, Any] | No
     ``present``: fields of the situation as they are now, in the form of :func:`known`, for what nobody looked at then.
     """
     facts = decision.facts
+    if facts.get("delivery") == TO_PEOPLE:
+        raise Unknown("it was granted by break-glass, which passes over what policy asks of people")
     try:
         template = rules.templates.get(facts["template"])
         looked_at = rules.policies.reads[template.access] if template else frozenset[str]()
@@ -87,14 +91,24 @@ def made_again(decision: Recorded, rules: Rules, present: Mapping[str, Any] | No
             **said,
         )
         situation = {**(present or {}), **facts["situation"]}
-        supposed = _situation(situation, looked_at, rules, facts.get("on_behalf_of"))
+        supposed = _situation(situation, looked_at, facts.get("on_behalf_of"))
+        if "tool_call" in said or "tool" in facts:
+            supposed = replace(supposed, tool=_tool(facts, decision.agent, rules.registry))
         trial = Trial(decision.agent, request, decision.at, Delivery(facts["delivery"]), supposed)
     except KeyError as missing:
         raise Unknown(f"the record does not say {missing.args[0]}") from None
     return tried(trial, rules)
 
 
-def _situation(recorded: Mapping[str, Any], looked_at: Collection[str], rules: Rules, human: str | None) -> Supposed:
+def _tool(facts: Mapping[str, Any], agent: str, registry: Registry) -> str:
+    """Which one was called. It was recorded where there was an allow list then; where there is one now, it must be."""
+    with contextlib.suppress(BrokerError):  # who is not registered is refused for that
+        if "tool" not in facts and found(agent, registry).tools:
+            raise Unknown("the record does not say which tool was called")
+    return str(facts.get("tool", ""))
+
+
+def _situation(recorded: Mapping[str, Any], looked_at: Collection[str], human: str | None) -> Supposed:
     """``human``: whom the task acts for, which is recorded whether or not a policy looks at it."""
     fields = {_SITUATION[name] for name in looked_at if name in _SITUATION}
     # Nobody but people adds approvals to a request, so a decision made without looking at them was made without any.
@@ -104,16 +118,11 @@ def _situation(recorded: Mapping[str, Any], looked_at: Collection[str], rules: R
     for field, kind in (("approvals", frozenset), ("active_grants", with_groups), ("delegators", tuple)):
         if field in values:
             values[field] = kind(values[field])
-    return Supposed(situation=Situation(**values), on_behalf_of=_key(behind, rules) if behind else "")
-
-
-def _key(person: str, rules: Rules) -> str:
-    for key, each in rules.people.items():
-        if f"{each.issuer}#{each.subject}" == person:
-            return key
-    raise Unknown(f"{person} is not in people.yaml")
+    return Supposed(situation=Situation(**values), on_behalf_of=behind or "")
 
 
 def differs(decision: Recorded, outcome: Outcome) -> bool:
-    """Whether it is another answer, or the same for other reasons that would have to be met."""
-    return outcome.effect is not decision.effect
+    """Whether it is another answer: other people who would have to be asked are one."""
+    if outcome.effect is not Effect.NEEDS_APPROVAL or decision.effect is not Effect.NEEDS_APPROVAL:
+        return outcome.effect is not decision.effect
+    return set(outcome.approvals) != set(decision.facts.get("approvals", outcome.approvals))

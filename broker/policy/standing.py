@@ -8,11 +8,14 @@ belong here: what is done about it (``broker/issuance/tightening.py``).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from broker.errors import Reason
+from broker.errors import BrokerError
+from broker.identity.agent import Delivery
 from broker.policy.recorded import Recorded, Unknown, made_again
 from broker.policy.trial import Outcome, Rules, found
 from broker.scope.model import OnPolicyChange, ScopeTemplate
@@ -41,6 +44,11 @@ class Verdict:
     def stands(self) -> bool:
         """Whether it would be granted now."""
         return self.standing is Standing.ALLOW
+
+    @property
+    def opens(self) -> bool:
+        """Whether it would be granted now, or with the approvals that are missing."""
+        return self.standing in (Standing.ALLOW, Standing.NEEDS_APPROVAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +82,35 @@ def reviewed(granted: Recorded | None, held: Held, present: Mapping[str, Any], r
         return _refused(outcome, choice)
     if template is not None and (narrowed := _narrowed(held, template)):
         return Verdict(Standing.DENY, why=narrowed, on_policy_change=choice)
-    if tool := _tool(granted, rules):
-        return Verdict(Standing.DENY, Reason.TOOL_NOT_ALLOWED.value, why=tool, on_policy_change=choice)
     return Verdict(Standing.ALLOW, policies=outcome.policies)
+
+
+def reviewed_emergency(
+    granted: Recorded | None, held: Held, present: Mapping[str, Any], rules: Rules, at_most: timedelta | None
+) -> Verdict:
+    """The verdict on one grant by break-glass: it stands on its template's section, and on no approval.
+
+    ``at_most``: the maximum TTL of the section in force; None: there is none any more. ``granted`` None: a person's
+    own, of which policy says nothing; an agent's does not stand where policy finally denies it, as it would not have
+    been granted.
+    """
+    template = rules.templates.get(held.template)
+    choice = _choice(template, {} if granted is None else granted.facts)
+    if template is None or at_most is None:
+        why = f"template {held.template} pre-authorises nobody for emergencies any more"
+        return Verdict(Standing.DENY, why=why, on_policy_change=choice)
+    if narrowed := _narrowed(held, template):
+        return Verdict(Standing.DENY, why=narrowed, on_policy_change=choice)
+    if granted is None:
+        return Verdict(Standing.ALLOW)
+    facts: dict[str, Any] = {**granted.facts, "delivery": Delivery.DIRECT.value}
+    with suppress(BrokerError):  # of who is not registered any more the decision tells
+        if tools := found(granted.agent, rules.registry).tools:
+            facts["tool"] = min(tools)  # a person asked, and called none
+    emergency = replace(template, max_ttl=at_most, mandatory=frozenset())
+    asked = replace(granted, facts=facts)
+    verdict = reviewed(asked, held, present, replace(rules, templates={**rules.templates, template.name: emergency}))
+    return Verdict(Standing.ALLOW, policies=verdict.policies) if verdict.opens else verdict
 
 
 def _choice(template: ScopeTemplate | None, facts: Mapping[str, Any]) -> OnPolicyChange:
@@ -101,14 +135,3 @@ def _narrowed(held: Held, template: ScopeTemplate) -> str:
         return f"template {template.name} gives {template.access.value} access by now"
     more = sorted(set(held.actions) - set(template.actions))
     return f"template {template.name} does not give {', '.join(more)} any more" if more else ""
-
-
-def _tool(granted: Recorded, rules: Rules) -> str:
-    """Why its tool call, of an agent that is there, would be refused; empty where it would not."""
-    allowed = found(granted.agent, rules.registry).tools
-    tool = granted.facts.get("tool")
-    return (
-        f"the agent may not call the tool {tool or 'of this lease, which was not recorded'}"
-        if allowed and tool not in allowed
-        else ""
-    )

@@ -24,8 +24,8 @@ _HINT = (
 def tool_called(tool_call: str) -> str:
     """The tool that ``tool_call`` names. Raises :class:`InvalidInput` (TOOL_CALL_MALFORMED), never quoting it.
 
-    One JSON object, each member once at every depth, with ``tool`` or ``name`` (not both: two readers could
-    differ about which it is) as a text that is not empty.
+    One JSON object, each member once at every depth, with ``tool`` or ``name`` (not both, nor one of them in other
+    case: two readers could differ about which it is) as a text that is not empty.
     """
     if not tool_call:
         _malformed("is missing")
@@ -36,6 +36,9 @@ def tool_called(tool_call: str) -> str:
     named = [members[name] for name in _MEMBERS if name in members]
     if len(named) != 1:
         _malformed("has both tool and name" if named else "has neither tool nor name")
+    # Some readers, Go's encoding/json among them, do not look at the case of a member's name.
+    if sum(name.casefold() in _MEMBERS for name in members) > 1:
+        _malformed("names its tool again in letters of another case")
     (tool,) = named
     if not isinstance(tool, str) or not tool:
         _malformed("names its tool by something other than a text")

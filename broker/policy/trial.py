@@ -1,12 +1,13 @@
 """What would be decided, if somebody asked: one request tried out against a deploy set, with nothing issued.
 
-The way is the broker's own: deny list, registry, template, ``bind``, ``PolicySet.decide``. So a policy test says
-what will happen, and not what a second reading of the policies would. Does not belong here: where requests
-come from, and what comes after policy (the connector's TTL bounds, quotas, the state of a task).
+The way is the broker's own: registry, deny list, whom it is for, template, tools, ``bind``, ``PolicySet.decide``. So a
+policy test says what will happen, and not what a second reading of the policies would. Does not belong here: where
+requests come from, and what comes after policy (the connector's TTL bounds, quotas, the state of a task).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,7 +15,7 @@ from typing import Any
 
 from broker.errors import BrokerError, Denied, NotFound, Reason
 from broker.identity.agent import Agent, Delivery, Peer, Person, Registry
-from broker.identity.behalf import check_within
+from broker.identity.behalf import check_within, person_behind
 from broker.identity.denied import DenyList
 from broker.identity.spiffe_id import SpiffeId
 from broker.lease.credential import Contract, ContractClass
@@ -22,6 +23,7 @@ from broker.policy.cedar import PolicySet
 from broker.policy.decision import Effect
 from broker.policy.facts import NOTHING_KNOWN, RequestFacts, Situation, wanted
 from broker.policy.shadow import ShadowPolicies, ShadowVerdict
+from broker.policy.tools import check_tool
 from broker.scope.bind import bind
 from broker.scope.model import AccessClass, ScopeTemplate
 from broker.scope.request import AccessRequest
@@ -57,7 +59,8 @@ class Supposed:
     risk: Mapping[str, Any] = field(default_factory=dict)
     agent: Mapping[str, Any] = field(default_factory=dict)
     situation: Situation = NOTHING_KNOWN
-    on_behalf_of: str = ""  # a key of people.yaml
+    on_behalf_of: str = ""  # a key of people.yaml, or issuer#subject
+    tool: str = ""  # that the tool call names; where there is one and nothing is said: one that is allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,9 @@ def found(agent: str, registry: Registry) -> Agent:
 def _facts(trial: Trial, rules: Rules) -> RequestFacts:
     agent = found(trial.agent, rules.registry)
     rules.denied.check(Peer(agent.spiffe_id, trial.now, trial.now, _NO_SERIAL, ""), trial.now)
+    supposed, situation = trial.supposed, trial.supposed.situation
+    if supposed.on_behalf_of:
+        situation = replace(situation, on_behalf_of=_human(supposed.on_behalf_of, rules.people, trial.now))
     template = rules.templates.get(trial.request.template)
     if template is None:
         raise NotFound(
@@ -145,7 +151,7 @@ def _facts(trial: Trial, rules: Rules) -> RequestFacts:
             f"there is no template {trial.request.template!a}.",
             hint=f"There is: {', '.join(sorted(rules.templates))}.",
         )
-    supposed = trial.supposed
+    _check_tool(agent, trial.request, supposed.tool)
     if supposed.template_environments:
         template = replace(template, environments=supposed.template_environments)
     if supposed.agent_environments:
@@ -154,13 +160,25 @@ def _facts(trial: Trial, rules: Rules) -> RequestFacts:
         template = replace(template, access=supposed.access)
     template = replace(template, risk=replace(template.risk, **supposed.risk))
     agent = replace(agent, **supposed.agent)
-    situation = supposed.situation
-    if supposed.on_behalf_of:
-        situation = replace(situation, on_behalf_of=rules.people[supposed.on_behalf_of])
     scope = bind(template, trial.request, dict(agent.segments))
     check_within(situation.on_behalf_of, wanted(scope))
     contract = _promised(rules.contracts[template.connector].of_grant(scope.grant), supposed.contract)
     return RequestFacts(agent, trial.request, scope, contract, trial.now, trial.delivery, situation)
+
+
+def _human(named: str, people: Mapping[str, Person], now: datetime) -> Person:
+    """As the broker looks for them. Raises :class:`Denied` (ON_BEHALF_OF_NOBODY)."""
+    person = people.get(named)
+    issuer, _, subject = named.partition("#") if person is None else (person.issuer, "", person.subject)
+    return person_behind(issuer, subject, people, now)
+
+
+def _check_tool(agent: Agent, request: AccessRequest, tool: str) -> None:
+    """As the broker does: no tool call is none that is allowed."""
+    if tool:
+        request = replace(request, tool_call=json.dumps({"tool": tool}))
+    if tool or not request.tool_call:
+        check_tool(agent, request)
 
 
 def _promised(contract: Contract, supposed: Mapping[str, Any]) -> Contract:

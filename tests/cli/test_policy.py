@@ -188,6 +188,38 @@ def test_what_cannot_be_a_request_is_a_usage_error(run: Run, dev: Path, argument
     assert told in " ".join(done.stderr.split())
 
 
+@pytest.mark.parametrize(
+    ("supposed", "told"),
+    [
+        ("on_behalf_of: nobody", "nobody is no person of people.yaml. There is: "),
+        ("approvals: [nope]", "nope is no rule of approvals.yaml. There is: "),
+        ("delegators: [stranger]", "stranger is no file of agents/. There is: "),
+    ],
+)
+@pytest.mark.parametrize("what", ["explain", "simulate"])
+def test_what_is_supposed_must_be_there(
+    run: Run, dev: Path, tmp_path: Path, what: str, supposed: str, told: str
+) -> None:
+    file = tmp_path / "request.yaml"
+    file.write_text(f"suppose: {{{supposed}}}\n")
+    done = run(what, dev, *WRITE, "--environment", "dev", "--request", file)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert told in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [(b"agent: a\nintent: \xff\n", ":2: is not UTF-8"), (b"#" * 300_000, ":1: is larger than 256 KiB")],
+)
+def test_a_request_that_cannot_be_read_is_told_with_its_line(
+    run: Run, dev: Path, tmp_path: Path, data: bytes, told: str
+) -> None:
+    file = tmp_path / "request.yaml"
+    file.write_bytes(data)
+    done = run("explain", dev, "--request", file)
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"{file}{told}\n")
+
+
 # --------------------------------------------------------------------------- approvals
 
 RELEASE = (

@@ -222,6 +222,58 @@ def test_the_command_tells_each_change_and_the_sums(ledger: Path, tmp_path: Path
     assert CliRunner().invoke(command, [*line, "--after", "2"]).stdout.startswith("0 recorded decisions")
 
 
+@pytest.mark.parametrize("of_agent", [True, False])
+async def test_what_people_took_by_break_glass_is_counted_and_no_crash(tmp_path: Path, of_agent: bool) -> None:
+    """The actor is a person, who is no agent, and no way of delivery of agents' is recorded."""
+    store = await SqliteStore.open(tmp_path / "ledger.sqlite3", StaticKeys(), "w")
+    data: dict[str, Any] = {**ASKED, "delivery": "people", "person": "https://idp.test#bea", "incident": "INC-1"}
+    if not of_agent:
+        del data["decided_on"]
+    event = AuditEvent(EventType.LEASE_INTENT, "https://idp.test#bea", Vouch.BROKER, tenant="t", data=data)
+    await store.append([event], START)
+    await store.close()
+    dev = private_copy(ROOT / "deploy/dev", tmp_path / "dev")
+    line = ["policy", "diff", str(dev), "--ledger", str(tmp_path / "ledger.sqlite3")]
+    done = CliRunner().invoke(command, line)
+    assert (done.exit_code, done.stderr) == (0, ""), done.exception
+    first, sums = done.stdout.splitlines()
+    assert first.startswith("1 cannot be made again: it was granted by break-glass")
+    assert sums.startswith("0 recorded decisions, 0 would be others")
+
+
+async def test_other_people_to_ask_are_told_with_both(tmp_path: Path) -> None:
+    """What waited for one approval then, and would wait for another now."""
+    store = await SqliteStore.open(tmp_path / "ledger.sqlite3", StaticKeys(), "w")
+    decided = {"ttl_ms": 60_000, "situation": {"active_grants": [], "plan": "", "approvals": []}}
+    asked = {**ASKED, "template": "orders-production", "environment": "production", "plan_sha256": "0" * 64}
+    said = {"reason": "r", "ticket": "T", "policies": ["gate"], "approvals": ["change"], "decided_on": decided}
+    releaser = ANALYST.replace("analyst", "releaser")
+    for approvals in (["change"], ["production-change"]):
+        data = {**asked, **said, "approvals": approvals}
+        event = AuditEvent(EventType.ACCESS_REQUESTED, releaser, Vouch.BROKER, tenant="t", data=data)
+        await store.append([event], START)
+    await store.close()
+    dev = private_copy(ROOT / "deploy/dev", tmp_path / "dev")
+    line = ["policy", "diff", str(dev), "--ledger", str(tmp_path / "ledger.sqlite3")]
+    change, sums = CliRunner().invoke(command, line).stdout.splitlines()
+    assert change.endswith(
+        "orders-production production: NEEDS_APPROVAL of change by gate"
+        " -> NEEDS_APPROVAL of production-change by production-changes-are-approved"
+    )
+    assert sums.startswith("2 recorded decisions, 1 would be others")
+    told = json.loads(CliRunner().invoke(command, [*line, "--format", "json"]).stdout)
+    assert told["changes"][0]["before"]["approvals"] == ["change"]
+
+
+def test_a_ledger_is_named_as_everywhere(tmp_path: Path) -> None:
+    """A server's, too: by reference to its DSN."""
+    dev = private_copy(ROOT / "deploy/dev", tmp_path / "dev")
+    for named, why in ((tmp_path / "absent", "there is no such file"), ("env:NO_SUCH_DSN", "NO_SUCH_DSN")):
+        done = CliRunner().invoke(command, ["policy", "diff", str(dev), "--ledger", str(named)])
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert why in done.stderr
+
+
 def test_a_trail_that_does_not_verify_is_not_compared(ledger: Path, tmp_path: Path) -> None:
     dev = private_copy(ROOT / "deploy/dev", tmp_path / "dev")
     key = tmp_path / "key"

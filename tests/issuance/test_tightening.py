@@ -14,6 +14,7 @@ import pytest
 from broker.audit.record import Record, decode
 from broker.deployfiles.load import policy_schema
 from broker.errors import NotReady, Reason
+from broker.identity.agent import Registry
 from broker.issuance.tightening import TighteningDesk
 from broker.lease.machine import State
 from broker.policy.cedar import PolicySet
@@ -21,6 +22,7 @@ from broker.policy.shadow import ShadowPolicies
 from broker.ports.deploys import DeploySet
 from broker.ports.leases import EndCause, Granted
 from broker.scope.model import OnPolicyChange
+from tests.issuance.emergency import Emergency
 from tests.issuance.world import ALICE, BOB, POLICY, TENANT, World, gated_policies, template
 from tests.patience import eventually
 
@@ -325,3 +327,54 @@ async def test_in_the_background_it_reviews_after_a_change_and_what_straggled_in
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+# ------------------------------------------------------------------ break-glass
+
+
+NO_PROD = (
+    '@id("no-prod") @reason("Prod is closed.") forbid (principal, action, resource)'
+    ' when { resource.account == "prod" };'
+)
+
+
+@pytest.mark.parametrize("of_agent", [False, True])
+async def test_an_emergency_stands_while_its_template_pre_authorises_it(
+    tmp_path: Path, told: Told, of_agent: bool
+) -> None:
+    """It was granted over approvals, for longer than to agents, and says nothing of what they must say: a reload in the
+    middle of an emergency is no reason to end it, although its template has leases revoked when policy tightens."""
+    glass = await Emergency.open(tmp_path)
+    world, desk = glass.world, desk_of(glass.world, told)
+    (made,) = world.deploy.templates.values()
+    revoking = replace(made, on_policy_change=OnPolicyChange.REVOKE, max_ttl=timedelta(minutes=5))
+    world.deploy = replace(world.deploy, templates={made.name: revoking}, digest="1" * 64)
+    task = (await world.task()).id if of_agent else ""
+    lease = await glass.used(task_id=task)
+    assert await desk.review_all() == 0
+    # Another set, that changes nothing about it; nor does a list of tools, of which a person calls none.
+    listed = Registry([replace(ALICE, tools=frozenset({"psql"})), BOB])
+    world.deploy = replace(world.deploy, registry=listed, digest="2" * 64)
+    assert await desk.review_all() == 0
+    assert (await world.store.get_lease(TENANT, lease.id, lease.holder)).policy_tightened is None
+    assert told.reviews == []
+    # Where nobody may break this glass any more it does not stand, whoever holds it.
+    world.deploy = replace(world.deploy, break_glass={}, digest="3" * 64)
+    assert await desk.review_all() == 1
+    assert told.reviews == [("DENY", True)]
+    (event,) = await events(world, "lease.policy_tightened")
+    assert event.data["why"] == "template orders-read pre-authorises nobody for emergencies any more"
+    await world.close()
+
+
+@pytest.mark.parametrize("of_agent", [False, True])
+async def test_what_policy_finally_denies_an_agent_no_emergency_keeps(
+    tmp_path: Path, told: Told, of_agent: bool
+) -> None:
+    glass = await Emergency.open(tmp_path)
+    world, desk = glass.world, desk_of(glass.world, told)
+    await glass.used(task_id=(await world.task()).id if of_agent else "")
+    tighten(world, NO_PROD)
+    assert await desk.review_all() == (1 if of_agent else 0)
+    assert told.reviews == ([("DENY", False)] if of_agent else [])
+    await world.close()

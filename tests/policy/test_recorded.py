@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -206,10 +207,49 @@ def test_whom_the_task_acts_for_is_recorded_beside_the_situation() -> None:
     assert not made_again(nobody, rules(beas), {"on_behalf_of": None}).allowed
 
 
-def test_a_person_who_is_gone_is_unknown() -> None:
+def test_for_a_person_who_is_gone_or_disabled_nothing_is_done() -> None:
+    """As the broker would say it under these people; at the time of the decision, as everything else."""
     for gone in ("https://idp.test#zoe", "https://idp.test#", "https://other.test#ada"):
-        with pytest.raises(Unknown, match=f"^{gone} is not in people.yaml$"):
-            made_again(decision(situation=established(on_behalf_of=gone)), rules(SEEN["on_behalf_of"]))
+        again = made_again(decision(situation=established(on_behalf_of=gone)), rules(SEEN["on_behalf_of"]))
+        assert again.reason is Reason.ON_BEHALF_OF_NOBODY
+    ada = replace(PEOPLE["ada"], may=MAY)
+    for changes, reason in (
+        ({"disabled": True}, Reason.ON_BEHALF_OF_NOBODY),
+        ({"until": START}, Reason.ON_BEHALF_OF_NOBODY),
+        ({"until": START + timedelta(seconds=1)}, None),
+        ({"may": None}, Reason.ON_BEHALF_OF_EXCEEDED),
+    ):
+        now = rules(SEEN["on_behalf_of"], people={"ada": replace(ada, **changes)})
+        assert made_again(decision(), now).reason is reason, changes
+
+
+def test_which_tool_was_called_counts_where_there_is_a_list_now() -> None:
+    listed = Registry([replace(ALICE, environments=TEMPLATE.environments, tools=frozenset({"psql"}))])
+    now = rules("true", registry=listed)
+    assert made_again(decision(tool="psql"), now).allowed
+    assert made_again(decision(tool="rm"), now).reason is Reason.TOOL_NOT_ALLOWED
+    assert made_again(decision(tool="rm"), rules("true")).allowed
+    with pytest.raises(Unknown, match=r"^the record does not say which tool was called$"):
+        made_again(decision(), now)
+    assert made_again(decision(tool_call_sha256=None), now).reason is Reason.TOOL_CALL_MALFORMED
+
+
+def test_what_was_granted_by_break_glass_is_no_decision_of_policy() -> None:
+    with pytest.raises(Unknown, match=r"^it was granted by break-glass"):
+        made_again(decision(delivery="people"), rules("true"))
+
+
+def test_other_people_to_ask_are_another_answer() -> None:
+    asked = replace(decision(approvals=["data", "sre"]), effect=Effect.NEEDS_APPROVAL)
+    for approvals, other in (
+        (("data", "sre"), False),
+        (("sre", "data"), False),
+        (("sre",), True),
+        (("sre", "x"), True),
+    ):
+        assert differs(asked, Outcome(Effect.NEEDS_APPROVAL, approvals=approvals)) is other
+    assert differs(asked, Outcome(Effect.ALLOW))
+    assert not differs(decision(approvals=["sre"]), Outcome(Effect.ALLOW))  # held, of an approved one
 
 
 def test_a_template_that_is_gone_is_no_unknown() -> None:

@@ -185,7 +185,18 @@ TOLD = [
         rules(**LISTED),
         granted(tool="rm"),
         HELD,
-        Verdict(Standing.DENY, "TOOL_NOT_ALLOWED", why="the agent may not call the tool rm"),
+        Verdict(
+            Standing.DENY,
+            "TOOL_NOT_ALLOWED",
+            why="alice may not call the tool rm. WhoAmI (`broker whoami`) lists the tools that are allowed; an operator"
+            " adds one in the agent's file.",
+        ),
+    ),
+    (
+        rules(**LISTED),
+        granted(tool_call_sha256="b" * 64),
+        HELD,
+        Verdict(Standing.UNKNOWN, why="the record does not say which tool was called"),
     ),
     (
         rules(**LISTED),
@@ -193,8 +204,10 @@ TOLD = [
         HELD,
         Verdict(
             Standing.DENY,
-            "TOOL_NOT_ALLOWED",
-            why="the agent may not call the tool of this lease, which was not recorded",
+            "TOOL_CALL_MALFORMED",
+            why="tool_call is missing, and this agent's tools are on an allow list."
+            " Send the tool call as one JSON object that names its tool once:"
+            ' {"tool": "NAME", ...} or {"name": "NAME", ...}.',
         ),
     ),
     (rules(**LISTED), granted(tool="psql"), HELD, Verdict(Standing.ALLOW, policies=("reads",))),

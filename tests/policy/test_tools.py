@@ -90,6 +90,10 @@ def test_a_tool_that_is_not_on_the_list(tool: str) -> None:
         ("{", re.escape(str(strictly("{")))),
         ("{}", "has neither tool nor name"),
         ('{"tool": "a", "name": "a"}', "has both tool and name"),
+        ('{"tool": "a", "Tool": "b"}', "names its tool again in letters of another case"),
+        ('{"NAME": "b", "name": "a"}', "names its tool again in letters of another case"),
+        ('{"tool": "a", "Name": "b"}', "names its tool again in letters of another case"),
+        ('{"Tool": "a"}', "has neither tool nor name"),
         ('{"tool": 1}', "names its tool by something other than a text"),
     ],
 )
