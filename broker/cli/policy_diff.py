@@ -18,7 +18,6 @@ import click
 from broker.audit.event import EventType
 from broker.audit.record import Record
 from broker.errors import Reason
-from broker.identity.agent import TO_PEOPLE
 from broker.policy.decision import Effect
 from broker.policy.recorded import Recorded, Unknown, differs, made_again
 from broker.policy.trial import Outcome, Rules
@@ -27,7 +26,7 @@ _REFUSED = {
     Reason.POLICY_DENIED: Effect.DENY,
     Reason.POLICY_ERROR: Effect.DENY,
 }
-_BY_PEOPLE = "it was granted by break-glass to a person, and policy is about agents"
+_BY_PEOPLE = "a person asked for it, by break-glass, and what they asked is not made again"
 _NO_FACTS = "the record does not say what was asked (it is of an older release)"
 
 
@@ -86,7 +85,7 @@ def _decisions(record: Record, result: Comparison) -> Iterator[Recorded]:
     if effect is None:
         return
     if "decided_on" not in data:
-        result.unknown[_BY_PEOPLE if data.get("delivery") == TO_PEOPLE else _NO_FACTS] += 1
+        result.unknown[_NO_FACTS if record.actor.startswith("spiffe://") else _BY_PEOPLE] += 1
         return
     facts = {**data, **data["decided_on"]}
     at = datetime.fromtimestamp(record.at_ms / 1000, UTC)
