@@ -8,6 +8,7 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from broker.issuance.escalation import Named
+from broker.ports.leases import NamedIds
 
 # Between the parts of a resource; no field rule lets it into one of them unescaped in a way that matters here.
 _BETWEEN = "\x1f"
@@ -22,8 +23,7 @@ def named_by(request: Message | None) -> Named:
         request_id=_text(request, "request_id"),
         template=_text(request, "template"),
         resource=resource,
-        task_id=_text(request, "task_id"),
-        lease_id=_text(request, "lease_id"),
+        ids=NamedIds(*(_text(request, name) for name in NamedIds._fields)),
     )
 
 

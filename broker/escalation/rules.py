@@ -19,7 +19,7 @@ class Counts(StrEnum):
     REFUSALS = "refusals"  # each refusal
     TEMPLATES = "templates"  # different templates for which it was refused
     RESOURCES = "resources"  # different resources (template, account, environment, resource)
-    FOREIGN_IDS = "foreign_ids"  # calls that name a task or lease that exists and is somebody else's
+    FOREIGN_IDS = "foreign_ids"  # calls that name what exists and is somebody else's: a task, a lease, ...
 
 
 class Mode(StrEnum):

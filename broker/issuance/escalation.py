@@ -26,6 +26,7 @@ from broker.issuance.caller import Caller
 from broker.ports.clock import Clock
 from broker.ports.deploys import DeploySource
 from broker.ports.lease_store import LeaseStore
+from broker.ports.leases import NO_IDS, NamedIds
 from broker.scope.canonical import JsonValue
 
 log = structlog.get_logger("broker.escalation")
@@ -62,8 +63,7 @@ class Named:
     request_id: str = ""
     template: str = ""
     resource: str = ""
-    task_id: str = ""
-    lease_id: str = ""
+    ids: NamedIds = NO_IDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Watch:
         self._cooling = {who: until for who, until in self._cooling.items() if until > now}
 
     def _ask(self, question: _Question) -> None:
-        if not (question.named.task_id or question.named.lease_id):
+        if not any(question.named.ids):
             return
         try:
             self._questions.put_nowait(question)
@@ -162,7 +162,7 @@ class Watch:
     async def _look_into(self, question: _Question) -> None:
         named, who = question.named, question.sighting.spiffe_id
         try:
-            theirs = await self._store.is_someone_elses(question.tenant, who, named.task_id, named.lease_id)
+            theirs = await self._store.is_someone_elses(question.tenant, who, named.ids)
         except BrokerError as failure:
             log.error("an id that was not found could not be looked into", agent=who, reason=failure.reason)
             return

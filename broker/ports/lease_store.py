@@ -27,6 +27,7 @@ from broker.ports.leases import (
     Lease,
     LeaseEvent,
     LeaseFilter,
+    NamedIds,
     Selector,
     Tried,
 )
@@ -376,8 +377,9 @@ class LeaseStore(Protocol):
         """
         ...
 
-    async def is_someone_elses(self, tenant: str, who: str, task_id: str, lease_id: str) -> bool:
-        """Whether the task exists and ``who`` has no part in it, or the lease exists and is another's.
+    async def is_someone_elses(self, tenant: str, who: str, ids: NamedIds) -> bool:
+        """Whether one of them exists and is another's: a task that ``who`` has no part in, or a plan of it, a lease or
+        access request of another holder, a delegation that went through other hands.
 
         An empty id is nobody's. For counting what agents must not be told: its time depends on the answer.
         """

@@ -99,6 +99,19 @@ class Tried(NamedTuple):
     noted: Handle | None = None
 
 
+class NamedIds(NamedTuple):
+    """What a request names by its id; empty where it names nothing of the kind."""
+
+    task_id: str = ""
+    lease_id: str = ""
+    access_request_id: str = ""
+    plan_id: str = ""
+    delegation_id: str = ""
+
+
+NO_IDS = NamedIds()
+
+
 @dataclass(frozen=True, slots=True)
 class Tightened:
     """What the rules in force make of a grant that others allowed. Never an ALLOW."""

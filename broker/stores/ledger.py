@@ -38,6 +38,7 @@ from broker.ports.leases import (
     Lease,
     LeaseEvent,
     LeaseFilter,
+    NamedIds,
     Selector,
     Tried,
 )
@@ -507,9 +508,9 @@ class LedgerStore(
         """See LeaseStore.get_lease."""
         return await self._readers.point(lambda view: reads.get_lease(view, tenant, lease_id, holder))
 
-    async def is_someone_elses(self, tenant: str, who: str, task_id: str, lease_id: str) -> bool:
+    async def is_someone_elses(self, tenant: str, who: str, ids: NamedIds) -> bool:
         """See LeaseStore.is_someone_elses."""
-        return await self._readers.scan(lambda view: foreign.is_someone_elses(view, tenant, who, task_id, lease_id))
+        return await self._readers.scan(lambda view: foreign.is_someone_elses(view, tenant, who, ids))
 
     async def list_leases(self, filter_: LeaseFilter, after: str, limit: int) -> Sequence[Lease]:
         """See LeaseStore.list_leases."""

@@ -10,6 +10,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from broker.api.v1 import access_request_pb2 as requests_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import lease_pb2
 from tests.api.served import (
@@ -19,6 +20,7 @@ from tests.api.served import (
     OTHER,
     Served,
     ask,
+    gate,
     private,
     reason,
     serve,
@@ -146,3 +148,23 @@ async def test_another_agents_task_is_not_found_and_noticed(served: Served) -> N
     await eventually(noticed)
     (found,) = await firings(served)
     assert (found["agent"], found["rule"], found["mode"], found["took"]) == (OTHER, "others", "observe", "none")
+
+
+async def test_another_agents_approval_is_not_found_and_noticed(served: Served) -> None:
+    """Redeemed, withdrawn or looked at by who did not ask for it: one answer for all, and each is counted."""
+    gate(served, dev=("sre",))
+    task = await start_task(served.stub())
+    filed = (await served.stub().RequestCredential(ask(task))).access_request
+    other, named = served.stub(svid(OTHER)), {"access_request_id": filed.id}
+    for call in (
+        other.RedeemAccessRequest(requests_pb.RedeemAccessRequestRequest(request_id="x", **named)),
+        other.WithdrawAccessRequest(requests_pb.WithdrawAccessRequestRequest(**named)),
+    ):
+        assert reason(await refused(call))[1] == "ACCESS_REQUEST_NOT_FOUND"
+
+    async def noticed() -> bool:
+        return bool(await firings(served))
+
+    await eventually(noticed)
+    (found,) = await firings(served)
+    assert (found["agent"], found["rule"], found["count"]) == (OTHER, "others", 2)

@@ -28,6 +28,7 @@ from broker.identity.agent import Agent
 from broker.issuance import escalation
 from broker.issuance.escalation import Named, Suspend, Watch
 from broker.ports.deploys import DeploySet
+from broker.ports.leases import NamedIds
 from tests.issuance.world import ALICE, BOB, EVE, TENANT, World
 
 MINUTE = timedelta(minutes=1)
@@ -63,7 +64,8 @@ class Post:
     watch: Watch
 
     async def refuse(self, who: Agent = ALICE, failure: BrokerError = DENIED, **named: str) -> None:
-        await self.watch.refused(failure, METHOD, self.world.caller(who), Named(**named))
+        ids = NamedIds(**{name: named.pop(name) for name in NamedIds._fields if name in named})
+        await self.watch.refused(failure, METHOD, self.world.caller(who), Named(ids=ids, **named))
 
     def check(self, who: Agent = ALICE) -> None:
         self.watch.check(str(who.spiffe_id), self.world.clock.now())
