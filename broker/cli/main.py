@@ -136,6 +136,14 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokerError as error:
             raise Failed(error) from None
+        except UnicodeEncodeError as error:
+            # How Python hands on bytes of a command line that are no text (PEP 383). What was given is not quoted.
+            odd = error.object[error.start : error.start + 1]
+            if not "\udc80" <= odd <= "\udcff":
+                raise
+            raise click.UsageError(
+                f"A value that was given is not UTF-8: it has the byte 0x{ord(odd) - 0xDC00:02x}."
+            ) from None
 
 
 @contextlib.contextmanager

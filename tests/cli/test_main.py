@@ -149,6 +149,15 @@ def test_an_error_has_its_reason_its_message_and_a_hint(cli: Cli, fake: FakeBrok
     assert done.stderr == "error: AGENT_NOT_REGISTERED: You are nobody.\nhint: Be somebody.\n"
 
 
+@pytest.mark.parametrize("given", [("task", "start", "--purpose", "d\udce9j\udce0"), ("leases", "get", "\udcff")])
+def test_what_is_no_utf_8_is_a_usage_error(cli: Cli, fake: FakeBroker, given: tuple[str, ...]) -> None:
+    """As a terminal of another encoding sends it. It ended in a traceback; what was given is not quoted."""
+    done = cli(*given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "A value that was given is not UTF-8: it has the byte 0x" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_unreachable_broker_exits_4(cli: Cli, fake: FakeBroker) -> None:
     fake.faults["WhoAmI"] = [NotReady(Reason.SHUTTING_DOWN, "Bye.")] * 4
     assert cli("whoami").returncode == 4
