@@ -75,7 +75,7 @@ def decide(view: View, filing: Filing) -> RequestRow | None:
         return _repeated(trusted(read_request(raw, view)), filing)
     since = {"tenant": filing.tenant, "ask_digest": filing.ask_digest, "since": to_ms(filing.denied_since)}
     for denied_at, denied in view.all("denied_lately", since):
-        if not _less_than(denied, request.ttl):
+        if not _less(request.ttl, _ttl(denied)):
             raise _denied_before(from_ms(denied_at) + filing.cool_down)
     quota = {"tenant": filing.tenant, "holder": filing.holder, "quota": filing.max_pending}
     if view.row("count_pending_requests", quota)[0] >= filing.max_pending:
@@ -88,12 +88,17 @@ def decide(view: View, filing: Filing) -> RequestRow | None:
     return None
 
 
-def _less_than(denied: str, ttl: timedelta) -> bool:
-    """Whether the request kept as ``denied`` is another one for its TTL. A damaged one is not: that only refuses."""
+def _less(asked: timedelta | None, denied: timedelta | None) -> bool:
+    """Whether it is another request than the denied one for its TTL. One that nobody knows is not: it only refuses."""
+    return asked is not None and denied is not None and much_less(asked, denied)
+
+
+def _ttl(kept: str) -> timedelta | None:
+    """The TTL of a request as it is kept; None of a damaged one."""
     try:
-        return much_less(ttl, timedelta(microseconds=json.loads(denied)["ttl_us"]))
+        return timedelta(microseconds=json.loads(kept)["ttl_us"])
     except (ValueError, TypeError, KeyError, OverflowError):
-        return False
+        return None
 
 
 def _repeated(row: RequestRow, filing: Filing) -> RequestRow:
@@ -214,7 +219,17 @@ def vote(
     elif not given.yes:
         row.note = given.note
         move(tx, row, RequestEvent.DENY, actor, now_ms, {"note": given.note})
+        _deny_the_same(tx, row, actor, now_ms)
     return filed(row, votes, tx.seal)
+
+
+def _deny_the_same(tx: Transaction, denied: RequestRow, actor: str, now_ms: int) -> None:
+    """What could not be asked again now, and was asked a second time before: nobody has to say no once more."""
+    for raw in tx.all("waiting_access_requests_of_ask", {"tenant": denied.tenant, "ask_digest": denied.ask_digest}):
+        row = read_request(raw, tx)
+        if not _less(_ttl(row.request), _ttl(denied.request)):
+            row.note = denied.note
+            move(tx, row, RequestEvent.DENY, actor, now_ms, {"note": denied.note, "with": denied.id})
 
 
 def withdraw(

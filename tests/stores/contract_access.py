@@ -106,6 +106,26 @@ class FilingContract:
         await store.open_access_request(filing("3", now=34))
         await store.open_access_request(filing("2", now=35, ask_digest=filing().ask_digest))
 
+    async def test_a_no_is_to_whatever_waits_for_the_same(self, store: LeaseStore) -> None:
+        """Asked five times at once, people say no once. What asks for much less, or for something else, waits on."""
+        await store.start_task(new_task())
+        asked = filing().ask_digest
+        await store.open_access_request(filing("1", max_pending=9))
+        for name, ttl, digest in (("2", 60, asked), ("3", 59, asked), ("4", 30, asked), ("5", 60, None)):
+            changes = {} if digest is None else {"ask_digest": digest}
+            await store.open_access_request(filing(name, ttl=ttl, max_pending=9, **changes))
+        await store.open_access_request(filing("6", max_pending=9, ask_digest=asked))
+        await store.vote(TENANT, "areq-6", filing("6").digest, vote(), enough)
+        await store.vote(TENANT, "areq-1", filing().digest, vote(yes=False, note="no"), never)
+        found = {name: await store.get_access_request(TENANT, f"areq-{name}") for name in "123456"}
+        waiting, denied = RequestState.AWAITING_APPROVAL, RequestState.DENIED
+        # What had its yes keeps it: each no is to one approval, and this one was another's to give.
+        states = [denied, denied, denied, waiting, waiting, RequestState.APPROVED]
+        assert [each.state for each in found.values()] == states
+        assert found["2"].note == "no"
+        assert (await types(store)).count("access.denied") == 3
+        assert (await types(store)).count("access.voted") == 2
+
     async def test_less_and_less_is_denied_each_by_its_own_time(self, store: LeaseStore) -> None:
         """The latest denial, of the least, does not let through what the first one was about."""
         await store.start_task(new_task())

@@ -74,6 +74,7 @@ def test_every_query_fits_the_schema(connection: sqlite3.Connection, name: str) 
         ("access_requests_page", "access_requests_by_time (tenant=? AND (created_at,id)<(?,?))"),
         ("access_requests_of_holder", "access_requests_by_holder (tenant=? AND holder=? AND (created_at,id)<(?,?))"),
         ("count_pending_requests", "access_requests_waiting (tenant=? AND holder=?)"),
+        ("waiting_access_requests_of_ask", "access_requests_waiting (tenant=?)"),
         ("denied_lately", "access_requests_denied (tenant=? AND ask_digest=? AND ended_at>?)"),
         ("open_access_requests_of_task", "access_requests_of_task (tenant=? AND task_id=?)"),
         ("kept_plans", "access_requests_plans (tenant=? AND principal=? AND template=?"),

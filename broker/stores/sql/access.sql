@@ -66,6 +66,11 @@ SELECT ended_at, request FROM access_requests
 WHERE tenant = :tenant AND ask_digest = :ask_digest AND state = 'DENIED' AND ended_at > :since
 ORDER BY ended_at DESC;
 
+-- waiting_access_requests_of_ask --
+-- No more than the holders of one registry entry may have waiting; only a denial looks.
+SELECT {request_columns} FROM access_requests AS r INDEXED BY access_requests_waiting
+WHERE r.tenant = :tenant AND r.state = 'AWAITING_APPROVAL' AND r.ask_digest = :ask_digest;
+
 -- any_access_request_due --
 SELECT EXISTS (SELECT 1 FROM access_requests WHERE due_at IS NOT NULL AND due_at <= :now);
 
