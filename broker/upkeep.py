@@ -16,6 +16,7 @@ from broker.issuance import looks
 from broker.issuance.gate import Gate
 from broker.issuance.looks import LookBudget
 from broker.issuance.refusals import RefusalBudget, summary
+from broker.lease.breaker import Breakers
 from broker.lease.root import RootNews, Roots
 from broker.ports.clock import Clock
 from broker.ports.ledger import Ledger
@@ -27,6 +28,9 @@ log = structlog.get_logger("broker.upkeep")
 
 BATCH = 500
 LONGEST_WHY = 500
+_ROOT_REFUSED = "an upstream refuses the broker's own credential: nothing of this connector is issued, nor ended"
+_CIRCUIT_OPEN = "an upstream fails at one attempt after the other: nothing is issued, what is owed is tried one by one"
+_AT_3_AM = "broker connectors doctor NAME; docs/operators.md, at 3 a.m."
 
 
 class Upkeep:
@@ -46,6 +50,7 @@ class Upkeep:
         keep_texts: timedelta = timedelta(days=30),
         keep_ended: timedelta | None = None,
         roots: Roots | None = None,
+        breakers: Breakers | None = None,
     ) -> None:
         self._store = store
         self._revoker = revoker
@@ -59,6 +64,8 @@ class Upkeep:
         self._keep_texts = keep_texts
         self._keep_ended = keep_ended
         self._roots = roots or Roots()
+        self._breakers = breakers or Breakers()
+        self._circuits_told = frozenset[str]()
 
     async def tick(self) -> None:
         """Close what is due: tasks first (that makes leases due), then every lane looks.
@@ -118,6 +125,21 @@ class Upkeep:
         except BrokerError:
             self._roots.put_back(news)
             raise
+        for each in news:
+            if each.refused:
+                log.error(_ROOT_REFUSED, connector=each.connector, why=each.why[:LONGEST_WHY], hint=_AT_3_AM)
+            else:
+                log.warning("the broker's own credential is taken again: grants resume", connector=each.connector)
+
+    async def tell_circuits(self) -> None:
+        """Log which upstreams began to fail at one attempt after the other, and which do their part again."""
+        now_open = self._breakers.open
+        for name, circuit in now_open.items():
+            if name not in self._circuits_told:
+                log.error(_CIRCUIT_OPEN, connector=name, why=circuit.why[:LONGEST_WHY], hint=_AT_3_AM)
+        for name in self._circuits_told - set(now_open):
+            log.warning("the upstream does its part again: grants resume", connector=name)
+        self._circuits_told = frozenset(now_open)
 
     async def erase_texts(self) -> None:
         """Erase agents' whole texts that have been kept for long enough."""

@@ -192,6 +192,7 @@ class Brokerd:
             keep_texts=config.audit.keep_texts_for,
             keep_ended=None if config.retention is None else config.retention.leases,
             roots=self._roots,
+            breakers=self._breakers,
         )
         self._tightening = TighteningDesk(
             store,
@@ -407,6 +408,7 @@ class Brokerd:
             ("identity", self._look_at_identity, 1.0),
             ("tend", self._pool.tend, 60.0),
             ("roots", self._upkeep.tell_roots, 1.0),
+            ("circuits", self._upkeep.tell_circuits, 1.0),
             # Looks at what is due: everything soon after the start, then hourly.
             ("reconcile", sole("reconcile", self._reconciler.tick), 5.0),
             ("canaries", sole("canaries", self._canaries.tick), 1.0),

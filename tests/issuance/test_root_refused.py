@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.audit.record import decode
 from broker.daemon.pool import ConnectorPool
 from broker.errors import BrokerError, NotReady, Reason, UpstreamFailed
+from broker.lease.breaker import FAILURES
+from broker.lease.root import Work
 from broker.ports.deploys import ConnectorSpec
 from tests.connectors.fake import IssueMishap, RevokeMishap
 from tests.issuance.world import World
@@ -70,6 +73,36 @@ async def test_it_comes_back_by_itself_when_it_is_tended_and_issuing_works(world
     assert await refusal(world, "r2") is None
     assert await refusal(world, "r3") is None
     assert [type_ for type_, _ in await told(world)] == ["connector.root_refused", "connector.root_restored"]
+
+
+async def test_the_log_says_once_that_it_began_and_that_it_ended(world: World) -> None:
+    """Who looks at the log at 3 a.m. finds what to look at, and no line for each request."""
+    world.upstream.issue_mishaps.append(IssueMishap.ROOT_REFUSED)
+    with capture_logs() as logged:
+        for name in ("r1", "r2"):
+            await refusal(world, name)
+            await told(world)
+        await tend(world)
+        assert await refusal(world, "r3") is None
+        await told(world)
+    began, ended = (line for line in logged if line.get("connector") == "fake" and line["event"] != "rpc")
+    assert (began["log_level"], ended["log_level"]) == ("error", "warning")
+    assert "refuses the broker's own credential" in began["event"] and began["why"] and "doctor" in began["hint"]
+    assert "grants resume" in ended["event"]
+
+
+async def test_so_does_it_of_a_circuit(world: World) -> None:
+    now = world.clock.now()
+    with capture_logs() as logged:
+        for number in range(FAILURES + 3):
+            world.breakers.failed("fake", Work.ISSUE, f"a-{number}", "no answer", now, 0.5)
+            await world.upkeep.tell_circuits()
+        world.breakers.works("fake", Work.ISSUE)
+        for _ in range(3):
+            await world.upkeep.tell_circuits()
+    began, ended = logged
+    assert (began["log_level"], began["connector"], began["why"]) == ("error", "fake", "no answer")
+    assert "grants resume" in ended["event"]
 
 
 async def test_a_trial_that_is_refused_closes_it_again_without_more_news(world: World) -> None:

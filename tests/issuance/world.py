@@ -220,7 +220,7 @@ class World:
         )
         leases = LeaseDesk(store, revoker.kick, clock)
         budgets = (RefusalBudget(), LookBudget())
-        upkeep = Upkeep(store, revoker, lambda: ["fake"], gate, *budgets, None, clock, TENANT, roots=roots)
+        upkeep = Upkeep(store, revoker, lambda: ["fake"], gate, *budgets, None, clock, TENANT, **known)
         reconciler = Reconciler(
             *(store, connectors.get, lambda: ["fake"], revoker.kick_orphans, clock, rng, TENANT, MARK),
             issue_timeout=ISSUE_TIMEOUT,
