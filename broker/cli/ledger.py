@@ -98,10 +98,13 @@ def migrate(database: Where, daemon: str, dry_run: bool) -> None:
     """
     steps = pending_steps(database) if dry_run else carry_out(database, daemon)
     for step in steps:
-        older = "" if step.readable_from == step.number else f", brokers of schema {step.readable_from} can go on"
-        click.echo(f"{'would carry out' if dry_run else 'carried out'} step {step.number}{older}")
+        click.echo(f"{'would carry out' if dry_run else 'carried out'} step {step.number}")
     if not steps:
         click.echo(f"{database}: nothing to do")
+    elif (oldest := max(step.readable_from for step in steps)) < steps[0].number:
+        click.echo(f"brokers that know schema {oldest} or a newer one can go on meanwhile")
+    elif steps[0].number > 1:
+        click.echo("brokers of the release before cannot go on: stop every one of them first")
 
 
 @click.group()

@@ -332,11 +332,42 @@ def connect(address: ServerAddress, *, role: str, patience: float | None = None)
     try:
         settings = {**_SESSION, **(_BY_KEYS if role == "writer" else {})}
         connection.together("".join(f"SET {name} = '{value}';" for name, value in settings.items()))
+        _own(connection, address)
         _durable(connection, address)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _own(connection: PostgresConnection, address: ServerAddress) -> None:
+    """Whether a session of the server's is this connection's, with what was set in it, or each transaction has another.
+
+    A pooler does not tell. It gives a process number of its own, for cancelling; and the session that it has just taken
+    back is the one that it gives to the next who asks.
+    """
+    seen = _process(connection)
+    if seen == connection.process:
+        return
+    patience, connection._session.patience = connection._session.patience, float(_CONNECT_SECONDS)
+    try:
+        with psycopg.connect(make_conninfo(address.dsn.reveal(), **WAY)) as other:
+            other.execute("SELECT 1")  # in a transaction that is open until it is closed
+            mine = _process(connection) == seen
+    except ServerSilent:  # there is one session for all
+        mine = False
+    if not mine:
+        raise _unfit(
+            address,
+            "what is between gives each transaction another session of the server's, as a pooler in transaction mode"
+            " does, and brokerd's sessions have settings, locks and prepared statements",
+            "Set the pooler to session mode, or name the server itself in the DSN.",
+        )
+    connection._session.patience, connection.process = patience, seen
+
+
+def _process(connection: PostgresConnection) -> int:
+    return int(connection.together("SELECT pg_backend_pid()")[0][0])
 
 
 def _durable(connection: PostgresConnection, address: ServerAddress) -> None:
@@ -355,11 +386,15 @@ def _durable(connection: PostgresConnection, address: ServerAddress) -> None:
             raise _unfit(address, f"{name} is {settings.get(name)}; an answered commit would not be durable")
 
 
-def _unfit(address: ServerAddress, why: str) -> NotReady:
+def _unfit(
+    address: ServerAddress,
+    why: str,
+    hint: str = "Set it in postgresql.conf; docs/postgresql-store.md says what brokerd relies on.",
+) -> NotReady:
     return NotReady(
         Reason.STORE_UNAVAILABLE,
         f"the ledger's server {address.shown} cannot be used: {why}.",
-        hint="Set it in postgresql.conf; docs/postgresql-store.md says what brokerd relies on.",
+        hint=hint,
         metadata={"server": address.shown},
     )
 

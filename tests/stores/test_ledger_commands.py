@@ -9,12 +9,14 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
+import broker.cli.ledger as commands
 from broker.cli.main import cli
 from broker.clock import SystemClock
 from broker.keys import FileKeyRing, new_key
 from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
 from broker.stores.queries import migrations
+from broker.stores.schema import Step
 from broker.stores.sqlite import SqliteStore
 from tests.stores.conftest import LedgerDatabase
 from tests.stores.make import intent, new_task
@@ -79,6 +81,26 @@ async def test_from_a_file_to_a_server(server: LedgerDatabase, tmp_path: Path, k
     with server.session() as session:
         session.execute("UPDATE leases SET account = 'another'")
     assert run("verify", "--database", "env:LEDGER_DSN", "--key", key).exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("first", "readable", "told"),
+    [
+        (20, (17, 17), "brokers that know schema 17 or a newer one can go on meanwhile"),
+        (20, (17, 19), "brokers that know schema 19 or a newer one can go on meanwhile"),
+        # The last step alone would let them go on, and the ledger does not.
+        (20, (None, 17), "brokers of the release before cannot go on: stop every one of them first"),
+        (1, (None, 1), ""),  # there is none before
+    ],
+)
+def test_who_can_go_on_is_told_of_all_steps_together(
+    first: int, readable: tuple[int | None, ...], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["SELECT 1;" if each is None else f"-- readable from: {each}\nSELECT 1;" for each in readable]
+    steps = [Step(first + number, text) for number, text in enumerate(texts)]
+    monkeypatch.setattr(commands, "pending_steps", lambda database: steps)
+    said = run("migrate", "--database", "env:LEDGER_OWNER", "--dry-run").output.splitlines()
+    assert said == [f"would carry out step {first}", f"would carry out step {first + 1}", *([told] if told else [])]
 
 
 def test_a_file_that_no_broker_has_is_migrated(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from broker.stores.transaction import Transaction
 from tests.patience import PATIENCE, becomes_true, until
 from tests.stores.conftest import LedgerDatabase
 from tests.stores.make import ALICE, TASK, TENANT, Keys, at, intent, new_task
+from tests.stores.pooler import TransactionPooler
 from tests.stores.wire import Cut, Wire
 
 COMMIT = b"COMMIT\x00"
@@ -50,7 +51,33 @@ async def store(ledger_database: LedgerDatabase, wire: Wire) -> AsyncIterator[Po
     await store.close()
 
 
-def over(wire: Wire, database: LedgerDatabase) -> ServerAddress:
+@pytest.mark.parametrize("role", ["writer", "reader", "migrate"])
+def test_a_pooler_in_transaction_mode_is_refused_by_name(ledger_database: LedgerDatabase, role: str) -> None:
+    """What is set in a session would be another's: the lock's number, whose batch it is, how long is waited."""
+    server = ledger_database.server
+    pooler = TransactionPooler(server.host, server.port)
+    try:
+        with pytest.raises(NotReady, match="a pooler in transaction mode") as refused:
+            postgres_connection.connect(over(pooler, ledger_database), role=role)
+        assert "session mode" in refused.value.hint
+    finally:
+        pooler.close()
+
+
+def test_a_pooler_that_leaves_each_client_its_session_is_not(ledger_database: LedgerDatabase) -> None:
+    pooler = TransactionPooler(ledger_database.server.host, ledger_database.server.port, pinned=True)
+    try:
+        session = postgres_connection.connect(over(pooler, ledger_database), role="writer", patience=9.0)
+        assert session._session.info.backend_pid == 7, "it says what poolers say"
+        assert session.execute("SELECT pg_backend_pid()").fetchone() == (session.process,), "whose words are our own"
+        assert session.execute("SELECT current_setting('lock_timeout')").fetchone() == (f"{LOCK_SECONDS}s",)
+        assert session._session.patience == 9.0
+        session.close()
+    finally:
+        pooler.close()
+
+
+def over(wire: Wire | TransactionPooler, database: LedgerDatabase) -> ServerAddress:
     dsn = database.address.dsn.reveal()
     return ServerAddress(Secret(dsn.replace(f"port={database.server.port}", f"port={wire.port}")))
 
