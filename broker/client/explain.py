@@ -100,6 +100,13 @@ def server_problem(target: Target, domain: str, whose: str, seen: Probe, address
                 f"Nothing answers at {target}: {seen.detail}.",
                 hint=f"Is brokerd running, and is {address} its address?",
             )
+        case Stage.TLS if seen.silent:
+            return NotReady(
+                Reason.BROKER_UNREACHABLE,
+                f"What listens at {target} takes connections and does not answer: {seen.detail}.",
+                hint="brokerd, or its machine, is stopped or overloaded, or something between holds connections for it."
+                f" Or is {address} not the broker's {_PORTS[address]} port?",
+            )
         case Stage.TLS:
             return NotReady(
                 Reason.BROKER_UNREACHABLE,

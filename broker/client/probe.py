@@ -46,6 +46,7 @@ class Probe:
     stage: Stage
     detail: str = ""
     server: Facts | None = None
+    silent: bool = False  # connected, and not answered in time
 
     @property
     def server_names(self) -> tuple[str, ...]:
@@ -96,6 +97,8 @@ def _handshake(target: Target, roots_pem: bytes, client: Material | None, timeou
         # Before TLS 1.3, or with an alert, the refusal comes as an error; without a certificate it is no TLS server.
         detail = getattr(error, "reason", None) or error.strerror or str(error)
         return Probe(Stage.CLIENT_REFUSED if server else Stage.TLS, str(detail), server)
+    except TimeoutError:
+        return Probe(Stage.TLS, f"no answer within {timeout:g} s", server, silent=True)
     except OSError as error:
         return Probe(Stage.TLS, str(error), server)
     return Probe(Stage.ACCEPTED if answered else Stage.CLIENT_REFUSED, "", server)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import broker.client
-from broker.client import AsyncClient
+from broker.client import AsyncClient, probe
 from broker.client.explain import svid_problem
 from broker.errors import BrokerError, InvalidInput, NotReady, Reason, Unauthenticated
 from tests.client.fake_broker import AGENT, TRUST_DOMAIN, FakeBroker, SvidFiles, svid_files
@@ -122,6 +122,16 @@ async def test_what_listens_is_no_tls_server(plain_server: str, files: SvidFiles
     error = await refusal(plain_server, files)
     assert error.reason is Reason.BROKER_UNREACHABLE
     assert "does not speak TLS" in error.message
+
+
+async def test_what_listens_and_says_nothing(files: SvidFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is stopped: its machine still takes connections for it."""
+    monkeypatch.setattr(probe.probe, "__defaults__", (0.2,))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        error = await refusal(f"127.0.0.1:{server.getsockname()[1]}", files)
+    assert error.reason is Reason.BROKER_UNREACHABLE
+    assert "takes connections and does not answer: no answer within 0.2 s" in error.message
+    assert "stopped or overloaded" in error.hint
 
 
 async def test_a_missing_file(fake: FakeBroker, tmp_path: Path) -> None:
