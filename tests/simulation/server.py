@@ -73,4 +73,6 @@ class Follower:
             return  # it cannot know yet
         ahead = (self._clock.milliseconds() - wall.milliseconds()) / 1000
         if not -_SHARP - _GAIN <= ahead <= _GAIN:
-            self._server.fail(Broken(f"F40: {self._process.name} takes the server's time for {ahead:.3f} s later"))
+            self._server.fail(
+                Broken(f"F40: {self._process.name} takes the server's time to be {ahead:.3f} s ahead of what it is")
+            )
