@@ -1,7 +1,7 @@
 """Holding a task: as long as somebody listens to HoldTask, the task lives; a process that dies lets go.
 
-The stream may break for a moment (a restart, a rotated SVID) as long as it is back within the grace
-time.
+The stream may break for a moment (a restart, a rotated SVID) as long as it is back within two thirds of the grace
+time: the broker notes each third of it that the task is held.
 """
 
 from __future__ import annotations

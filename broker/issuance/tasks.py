@@ -155,14 +155,11 @@ class TaskDesk:
     async def hold(self, caller: Caller, task_id: str, grace: timedelta | None) -> AsyncIterator[Held]:
         """Keep the task held for as long as this is iterated: one beat each third of the grace time.
 
-        Each holds it until the next one and for the grace time after that, which is whole also for who lets go just
-        before a beat.
         What ends the task when its holder is gone is the ``hold_until`` in the ledger, so it works
         also where the broker died with the stream.
         """
         await self._own(caller, task_id)
         grace = DEFAULT_GRACE if grace is None else grace
-        beat = grace / 3
 
         async def ended() -> bool:
             # A suspension is an event of the ledger like the task's end, so that it cuts the hold at once.
@@ -173,12 +170,12 @@ class TaskDesk:
             now = self._clock.now()
             await check_suspended(self._store, replace(caller, now=now), task_id)
             try:
-                task = await self._store.hold_task(caller.tenant, task_id, grace, now + beat + grace, now)
+                task = await self._store.hold_task(caller.tenant, task_id, grace, now + grace, now)
             except WrongState:
                 yield Held(await self._store.get_task(caller.tenant, task_id), None)
                 return
             yield Held(task, task.hold_until)
-            await until(ended, self._store, beat.total_seconds())
+            await until(ended, self._store, grace.total_seconds() / 3)
 
     async def _own(self, caller: Caller, task_id: str) -> None:
         task = await self.get(caller, task_id)
