@@ -128,6 +128,7 @@ def test_nothing_goes_through_that_takes_people(dev: TrialSet) -> None:
             assert alone.allowed, asked  # low risk does not wait
 
 
+@pytest.mark.slow
 def test_each_approval_is_needed_and_together_they_are_enough(dev: TrialSet) -> None:
     for asked in every("said"):
         needed = asked.needs()
