@@ -27,7 +27,7 @@ _RUN = "run.pid"
 _ENOUGH = 1 << 30  # a run fills about 0.3 GiB
 _SOURCES = ("broker", "tests")
 _QUICK = "quick"
-_PART, _LEAST = 0.3, 10  # of a property's examples
+_PART, _LEAST = 0.2, 10  # of a property's examples
 
 
 def temporary_files_in_memory(config: pytest.Config) -> None:

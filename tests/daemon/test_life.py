@@ -187,6 +187,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     assert "chmod" in refuses(config)
 
 
+@pytest.mark.slow
 def test_two_cannot_share_a_ledger(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     with running(config):
@@ -200,6 +201,7 @@ def test_two_cannot_share_a_ledger(tmp_path: Path) -> None:
         assert "ledger" in process.said()
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     listen = load_config(config).listen

@@ -158,6 +158,7 @@ async def test_a_set_that_is_refused_for_another_reason_uses_up_no_serial(tmp_pa
         assert await served.daemon.reloader.reload()
 
 
+@pytest.mark.slow
 def test_no_unsigned_detour_past_the_serial(tmp_path: Path) -> None:
     """Keys taken out of the configuration and put back: what was in force before still counts."""
     config = write_config(tmp_path, deploy=deploy_section())

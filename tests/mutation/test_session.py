@@ -113,6 +113,7 @@ def test_a_mutant_that_never_ends_is_stopped(place: Path) -> None:
     assert dict(statuses(place)) == {HALF + "5": "timeout", HALF + "1": "killed"}
 
 
+@pytest.mark.slow
 def test_where_tests_fail_by_themselves_nothing_is_said_of_mutants(place: Path) -> None:
     (place / "test_room.py").write_text(TEST + "    assert False\n")
     assert put_to_tests(place) != 0

@@ -140,6 +140,7 @@ def test_each_approval_is_needed_and_together_they_are_enough(dev: TrialSet) -> 
             assert (less.effect, less.approvals) == (Effect.NEEDS_APPROVAL, (one,)), asked
 
 
+@pytest.mark.slow
 def test_what_no_approval_opens(dev: TrialSet) -> None:
     for asked in (*every(""), *every("said", promoted=False)):
         if asked.never():
