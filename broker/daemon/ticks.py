@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,11 +18,22 @@ log = structlog.get_logger("brokerd")
 Job = tuple[str, Callable[[], Any], float]
 
 
+class _StopsAreNoFailures(logging.Filter):
+    """Only a stop cancels jobs. One that was about to begin cannot say so itself, and APScheduler tells a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
+_STOPS = _StopsAreNoFailures()
+
+
 class Ticks:
     """``jobs``, each never twice at a time; one that comes late is done once."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
+        logging.getLogger("apscheduler.executors.default").addFilter(_STOPS)
         self.scheduler = AsyncIOScheduler()
 
     def start(self) -> None:
