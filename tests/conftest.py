@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 def pytest_configure(config: pytest.Config) -> None:
     whole_run.temporary_files_in_memory(config)
     whole_run.no_chatter_of_grpc()
+    whole_run.interrupts_as_at_a_terminal()
     whole_run.no_grammars()
     whole_run.sources_compiled_once(config)
     whole_run.ports_of_its_own(config)

@@ -7,6 +7,7 @@ import gc
 import os
 import py_compile
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -111,6 +112,12 @@ def no_grammars() -> None:
 def no_chatter_of_grpc() -> None:
     """Its library in C tells every connection that ended, past pytest, in the middle of the dots."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def interrupts_as_at_a_terminal() -> None:
+    """A shell starts with SIGINT ignored what it starts in the background, and so is all that is started from there."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def examples_at_any_speed() -> None:
