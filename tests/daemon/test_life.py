@@ -112,6 +112,7 @@ def test_starts_tells_and_stops_as_told(tmp_path: Path, started: Callable[[Path]
     assert not (tmp_path / "state" / "brokerd.pid").exists()
 
 
+@pytest.mark.slow
 def test_a_ledger_that_is_removed_beneath_it_closes_the_gate_and_no_new_one_is_begun(tmp_path: Path) -> None:
     config, ledger = write_config(tmp_path), tmp_path / "state" / "ledger.sqlite3"
     with running(config) as (process, port):
@@ -129,6 +130,7 @@ def test_a_ledger_that_is_removed_beneath_it_closes_the_gate_and_no_new_one_is_b
     assert "put it back" in refuses(config) and not ledger.exists()
 
 
+@pytest.mark.slow
 def test_where_the_export_has_the_trail_of_a_ledger_an_empty_one_is_not_begun(tmp_path: Path) -> None:
     """All of it was removed, with what lay beside it: the export is elsewhere."""
     config, export = write_config(tmp_path), tmp_path / "audit.jsonl"

@@ -165,7 +165,9 @@ def _mismatched() -> Any:
     return message
 
 
-@pytest.mark.parametrize("bad", BAD_PUSHES)
+@pytest.mark.parametrize(
+    "bad", [pytest.param(bad, marks=[pytest.mark.slow] if at >= 2 else []) for at, bad in enumerate(BAD_PUSHES)]
+)
 def test_what_must_not_be_used_takes_nothings_place_and_rings(world: World, bad: str) -> None:
     first = own()
     world.api.say(answer(svid(first, HOME), federated={"partner.org": der(PARTNER)}))

@@ -225,7 +225,8 @@ def test_a_forbid_in_one_part_and_a_permit_in_another_deny(monkeypatch: pytest.M
     assert decision.errors
 
 
-@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [0, 1])
 def test_any_set_decides_cut_as_it_does_whole(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole decision is the same: effect, determining policies, explanations, errors and missing approvals."""
     chance = random.Random(f"cut {part}")
