@@ -13,7 +13,7 @@ from broker.cli.values import Pair
 from broker.clock import SystemClock
 from broker.deployfiles.policy_tests import REQUIRED, RequestEntry, SupposeEntry, together
 from broker.files import Document, Place, Problem, Problems, parse_yaml, validated
-from broker.files.reading import MAX_BYTES
+from broker.files.reading import MAX_BYTES, as_text
 from broker.identity.agent import Delivery
 from broker.policy.trial import Trial
 
@@ -104,12 +104,7 @@ def _read(file: Path) -> RequestEntry:
         raise click.UsageError(f"{file} cannot be read: {error.strerror}.") from None
     if len(data) > MAX_BYTES:
         raise Problems([Problem(str(file), 1, "", f"is larger than {MAX_BYTES // 1024} KiB")])
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise Problems([Problem(str(file), line, "", "is not UTF-8")]) from None
-    return validated(RequestEntry, parse_yaml(str(file), text))
+    return validated(RequestEntry, parse_yaml(str(file), as_text(data, str(file))))
 
 
 def _typed(said: dict[str, Any]) -> RequestEntry:

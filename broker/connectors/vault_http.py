@@ -90,10 +90,10 @@ class VaultFailure(Exception):
 
 
 def open_pool(threads: int, ca_file: str | None) -> urllib3.PoolManager:
-    """Connections for ``threads`` threads: kept, without cookies, environment, redirects or retries.
+    """Connections for ``threads`` threads: kept, without cookies, environment or retries.
 
-    A retry inside the library would turn "sent twice" into one outcome; the ledger does the retrying. A redirect would
-    carry the token to whoever is named there. ``ca_file``: absent, who Mozilla's list says.
+    A retry inside the library would turn "sent twice" into one outcome; the ledger does the retrying. Each request says
+    that it follows no redirect. ``ca_file``: absent, who Mozilla's list says.
     """
     return urllib3.PoolManager(
         _SERVERS, maxsize=threads, retries=False, cert_reqs="CERT_REQUIRED", ca_certs=ca_file or certifi.where()
@@ -142,6 +142,7 @@ class VaultAdapter(_JsonAdapter):
                 method.upper(),
                 self._address(url, kwargs.pop("params", None)),
                 headers={**(headers or {}), **self._own_headers()},
+                # A redirect would carry the token to whoever is named there.
                 redirect=False,
                 timeout=self.timeout_seconds,
                 **kwargs,

@@ -23,6 +23,11 @@ def read_text(path: Path, shown: str, *, follow: bool = True) -> str:
         data = read_bytes(path, private=False, at_most=MAX_BYTES, follow=follow)
     except Unfit as unfit:
         raise _problem(shown, unfit) from None
+    return as_text(data, shown)
+
+
+def as_text(data: bytes, shown: str) -> str:
+    """``data`` as UTF-8. Raises :class:`Problems`, at the line where it is none."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
