@@ -54,7 +54,7 @@ def _measure(scratch: Path, sizes: Sequence[int]) -> page.Report:
     revoked = revocations.rate(scratch / "revocations", REVOCATIONS)
     half = revoked.rate / 2
     late = revocations.lateness(scratch / "lateness", round(half * LATENESS_SECONDS), half)
-    grants, tokens, confirmed, (identity, audited), suspensions = _grants(scratch)
+    grants, tokens, bare, confirmed, (identity, audited), suspensions = _grants(scratch)
     print("measuring with more and more living leases ...", flush=True)
     sized = growth.measure(private_directory(scratch / "growth"), sizes, duration=DURATION)
     print("measuring one, two and three replicas on PostgreSQL ...", flush=True)
@@ -68,6 +68,7 @@ def _measure(scratch: Path, sizes: Sequence[int]) -> page.Report:
             f"grant_vs_openbao_c{n}": median(g.rate / t.rate for g, t in zip(grants[n], tokens[n], strict=True))
             for n in CALLERS
         },
+        "grant_vs_bare_rpc_c32": median(g.rate / b.rate for g, b in zip(grants[32], bare, strict=True)),
         "login_vs_direct": logins.broker_ms / logins.direct_ms,
         "login_vs_bare_read": logins.broker_ms / logins.bare_ms,
         "revocations_per_s": revoked.rate,
@@ -87,7 +88,7 @@ def _measure(scratch: Path, sizes: Sequence[int]) -> page.Report:
     if verified.findings:
         void.append(f"the verification of a whole audit trail had {verified.findings} findings")
     judged = verdicts(ratios)
-    _tell(grants, tokens, confirmed, several, logins, ratios, judged, void)
+    _tell(grants, tokens, middle(bare), confirmed, several, logins, ratios, judged, void)
     return {
         "machine": {
             "processors": os.cpu_count(),
@@ -98,6 +99,7 @@ def _measure(scratch: Path, sizes: Sequence[int]) -> page.Report:
         "grants": {str(n): [asdict(m) for m in grants[n]] for n in CALLERS},
         "grants_confirmed_c32": asdict(confirmed),
         "suspensions_s": suspensions,
+        "bare_rpcs_c32": [asdict(m) for m in bare],
         "openbao_tokens": {str(n): [asdict(m) for m in tokens[n]] for n in CALLERS},
         "logins": asdict(logins),
         "revocations": _summary(revoked),
@@ -127,26 +129,31 @@ def _summary(measured: revocations.Measured) -> dict[str, float]:
 _Rounds = dict[int, list[Measurement]]
 
 
-def _grants(scratch: Path) -> tuple[_Rounds, _Rounds, Measurement, tuple[float, float], list[float]]:
-    """Grants and tokens in turn: A B A B, at each number of callers."""
+def _grants(
+    scratch: Path,
+) -> tuple[_Rounds, _Rounds, list[Measurement], Measurement, tuple[float, float], list[float]]:
+    """Grants and tokens in turn: A B A B, at each number of callers; after each round, RPCs that do nothing."""
     grants: _Rounds = {n: [] for n in CALLERS}
     tokens: _Rounds = {n: [] for n in CALLERS}
+    bare: list[Measurement] = []
     with BrokerSide(scratch / "broker") as broker, OpenBaoSide(scratch) as openbao:
         for number in range(ROUNDS):
             print(f"measuring grants and tokens, round {number + 1} of {ROUNDS} ...", flush=True)
             for callers in CALLERS:
                 grants[callers].append(broker.measure(callers, warm_up=WARM_UP, duration=DURATION))
                 tokens[callers].append(openbao.measure(callers, warm_up=WARM_UP, duration=DURATION))
+            bare.append(broker.measure_bare(32, warm_up=WARM_UP, duration=DURATION / 2))
         confirmed = broker.measure(32, warm_up=WARM_UP, duration=DURATION, confirm=True)
         print("measuring suspensions ...", flush=True)
         # With all the leases of the rounds alive: an emergency does not come to an empty ledger.
         suspensions = [broker.suspend(32, warm_up=WARM_UP) for _ in range(ROUNDS)]
-    return grants, tokens, confirmed, (broker.identity_seconds(), broker.audit_seconds()), suspensions
+    return grants, tokens, bare, confirmed, (broker.identity_seconds(), broker.audit_seconds()), suspensions
 
 
 def _tell(
     grants: _Rounds,
     tokens: _Rounds,
+    bare: Measurement,
     confirmed: Measurement,
     several: Sequence[replicas.Several],
     logins: login.Logins,
@@ -159,6 +166,7 @@ def _tell(
         for callers in CALLERS:
             _row(f"{name}, {callers} callers", middle(rounds[callers]))
     _row("grants with confirmation, 32 callers", confirmed)
+    _row("RPCs that do nothing, 32 callers", bare)
     for each in several:
         _row(f"32 callers, {each.replicas} on PostgreSQL", each.grants)
     print("  (medians of the rounds; generator and server in processor cores)\n")

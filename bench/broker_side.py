@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import partial
 from itertools import count
@@ -19,6 +19,7 @@ from typing import Self, TypeVar
 import psutil
 import yaml
 
+from bench import bare
 from bench.deploy import AGENTS, CONNECTOR, GROUPS, TRUST_DOMAIN, agent_id, write_deploy_set
 from bench.figures import Measurement
 from bench.filled import fill
@@ -45,6 +46,7 @@ SERVER_NAME = "broker.bench.broker.internal"
 # Its libraries are imported as brokerd does it (broker/daemon/__init__.py).
 _COMMAND = (sys.executable, "-c", "import gc; gc.disable(); from bench.brokerd import run; gc.enable(); run()")
 _GENERATOR = (sys.executable, "-m", "bench.generator")
+_BARE = (sys.executable, "-m", "bench.bare")
 _ROOT = Path(__file__).parent.parent
 # People of the deploy set; what everything is suspended by takes two to resume.
 OPERATORS = ("person-00", "person-01")
@@ -183,29 +185,22 @@ class BrokerSide:
 
     def measure(self, callers: int, *, warm_up: float, duration: float, confirm: bool = False) -> Measurement:
         """Full grants by ``callers`` agents."""
-        measured = self.run(callers, warm_up=warm_up, duration=duration, confirm=confirm)
-        return Measurement.of(
-            measured.latencies,
-            elapsed=measured.elapsed,
-            generator_cpu=measured.cpu_seconds,
-            server_cpu=measured.server_cpu_seconds,
-        )
+        return _summed(self.run(callers, warm_up=warm_up, duration=duration, confirm=confirm))
 
     def run(self, callers: int, *, warm_up: float, duration: float, confirm: bool = False) -> Measured:
         """The same, each grant by itself."""
-        job = self._job(callers, warm_up=warm_up, duration=duration, confirm=confirm)
-        ended = subprocess.run(
-            _GENERATOR,
-            check=False,
-            input=json.dumps(asdict(job)),
-            capture_output=True,
-            text=True,
-            cwd=_ROOT,
-            timeout=duration + 60,
-        )
-        if ended.returncode:
-            raise RuntimeError(f"the load generator failed: {ended.stderr[-2000:]}")
-        return Measured(**json.loads(ended.stdout))
+        return _run(self._job(callers, warm_up=warm_up, duration=duration, confirm=confirm))
+
+    def measure_bare(self, callers: int, *, warm_up: float, duration: float) -> Measurement:
+        """RPCs that do nothing, by the same agents to a server that is no broker and has the broker's SVID."""
+        address = f"{LOOPBACK}:{free_port()}"
+        command = (*_BARE, address, str(self._svid.chain), str(self._svid.key), str(self._svid.bundle))
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=_ROOT) as server:
+            assert server.stdout is not None
+            if server.stdout.readline() != bare.SERVING:
+                raise RuntimeError("the server that does nothing did not start")
+            job = self._job(callers, warm_up=warm_up, duration=duration, bare=True)
+            return _summed(_run(replace(job, address=address, server_pid=server.pid)))
 
     def suspend(self, callers: int, *, warm_up: float) -> float:
         """Seconds from the call that suspends everything until the last of ``callers`` busy agents was refused."""
@@ -265,3 +260,27 @@ class BrokerSide:
         write_private(chain, svid.certificate_pem.decode())
         write_private(key, svid.key_pem.decode())
         return str(chain), str(key)
+
+
+def _run(job: Job) -> Measured:
+    ended = subprocess.run(
+        _GENERATOR,
+        check=False,
+        input=json.dumps(asdict(job)),
+        capture_output=True,
+        text=True,
+        cwd=_ROOT,
+        timeout=job.duration + 60,
+    )
+    if ended.returncode:
+        raise RuntimeError(f"the load generator failed: {ended.stderr[-2000:]}")
+    return Measured(**json.loads(ended.stdout))
+
+
+def _summed(measured: Measured) -> Measurement:
+    return Measurement.of(
+        measured.latencies,
+        elapsed=measured.elapsed,
+        generator_cpu=measured.cpu_seconds,
+        server_cpu=measured.server_cpu_seconds,
+    )

@@ -20,6 +20,7 @@ import grpc
 import psutil
 from google.protobuf.duration_pb2 import Duration
 
+from bench.bare import METHOD, SERVICE
 from bench.deploy import ACCOUNT, ENVIRONMENT, TEMPLATES, template_name
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import broker_service_pb2_grpc
@@ -46,6 +47,7 @@ class Job:
     duration: float
     confirm: bool = False  # with ConfirmDelivery after each RequestCredential
     ttl: int = 300  # seconds, of each credential
+    bare: bool = False  # RPCs that do nothing (bare.py), in place of grants
     until_suspended: bool = False  # each caller ends by its first SUSPENDED, whatever ``duration`` says
 
 
@@ -96,6 +98,7 @@ class _Caller:
         options = (*_OPTIONS, ("grpc.ssl_target_name_override", job.server_name))
         self._channel = grpc.aio.secure_channel(job.address, credentials, options=options)
         self._stub = broker_service_pb2_grpc.BrokerServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._bare = self._channel.unary_unary(f"/{SERVICE}/{METHOD}") if job.bare else None
         self._confirm = job.confirm
         self._ttl = Duration(seconds=job.ttl)
         self._name = f"{job.name}-{number}"
@@ -105,6 +108,9 @@ class _Caller:
 
     async def prepare(self) -> None:
         """Connect and start a task."""
+        if self._bare is not None:
+            await self._bare(b"")
+            return
         start = pb.StartTaskRequest(
             request_id=self._name, purpose="to be measured", max_duration=Duration(seconds=3600)
         )
@@ -133,6 +139,9 @@ class _Caller:
                 return refused_at
 
     async def _grant(self) -> None:
+        if self._bare is not None:
+            await self._bare(b"")
+            return
         self._count += 1
         template = (self._first + self._count % _TEMPLATES_EACH) % TEMPLATES
         answer = await self._stub.RequestCredential(

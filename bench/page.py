@@ -14,6 +14,7 @@ _NAMES = {
     "grant_vs_openbao_c1": "full grants per second by OpenBao tokens per second, 1 caller",
     "grant_vs_openbao_c32": "the same, 32 callers",
     "grant_vs_openbao_c128": "the same, 128 callers",
+    "grant_vs_bare_rpc_c32": "full grants per second by RPCs that do nothing, 32 callers",
     "login_vs_direct": "a PostgreSQL login through the broker by the same upstream calls made directly",
     "login_vs_bare_read": "the same by one bare credentials read, without the care around it",
     "revocations_per_s": "ends per second, the upstream answering at once, in one process",
@@ -40,6 +41,8 @@ def text(report: Report) -> str:
     return TEMPLATE.read_text().format(
         **report["machine"],
         void="".join(f"\n\n**Void:** {why}." for why in report["void"]),
+        bare_per_s=f"{_rate(report['bare_rpcs_c32']):,.0f}",
+        tokens_per_s=f"{_rate(report['openbao_tokens']['32']):,.0f}",
         verdicts=_verdicts(report),
         grants=_grants(report),
         ended=f"{revoked['ended']:,}",
@@ -79,7 +82,12 @@ def _grants(report: Report) -> str:
         for callers, rounds in report[key].items()
     ]
     rows.append(_measured("grants with confirmation, 32 callers", [report["grants_confirmed_c32"]]))
+    rows.append(_measured("RPCs that do nothing (`bench/bare.py`), 32 callers", report["bare_rpcs_c32"]))
     return _table(("", "per second", "p50 ms", "p99 ms", "generator", "server"), rows)
+
+
+def _rate(rounds: Sequence[Mapping[str, float]]) -> float:
+    return median(each["rate"] for each in rounds)
 
 
 def _measured(title: str, rounds: Sequence[Mapping[str, float]]) -> tuple[str, ...]:

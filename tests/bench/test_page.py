@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from bench import page
 from bench.figures import TARGETS, Measurement, verdicts
@@ -19,6 +19,7 @@ def report(**changes: object) -> page.Report:
         "machine": {"processors": 2, "python": "3.11", "system": "Linux", "load": 1.5},
         "grants": {"32": [asdict(ONE)]},
         "openbao_tokens": {"32": [asdict(ONE)]},
+        "bare_rpcs_c32": [asdict(replace(ONE, rate=2_000))],
         "grants_confirmed_c32": asdict(ONE),
         "revocations": {
             "ended": 30_000,
@@ -49,6 +50,8 @@ def test_every_figure_stands_there_with_its_verdict() -> None:
     assert "| full grants, 32 callers | 500 | 2.0 | 9.0 | 0.25 | 1.00 |" in text
     assert "6,000 per second, with 150 µs of processor" in text
     assert "takes 512 bytes" in text
+    assert "This one served 2,000 and made 500." in text
+    assert "| RPCs that do nothing (`bench/bare.py`), 32 callers | 2000 |" in text
     assert "| 1, on SQLite | 500 | 2.0 | 9.0 | 0.25 | 1.00 |  |" in text
     assert "| 3 | 500 | 2.0 | 9.0 | 0.25 | 1.00 | 0.50 |" in text
     assert "{" not in text
