@@ -90,6 +90,13 @@ class KeptClock:
         self._looked()
         return self.keeper.certain(self._wall(), self._running())
 
+    def wall_in_doubt(self) -> datetime | None:
+        """What the wall clock says, while the time is doubted and that is behind it; else None."""
+        present, wall = self._looked(), self._wall()
+        if self.keeper.doubt is None or wall >= present:
+            return None
+        return _EPOCH + timedelta(milliseconds=wall)
+
     def behind(self) -> timedelta:
         """How far the wall clock is behind broker time."""
         return timedelta(milliseconds=self.keeper.behind_ms(self._wall()))

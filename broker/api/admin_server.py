@@ -33,8 +33,9 @@ class AdminServer:
     """Serves people on one address until stopped. Each of ``parts`` has some of the service's methods."""
 
     def __init__(self, door: Door[Any, OperatorCaller], *parts: object, max_concurrent_rpcs: int) -> None:
+        self._door = door
         options = [*_OPTIONS, connections.capped(connections.OTHERS)]
-        self._server = aio.server(options=options, maximum_concurrent_rpcs=2 * max_concurrent_rpcs)
+        self._server = aio.server(options=options, maximum_concurrent_rpcs=connections.at_once(max_concurrent_rpcs))
         authorization.check_complete(methods_of(ADMIN_SERVICE))
         self._server.add_generic_rpc_handlers((door.handlers(ADMIN_SERVICE, *parts),))
 
@@ -47,5 +48,6 @@ class AdminServer:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """Refuse new RPCs at once; let those under way finish for ``grace`` seconds."""
+        """Refuse new RPCs at once; let those under way finish for ``grace`` seconds. Streams end within one."""
+        self._door.close()
         await self._server.stop(grace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,8 @@ from broker.api.v1 import admin_service_pb2 as pb
 from broker.api.v1 import suspension_pb2
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.suspending import SuspensionDesk, SuspensionOrder
+from broker.ports.connectors import Connector
+from broker.ports.suspensions import StillAlive
 from broker.suspension.suspension import Kind, Suspension
 
 _PAGE = 100
@@ -17,10 +20,14 @@ _STATES = suspension_pb2.Suspension
 
 
 class SuspensionRpcs:
-    """One method per RPC, named as in the proto; the door has established the caller before."""
+    """One method per RPC, named as in the proto; the door has established the caller before.
 
-    def __init__(self, desk: SuspensionDesk) -> None:
+    ``connectors`` finds a running one by name.
+    """
+
+    def __init__(self, desk: SuspensionDesk, connectors: Callable[[str], Connector | None]) -> None:
         self._desk = desk
+        self._connectors = connectors
 
     async def Suspend(self, request: pb.SuspendRequest, caller: OperatorCaller, context: Any) -> pb.SuspendResponse:
         """Stop something."""
@@ -32,6 +39,8 @@ class SuspensionRpcs:
             suspension=told(stopped.suspension, caller.now),
             attempts_ended=stopped.ended.attempts,
             unknown_value=not stopped.known,
+            still_alive=[_alive(each, self._connectors(each.connector)) for each in stopped.alive or ()],
+            still_alive_unknown=stopped.alive is None,
         )
 
     async def Resume(self, request: pb.ResumeRequest, caller: OperatorCaller, context: Any) -> pb.ResumeResponse:
@@ -70,6 +79,18 @@ def told(suspension: Suspension, now: datetime) -> suspension_pb2.Suspension:
         message.resumed_by, message.resume_reason = lifted.by, lifted.reason
         message.end_time.CopyFrom(convert.timestamp(lifted.at))
     return message
+
+
+def _alive(alive: StillAlive, connector: Connector | None) -> suspension_pb2.StillAlive:
+    contract = None if connector is None else connector.contract
+    bound = None if contract is None else contract.on_revoke
+    return suspension_pb2.StillAlive(
+        connector=alive.connector,
+        credentials=alive.attempts,
+        contract_class=f"CONTRACT_CLASS_{'UNSPECIFIED' if contract is None else contract.cls}",
+        bound_on_revoke=None if bound is None else convert.to_duration(bound),
+        last_expire_time=convert.timestamp(alive.last_end),
+    )
 
 
 def _state(suspension: Suspension, now: datetime) -> suspension_pb2.Suspension.State:

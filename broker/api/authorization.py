@@ -9,11 +9,12 @@ not found.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from broker.errors import Defect, Denied, InvalidInput, Reason
+from broker.errors import Defect, Denied, InvalidInput, NotReady, Reason
 from broker.identity.agent import Delivery
 from broker.identity.operator import EVERY_ROLE, Role
 
@@ -238,6 +239,38 @@ LOOKS: Final = frozenset(
     )
 )
 
+# What a paper is good for that is valid by the wall clock alone, while time is doubted (ports/clock.by_either): to
+# look, and to end what ends anyway. Not to decide, to erase, or to take away what an emergency needs.
+IN_DOUBT: Final = (
+    LOOKS
+    | {
+        f"/{_PEOPLE}/{name}"
+        for name in ("Suspend", "EndBreakGlass", "RevokeLease", "CompleteTask", "RunReconciliation")
+    }
+    | {
+        f"/{_AGENTS}/{name}"
+        for name in (
+            "WhoAmI",
+            "ListTemplates",
+            "GetTask",
+            "CompleteTask",
+            "HoldTask",
+            "GetAccessRequest",
+            "ListAccessRequests",
+            "WatchAccessRequests",
+            "WithdrawAccessRequest",
+            "GetLease",
+            "ListLeases",
+            "WatchLeases",
+            "RevokeLease",
+            "GetPlan",
+            "ListPlans",
+            "RevokeDelegation",
+            "ListDelegations",
+        )
+    }
+)
+
 # What changes something. Through a proxy each needs a request_id of its own.
 CHANGES: Final = frozenset(
     f"/{_AGENTS}/{name}"
@@ -267,6 +300,20 @@ def allowed(method: str) -> Allowed:
         return TABLE[method][0]
     except KeyError:
         raise Denied(Reason.METHOD_NOT_FOUND, f"nobody has decided who may call {method}.") from None
+
+
+def check_in_doubt(method: str, ends: datetime, now: datetime) -> None:
+    """Raises :class:`NotReady` (CLOCK_DOUBTED) where the caller's paper, taken in doubt, has ended at ``now``, and
+    ``method`` is not :data:`IN_DOUBT`.
+    """
+    if ends < now and method not in IN_DOUBT:
+        raise NotReady(
+            Reason.CLOCK_DOUBTED,
+            f"what you prove yourself by was valid until {ends.isoformat()}, and the broker's time is {now.isoformat()}"
+            f". While its clock is doubted, that does to look and to end things, not for {method.rpartition('/')[2]}.",
+            hint="Operators: docs/time-and-disk.md. The doubt ends by itself when the wall clock has caught up.",
+            metadata={"notAfter": ends.isoformat(), "now": now.isoformat()},
+        )
 
 
 def check_roles(method: str, roles: frozenset[Role]) -> None:

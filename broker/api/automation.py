@@ -45,8 +45,11 @@ class AutomationEntrance:
         return str(who.spiffe_id)
 
     def admit(self, who: Peer, method: str) -> OperatorCaller:
-        """Raises :class:`Denied` (AGENT_DENIED, AUTOMATION_UNKNOWN, PERSON_REQUIRED, ROLE_REQUIRED)."""
+        """Raises :class:`Denied` (AGENT_DENIED, AUTOMATION_UNKNOWN, PERSON_REQUIRED, ROLE_REQUIRED), :class:`NotReady`
+        (CLOCK_DOUBTED).
+        """
         deploy, now = self._deploy.current, self._clock.now()
+        authorization.check_in_doubt(method, who.not_after, now)
         deploy.denied.check(who, now)
         found = deploy.automation.get(who.spiffe_id)
         if found is None or not found.owner.enabled(now) or (found.until is not None and now >= found.until):

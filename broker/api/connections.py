@@ -29,3 +29,10 @@ def capped(parts: int) -> tuple[str, int]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _UNBOUNDED if soft == resource.RLIM_INFINITY else min(_UNBOUNDED, soft * parts // _PARTS)
     return OPTION, max(1, most)
+
+
+def at_once(max_concurrent_rpcs: int) -> int:
+    """RPCs that the transport lets in: the door answers what is more than ``max_concurrent_rpcs``, the transport, which
+    gives no reason, what is more than twice as many.
+    """
+    return 2 * max_concurrent_rpcs

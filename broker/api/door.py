@@ -74,6 +74,8 @@ class Door(Generic[Who, Guest]):
         self._entrance = entrance
         self._at_most = at_most
         self._in_hand = 0
+        self._with_an_end = 0  # of these, those that are no streams
+        self._closing = False
         self._store = store
         self._budget = budget
         self._looks = looks
@@ -96,6 +98,13 @@ class Door(Generic[Who, Guest]):
             table[method.name] = self._wrap(path, method, found[0])
         return grpc.method_handlers_generic_handler(service.full_name, table)
 
+    def close(self) -> None:
+        """End every stream within a second of the last call that has an end: a stop waits for those alone.
+
+        No sooner: while it waits, who holds a task must be heard, or the task would be ended as dropped.
+        """
+        self._closing = True
+
     def identify(self, context: aio.ServicerContext[Any, Any]) -> Who:
         """Who is at the other end, proven now. Raises :class:`Unauthenticated`."""
         return self._entrance.identify(context.auth_context(), tuple(context.invocation_metadata() or ()))
@@ -103,13 +112,15 @@ class Door(Generic[Who, Guest]):
     def still_welcome(self, context: aio.ServicerContext[Any, Any], path: str, guest: Guest) -> None:
         """For streams, again and again: what let ``guest`` in would do so now, with today's bundles and rules.
 
-        Raises :class:`Unauthenticated` or :class:`Denied`.
+        Raises :class:`Unauthenticated` or :class:`Denied`, and :class:`NotReady` (SHUTTING_DOWN) once it is closed.
         """
+        self._check_open()
         if self._entrance.admit(self.identify(context), path).id != guest.id:
             raise Defect(Reason.INTERNAL, "a connection has changed its identity.")
 
     def check_welcome(self, context: aio.ServicerContext[Any, Any]) -> None:
-        """For what needs no more than a proven identity. Raises :class:`Unauthenticated` or :class:`Denied`."""
+        """For what needs no more than a proven identity. Raises as :meth:`still_welcome`."""
+        self._check_open()
         self._entrance.check_welcome(self.identify(context))
 
     # ------------------------------------------------------------------ wrapping
@@ -124,6 +135,7 @@ class Door(Generic[Who, Guest]):
             guest: Guest | None = None
             request: Message | None = None
             self._in_hand += 1
+            self._with_an_end += 1
             try:
                 self._check_room()
                 who = self.identify(context)
@@ -143,6 +155,7 @@ class Door(Generic[Who, Guest]):
                 raise
             finally:
                 self._in_hand -= 1
+                self._with_an_end -= 1
             self._done(path, principal, "OK", started)
             return response
 
@@ -175,6 +188,14 @@ class Door(Generic[Who, Guest]):
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, None, serialize)
         return grpc.unary_unary_rpc_method_handler(unary, None, serialize)
+
+    def _check_open(self) -> None:
+        if self._closing and not self._with_an_end:
+            raise NotReady(
+                Reason.SHUTTING_DOWN,
+                "brokerd is shutting down.",
+                hint="Open the stream again; another instance or the next start serves.",
+            )
 
     def _check_room(self) -> None:
         """Raises Exhausted. Before anything is done for who asks: it is what a flood costs."""

@@ -103,8 +103,9 @@ class AgentsEntrance:
         return str(who.spiffe_id)
 
     def admit(self, who: Peer, method: str) -> Caller:
-        """Raises :class:`Denied` (AGENT_DENIED, AGENT_NOT_REGISTERED)."""
+        """Raises :class:`Denied` (AGENT_DENIED, AGENT_NOT_REGISTERED), :class:`NotReady` (CLOCK_DOUBTED)."""
         deploy, now = self._deploy.current, self._clock.now()
+        authorization.check_in_doubt(method, who.not_after, now)
         deploy.denied.check(who, now)
         refuse_own(who.spiffe_id)
         return Caller(self._tenant, deploy.registry.find(who.spiffe_id), who, deploy, now)

@@ -20,7 +20,7 @@ from broker.identity.operator import LOGIN, Operator, RoleGrants
 from broker.identity.people import check_enabled, find_person, with_groups_of
 from broker.issuance.caller import OperatorCaller
 from broker.issuance.id_tokens import IdTokens
-from broker.ports.clock import Clock
+from broker.ports.clock import Clock, by_either
 from broker.ports.deploys import DeploySource
 
 _HINT = "`broker login` logs you in; each call carries the ID token, once."
@@ -47,15 +47,16 @@ class PeopleEntrance:
         The connection's own certificate, where there is one, is nobody's proof here.
         """
         token = bearer_token(metadata, Reason.ID_TOKEN_MISSING, _HINT)
-        return self._tokens().identify(token, self._clock.now())
+        return by_either(self._clock, lambda now: self._tokens().identify(token, now))
 
     def name(self, who: IdToken) -> str:
         """The person's (issuer, subject)."""
         return "#".join(who.person_id)
 
     def admit(self, who: IdToken, method: str) -> OperatorCaller:
-        """Raises :class:`Denied` (PERSON_UNKNOWN, OPERATOR_DISABLED, ROLE_REQUIRED)."""
+        """Raises :class:`Denied` (PERSON_UNKNOWN, OPERATOR_DISABLED, ROLE_REQUIRED), NotReady (CLOCK_DOUBTED)."""
         deploy, now = self._deploy.current, self._clock.now()
+        authorization.check_in_doubt(method, who.expires_at, now)
         key, listed = find_person(deploy.people, *who.person_id)
         check_enabled(key, listed, now)
         person = with_groups_of(listed, who)

@@ -28,11 +28,7 @@ BROKER_SERVICE: ServiceDescriptor = broker_service_pb2.DESCRIPTOR.services_by_na
 
 
 class AgentServer:
-    """Serves agents on one address until stopped; ``options`` replace the transport's usual ones.
-
-    The door answers what is more than ``max_concurrent_rpcs``; the transport, which gives no reason, what is more than
-    twice as many.
-    """
+    """Serves agents on one address until stopped; ``options`` replace the transport's usual ones."""
 
     def __init__(
         self,
@@ -42,9 +38,10 @@ class AgentServer:
         max_concurrent_rpcs: int,
         options: Sequence[tuple[str, int]] = (),
     ) -> None:
+        self._door = door
         share = connections.capped(connections.AGENTS)
         transport = [*dict([*SERVER_OPTIONS, share, *options]).items()]
-        self._server = aio.server(options=transport, maximum_concurrent_rpcs=2 * max_concurrent_rpcs)
+        self._server = aio.server(options=transport, maximum_concurrent_rpcs=connections.at_once(max_concurrent_rpcs))
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers((door.handlers(BROKER_SERVICE, service),))
         guarded = _Guarded(self._server, door)
@@ -69,7 +66,8 @@ class AgentServer:
             await self._health.set(name, status)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new RPCs at once; let those under way finish for ``grace`` seconds."""
+        """Refuse new RPCs at once; let those under way finish for ``grace`` seconds. Streams end within one."""
+        self._door.close()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
 

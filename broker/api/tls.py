@@ -21,7 +21,7 @@ from broker.errors import BrokerError, NotReady, Reason, Unauthenticated
 from broker.identity.agent import Peer
 from broker.identity.bundle import Bundles, TrustBundle
 from broker.identity.peer_cache import PeerCache
-from broker.ports.clock import Clock
+from broker.ports.clock import Clock, earliest
 
 MAX_MESSAGE_BYTES = 64 * 1024
 
@@ -107,7 +107,7 @@ class ServerTls:
         }
         self._yielded: Mapping[str, BrokerError] = {}
         self._lock = threading.Lock()
-        self._in_force = _InForce.of(self._identity.value, self._composed({}), clock.now())
+        self._in_force = _InForce.of(self._identity.value, self._composed({}), earliest(clock))
 
     @property
     def bundles(self) -> Bundles:
@@ -129,7 +129,7 @@ class ServerTls:
         """Take in what changed. Never raises; ``problems`` has what could not be taken."""
         with self._lock:
             changed = [self._identity.refresh(), *(each.refresh() for each in self._bundles.values())]
-            now = self._clock.now()
+            now = earliest(self._clock)
             if any(changed) or self._identity.value.ended(now) is not self._in_force.ended:
                 self._in_force = _InForce.of(self._identity.value, self._composed(self._in_force.bundles), now)
 

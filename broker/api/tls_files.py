@@ -13,7 +13,7 @@ from broker.api.tls_material import ServerIdentity, server_identity
 from broker.errors import InvalidInput, Reason
 from broker.files.guarded import Unfit, read_bytes
 from broker.identity.bundle import TrustBundle
-from broker.ports.clock import Clock
+from broker.ports.clock import Clock, by_either
 
 MAX_FILE_BYTES = 1024 * 1024
 _HINT = "Write TLS files whole, beside their place, and rename them into it."
@@ -34,14 +34,17 @@ class IdentityFiles:
 
     def load(self) -> ServerIdentity:
         """The pair. Raises :class:`InvalidInput` (CONFIG_INVALID)."""
-        return server_identity(
-            read_guarded(self.certificate, private=False),
-            read_guarded(self.key, private=True),
-            trust_domain=self.trust_domain,
-            now=self.clock.now(),
-            chain_at=str(self.certificate),
-            key_at=str(self.key),
-            hint=_HINT,
+        return by_either(
+            self.clock,
+            lambda now: server_identity(
+                read_guarded(self.certificate, private=False),
+                read_guarded(self.key, private=True),
+                trust_domain=self.trust_domain,
+                now=now,
+                chain_at=str(self.certificate),
+                key_at=str(self.key),
+                hint=_HINT,
+            ),
         )
 
 

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from broker.errors import BrokerError, InvalidInput, Reason, Unauthenticated
+from broker.errors import BrokerError, InvalidInput, NotReady, Reason, Unauthenticated
 from broker.identity.bundle import Bundles, TrustBundle
 from broker.identity.certificate import CertificateUnreadable, read_certificates
 from broker.identity.spiffe_id import SpiffeId
@@ -29,6 +29,9 @@ RETRY_SECONDS = 1.0
 RENEWED_BY = 0.6
 # For clocks that are behind, authorities let a certificate begin before it was made: SPIRE by ten seconds.
 BACKDATED = timedelta(seconds=10)
+
+# What time, or a renewal, mends without anybody: a machine that starts before what renews its files has.
+_FOR_NOW = (Reason.SVID_EXPIRED, Reason.SVID_NOT_YET_VALID)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -62,7 +65,7 @@ def server_identity(
     """The pair, if it is an X.509-SVID of ``trust_domain`` that may serve at ``now``.
 
     ``chain_at`` and ``key_at`` say where the two are from, for people. Raises :class:`InvalidInput`
-    (CONFIG_INVALID); never tells the key.
+    (CONFIG_INVALID), and :class:`NotReady` (OWN_SVID_EXPIRED) where it has ended or not begun; never tells the key.
     """
 
     def refuse(where: str, why: str) -> NoReturn:
@@ -85,6 +88,13 @@ def server_identity(
             rule(leaf, now)
         spiffe_id = one_canonical_id(leaf)
     except Unauthenticated as error:
+        if error.reason in _FOR_NOW:
+            raise NotReady(
+                Reason.OWN_SVID_EXPIRED,
+                f"{chain_at} cannot be served with at this time. {error.message}",
+                hint=f"Is it renewed, and is this machine's clock right? {hint}",
+                metadata={"file": chain_at},
+            ) from None
         refuse(chain_at, f"is no X.509-SVID to serve with. {error.message.removesuffix('.')}")
     if spiffe_id.trust_domain != trust_domain:
         refuse(chain_at, f"is of the trust domain {spiffe_id.trust_domain}; the broker's own is {trust_domain}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from broker.api.tls_material import ServerIdentity, server_identity
 from broker.errors import InvalidInput, Reason
 from broker.identity.bundle import TrustBundle
-from broker.ports.clock import Clock
+from broker.ports.clock import Clock, by_either
 from broker.workloadapi.follow import Follower
 
 if TYPE_CHECKING:
@@ -40,14 +40,17 @@ class PushedIdentity:
     def load(self) -> ServerIdentity:
         """The pair. Raises :class:`InvalidInput` (CONFIG_INVALID)."""
         latest = self.follower.latest
-        return server_identity(
-            latest.chain_pem,
-            latest.key_pem,
-            trust_domain=self.trust_domain,
-            now=self.clock.now(),
-            chain_at=f"The SVID from {self.endpoint}",
-            key_at=f"The key from {self.endpoint}",
-            hint=_HINT,
+        return by_either(
+            self.clock,
+            lambda now: server_identity(
+                latest.chain_pem,
+                latest.key_pem,
+                trust_domain=self.trust_domain,
+                now=now,
+                chain_at=f"The SVID from {self.endpoint}",
+                key_at=f"The key from {self.endpoint}",
+                hint=_HINT,
+            ),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,9 +11,10 @@ import click
 from google.protobuf.duration_pb2 import Duration
 
 from broker.api.v1 import admin_service_pb2 as pb
-from broker.api.v1 import suspension_pb2
+from broker.api.v1 import contract_pb2, suspension_pb2
 from broker.approval.inert import inert
 from broker.approval.intent_digest import RESUME_SUSPENSION
+from broker.cli import contracts
 from broker.cli.admin import AdminSettings, admin_options, run_admin, run_fresh
 from broker.cli.output import clock, format_option, note, print_json, table
 from broker.cli.person import How, login_options
@@ -71,6 +72,38 @@ class SuspensionFacts:
         return f"{self.kind.lower().replace('_', '-')} {self.value}".strip()
 
 
+@dataclass(frozen=True, slots=True)
+class AliveFacts:
+    """``StillAlive``, as a value."""
+
+    connector: str
+    credentials: int
+    contract_class: str
+    bound_on_revoke: timedelta | None
+    last_expire_time: datetime
+
+    @classmethod
+    def of(cls, message: suspension_pb2.StillAlive) -> AliveFacts:
+        """From the wire."""
+        return cls(
+            connector=message.connector,
+            credentials=message.credentials,
+            contract_class=contract_pb2.ContractClass.Name(message.contract_class).removeprefix("CONTRACT_CLASS_"),
+            bound_on_revoke=message.bound_on_revoke.ToTimedelta() if message.HasField("bound_on_revoke") else None,
+            last_expire_time=message.last_expire_time.ToDatetime(UTC),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(SuspensionFacts):
+    """``SuspendResponse``, as a value."""
+
+    attempts_ended: int
+    unknown_value: bool
+    still_alive: Sequence[AliveFacts]
+    still_alive_unknown: bool
+
+
 _reason = click.option(
     "--reason", required=True, type=Text(), metavar="TEXT|@FILE", help="Why; it is told to those who are stopped."
 )
@@ -123,11 +156,24 @@ def suspend(
     if answer.unknown_value:
         nothing = "no task" if suspension.kind == "TASK" else "nothing that is deployed"
         note(f"{nothing} is called {suspension.value!a}: is it spelt as you mean it?")
+    alive = [AliveFacts.of(each) for each in answer.still_alive]
     if form == "json":
-        print_json(suspension)
+        of_it = {each.name: getattr(suspension, each.name) for each in fields(suspension)}
+        stopped = Stopped(
+            **of_it,
+            attempts_ended=answer.attempts_ended,
+            unknown_value=answer.unknown_value,
+            still_alive=alive,
+            still_alive_unknown=answer.still_alive_unknown,
+        )
+        print_json(stopped)
         return
     credentials = "1 credential" if answer.attempts_ended == 1 else f"{answer.attempts_ended} credentials"
     click.echo(f"{suspension.id}  {suspension.subject} is suspended{_until(suspension)}; {credentials} being revoked")
+    for each in alive:
+        click.echo(f"  {_lives_on(each)}")
+    if answer.still_alive_unknown:
+        click.echo("  what may still work could not be read: broker admin leases --living")
 
 
 @click.command()
@@ -198,6 +244,21 @@ def _tell_what_is_lifted(admin: AdminSettings, suspension_id: str) -> None:
     for each in found:
         if each.id == suspension_id:
             note(f"{each.id} suspends {inert(each.subject)}, by {inert(each.author_name)}: {inert(each.reason)}")
+
+
+def _lives_on(alive: AliveFacts) -> str:
+    """Of one connector: how many are not proven dead, and what that means for who stops them at 3 a.m."""
+    last = clock(alive.last_expire_time, SystemClock().now())
+    what = f"{inert(alive.connector)}: {alive.credentials} may still work"
+    if alive.bound_on_revoke is not None:
+        return (
+            f"{what}, for at most {contracts.bound(alive.bound_on_revoke)}, and as long as its upstream does not answer"
+        )
+    if alive.contract_class == "STATIC":
+        return f"{what} until somebody rotates it: STATIC, nothing else ends it"
+    if alive.contract_class == "UNSPECIFIED":
+        return f"{what}, and the connector does not run, so nothing revokes it; the last lease ends at {last}"
+    return f"{what}, the last one until {last}: {alive.contract_class}, nothing ends it before"
 
 
 def _rows(found: Sequence[SuspensionFacts]) -> list[tuple[str, ...]]:

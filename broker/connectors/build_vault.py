@@ -137,7 +137,7 @@ def _vault_token(settings: Settings, clock: Clock) -> BrokerToken:
     if not settings.has("jwt"):
         return settings.secret("token")
     jwt = settings.inner("jwt")
-    return JwtLogin(JwtRole(jwt.text("mount", "jwt"), jwt.text("role"), jwt.text("audience")), settings.own, clock.now)
+    return JwtLogin(JwtRole(jwt.text("mount", "jwt"), jwt.text("role"), jwt.text("audience")), settings.own, clock)
 
 
 KINDS = {

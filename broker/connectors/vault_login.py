@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hmac
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from broker.connectors.own_identity import OwnIdentity
 from broker.connectors.vault_http import Known, VaultAdapter, VaultFailure
 from broker.errors import BrokerError
+from broker.ports.clock import Clock, earliest
 from broker.secret import Secret
 
 # A token that the server refuses although it is younger than this is refused for what it may do, not for its age:
@@ -53,20 +53,20 @@ class JwtLogin:
     ``exchange`` in the calls is an adapter without a token, to the server that is logged in to.
     """
 
-    def __init__(self, role: JwtRole, own: OwnIdentity, now: Callable[[], datetime]) -> None:
+    def __init__(self, role: JwtRole, own: OwnIdentity, clock: Clock) -> None:
         self._role = role
         self._own = own
-        self._now = now
+        self._clock = clock
         self._lock = threading.Lock()
         self._held: _Held | None = None
         self._failure: VaultFailure | None = None
-        self._retry_at = now()
+        self._retry_at = clock.now()
 
     def token(self, exchange: VaultAdapter) -> Secret:
         """The token in force. Raises VaultFailure, always NOT_SENT: what it was needed for was never asked."""
         with self._lock:
             # What waiting for others took is over now: the time is asked for under the lock.
-            held, now = self._held, self._now()
+            held, now = self._held, self._clock.now()
             if held is None or now >= held.ends - min(_SPARE, (held.ends - held.since) / 2):
                 held = self._log_in(exchange, now)
             return held.token
@@ -74,14 +74,14 @@ class JwtLogin:
     def keep(self, exchange: VaultAdapter) -> None:
         """Log in anew where half of the token's life is over. Raises VaultFailure; what is held is kept then."""
         with self._lock:
-            held, now = self._held, self._now()
+            held, now = self._held, self._clock.now()
             if held is None or now - held.since >= (held.ends - held.since) / 2:
                 self._log_in(exchange, now)
 
     def instead_of(self, refused: Secret, exchange: VaultAdapter) -> Secret | None:
         """Another token than the one that the server refused; None where another would be refused as well."""
         with self._lock:
-            held, now = self._held, self._now()
+            held, now = self._held, self._clock.now()
             if held is not None and not hmac.compare_digest(held.token.reveal(), refused.reveal()):
                 return held.token  # somebody else was quicker
             if held is not None and now - held.since < _YOUNG:
@@ -96,20 +96,20 @@ class JwtLogin:
             self._held = self._logged_in(exchange, now)
         except VaultFailure as failure:
             # By the time it is over, not begun: those who waited for it meanwhile do not each wait once more.
-            self._failure, self._retry_at = failure, self._now() + _PAUSE
+            self._failure, self._retry_at = failure, self._clock.now() + _PAUSE
             raise
         self._failure = None
         return self._held
 
     def _logged_in(self, exchange: VaultAdapter, now: datetime) -> _Held:
-        body = {"role": self._role.role, "jwt": self._svid(now).reveal()}
+        body = {"role": self._role.role, "jwt": self._svid().reveal()}
         try:
             auth = exchange.request("post", f"/v1/auth/{self._role.mount}/login", json=body).get("auth")
         except VaultFailure as failure:
             raise self._failed(failure) from None
         return self._checked(auth, now)
 
-    def _svid(self, now: datetime) -> Secret:
+    def _svid(self) -> Secret:
         failure = None
         try:
             svid = self._own.own_token(self._role.audience)
@@ -122,7 +122,8 @@ class JwtLogin:
         if failure is not None:
             raise failure
         # OpenBao takes a token without an end, or one that it has to believe the end of; the broker sends neither.
-        if svid.expires_at <= now:
+        # It is made out by another's clock, and what it is needed for is mostly to end something.
+        if svid.expires_at <= earliest(self._clock):
             raise VaultFailure(Known.NOT_SENT, "the broker's own JWT-SVID has expired")
         return svid.token
 

@@ -257,7 +257,7 @@ class Doors:
         connectors = ConnectorDesk(find, clock, breakers=inside.breakers)
         return (
             OperatorRpcs(),
-            SuspensionRpcs(inside.suspensions),
+            SuspensionRpcs(inside.suspensions, find),
             ReviewRpcs(inside.tightening),
             RecoveryRpcs(RecoveryDesk(store, inside.gate, fresh, clock, reconcile=inside.reconciler.soon)),
             ApprovalRpcs(ApprovalDesk(store, find, fresh, clock)),

@@ -19,13 +19,15 @@ from broker.config import Config
 from broker.errors import BrokerError, NotReady, Reason
 from broker.identity.bundle import TrustBundle
 from broker.issuance.gate import Gate
-from broker.ports.clock import Clock
+from broker.ports.clock import Clock, earliest
 from broker.workloadapi.follow import Follower
 
 if TYPE_CHECKING:
     from broker.workloadapi.source import Update
 
 log = structlog.get_logger("broker.identity")
+
+_ENDED = "brokerd's own SVID has ended: nobody connects any more, nothing is granted, revocation goes on"
 
 
 class OwnIdentity:
@@ -37,6 +39,7 @@ class OwnIdentity:
     def __init__(self, config: Config, gate: Gate, clock: Clock) -> None:
         self._gate = gate
         self._clock = clock
+        self._ended = False
         self._alarms: dict[tuple[str, ...], BrokerError] = {}
         endpoint = config.identity.workload_api
         if endpoint is None:
@@ -59,7 +62,8 @@ class OwnIdentity:
         """Once a second: take in what changed, and raise or end alarms. Never raises an error."""
         self.tls.refresh()
         self._gate.own_svid_ends = self.tls.identity.not_after
-        now = self._clock.now()
+        now = earliest(self._clock)
+        self._tell_end(now)
         alarms = {_name(alarm): alarm for alarm in self.alarms(now)}
         for name, alarm in alarms.items():
             if name not in self._alarms:
@@ -67,6 +71,18 @@ class OwnIdentity:
         for name in self._alarms.keys() - alarms.keys():
             log.info("an alarm about brokerd's identity has ended", about=" ".join(name))
         self._alarms = alarms
+
+    def _tell_end(self, now: datetime) -> None:
+        """In the log, when it has ended, and when another one is in force: between the two nobody gets in."""
+        identity = self.tls.identity
+        if identity.ended(now) is self._ended:
+            return
+        self._ended = not self._ended
+        if self._ended:
+            hint = "Look at the SPIFFE agent, or at what writes the files. Do not restart brokerd: it would not start."
+            log.error(_ENDED, ended=identity.not_after.isoformat(), reason=Reason.OWN_SVID_EXPIRED, hint=hint)
+        else:
+            log.warning("brokerd has a valid SVID again: agents and people connect, grants resume")
 
     def alarms(self, now: datetime) -> list[BrokerError]:
         """What is not as it should be; grants go on until the SVID in force has ended."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 
 from broker.errors import BrokerError
 
@@ -19,13 +21,28 @@ Job = tuple[str, Callable[[], Any], float]
 
 
 class _StopsAreNoFailures(logging.Filter):
-    """Only a stop cancels jobs. One that was about to begin cannot say so itself, and APScheduler tells a traceback."""
+    """Only a stop cancels jobs, and APScheduler tells a traceback of it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 _STOPS = _StopsAreNoFailures()
+
+
+class _NextFromNow(IntervalTrigger):  # type: ignore[misc] # APScheduler has no types
+    """An interval of which what was missed is one time, however long ago the last one was.
+
+    APScheduler makes a list of all the times that were missed, also where it coalesces them: after a weekend in which
+    the machine slept, or a wall clock that jumped, millions of steps on the event loop before anything is done.
+    """
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The first one after ``now`` where ``previous_fire_time`` is over."""
+        if previous_fire_time is not None and previous_fire_time < now:
+            previous_fire_time += (now - previous_fire_time) // self.interval * self.interval
+        following: datetime | None = super().get_next_fire_time(previous_fire_time, now)
+        return following
 
 
 class Ticks:
@@ -41,8 +58,7 @@ class Ticks:
         for name, job, seconds in self._jobs:
             self.scheduler.add_job(
                 _guarded(name, job),
-                "interval",
-                seconds=seconds,
+                _NextFromNow(seconds=seconds, timezone=UTC),
                 id=name,
                 max_instances=1,
                 coalesce=True,
@@ -68,8 +84,5 @@ def _guarded(name: str, job: Callable[[], Any]) -> Callable[[], Any]:
             await job()
         except BrokerError as failure:
             log.error("a periodic job failed; the next tick tries again", job=name, reason=failure.reason)
-        except asyncio.CancelledError:
-            # Only a stop cancels jobs; APScheduler would report it as a failure.
-            log.debug("a periodic job was cut short by the stop", job=name)
 
     return run

@@ -38,7 +38,7 @@ from broker.daemon.watchdog import Watchdog
 from broker.daemon.witnessing import Witnessing
 from broker.deployfiles.signers import signers_of
 from broker.deployfiles.source import DeployFiles
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Reason
 from broker.identity.agent import Peer
 from broker.identity.peer_cache import PeerCache
 from broker.issuance.access_reviews import AccessReviewDesk
@@ -57,7 +57,7 @@ from broker.keys import FileKeyRing
 from broker.lease.breaker import Breakers
 from broker.lease.root import Roots
 from broker.metrics import Metrics, Snapshot
-from broker.ports.clock import Clock
+from broker.ports.clock import Clock, by_either, earliest
 from broker.ports.deploys import Reloaded
 from broker.ports.trail import AuditSink
 from broker.revocation.marking import own_mark
@@ -72,6 +72,13 @@ log = structlog.get_logger("brokerd")
 
 # A heartbeat older than this many ticks (and than 5 s) closes the gate.
 _MISSED_TICKS = 2
+# Why nothing can be written any more.
+_LOST = {
+    Reason.AUDIT_CHAIN_BROKEN: "the ledger's database has lost what was committed to it, or its audit trail is not ours"
+    " any more; only a start can tell more",
+    Reason.SCHEMA_VERSION: "the ledger was migrated, and this release cannot work with what it is now",
+    Reason.ROW_MAC_MISMATCH: "the ledger's audit trail goes on under a key that this brokerd does not have",
+}
 # From a request's deploy set to its intent, at most: it is decided on a few times, and then waits for one commit.
 _DECIDING = timedelta(seconds=15)
 
@@ -306,14 +313,14 @@ class Brokerd:
     async def until(self, stop: asyncio.Event) -> bool:
         """Serve until ``stop`` is set, or the ledger is lost; whether it was ``stop``."""
         assert self._store is not None  # noqa: S101 - only called after the start
-        ends = [asyncio.create_task(each) for each in (stop.wait(), self._store.lost())]
+        asked, lost = asyncio.create_task(stop.wait()), asyncio.create_task(self._store.lost())
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((asked, lost), return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                log.critical(_LOST[lost.result().reason], why=str(lost.result()))
         finally:
-            for each in ends:
-                each.cancel()
-        if not stop.is_set():
-            log.critical("the ledger's database has lost what was committed to it; only a start can find out more")
+            asked.cancel()
+            lost.cancel()
         return stop.is_set()
 
     async def abandon(self) -> None:
@@ -381,7 +388,8 @@ class Brokerd:
     # ------------------------------------------------------------------ parts
 
     def _certified(self, auth_context: Mapping[str, Any]) -> Peer:
-        return peer_from_auth_context(auth_context, self._identity.tls.bundles, self._peers, self._clock.now())
+        bundles = self._identity.tls.bundles
+        return by_either(self._clock, lambda now: peer_from_auth_context(auth_context, bundles, self._peers, now))
 
     def _jobs(self) -> tuple[Job, ...]:
         """Each looks at the ledger, so a tick that is late or lost loses nothing."""
@@ -469,7 +477,7 @@ class Brokerd:
         witnesses = self._witnessing.alarms() if self._witnessing is not None else ()
         untold = untold_break_glass(self._files.current, self._config.notify)
         overdue = [f"the review of {lease} is overdue: {group} is blocked" for group, lease in self._blocked.items()]
-        alarms = (*self._identity.alarms(self._clock.now()), *proxies, *people, *witnesses)
+        alarms = (*self._identity.alarms(earliest(self._clock)), *proxies, *people, *witnesses)
         return [
             *(str(alarm) for alarm in alarms),
             *untold,
@@ -506,7 +514,7 @@ class Brokerd:
             templates=len(deploy.templates),
             deploy_digest=deploy.digest,
             own_svid_expires=tls.identity.not_after,
-            own_svid_overdue=tls.identity.overdue(now),
+            own_svid_overdue=tls.identity.overdue(earliest(self._clock)),
             roots={name: len(bundle.roots) for name, bundle in tls.bundles.items()},
             tls_problems=len(tls.problems) + (len(self._proxies.alarms()) if self._proxies is not None else 0),
             webhooks=self._notifier.tallies(self._ledgers_figures.head, now),

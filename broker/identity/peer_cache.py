@@ -41,9 +41,10 @@ class PeerCache:
         if peer is not None and peer.not_before <= now <= peer.not_after:
             self._peers.move_to_end(key)
             return peer
-        # Outside the window another path may still be valid, and if none is, the full answer has the reason.
-        self._forget(key)
+        # Outside the window another path may still be valid, and if none is, the full answer has the reason. What is
+        # remembered stays: while the time is doubted the same is asked by another clock next.
         peer = validate_x509_svid(leaf, intermediates, bundles, now)
+        self._forget(key)
         self._remember(key, peer)
         return peer
 

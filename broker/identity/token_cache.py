@@ -36,9 +36,9 @@ class TokenCache:
         if svid is not None and svid.not_before - LEEWAY <= now < svid.not_after <= now + MAX_LIFE:
             self._svids.move_to_end(key)
             return svid
-        # Otherwise the full answer has the reason.
-        self._svids.pop(key, None)
+        # Otherwise the full answer has the reason. What is remembered stays: in doubt another clock is asked next.
         svid = validate_jwt_svid(token, bundles, self._audience, now)
+        self._svids.pop(key, None)
         self._svids[key] = svid
         if len(self._svids) > self._max_entries:
             self._svids.popitem(last=False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+
+import structlog
 
 from broker.approval.intent_digest import RESUME_SUSPENSION
 from broker.errors import BrokerError, InvalidInput, NotFound, Reason
@@ -18,12 +21,16 @@ from broker.ports.clock import Clock, Rng
 from broker.ports.deploys import DeploySet
 from broker.ports.lease_store import LeaseStore
 from broker.ports.leases import Ended
-from broker.ports.suspensions import Lifting, Members, NewSuspension
+from broker.ports.suspensions import Lifting, Members, NewSuspension, StillAlive
 from broker.scope.blank import refuse_blank
 from broker.scope.canonical import canonical_json
 from broker.suspension.suspension import Kind, Suspension
 
+log = structlog.get_logger("broker.issuance")
+
 SUSPENSION_PREFIX = "susp-"
+# A stop is answered by then, whether or not it could be said what lives on: a walk may be behind another one.
+_LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,15 @@ class SuspensionOrder:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What came of it. ``known`` False: nothing deployed, or no task, is called so, which may be a slip."""
+    """What came of it. ``known`` False: nothing deployed, or no task, is called so, which may be a slip.
+
+    ``alive``: what it covers and may still work; None: that could not be read.
+    """
 
     suspension: Suspension
     ended: Ended
     known: bool
+    alive: Sequence[StillAlive] | None = None
 
 
 class SuspensionDesk:
@@ -82,11 +93,23 @@ class SuspensionDesk:
             now=now,
             until=None if order.lasts is None else now + order.lasts,
         )
-        suspension, ended = await self._store.suspend(new, members_of(caller.deploy.registry))
+        members = members_of(caller.deploy.registry)
+        suspension, ended = await self._store.suspend(new, members)
         self._kick_all(ended)
         if order.kind is Kind.TASK:
             known = await self._is_task(caller.tenant, value)
-        return Stopped(suspension, ended, known)
+        return Stopped(suspension, ended, known, await self._alive(suspension, members))
+
+    async def _alive(self, suspension: Suspension, members: Members) -> Sequence[StillAlive] | None:
+        """Asked when it is stopped, as below: whatever becomes of the look, the stop stands, and its answer says so."""
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                return await self._store.still_alive(suspension, members)
+        except (BrokerError, TimeoutError, ValueError, OverflowError) as failure:  # a time that somebody wrote
+            log.warning(
+                "what a suspension leaves alive could not be read", suspension=suspension.id, error=str(failure)
+            )
+            return None
 
     async def _is_task(self, tenant: str, task_id: str) -> bool:
         """Asked when it is stopped: no stop waits for a look, nor fails by it."""

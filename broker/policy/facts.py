@@ -17,18 +17,17 @@ _CHANGES = frozenset(each.value for each in AccessClass if each is not AccessCla
 
 def names_of_grant(template: str, access: str, environment: str) -> tuple[str, ...]:
     """What policies call a living lease of this kind. The group of its action is one of the names (the schema's)."""
-    kind = f"{access}:{environment}"
-    return (template, kind) if access == AccessClass.READ else (template, kind, f"change:{environment}")
+    return (template, *_with_group(f"{access}:{environment}"))
 
 
 def with_groups(names: Iterable[str]) -> frozenset[str]:
     """``names`` of grants, with the groups that they are in: from where only template and kind are said."""
-    found = set(names)
-    for name in tuple(found):
-        access, colon, environment = name.partition(":")
-        if colon and access in _CHANGES:
-            found.add(f"change:{environment}")
-    return frozenset(found)
+    return frozenset(each for name in names for each in _with_group(name))
+
+
+def _with_group(name: str) -> tuple[str, ...]:
+    access, colon, environment = name.partition(":")
+    return (name, f"change:{environment}") if colon and access in _CHANGES else (name,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from broker.ports.leases import (
     Selector,
     Tried,
 )
-from broker.ports.suspensions import Lifting, Members, NewSuspension
+from broker.ports.suspensions import Lifting, Members, NewSuspension, StillAlive
 from broker.ports.tasks import NewTask, Task, TaskState
 from broker.scope.canonical import JsonValue
 from broker.suspension.suspension import Subject, Suspension
@@ -184,6 +184,8 @@ class LeaseStore(Protocol):
     ) -> Lease:
         """The holder has it. Idempotent while ACTIVE. NotFound for others, WrongState (LEASE_ENDED).
 
+        Denied (SUSPENDED) where a suspension ended it.
+
         What was got by break-glass went to ``person``, and nobody else has it: NotFound for its holder alone.
         """
         ...
@@ -302,6 +304,13 @@ class LeaseStore(Protocol):
 
         no intent that it covers commits afterwards (:meth:`open_intent` refuses), and no attempt that it covers
         becomes ACTIVE afterwards. What is ACTIVE is REVOKING when this returns.
+        """
+        ...
+
+    async def still_alive(self, suspension: Suspension, members: Members) -> Sequence[StillAlive]:
+        """What ``suspension`` covers and is being ended, by it or before it, and not proven dead; by connector.
+
+        Attempts are counted as they are, MAC or not.
         """
         ...
 

@@ -31,6 +31,15 @@ class NewSuspension:
 
 
 @dataclass(frozen=True, slots=True)
+class StillAlive:
+    """Of one connector: how many attempts that a suspension covers are not proven dead, and when the last one ends."""
+
+    connector: str
+    attempts: int
+    last_end: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Lifting:
     """One person's word that a suspension shall end. Same (by, request_id): said once."""
 

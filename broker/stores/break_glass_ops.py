@@ -69,6 +69,16 @@ def passed_suspensions(
     return tuple(used)
 
 
+def granted_before(intent: Intent, passed: Sequence[OverrideRow]) -> Denied:
+    """The refusal of a retry of what was granted before it was suspended: that ended it. A word is for another use."""
+    return Denied(
+        Reason.SUSPENDED,
+        f"request id {intent.request.request_id!r} was used before {passed[0].subject} began, which ends what it got.",
+        hint="Break glass anew, with a fresh request id: the word that was given passes over the suspension then.",
+        metadata={"requestId": intent.request.request_id, "suspensionId": passed[0].subject},
+    )
+
+
 def check(view: View, intent: Intent, new: NewUse, retried: LeaseRow | None) -> Admitted:
     """Whether the use may be, beyond what every intent is held to. Writes nothing.
 

@@ -99,6 +99,10 @@ class Dialect(Protocol):
         """One of its errors as everybody is told whose transaction it ended: nothing was committed."""
         ...
 
+    def refuses_everybody(self, error: Exception) -> bool:
+        """Whether nobody's write would fare better than the one that failed, so that the whole batch is refused."""
+        ...
+
     def spoils_one_row(self, error: Exception) -> bool:
         """Whether only what was asked of one row failed, so that others can go on."""
         ...
@@ -132,7 +136,8 @@ class Writing(Protocol):
     def begin(self) -> bool:
         """Open the one write transaction that there can be; True if somebody else may have written since our last.
 
-        Then nothing that was remembered of the database is to be believed.
+        Then nothing that was remembered of the database is to be believed. Raises Tampered (SCHEMA_VERSION) where it
+        was migrated meanwhile, and not for this release.
         """
         ...
 

@@ -96,6 +96,8 @@ def decide(view: View, intent: Intent) -> Decided:
     check_unmoved(view, intent)
     citation_ops.check(view, intent, lease)
     retry = None if lease is None else _admit_retry(view, trust_lease(lease), intent)
+    if retry is not None and passed:
+        raise break_glass_ops.granted_before(intent, passed)
     redeemed = redeemable(view, intent, retry.lease if retry else None)
     emergency = None
     if intent.break_glass is not None:
@@ -327,12 +329,12 @@ def _tell_intent(tx: Transaction, attempt: AttemptRow, lease: LeaseRow, intent: 
 
 
 def _attempt_ended(attempt: AttemptRow) -> BrokerError:
-    """Why an attempt that was being issued is not any more."""
+    """Why an attempt that was being issued, or delivered, is not any more."""
     if attempt.cause != EndCause.SUSPENDED:
         return lease_ended(attempt.lease_id)
     return Denied(
         Reason.SUSPENDED,
-        f"lease {attempt.lease_id} was suspended by an operator while it was being issued; nothing is delivered.",
+        f"lease {attempt.lease_id} was ended by a suspension before its delivery was confirmed.",
         hint="Asking again tells by whom and why.",
         metadata={"leaseId": attempt.lease_id},
     )
@@ -444,7 +446,7 @@ def confirm_delivery(
         raise tampered(attempt.TABLE, attempt.id)
     now_ms = to_ms(now)
     if attempt.state != State.ACTIVE or attempt.due_at is None or now_ms >= attempt.due_at:
-        raise lease_ended(lease.id)
+        raise _attempt_ended(attempt)
     if lease.confirm_by is None:
         return whole_lease(tx, lease)
     lease.confirmed_at, lease.confirm_by = now_ms, None

@@ -84,8 +84,9 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         # Filled by the event loop; emptied by it, too, while no batch is being written, else by the writer thread.
         self._waiting: deque[Job] = deque()
-        # The trail in the database is not one with ours any more: nothing is written from then on.
-        self.lost = asyncio.Event()
+        # Why nothing is written from then on: the trail in the database is not one with ours any more, or its schema is
+        # not for this release.
+        self.lost: asyncio.Future[BrokerError] = self._loop.create_future()
         self._idle = asyncio.Event()  # no batch is being gathered or written
         self._idle.set()
         self._handed_over: float | None = None  # loop's time; None: no batch is being written
@@ -208,8 +209,12 @@ class GroupCommit:
         return self._writing.dialect.unavailable(error)
 
     def _transact(self, batch: list[Job], run: Callable[[Job], None]) -> None:
-        if self._writing.begin():
-            self._look_anew()
+        try:
+            if self._writing.begin():
+                self._look_anew()
+        except Tampered as other:
+            self._loop.call_soon_threadsafe(self._lose, other)
+            raise
         if self._writing.far and not self._writing.at_once:
             self._fill(batch)  # whoever came while others were waited for
             read_ahead.read(self._transaction, self._writing.ask, [job.ahead for job in batch if job.ahead])
@@ -223,14 +228,14 @@ class GroupCommit:
         self._trail.committed()
 
     def _look_anew(self) -> None:
-        """Somebody else may have written. Raises Tampered (AUDIT_CHAIN_BROKEN) where the trail is not one with ours."""
+        """Somebody else may have written.
+
+        Raises Tampered: AUDIT_CHAIN_BROKEN where the trail is not one with ours, ROW_MAC_MISMATCH where it goes on
+        under a key that is not at hand.
+        """
         self._transaction.connection = self._writing.connection
         self._transaction.images.others_wrote()
-        try:
-            self._trail.resume(self._transaction)
-        except Tampered:
-            self._loop.call_soon_threadsafe(self.lost.set)
-            raise
+        self._trail.resume(self._transaction)
 
     def _bare(self, job: Job) -> None:
         connection = self._transaction.connection
@@ -252,7 +257,7 @@ class GroupCommit:
         except Exception as error:
             # A full disk can end the whole transaction (SQLite rolls back by itself): then all must fail. So it ends
             # where room can be made, and all of it is run again.
-            if self._writing.short_of_room(error):
+            if self._writing.short_of_room(error) or self._writing.dialect.refuses_everybody(error):
                 raise
             if not connection.in_transaction:
                 raise self._errors("the transaction ended by itself") from error
@@ -271,6 +276,10 @@ class GroupCommit:
         return self._writing.dialect.told(error) if isinstance(error, (self._errors, *GARBLED)) else error
 
     # ------------------------------------------------------------------ on the event loop
+
+    def _lose(self, why: Tampered) -> None:
+        if not self.lost.done():
+            self.lost.set_result(copy.copy(why))
 
     def _answer(self, batch: list[Job], head: int) -> None:
         self._handed_over = None

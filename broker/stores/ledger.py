@@ -19,6 +19,7 @@ from functools import partial
 from broker.audit.claimed import Claimed
 from broker.audit.event import AuditEvent
 from broker.audit.report import TaskReport
+from broker.errors import BrokerError
 from broker.identity.behalf import Human
 from broker.lease.machine import Event, State
 from broker.policy.quotas import Per
@@ -42,7 +43,7 @@ from broker.ports.leases import (
     Selector,
     Tried,
 )
-from broker.ports.suspensions import Lifting, Members, NewSuspension
+from broker.ports.suspensions import Lifting, Members, NewSuspension, StillAlive
 from broker.ports.tasks import NewTask, Task, TaskState
 from broker.scope.canonical import JsonValue
 from broker.stores import (
@@ -137,12 +138,13 @@ class LedgerStore(
             self._moved.set()
             self._moved = asyncio.Event()
 
-    async def lost(self) -> None:
-        """Returns when the database is found without what was committed to it, or under a head that is not ours.
+    async def lost(self) -> BrokerError:
+        """Returns when the database is found without what was committed to it, or under a head that is not ours; why.
 
-        Nothing is written from then on; only a start, which asks the witnesses, can go on with such a ledger.
+        Or under a schema that is not for this release. Nothing is written from then on; only a start, which asks the
+        witnesses, can go on with such a ledger.
         """
-        await self._writer.lost.wait()
+        return await asyncio.shield(self._writer.lost)
 
     @property
     def unanswered(self) -> timedelta:
@@ -422,6 +424,10 @@ class LedgerStore(
                 await self._end_all(new.tenant, suspension.id, members, new.author, new.now, ended.after)
             )
         return suspension, ended
+
+    async def still_alive(self, suspension: Suspension, members: Members) -> Sequence[StillAlive]:
+        """See LeaseStore.still_alive."""
+        return await self._readers.walk(lambda view: suspension_ops.still_alive(view, suspension, members))
 
     async def _end_all(
         self, tenant: str, id_: str, members: Members, actor: str, now: datetime, after: tuple[str, str]

@@ -24,7 +24,7 @@ import structlog
 from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import AdaptersMap, Dumper
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from broker.errors import InvalidInput, NotReady, Reason
 from broker.secret import Secret
@@ -48,6 +48,9 @@ PATIENCE = LOCK_SECONDS + 5.0
 BOUNDS_TRANSACTIONS = 170_000
 # For so long a batch may have the lock, whatever it does: whoever needs longer has lost patience with an answer.
 HOLD_SECONDS = PATIENCE
+# Of the lock without which nothing is written: beside the number of our table, so that what else uses advisory locks in
+# this database is not held up.
+LOCK_SPACE = 0x6A62
 _CONNECT_SECONDS = 5
 _LONGEST_WORDS = 500
 # For so long (seconds) nobody is told again that the server cannot be reached, for the same reason.
@@ -80,6 +83,10 @@ _SESSION = {
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
+_SETTINGS = """
+SELECT name, setting FROM pg_settings
+WHERE name IN ('server_version_num', 'fsync', 'full_page_writes', 'synchronous_commit', 'synchronous_standby_names')
+"""
 # What makes an answered COMMIT durable, on the server's own disk at least; from the weakest that is enough.
 _DURABLE = ("on", "remote_apply")
 _VERIFIED = "verify-full"
@@ -90,6 +97,7 @@ class Reaching:
 
     def __init__(self) -> None:
         self._why, self._said = "", 0.0
+        self._said_unprotected: float | None = None
 
     def failed(self, shown: str, error: Exception) -> None:
         """A session was not to be had."""
@@ -104,6 +112,17 @@ class Reaching:
             self._why = ""
             log.warning("the ledger's server is reached again", server=shown)
 
+    def unprotected(self, shown: str) -> None:
+        """One was whose commits no other server has when they are answered."""
+        last = self._said_unprotected
+        if last is None or monotonic() - last > _SAID_ALREADY:
+            self._said_unprotected = monotonic()
+            log.warning(
+                "the ledger's server waits for no standby (synchronous_standby_names): after a failover to another one,"
+                " commits that were answered may be lost",
+                server=shown,
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
@@ -113,6 +132,8 @@ class ServerAddress:
     allow_unverified: bool = False
     # What is told of it: no password.
     shown: str = field(init=False, default="")
+    # Whether it names servers of which one is to take another's place.
+    several: bool = field(init=False, default=False)
     reaching: Reaching = field(init=False, default_factory=Reaching, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +144,7 @@ class ServerAddress:
             raise _refused("the ledger's DSN is not one that libpq understands.") from None
         hosts = str(parts.get("host") or parts.get("hostaddr") or "").split(",")
         object.__setattr__(self, "shown", f"{','.join(hosts)}/{parts.get('dbname') or ''}")
+        object.__setattr__(self, "several", len(hosts) > 1)
         remote = [host for host in hosts if not _is_here(host)]
         if remote and parts.get("sslmode") != _VERIFIED and not self.allow_unverified:
             raise _refused(
@@ -161,7 +183,12 @@ class ServerSilent(psycopg.OperationalError):
 
 
 class _Session(psycopg.Connection[tuple[Any, ...]]):
-    """One that waits no longer than ``patience`` (seconds) for the answer to anything; None: for ever."""
+    """One that waits no longer than ``patience`` (seconds) for the answer to anything; None: for ever.
+
+    Where waiting fails by anything but the server's word it is closed. libpq may not know that there is nobody any more
+    (psycopg, "connection socket closed": a reset while a pipeline was being sent), and calls such a session sound; it
+    is not, and whether what was sent was done nobody has heard.
+    """
 
     patience: float | None = None
 
@@ -170,10 +197,12 @@ class _Session(psycopg.Connection[tuple[Any, ...]]):
         begun, patience = monotonic(), self.patience
         try:
             return super().wait(gen, interval, patience if timeout is None else timeout)
-        except psycopg.OperationalError:
-            if patience is None or monotonic() - begun < patience:
+        except psycopg.OperationalError as error:
+            if error.sqlstate is not None or isinstance(error, psycopg.errors.PipelineAborted):
                 raise
             self.close()
+            if patience is None or monotonic() - begun < patience:
+                raise
             raise ServerSilent(f"the server has not answered for {patience:g} s") from None
 
 
@@ -205,7 +234,9 @@ class PostgresConnection:
     @property
     def lost(self) -> bool:
         """Whether there is nobody at the other end any more, as far as is known."""
-        return self._session.broken or self._session.closed
+        session = self._session
+        # Outside of a pipeline: one that could not be left ends nothing any more.
+        return session.broken or session.closed or session.pgconn.pipeline_status != PipelineStatus.OFF
 
     def execute(self, statement: str, parameters: Any = (), /) -> Cursor:
         """Run one statement of ``sql/``, or put it off."""
@@ -371,19 +402,18 @@ def _process(connection: PostgresConnection) -> int:
 
 
 def _durable(connection: PostgresConnection, address: ServerAddress) -> None:
-    if connection.execute("SELECT current_setting('synchronous_commit')").fetchone()[0] not in _DURABLE:
-        connection.together("SET synchronous_commit = 'on'")
-    settings = dict(
-        connection.execute(
-            "SELECT name, setting FROM pg_settings"
-            " WHERE name IN ('server_version_num', 'fsync', 'full_page_writes', 'synchronous_commit')"
-        ).fetchall()
-    )
+    # Said in any case: what is not said to a session follows the server's files while it goes on.
+    given = connection.execute("SELECT current_setting('synchronous_commit')").fetchone()[0]
+    said = given if given in _DURABLE else _DURABLE[0]
+    connection.execute("SELECT set_config('synchronous_commit', ?1, false)", (said,))
+    settings = dict(connection.execute(_SETTINGS).fetchall())
     if int(settings["server_version_num"]) < OLDEST:
         raise _unfit(address, f"it is release {settings['server_version_num']}, and {OLDEST} is needed")
     for name, wanted in (("fsync", ("on",)), ("full_page_writes", ("on",)), ("synchronous_commit", _DURABLE)):
         if settings.get(name) not in wanted:
             raise _unfit(address, f"{name} is {settings.get(name)}; an answered commit would not be durable")
+    if address.several and not settings["synchronous_standby_names"]:
+        address.reaching.unprotected(address.shown)
 
 
 def _unfit(

@@ -28,24 +28,27 @@ from broker.stores.postgres_connection import (
     BOUNDS_TRANSACTIONS,
     HOLD_SECONDS,
     IDLE_SECONDS,
+    LOCK_SPACE,
     PATIENCE,
     PostgresConnection,
     ServerAddress,
     connect,
     words,
 )
-from broker.stores.postgres_sql import SQL
+from broker.stores.postgres_sql import SQL, postgres_migrations
+from broker.stores.schema import Schema, refuse_other
 
 log = structlog.get_logger("broker.stores")
 
 _REFUSALS = (psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.InterfaceError, psycopg.InternalError)
+# SQLSTATEs: read-only, and no disk, memory or connections left. Not 53400, which one statement meets by itself.
+_FOR_EVERYBODY = frozenset({"25006", "53000", "53100", "53200", "53300"})
 # Rows whose page is damaged, and rows that the schema refuses.
 _OF_ONE_ROW = (psycopg.IntegrityError, psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted)
 # For so long a COMMIT without an answer is asked about before its callers are told that nobody knows.
 _SETTLE_SECONDS = 15.0
 _LEAST_PATIENCE = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
-_LOCK_SPACE = 0x6A62  # beside the number of our table: what else uses advisory locks in this database is not held up
 _SAID = """
 SELECT set_config('broker.lock', ('last_batch'::regclass::oid::bigint | ?1)::text, false),
     set_config('broker.writer', ?2, false), set_config('broker.hold', ?3, false)
@@ -60,7 +63,8 @@ SELECT pg_advisory_xact_lock(current_setting('broker.lock')::bigint);
 _NO_LONGER = "SELECT set_config('transaction_timeout', current_setting('broker.hold'), true);"
 # The time is rounded down, as everywhere: nobody's clock may be ahead of the server's.
 _WHERE_WE_ARE = """
-SELECT number, writer, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM last_batch WHERE "only" = 1
+SELECT number, writer, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, version, readable_from
+FROM last_batch, schema_version WHERE last_batch."only" = 1
 """
 _BEGIN, _BEGIN_BOUNDED = _LOCK + _WHERE_WE_ARE, _LOCK + _NO_LONGER + _WHERE_WE_ARE
 # Where the server does not (PostgreSQL 16), whoever waits for the lock in vain ends it: who has the lock and has had
@@ -134,6 +138,10 @@ class PostgresDialect:
             metadata={"cause": _name(error)},
         )
 
+    def refuses_everybody(self, error: Exception) -> bool:
+        """See Dialect.refuses_everybody. A server that turned read-only, or has no disk, memory or room any more."""
+        return getattr(error, "sqlstate", None) in _FOR_EVERYBODY
+
     def spoils_one_row(self, error: Exception) -> bool:
         """See Dialect.spoils_one_row."""
         return isinstance(error, _OF_ONE_ROW)
@@ -164,6 +172,7 @@ class PostgresWriting:
         self._address, self.writer, self._clock = address, writer, clock
         self.connection = self._session(connection)
         self.at_once = False
+        self._known = len(postgres_migrations())
         self._number = -1  # of the last batch in the database that this writer knows of
         self._changes = 0
         self._doubtful = True
@@ -242,8 +251,10 @@ class PostgresWriting:
     def _open(self) -> tuple[int, str]:
         sent = self._clock.running()
         begin = _BEGIN_BOUNDED if self.connection.release >= BOUNDS_TRANSACTIONS else _BEGIN
-        ((number, writer, server_ms),) = self._locked(begin)
+        ((number, writer, server_ms, version, readable_from),) = self._locked(begin)
         self._clock.observe(sent, server_ms)
+        # Whoever migrates has the lock, too: no batch begins under one schema and ends under another.
+        refuse_other(Schema(version, readable_from), self._known)
         return number, writer
 
     def _settle(self, number: int) -> None:
@@ -301,7 +312,7 @@ class PostgresWriting:
     def _session(self, connection: PostgresConnection) -> PostgresConnection:
         """What the scripts above name is said once to each session."""
         try:
-            connection.execute(_SAID, (_LOCK_SPACE << 32, self.writer, f"{round(HOLD_SECONDS * 1000)}ms"))
+            connection.execute(_SAID, (LOCK_SPACE << 32, self.writer, f"{round(HOLD_SECONDS * 1000)}ms"))
         except BaseException:
             connection.close()
             raise

@@ -52,6 +52,12 @@ def schema_of(connection: Connection) -> Schema:
 def missing(found: Schema, steps: Mapping[int, str]) -> list[Step]:
     """What is still to be carried out, in order. Raises Tampered (SCHEMA_VERSION) for a ledger that is too new."""
     known = len(steps)
+    refuse_newer(found, known)
+    return [Step(number, steps[number]) for number in range(found.version + 1, known + 1)]
+
+
+def refuse_newer(found: Schema, known: int) -> None:
+    """Raises Tampered (SCHEMA_VERSION) for a ledger with which nobody can work who knows schemas up to ``known``."""
     if found.version > known and found.readable_from > known:
         raise Tampered(
             Reason.SCHEMA_VERSION,
@@ -59,7 +65,13 @@ def missing(found: Schema, steps: Mapping[int, str]) -> list[Step]:
             hint="Start the newer release that wrote it; a ledger is never downgraded.",
             metadata={"found": str(found.version), "known": str(known)},
         )
-    return [Step(number, steps[number]) for number in range(found.version + 1, known + 1)]
+
+
+def refuse_other(found: Schema, known: int) -> None:
+    """Of a ledger that is being written to: the same, and NotReady (STORE_UNAVAILABLE) for one that is older."""
+    refuse_newer(found, known)
+    if found.version < known:
+        raise not_migrated(found, known)
 
 
 def after(found: Schema, step: Step) -> Schema:

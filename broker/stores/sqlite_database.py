@@ -35,6 +35,10 @@ class SqliteDialect:
         """See Dialect.unavailable."""
         return unavailable(error)
 
+    def refuses_everybody(self, error: Exception) -> bool:
+        """See Dialect.refuses_everybody. A full disk is told by the writing (short_of_room)."""
+        return False
+
     def spoils_one_row(self, error: Exception) -> bool:
         """A flipped byte in an index entry makes SQLite refuse every change of that row (SQLITE_CORRUPT)."""
         if isinstance(error, (sqlite3.IntegrityError, *GARBLED)):  # of a damaged constraint, which it quotes

@@ -16,7 +16,7 @@ from broker.audit.event import BROKER, AuditEvent, EventType, Vouch
 from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, WrongState
 from broker.lease.machine import Event, State
 from broker.ports.leases import EndCause, Ended
-from broker.ports.suspensions import Lifting, Members, NewSuspension
+from broker.ports.suspensions import Lifting, Members, NewSuspension, StillAlive
 from broker.scope.canonical import JsonValue
 from broker.stores.break_glass_ops import passes_over
 from broker.stores.end_ops import CHUNK, read_pair
@@ -24,7 +24,7 @@ from broker.stores.moves import by_break_glass, move
 from broker.stores.proof_ops import keep_word, word_told
 from broker.stores.rows import LeaseRow, Raw
 from broker.stores.suspension_rows import SuspensionRow, insert, read_suspension, suspension_of, unlifted, update
-from broker.stores.times import to_ms
+from broker.stores.times import from_ms, to_ms
 from broker.stores.transaction import Transaction
 from broker.stores.view import View
 from broker.suspension.suspension import Kind, Lift, Subject, Suspension, suspended, trust_domain_of
@@ -259,6 +259,25 @@ def _selections(
         for (holder,) in sorted(view.all("living_holders", {"tenant": row.tenant})):
             if holder >= after[0] and covers(holder):
                 yield "suspended_of_holder", {"holder": holder}
+
+
+_NARROWED = {**_OF_KIND, Kind.TASK: "task"}
+
+
+def still_alive(view: View, suspension: Suspension, members: Members) -> list[StillAlive]:
+    """See LeaseStore.still_alive."""
+    kind, value = suspension.kind, suspension.value
+    asked = {"tenant": suspension.tenant, **_ANY, "task": ""}
+    if kind in _NARROWED:
+        asked[_NARROWED[kind]] = value
+    everybody = kind in _NARROWED or kind is Kind.EVERYTHING or not suspension.trusted
+    covers = (lambda holder: True) if everybody else _holds(kind, value, members)
+    counted: dict[str, tuple[int, int]] = {}
+    for holder, connector, attempts, last in view.all("suspended_alive", asked):
+        if covers(holder):
+            before, latest = counted.get(connector, (0, 0))
+            counted[connector] = before + attempts, max(latest, last)
+    return [StillAlive(name, count, from_ms(last)) for name, (count, last) in sorted(counted.items())]
 
 
 def _holds(kind: Kind, value: str, members: Members) -> Callable[[str], bool]:

@@ -77,7 +77,8 @@ class Trail:
         del self._pending[kept:]
 
     def resume(self, view: View) -> None:
-        """Go on from where the chain in the database ends. Raises Tampered (AUDIT_CHAIN_BROKEN) where that is not ours.
+        """Go on from where the chain in the database ends. Raises Tampered (AUDIT_CHAIN_BROKEN) where that is not ours,
+        (ROW_MAC_MISMATCH) where it bears a key that is not known.
 
         Nor is a chain that does not hold what this writer has committed: a database that was put back to an older
         state, or a standby that was promoted without the last transactions.

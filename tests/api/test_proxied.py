@@ -22,7 +22,7 @@ from broker.files import Problems
 from tests.api.judged import Judged
 from tests.api.proxied import EAST, WEST, bearer, serve_proxied, through, token, world
 from tests.api.served import ANALYST, Served, ask, private, reason, serve, start_task, write_config
-from tests.clock import TICK, StoppableClock
+from tests.clock import TICK, Clocks, StoppableClock
 from tests.patience import PATIENCE, eventually
 
 INVALID, DENIED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
@@ -314,3 +314,23 @@ async def test_a_bundle_that_cannot_be_read_at_start_keeps_it_from_serving(tmp_p
     with pytest.raises(InvalidInput, match="cannot be read"):
         async with serve(tmp_path, **settings):
             pass
+
+
+async def test_after_a_clock_that_was_hours_fast_a_token_is_good_again_and_again(tmp_path: Path) -> None:
+    """F38: by broker time every token has ended. One that is good by the wall clock stays bound to its proxy."""
+    clocks = Clocks()
+    async with serve_proxied(tmp_path, clock=clocks.kept()) as served:
+        east, west, mine, other = through(served), through(served, WEST), bearer(token()), bearer(token(jti="2"))
+        started = await east.StartTask(
+            pb.StartTaskRequest(request_id="t1", purpose="p"), metadata=bearer(token(jti="before"))
+        )
+        asked = pb.GetTaskRequest(task_id=started.id)
+        for clocks.set_by in (timedelta(hours=3), timedelta(0)):
+            await served.daemon._time.tick()  # type: ignore[union-attr]
+        await asyncio.to_thread(served.daemon._identity.look)
+        for shown in (mine, other, mine, other):
+            assert (await east.GetTask(asked, metadata=shown)).id == started.id
+        with pytest.raises(grpc.aio.AioRpcError) as copied:
+            await west.GetTask(asked, metadata=mine)
+        assert reason(copied.value)[1] == "JWT_SVID_OF_ANOTHER_PROXY"
+        await east.CompleteTask(pb.CompleteTaskRequest(request_id="c1", task_id=started.id), metadata=mine)

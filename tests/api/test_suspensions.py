@@ -12,11 +12,12 @@ import pytest
 
 from broker.api.admin_server import ADMIN_SERVICE
 from broker.api.authorization import ROLES as METHOD_ROLES
-from broker.api.v1 import access_request_pb2, lease_pb2
+from broker.api.v1 import access_request_pb2, contract_pb2, lease_pb2
 from broker.api.v1 import admin_service_pb2 as admin
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1.suspension_pb2 import Suspension
 from broker.keys import new_key
+from broker.lease.credential import ContractClass
 from tests.api.served import (
     ANALYST,
     MIGRATOR,
@@ -34,7 +35,7 @@ from tests.api.served import (
     start_task,
     svid,
 )
-from tests.connectors.fake import IssueMishap
+from tests.connectors.fake import IssueMishap, contract
 from tests.patience import becomes_true, eventually
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
@@ -143,6 +144,21 @@ async def test_a_suspension_kills_what_lives_and_refuses_what_comes(served: Serv
     assert served.upstream.alive == {}
     assert len((await agent.ListLeases(pb.ListLeasesRequest())).leases) == 1
     await agent.CompleteTask(pb.CompleteTaskRequest(task_id=task))
+
+
+async def test_what_only_time_ends_is_told_when_it_is_stopped(served: Served) -> None:
+    """An STS session lives on, also one whose task was completed: nobody shall take "0 being ended" for dead."""
+    agent = served.stub()
+    task = await start_task(agent)
+    served.upstream.contract = contract(ContractClass.EXPIRY_ONLY)
+    lease = (await agent.RequestCredential(ask(task))).lease
+    await agent.CompleteTask(pb.CompleteTaskRequest(task_id=task))
+    answer = await person(served, "sam").Suspend(stop("EVERYTHING"))
+    assert (answer.attempts_ended, len(answer.still_alive)) == (0, 1)
+    (alive,) = answer.still_alive
+    assert (alive.connector, alive.credentials, alive.last_expire_time) == ("openbao-orders", 1, lease.expire_time)
+    assert alive.contract_class == contract_pb2.CONTRACT_CLASS_EXPIRY_ONLY
+    assert not alive.HasField("bound_on_revoke")
 
 
 async def test_who_is_stopped_hears_that_and_not_what_policy_would_say(served: Served) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,9 +10,23 @@ from pathlib import Path
 import grpc
 import pytest
 
-from broker.clock import KeptClock
+from broker.api.v1 import admin_service_pb2 as admin
+from broker.api.v1 import admin_view_pb2, plan_pb2
+from broker.api.v1 import broker_service_pb2 as pb
+from broker.clock import KeptClock, SystemClock
 from broker.keys import new_key
-from tests.api.served import ANALYST, Served, ask, private, reason, serve, start_task
+from tests.api.served import (
+    ANALYST,
+    Served,
+    ask,
+    people_changes,
+    person,
+    private,
+    reason,
+    resumption,
+    serve,
+    start_task,
+)
 from tests.api.test_root_refused import metric
 from tests.clock import Clocks
 from tests.patience import eventually
@@ -117,6 +132,49 @@ async def test_over_a_restart_time_does_not_go_back(tmp_path: Path) -> None:
         assert served.daemon._clock.now() >= before
         (problem,) = served.daemon._problems()
         assert "behind what the ledger has seen" in problem
+
+
+async def test_after_a_clock_that_was_hours_fast_things_are_stopped_and_given_back(tmp_path: Path) -> None:
+    """Every paper in the world has ended by broker time, brokerd's own too, until it is caught up with: in a day.
+
+    Nothing is granted; but people stop things, agents give back, and a restart is as safe as ever.
+    """
+    clocks, private_keys = Clocks(), {"ledger": ["file:keys/kept.key"]}
+    private(tmp_path / "keys" / "kept.key", new_key())
+    changes = {**people_changes(tmp_path), "keys": private_keys}
+    async with serve(tmp_path, clock=clocks.kept(), **changes) as served:
+        task = await start_task(served.stub(ANALYST))
+        for clocks.set_by in (3 * HOUR, timedelta(0)):
+            await served.daemon._time.tick()  # type: ignore[union-attr]
+        await served.daemon._time.keep()  # type: ignore[union-attr]
+        await stops_and_gives_back(served, task, "s1")
+        await served.stub(ANALYST).CompleteTask(pb.CompleteTaskRequest(task_id=task))
+    async with serve(tmp_path, clock=clocks.kept(), **changes) as served:
+        await stops_and_gives_back(served, task, "s2")
+
+
+async def stops_and_gives_back(served: Served, task: str, name: str) -> None:
+    """By new connections, and a login of now."""
+    await asyncio.to_thread(served.daemon._identity.look)
+    agent = served.stub(ANALYST)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await agent.StartTask(pb.StartTaskRequest(request_id=name, purpose="p"))
+    assert reason(refused.value)[1] == "CLOCK_DOUBTED"
+    assert (await agent.GetTask(pb.GetTaskRequest(task_id=task))).id == task
+    assert served.provider is not None
+    served.provider._clock = SystemClock()
+    stop = admin.SuspendRequest(request_id=name, kind="KIND_TASK", value=task, reason="it went mad")
+    suspension = (await person(served, "sam").Suspend(stop)).suspension
+    # What starts anything again, decides, or erases takes a paper of broker time.
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await person(served, "sam").Resume(resumption(served, "sam", suspension.id))
+    assert reason(refused.value)[1] == "CLOCK_DOUBTED"
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await person(served, "sam").ReloadDeploy(admin_view_pb2.ReloadDeployRequest(request_id=f"r-{name}"))
+    assert reason(refused.value)[1] == "CLOCK_DOUBTED"
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await agent.ValidatePlan(plan_pb2.ValidatePlanRequest(plan_id="plan-1", digest="0" * 64, verdict=1))
+    assert reason(refused.value)[1] == "CLOCK_DOUBTED"
 
 
 async def test_the_real_clock_begins_undoubted(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from broker.identity.spiffe_id import SpiffeId
 from broker.ports.clock import Clock
 from broker.ports.connectors import Issued, Refused, Revoked, Severity
 from broker.secret import Secret
+from tests.clock import Clocks
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, vault_settings
 from tests.connectors.support import HOLDER, Ledger, assert_tells_no_secret, make_scope, new_attempt
@@ -79,7 +80,7 @@ class Broker:
         self.own = Minted(domain, clock=self.clock, **identity)
         self.root = openbao.root_client()
         role = JwtRole(openbao_jwt.MOUNT, openbao_jwt.ROLE, openbao_jwt.AUDIENCE)
-        self.login = JwtLogin(role, self.own, self.clock.now)
+        self.login = JwtLogin(role, self.own, self.clock)
         # OpenBao's leases live by the real clock, so only the login's is moved.
         self.connector = VaultDatabase("orders-db", vault_settings(openbao), self.login, SystemClock())
         self.ledger = Ledger()
@@ -198,8 +199,27 @@ async def test_a_token_whose_end_is_over_is_never_sent(openbao_server: Configure
     await broker.connector.close()
 
 
+async def test_where_brokers_time_is_ahead_it_logs_in_with_what_the_wall_clock_takes(
+    openbao_server: ConfiguredOpenBao, domain: TrustDomain
+) -> None:
+    """The wall clock was three hours fast for a moment: what lived is due, and has to be ended."""
+    broker, clocks = Broker(openbao_server, domain), Clocks()
+    issued = await broker.issue()
+    kept = clocks.kept()
+    for clocks.set_by in (timedelta(0), timedelta(hours=3), timedelta(0)):
+        kept.look()
+    assert kept.now() > SystemClock().now() + timedelta(hours=2)
+    role = JwtRole(openbao_jwt.MOUNT, openbao_jwt.ROLE, openbao_jwt.AUDIENCE)
+    login = JwtLogin(role, Minted(domain), kept)
+    connector = VaultDatabase("orders-db", vault_settings(openbao_server), login, SystemClock())
+    assert isinstance(await connector.revoke(broker.ledger.handle, broker.ledger.context()), Revoked)
+    assert not can_log_in(issued.credential)
+    await connector.close()
+    await broker.connector.close()
+
+
 async def test_a_broker_without_a_jwt_svid_says_so(openbao_server: ConfiguredOpenBao) -> None:
-    login = JwtLogin(JwtRole("jwt", "jit-broker", "openbao"), NoOwnToken(), SystemClock().now)
+    login = JwtLogin(JwtRole("jwt", "jit-broker", "openbao"), NoOwnToken(), SystemClock())
     connector = VaultDatabase("orders-db", vault_settings(openbao_server), login, SystemClock())
     expires_at = SystemClock().now() + TTL
     ledger = Ledger()
@@ -238,7 +258,7 @@ class Answers(VaultAdapter):
 )
 def test_half_an_answer_is_no_login(domain: TrustDomain, auth: object) -> None:
     clock, own = ShiftedClock(), Minted(domain)
-    login = JwtLogin(JwtRole("jwt", "role", "openbao"), own, clock.now)
+    login = JwtLogin(JwtRole("jwt", "role", "openbao"), own, clock)
     for _ in range(3):
         with pytest.raises(VaultFailure) as failed:
             login.token(Answers(auth))

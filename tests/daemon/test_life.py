@@ -7,10 +7,11 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ import grpc
 import pytest
 import requests
 import yaml
+from google.protobuf.duration_pb2 import Duration
 
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.config import load_config
+from broker.daemon import wiring
 from broker.stores.audit_reader import AuditReader
-from tests.api.served import ANALYST, CA, Served, ask, serve, start_task, svid, write_config
+from tests.api.served import ANALYST, CA, Served, ask, reason, serve, start_task, svid, write_config
 from tests.clock import TICK, StoppableClock
+from tests.connectors.fake import IssueMishap
 from tests.daemon.warm import WarmBrokerd
 from tests.patience import PATIENCE, becomes_true, eventually, until
 
@@ -360,6 +364,66 @@ async def test_stopping_takes_back_what_was_under_way(tmp_path: Path) -> None:
         assert (await asking).credential.database_login.username
         await stopping
         served.daemon.stop = _nothing  # type: ignore[method-assign]
+
+
+async def test_a_stop_waits_for_no_stream(tmp_path: Path) -> None:
+    """They have no end of their own: with one agent that held its task each stop took all of the drain's time."""
+    async with serve(tmp_path, limits={"drain_timeout": "5m"}) as served:
+        stub = served.stub()
+        hold = stub.HoldTask(pb.HoldTaskRequest(task_id=await start_task(stub)))
+        watch = stub.WatchLeases(pb.WatchLeasesRequest())
+        for stream in (hold, watch):
+            await stream.read()
+        await asyncio.wait_for(served.daemon.stop(), PATIENCE)
+        served.daemon.stop = _nothing  # type: ignore[method-assign]
+        for stream in (hold, watch):
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                while await stream.read() is not grpc.aio.EOF:
+                    pass
+            assert reason(ended.value) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+
+
+async def test_while_a_stop_waits_for_a_call_streams_go_on(tmp_path: Path) -> None:
+    """Else who holds a task would not be heard for as long, and the task ended as one that nobody holds."""
+    async with serve(tmp_path, limits={"drain_timeout": "5m"}) as served:
+        stub = served.stub()
+        task = await start_task(stub)
+        hold = stub.HoldTask(pb.HoldTaskRequest(task_id=task, grace=Duration(seconds=3)))
+        await hold.read()
+        served.upstream.issue_mishaps.append(IssueMishap.HANG)
+        asked = asyncio.ensure_future(stub.RequestCredential(ask(task)))
+        await becomes_true(lambda: not served.upstream.issue_mishaps)
+        stopping = asyncio.ensure_future(served.daemon.stop())
+        served.daemon.stop = _nothing  # type: ignore[method-assign]
+        for _ in range(3):
+            assert await asyncio.wait_for(hold.read(), PATIENCE) is not grpc.aio.EOF
+        assert not stopping.done()
+        asked.cancel()
+        await asyncio.wait_for(stopping, PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("mac_key_id = 'another'", "under a key that this brokerd does not have"),
+        ("mac = zeroblob(32)", "lost what was committed to it"),
+    ],
+)
+async def test_it_ends_and_says_why_where_the_ledger_cannot_be_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, why: str
+) -> None:
+    """As where another broker has written with a key that this one was not given."""
+    said: list[str] = []
+    monkeypatch.setattr(wiring.log, "critical", lambda what, **_: said.append(what), raising=False)
+    async with serve(tmp_path) as served:
+        asked = asyncio.Event()
+        ending = asyncio.create_task(served.daemon.until(asked))
+        with closing(sqlite3.connect(tmp_path / "state" / "ledger.sqlite3", isolation_level=None)) as theirs:
+            theirs.execute(f"UPDATE audit_head SET {change}")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await start_task(served.stub())
+        assert await asyncio.wait_for(ending, PATIENCE) is False
+    assert len(said) == 1 and why in said[0]
 
 
 async def _nothing() -> None:

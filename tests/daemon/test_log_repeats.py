@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from broker.logs import FREELY, LONGEST, MOST_LINES, SOONEST, Repeats
+from broker.logs.repeats import FREELY, LONGEST, MOST_LINES, SOONEST, Repeats
 
 
 class Log:

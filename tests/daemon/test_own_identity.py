@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from broker.config import Config, load_config
 from broker.daemon.identity import OwnIdentity
-from broker.errors import BrokerError, Reason
+from broker.errors import BrokerError, NotReady, Reason
 from broker.issuance.gate import Gate
 from tests.api.served import DOMAIN, private, write_config
 from tests.clock import ManualClock
@@ -105,6 +105,32 @@ def test_half_a_life_and_its_end(world: World) -> None:
     assert world.gate.why_closed(world.clock.now()) is None
     assert reasons(identity, world) == []
     assert world.clock.now() > before
+
+
+def test_its_end_is_logged_once_and_that_another_one_is_in_force(world: World) -> None:
+    identity = world.open()
+    world.clock.advance(2 * HOUR)
+    with capture_logs() as logged:
+        identity.look()
+        identity.look()
+    (told,) = [each for each in logged if each["log_level"] == "error"]
+    assert (told["reason"], told["ended"]) == (Reason.OWN_SVID_EXPIRED, (NOW + HOUR).isoformat())
+    fresh = own(ends=5 * HOUR)
+    world.api.say(answer(svid(fresh, HOME)))
+    until(lambda: identity.tls.identity.chain_pem == fresh.pem)
+    with capture_logs() as logged:
+        identity.look()
+        identity.look()
+    assert ["grants resume" in each["event"] for each in logged if each["log_level"] == "warning"] == [True]
+
+
+@pytest.mark.parametrize("at", [NOW - HOUR, NOW + 2 * HOUR], ids=["not yet", "no more"])
+def test_an_svid_that_time_or_a_renewal_mends_is_no_wrong_configuration(world: World, at: datetime) -> None:
+    """A supervisor tries again: a machine that starts finds old files, or has not set its clock yet."""
+    world.clock.advance(at - world.clock.now())
+    with pytest.raises(NotReady) as refused:
+        world.open()
+    assert refused.value.reason is Reason.OWN_SVID_EXPIRED
 
 
 def test_each_alarm_is_logged_once_and_its_end_too(world: World) -> None:

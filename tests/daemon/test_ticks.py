@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -46,3 +46,19 @@ async def test_a_job_that_fails_is_told(caplog: pytest.LogCaptureFixture) -> Non
     await rounds(5)
     ticks.stop()
     assert "it went wrong" in caplog.text
+
+
+async def test_what_was_missed_for_long_is_done_once_and_costs_nothing() -> None:
+    """A machine that slept, or a wall clock that jumped: APScheduler asks for each time that was missed."""
+    ticks = Ticks([("job", _hangs, 0.25)])
+    ticks.start()
+    job = ticks.scheduler.get_job("job")
+    due, trigger = job.next_run_time, job.trigger
+    for late in (timedelta(), timedelta(seconds=0.1), timedelta(seconds=0.25), timedelta(days=1000, seconds=0.3)):
+        now = due + late
+        following = trigger.get_next_fire_time(due, now)
+        assert now < following <= now + timedelta(seconds=0.25)
+    # What comes in time is as before: its own step later.
+    assert trigger.get_next_fire_time(due, due) == due + timedelta(seconds=0.25)
+    assert trigger.get_next_fire_time(due, due - timedelta(seconds=0.1)) == due + timedelta(seconds=0.25)
+    ticks.stop()

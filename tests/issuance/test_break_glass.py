@@ -20,7 +20,7 @@ from broker.lease.machine import State
 from broker.ports.break_glass import BREAK_GLASS_REQUEST
 from broker.ports.leases import EndCause
 from broker.suspension.suspension import Kind
-from tests.connectors.fake import IssueMishap
+from tests.connectors.fake import IssueMishap, RevokeMishap
 from tests.issuance.emergency import Emergency
 from tests.issuance.world import ALICE, BOB, PEOPLE, TENANT, WAIT
 
@@ -298,6 +298,20 @@ async def test_a_later_suspension_ends_it(glass: Emergency) -> None:
     await glass.suspend(Kind.EVERYTHING)
     _, after = await glass.desk.get(glass.person("bea"), lease.id)
     assert (after.state in (State.REVOKING, State.REVOKED), after.cause) == (True, EndCause.SUSPENDED)
+
+
+async def test_a_retry_of_what_a_later_suspension_covers_uses_no_word_up(glass: Emergency) -> None:
+    """What was granted before it is ended by it; a word is for another use, and stands in the trail with that."""
+    glass.world.upstream.issue_mishaps.append(IssueMishap.LOST_REPLY)
+    glass.world.upstream.revoke_mishaps.extend([RevokeMishap.BROKEN] * 50)
+    await refused(glass.use())
+    stop = await glass.suspend(Kind.TEMPLATE, "orders-read")
+    assert await refused(glass.use()) is Reason.SUSPENDED
+    await glass.override("eli", OverrideKind.SUSPENSION, stop.id)
+    assert await refused(glass.use()) is Reason.SUSPENDED
+    lease = await glass.used(name="g2")
+    assert lease.break_glass is not None and lease.break_glass.overrode == (f"SUSPENSION {stop.id}",)
+    assert await refused(glass.use(name="g3")) is Reason.SUSPENDED
 
 
 async def test_everything_takes_two_others(glass: Emergency) -> None:

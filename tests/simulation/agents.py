@@ -81,7 +81,7 @@ class Life:
             asked = pipeline.requests(plan, action)
             at_once = (Life(self._world, who).carry(request, self._who) for who, request in asked)
             await asyncio.gather(*at_once)
-            if self._chance.sometimes("a step asked for again", 0.15):
+            if self._chance.sometimes("a step asked for again", 0.5):
                 again = pipeline.requests(plan, action)
                 await Life(self._world, again[-1][0]).carry(again[-1][1], self._who)
 

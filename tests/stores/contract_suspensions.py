@@ -14,10 +14,10 @@ import pytest
 from broker.errors import Conflict, Denied, InvalidInput, NotFound, Reason, WrongState
 from broker.lease.machine import State
 from broker.ports.lease_store import LeaseStore
-from broker.ports.leases import EndCause
+from broker.ports.leases import EndCause, Selector
 from broker.ports.suspensions import Lifting, NewSuspension
 from broker.suspension.suspension import Kind, Subject
-from tests.stores.contract import activate, grant, records, refused, types
+from tests.stores.contract import activate, grant, records, refused, revoke_all, types
 from tests.stores.make import ALICE, BOB, TASK, TENANT, at, intent, new_task, proof
 
 ADA, EVE = "https://idp.test#ada", "https://idp.test#eve"
@@ -168,6 +168,34 @@ class SuspensionContract:
         }
         (ending,) = [record for record in await records(store) if record.type == "lease.revoking"]
         assert (ending.actor, ending.data["cause"]) == (ADA, "SUSPENDED")
+
+    @pytest.mark.parametrize(("kind", "value"), [*COVERING, *ELSEWHERE])
+    async def test_what_is_not_proven_dead_is_told_by_connector(
+        self, store: LeaseStore, kind: Kind, value: str
+    ) -> None:
+        """Also what was being ended before the suspension came, and of nobody whom it does not cover."""
+        await store.start_task(new_task())
+        before = await grant(store)
+        await grant(store, "2", connector="sts", expires_at=at(90))
+        await store.end_leases(Selector(TENANT, lease_id=before.id), EndCause.RELEASED, ALICE, at(4))
+        suspension, ended = await store.suspend(stop(kind, value), members)
+        told = [(each.connector, each.attempts, each.last_end) for each in await store.still_alive(suspension, members)]
+        both = [("bao", 1, at(61)), ("sts", 1, at(90))]
+        if (kind, value) in ELSEWHERE:
+            assert told == []
+        elif kind is Kind.CONNECTOR:
+            assert (ended.attempts, told) == (0, both[:1])
+        else:
+            assert (ended.attempts, told) == (1, both)
+        await revoke_all(store, now=6)
+        assert "bao" not in {each.connector for each in await store.still_alive(suspension, members)}
+
+    async def test_whose_delivery_was_not_confirmed_hears_of_it(self, store: LeaseStore) -> None:
+        await store.start_task(new_task())
+        lease = await grant(store)
+        await store.suspend(stop(Kind.AGENT, ALICE), members)
+        confirmed = store.confirm_delivery(TENANT, lease.id, ALICE, "attempt-1", at(6))
+        await refused(store, confirmed, Denied, Reason.SUSPENDED)
 
     # -- the same again
 

@@ -19,7 +19,7 @@ from broker.audit.record import decode
 from broker.errors import BrokerError
 from broker.lease.machine import TERMINAL, TRANSITIONS, Event, State
 from broker.ports.leases import Attempt, EndCause, Lease, Selector
-from broker.ports.tasks import TaskState
+from broker.ports.tasks import TaskLimits, TaskState
 from broker.stores.audit_reader import AuditReader
 from broker.stores.revoke_ops import PATIENCE
 from broker.stores.sqlite import SqliteStore
@@ -29,6 +29,8 @@ from tests.stores.model import Model, ModelAttempt, ModelTask, Refused
 pytestmark = pytest.mark.long
 T = TypeVar("T")
 ENOUGH = 1_000
+# The model knows of no limits: ten retries of one lease are rare, and happen.
+UNLIMITED = TaskLimits(attempts_per_lease=ENOUGH)
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
@@ -125,7 +127,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def ask(self, task: str, request: str) -> None:
         self.names += 1
         name = str(self.names)
-        asked = intent(name, task=task, now=self.now, request_id=request, request_digest=f"{task}/{request}")
+        again: dict[str, Any] = {"request_id": request, "request_digest": f"{task}/{request}"}
+        asked = intent(name, task=task, now=self.now, limits=UNLIMITED, **again)
         told: list[tuple[str, list[str]]] = []
         opened = self.same(
             lambda: told.append(self.model.open(name, task, request, self.now)), self.store.open_intent(asked)

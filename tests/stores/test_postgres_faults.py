@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
@@ -23,8 +23,13 @@ from broker.stores import postgres_connection, postgres_database, postgres_reade
 from broker.stores.audit_reader import AuditReader
 from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
-from broker.stores.postgres_connection import IDLE_SECONDS, LOCK_SECONDS, PostgresConnection, ServerAddress
-from broker.stores.postgres_database import _LOCK_SPACE
+from broker.stores.postgres_connection import (
+    IDLE_SECONDS,
+    LOCK_SECONDS,
+    LOCK_SPACE,
+    PostgresConnection,
+    ServerAddress,
+)
 from broker.stores.task_ops import start_task
 from broker.stores.transaction import Transaction
 from tests.patience import PATIENCE, becomes_true, until
@@ -296,6 +301,47 @@ async def test_a_server_that_is_away_is_told_at_once_and_tried_again(store: Post
     assert (await store.start_task(new_task())).id == TASK
 
 
+@pytest.fixture
+def read_only(ledger_database: LedgerDatabase) -> Iterator[Callable[[bool], None]]:
+    """The server's administrator, or a provider whose disk is full, lets nobody write: sessions go on, read-only."""
+
+    def turn(on: bool) -> None:
+        with ledger_database.session() as session:
+            session.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if on else 'off'}".encode())
+            session.execute("SELECT pg_reload_conf()")
+            until(lambda: said(ledger_database) == ("on" if on else "off"))
+
+    yield turn
+    turn(False)
+
+
+def said(database: LedgerDatabase) -> object:
+    with database.session() as session:
+        row = session.execute("SHOW default_transaction_read_only").fetchone()
+    return row and row[0]
+
+
+async def test_a_primary_that_turns_read_only_is_told_as_that_and_closes_the_gate(
+    ledger_database: LedgerDatabase, store: PostgresStore, read_only: Callable[[bool], None]
+) -> None:
+    """F20: nobody's request is wrong, and nothing can be written."""
+    await store.start_task(new_task())
+    read_only(True)
+    asked: tuple[Callable[[], Awaitable[object]], ...] = (
+        lambda: store._writer.submit(lambda tx: tx.run("forget_replicas", {"long_ago": 1})),  # in no record
+        lambda: store.open_intent(intent()),
+        lambda: store.start_task(new_task("another")),
+    )
+    for ask in asked:
+        with pytest.raises(NotReady, match="ReadOnlySqlTransaction") as refused:
+            await ask()
+        assert refused.value.reason is Reason.STORE_UNAVAILABLE
+        assert "ReadOnlySqlTransaction" in store.failing[1]
+    read_only(False)
+    await store.open_intent(intent())
+    assert store.failing[1] == "" and whole(ledger_database)
+
+
 async def test_two_write_one_ledger(ledger_database: LedgerDatabase) -> None:
     """F17: what one has committed the other sees, and the chain is one."""
     one, two = await ledger_database.open("writer-1"), await ledger_database.open("writer-2")
@@ -476,7 +522,7 @@ async def test_who_waits_ends_nobody_who_is_idle_with_the_lock(ledger_database: 
     store = await ledger_database.open()
     # Of the role that may end its own.
     with psycopg.connect(ledger_database.address.dsn.reveal(), autocommit=True) as session, session.transaction():
-        session.execute("SELECT pg_advisory_xact_lock(%s | 'last_batch'::regclass::oid::bigint)", (_LOCK_SPACE << 32,))
+        session.execute("SELECT pg_advisory_xact_lock(%s | 'last_batch'::regclass::oid::bigint)", (LOCK_SPACE << 32,))
         for _ in range(2):
             with pytest.raises(NotReady):
                 await store.start_task(new_task())
@@ -493,7 +539,7 @@ async def test_the_wait_for_the_lock_takes_nothing_from_the_time_that_one_may_ha
         store = await ledger_database.open()
     process = store._writing_end.connection.process  # type: ignore[attr-defined]
     with ledger_database.session() as session, session.transaction():
-        session.execute("SELECT pg_advisory_xact_lock(%s | 'last_batch'::regclass::oid::bigint)", (_LOCK_SPACE << 32,))
+        session.execute("SELECT pg_advisory_xact_lock(%s | 'last_batch'::regclass::oid::bigint)", (LOCK_SPACE << 32,))
         started = asyncio.ensure_future(store.start_task(new_task()))
         await becomes_true(lambda: busy_for(ledger_database, process) > timedelta(seconds=1.1))
     assert (await started).id == TASK

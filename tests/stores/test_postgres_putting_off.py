@@ -16,8 +16,7 @@ from broker.lease.machine import State
 from broker.ports.intents import Opened
 from broker.ports.leases import Lease
 from broker.stores.postgres import PostgresStore
-from broker.stores.postgres_connection import PostgresConnection
-from broker.stores.postgres_database import _LOCK_SPACE
+from broker.stores.postgres_connection import LOCK_SPACE, PostgresConnection
 from broker.stores.postgres_many import MANY, QUESTIONS
 from broker.suspension.suspension import Kind
 from tests.patience import becomes_true
@@ -49,9 +48,9 @@ def held_up(database: LedgerDatabase) -> Iterator[psycopg.Connection[tuple[objec
     """The ledger's lock is somebody else's to the end of the block: what comes by then is one batch."""
     lock = "(%s | 'last_batch'::regclass::oid::bigint)"
     with database.session() as other:
-        other.execute(f"SELECT pg_advisory_lock{lock}".encode(), (_LOCK_SPACE << 32,))
+        other.execute(f"SELECT pg_advisory_lock{lock}".encode(), (LOCK_SPACE << 32,))
         yield other
-        other.execute(f"SELECT pg_advisory_unlock{lock}".encode(), (_LOCK_SPACE << 32,))
+        other.execute(f"SELECT pg_advisory_unlock{lock}".encode(), (LOCK_SPACE << 32,))
 
 
 class AtOnce(Protocol):

@@ -16,16 +16,18 @@ from structlog.testing import capture_logs
 from broker.clock import SystemClock
 from broker.dev.postgres import PostgresServer
 from broker.errors import InvalidInput, NotReady, Reason, Tampered
+from broker.ports.replicas import Heartbeat
 from broker.secret import Secret
 from broker.stores import migrate as file_migrate
 from broker.stores import migrating, postgres_connection, postgres_migrate
 from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
-from broker.stores.postgres_connection import ServerAddress, connect
+from broker.stores.postgres_connection import LOCK_SPACE, PostgresConnection, ServerAddress, connect
 from broker.stores.postgres_sql import SQL, postgres_migrations, statement
 from broker.stores.queries import SQL as COMMON
 from broker.stores.queries import migrations
 from broker.stores.sqlite import SqliteStore
+from tests.patience import PATIENCE, until
 from tests.stores.conftest import LedgerDatabase
 from tests.stores.make import ALICE, TASK, TENANT, Keys, intent, new_task
 
@@ -200,6 +202,101 @@ async def test_a_newer_schema_that_does_not_say_so_is_refused(
         await empty.open_as_owner()
 
 
+async def test_a_broker_at_work_writes_nothing_under_a_schema_that_is_not_for_it(
+    empty: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F50: somebody migrated beneath it. Its next batch finds out, and brokerd ends by it."""
+    with closing(connect(empty.owner, role="test")) as owner:
+        postgres_migrate.migrate(owner)
+        store = await empty.open_as_owner()
+        await store.start_task(new_task())
+        migrated_by_the_next(monkeypatch, owner, CHANGING)
+        for _ in range(2):
+            with pytest.raises(Tampered, match="Start the newer release") as refused:
+                await store.open_intent(intent())
+            assert refused.value.reason is Reason.SCHEMA_VERSION
+        assert (await store.lost()).reason is Reason.SCHEMA_VERSION
+        assert owner.execute("SELECT count(*) FROM leases").fetchone() == (0,)
+        await store.close()
+
+
+async def test_a_broker_at_work_writes_nothing_under_an_older_schema_until_it_is_migrated(
+    empty: LedgerDatabase,
+) -> None:
+    """F50: another database is behind the DSN, or this one was put back."""
+    with closing(connect(empty.owner, role="test")) as owner:
+        postgres_migrate.migrate(owner)
+        store = await empty.open_as_owner()
+        owner.execute("UPDATE schema_version SET version = version - 1")
+        with pytest.raises(NotReady, match=f"needs schema {NEXT - 1}") as refused:
+            await store.start_task(new_task())
+        assert "broker migrate" in refused.value.hint
+        owner.execute("UPDATE schema_version SET version = version + 1")
+        await store.start_task(new_task())
+        await store.close()
+
+
+async def test_a_batch_is_of_one_schema_from_its_beginning_to_its_end(
+    empty: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F50: who migrates waits for the writers' lock, and has it until all is done."""
+    with closing(connect(empty.owner, role="test")) as owner:
+        postgres_migrate.migrate(owner)
+        with empty.session() as batch, ThreadPoolExecutor(1) as pool:
+            batch.execute("BEGIN")
+            lock = "SELECT pg_advisory_xact_lock('last_batch'::regclass::oid::bigint | %s)"
+            batch.execute(lock, (LOCK_SPACE << 32,))
+            done = pool.submit(migrated_by_the_next, monkeypatch, owner, CHANGING)
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'"
+            until(lambda: batch.execute(waits).fetchone() == (1,))
+            assert not done.done()
+            batch.execute("COMMIT")
+            done.result(PATIENCE)
+
+
+async def test_nothing_that_was_remembered_before_a_migration_is_believed_after_it(
+    empty: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F50: a step that only adds may fill what it adds, and change rows by that."""
+    with closing(connect(empty.owner, role="test")) as owner:
+        postgres_migrate.migrate(owner)
+        store = await empty.open_as_owner()
+        await store.start_task(new_task())
+        assert await store._writer.submit(lambda tx: len(tx.images.tasks)) == 1
+        migrated_by_the_next(monkeypatch, owner, ADDING)
+        assert await store._writer.submit(lambda tx: len(tx.images.tasks)) == 0
+        await store.close()
+
+
+def migrated_by_the_next(monkeypatch: pytest.MonkeyPatch, owner: PostgresConnection, text: str) -> None:
+    """``broker migrate`` of a release that does not exist."""
+    with monkeypatch.context() as newer:
+        newer.setattr(postgres_migrate, "postgres_migrations", lambda: next_release(text)[1])
+        postgres_migrate.migrate(owner)
+
+
+async def test_a_migration_that_ends_the_work_of_brokers_waits_until_they_are_stopped(
+    empty: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F50: else nobody revokes from then on until the new ones are there."""
+    with closing(connect(empty.owner, role="test")) as owner:
+        postgres_migrate.migrate(owner)
+        store = await empty.open_as_owner()
+        await store.beat(Heartbeat("writer-1", TENANT), ServerClock(SystemClock()).now())
+        with pytest.raises(NotReady, match="1 are at work") as refused:
+            migrated_by_the_next(monkeypatch, owner, CHANGING)
+        assert "Stop every one of them" in refused.value.hint
+        assert postgres_migrate.schema(owner).version == NEXT - 1
+        await store.start_task(new_task())  # and they go on
+        migrated_by_the_next(monkeypatch, owner, ADDING)  # one beside which they can
+        await store.leave("writer-1", ServerClock(SystemClock()).now())
+        with monkeypatch.context() as newer:
+            after_that = {**next_release(ADDING)[1], NEXT + 1: "ALTER TABLE leases ADD COLUMN another TEXT;"}
+            newer.setattr(postgres_migrate, "postgres_migrations", lambda: after_that)
+            postgres_migrate.migrate(owner)
+        await store.close()
+
+
 @pytest.mark.parametrize(("text", "opens"), [(ADDING, True), (CHANGING, False)])
 async def test_the_same_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, opens: bool) -> None:
     """F50."""
@@ -247,6 +344,32 @@ def test_a_server_elsewhere_must_prove_itself(dsn: str) -> None:
 )
 def test_where_it_does_or_need_not(address: ServerAddress) -> None:
     assert "ledger" in str(address) and "hush" not in repr(address) + str(address)
+
+
+def test_what_is_set_while_a_session_goes_on_does_not_make_it_wait_for_less(ledger_database: LedgerDatabase) -> None:
+    """F21: what is not said to a session follows postgresql.conf, also in the middle of its life."""
+    with closing(connect(ledger_database.address, role="test")) as session, ledger_database.session() as admin:
+        shown = "SELECT current_setting('synchronous_commit')"
+        try:
+            admin.execute("ALTER SYSTEM SET synchronous_commit = off")
+            admin.execute("SELECT pg_reload_conf()")
+            until(lambda: admin.execute(shown).fetchone() == ("off",))
+            assert session.execute(shown).fetchone() == ("on",)
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_commit")
+            admin.execute("SELECT pg_reload_conf()")
+
+
+def test_that_a_failover_would_lose_commits_is_told(ledger_database: LedgerDatabase) -> None:
+    """F21: several servers in the DSN, of which none waits for another. Told once in a while, however many sessions."""
+    dsn, host, port = ledger_database.address.dsn.reveal(), ledger_database.server.host, ledger_database.server.port
+    twice = psycopg.conninfo.make_conninfo(dsn, host=f"{host},{host}", port=f"{port},{port}")
+    for conninfo, said in ((dsn, 0), (twice, 1)):
+        address = ServerAddress(Secret(conninfo))
+        with capture_logs() as told:
+            for _ in range(2):
+                connect(address, role="test").close()
+        assert sum("waits for no standby" in line["event"] for line in told) == said
 
 
 def test_a_session_waits_for_the_disk_whatever_its_role_is_set_to(ledger_database: LedgerDatabase) -> None:

@@ -71,14 +71,18 @@ class SuspendRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., kind: _Optional[_Union[_suspension_pb2.Suspension.Kind, str]] = ..., value: _Optional[str] = ..., reason: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class SuspendResponse(_message.Message):
-    __slots__ = ("suspension", "attempts_ended", "unknown_value")
+    __slots__ = ("suspension", "attempts_ended", "unknown_value", "still_alive", "still_alive_unknown")
     SUSPENSION_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_ENDED_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_VALUE_FIELD_NUMBER: _ClassVar[int]
+    STILL_ALIVE_FIELD_NUMBER: _ClassVar[int]
+    STILL_ALIVE_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     suspension: _suspension_pb2.Suspension
     attempts_ended: int
     unknown_value: bool
-    def __init__(self, suspension: _Optional[_Union[_suspension_pb2.Suspension, _Mapping]] = ..., attempts_ended: _Optional[int] = ..., unknown_value: _Optional[bool] = ...) -> None: ...
+    still_alive: _containers.RepeatedCompositeFieldContainer[_suspension_pb2.StillAlive]
+    still_alive_unknown: bool
+    def __init__(self, suspension: _Optional[_Union[_suspension_pb2.Suspension, _Mapping]] = ..., attempts_ended: _Optional[int] = ..., unknown_value: _Optional[bool] = ..., still_alive: _Optional[_Iterable[_Union[_suspension_pb2.StillAlive, _Mapping]]] = ..., still_alive_unknown: _Optional[bool] = ...) -> None: ...
 
 class ResumeRequest(_message.Message):
     __slots__ = ("request_id", "suspension_id", "reason", "fresh_id_token")

@@ -23,20 +23,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from broker.api.v1 import contract_pb2 as broker_dot_api_dot_v1_dot_contract__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62roker/api/v1/suspension.proto\x12\rbroker.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x05\n\nSuspension\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.broker.api.v1.Suspension.Kind\x12\r\n\x05value\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x13\n\x0b\x61uthor_name\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05state\x18\t \x01(\x0e\x32\x1f.broker.api.v1.Suspension.State\x12\x18\n\x10\x66irst_resumed_by\x18\n \x01(\t\x12\x12\n\nresumed_by\x18\x0b \x01(\t\x12\x15\n\rresume_reason\x18\x0c \x01(\t\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc0\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_AGENT\x10\x01\x12\x0e\n\nKIND_ENTRY\x10\x02\x12\x0e\n\nKIND_OWNER\x10\x03\x12\r\n\tKIND_TASK\x10\x04\x12\x11\n\rKIND_TEMPLATE\x10\x05\x12\x12\n\x0eKIND_CONNECTOR\x10\x06\x12\x10\n\x0cKIND_ACCOUNT\x10\x07\x12\x15\n\x11KIND_TRUST_DOMAIN\x10\x08\x12\x13\n\x0fKIND_EVERYTHING\x10\t\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_IN_FORCE\x10\x01\x12\x16\n\x12STATE_RESUME_BEGUN\x10\x02\x12\x10\n\x0cSTATE_LIFTED\x10\x03\x12\x11\n\rSTATE_EXPIRED\x10\x04\x12\x12\n\x0eSTATE_TAMPERED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62roker/api/v1/suspension.proto\x12\rbroker.api.v1\x1a\x1c\x62roker/api/v1/contract.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x05\n\nSuspension\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.broker.api.v1.Suspension.Kind\x12\r\n\x05value\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x13\n\x0b\x61uthor_name\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05state\x18\t \x01(\x0e\x32\x1f.broker.api.v1.Suspension.State\x12\x18\n\x10\x66irst_resumed_by\x18\n \x01(\t\x12\x12\n\nresumed_by\x18\x0b \x01(\t\x12\x15\n\rresume_reason\x18\x0c \x01(\t\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc0\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_AGENT\x10\x01\x12\x0e\n\nKIND_ENTRY\x10\x02\x12\x0e\n\nKIND_OWNER\x10\x03\x12\r\n\tKIND_TASK\x10\x04\x12\x11\n\rKIND_TEMPLATE\x10\x05\x12\x12\n\x0eKIND_CONNECTOR\x10\x06\x12\x10\n\x0cKIND_ACCOUNT\x10\x07\x12\x15\n\x11KIND_TRUST_DOMAIN\x10\x08\x12\x13\n\x0fKIND_EVERYTHING\x10\t\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_IN_FORCE\x10\x01\x12\x16\n\x12STATE_RESUME_BEGUN\x10\x02\x12\x10\n\x0cSTATE_LIFTED\x10\x03\x12\x11\n\rSTATE_EXPIRED\x10\x04\x12\x12\n\x0eSTATE_TAMPERED\x10\x05\"\xd4\x01\n\nStillAlive\x12\x11\n\tconnector\x18\x01 \x01(\t\x12\x13\n\x0b\x63redentials\x18\x02 \x01(\x05\x12\x34\n\x0e\x63ontract_class\x18\x03 \x01(\x0e\x32\x1c.broker.api.v1.ContractClass\x12\x32\n\x0f\x62ound_on_revoke\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x10last_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'broker.api.v1.suspension_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUSPENSION']._serialized_start=83
-  _globals['_SUSPENSION']._serialized_end=811
-  _globals['_SUSPENSION_KIND']._serialized_start=485
-  _globals['_SUSPENSION_KIND']._serialized_end=677
-  _globals['_SUSPENSION_STATE']._serialized_start=680
-  _globals['_SUSPENSION_STATE']._serialized_end=811
+  _globals['_SUSPENSION']._serialized_start=145
+  _globals['_SUSPENSION']._serialized_end=873
+  _globals['_SUSPENSION_KIND']._serialized_start=547
+  _globals['_SUSPENSION_KIND']._serialized_end=739
+  _globals['_SUSPENSION_STATE']._serialized_start=742
+  _globals['_SUSPENSION_STATE']._serialized_end=873
+  _globals['_STILLALIVE']._serialized_start=876
+  _globals['_STILLALIVE']._serialized_end=1088
 # @@protoc_insertion_point(module_scope)

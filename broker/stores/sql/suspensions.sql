@@ -88,5 +88,15 @@ WHERE a.tenant = l.tenant AND a.lease_id = l.id
 ORDER BY l.holder, l.request_id
 LIMIT :limit;
 
+-- suspended_alive --
+-- What is being ended and not proven dead, counted by holder and connector: few rows, whatever lives.
+SELECT l.holder, a.connector, count(*), max(a.expires_at)
+FROM leases AS l INDEXED BY leases_living CROSS JOIN attempts AS a
+WHERE a.tenant = l.tenant AND a.lease_id = l.id
+    AND l.tenant = :tenant AND l.ended_at IS NULL AND a.state = 'REVOKING'
+    AND :task IN ('', l.task_id) AND :template IN ('', l.template)
+    AND :connector IN ('', l.connector) AND :account IN ('', l.account)
+GROUP BY l.holder, a.connector;
+
 -- suspensions_unlifted_everywhere --
 SELECT {suspension_columns} FROM suspensions AS s WHERE s.lifted_at IS NULL;
