@@ -63,8 +63,7 @@ class PostgresStore(LedgerStore):
 
     def _listen(self) -> None:
         """Have whoever waits for a change hear of the others' commits, too."""
-        writing = self._writing_end
-        assert isinstance(writing, PostgresWriting)  # noqa: S101 - made here
+        writing = self._on_server()
         others = OthersCommits(self._end_of_trail, self._others_committed)
         self._listening = [
             asyncio.create_task(others.run(), name="ledger: others' commits"),
@@ -72,6 +71,11 @@ class PostgresStore(LedgerStore):
                 hear(self._address, others.wake, lambda: writing.connection.process), name="ledger: hearing"
             ),
         ]
+
+    def _on_server(self) -> PostgresWriting:
+        writing = self._writing_end
+        assert isinstance(writing, PostgresWriting)  # noqa: S101 - made here
+        return writing
 
     async def _end_of_trail(self) -> int:
         row = await self._readers.point(lambda view: view.one("audit_head", {}))
@@ -92,4 +96,5 @@ class PostgresStore(LedgerStore):
             raise
 
     def _reading(self, seal: RowSeal) -> Reading:
-        return PostgresReaders(self._address, seal)
+        writing = self._on_server()
+        return PostgresReaders(self._address, seal, lambda: writing.written_through)

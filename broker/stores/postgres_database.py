@@ -177,9 +177,15 @@ class PostgresWriting:
         self._changes = 0
         self._doubtful = True
         self._pause, self._again = _FIRST_PAUSE, 0.0
+        self._read_only = False  # the last server, when it was written to
         # So that the clock follows the server before anything is judged by it.
         self._open()
         self.connection.together(_TIDY)
+
+    @property
+    def written_through(self) -> PostgresConnection | None:
+        """The session of the server that is written to, or was last. None: that is read-only, no other is found yet."""
+        return None if self._read_only else self.connection
 
     def begin(self) -> bool:
         """See Writing.begin. One round trip, and the wait for the others."""
@@ -241,7 +247,10 @@ class PostgresWriting:
         return False
 
     def make_room(self, error: Exception) -> bool:
-        """See Writing.make_room."""
+        """See Writing.make_room. Where the server turned read-only, the next batch looks for one that is written to."""
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            self._read_only = True
+            self.connection.close()
         return False
 
     def close(self) -> None:
@@ -307,7 +316,7 @@ class PostgresWriting:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._again = monotonic() + self._pause * random.uniform(0.5, 1)  # nosec B311 # noqa: S311 - jitter
             raise
-        self._pause, self._again = _FIRST_PAUSE, 0.0
+        self._pause, self._again, self._read_only = _FIRST_PAUSE, 0.0, False
 
     def _session(self, connection: PostgresConnection) -> PostgresConnection:
         """What the scripts above name is said once to each session."""

@@ -58,9 +58,11 @@ class _Session(psycopg.AsyncConnection[tuple[Any, ...]]):
 
 async def _session(address: ServerAddress, wake: Callable[[], None], own: Callable[[], int]) -> None:
     dsn = make_conninfo(address.dsn.reveal(), application_name="brokerd hearing", **WAY)
+    beside = own()
     async with await _Session.connect(dsn, autocommit=True) as session:
         await session.execute(f"LISTEN {CHANNEL}")
-        while True:
+        # Where the writer had to look for a server anew, this one may be a primary of before, which says nothing more.
+        while beside == own():
             # What happened before the session listened.
             wake()
             async for word in session.notifies(timeout=_SILENCE):

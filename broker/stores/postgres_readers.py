@@ -1,8 +1,10 @@
 """Sessions for reading, beside the writer: a few for points, a few for scans, one for walks; none waits for another's.
 
-All read the server that is written to, so that every commit that was answered is seen. A session that was lost while
-idle is replaced, and the read done again: once, for it changed nothing. A server that makes those wait who try for it
-is not tried for again at once, so that the others who wait for a thread are told soon.
+All read the server that is written to, so that every commit that was answered is seen: where the writer had to look for
+a server anew, so do they, for the one that they are connected to may be a primary of before; and while it looks for one
+that is not read-only, nothing is read. A session that was lost while idle is replaced, and the read done again: once,
+for it changed nothing. A server that makes those wait who try for it is not tried for again at once, so that the others
+who wait for a thread are told soon.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ T = TypeVar("T")
 class PostgresReaders:
     """A :class:`broker.stores.reading.Reading`."""
 
-    def __init__(self, address: ServerAddress, seal: RowSeal) -> None:
-        self._address, self._seal = address, seal
+    def __init__(self, address: ServerAddress, seal: RowSeal, writer: Callable[[], PostgresConnection | None]) -> None:
+        """``writer``: see PostgresWriting.written_through."""
+        self._address, self._seal, self._writer = address, seal, writer
         self._local = threading.local()
         self._opened: set[PostgresConnection] = set()
         self._closed = False
@@ -78,11 +81,17 @@ class PostgresReaders:
     def _view(self, patience: float) -> View:
         """This thread's own, whose session is one of a pool with one patience."""
         view: View | None = getattr(self._local, "view", None)
-        if view is None or _connection_of(view).lost:
-            if view is not None:
-                self._opened.discard(_connection_of(view))
+        writer = self._writer()
+        if writer is None:
+            raise psycopg.OperationalError("the server is read-only, and another one may be written to by now")
+        if view is not None and (_connection_of(view).lost or self._local.beside is not writer):
+            self._opened.discard(_connection_of(view))
+            _connection_of(view).close()
+            view = self._local.view = None
+        if view is None:
             connection = self._connected(patience)
             view = self._local.view = View(connection, POSTGRES, self._seal)
+            self._local.beside = writer
             self._opened.add(connection)
         return view
 

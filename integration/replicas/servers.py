@@ -46,6 +46,11 @@ class Primary(PostgresServer):
             assert time.monotonic() < until, "the standby does not follow"
             time.sleep(0.05)
 
+    def take_no_more_writes(self) -> None:
+        """As whoever hands over to another server by hand does first; its sessions go on, and can read."""
+        self.ask("ALTER SYSTEM SET default_transaction_read_only = on")
+        self.ask("SELECT pg_reload_conf()")
+
     def kill(self) -> None:
         """SIGKILL to every process of it, as when its machine loses power."""
         processes = self._stop()

@@ -123,6 +123,25 @@ def test_the_standby_is_promoted(tmp_path: Path) -> None:
         print(f"grants again {min(again) - lost:.1f} s after the primary was lost")
 
 
+def test_the_primary_is_handed_over_by_hand_and_left_running(tmp_path: Path) -> None:
+    """F20, F21: nobody ends the sessions with it, and nothing of it is read once the other one is written to."""
+    with world(tmp_path, standby=True) as made:
+        assert made.standby is not None
+        with made.load(SEED) as agents:
+            pause(4, agents)
+            made.primary.take_no_more_writes()
+            pause(2, agents)
+            handed_over = time.time()
+            made.standby.promote()
+            pause(15, agents)
+            again = until(lambda: _delivered_since(made, handed_over))
+            late = "SELECT count(*) FROM attempts WHERE due_at < (extract(epoch FROM now() - interval '10 s') * 1000)"
+            with psycopg.connect(made.dsn) as connection:
+                assert connection.execute(late).fetchall() == [(0,)]
+        made.judge()
+        print(f"grants again {min(again) - handed_over:.1f} s after the hand-over")
+
+
 def _delivered_since(made: World, moment: float) -> list[float]:
     """When agents were given something since then (seconds since the epoch)."""
     return [at for each in deliveries(made.directory / "agents.jsonl") if (at := each.at_ms / 1000) > moment]
