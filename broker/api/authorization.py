@@ -271,6 +271,15 @@ IN_DOUBT: Final = (
     }
 )
 
+# What a replica still does when others have replaced its deploy set for long (issuance/among.py), whose people may be
+# disabled and whose policies may be over: to look, to take away, to confirm what was granted, and to have its set back.
+BEHIND: Final = (IN_DOUBT - {f"/{_PEOPLE}/RunReconciliation"}) | {
+    f"/{_AGENTS}/ConfirmDelivery",
+    f"/{_PEOPLE}/ConfirmBreakGlass",
+    f"/{_PEOPLE}/DenyAccessRequest",
+    f"/{_PEOPLE}/ReloadDeploy",
+}
+
 # What changes something. Through a proxy each needs a request_id of its own.
 CHANGES: Final = frozenset(
     f"/{_AGENTS}/{name}"

@@ -34,6 +34,7 @@ from broker.api.redaction import redacted
 from broker.api.streams import rechecked
 from broker.api.tls import MAX_MESSAGE_BYTES
 from broker.errors import BrokerError, Defect, Exhausted, InvalidInput, NotReady, Reason
+from broker.issuance.among import Among
 from broker.issuance.refusals import RefusalBudget, refusal
 from broker.ports.clock import Clock, Rng
 from broker.ports.lease_store import LeaseStore
@@ -69,10 +70,15 @@ class Door(Generic[Who, Guest]):
         tenant: str,
         *,
         at_most: int | None = None,
+        among: Among | None = None,
     ) -> None:
-        """``at_most`` calls are in hand at a time; None: as many as the transport lets through."""
+        """``at_most`` calls are in hand at a time; None: as many as the transport lets through.
+
+        ``among``: how this daemon stands among others; None: it is alone.
+        """
         self._entrance = entrance
         self._at_most = at_most
+        self._among = Among() if among is None else among
         self._in_hand = 0
         self._with_an_end = 0  # of these, those that are no streams
         self._closing = False
@@ -140,7 +146,7 @@ class Door(Generic[Who, Guest]):
                 self._check_room()
                 who = self.identify(context)
                 principal = self._entrance.name(who)
-                guest = self._entrance.admit(who, path)
+                guest = self._admit(who, path)
                 counted = guest.counted
                 request = parse(raw)
                 self._entrance.check_request(who, path, request)
@@ -169,7 +175,7 @@ class Door(Generic[Who, Guest]):
                 self._check_room()
                 who = self.identify(context)
                 principal = self._entrance.name(who)
-                guest = self._entrance.admit(who, path)
+                guest = self._admit(who, path)
                 counted = guest.counted
                 request = parse(raw)
                 self._entrance.check_request(who, path, request)
@@ -188,6 +194,12 @@ class Door(Generic[Who, Guest]):
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, None, serialize)
         return grpc.unary_unary_rpc_method_handler(unary, None, serialize)
+
+    def _admit(self, who: Who, path: str) -> Guest:
+        """Let it in. Raises what the entrance raises, and NotReady (DEPLOY_SET_OVERTAKEN)."""
+        if path not in authorization.BEHIND and (behind := self._among.why_overtaken(self._clock.now())) is not None:
+            raise behind
+        return self._entrance.admit(who, path)
 
     def _check_open(self) -> None:
         if self._closing and not self._with_an_end:
@@ -231,6 +243,7 @@ class Door(Generic[Who, Guest]):
             request_id = self._rng.id()
             log.error("unexpected failure", method=path, request_id=request_id, exc_info=failure)
             failure = unexpected(request_id)
+        failure = self._among.instead_of(failure)
         await self._record(failure, path, principal, counted)
         if guest is not None:
             await self._entrance.refused(guest, path, request, failure)

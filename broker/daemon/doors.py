@@ -194,7 +194,7 @@ class Doors:
         inside, tenant = self._inside, self._inside.config.tenant
         looks = Looks(inside.store, inside.look_budget, inside.clock, tenant)
         parts = inside.store, inside.budget, looks, inside.metrics, inside.clock, inside.rng, tenant
-        return Door(entrance, *parts, at_most=at_most)
+        return Door(entrance, *parts, at_most=at_most, among=inside.gate.among)
 
     def _agents_servers(self) -> list[AgentServer]:
         """The agents' server, and the proxies' where there is one: the same behind doors that identify differently."""

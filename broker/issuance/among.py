@@ -1,7 +1,7 @@
 """How a daemon stands among the others on its ledger: was it heard, and has it the deploy set that is in force?
 
-Belongs here: when it must not grant for that. Told by its own beats; a pure question. A daemon whose ledger is its own
-has none of it.
+Belongs here: when it must not grant for that, and what it may not refuse for good. Told by its own beats; a pure
+question. A daemon whose ledger is its own has none of it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from broker.errors import NotReady, Reason
+from broker.errors import BrokerError, NotReady, Reason
 from broker.ports.replicas import REPLICA_DEAD_AFTER, DeployInForce
 
 # A set in force elsewhere is followed so soon, or nothing is granted until it is.
 FOLLOW_WITHIN = timedelta(seconds=30)
+# Refused for want of what the set in force may have, or for having been agreed to under that set.
+_OF_ANOTHER_SET = frozenset(
+    {
+        Reason.AGENT_NOT_REGISTERED,
+        Reason.AUTOMATION_UNKNOWN,
+        Reason.PERSON_UNKNOWN,
+        Reason.TEMPLATE_NOT_FOUND,
+        Reason.APPROVAL_TEMPLATE_CHANGED,
+        Reason.APPROVAL_POLICY_CHANGED,
+        Reason.APPROVAL_NOT_HELD,
+    }
+)
 
 
 @dataclass(slots=True)
@@ -39,12 +51,22 @@ class Among:
                 hint="Ask another one; operators: see the log of brokerd, and whether it reaches its database.",
                 metadata={"since": self.heard_at.isoformat()},
             )
-        return self._why_overtaken(now)
+        return self.why_overtaken(now)
 
-    def _why_overtaken(self, now: datetime) -> NotReady | None:
+    def why_overtaken(self, now: datetime) -> NotReady | None:
+        """The reason not to decide at ``now`` by the set that this daemon has, or None."""
         in_force = self.in_force
         if in_force is None or not self.overtaken or now - in_force.since <= self.follow_within:
             return None
+        return self._behind(in_force)
+
+    def instead_of(self, refusal: BrokerError) -> BrokerError:
+        """``refusal``, unless only an older set refuses it: to who asks it would be final, and others may grant it."""
+        if self.in_force is None or not self.overtaken or refusal.reason not in _OF_ANOTHER_SET:
+            return refusal
+        return self._behind(self.in_force)
+
+    def _behind(self, in_force: DeployInForce) -> NotReady:
         return NotReady(
             Reason.DEPLOY_SET_OVERTAKEN,
             f"since {in_force.since.isoformat()} the deploy set in force is sha256:{in_force.digest}, and this replica"
