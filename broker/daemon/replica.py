@@ -22,6 +22,8 @@ log = structlog.get_logger("broker.replicas")
 
 # Done by one replica at a time.
 JOBS = frozenset({"export", "texts", "retention", "reconcile", "canaries", "checkpoints", "webhooks"})
+# Of these, what is done by the deploy set that a replica has.
+BY_THE_SET = frozenset({"reconcile", "canaries"})
 # How often, in seconds, the deploy directory is looked at for the set that is in force elsewhere.
 LOOK_AGAIN = 5.0
 
@@ -63,6 +65,8 @@ class Replica:
         self._ticking = ticking
         self._looked = -LOOK_AGAIN
         self._seen: DeployInForce | None = None
+        # What others are asked to do, who have the set in force.
+        self._left: frozenset[str] = frozenset()
         self.turns = Turns(JOBS, ticking, shared=store.shared)
         self.others = 0
         # What takes in the deploy set of that digest, if it is on this machine's disk.
@@ -81,7 +85,7 @@ class Replica:
             return
         try:
             asked, recovery = self._ticking(), self._gate.recovery
-            said = Heartbeat(self._writer, self._tenant, self._among.mine, self.turns.names)
+            said = Heartbeat(self._writer, self._tenant, self._among.mine, self.turns.names - self._left)
             pulse = await self._store.beat(said, self._clock.now())
         except BrokerError:
             await self.turns.lapse()
@@ -94,6 +98,8 @@ class Replica:
             await self._inherit()
         await self._hear_of_recovery(pulse, recovery)
         await self.turns.heard(pulse.jobs, asked)
+        behind = pulse.ahead and self._among.why_overtaken(self._clock.now()) is not None
+        self._left = BY_THE_SET if behind else frozenset()
         await self._follow()
 
     async def leave(self) -> None:

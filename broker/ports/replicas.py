@@ -40,6 +40,7 @@ class Pulse(NamedTuple):
     timeline: str  # another one after the database failed over; empty where it does not tell
     dead: int = 0  # replicas that are known to be dead, and whose work nobody has taken over yet
     seen: datetime | None = None  # the ledger's high-water mark: what any of them was told of the time
+    ahead: int = 0  # of the others, those that have the deploy set in force, where this one has another
 
 
 class ReplicaStore(Protocol):

@@ -33,15 +33,16 @@ def beat(tx: Transaction, said: Heartbeat, now: datetime) -> Pulse:
     told = {"writer": said.writer, "tenant": said.tenant, "now": now_ms, "last": last, "digest": said.digest}
     tx.write("heard_replica", told)
     tx.write("forget_replicas", {"long_ago": now_ms - span_ms(REMEMBERED)})
-    row = recovery_ops.find(tx, said.tenant)
+    row, in_force = recovery_ops.find(tx, said.tenant), _in_force(tx, _NEWEST, {"tenant": said.tenant})
     return Pulse(
         others=others(tx, said.writer, now),
         jobs=_take(tx, said, now_ms),
-        in_force=_in_force(tx, _NEWEST, {"tenant": said.tenant}),
+        in_force=in_force,
         recovery=row.id if row is not None and row.open else "",
         timeline=str(tx.row("ledger_timeline", ())[0]),
         dead=len(dead(tx, said.writer, now)),
         seen=high_water_ops.seen(tx),
+        ahead=0 if in_force is None or in_force.digest == said.digest else _living_with(tx, said, in_force, now_ms),
     )
 
 
@@ -50,6 +51,12 @@ def others(view: View, writer: str, now: datetime) -> int:
     now_ms, span = to_ms(now), span_ms(REPLICA_DEAD_AFTER)
     around = {"writer": writer, "after": now_ms - span, "before": now_ms + span}
     return int(view.row("living_replicas", around)[0])
+
+
+def _living_with(view: View, said: Heartbeat, deploy: DeployInForce, now_ms: int) -> int:
+    span = span_ms(REPLICA_DEAD_AFTER)
+    whose = {"writer": said.writer, "tenant": said.tenant, "digest": deploy.digest}
+    return int(view.row("living_replicas_with", {**whose, "after": now_ms - span, "before": now_ms + span})[0])
 
 
 def alone(view: View, writer: str, now: datetime) -> bool:

@@ -136,6 +136,37 @@ async def test_a_set_in_force_elsewhere_is_followed_at_once_and_then_now_and_the
     assert a.followed == ["two", "two"]
 
 
+async def together(*replicas: One, seconds: int) -> None:
+    """Each is heard each second."""
+    for _ in range(seconds):
+        for each in replicas:
+            each.later(SECOND)
+            await each.beat()
+
+
+@pytest.mark.parametrize(("by", "of_the_set"), [(25, "a"), (50, "b")])
+async def test_what_is_done_by_the_set_is_done_by_who_has_the_one_in_force(
+    store: SharedLedger, a: One, by: int, of_the_set: str
+) -> None:
+    """F28: one that stays behind measures no canary, and lists no upstream that only the newer set names."""
+    b = One(store, ManualClock(), "replica-b", digest="two")
+    await a.beat()
+    await store.put_in_force(Heartbeat("replica-b", TENANT, "two"), START, deliberate=False)
+    await together(a, b, seconds=by)
+    for job, whose in (("canaries", of_the_set), ("reconcile", of_the_set), ("export", "a")):
+        assert (a.replica.turns.mine(job), b.replica.turns.mine(job)) == (whose == "a", whose == "b")
+
+
+async def test_where_nobody_has_the_set_in_force_any_more_who_is_left_does_it(store: SharedLedger, a: One) -> None:
+    await a.beat()
+    await store.put_in_force(Heartbeat("replica-b", TENANT, "two"), START, deliberate=False)
+    b = One(store, ManualClock(), "replica-b", digest="two")
+    await together(a, b, seconds=50)
+    assert not a.replica.turns.mine("reconcile")
+    await together(a, seconds=25)
+    assert a.replica.turns.mine("reconcile")
+
+
 async def test_before_a_replica_has_a_set_it_follows_none(store: SharedLedger) -> None:
     await store.put_in_force(Heartbeat("replica-b", TENANT, "two"), START, deliberate=False)
     starting = One(store, ManualClock(), "replica-a", digest="")

@@ -144,6 +144,17 @@ class ReplicaContract:
         assert newer.place > made.place
         assert (await beat(store, A, 4, digest="one")).in_force == newer
 
+    async def test_who_is_behind_hears_whether_others_have_the_set_in_force(self, store: Ledger) -> None:
+        await store.put_in_force(Heartbeat(B, TENANT, "two"), at(0), deliberate=False)
+        await beat(store, B, 0, digest="two")
+        await beat(store, "replica-c", 0, digest="one")
+        await store.beat(Heartbeat("replica-d", "another tenant", "two"), at(0))
+        assert (await beat(store, A, 1, digest="one")).ahead == 1
+        assert (await beat(store, "replica-c", 1, digest="two")).ahead == 0
+        assert (await beat(store, A, 2, digest="one")).ahead == 2
+        assert (await beat(store, A, DEAD + 0.5, digest="one")).ahead == 1
+        assert (await beat(store, A, DEAD + 1, digest="one")).ahead == 0
+
     async def test_the_same_set_again_changes_nothing(self, store: Ledger) -> None:
         made = await store.put_in_force(Heartbeat(A, TENANT, "one"), at(1), deliberate=False)
         assert await store.put_in_force(Heartbeat(B, TENANT, "one"), at(9), deliberate=True) == made

@@ -19,6 +19,11 @@ WHERE me.writer = :writer AND me.seen_at BETWEEN :last AND :now AND me.heard_sin
 SELECT count(*) FROM replicas
 WHERE writer <> :writer AND seen_at > :after AND seen_at < :before;
 
+-- living_replicas_with --
+-- Beside one: those that have a deploy set.
+SELECT count(*) FROM replicas
+WHERE writer <> :writer AND tenant = :tenant AND digest = :digest AND seen_at > :after AND seen_at < :before;
+
 -- replicas_heard_after --
 -- Beside one: also in what is the future to whoever was stopped since it asked what time it is.
 SELECT count(*) FROM replicas WHERE writer <> :writer AND seen_at > :after;
