@@ -80,7 +80,7 @@ _LOST = {
     Reason.ROW_MAC_MISMATCH: "the ledger's audit trail goes on under a key that this brokerd does not have",
 }
 # From a request's deploy set to its intent, at most: it is decided on a few times, and then waits for one commit.
-_DECIDING = timedelta(seconds=15)
+DECIDING = timedelta(seconds=15)
 
 
 class Brokerd:
@@ -201,6 +201,8 @@ class Brokerd:
             roots=self._roots,
             breakers=self._breakers,
         )
+        # For so long others still grant by the set before.
+        following = config.deploy.follow_within if store.shared else timedelta(0)
         self._tightening = TighteningDesk(
             store,
             self._files,
@@ -209,7 +211,7 @@ class Brokerd:
             self._metrics,
             self._clock,
             config.tenant,
-            straggling=config.limits.issue_timeout + _DECIDING,
+            straggling=following + config.limits.issue_timeout + DECIDING,
         )
         self.reloader.on_change = self._tightening.changed
         await self.reloader.first()

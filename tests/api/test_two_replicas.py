@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from broker.api.v1 import admin_service_pb2 as admin_pb
 from broker.api.v1 import broker_service_pb2 as pb
 from broker.canary.canary import Kind
 from broker.canary.measurement import Measurement, Outcome
+from broker.daemon import wiring
 from broker.dev.postgres import PostgresFacts
 from broker.keys import new_key
 from broker.ports.replicas import Heartbeat, Pulse
@@ -66,20 +67,28 @@ def ledger(postgres_server: PostgresFacts) -> Iterator[ServerAddress]:
 @pytest.fixture
 async def two(tmp_path: Path, ledger: ServerAddress) -> AsyncIterator[Two]:
     """People come to the first, agents to both."""
-    key = private(tmp_path / "ledger.key", new_key())
-    dsn = private(tmp_path / "ledger.dsn", ledger.dsn.reveal())
+    async with beside(tmp_path, ledger, "1s") as both:
+        yield both
+
+
+@asynccontextmanager
+async def beside(root: Path, ledger: ServerAddress, follow_within: str, **changes: Any) -> AsyncIterator[Two]:
+    """Two that work on it, each with a deploy directory of its own."""
+    key = private(root / "ledger.key", new_key())
+    dsn = private(root / "ledger.dsn", ledger.dsn.reveal())
     shared: dict[str, Any] = {
         "keys": {"ledger": [f"file:{key}"]},
         "ledger": {"dsn": f"file:{dsn}"},
-        "deploy": {"directory": "deploy", "follow_within": "1s"},
+        "deploy": {"directory": "deploy", "follow_within": follow_within},
+        **changes,
     }
-    first = people_changes(tmp_path / "a") | {"roles": DECIDING}
+    first = people_changes(root / "a") | {"roles": DECIDING}
     async with AsyncExitStack() as running:
         for name in ("a", "b"):
-            (tmp_path / name).mkdir()
+            (root / name).mkdir()
         yield (
-            await running.enter_async_context(serve(tmp_path / "a", **shared, **first)),
-            await running.enter_async_context(serve(tmp_path / "b", **shared)),
+            await running.enter_async_context(serve(root / "a", **shared, **first)),
+            await running.enter_async_context(serve(root / "b", **shared)),
         )
 
 
@@ -207,6 +216,25 @@ async def test_a_newer_deploy_set_is_followed_or_nothing_is_granted(two: Two) ->
     await b.stub().RequestCredential(ask(task, "r2"))
 
 
+async def test_what_is_granted_by_a_set_that_was_replaced_is_reviewed_by_who_has_the_newer(
+    tmp_path: Path, ledger: ServerAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F28: also where whoever granted it, within its time to follow, never comes to have the newer set."""
+    monkeypatch.setattr(wiring, "DECIDING", timedelta(0))
+    async with beside(tmp_path, ledger, "4s", limits={"issue_timeout": "1s"}) as (a, b):
+        task = await start_task(b.stub())
+        close(a)
+        assert (await a.daemon.reload()).accepted
+        await asyncio.sleep(2.5)  # long after what A itself may have had under way by its old set
+        lease = (await b.stub().RequestCredential(ask(task))).lease
+
+        async def ended() -> bool:
+            told = await b.stub().GetLease(pb.GetLeaseRequest(lease_id=lease.id))
+            return told.end_cause == "POLICY_TIGHTENED"
+
+        await eventually(ended)
+
+
 async def test_one_at_a_time_does_what_only_one_shall_do(two: Two) -> None:
     """F18: and the other does it when the first has left."""
     a, b = two
@@ -222,6 +250,19 @@ def edit(served: Served) -> None:
     """The same other set, told by a comment."""
     policy = min((served.root / "deploy" / "policies").glob("*.cedar"))
     policy.write_text(policy.read_text() + "\n// more\n")
+
+
+def close(served: Served) -> None:
+    """Another set, which grants nobody anything, and ends what was granted."""
+    deploy = served.root / "deploy"
+    for tests in (deploy / "policies").glob("*.test.yaml"):
+        tests.unlink()
+    private(
+        deploy / "policies" / "closed.cedar",
+        '@id("closed") @reason("It is closed.") forbid (principal, action, resource);',
+    )
+    template = deploy / "templates" / "orders-readonly.yaml"
+    template.write_text(template.read_text() + "on_policy_change: revoke\n")
 
 
 def why_closed(served: Served) -> str:
