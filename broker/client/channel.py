@@ -134,6 +134,15 @@ class Connection:
                     await self._swap(generation, Generation(material, self.target))
             return self._current or generation
 
+    async def anew(self, generation: Generation) -> None:
+        """Have another channel, with the same SVID, in place of ``generation``, on whose connection nothing is heard.
+
+        Where several addresses have the broker's name, it comes to be connected to one that answers.
+        """
+        async with self._opening:
+            if self._current is generation and not self._closed:
+                await self._swap(generation, Generation(generation.material, self.target))
+
     def _lapsed(self, generation: Generation) -> bool:
         if self._current is not generation or generation.material.valid_at(self.now()):
             return False

@@ -1,7 +1,9 @@
 """Holding a task: as long as somebody listens to HoldTask, the task lives; a process that dies lets go.
 
 The stream may break for a moment (a restart, a rotated SVID) as long as it is back within two thirds of the grace
-time: the broker notes each third of it that the task is held.
+time: the broker notes each third of it that the task is held, and says so. A broker that is not heard any more (its
+machine is gone, or stands still) breaks nothing; so after half of the grace time another connection is made, which
+comes to another replica where there is one.
 """
 
 from __future__ import annotations
@@ -19,6 +21,15 @@ from broker.client.calls import Calls
 from broker.client.model import TaskFacts
 from broker.client.streams import messages
 from broker.errors import Reason, WrongState
+
+# Added to the third of the grace time after which the broker says something, where half of it is not more: for what a
+# commit and the way take. In seconds.
+_LATE = 1.0
+
+
+def silence(grace: float) -> float:
+    """Seconds without a word from the broker after which a hold with this ``grace`` is opened on another connection."""
+    return max(grace / 2, grace / 3 + _LATE)
 
 
 class Hold:
@@ -70,7 +81,8 @@ class Hold:
 
     async def _hold(self) -> None:
         try:
-            async for answer in messages(self._calls, "HoldTask", lambda: self._request, self._fraction):
+            patience = silence(self._request.grace.ToTimedelta().total_seconds())
+            async for answer in messages(self._calls, "HoldTask", lambda: self._request, self._fraction, patience):
                 self.task = read.read(TaskFacts, answer.task)
                 if self.task.is_open:
                     self._settle(None)

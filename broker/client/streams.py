@@ -33,24 +33,36 @@ def wait_before(attempt: int, fraction: float) -> float:
     return min(doubled, LAST_WAIT) * (0.5 + fraction)
 
 
+class _Silent(Exception):
+    """No message came for as long as one is waited for."""
+
+
 async def messages(
-    calls: Calls, rpc: str, request: Callable[[], Message], fraction: Callable[[], float]
+    calls: Calls,
+    rpc: str,
+    request: Callable[[], Message],
+    fraction: Callable[[], float],
+    silence: float | None = None,
 ) -> AsyncGenerator[Any, None]:
     """The messages of ``rpc``, over as many streams as it takes; ends when the server ends it.
 
-    ``request`` is asked anew for each stream, so that it can resume. Raises :class:`BrokerError` for
-    what trying again cannot mend.
+    ``request`` is asked anew for each stream, so that it can resume. After ``silence`` (seconds) without a message the
+    next one is opened on another connection; None: a connection that died is noticed by its keepalive. Raises
+    :class:`BrokerError` for what trying again cannot mend.
     """
     attempt = 0
     while True:
         async with calls.connection.use() as generation:
             try:
-                async with contextlib.aclosing(_one(calls, generation, rpc, request())) as stream:
+                async with contextlib.aclosing(_one(calls, generation, rpc, request(), silence)) as stream:
                     async for message in stream:
                         attempt = 0
                         yield message
                 if not generation.retired.is_set():
                     return
+                continue
+            except _Silent:
+                await calls.connection.anew(generation)
                 continue
             except BrokerError as error:
                 if not _passes(error, generation, calls, attempt) and not await _renewed(error, generation, calls):
@@ -59,21 +71,25 @@ async def messages(
         await asyncio.sleep(wait_before(attempt, fraction()))
 
 
-async def _one(calls: Calls, generation: Generation, rpc: str, request: Message) -> AsyncGenerator[Any, None]:
-    """One stream; ends quietly when its channel is retired."""
+async def _one(
+    calls: Calls, generation: Generation, rpc: str, request: Message, silence: float | None
+) -> AsyncGenerator[Any, None]:
+    """One stream; ends quietly when its channel is retired. Raises _Silent."""
     call = getattr(generation.stub, rpc)(request, metadata=await bearer(calls.connection.tokens))
     retired = asyncio.ensure_future(generation.retired.wait())
     try:
         while True:
             reading = asyncio.ensure_future(call.read())
             try:
-                await asyncio.wait({reading, retired}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({reading, retired}, timeout=silence, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 if not reading.done():
                     reading.cancel()
                     await asyncio.gather(reading, return_exceptions=True)
             if reading.cancelled():
-                return
+                if retired.done():
+                    return
+                raise _Silent
             message = reading.result()
             if message is grpc.aio.EOF:
                 return

@@ -233,7 +233,7 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
             yield pb.HoldTaskResponse(task=task)
             if task.state != task_pb2.Task.STATE_OPEN:
                 return
-            for _ in self._turns(changes, context):
+            for _ in self._turns(changes, context, request.grace.ToTimedelta().total_seconds() / 3):
                 yield pb.HoldTaskResponse(task=task)
                 if task.state != task_pb2.Task.STATE_OPEN:
                     return
@@ -252,11 +252,16 @@ class FakeBroker(broker_service_pb2_grpc.BrokerServiceServicer):
         context.add_callback(lambda: changes.put(grpc.StatusCode.CANCELLED))
         return changes
 
-    def _turns(self, changes: queue.SimpleQueue[object], context: Any) -> Iterator[None]:
-        """One turn for each change, until the other end is gone or the test breaks the stream."""
+    def _turns(self, changes: queue.SimpleQueue[object], context: Any, every: float | None = None) -> Iterator[None]:
+        """One turn for each change, and ``every`` so many seconds, until the other end is gone or the test breaks the
+        stream.
+        """
         try:
             while True:
-                change = changes.get()
+                try:
+                    change = changes.get(timeout=every)
+                except queue.Empty:
+                    change = None
                 if change is grpc.StatusCode.CANCELLED:
                     return
                 if isinstance(change, grpc.StatusCode):

@@ -8,12 +8,15 @@ from collections.abc import AsyncGenerator
 import grpc
 import pytest
 
+import broker.client
 from broker.api.v1 import lease_pb2, task_pb2
 from broker.client import AsyncClient, LeaseEvent
+from broker.client.hold import silence
 from broker.client.streams import FIRST_WAIT, LAST_WAIT, wait_before
 from broker.errors import Denied, NotFound, NotReady, Reason, Unauthenticated, WrongState
-from tests.client.fake_broker import FakeBroker
+from tests.client.fake_broker import FakeBroker, SvidFiles
 from tests.patience import PATIENCE
+from tests.stores.wire import Wire
 
 LEASE = lease_pb2.Lease(id="lease-1", state=lease_pb2.Lease.STATE_ACTIVE)
 
@@ -192,3 +195,41 @@ async def test_holding_retries_while_the_broker_is_away(client: AsyncClient, fak
         assert hold.task is not None
         assert hold.task.is_open
     assert len(fake.asked("HoldTask")) == 4
+
+
+@pytest.mark.parametrize("grace", [2.0, 3.0, 10.0, 600.0])
+def test_a_beat_may_be_late_and_one_that_does_not_come_is_noticed_in_time(grace: float) -> None:
+    assert grace / 3 + 0.5 < silence(grace) < grace
+
+
+async def test_a_hold_whose_broker_is_not_heard_any_more_is_opened_on_another_connection(
+    fake: FakeBroker, files: SvidFiles
+) -> None:
+    """Its machine is gone, or stands still, and nothing breaks; what watches moves with it, and misses nothing.
+
+    By the connection's own keepalive it would be noticed after half a minute: the task would have ended by then.
+    """
+    host, _, port = fake.address.rpartition(":")
+    wire = Wire(host, int(port))
+    address = f"127.0.0.1:{wire.port}"
+    try:
+        async with (
+            broker.client.connect(
+                address, "brokerd", certificate=files.certificate, key=files.key, bundle=files.bundle
+            ) as client,
+            client.task("held", hold=True, grace="3s") as task,
+        ):
+            events = client.watch(after_sequence=0)
+            fake.emit("lease.active", LEASE)
+            assert await take(events, 1) == [1]
+            wire.silence()
+            async with asyncio.timeout(15):
+                while len(fake.asked("HoldTask")) < 2:
+                    await asyncio.sleep(0.01)
+            fake.emit("lease.active", LEASE)
+            assert await take(events, 1) == [2]
+            await events.aclose()
+            assert task.hold is not None
+            assert not task.hold.ended.is_set()
+    finally:
+        wire.close()

@@ -59,6 +59,9 @@ class Line:
     async def use(self) -> AsyncIterator[Line]:
         yield self
 
+    async def anew(self, generation: Line) -> None:
+        """There is one wire."""
+
     async def error_of(self, failure: Cut, generation: Line) -> BrokerError:
         """What the SDK tells of it."""
         return failure.told

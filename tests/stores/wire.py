@@ -40,6 +40,7 @@ class Wire:
         self._act: Callable[[int], object] | None = None
         self._stop: tuple[threading.Event, threading.Event] | None = None
         self._open: list[socket.socket] = []
+        self._sessions: list[_Session] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -51,6 +52,11 @@ class Wire:
     def silent_at(self, word: bytes, how: Cut) -> None:
         """Once, and for the session that says it: whatever is sent is acknowledged, and nothing arrives any more."""
         self._word, self._cut, self._silently = word, how, True
+
+    def silence(self) -> None:
+        """Nothing is carried any more for who is connected, both ways; who connects from now on is served."""
+        for each in self._sessions:
+            each.silent = True
 
     def stop_at(self, word: bytes) -> tuple[threading.Event, threading.Event]:
         """Once, in the middle of the word: set when it has come to that, and to be set for the rest to be passed on."""
@@ -75,6 +81,7 @@ class Wire:
                 server = socket.create_connection(self._server)
                 self._open += [client, server]
                 session = _Session(client, server)
+                self._sessions.append(session)
                 threading.Thread(target=self._up, args=(session,), daemon=True).start()
                 threading.Thread(target=self._down, args=(session,), daemon=True).start()
 
