@@ -24,8 +24,9 @@ class Event:
 class Ledger:
     """As much of a ledger as is followed: where it ends, and how that moves while somebody waits."""
 
-    def __init__(self, head: int, *moves: int) -> None:
-        self.head, self._moves = head, list(moves)
+    def __init__(self, head: int, *moves: int, written: int = 0) -> None:
+        """``written``: where it ends, if that was not heard of yet."""
+        self.head, self._moves, self._written = head, list(moves), written
 
     async def changed(self, since: int) -> int:
         if since >= self.head:
@@ -34,8 +35,15 @@ class Ledger:
             self.head = self._moves.pop(0)
         return self.head
 
+    @property
+    def end(self) -> int:
+        return max(self.head, self._written)
+
     async def page(self, after: int, limit: int) -> Sequence[Event]:
-        return [Event(sequence) for sequence in range(after + 1, self.head + 1)][:limit]
+        return [Event(sequence) for sequence in range(after + 1, self.end + 1)][:limit]
+
+    async def audit_since(self, after: int, limit: int) -> Sequence[bytes]:
+        return [b"%d" % sequence for sequence in range(after + 1, self.end + 1)][:limit]
 
 
 async def heard(ledger: Ledger, after: int, count: int) -> list[Any]:
@@ -67,3 +75,9 @@ async def test_who_has_seen_more_than_there_is_is_told_so(moves: tuple[int, ...]
 
 async def test_a_replica_that_is_a_moment_behind_catches_up() -> None:
     assert await heard(Ledger(5, 6, 9), 7, 3) == [7, Event(8), Event(9)]
+
+
+async def test_a_replica_that_has_not_heard_for_long_what_others_wrote_looks_before_it_says_so() -> None:
+    """F48: a word was lost, and the session that looks hangs, as while a database fails over."""
+    assert await heard(Ledger(5, written=7), 7, 3) == [7, 7, 7]
+    assert await heard(Ledger(5, 6, 6, 6, written=7), 7, 2) == [7, 7]
