@@ -129,8 +129,9 @@ class Reloader:
         """End the leases of agents that are not registered (any more), and of people who are not there."""
         if self._among.overtaken:
             return
-        registered = may_hold(self._files.current, self._clock.now())
-        ended = await self._store.end_unregistered(self._tenant, registered, self._clock.now())
+        deploy = self._files.current
+        registered = may_hold(deploy, self._clock.now())
+        ended = await self._store.end_unregistered(self._tenant, registered, self._clock.now(), by=deploy.digest)
         if ended:
             log.warning("leases of unregistered agents are being revoked", attempts=ended)
 
@@ -150,8 +151,10 @@ class Reloader:
         """End the leases of tasks that act for who is disabled, or not in people.yaml. Again and again, as above."""
         if self._among.overtaken:
             return
-        people, now = self._files.current.people, self._clock.now()
-        ended = await self._store.end_on_behalf_of(self._tenant, lambda human: is_enabled(human, people, now), now)
+        deploy, now = self._files.current, self._clock.now()
+        ended = await self._store.end_on_behalf_of(
+            self._tenant, lambda human: is_enabled(human, deploy.people, now), now, by=deploy.digest
+        )
         if ended:
             log.warning("leases of tasks for disabled people are being revoked", attempts=ended)
 

@@ -260,7 +260,7 @@ class BreakGlassDesk:
         The groups that are blocked now, each with the lease that is to be reviewed.
         """
         now = self._clock.now()
-        tended = await self._store.tend_uses(tenant, enabled_people(deploy, now), now)
+        tended = await self._store.tend_uses(tenant, enabled_people(deploy, now), now, by=deploy.digest)
         for lease_id in tended.overdue:
             log.error("the review of a break-glass is overdue; its groups are blocked", lease=lease_id)
         for connector in tended.connectors:

@@ -130,9 +130,10 @@ class BreakGlassStore(Protocol):
         """
         ...
 
-    async def tend_uses(self, tenant: str, enabled: Callable[[str], bool], now: datetime) -> Tended:
+    async def tend_uses(self, tenant: str, enabled: Callable[[str], bool], now: datetime, by: str = "") -> Tended:
         """What time brings: tell what has ended, what review is overdue; end what a person got who is gone.
 
+        ``by``: the digest of the deploy set that has people; where another one is in force, nobody counts as gone.
         Writes only if there is something to do. Each is told once.
         """
         ...

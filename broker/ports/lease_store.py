@@ -279,16 +279,24 @@ class LeaseStore(Protocol):
         """
         ...
 
-    async def end_unregistered(self, tenant: str, registered: Callable[[str], bool], now: datetime) -> int:
-        """End the living leases for whose holder ``registered`` is false; how many attempts."""
+    async def end_unregistered(
+        self, tenant: str, registered: Callable[[str], bool], now: datetime, by: str = ""
+    ) -> int:
+        """End the living leases for whose holder ``registered`` is false; how many attempts.
+
+        ``by``: the digest of the deploy set that says so. Where another one is in force by then, nobody is ended.
+        """
         ...
 
     async def end_denied(self, tenant: str, denied: Callable[[str, str], bool], now: datetime) -> int:
         """End the living leases for whose (holder, svid_serial) ``denied`` is true; how many attempts."""
         ...
 
-    async def end_on_behalf_of(self, tenant: str, enabled: Callable[[Human], bool], now: datetime) -> int:
-        """End the living leases of open tasks that act for whom ``enabled`` is false of; how many attempts."""
+    async def end_on_behalf_of(self, tenant: str, enabled: Callable[[Human], bool], now: datetime, by: str = "") -> int:
+        """End the living leases of open tasks that act for whom ``enabled`` is false of; how many attempts.
+
+        ``by`` as for :meth:`end_unregistered`.
+        """
         ...
 
     async def fresh_logins(self, tenant: str, about: str) -> Sequence[tuple[str, str, str]]:

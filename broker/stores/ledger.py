@@ -61,6 +61,7 @@ from broker.stores import (
     quota_ops,
     read_ahead,
     reads,
+    replica_ops,
     retention_ops,
     review_ops,
     revoke_ops,
@@ -390,13 +391,17 @@ class LedgerStore(
         """See LeaseStore.end_together."""
         return await self._writer.submit(lambda tx: end_ops.end_together(tx, connector, prefix, because, now))
 
-    async def end_unregistered(self, tenant: str, registered: Callable[[str], bool], now: datetime) -> int:
+    async def end_unregistered(
+        self, tenant: str, registered: Callable[[str], bool], now: datetime, by: str = ""
+    ) -> int:
         """See LeaseStore.end_unregistered. Writes only if somebody has left."""
         holders = await self._readers.scan(lambda view: reads.living_holders(view, tenant))
         gone = frozenset(holder for holder in holders if not registered(holder))
         if not gone:
             return 0
-        return await self._writer.submit(lambda tx: end_ops.end_unregistered(tx, tenant, gone, now))
+        return await self._writer.submit(
+            lambda tx: 0 if replica_ops.replaced(tx, tenant, by) else end_ops.end_unregistered(tx, tenant, gone, now)
+        )
 
     async def end_denied(self, tenant: str, denied: Callable[[str, str], bool], now: datetime) -> int:
         """See LeaseStore.end_denied. Writes only if somebody is denied."""
@@ -406,13 +411,15 @@ class LedgerStore(
             return 0
         return await self._writer.submit(lambda tx: end_ops.end_denied(tx, tenant, gone, now))
 
-    async def end_on_behalf_of(self, tenant: str, enabled: Callable[[Human], bool], now: datetime) -> int:
+    async def end_on_behalf_of(self, tenant: str, enabled: Callable[[Human], bool], now: datetime, by: str = "") -> int:
         """See LeaseStore.end_on_behalf_of. Writes only if somebody may have nothing done any more."""
         found = await self._readers.scan(lambda view: reads.acted_for(view, tenant))
         gone = frozenset(stored for stored, human in found.items() if not enabled(human))
         if not gone:
             return 0
-        return await self._writer.submit(lambda tx: end_ops.end_on_behalf_of(tx, tenant, gone, now))
+        return await self._writer.submit(
+            lambda tx: 0 if replica_ops.replaced(tx, tenant, by) else end_ops.end_on_behalf_of(tx, tenant, gone, now)
+        )
 
     # -- suspending
 

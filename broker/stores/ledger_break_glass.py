@@ -13,8 +13,10 @@ from broker.ports.proofs import ProofRecord
 from broker.ports.reviews import NewFindings
 from broker.stores import break_glass_codes as codes_ops
 from broker.stores import break_glass_reviews as reviews
+from broker.stores import replica_ops
 from broker.stores.group_commit import GroupCommit
 from broker.stores.reading import Reading
+from broker.stores.view import View
 
 
 class LedgerBreakGlass:
@@ -43,11 +45,15 @@ class LedgerBreakGlass:
         """See BreakGlassStore.override."""
         return await self._writer.submit(lambda tx: reviews.override(tx, new))
 
-    async def tend_uses(self, tenant: str, enabled: Callable[[str], bool], now: datetime) -> Tended:
+    async def tend_uses(self, tenant: str, enabled: Callable[[str], bool], now: datetime, by: str = "") -> Tended:
         """See BreakGlassStore.tend_uses."""
-        if not await self._readers.scan(lambda view: reviews.needs_tending(view, tenant, enabled, now)):
+
+        def there(view: View) -> Callable[[str], bool]:
+            return lambda person: enabled(person) or replica_ops.replaced(view, tenant, by)
+
+        if not await self._readers.scan(lambda view: reviews.needs_tending(view, tenant, there(view), now)):
             return Tended()
-        return await self._writer.submit(lambda tx: reviews.tend(tx, tenant, enabled, now))
+        return await self._writer.submit(lambda tx: reviews.tend(tx, tenant, there(tx), now))
 
     async def request_codes(self, new: NewBatch) -> Batch:
         """See BreakGlassStore.request_codes."""

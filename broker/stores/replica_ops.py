@@ -108,18 +108,24 @@ def put_in_force(tx: Transaction, said: Heartbeat, now: datetime, *, deliberate:
     return DeployInForce(said.digest, place, from_ms(since))
 
 
+def replaced(view: View, tenant: str, digest: str) -> bool:
+    """Whether another deploy set than the one of this digest is in force. An empty one is nobody's word."""
+    newest = _in_force(view, _NEWEST, {"tenant": tenant}) if digest else None
+    return newest is not None and newest.digest != digest
+
+
 def _take(tx: Transaction, said: Heartbeat, now_ms: int) -> frozenset[str]:
     mine = {"tenant": said.tenant, "writer": said.writer, "names": canonical_json(sorted(said.jobs)).decode()}
     until = now_ms + span_ms(REPLICA_DEAD_AFTER)
     return frozenset(name for (name,) in tx.all("take_jobs", {**mine, "now": now_ms, "until": until}))
 
 
-def _in_force(tx: Transaction, query: str, key: dict[str, str]) -> DeployInForce | None:
-    raw: Raw | None = tx.one(query, key)
+def _in_force(view: View, query: str, key: dict[str, str]) -> DeployInForce | None:
+    raw: Raw | None = view.one(query, key)
     if raw is None:
         return None
     *values, mac, key_id = raw
     tenant, digest, place, since, _ = values
-    if not tx.seal.holds(_TABLE, values, mac, key_id):
+    if not view.seal.holds(_TABLE, values, mac, key_id):
         raise tampered(_TABLE, f"{tenant}/{digest}")
     return DeployInForce(digest, place, from_ms(since))

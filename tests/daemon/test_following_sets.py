@@ -14,6 +14,7 @@ from broker.audit.record import decode
 from broker.daemon.pool import ConnectorPool
 from broker.daemon.reloading import Reloader
 from broker.deployfiles.source import DeployFiles
+from broker.identity.behalf import Human
 from broker.issuance.among import Among
 from broker.lease.machine import State
 from broker.lease.root import Roots
@@ -151,6 +152,21 @@ async def test_of_an_old_set_nobody_is_ended(both: tuple[One, One]) -> None:
     assert (ended.state, ended.cause) == (State.REVOKING, EndCause.HOLDER_UNREGISTERED)
     assert ended.next_due is not None
     assert ended.next_due <= at(5)
+
+
+async def test_nor_before_it_hears_that_it_was_replaced(both: tuple[One, One]) -> None:
+    """F28: whom the newer set has brought may have got something since, and the next beat is a second away."""
+    a, b = both
+    a.write("more")
+    await a.reloader.take_in()
+    await a.store.start_task(new_task())
+    await a.store.start_task(new_task("task-2", on_behalf_of=Human("https://id", "who", "Who"), id_token="digest"))
+    leases = [await grant(a.store), await grant(a.store, "2", task="task-2")]
+    assert not b.among.overtaken
+    await b.reloader.end_unregistered()
+    await b.reloader.end_for_disabled()
+    for lease in leases:
+        assert (await a.store.get_lease(TENANT, lease.id, lease.holder)).state is State.ACTIVE
 
 
 @pytest.mark.parametrize(("actor", "back"), [(BROKER, False), (PERSON, True)])

@@ -19,6 +19,7 @@ from broker.issuance.holders import may_hold
 from broker.lease.machine import State
 from broker.ports.break_glass import BREAK_GLASS_REQUEST
 from broker.ports.leases import EndCause
+from broker.ports.replicas import Heartbeat
 from broker.suspension.suspension import Kind
 from tests.connectors.fake import IssueMishap, RevokeMishap
 from tests.issuance.emergency import Emergency
@@ -370,6 +371,16 @@ async def test_what_a_person_got_ends_when_the_person_is_gone(glass: Emergency) 
     for lease in (own, agents):
         _, after = await glass.desk.get(glass.person("cyd"), lease.id)
         assert (after.state in (State.REVOKING, State.REVOKED), after.cause) == (True, EndCause.HOLDER_UNREGISTERED)
+
+
+async def test_whom_only_a_newer_deploy_set_has_keeps_it(glass: Emergency) -> None:
+    """F28: a replica that has an older one, and may not have heard of the newer yet, ends nobody in its name."""
+    lease, now = await glass.used(), glass.world.clock.now()
+    await glass.world.store.put_in_force(Heartbeat("another", TENANT, "newer"), now, deliberate=True)
+    gone = {**PEOPLE, "bea": replace(PEOPLE["bea"], disabled=True)}
+    glass.world.deploy = replace(glass.world.deploy, people=gone)
+    await glass.tend()
+    assert (await glass.desk.get(glass.person("cyd"), lease.id))[1].state is State.ACTIVE
 
 
 async def test_a_person_who_stays_keeps_it(glass: Emergency) -> None:
