@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from broker.audit.event import BROKER
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Reason
 from broker.identity.agent import TO_PEOPLE
 from broker.policy.decision import Effect
 from broker.policy.recorded import Recorded
@@ -103,6 +103,9 @@ class TighteningDesk:
                 await self.review_all()
                 return
             except BrokerError as failure:
+                if failure.reason is Reason.DEPLOY_SET_OVERTAKEN:
+                    log.info("another deploy set came into force: who has it reviews live leases")
+                    return
                 log.error("the review of live leases failed; it is made again", reason=failure.reason)
                 await asyncio.sleep(_AGAIN.total_seconds())
 
@@ -122,7 +125,7 @@ class TighteningDesk:
         """On demand, a page: what would not be granted any more, and the id to continue after (empty: the end).
 
         Recorded as by itself; with ``revoke`` it is ended, by ``by``, whatever its template says. Raises
-        InvalidInput (PAGE_TOKEN_INVALID).
+        InvalidInput (PAGE_TOKEN_INVALID), and NotReady (DEPLOY_SET_OVERTAKEN) where another set is in force by now.
         """
         findings, after, _ = await self._page(after, limit, revoke_by=by if revoke else "")
         return findings, after
@@ -145,7 +148,8 @@ class TighteningDesk:
         end = not verdict.stands and (bool(revoke_by) or verdict.on_policy_change is OnPolicyChange.REVOKE)
         tightened = None if verdict.stands else self._tightened(verdict, deploy)
         news = await self._store.record_review(
-            lease.tenant, lease.id, lease.attempt_id, tightened, end, revoke_by or BROKER, self._clock.now()
+            *(lease.tenant, lease.id, lease.attempt_id, tightened, end, revoke_by or BROKER, self._clock.now()),
+            deploy.digest,
         )
         if news:
             self._tell.policy_review(verdict.standing.value, end)

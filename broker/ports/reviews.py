@@ -32,12 +32,14 @@ class ReviewStore(Protocol):
         end: bool,
         actor: str,
         now: datetime,
+        by: str = "",
     ) -> bool:
         """Remember how a living lease stands; whether that is news. None: it stands.
 
         News is an audit event (lease.policy_tightened, lease.policy_loosened), once per lease, attempt and deploy set.
         With ``end`` its living attempts are REVOKING when this returns (POLICY_TIGHTENED), news or not. A lease that
-        has ended, or another attempt of which is the latest by now, is left alone.
+        has ended, or another attempt of which is the latest by now, is left alone. ``by``: the digest of the deploy set
+        that says so; raises NotReady (DEPLOY_SET_OVERTAKEN) where another one is in force.
         """
         ...
 

@@ -31,8 +31,9 @@ class LedgerReviews:
         end: bool,
         actor: str,
         now: datetime,
+        by: str = "",
     ) -> bool:
         """See ReviewStore.record_review."""
         return await self._writer.submit(
-            lambda tx: review_ops.record_review(tx, tenant, lease_id, attempt_id, tightened, end, actor, now)
+            lambda tx: review_ops.record_review(tx, tenant, lease_id, attempt_id, tightened, end, actor, now, by)
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from broker.errors import NotReady, Reason
 from broker.ports.replicas import REPLICA_DEAD_AFTER, REPLICA_PAUSE, DeployInForce, Heartbeat, Pulse
 from broker.scope.canonical import canonical_json
 from broker.stores import high_water_ops, recovery_ops
@@ -112,6 +113,17 @@ def replaced(view: View, tenant: str, digest: str) -> bool:
     """Whether another deploy set than the one of this digest is in force. An empty one is nobody's word."""
     newest = _in_force(view, _NEWEST, {"tenant": tenant}) if digest else None
     return newest is not None and newest.digest != digest
+
+
+def check_in_force(view: View, tenant: str, digest: str) -> None:
+    """Raises NotReady (DEPLOY_SET_OVERTAKEN) where it is :func:`replaced`."""
+    if replaced(view, tenant, digest):
+        raise NotReady(
+            Reason.DEPLOY_SET_OVERTAKEN,
+            f"another deploy set than sha256:{digest} is in force.",
+            hint="Ask a replica that has it.",
+            metadata={"mine": digest},
+        )
 
 
 def _take(tx: Transaction, said: Heartbeat, now_ms: int) -> frozenset[str]:

@@ -20,7 +20,7 @@ from broker.lease.machine import State
 from broker.ports.intents import Holdings
 from broker.ports.leases import EndCause, Granted, Lease, Tightened
 from broker.scope.canonical import JsonValue
-from broker.stores import access_ops
+from broker.stores import access_ops, replica_ops
 from broker.stores.end_ops import end_selected
 from broker.stores.origins import origin_of, with_origin
 from broker.stores.pipeline_rows import parties
@@ -119,8 +119,10 @@ def record_review(
     end: bool,
     actor: str,
     now: datetime,
+    by: str = "",
 ) -> bool:
     """See ReviewStore.record_review."""
+    replica_ops.check_in_force(tx, tenant, by)
     raw = tx.one("lease_by_id", {"tenant": tenant, "lease_id": lease_id})
     row = None if raw is None else read_lease(raw, tx.seal)
     if row is None or row.state not in (State.ISSUING, State.ACTIVE) or row.attempt_id != attempt_id:

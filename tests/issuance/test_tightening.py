@@ -21,6 +21,7 @@ from broker.policy.cedar import PolicySet
 from broker.policy.shadow import ShadowPolicies
 from broker.ports.deploys import DeploySet
 from broker.ports.leases import EndCause, Granted
+from broker.ports.replicas import Heartbeat
 from broker.scope.model import OnPolicyChange
 from tests.issuance.emergency import Emergency
 from tests.issuance.world import ALICE, BOB, POLICY, TENANT, World, gated_policies, template
@@ -327,6 +328,32 @@ async def test_in_the_background_it_reviews_after_a_change_and_what_straggled_in
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_by_a_set_that_was_replaced_nothing_is_recorded_or_ended(
+    world: World, told: Told, desk: TighteningDesk
+) -> None:
+    """F28: another replica has a newer set in force, which may grant it; whose are reviewed there."""
+    world.deploy = replace(world.deploy, templates={"orders-read": template(on_policy_change=OnPolicyChange.REVOKE)})
+    task = await world.task()
+    grant = await world.grant(task)
+    assert grant.lease is not None
+    tighten(world)
+    await in_force(world, "the newer one")
+    for review in (desk.review_all(), desk.review("", 10, revoke=True, by="somebody")):
+        with pytest.raises(NotReady) as refused:
+            await review
+        assert refused.value.reason is Reason.DEPLOY_SET_OVERTAKEN
+    lease = await world.lease(grant.lease.id)
+    assert (lease.state, lease.policy_tightened) == (State.ACTIVE, None)
+    await in_force(world, world.deploy.digest)
+    await desk.review_all()
+    assert (await world.lease(grant.lease.id)).state is not State.ACTIVE
+    assert told.reviews == [("DENY", True)]
+
+
+async def in_force(world: World, digest: str) -> None:
+    await world.store.put_in_force(Heartbeat("another", TENANT, digest), world.clock.now(), deliberate=True)
 
 
 # ------------------------------------------------------------------ break-glass
