@@ -113,4 +113,6 @@ def _passes(error: BrokerError, generation: Generation, calls: Calls, attempt: i
     if error.reason is Reason.JWT_SVID_EXPIRED:
         # A token ends the stream it opened; the next one comes with the next token. Twice in a row: there is none.
         return calls.connection.tokens is not None and attempt == 0
+    if error.reason is Reason.TOO_MANY_CONCURRENT_REQUESTS:
+        return True  # as where everybody comes at once from a replica that died: others' calls end
     return isinstance(error, NotReady) and error.reason is not Reason.STREAM_TOO_OLD

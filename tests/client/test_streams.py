@@ -13,7 +13,7 @@ from broker.api.v1 import lease_pb2, task_pb2
 from broker.client import AsyncClient, LeaseEvent
 from broker.client.hold import silence
 from broker.client.streams import FIRST_WAIT, LAST_WAIT, wait_before
-from broker.errors import Denied, NotFound, NotReady, Reason, Unauthenticated, WrongState
+from broker.errors import Denied, Exhausted, NotFound, NotReady, Reason, Unauthenticated, WrongState
 from tests.client.fake_broker import FakeBroker, SvidFiles
 from tests.patience import PATIENCE
 from tests.stores.wire import Wire
@@ -195,6 +195,24 @@ async def test_holding_retries_while_the_broker_is_away(client: AsyncClient, fak
         assert hold.task is not None
         assert hold.task.is_open
     assert len(fake.asked("HoldTask")) == 4
+
+
+async def test_a_hold_comes_back_to_a_broker_that_has_too_much_in_hand_for_a_moment(
+    client: AsyncClient, fake: FakeBroker
+) -> None:
+    """As where all that were connected to a replica that died come to the others at once."""
+    too_many = Exhausted(Reason.TOO_MANY_CONCURRENT_REQUESTS, "1000 calls are in hand here.", retry_after=1.0)
+    async with client.task("held", hold=True) as task:
+        events = client.watch(after_sequence=0)
+        fake.faults["HoldTask"] = [too_many, too_many]
+        fake.faults["WatchLeases"] = [too_many]
+        fake.break_streams()
+        fake.emit("lease.active", LEASE)
+        assert await take(events, 1) == [1]
+        await asyncio.to_thread(fake.wait_until, lambda: len(fake.asked("HoldTask")) == 4 and fake.held == [task.id])
+        assert task.hold is not None
+        assert not task.hold.ended.is_set()
+        await events.aclose()
 
 
 @pytest.mark.parametrize("grace", [2.0, 3.0, 10.0, 600.0])
