@@ -36,8 +36,9 @@ class DeployFiles:
 
     def load(self) -> DeploySet:
         """The set as it is on disk now; in force only once adopted. Raises :class:`~broker.files.Problems`."""
+        # Before it is read and judged: a bad set is looked at once, not at every look.
+        self._identity = listing.identity(self._directory)
         files = listing.read_set(self._directory)
-        # Before it is judged: a bad set is looked at once, not at every look.
         self._identity = files.identity
         return build(files, self._trust_domain, self._signers, to_serve=True)
 

@@ -77,6 +77,22 @@ def test_a_swap_to_a_bad_set_is_looked_at_once(live: Path, tmp_path: Path) -> No
     assert files.swapped()
 
 
+def test_a_swap_to_what_cannot_even_be_read_is_looked_at_once(live: Path, tmp_path: Path) -> None:
+    """Each look at a refused set is a record in the trail, and the directory is looked at every second."""
+    files = DeployFiles(live)
+    group_writable = other_set(tmp_path / "two")
+    group_writable.chmod(0o775)
+    volume = config_map(tmp_path / "volume")
+    for bad in (group_writable, volume):
+        swap(live, bad)
+        assert files.swapped()
+        with pytest.raises(Problems):
+            files.load()
+        assert not files.swapped()
+    swap(live, tmp_path / "one")
+    assert files.swapped()
+
+
 def test_a_directory_replaced_under_its_own_name_is_a_swap(tmp_path: Path) -> None:
     directory = private_copy(HERE / "good", tmp_path / "set")
     files = DeployFiles(directory)
