@@ -36,7 +36,7 @@ from broker.client.model import (
 from broker.client.pipelines import PipelineCalls
 from broker.client.report import put
 from broker.client.spans import to_duration
-from broker.client.task import Task
+from broker.client.task import Task, uninterrupted
 from broker.client.unseal import unsealed
 from broker.client.watch import watch, watch_requests
 from broker.errors import BrokerError, InvalidInput, NotReady, Reason
@@ -221,7 +221,18 @@ class AsyncClient(PipelineCalls):
         self, answer: pb.RequestCredentialResponse, recipient: Recipient | None, request_id: str, *, confirm: bool
     ) -> Grant:
         grant = read.grant(answer if recipient is None else await self._open(answer, recipient, request_id))
-        return await self.confirm(grant) if confirm else grant
+        if not confirm:
+            return grant
+        try:
+            return await self.confirm(grant)
+        except BaseException:
+            # The broker may have heard it all the same, and the caller is not told which lease to end.
+            await uninterrupted(self._give_back(grant.lease.id))
+            raise
+
+    async def _give_back(self, lease_id: str) -> None:
+        with contextlib.suppress(BrokerError):
+            await self.revoke(lease_id, wait=timedelta())
 
     async def validate(self, asked: Asked) -> Decision:
         """Whether ``asked`` would be granted now, or needs approval; nothing is issued, and nobody is asked.
@@ -250,8 +261,7 @@ class AsyncClient(PipelineCalls):
         try:
             return unsealed(answer, recipient, str(material.spiffe_id), request_id)
         except NotReady:
-            with contextlib.suppress(BrokerError):
-                await self.revoke(answer.lease.id, wait=timedelta())
+            await self._give_back(answer.lease.id)
             raise
 
     # ------------------------------------------------------------------ what waits for people

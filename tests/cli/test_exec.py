@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -186,6 +187,29 @@ def test_only_its_own_lease_is_ended(cli: Cli, fake: FakeBroker, task_id: str) -
     fake.leases["lease-0"] = lease_pb2.Lease(id="lease-0", task_id=task_id, state=ACTIVE)
     assert cli("exec", *ASK, *TTL, "--task", task_id, "--", "true").returncode == 0
     assert {lease.id: lease.state for lease in fake.leases.values()} == {"lease-0": ACTIVE, "lease-1": REVOKED}
+
+
+def test_a_signal_while_its_arrival_is_confirmed_ends_the_lease(
+    spawn: Spawn, fake: FakeBroker, task_id: str, tmp_path: Path
+) -> None:
+    """The broker has heard that it arrived, so it would live to its TTL: in somebody's task nothing else ends it."""
+    holder: list[subprocess.Popen[str]] = []
+    asked_again = threading.Event()
+
+    def stopped() -> None:
+        until(lambda: holder)[0].terminate()
+        asked_again.wait(PATIENCE)
+
+    fake.before["ConfirmDelivery"] = stopped
+    fake.before["RevokeLease"] = asked_again.set
+    holder.append(spawn("--task", task_id, "--", "touch", str(tmp_path / "ran")))
+    try:
+        _, err = holder[0].communicate(timeout=PATIENCE)
+    finally:
+        asked_again.set()
+    assert holder[0].returncode == 128 + signal.SIGTERM, err
+    assert not (tmp_path / "ran").exists()
+    assert states(fake) == ([task_pb2.Task.STATE_OPEN], [REVOKED])
 
 
 @pytest.mark.parametrize("task", [(), ("--task", "task-0")])

@@ -15,7 +15,8 @@ from broker.api.v1 import broker_service_pb2 as pb
 from broker.api.v1 import task_pb2
 from broker.client import AsyncClient, Grant, TaskFacts, read
 from broker.errors import Defect, Denied, InvalidInput, NotReady, Reason, WrongState
-from tests.client.fake_broker import AGENT, REVOKING, FakeBroker
+from broker.scope.request import AccessRequest
+from tests.client.fake_broker import AGENT, REVOKED, REVOKING, FakeBroker
 from tests.patience import PATIENCE
 
 ASK: dict[str, Any] = {"account": "shop", "environment": "dev", "resource": "orders", "ttl": "5m"}
@@ -224,6 +225,30 @@ async def test_an_answer_without_a_credential_is_not_confirmed(client: AsyncClie
         with pytest.raises(Defect, match="does not know"):
             await task.request("orders-readonly", **ASK)
     assert fake.asked("ConfirmDelivery") == []
+
+
+async def test_a_credential_whose_arrival_cannot_be_confirmed_is_given_back(
+    client: AsyncClient, fake: FakeBroker
+) -> None:
+    """Nobody is told which lease it was, and the broker may have heard that it arrived."""
+    task = await client.start_task("unconfirmed")
+
+    def asked() -> AccessRequest:
+        ttl = timedelta(minutes=5)
+        return AccessRequest(client.new_id(), "orders-readonly", task.id, "shop", "dev", "orders", ttl)
+
+    fake.faults["ConfirmDelivery"] = [Denied(Reason.SUSPENDED, "stopped"), grpc.StatusCode.INTERNAL]
+    for told in (Denied, Defect):
+        with pytest.raises(told):
+            await client.request(asked())
+    assert [lease.state for lease in fake.leases.values()] == [REVOKED, REVOKED]
+    # Where that fails, too, the first error is told.
+    fake.faults["ConfirmDelivery"], fake.faults["RevokeLease"] = (
+        [Denied(Reason.SUSPENDED, "stopped")],
+        [grpc.StatusCode.INTERNAL],
+    )
+    with pytest.raises(Denied):
+        await client.request(asked())
 
 
 async def test_a_credential_without_its_secret_is_refused() -> None:
