@@ -1,4 +1,4 @@
-"""Running a command as a shell would: its signals, its exit code.
+"""Running a command as a shell would: its signals, its descriptors, its exit code.
 
 Belongs here: the process. What it is given and what happens afterwards is ``exec.py``.
 """
@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import click
 
@@ -21,29 +22,34 @@ class Signals:
     """What happens to signals, phase by phase: before the command they end us, during it they are passed on,
     after it they are only remembered, because what is left to do is ending leases.
 
-    A context manager around all three phases, inside the running loop.
+    What was to be ignored when we were started (by `nohup`, or by a script with `&`) is ignored throughout, also by
+    the command, which inherits that. A context manager around all three phases, inside the running loop.
     """
 
     def __init__(self) -> None:
         self.stopped_by: int | None = None
+        self._handed_on = _given()  # now: what is opened from here on is ours
+        self._heard = [each for each in FORWARDED if signal.getsignal(each) is not signal.SIG_IGN]
         self._child: asyncio.subprocess.Process | None = None
         self._ending = False
         self._main: asyncio.Task[object] | None = None
 
     def __enter__(self) -> Signals:
         self._main = asyncio.current_task()
-        for number in FORWARDED:
+        for number in self._heard:
             asyncio.get_running_loop().add_signal_handler(number, self._received, number)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number in FORWARDED:
+        for number in self._heard:
             asyncio.get_running_loop().remove_signal_handler(number)
 
     async def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
-        """The exit code of ``command``, which has our standard streams and this environment."""
+        """The exit code of ``command``, which has this environment and every descriptor that we were given."""
         try:
-            self._child = await asyncio.create_subprocess_exec(*command, env=dict(environment))
+            self._child = await asyncio.create_subprocess_exec(
+                *command, env=dict(environment), pass_fds=self._handed_on
+            )
         except FileNotFoundError:
             return _cannot_run(command[0], "not found", _NOT_FOUND)
         except OSError as error:
@@ -72,6 +78,22 @@ class Signals:
         self._ending = True
         if self._main is not None:
             self._main.cancel()
+
+
+def _given() -> tuple[int, ...]:
+    """The descriptors that whoever started us left open for programs: bash's ``<(...)``, make's jobserver."""
+    try:
+        numbers = [int(each.name) for each in Path("/dev/fd").iterdir()]
+    except OSError:
+        return ()
+    return tuple(each for each in numbers if each > 2 and _inheritable(each))
+
+
+def _inheritable(descriptor: int) -> bool:
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError:  # the listing's own
+        return False
 
 
 def _from_terminal(number: int) -> bool:

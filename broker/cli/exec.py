@@ -96,9 +96,9 @@ def execute(
     certificate for the key of --new-key as files; never on the command line. With --deliver pgpass a login comes in
     libpq's password and service files, with container a session from an endpoint on loopback that AWS SDKs ask, and
     which asks the broker again before it ends, with token a token in a file that BROKER_TOKEN_FILE names. These files
-    are the caller's alone, and are removed at the end. Signals are passed on; the exit code is the command's: 128 and
-    the number for a signal, 127 not found, 126 not executable. Before there is a command: 2 usage, 3 refused, 4
-    unreachable.
+    are the caller's alone, and are removed at the end. Signals are passed on, and those ignored (nohup) left ignored;
+    open descriptors are handed on. The exit code is the command's: 128 and the number for a signal, 127 not found, 126
+    not executable. Before there is a command: 2 usage, 3 refused, 4 unreachable.
 
     Without --task a task is started, held, and completed at the end; if this process is killed, the task ends after
     --grace. With --task only the lease asked for here is ended; if this process is killed, that lease lives until

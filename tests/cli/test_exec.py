@@ -122,6 +122,53 @@ def test_signals_reach_the_command_and_the_leases_end(
     assert states(fake) == ([task_pb2.Task.STATE_COMPLETED], [REVOKED])
 
 
+def test_what_was_to_be_ignored_is_ignored_by_the_command_too(
+    options: list[str], environment: dict[str, str], fake: FakeBroker, tmp_path: Path
+) -> None:
+    """As under `nohup`: the terminal goes, and the work goes on."""
+    up, go = tmp_path / "up", tmp_path / "go"
+    work = f"touch {up}; while ! test -e {go}; do sleep 0.05; done"
+    command = [*COMMAND, *options, "exec", *ASK, *TTL, "--", "sh", "-c", work]
+    running = subprocess.Popen(
+        ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command], cwd=ROOT, env=environment, start_new_session=True
+    )
+    try:
+        until(up.exists)
+        os.killpg(running.pid, signal.SIGHUP)
+        go.touch()
+        assert running.wait(PATIENCE) == 0
+    finally:
+        go.touch()
+        running.wait(PATIENCE)
+    assert states(fake) == ([task_pb2.Task.STATE_COMPLETED], [REVOKED])
+
+
+def test_descriptors_that_were_given_are_the_commands_and_no_others(
+    options: list[str], environment: dict[str, str], fake: FakeBroker
+) -> None:
+    """As of bash's <(...), and of make's jobserver."""
+    theirs, ours = os.pipe()
+    os.write(ours, b"handed on")
+    os.close(ours)
+    look = (
+        "import os, sys; print(os.read(int(sys.argv[1]), 99).decode());"
+        "print([each for each in range(3, 256) if os.path.exists(f'/proc/self/fd/{each}')])"
+    )
+    try:
+        done = subprocess.run(
+            [*COMMAND, *options, "exec", *ASK, *TTL, "--", sys.executable, "-c", look, str(theirs)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            cwd=ROOT,
+            env=environment,
+            pass_fds=[theirs],
+        )
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stdout) == (0, f"handed on\n[{theirs}]\n"), done.stderr
+
+
 def test_a_command_that_dies_of_the_signal_is_told_as_a_shell_would(
     spawn: Spawn, fake: FakeBroker, tmp_path: Path
 ) -> None:
