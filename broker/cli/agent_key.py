@@ -1,16 +1,13 @@
 """A key of the agent's own, to be certified: made here, kept in a 0600 file, and never sent.
 
-Belongs here: making it, what of it is sent, and the files beside it that other programs read. Where the caller names no
-place, all of it is in a private directory that is gone at the end.
+Belongs here: making it, what of it is sent, and the files beside it that other programs read. Where it lies is the
+caller's to say.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -27,7 +24,7 @@ class AgentKey:
     """One fresh ECDSA P-256 key in ``path``, which must not exist yet. ``public`` is what is sent."""
 
     def __init__(self, kind: str, path: Path) -> None:
-        """Raises a usage error where the file cannot be made."""
+        """Raises a usage error where the file cannot be made, and ClickException where it cannot be written."""
         key = ec.generate_private_key(ec.SECP256R1())
         self.kind = kind
         self.path = path
@@ -38,7 +35,11 @@ class AgentKey:
         else:
             form = serialization.PrivateFormat.PKCS8
             self.public = certificate_request(key)
-        self._write(path, key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+        try:
+            self._write(path, key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+        except OSError as error:
+            self.discard()
+            raise click.ClickException(f"the key could not be written to {path}: {error.strerror}.") from None
 
     def certified(self, credential: Credential) -> dict[str, str]:
         """Put the certificate beside the key; the variables that name the files."""
@@ -75,19 +76,6 @@ class AgentKey:
         self._written.append(path)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-
-
-@contextmanager
-def passing_key(kind: str | None) -> Iterator[AgentKey | None]:
-    """A key for as long as the block lasts, in a directory that only this user can look into; None for none."""
-    if kind is None:
-        yield None
-        return
-    directory = Path(tempfile.mkdtemp(prefix="broker-key-"))
-    try:
-        yield AgentKey(kind, directory / "key")
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def with_files(environment: Mapping[str, str], key: AgentKey | None, credential: Credential) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from broker.cli.agent_key import KINDS, AgentKey, passing_key, with_files
+from broker.cli.agent_key import KINDS, AgentKey, with_files
 from broker.cli.asking import Asking, asking_options
 from broker.cli.child import Signals
 from broker.cli.connection import client_of, settings
@@ -25,7 +25,7 @@ from broker.cli.delivery import demand_fit
 from broker.cli.fitting import demand_form
 from broker.cli.handing import handed
 from broker.cli.output import lease_state, note, span
-from broker.cli.private_files import PrivateDirectory, private_directory
+from broker.cli.private_files import PrivateDirectory, passing_key, private_directory
 from broker.cli.settings import Settings
 from broker.cli.task import wait_option
 from broker.cli.values import Span, Text
@@ -110,13 +110,10 @@ def execute(
         raise click.UsageError("--wrap is for `broker request`: a command needs the credential itself.")
     named = purpose or f"run {PurePath(command[0]).name}"
     form = Form(deliver)
-    with passing_key(new_key) as key:
-        mine = asked.of_key(key)
-        execution = Execution(
-            mine, task_id, named, grace, wait, command, task_type, wait_for_approval, form=form, key=key
-        )
-        code = asyncio.run(execution.run(settings()))
-    raise SystemExit(code)
+    execution = Execution(
+        asked, task_id, named, grace, wait, command, task_type, wait_for_approval, form=form, new_key=new_key
+    )
+    raise SystemExit(asyncio.run(execution.run(settings())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +129,23 @@ class Execution:
     task_type: str = ""
     wait_for_approval: timedelta | None = None
     form: Form = Form.ENVIRONMENT
-    key: AgentKey | None = None
+    new_key: str | None = None  # the kind of key to make
+    key: AgentKey | None = None  # that was made
 
     async def run(self, chosen: Settings) -> int:
         """The exit code to end with."""
         with Signals() as signals:
             try:
                 # What cannot be written to is told before anybody is asked for a credential.
-                with self._place(chosen.environment) as place:
+                with (
+                    passing_key(self.new_key, chosen.environment) as key,
+                    self._place(chosen.environment) as place,
+                ):
+                    mine = replace(self, asked=self.asked.of_key(key), key=key)
                     async with client_of(chosen) as client:
-                        await demand_form(client, self.asked, self.form, None if self.key is None else self.key.kind)
-                        if self.task_id:
-                            return await self._borrowing(client, signals, chosen.environment, place)
-                        return await self._owning(client, signals, chosen.environment, place)
+                        await demand_form(client, mine.asked, mine.form, mine.new_key)
+                        under = mine._borrowing if mine.task_id else mine._owning
+                        return await under(client, signals, chosen.environment, place)
             except OSError as error:
                 raise click.ClickException(f"the credential could not be delivered: {error.strerror}.") from None
             except asyncio.CancelledError:

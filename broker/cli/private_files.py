@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from broker.cli.agent_key import AgentKey
 from broker.cli.delivery import FileDelivery
 
 
@@ -43,6 +44,16 @@ def private_directory(environment: Mapping[str, str]) -> Iterator[PrivateDirecto
         yield PrivateDirectory(path)
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def passing_key(kind: str | None, environment: Mapping[str, str]) -> Iterator[AgentKey | None]:
+    """A key for as long as the block lasts, in a directory of its own; None for none. Raises OSError."""
+    if kind is None:
+        yield None
+        return
+    with private_directory(environment) as place:
+        yield AgentKey(kind, place.path / "key")
 
 
 def _parent(environment: Mapping[str, str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -74,6 +75,39 @@ def test_a_command_has_the_files_for_its_life(
         assert x509_request(asked.subject_public_key).public_key() == public
         assert not list(x509.load_pem_x509_csr(asked.subject_public_key.encode()).subject)
     assert "PRIVATE" not in asked.subject_public_key
+
+
+def test_a_passing_key_is_where_no_restart_leaves_it(
+    process: Cli, fake: FakeBroker, environment: dict[str, str], place: Path
+) -> None:
+    fake.kind = "ssh_certificate"
+    environment["XDG_RUNTIME_DIR"] = str(place)
+    done = process("exec", *ASK, *TTL, "--new-key", "ssh", "--", *LOOK)
+    assert done.returncode == 0, done.stderr
+    assert {Path(path).parent.parent for path, _, _ in json.loads(done.stdout).values()} == {place}
+    assert list(place.iterdir()) == []
+
+
+def refuse_for_space(*_: object, **__: object) -> None:
+    raise OSError(28, os.strerror(28))
+
+
+@pytest.mark.parametrize("full", ["os.fdopen", "tempfile.mkdtemp"])
+def test_a_full_disk_is_told_before_anybody_is_asked_and_leaves_no_key(
+    cli: Cli, fake: FakeBroker, task_id: str, place: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    key = str(place / "id_deploy")
+    ways = [("exec", "--new-key", "ssh", "--", "true")]
+    if full == "os.fdopen":
+        ways.append(("request", "--task", task_id, "--new-key", "ssh", "--key-out", key))
+    monkeypatch.setattr(full, refuse_for_space)
+    for command, *more in ways:
+        done = cli(command, *ASK, *TTL, *more)
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
+        assert list(place.iterdir()) == []
+    assert not fake.asked("RequestCredential")
 
 
 def test_a_command_whose_credential_is_no_certificate_does_not_run(process: Cli, fake: FakeBroker) -> None:
