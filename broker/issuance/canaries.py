@@ -23,6 +23,7 @@ from broker.errors import BrokerError, Conflict, InvalidInput, NotFound, Reason
 from broker.issuance.canary_run import CanaryRun, Tools
 from broker.issuance.gate import Gate
 from broker.lease.credential import Contract
+from broker.ports.canaries import KEPT_MEASUREMENTS
 from broker.ports.clock import Clock, Rng
 from broker.ports.connectors import Connector
 from broker.ports.deploys import DeploySet, DeploySource
@@ -37,7 +38,8 @@ log = structlog.get_logger("broker.canaries")
 SETTLING = timedelta(seconds=30)
 CANARY_PREFIX = "canary-"
 _PAGE = 100
-
+# All that is kept of one connector.
+_KEPT = KEPT_MEASUREMENTS + len(Kind)
 
 # What runs once at a time.
 _Key = tuple[str, Kind]
@@ -105,7 +107,7 @@ class Canaries:
     async def remember(self) -> None:
         """Read what was measured, by whichever replica. Raises BrokerError."""
         for connector in self._deploy.current.canaries:
-            for each in reversed(await self._store.measurements(self._tenant, connector, _PAGE)):
+            for each in reversed(await self._store.measurements(self._tenant, connector, _KEPT)):
                 self._remember(each)
 
     async def tidy(self) -> None:

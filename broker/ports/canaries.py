@@ -7,7 +7,7 @@ from typing import Protocol
 
 from broker.canary.measurement import Measurement
 
-# Of each connector.
+# Of each connector, beside the last of each kind of which something can be said.
 KEPT_MEASUREMENTS = 100
 
 
@@ -18,7 +18,7 @@ class CanaryStore(Protocol):
         """Keep what a run came to, with its event: canary.measured, .unmeasured or .bound_broken.
 
         The same run again takes its own place: a credential that was ALIVE was refused in the end. Of each connector
-        the newest ``KEPT_MEASUREMENTS`` are kept.
+        the newest ``KEPT_MEASUREMENTS`` are kept, and of each kind the last that is not UNMEASURED.
         """
         ...
 

@@ -32,6 +32,7 @@ from broker.lease.credential import ContractClass, SshCertificate, X509Certifica
 from broker.lease.machine import State
 from broker.policy.cedar import PolicySet
 from broker.policy.quotas import Per, Quota
+from broker.ports.canaries import KEPT_MEASUREMENTS
 from broker.ports.connectors import Handle, Issued
 from broker.ports.deploys import DeploySet
 from broker.ports.leases import EndCause, Lease
@@ -591,6 +592,18 @@ async def test_what_could_not_be_kept_is_not_forgotten_for_what_was_before(
     assert (await cage.run(name="c2")).outcome is Outcome.LATE
     await cage.canaries.remember()
     assert cage.canaries.alarms()
+
+
+async def test_an_alarm_outlives_runs_that_measure_nothing_and_a_restart(cage: Cage) -> None:
+    cage.world.upstream.revoke_mishaps.append(RevokeMishap.LIES)
+    broken = await cage.run()
+    for number in range(KEPT_MEASUREMENTS + 1):
+        at = broken.told_at + timedelta(minutes=number + 1)
+        nothing = replace(broken, id=f"canary-{number:04}", outcome=Outcome.UNMEASURED, began_at=at, told_at=at)
+        await cage.world.store.record_measurement(nothing)
+    later = cage.restarted()
+    await later.start()
+    assert later.alarms() == cage.canaries.alarms() != []
 
 
 async def test_what_a_broker_that_died_in_a_run_left_is_ended_at_the_next_start(cage: Cage) -> None:

@@ -83,3 +83,19 @@ class CanaryContract:
         assert await store.measurements(TENANT, "bao", 1) == kept[:1]
         assert await store.measurements(TENANT, "aws", 10) == [other]
         assert await store.measurements("another", "bao", 10) == []
+
+    async def test_what_was_measured_last_of_a_kind_outlives_any_number_of_runs_that_measured_nothing(
+        self, store: Ledger
+    ) -> None:
+        """Its connector is suspended, say, because of it: the alarm must not go with the hundredth such run."""
+        broken = measurement(2, outcome=Outcome.ALIVE, measured=None)
+        expiry = measurement(3, kind=Kind.ON_EXPIRY)
+        for each in (measurement(1), broken, expiry):
+            await store.record_measurement(each)
+        for number in range(4, KEPT_MEASUREMENTS + 7):
+            await store.record_measurement(
+                measurement(number, outcome=Outcome.UNMEASURED, measured=None, why="suspended")
+            )
+        kept = await store.measurements(TENANT, "bao", 1_000)
+        assert kept[-2:] == [expiry, broken]
+        assert len(kept) == KEPT_MEASUREMENTS + 2

@@ -16,13 +16,17 @@ SET connector = excluded.connector, kind = excluded.kind, asked_by = excluded.as
     why = excluded.why, mac = excluded.mac, mac_key_id = excluded.mac_key_id;
 
 -- forget_canary_measurements --
--- All but the newest, of one connector.
+-- All but the newest, of one connector, and of each kind the last that measured something: an alarm rests on it.
 DELETE FROM canary_measurements
 WHERE tenant = ?1 AND connector = ?2 AND id NOT IN (
     SELECT id FROM canary_measurements
     WHERE tenant = ?1 AND connector = ?2
     ORDER BY began_at DESC, id DESC LIMIT ?3
-);
+) AND (outcome = 'UNMEASURED' OR EXISTS (
+    SELECT 1 FROM canary_measurements AS later
+    WHERE later.tenant = ?1 AND later.connector = ?2 AND later.kind = canary_measurements.kind
+        AND later.outcome <> 'UNMEASURED' AND later.began_at > canary_measurements.began_at
+));
 
 -- canary_measurements --
 -- Of one connector, the newest first.
