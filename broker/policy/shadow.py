@@ -39,7 +39,7 @@ class ShadowVerdict:
     """What shadow policies would make of one request."""
 
     would: Would
-    shadow_policies: tuple[str, ...]  # those of them that would decide it; empty where they would change nothing
+    shadow_policies: tuple[str, ...]  # those of them that would decide it, or fail; empty: none of them would
     changes: bool  # whether it is another answer than the one that stands
 
     def told(self) -> dict[str, JsonValue]:
@@ -83,5 +83,13 @@ class ShadowPolicies:
         except Exception:  # noqa: BLE001 - a request must not fail by what decides nothing
             return ShadowVerdict(Would.WOULD_FAIL, (), True)
         would = Would.WOULD_FAIL if decision.errors and not standing.errors else _WOULD[decision.effect]
-        deciding = tuple(sorted(self.ids & frozenset(decision.policies)))
-        return ShadowVerdict(would, deciding, decision.effect is not standing.effect or would is Would.WOULD_FAIL)
+        deciding = self.ids & frozenset(decision.policies)
+        if decision.errors:
+            deciding |= self._failing(decision.errors)
+        # Other approvals than people are asked for now are another answer, too.
+        another = (decision.effect, decision.approvals) != (standing.effect, standing.approvals)
+        return ShadowVerdict(would, tuple(sorted(deciding)), another or would is Would.WOULD_FAIL)
+
+    def _failing(self, errors: tuple[str, ...]) -> frozenset[str]:
+        # The engine tells which policy failed in the text of its error alone.
+        return frozenset(name for name in self.ids if any(f"policy `{name}`" in error for error in errors))

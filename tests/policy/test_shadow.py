@@ -50,11 +50,23 @@ def verdict(text: str, enforced: str) -> ShadowVerdict:
         (PERMIT, PERMIT_ALL, ShadowVerdict(Would.WOULD_ALLOW, ("s-permit",), False)),
         (PERMIT, NOTHING, ShadowVerdict(Would.WOULD_DENY, (), False)),
         (gate("owners", name="s"), PERMIT_ALL, ShadowVerdict(Would.WOULD_NEED_APPROVAL, ("s-gate",), True)),
-        (FAILS, PERMIT_ALL, ShadowVerdict(Would.WOULD_FAIL, (), True)),
+        (FAILS, PERMIT_ALL, ShadowVerdict(Would.WOULD_FAIL, ("s-fails",), True)),
+        (FAILS + PERMIT, PERMIT_ALL, ShadowVerdict(Would.WOULD_FAIL, ("s-fails",), True)),
         (FORBID, "", ShadowVerdict(Would.WOULD_DENY, ("s-forbid",), False)),
         (FORBID + PERMIT, "", ShadowVerdict(Would.WOULD_DENY, ("s-forbid",), False)),
         (PERMIT + PERMIT.replace("s-", "r-"), "", ShadowVerdict(Would.WOULD_ALLOW, ("r-permit", "s-permit"), True)),
         (PERMIT, PERMIT_ALL + gate("owners"), ShadowVerdict(Would.WOULD_NEED_APPROVAL, (), False)),
+        # Other people would be asked, too.
+        (
+            gate("risk", name="s"),
+            PERMIT_ALL + gate("owners"),
+            ShadowVerdict(Would.WOULD_NEED_APPROVAL, ("s-gate",), True),
+        ),
+        (
+            gate("owners", name="s"),
+            PERMIT_ALL + gate("owners"),
+            ShadowVerdict(Would.WOULD_NEED_APPROVAL, ("s-gate",), False),
+        ),
         # It fails, and so does what stands: they would change nothing.
         (PERMIT, FAILS.replace("s-", "e-"), ShadowVerdict(Would.WOULD_DENY, (), False)),
     ],
