@@ -21,7 +21,7 @@ from broker.cli.problems import problems_told
 from broker.cli.values import When
 from broker.clock import SystemClock
 from broker.entitlement.changes import Change, changes
-from broker.entitlement.report import Circumstances, digest, made, read
+from broker.entitlement.report import LONGEST, Circumstances, digest, made, read
 from broker.errors import InvalidInput, Reason
 from broker.stores.offline import Where
 
@@ -110,16 +110,25 @@ def _previous(path: Path | None, found: Read) -> dict[str, Any] | None:
     if found.last_review is None:
         raise _not_the_one(path, "The trail knows of no report that was signed off.")
     wanted = found.last_review["digest"]
+    passed_over = []
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         try:
-            report = read(file.read_bytes(), str(file))
+            report = read(_bytes(file), str(file))
         except InvalidInput:
             if not path.is_dir():
                 raise
-            continue
-        if report["digest"] == wanted:
-            return report
-    raise _not_the_one(path, f"That has the digest {wanted}.")
+        except OSError as error:  # a colleague's, of mode 0600, for one: another of them may be the one
+            passed_over.append(f"{file} cannot be read: {error.strerror}.")
+        else:
+            if report["digest"] == wanted:
+                return report
+    raise _not_the_one(path, " ".join([f"That has the digest {wanted}.", *passed_over]))
+
+
+def _bytes(file: Path) -> bytes:
+    # What is no plain file is never waited for.
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        return opened.read(LONGEST + 1)
 
 
 def _not_the_one(path: Path, hint: str) -> InvalidInput:
@@ -134,13 +143,23 @@ def _not_the_one(path: Path, hint: str) -> InvalidInput:
 def _write(path: Path, document: Mapping[str, Any]) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2, ensure_ascii=False)
-            file.write("\n")
     except FileExistsError:
         raise click.UsageError(f"{path} is there already: a report is not written over.") from None
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error.strerror or error}.") from None
+        raise _unwritten(path, error) from None
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+    except BaseException as error:
+        path.unlink(missing_ok=True)  # half a report would stand in the way of the whole one
+        if isinstance(error, OSError):
+            raise _unwritten(path, error) from None
+        raise
+
+
+def _unwritten(path: Path, error: OSError) -> click.ClickException:
+    return click.ClickException(f"{path} cannot be written: {error.strerror or error}.")
 
 
 access.add_command(sign_off)

@@ -12,6 +12,11 @@ from broker.cli.output import moment_ms
 from broker.entitlement.changes import Change, Gravity
 from broker.policy.decision import Effect
 
+_BESIDE = {
+    "gone": "agents that are registered no more",
+    "people": "people, by break-glass",
+    "own": "the broker itself, to measure (canaries)",
+}
 _WORD = {Effect.ALLOW.value: "may", Effect.NEEDS_APPROVAL.value: "may, once approved"}
 
 
@@ -31,10 +36,11 @@ def _lines(report: Mapping[str, Any], news: list[Change] | None, directory: str,
     for agent in report["agents"]:
         yield ""
         yield from _agent(agent)
-    if report["gone"]:
-        yield ""
-        yield "Used by agents that are registered no more:"
-        for each in report["gone"]:
+    for kind, who in _BESIDE.items():
+        if report[kind]:
+            yield ""
+            yield f"Used by {who}:"
+        for each in report[kind]:
             yield f"  {short(each['agent'])}: {', '.join(_used(use) for use in each['used'])}"
 
 
@@ -90,7 +96,7 @@ def _agent(agent: Mapping[str, Any]) -> Iterator[str]:
     for way in agent["could"]:
         yield f"  {_way(way)}"
     never = sum(1 for way in agent["could"] if not way["granted"])
-    yield f"  {len(agent['could'])} ways, {never} of them never used; {agent['denied']} denied"
+    yield f"  {len(agent['could'])} ways, {never} of them not used; {agent['denied']} denied"
     for each in agent["not_tried"]:
         yield f"  not tried, no value of its parameters is known: {each['access']} {_where(each)}"
     for each in agent["no_more"]:
@@ -99,7 +105,7 @@ def _agent(agent: Mapping[str, Any]) -> Iterator[str]:
 
 def _way(way: Mapping[str, Any]) -> str:
     approvals = f" ({', '.join(way['approvals'])})" if way["approvals"] else ""
-    use = f"granted {way['granted']} times, last {moment_ms(way['last_ms'])}" if way["granted"] else "NEVER USED"
+    use = f"granted {way['granted']} times, last {moment_ms(way['last_ms'])}" if way["granted"] else "NOT USED"
     condition = f"; {way['condition']}" if way["condition"] else ""
     tried = "" if way["every_value_tried"] else f"; tried with {' | '.join(way['examples'])}"
     return f"{_WORD[way['effect']]}{approvals}: {way['access']} {_where(way)}: {use}{condition}{tried}"

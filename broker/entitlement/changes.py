@@ -1,7 +1,8 @@
 """What is otherwise than in the report that was signed off last, the gravest first.
 
 Gravest: an agent that could only read and now has a way to change something. Then what became wider, who is new, who
-is somebody else's; and last what became narrower.
+is somebody else's; and last what became narrower. What one of the two reports could not try is no change of the rules,
+and is told for what it is.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Gravity(IntEnum):
     READER_CHANGES = 1  # could only read, and now can change something
     WIDER = 2  # a way that was not there, or that takes fewer people
     NEW_AGENT = 3
-    OTHER_FACTS = 4  # owner, tier, roles, environments, promotion
+    OTHER_FACTS = 4  # owner, tier, roles, environments, promotion; a way that could not be tried this time
     NARROWER = 5
     GONE_AGENT = 6
 
@@ -59,11 +60,15 @@ def _of_one(old: _Agent, new: _Agent) -> Iterator[Change]:
     only_read = not any(map(changes_something, old["could"]))
     for key in sorted(is_):
         told = _wider(was.get(key), is_[key])
+        if told and _untried(old, key):
+            told = f"was not tried before, {_takes(is_[key])}"
         if told:
             grave = only_read and changes_something(is_[key])
             yield Change(Gravity.READER_CHANGES if grave else Gravity.WIDER, name, _where(is_[key]) + told)
     for key in sorted(was):
-        if key not in is_:
+        if key not in is_ and _untried(new, key):
+            yield Change(Gravity.OTHER_FACTS, name, f"{_where(was[key])}could not be tried this time")
+        elif key not in is_:
             yield Change(Gravity.NARROWER, name, f"{_where(was[key])}no more")
         elif _wider(is_[key], was[key]):
             yield Change(Gravity.NARROWER, name, f"{_where(is_[key])}now takes {_takes(is_[key])}")
@@ -73,8 +78,17 @@ def _of_one(old: _Agent, new: _Agent) -> Iterator[Change]:
 
 
 def _ways(agent: _Agent) -> dict[tuple[str, ...], Mapping[str, Any]]:
+    return {_key(each): each for each in agent["could"]}
+
+
+def _key(way: Mapping[str, Any]) -> tuple[str, ...]:
     # The access class, too: a template that began to write is another way.
-    return {(each["template"], each["account"], each["environment"], each["access"]): each for each in agent["could"]}
+    return way["template"], way["account"], way["environment"], way["access"]
+
+
+def _untried(agent: _Agent, key: tuple[str, ...]) -> bool:
+    """Whether nobody knows of this way: no value of its parameters, or no identity of the pattern, could be tried."""
+    return not agent["tried_as"] or key in map(_key, agent["not_tried"])
 
 
 def _wider(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:

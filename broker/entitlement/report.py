@@ -16,13 +16,17 @@ from typing import Any, Final
 from broker.entitlement.examples import identities
 from broker.entitlement.possible import NOT_TRIED, Evaluation, Possible
 from broker.entitlement.usage import Scope, Usage
-from broker.errors import InvalidInput, Reason
+from broker.errors import BrokerError, InvalidInput, Reason
 from broker.identity.agent import Agent, AgentPattern
+from broker.identity.own import is_own
+from broker.identity.spiffe_id import SpiffeId
 from broker.policy.trial import Rules
 from broker.scope.canonical import canonical_json
 from broker.scope.model import AccessClass
 
 FORM: Final = "jit-broker access report 1"
+# Who else used something: agents that are registered no more, people who broke glass, the broker itself (canaries).
+_BESIDE: Final = ("gone", "people", "own")
 # Longer is no report of ours.
 LONGEST: Final = 64 * 1024 * 1024
 
@@ -44,6 +48,7 @@ def made(rules: Rules, usage: Usage, about: Circumstances) -> dict[str, Any]:
     entries = [*rules.registry, *rules.registry.patterns]
     agents = [_agent(entry, evaluation, usage) for entry in sorted(entries, key=lambda each: each.principal)]
     registered = {each["principal"] for each in agents}
+    others = [_beside(entry, used) for entry, used in sorted(usage.used.items()) if entry not in registered]
     return {
         "form": FORM,
         "made_ms": int(about.made.timestamp() * 1000),
@@ -54,7 +59,7 @@ def made(rules: Rules, usage: Usage, about: Circumstances) -> dict[str, Any]:
         "last_review": about.last_review,
         "unread_records": usage.unread,
         "agents": agents,
-        "gone": [_gone(entry, used) for entry, used in sorted(usage.used.items()) if entry not in registered],
+        **{kind: [told for of, told in others if of == kind] for kind in _BESIDE},
     }
 
 
@@ -84,6 +89,8 @@ def _agent(entry: Agent | AgentPattern, evaluation: Evaluation, usage: Usage) ->
     possible = _widest(each for id_ in ids for each in evaluation.of(id_))
     used = usage.used.get(entry.principal, {})
     could = [each for each in possible if each.reachable]
+    not_tried = [each for each in possible if each.reason == NOT_TRIED]
+    known = {_key(each) for each in (*could, *not_tried)}
     owner = entry.owner
     return {
         "principal": entry.principal,
@@ -98,12 +105,12 @@ def _agent(entry: Agent | AgentPattern, evaluation: Evaluation, usage: Usage) ->
         "promoted": entry.promoted,
         "could": [_could(each, usage.used.get(entry.principal, {})) for each in could],
         "denied": sum(1 for each in possible if not each.reachable and each.reason != NOT_TRIED),
-        "not_tried": [_scope(each) for each in possible if each.reason == NOT_TRIED],
+        "not_tried": [_scope(each) for each in not_tried],
         # What was had and could not be had today.
         "no_more": [
             {**scope._asdict(), "access": each.access, "granted": each.granted, "last_ms": each.last_ms}
             for scope, each in sorted(used.items())
-            if scope not in {_key(one) for one in could}
+            if scope not in known
         ],
     }
 
@@ -150,12 +157,17 @@ def _could(each: Possible, used: Mapping[Scope, Any]) -> dict[str, Any]:
     }
 
 
-def _gone(entry: str, used: Mapping[Scope, Any]) -> dict[str, Any]:
+def _beside(entry: str, used: Mapping[Scope, Any]) -> tuple[str, dict[str, Any]]:
+    """What somebody used who is no entry of the registry, and under which of ``_BESIDE`` that is told."""
     uses = [
         {**scope._asdict(), "access": each.access, "granted": each.granted, "last_ms": each.last_ms}
         for scope, each in sorted(used.items())
     ]
-    return {"agent": entry, "used": uses}
+    try:
+        kind = "own" if is_own(SpiffeId.parse(entry)) else "gone"
+    except BrokerError:
+        kind = "people"
+    return kind, {"agent": entry, "used": uses}
 
 
 def changes_something(path: Mapping[str, Any]) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 from click.testing import CliRunner, Result
@@ -99,10 +100,25 @@ def test_what_each_agent_could_get_and_what_it_used(deploy: Path, ledger: Path, 
     assert [each["effect"] for each in of(found, "executor")["could"] if each["condition"]] == ["ALLOW"]
     text = run(deploy, ledger, "--since", "300d").stdout
     assert "may: read orders-readonly on dev, dev: granted 2 times" in text
-    assert "may: read orders-readonly on dev, staging: NEVER USED" in text
-    assert "may, once approved (production-change): write orders-production on dev, production: NEVER USED" in text
+    assert "may: read orders-readonly on dev, staging: NOT USED" in text
+    assert "may, once approved (production-change): write orders-production on dev, production: NOT USED" in text
     assert "had, and could not have today: write orders-readwrite on dev, dev" in text
     assert "no access report has been signed off yet" in text
+
+
+def test_who_else_used_something_is_told_for_who_it_is(deploy: Path, ledger: Path, append: Append) -> None:
+    for who in ("spiffe://dev.broker.internal/jit-broker/canary", LEE, "spiffe://dev.broker.internal/agent/former"):
+        append(EventType.LEASE_INTENT, who, DAY, **READ, parameters={})
+    lines = [line for line in run(deploy, ledger).stdout.splitlines() if line]
+    first = lines.index("Used by agents that are registered no more:")
+    assert [line.partition(":")[0] for line in lines[first:]] == [
+        "Used by agents that are registered no more",
+        "  dev.broker.internal/agent/former",
+        "Used by people, by break-glass",
+        "  lee (id.dev.broker.internal)",
+        "Used by the broker itself, to measure (canaries)",
+        "  dev.broker.internal/jit-broker/canary",
+    ]
 
 
 def test_whose_owner_is_gone_or_disabled(deploy: Path, ledger: Path, append: Append) -> None:
@@ -154,6 +170,24 @@ def test_a_reader_that_gained_a_write_stands_out_at_the_top(
     assert told["changes"][0]["gravity"] == "READER_CHANGES"
 
 
+def test_what_lies_beside_the_last_report_is_passed_over(
+    deploy: Path, ledger: Path, append: Append, tmp_path: Path
+) -> None:
+    kept = tmp_path / "reviews"
+    kept.mkdir()
+    path = kept / "q1.json"
+    run(deploy, ledger, "--output", path)
+    signed(append, path)
+    os.mkfifo(kept / "a.json")
+    (kept / "b.json").mkdir()
+    (kept / "c.json").symlink_to("nowhere")
+    assert "Nothing changed since the last review." in run(deploy, ledger, "--previous", kept).stdout
+    path.unlink()
+    done = run(deploy, ledger, "--previous", kept)
+    assert done.exit_code == 2
+    assert "c.json cannot be read: No such file or directory." in done.stderr
+
+
 def test_an_overdue_review_is_told(deploy: Path, ledger: Path, append: Append, tmp_path: Path) -> None:
     path = tmp_path / "last.json"
     run(deploy, ledger, "--output", path)
@@ -187,6 +221,22 @@ def test_a_damaged_trail_is_told_and_still_read(deploy: Path, ledger: Path, appe
     assert (found["report"]["trail"]["findings"] > 0, found["report"]["unread_records"]) == (True, 1)
     assert ways(of(found, "analyst"))[("orders-readonly", "dev")] == ("ALLOW", 1)
     assert "the trail is DAMAGED" in run(deploy, ledger).stdout
+
+
+def test_half_a_report_is_not_left_in_the_way(
+    deploy: Path, ledger: Path, append: Append, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "q1.json"
+
+    def half(document: object, file: TextIO, **_: object) -> None:
+        file.write("{")
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as full:
+        full.setattr(json, "dump", half)
+        done = run(deploy, ledger, "--output", path)
+    assert (done.exit_code, done.stderr) == (1, f"Error: {path} cannot be written: No space left on device.\n")
+    assert run(deploy, ledger, "--output", path).exit_code == 0
 
 
 def test_what_is_not_there_or_in_the_way_is_told(deploy: Path, ledger: Path, append: Append, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def way(access: str = "read", effect: str = "ALLOW", approvals: tuple[str, ...] 
 
 def agent(name: str, *could: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     facts = {"identity": name, "owner": "dana", "tier": "advisory", "roles": [], "environments": [], "promoted": False}
-    return {"principal": name, "could": list(could), **facts, **changes}
+    tried = {"tried_as": [name], "not_tried": []}
+    return {"principal": name, "could": list(could), **facts, **tried, **changes}
 
 
 def told(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[tuple[Gravity, str, str]]:
@@ -117,6 +118,19 @@ def test_fewer_people_is_wider_and_more_is_narrower(
 ) -> None:
     ((found, _, text),) = told([agent("a", before)], [agent("a", *([now] if now else []))])
     assert (found, text) == (gravity, f"read read-orders on a, dev: {words}")
+
+
+@pytest.mark.parametrize("untried", [{"tried_as": []}, {"not_tried": [way("write")]}])
+def test_what_could_not_be_tried_was_neither_taken_away_nor_given(untried: dict[str, Any]) -> None:
+    could, unknown = agent("a", way("read"), way("write")), agent("a", **untried)
+    if unknown["tried_as"]:
+        unknown["could"] = [way("read")]
+    lost, found = told([could], [unknown]), told([unknown], [could])
+    where = "write write-orders on a, dev: "
+    assert (Gravity.OTHER_FACTS, "a", f"{where}could not be tried this time") in lost
+    assert not any(gravity is Gravity.NARROWER for gravity, _, _ in lost)
+    # It may be new: that stays as grave as it was.
+    assert (Gravity.READER_CHANGES, "a", f"{where}was not tried before, no approval") in found
 
 
 def test_who_came_went_and_changed_hands() -> None:
