@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +88,34 @@ async def test_a_server_with_another_name(fake: FakeBroker, files: SvidFiles) ->
     error = await refusal(fake.address, files, "broker.prod.example")
     assert error.reason is Reason.BROKER_NAME_MISMATCH
     assert "is not named broker.prod.example; its DNS names: brokerd" in error.message
+
+
+class OldAuthority(Authority):
+    """Its certificates do not say by which key they are signed (RFC 5280, 4.2.1.1, of which gRPC makes nothing)."""
+
+    def svid(self, *uris: str, **defects: object) -> Forged:  # type: ignore[override]
+        return super().svid(*uris, authority_key=False, **defects)  # type: ignore[arg-type]
+
+
+async def test_a_broker_with_which_only_python_finds_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC takes its certificate, so that is not what is wrong."""
+    made = ssl.create_default_context
+
+    def as_of_3_13(*arguments: Any, **named: Any) -> ssl.SSLContext:
+        context = made(*arguments, **named)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", as_of_3_13)
+    root = authority(TRUST_DOMAIN, at=datetime.now(UTC))
+    fake = FakeBroker(ca=OldAuthority(root.certificate, root.key, (), root.at)).start()
+    try:
+        async with connect(fake.address, svid_files(tmp_path, fake.agent(), fake.ca)) as client:
+            found = probe.probe(client.connection.target, client.connection.source.current())
+            assert found.stage is probe.Stage.ACCEPTED, found.detail
+            assert (await client.whoami()).spiffe_id == AGENT
+    finally:
+        fake.stop()
 
 
 async def test_nobody_listening(files: SvidFiles) -> None:

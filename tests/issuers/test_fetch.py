@@ -83,12 +83,15 @@ async def test_nobody_there() -> None:
 async def test_an_answer_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "SECONDS", 0.05)
 
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    held = []  # from Python 3.13 on a writer that nobody has is closed
+    server = await asyncio.start_server(lambda reader, writer: held.append(writer), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with fetcher() as get:
         with pytest.raises(NotFetched, match="did not answer"):
             await get(f"http://127.0.0.1:{port}/good")
     server.close()
+    for each in held:
+        each.close()
 
 
 async def test_a_private_ca_is_believed_where_it_is_named_and_nowhere_else(tmp_path: Path) -> None:
