@@ -15,7 +15,7 @@ import grpc
 from google.protobuf.message import Message
 
 from broker.client.channel import Connection, Generation
-from broker.client.errors import from_rpc_error, is_transport
+from broker.client.errors import error_info, from_rpc_error, is_transport
 from broker.client.explain import explain
 from broker.client.tokens import bearer
 from broker.errors import BrokerError, InvalidInput, Reason, Unauthenticated
@@ -26,6 +26,8 @@ READ_SECONDS = 10.0
 
 # Waits before the second, third and fourth try, in seconds, each spread over [half, one and a half).
 RETRY_WAITS = (0.1, 0.3, 0.9)
+# Of several brokers the one that we are connected to can only refuse, and its connection is sound: others are tried.
+ELSEWHERE = frozenset({Reason.DEPLOY_SET_OVERTAKEN, Reason.REPLICA_UNHEARD})
 
 
 class Calls:
@@ -58,6 +60,8 @@ class Calls:
             pause = wait * (0.5 + self._fraction())
             if asyncio.get_running_loop().time() + pause >= deadline:
                 break
+            if _reason(failure) in ELSEWHERE:
+                await self.connection.anew(generation)
             await asyncio.sleep(pause)
         raise failure if isinstance(failure, Unauthenticated) else await self.error_of(failure, generation)
 
@@ -79,6 +83,12 @@ class Calls:
 def _passing(failure: grpc.aio.AioRpcError | Unauthenticated) -> bool:
     """Whether another try may go through: the broker is away for a moment, or whoever gives us tokens is."""
     return isinstance(failure, Unauthenticated) or failure.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def _reason(failure: grpc.aio.AioRpcError | Unauthenticated) -> str:
+    """Why the broker refuses; empty where no broker said so."""
+    info = error_info(failure) if isinstance(failure, grpc.aio.AioRpcError) else None
+    return "" if info is None else info.reason
 
 
 def timed_out(failure: grpc.aio.AioRpcError) -> bool:

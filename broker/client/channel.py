@@ -29,13 +29,15 @@ CLOSE_GRACE_SECONDS = 1.0
 # An expired SVID is asked for anew before each call, but no more often than this.
 RENEW_SECONDS = 1.0
 
-OPTIONS: tuple[tuple[str, int], ...] = (
+OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     # Proxies of the environment are for the web; TLS to the broker ends at the broker.
     ("grpc.enable_http_proxy", 0),
     # Retries are ours (calls.py); nobody changes our calls by a DNS TXT record.
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
+    # Of several addresses of one name not all clients the first one.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}'),
     # A new SVID means a new handshake, never a connection shared with an older channel.
     ("grpc.use_local_subchannel_pool", 1),
     # A broker that restarts is found again in a moment. The second is the limit of one connection attempt.
@@ -135,9 +137,9 @@ class Connection:
             return self._current or generation
 
     async def anew(self, generation: Generation) -> None:
-        """Have another channel, with the same SVID, in place of ``generation``, on whose connection nothing is heard.
+        """Have another channel, with the same SVID, in place of ``generation``, by which nothing is to be had.
 
-        Where several addresses have the broker's name, it comes to be connected to one that answers.
+        Behind a balancer, or where one name has several addresses, it may come to another broker.
         """
         async with self._opening:
             if self._current is generation and not self._closed:

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from broker.client.calls import Calls
+from broker.client.calls import ELSEWHERE, Calls
 from broker.client.channel import Generation
 from broker.client.tokens import bearer
 from broker.errors import BrokerError, NotReady, Reason, Unauthenticated
@@ -67,6 +67,8 @@ async def messages(
             except BrokerError as error:
                 if not _passes(error, generation, calls, attempt) and not await _renewed(error, generation, calls):
                     raise
+                if error.reason in ELSEWHERE:
+                    await calls.connection.anew(generation)
         attempt += 1
         await asyncio.sleep(wait_before(attempt, fraction()))
 

@@ -53,6 +53,10 @@ class Wire:
         """Once, and for the session that says it: whatever is sent is acknowledged, and nothing arrives any more."""
         self._word, self._cut, self._silently = word, how, True
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Who connects from now on comes to another server."""
+        self._server = (host, port)
+
     def silence(self) -> None:
         """Nothing is carried any more for who is connected, both ways; who connects from now on is served."""
         for each in self._sessions:
