@@ -1,12 +1,14 @@
 """``broker reload``: have a running brokerd on this machine take in its deploy files.
 
 Belongs here: checking first, the signal, and waiting for what brokerd says came of it. brokerd answers in
-``reload.json`` in its state directory; an answer is new if its generation, or the process, is.
+``reload.json`` in its state directory; an answer is ours if its generation, or the process, is new, and if it was
+begun after we asked: what was being taken in before may be older than what we have checked.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -34,6 +36,7 @@ class Answer:
 
     generation: int
     pid: int
+    begun: float  # by the machine's running clock
     ok: bool
     digest: str
     problems: tuple[str, ...]
@@ -45,11 +48,13 @@ class Answer:
             told = json.loads(path.read_text())
         except FileNotFoundError:
             return None
-        return cls(told["generation"], told.get("pid", 0), told["ok"], told["digest"], tuple(told["problems"]))
+        begun = told.get("begun", math.inf)  # a brokerd of before does not say
+        return cls(told["generation"], told.get("pid", 0), begun, told["ok"], told["digest"], tuple(told["problems"]))
 
-    def newer_than(self, before: Answer | None) -> bool:
-        """Whether it was said after ``before``."""
-        return before is None or (self.pid, self.generation) != (before.pid, before.generation)
+    def answers(self, asked: float, before: Answer | None) -> bool:
+        """Whether it is about what was there at ``asked``, and was said after ``before``."""
+        new = before is None or (self.pid, self.generation) != (before.pid, before.generation)
+        return new and self.begun >= asked
 
 
 @click.command()
@@ -77,9 +82,9 @@ def reload(config_file: Path, timeout: timedelta, form: str) -> None:
             click.echo(str(problem), err=True)
         raise SystemExit(EXIT_WRONG) from None
     state = config.state.directory
-    before = Answer.read(state / "reload.json")
+    before, asked = Answer.read(state / "reload.json"), time.monotonic()
     os.kill(_pid(state / "brokerd.pid"), signal.SIGHUP)
-    answer = _wait(state / "reload.json", before, timeout)
+    answer = _wait(state / "reload.json", asked, before, timeout)
     if form == "json":
         told = {"generation": answer.generation, "ok": answer.ok, "digest": answer.digest, "problems": answer.problems}
         click.echo(json.dumps(told, indent=2))
@@ -118,11 +123,11 @@ def _is_brokerd(pid: int) -> bool:
     return any(PurePath(os.fsdecode(each)).name in ("brokerd", "broker.daemon") for each in arguments)
 
 
-def _wait(path: Path, before: Answer | None, timeout: timedelta) -> Answer:
+def _wait(path: Path, asked: float, before: Answer | None, timeout: timedelta) -> Answer:
     deadline = time.monotonic() + timeout.total_seconds()
     while time.monotonic() < deadline:
         answer = Answer.read(path)
-        if answer is not None and answer.newer_than(before):
+        if answer is not None and answer.answers(asked, before):
             return answer
         time.sleep(_BETWEEN_LOOKS_SECONDS)
     raise NotReady(

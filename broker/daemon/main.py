@@ -29,7 +29,6 @@ from broker.daemon.pool import Build
 from broker.daemon.wiring import Brokerd
 from broker.errors import BrokerError, NotReady, Unauthenticated
 from broker.files import Problems
-from broker.ports.deploys import Reloaded
 from broker.references import resolve
 
 log = structlog.get_logger("brokerd")
@@ -76,13 +75,7 @@ async def _serve(config: Config, connectors: Build | None) -> int:
     lending = Lending(config.tenant)
     real = partial(build, resolve=resolve, clock=clock, own=own_tokens(config, clock), lending=lending)
     daemon = Brokerd(config, clock, connectors or real, lending)
-    reloads: set[asyncio.Task[Reloaded]] = set()
-
-    def hangup() -> None:
-        task = asyncio.ensure_future(daemon.reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
+    hung_up = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     # Until the first set is in force a hang-up changes nothing: the set is being read anyway.
@@ -92,7 +85,8 @@ async def _serve(config: Config, connectors: Build | None) -> int:
     except BaseException:
         await daemon.abandon()
         raise
-    loop.add_signal_handler(signal.SIGHUP, hangup)
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+    reloading = asyncio.create_task(_reload_when_told(daemon, hung_up))
     collector.settle()
     pid_file = config.state.directory / "brokerd.pid"
     try:
@@ -104,8 +98,24 @@ async def _serve(config: Config, connectors: Build | None) -> int:
     finally:
         with contextlib.suppress(OSError):
             pid_file.unlink(missing_ok=True)
+        # Nothing comes into force while the rest is being let go of.
+        reloading.cancel()
+        await asyncio.wait([reloading])
         await daemon.stop()
     return 0 if asked else EX_UNAVAILABLE
+
+
+async def _reload_when_told(daemon: Brokerd, told: asyncio.Event) -> None:
+    """Until it is cancelled. However often it is told while a set is being taken in, one more is enough."""
+    while True:
+        await told.wait()
+        told.clear()
+        try:
+            await daemon.reload()
+        except BrokerError as failure:
+            log.error("a reload could not be carried out", reason=failure.reason)
+        except Exception:
+            log.exception("a reload could not be carried out")
 
 
 def _guard_process() -> None:

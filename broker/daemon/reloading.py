@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Reloader:
         self._tenant = tenant
         self._result = result
         self._generation = 0
+        self._begun = time.monotonic()
         # Told of each set that comes into force, the first one included. It returns at once.
         self.on_change: Callable[[], None] = lambda: None
         # One after the other: of two sets the later one stays.
@@ -88,7 +90,7 @@ class Reloader:
             return await self._reload(actor)
 
     async def _reload(self, actor: str) -> Reloaded:
-        before = self._files.current
+        before, self._begun = self._files.current, time.monotonic()
         try:
             candidate = self._files.load()
             prepared = self._pool.prepare(candidate.connectors, await self._store.connectors_in_use())
@@ -194,9 +196,12 @@ class Reloader:
             actor,
         )
         await self._ready_for_quotas(deploy)
-        await self.end_unregistered()
-        await self.end_denied()
-        await self.end_for_disabled()
+        for end in (self.end_unregistered, self.end_denied, self.end_for_disabled):
+            try:
+                await end()
+            except BrokerError as failure:
+                # The set is in force, and whoever loaded it has to hear of that; the ticks do this again in a moment.
+                log.error("leases that end with this deploy set could not be ended yet", reason=failure.reason)
         self.on_change()
         self._tell(ok=True, digest=deploy.digest, problems=[])
         log.info(
@@ -232,7 +237,14 @@ class Reloader:
 
     def _tell(self, *, ok: bool, digest: str, problems: list[str]) -> None:
         self._generation += 1
-        told = {"generation": self._generation, "pid": os.getpid(), "ok": ok, "digest": digest, "problems": problems}
+        told = {
+            "generation": self._generation,
+            "pid": os.getpid(),
+            "begun": self._begun,  # by the running clock: who asked after that is not answered by this
+            "ok": ok,
+            "digest": digest,
+            "problems": problems,
+        }
         part = self._result.with_suffix(".part")
         try:
             part.write_text(json.dumps(told, indent=1) + "\n")

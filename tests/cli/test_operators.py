@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from broker.audit.event import AuditEvent, EventType, Vouch
+from broker.cli import reload
 from broker.cli.main import cli as command
 from broker.keys import FileKeyRing, new_key
 from broker.stores.sqlite import SqliteStore
@@ -151,3 +155,36 @@ def test_reload_signals_no_stranger(run: Run, tmp_path: Path) -> None:
     done = run("reload", "--config", config)
     assert done.exit_code == 4
     assert "does not name a running brokerd" in done.stderr
+
+
+def test_what_came_of_an_earlier_reload_is_no_answer(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """brokerd was taking in what was there before, and says so first."""
+    config = write_config(tmp_path)
+    state = tmp_path / "state"
+    (state / "brokerd.pid").write_text(f"{os.getpid()}\n")
+    monkeypatch.setattr(reload, "_is_brokerd", lambda pid: True)
+
+    def tell(generation: int, **said: object) -> None:
+        told = {"generation": generation, "pid": 7, "ok": True, "digest": "older", "problems": [], **said}
+        (state / "reload.json").write_text(json.dumps(told))
+
+    def signalled(pid: int, number: int) -> None:
+        if number == signal.SIGHUP:
+            tell(2, begun=earlier)
+            threading.Timer(0.2, tell, (3,), {"begun": time.monotonic(), "digest": "ours"}).start()
+
+    monkeypatch.setattr(os, "kill", signalled)
+    tell(1)
+    earlier = time.monotonic()
+    assert run("reload", "--config", config).stdout == "in force sha256:ours\n"
+
+
+def test_a_brokerd_that_does_not_say_when_it_began_is_believed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path)
+    (tmp_path / "state" / "brokerd.pid").write_text(f"{os.getpid()}\n")
+    monkeypatch.setattr(reload, "_is_brokerd", lambda pid: True)
+    told = {"generation": 4, "ok": True, "digest": "d", "problems": []}
+    monkeypatch.setattr(os, "kill", lambda *_: (tmp_path / "state" / "reload.json").write_text(json.dumps(told)))
+    assert run("reload", "--config", config).stdout == "in force sha256:d\n"

@@ -23,8 +23,11 @@ import yaml
 from google.protobuf.duration_pb2 import Duration
 
 from broker.api.v1 import broker_service_pb2 as pb
+from broker.audit.record import decode
 from broker.config import load_config
 from broker.daemon import wiring
+from broker.daemon.main import _reload_when_told
+from broker.errors import NotReady, Reason
 from broker.stores.audit_reader import AuditReader
 from tests.api.served import ANALYST, CA, Served, ask, reason, serve, start_task, svid, write_config
 from tests.clock import TICK, StoppableClock
@@ -264,7 +267,68 @@ def test_an_atomic_swap_is_noticed(tmp_path: Path) -> None:
         assert second["digest"] != first["digest"]
 
 
+async def test_however_often_it_is_told_one_reload_more_is_enough() -> None:
+    begun, go_on, told = 0, asyncio.Event(), asyncio.Event()
+
+    class Daemon:
+        async def reload(self) -> None:
+            nonlocal begun
+            begun += 1
+            await go_on.wait()
+            if begun == 1:
+                raise NotReady(Reason.STORE_UNAVAILABLE, "not now")
+            if begun == 2:
+                raise RuntimeError("whatever")
+
+    waiting = asyncio.create_task(_reload_when_told(Daemon(), told))  # type: ignore[arg-type]
+    told.set()
+    await becomes_true(lambda: begun == 1)
+    for _ in range(300):
+        told.set()
+    go_on.set()
+    await becomes_true(lambda: begun == 2 and not told.is_set())
+    told.set()  # no failure is the last one
+    await becomes_true(lambda: begun == 3)
+    waiting.cancel()
+
+
+def test_hang_ups_at_the_stop_change_nothing_any_more(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with running(config) as (process, _):
+        for _ in range(30):
+            process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    with AuditReader(tmp_path / "state" / "ledger.sqlite3") as trail:
+        told = [decode(row.body).type for row in trail.rows()]
+    assert told[-1] == "daemon.stopped"
+    assert told.count("deploy.activated") < 10
+
+
 # ------------------------------------------------------------------ with agents, in this process
+
+
+async def test_a_ledger_that_fails_after_a_set_is_in_force_keeps_nobody_from_hearing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve(tmp_path) as served:
+        heard = 0
+
+        def changed() -> None:
+            nonlocal heard
+            heard += 1
+
+        async def away(*_: Any) -> int:
+            raise NotReady(Reason.STORE_UNAVAILABLE, "not now")
+
+        reloader, store = served.daemon.reloader, served.daemon._store
+        reloader.on_change = changed
+        template = tmp_path / "deploy" / "templates" / "orders-readonly.yaml"
+        template.write_text(template.read_text().replace("15m", "14m"))
+        with monkeypatch.context() as failing:
+            failing.setattr(store, "end_unregistered", away)
+            assert await reloader.reload()
+        assert (outcome(tmp_path)["digest"], heard) == (served.daemon._files.current.digest, 1)
 
 
 async def test_of_two_reloads_the_later_one_stays(tmp_path: Path) -> None:

@@ -182,4 +182,4 @@ def test_the_answer_of_a_reload_stays_as_it_was(tmp_path: Path) -> None:
     signed(tmp_path / "deploy", "dana-1", "alex-1")
     with running(config):
         told = json.loads((tmp_path / "state" / "reload.json").read_text())
-        assert set(told) == {"generation", "pid", "ok", "digest", "problems"}
+        assert set(told) == {"generation", "pid", "begun", "ok", "digest", "problems"}
