@@ -46,6 +46,9 @@ def _read(login: str, comment: str) -> Carried | None:
         told = json.loads(said)
         attempt, made_at = str(told["attempt"]), datetime.fromisoformat(told["made"])
         holder = str(told["holder"])
-    except (ValueError, KeyError, TypeError):
+        if made_at.tzinfo is None:
+            raise ValueError("a time of no time zone")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        # Somebody wrote over the note. The login is ours by who made it, and one such hides no other.
         return Carried(login, None, None, {"login": login})
     return Carried(login, attempt, made_at, {"attempt": attempt, "login": login, "holder": holder})

@@ -267,6 +267,30 @@ async def test_a_commit_without_an_answer_is_unknown_and_is_ended_by_name(
     await connector.close()
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        'jit-broker {"attempt": "a", "holder": "h", "made": "2031-05-01 12:00"}',  # of no time zone
+        "jit-broker " + "[" * 100_000,
+        "jit-broker {}",
+        "jit-broker",
+    ],
+    ids=range(4),
+)
+async def test_a_note_that_somebody_wrote_over_hides_no_login(
+    shop: PostgresqlSettings, postgres_server: PostgresFacts, note: str
+) -> None:
+    connector, ledger = postgresql_connector(shop), Ledger()
+    await issue(connector, ledger)
+    login = str(ledger.handle["login"])
+    with psycopg.connect(postgres_server.conninfo(DATABASE), autocommit=True) as admin:
+        admin.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(login), sql.Literal(note)))
+    (found,) = [each for each in await connector.inventory() if each.name == login]
+    assert (found.attempt_id, found.created_at) == (None, None)
+    assert isinstance(await connector.revoke(ledger.handle, ledger.context()), Revoked)
+    await connector.close()
+
+
 # --------------------------------------------------------------------------- using, examining, handing over
 
 
