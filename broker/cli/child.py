@@ -11,7 +11,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import click
+from broker.cli.output import note
 
 FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 # As shells do (POSIX.1-2024, 2.8.2): 128 and the signal's number; 127 not found, 126 not executable.
@@ -113,5 +113,5 @@ def _from_terminal(number: int) -> bool:
 
 
 def _cannot_run(command: str, why: str, code: int) -> int:
-    click.echo(f"broker: {command}: {why}", err=True)
+    note(f"{command}: {why}")
     return code

@@ -7,6 +7,7 @@ ProtoJSON). What is added later is added as new fields. Nothing here prints a se
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -175,5 +176,8 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:
 
 
 def note(text: str) -> None:
-    """Something for people, on standard error."""
-    click.echo(f"broker: {text}", err=True)
+    """Something for people, on standard error. Where it goes nowhere (a terminal that is gone, a full disk), what was
+    being done goes on: it may be the ending of leases.
+    """
+    with contextlib.suppress(OSError):
+        click.echo(f"broker: {text}", err=True)

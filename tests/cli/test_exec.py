@@ -271,6 +271,26 @@ def test_what_only_time_ends_is_told(cli: Cli, fake: FakeBroker, task_id: str, t
     )
 
 
+@pytest.mark.parametrize("task", [(), ("--task", "task-0")])
+@pytest.mark.parametrize(("command", "code"), [(("sh", "-c", "exit 7"), 7), (("/nonexistent/command",), 127)])
+def test_what_nobody_can_be_told_changes_nothing(
+    options: list[str],
+    environment: dict[str, str],
+    fake: FakeBroker,
+    task_id: str,
+    task: tuple[str, ...],
+    command: tuple[str, ...],
+    code: int,
+) -> None:
+    """The terminal is gone, or the log's disk is full: the leases end, and the exit code is the command's."""
+    fake.expiry_only, fake.kind = True, "aws_session"
+    with Path("/dev/full").open("w") as full:
+        arguments = [*COMMAND, *options, "exec", *ASK, *TTL, *task, "--", *command]
+        done = subprocess.run(arguments, stderr=full, timeout=PATIENCE, cwd=ROOT, env=environment)
+    assert done.returncode == code
+    assert [lease.state for lease in fake.leases.values()] == [REVOKING]
+
+
 def test_a_refusal_runs_nothing_and_completes_the_task(cli: Cli, fake: FakeBroker, tmp_path: Path) -> None:
     fake.faults["RequestCredential"] = [Denied(Reason.POLICY_DENIED, "No.", hint="Ask.")]
     done = cli("exec", *ASK, *TTL, "--", "touch", str(tmp_path / "ran"))
