@@ -9,6 +9,7 @@ Source: https://docs.cedarpolicy.com/policies/syntax-grammar.html
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -31,33 +32,37 @@ class Statement:
 def statements(file: str, text: str) -> Iterator[Statement]:
     """Every statement of ``text``, an unfinished last one included."""
     start: int | None = None
+    line, counted = 1, 0
     for token in _TOKEN.finditer(text):
         word = token.group()
         if start is None and not word.isspace() and not word.startswith("//"):
             start = token.start()
+            line, counted = line + text.count("\n", counted, start), start
         if word == ";" and start is not None:
-            yield _statement(file, text, start, token.end())
+            yield Statement(file, line, text[start : token.end()])
             start = None
     if start is not None:
-        yield _statement(file, text, start, len(text))
+        yield Statement(file, line, text[start:])
 
 
 def syntax_line(statement: Statement, message: str, complaint: Callable[[str], str | None]) -> int:
     """The line of a parser's ``message``; ``complaint`` gives the parser's message about a text, or None.
 
     An LR parser reports the first token that no continuation could make right, and up to that token
-    only that the text ends too early: so it is fed ever more lines until it says something else.
-    What it finds only when the policy is complete is searched for by name.
+    only that the text ends too early: so the line is where it begins to say something else, which is searched for by
+    halves, since a list may have thousands of lines. What it finds only when the policy is complete is searched for by
+    name.
     """
     if not _GRAMMAR.match(message):
         return named_line(statement, message)
     # At line feeds alone, as editors count and Cedar does: str.splitlines() knows more ends of lines.
     lines = statement.text.split("\n")
-    for count in range(1, len(lines)):
+
+    def beyond_repair(count: int) -> bool:
         early = complaint("\n".join([*lines[:count], ""]))
-        if early is not None and _GRAMMAR.match(early) and _TOO_SHORT not in early:
-            return statement.line + count - 1
-    return statement.line + max(len(lines) - 1, 0)
+        return early is not None and bool(_GRAMMAR.match(early)) and _TOO_SHORT not in early
+
+    return statement.line + bisect_left(range(1, len(lines)), True, key=beyond_repair)
 
 
 def named_line(statement: Statement, message: str) -> int:
@@ -69,7 +74,3 @@ def named_line(statement: Statement, message: str) -> int:
             if whole.search(line):
                 return statement.line + number
     return statement.line
-
-
-def _statement(file: str, text: str, start: int, end: int) -> Statement:
-    return Statement(file, text.count("\n", 0, start) + 1, text[start:end])

@@ -43,10 +43,25 @@ def test_a_syntax_error_is_placed_by_what_no_continuation_could_save() -> None:
         return "unexpected token `b`" if "b" in text else "unexpected end of input"
 
     assert syntax_line(Statement("f", 10, "a\na\nb\nc"), "unexpected token `b`", complaint) == 12  # 10 + 2
-    assert tried == ["a\n", "a\na\n", "a\na\nb\n"]
+    assert tried == ["a\na\n", "a\na\nb\n"]
     assert syntax_line(Statement("f", 10, "b\nc"), "unexpected token `b`", complaint) == 10
     assert syntax_line(Statement("f", 10, "a\na"), "unexpected end of input", complaint) == 11
     assert syntax_line(Statement("f", 10, "a"), "unexpected end of input", complaint) == 10
+
+
+def test_in_a_long_list_it_is_found_in_a_few_tries() -> None:
+    """A comma was forgotten between two of thousands of names: brokerd stands still while that is looked for."""
+    tried = 0
+
+    def complaint(text: str) -> str | None:
+        nonlocal tried
+        tried += 1
+        return "unexpected token `b`" if "b" in text else "unexpected end of input"
+
+    for wrong in (0, 1, 4_000, 7_998, 7_999):
+        text = "\n".join("b" if number == wrong else "a" for number in range(8_000))
+        assert syntax_line(Statement("f", 10, text), "unexpected token `b`", complaint) == 10 + wrong
+    assert tried <= 5 * 13
 
 
 @pytest.mark.parametrize(
