@@ -92,7 +92,8 @@ class Reloader:
     async def _reload(self, actor: str) -> Reloaded:
         before, self._begun = self._files.current, time.monotonic()
         try:
-            candidate = self._files.load()
+            # In a thread: a large set takes seconds to read, in which grants and revocations go on.
+            candidate = await asyncio.to_thread(self._files.load)
             prepared = self._pool.prepare(candidate.connectors, await self._store.connectors_in_use())
             await self._accept(candidate, actor)
         except BrokerError as refused:

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -355,6 +356,27 @@ async def test_of_two_reloads_the_later_one_stays(tmp_path: Path) -> None:
         go_on.set()
         assert await asyncio.gather(first, second) == [True, True]
         assert served.daemon._files.current.templates["orders-readonly"].max_ttl == timedelta(minutes=13)
+
+
+async def test_the_broker_goes_on_while_a_set_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve(tmp_path) as served:
+        files, reading, go_on = served.daemon._files, threading.Event(), threading.Event()
+        load = files.load
+
+        def slow() -> Any:
+            reading.set()
+            assert go_on.wait(PATIENCE)
+            return load()
+
+        monkeypatch.setattr(files, "load", slow)
+        reloading = asyncio.ensure_future(served.daemon.reload())
+        await becomes_true(reading.is_set)
+        try:
+            assert await served.stub().WhoAmI(pb.WhoAmIRequest())
+            assert not reloading.done()
+        finally:
+            go_on.set()
+        assert (await reloading).accepted
 
 
 async def test_a_set_that_ends_its_reader_is_refused_and_told(tmp_path: Path) -> None:
