@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from broker.cli.connection import settings
+from broker.cli.connection import carried_out, settings
 from broker.cli.person import How, Person, cached_login, log_in_for, person_options
 from broker.client.admin import (
     ADMIN_ADDRESS,
@@ -105,7 +104,7 @@ def run_admin(
         async with connect_admin(admin.address, caller, believed, settings().server_name) as client:
             return await work(client)
 
-    return asyncio.run(working())
+    return carried_out(working)
 
 
 def run_fresh(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from broker.cli.output import note
@@ -26,10 +26,10 @@ class Signals:
     the command, which inherits that. A context manager around all three phases, inside the running loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Iterable[signal.Signals] = FORWARDED) -> None:
         self.stopped_by: int | None = None
         self._handed_on = _given()  # now: what is opened from here on is ours
-        self._heard = [each for each in FORWARDED if signal.getsignal(each) is not signal.SIG_IGN]
+        self._heard = [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
         self._child: asyncio.subprocess.Process | None = None
         self._ending = False
         self._main: asyncio.Task[object] | None = None

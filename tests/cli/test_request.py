@@ -6,16 +6,19 @@ import configparser
 import json
 import os
 import shlex
+import signal
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from broker.api.v1 import task_pb2
 from broker.errors import Denied, Reason, WrongState
-from tests.cli.conftest import ASK, Cli
+from tests.cli.conftest import ASK, COMMAND, ROOT, Cli
 from tests.client.fake_broker import ACTIVE, REVOKED, FakeBroker
+from tests.patience import PATIENCE, until
 
 TTL = ("--ttl", "5m")
 
@@ -245,6 +248,37 @@ def test_a_task_of_its_own_does_not_outlive_a_refusal(cli: Cli, fake: FakeBroker
     fake.faults["RequestCredential"] = [Denied(Reason.POLICY_DENIED, "No.")]
     assert cli("request", *ASK, *TTL, "--purpose", "look once", "--reveal").returncode == 3
     assert [each.task_id for each in fake.asked("CompleteTask")] == ["task-1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("when", ["RequestCredential", "ConfirmDelivery"])
+def test_a_signal_leaves_neither_file_nor_lease_nor_task(
+    options: list[str],
+    environment: dict[str, str],
+    fake: FakeBroker,
+    tmp_path: Path,
+    number: signal.Signals,
+    when: str,
+) -> None:
+    """As of `timeout`, of a CI job that is cancelled, of a terminal that is closed."""
+    out, holder, ended = tmp_path / "credential", [], threading.Event()
+
+    def stopped() -> None:
+        until(lambda: holder)[0].send_signal(number)
+        ended.wait(PATIENCE)
+
+    fake.before[when], fake.before["CompleteTask"] = stopped, ended.set
+    command = [*COMMAND, *options, "request", *ASK, *TTL, "--purpose", "look once", "--out", str(out)]
+    holder.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment))
+    try:
+        _, err = holder[0].communicate(timeout=PATIENCE)
+    finally:
+        ended.set()
+    assert holder[0].returncode == 128 + number, err
+    assert not out.exists()
+    assert [task.state for task in fake.tasks.values()] == [task_pb2.Task.STATE_COMPLETED]
+    if when == "ConfirmDelivery":  # of the other call the broker hears that it was broken off, and takes its lease back
+        assert [lease.state for lease in fake.leases.values()] == [REVOKED]
 
 
 def test_validate_only_decides(cli: Cli, fake: FakeBroker, task_id: str) -> None:
