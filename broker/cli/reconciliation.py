@@ -16,8 +16,8 @@ from broker.client import read
 from broker.client.admin import AdminClient
 from broker.client.model import Reconciliation, UnknownCredential
 
-# An inventory is given up after a minute.
-_SECONDS = 90.0
+# An inventory is given up after a minute, and waits as long for one that is under way.
+_SECONDS = 150.0
 
 
 @click.command()

@@ -117,19 +117,27 @@ class Reconciler:
         return done
 
     async def _one(self, name: str, sweep: int = 0) -> Reconciled:
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            try:
-                async with asyncio.timeout(self._timeout.total_seconds()):
-                    done = await self._reconcile(name, sweep)
-            except TimeoutError:
-                done = Reconciled(name, problem=f"no answer within {self._timeout.total_seconds():g} s")
-            except BrokerError as failure:
-                done = Reconciled(name, problem=str(failure))
-            except Exception as bug:
-                log.exception("the connector raised in inventory", connector=name)
-                done = Reconciled(name, problem=f"internal error ({type(bug).__name__})")
-            self._due[name] = self._clock.now() + self._until_next(done)
-            before, self._last[name] = self._last.get(name), done
+        turn = self._locks.setdefault(name, asyncio.Lock())
+        try:
+            # Not for several that are under way: whoever asks waits for an answer, and does so no longer than this.
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                await turn.acquire()
+        except TimeoutError:
+            return Reconciled(name, problem="it is being compared already, and that takes long; ask again later")
+        try:
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                done = await self._reconcile(name, sweep)
+        except TimeoutError:
+            done = Reconciled(name, problem=f"no answer within {self._timeout.total_seconds():g} s")
+        except BrokerError as failure:
+            done = Reconciled(name, problem=str(failure))
+        except Exception as bug:
+            log.exception("the connector raised in inventory", connector=name)
+            done = Reconciled(name, problem=f"internal error ({type(bug).__name__})")
+        finally:
+            turn.release()
+        self._due[name] = self._clock.now() + self._until_next(done)
+        before, self._last[name] = self._last.get(name), done
         if done.braked and (before is None or not before.braked):
             await self._tell_braked(done)
         if done.problem:

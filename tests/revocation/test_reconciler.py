@@ -29,6 +29,7 @@ from tests.patience import PATIENCE, eventually
 SETTLED = 2 * ISSUE_TIMEOUT + timedelta(seconds=6)
 LIFE = timedelta(minutes=30)
 THEIRS = Mark("theirone")
+NO_ANSWER = "no answer within 0.5 s"
 
 
 @pytest.fixture
@@ -455,6 +456,25 @@ async def test_one_that_hangs_is_given_up_and_tried_again_soon(world: World) -> 
     world.clock.advance(timedelta(seconds=1))
     await world.reconciler.tick()
     assert not world.reconciler.last["fake"].problem
+
+
+async def test_who_asks_while_one_hangs_waits_for_that_one_and_for_no_others(world: World) -> None:
+    """Or `broker connectors reconcile` gives up, and what came of it is nowhere recorded."""
+
+    async def hangs() -> Any:
+        await asyncio.Event().wait()
+
+    world.upstream.inventory = hangs  # type: ignore[method-assign]
+    world.reconciler._timeout = timedelta(seconds=0.5)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    ticking = asyncio.ensure_future(world.reconciler.tick())
+    await asyncio.sleep(0.1)
+    asked = [asyncio.ensure_future(world.reconciler.run(["fake"], f"https://idp.test#{who}")) for who in "abcd"]
+    await asyncio.gather(ticking, *asked)
+    assert loop.time() - begun < 1.5  # two times; one after the other they took five
+    problems = [data["problem"] for _, data in await told(world, "upstream.reconciled")]
+    assert sorted(problems) == [*["it is being compared already, and that takes long; ask again later"] * 3, NO_ANSWER]
 
 
 async def test_an_upstream_that_cannot_tell_is_no_failure(world: World) -> None:
