@@ -13,8 +13,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,6 +35,7 @@ from broker.errors import BrokerError, NotReady, Reason
 # What is about to end is not given out.
 _MARGIN = timedelta(seconds=15)
 _MOST_BYTES = 64 * 1024
+_BETWEEN_LOOKS_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Kept:
 
 async def answer(client: AsyncClient, asked: Asking, task_id: str, directory: Path, wait: timedelta | None) -> str:
     """What to print. Raises BrokerError, TASK_ENDED among others; ClickException for a directory that is not ours."""
-    with _locked(directory, _name(asked, task_id)) as path:
+    async with _locked(directory, _name(asked, task_id)) as path:
         kept = _read(path)
         if kept is not None and SystemClock().now() < kept.ends - _MARGIN and await _lives(client, kept):
             return kept.answer
@@ -105,8 +106,8 @@ def _name(asked: Asking, task_id: str) -> str:
     return hashlib.sha256(json.dumps([task_id, said], sort_keys=True).encode()).hexdigest()[:32]
 
 
-@contextmanager
-def _locked(directory: Path, name: str) -> Iterator[Path]:
+@asynccontextmanager
+async def _locked(directory: Path, name: str) -> AsyncIterator[Path]:
     """The path for one question's answer, for one process at a time."""
     _private(directory)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -115,10 +116,20 @@ def _locked(directory: Path, name: str) -> Iterator[Path]:
     except OSError as error:
         raise click.ClickException(f"{directory} cannot be used: {error.strerror}.") from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Not in the kernel, where no signal would be heard.
+        while not _taken(lock):  # noqa: ASYNC110 - other processes have it, and there is no event of theirs
+            await asyncio.sleep(_BETWEEN_LOOKS_SECONDS)
         yield directory / f"{name}.json"
     finally:
         os.close(lock)
+
+
+def _taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _private(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -311,6 +312,30 @@ def test_credential_process_asks_for_one_lease_however_often_it_is_run(
     assert {stat.S_IMODE(path.stat().st_mode) for path in cache.iterdir()} == {0o600}
     process_call(cli, task_id, cache, "--param", "day=1")  # another question is another lease
     assert len(fake.asked("RequestCredential")) == 2
+
+
+def test_a_call_that_waits_for_another_ones_answer_ends_with_a_signal(
+    cli: Cli, options: list[str], environment: dict[str, str], fake: FakeBroker, task_id: str, tmp_path: Path
+) -> None:
+    """The other one may be waiting for people."""
+    fake.kind = "aws_session"
+    process_call(cli, task_id, tmp_path)
+    (lock,) = tmp_path.glob("*.lock")
+    arguments = ["request", *ASK, *TTL, "--task", task_id, "--format", "credential-process", "--cache", str(tmp_path)]
+    with lock.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        running = subprocess.Popen([*COMMAND, *options, *arguments], cwd=ROOT, env=environment)
+        until(lambda: has_open(running.pid, lock))
+        running.terminate()
+        try:
+            assert running.wait(PATIENCE / 2) == 128 + signal.SIGTERM
+        finally:
+            running.kill()
+            running.wait()
+
+
+def has_open(pid: int, path: Path) -> bool:
+    return any(each.resolve() == path for each in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_credential_process_says_that_the_task_has_ended(
