@@ -57,13 +57,20 @@ class When(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
             return value
         if ago := _AGO.fullmatch(value):
             return SystemClock().now() - timedelta(days=int(ago[1] or 0), hours=int(ago[2] or 0))
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
-        if moment is None or (moment.tzinfo is None and len(value) != _DATE):
+        moment = _moment(value)
+        if moment is None:
             self.fail(f"{value!a} is no date (2026-01-31), RFC 3339 time or span back (90d, 36h).", param, ctx)
+        return moment
+
+
+def _moment(value: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None and len(value) != _DATE:
+            return None
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):  # the first hours of all, in another time zone, are none in UTC
+        return None
 
 
 class Text(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click

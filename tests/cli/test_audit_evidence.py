@@ -138,6 +138,7 @@ def test_nothing_is_written_over(ledger: Path, tmp_path: Path) -> None:
         ({"since": "yesterday"}, "is no date (2026-01-31), RFC 3339 time or span back (90d, 36h)"),
         ({"since": "2031-05-01T00:00:00"}, "is no date"),
         ({"since": "2031-13-01"}, "is no date"),
+        ({"since": "0001-01-01T00:00:00+14:00"}, "is no date"),
         ({"to": "iso"}, "is not one of"),
     ],
 )
