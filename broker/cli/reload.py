@@ -43,11 +43,13 @@ class Answer:
 
     @classmethod
     def read(cls, path: Path) -> Answer | None:
-        """The last answer; None before the first."""
+        """The last answer; None before the first. Raises NotReady where it is not ours to read."""
         try:
             told = json.loads(path.read_text())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _unreachable(path, error.strerror) from None
         begun = told.get("begun", math.inf)  # a brokerd of before does not say
         return cls(told["generation"], told.get("pid", 0), begun, told["ok"], told["digest"], tuple(told["problems"]))
 
@@ -105,14 +107,17 @@ def _pid(path: Path) -> int:
         if not _is_brokerd(pid):
             raise ValueError
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it does not name a running brokerd"
-        raise NotReady(
-            Reason.BROKER_UNREACHABLE,
-            f"No brokerd to be told: {path}: {why}.",
-            hint="Is brokerd running with this configuration, on this machine, and are you its user?",
-            metadata={"pidFile": str(path)},
-        ) from None
+        raise _unreachable(path, error.strerror if isinstance(error, OSError) else None) from None
     return pid
+
+
+def _unreachable(path: Path, why: str | None) -> NotReady:
+    return NotReady(
+        Reason.BROKER_UNREACHABLE,
+        f"No brokerd to be told: {path}: {why or 'it does not name a running brokerd'}.",
+        hint="Is brokerd running with this configuration, on this machine, and are you its user?",
+        metadata={"pidFile": str(path)},
+    )
 
 
 def _is_brokerd(pid: int) -> bool:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -188,3 +189,18 @@ def test_a_brokerd_that_does_not_say_when_it_began_is_believed(
     told = {"generation": 4, "ok": True, "digest": "d", "problems": []}
     monkeypatch.setattr(os, "kill", lambda *_: (tmp_path / "state" / "reload.json").write_text(json.dumps(told)))
     assert run("reload", "--config", config).stdout == "in force sha256:d\n"
+
+
+def test_who_is_not_brokerds_user_is_told_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, read = write_config(tmp_path), Path.read_text
+
+    def refused(path: Path, *given: Any, **named: Any) -> str:
+        if path.parent.name == "state":
+            raise PermissionError(13, os.strerror(13))
+        return read(path, *given, **named)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    done = run("reload", "--config", config)
+    assert done.exit_code == 4
+    assert "reload.json: Permission denied." in done.stderr
+    assert "are you its user?" in done.stderr
