@@ -62,7 +62,8 @@ def record(tx: Transaction, measurement: Measurement) -> None:
     row = _row(measurement)
     values = _values(row)
     tx.run("put_canary_measurement", (*values, *tx.seal.make(row.TABLE, values)))
-    tx.run("forget_canary_measurements", (row.tenant, row.connector, KEPT_MEASUREMENTS))
+    kept = {"tenant": row.tenant, "connector": row.connector, "kept": KEPT_MEASUREMENTS}
+    tx.run("forget_canary_measurements", kept)
     data: dict[str, JsonValue] = {
         "canary": row.id,
         "connector": row.connector,

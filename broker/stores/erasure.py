@@ -40,5 +40,5 @@ def _delete(tx: Transaction, tenant: str, task_id: str) -> None:
         tx.run("delete_text_key", (tenant, task_id))
     finally:
         tx.connection.execute("PRAGMA secure_delete = OFF")
-    tx.run("delete_claimed_texts", (tenant, task_id))
+    tx.run("delete_claimed_texts", {"tenant": tenant, "task_id": task_id})
     erase_texts(tx, tenant, task_id)

@@ -77,7 +77,8 @@ def _begin(tx: Transaction, lease: LeaseRow, living: list[AttemptRow], said: For
 def _finish(tx: Transaction, lease: LeaseRow, living: list[AttemptRow], said: Forgetting, first_by: str) -> Forgotten:
     now_ms = to_ms(said.now)
     keep_word(tx, said)
-    tx.run("confirm_forgetting", (said.tenant, said.lease_id, said.by, now_ms))
+    confirmed = {"tenant": said.tenant, "lease_id": said.lease_id, "by": said.by, "now": now_ms}
+    tx.run("confirm_forgetting", confirmed)
     for attempt in living:
         untrusted = not attempt.trusted
         failures, error = attempt.failures, attempt.last_error

@@ -131,11 +131,12 @@ def _facts(view: View, intent: Intent) -> tuple[TaskRow, str | None, int, int, i
         values = images.tasks.get((tenant, request.task_id))
         most = images.living.get((tenant, intent.holder))
         if values is not None and most is not None and most < intent.max_live_leases:
-            asked = (tenant, intent.holder, request.request_id)
+            asked = (intent.holder, request.request_id, tenant)
             lease_row, any_suspended, recovering = images.news.pop(asked, None) or view.row("intent_news", asked)
             if lease_row is None:
                 return TaskRow(*values), None, most, any_suspended, recovering
-    raw = view.one("intent_facts", (tenant, request.task_id, intent.holder, request.request_id, intent.max_live_leases))
+    holder, most = intent.holder, intent.max_live_leases
+    raw = view.one("intent_facts", (holder, most, holder, request.request_id, tenant, request.task_id))
     if raw is None:
         raise task_not_found(request.task_id)
     packed_task, found, count, any_suspended, recovering = raw

@@ -38,7 +38,7 @@ class Images:
         # At least as many as there are: living leases of a holder, leases of a task.
         self.living: dict[Key, int] = {}
         self.of_task: dict[Key, int] = {}
-        # Of this batch alone, by tenant, holder and request id: what ``intent_news`` says, asked ahead.
+        # Of this batch alone, by holder, request id and tenant: what ``intent_news`` says, asked ahead.
         self.news: dict[tuple[str, str, str], Raw] = {}
 
     def forget(self) -> None:
@@ -56,7 +56,7 @@ class Images:
 
     def opened(self, tenant: str, holder: str, task_id: str, request_id: str) -> None:
         """One lease more, of a holder and of a task. Where nobody has counted yet, somebody will."""
-        self.news.pop((tenant, holder, request_id), None)
+        self.news.pop((holder, request_id, tenant), None)
         for counts, key in ((self.living, (tenant, holder)), (self.of_task, (tenant, task_id))):
             if key in counts:
                 counts[key] += 1

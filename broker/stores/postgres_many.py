@@ -32,7 +32,7 @@ _KEY = ("tenant", "id")
 _TEXT, _NUMBER, _OCTETS = 'TEXT COLLATE "C"', "BIGINT", "BYTEA"
 # Questions for one row, or none, with the types of their parameters.
 _QUESTIONS = {
-    "intent_facts": (_TEXT, _TEXT, _TEXT, _TEXT, _NUMBER),
+    "intent_facts": (_TEXT, _NUMBER, _TEXT, _TEXT, _TEXT, _TEXT),
     "intent_news": (_TEXT, _TEXT, _TEXT),
     "count_leases_of_task": (_TEXT, _TEXT, _NUMBER),
     "text_key": (_TEXT, _TEXT),

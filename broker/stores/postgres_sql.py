@@ -20,7 +20,7 @@ from broker.stores.queries import load, migrations, packed, texts
 # Literals, casts and comments are passed over; then parameters by number, by place, by name.
 _TOKEN = re.compile(r"'(?:[^']|'')*'|::|--[^\n]*|\?(?P<number>[0-9]+)|(?P<place>\?)|:(?P<name>[a-z_]+)")
 _WRITES = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|WITH\b(?s:.)*\b(?:INSERT|UPDATE|DELETE))\b")
-_JSON_EACH = re.compile(r"\bjson_each\((CASE (?:(?!\bEND\b)(?s:.))*END|:[a-z_]+|\?[0-9]+)\)")
+_JSON_EACH = re.compile(r"\bjson_each\((CASE (?:(?!\bEND\b)(?s:.))*END|:[a-z_]+|\?)\)")
 _RULES = (
     (re.compile(r"\s+(?:NOT INDEXED|INDEXED BY [a-z_]+)\b"), ""),
     (_JSON_EACH, r"json_array_elements_text((\1)::json)"),

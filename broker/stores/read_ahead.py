@@ -83,9 +83,10 @@ def _ask_of_intent(
     images: Images, each: IntentAhead, questions: dict[str, list[tuple[Any, ...]]], *, keeps_texts: bool
 ) -> None:
     task, holder = (each.tenant, each.task_id), (each.tenant, each.holder)
-    questions["intent_news"].append((each.tenant, each.holder, each.request_id))
+    questions["intent_news"].append((each.holder, each.request_id, each.tenant))
     if task not in images.tasks or holder not in images.living:
-        questions["intent_facts"].append(each[:5])
+        facts = (each.holder, each.most_alive, each.holder, each.request_id, each.tenant, each.task_id)
+        questions["intent_facts"].append(facts)
     if task not in images.of_task:
         questions["count_leases_of_task"].append((*task, each.most_of_task))
     if keeps_texts and task not in images.text_keys:
@@ -98,7 +99,7 @@ def _ask_of_attempt(images: Images, each: AttemptAhead, questions: dict[str, lis
 
 
 def _know_facts(tx: Transaction, asked: tuple[Any, ...], raw: Raw) -> None:
-    tenant, task_id, holder, _, most = asked
+    holder, most, _, _, tenant, task_id = asked
     packed_task, _, count, *_ = raw
     task = read_task(unpacked(packed_task), tx.seal)
     if task.trusted:

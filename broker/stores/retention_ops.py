@@ -67,7 +67,7 @@ def find(view: View, before: datetime, after: int) -> Found:
     rows = view.all("tasks_after", (after, PORTION))
     old = [row for row in rows if row[3] < before_ms]
     over = [Key(row[1], row[2]) for row in old if row[4] is not None and row[4] < before_ms]
-    tasks = [key for key in over if not view.row("task_not_over", (*key, before_ms))[0]]
+    tasks = [key for key in over if not view.row("task_not_over", {**_named(key), "before": before_ms})[0]]
     return Found(tasks, old[-1][0] if old and len(old) == PORTION else None)
 
 
@@ -78,7 +78,7 @@ def delete(tx: Transaction, tasks: Iterable[Key], before: datetime, now: datetim
     for key in tasks:
         dealt_with += 1
         if _may_go(tx, key, to_ms(before)):
-            rows += sum(tx.run(query, key) for query in DELETES)
+            rows += sum(tx.run(query, _named(key)) for query in DELETES)
             counts[key.tenant] = counts.get(key.tenant, 0) + 1
         if rows >= ROWS:
             break
@@ -91,10 +91,14 @@ def delete(tx: Transaction, tasks: Iterable[Key], before: datetime, now: datetim
     return Deleted(sum(counts.values()), dealt_with)
 
 
+def _named(key: Key) -> dict[str, str]:
+    return {"tenant": key.tenant, "task_id": key.id}
+
+
 def _may_go(tx: Transaction, key: Key, before_ms: int) -> bool:
-    named = {"tenant": key.tenant, "task_id": key.id}
+    named = _named(key)
     task = tx.one("task_by_id", named)
-    if task is None or tx.row("task_not_over", (*key, before_ms))[0]:
+    if task is None or tx.row("task_not_over", {**named, "before": before_ms})[0]:
         return False
     rows: list[LeaseRow | AttemptRow] = [read_lease(raw, tx.seal) for raw in tx.all("leases_of_task", named)]
     rows += [read_attempt(raw, tx.seal) for raw in tx.all("attempts_of_task", named)]

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Raw = tuple[Any, ...]
-# By name, or by number (?1, ?2, ...) where it must be fast: each name costs two changes of the interpreter's lock.
+# By name, or by place (?) where it must be fast: each name costs two changes of the interpreter's lock. Not by number
+# (?1), which is a name to Python's sqlite3.
 Parameters = Mapping[str, Any] | tuple[Any, ...]
 
 

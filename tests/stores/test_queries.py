@@ -30,15 +30,14 @@ def test_a_holders_events_are_searched_by_key(connection: sqlite3.Connection) ->
 
 def plan(connection: sqlite3.Connection, name: str) -> str:
     names = set(re.findall(r":([a-z_]+)", SQL[name]))
-    numbers = [int(number) for number in re.findall(r"\?([0-9]+)", SQL[name])]
-    many = max(numbers) if numbers else SQL[name].count("?")
-    values: object = dict.fromkeys(names, "1") if names else ["1"] * many
+    values: object = dict.fromkeys(names, "1") if names else ["1"] * SQL[name].count("?")
     return "\n".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", values))
 
 
 @pytest.mark.parametrize("name", sorted(SQL))
 def test_every_query_fits_the_schema(connection: sqlite3.Connection, name: str) -> None:
     assert "{" not in SQL[name]
+    assert not re.search(r"\?[0-9]", SQL[name]), "from Python 3.14 on, sqlite3 takes no row of values for numbers"
     if name == "make_events":
         connection.execute("DROP TABLE temp.events")
         connection.execute(SQL[name])

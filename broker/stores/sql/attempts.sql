@@ -42,7 +42,7 @@ WHERE tenant = :tenant AND id = :id;
 SELECT {attempt_packed}, {lease_packed}, {task_packed}
 FROM {attempts_with_leases}
 LEFT JOIN tasks AS t ON t.tenant = l.tenant AND t.id = l.task_id
-WHERE a.tenant = ?1 AND a.id = ?2;
+WHERE a.tenant = ? AND a.id = ?;
 
 -- attempt_by_id --
 SELECT {attempt_columns}, {lease_columns}

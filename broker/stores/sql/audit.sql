@@ -15,7 +15,7 @@ SELECT h.seq, h.hash, h.mac, h.mac_key_id, l.seq, l.hash, k.hash
 FROM (SELECT 1) AS one
 LEFT JOIN audit_head AS h ON h."only" = 1
 LEFT JOIN audit AS l ON l.seq = (SELECT max(seq) FROM audit)
-LEFT JOIN audit AS k ON k.seq = ?1;
+LEFT JOIN audit AS k ON k.seq = ?;
 
 -- audit_rows --
 SELECT seq, tenant, holder, lease_id, body, hash, mac, mac_key_id FROM audit

@@ -35,7 +35,7 @@ WHERE tenant = ? AND lease_id = ?;
 
 -- use_of_lease --
 SELECT {use_columns} FROM break_glass_uses AS u
-WHERE u.tenant = ?1 AND u.lease_id = ?2;
+WHERE u.tenant = ? AND u.lease_id = ?;
 
 -- uses_unreviewed --
 SELECT {use_columns} FROM break_glass_uses AS u INDEXED BY break_glass_unreviewed

@@ -7,7 +7,7 @@ c.measured_ms, c.at_least_ms, c.confirmed_at, c.looks, c.why, c.mac, c.mac_key_i
 INSERT INTO canary_measurements (
     tenant, id, connector, kind, asked_by, outcome, began_at, told_at, bound_ms, lease_id, since, measured_ms,
     at_least_ms, confirmed_at, looks, why, mac, mac_key_id
-) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, id) DO UPDATE
 SET connector = excluded.connector, kind = excluded.kind, asked_by = excluded.asked_by, outcome = excluded.outcome,
     began_at = excluded.began_at, told_at = excluded.told_at, bound_ms = excluded.bound_ms,
@@ -18,21 +18,21 @@ SET connector = excluded.connector, kind = excluded.kind, asked_by = excluded.as
 -- forget_canary_measurements --
 -- All but the newest, of one connector, and of each kind the last that measured something: an alarm rests on it.
 DELETE FROM canary_measurements
-WHERE tenant = ?1 AND connector = ?2 AND id NOT IN (
+WHERE tenant = :tenant AND connector = :connector AND id NOT IN (
     SELECT id FROM canary_measurements
-    WHERE tenant = ?1 AND connector = ?2
-    ORDER BY began_at DESC, id DESC LIMIT ?3
+    WHERE tenant = :tenant AND connector = :connector
+    ORDER BY began_at DESC, id DESC LIMIT :kept
 ) AND (outcome = 'UNMEASURED' OR EXISTS (
     SELECT 1 FROM canary_measurements AS later
-    WHERE later.tenant = ?1 AND later.connector = ?2 AND later.kind = canary_measurements.kind
+    WHERE later.tenant = :tenant AND later.connector = :connector AND later.kind = canary_measurements.kind
         AND later.outcome <> 'UNMEASURED' AND later.began_at > canary_measurements.began_at
 ));
 
 -- canary_measurements --
 -- Of one connector, the newest first.
 SELECT {canary_columns} FROM canary_measurements AS c
-WHERE c.tenant = ?1 AND c.connector = ?2
-ORDER BY c.began_at DESC, c.id DESC LIMIT ?3;
+WHERE c.tenant = ? AND c.connector = ?
+ORDER BY c.began_at DESC, c.id DESC LIMIT ?;
 
 -- every_canary_measurement --
 SELECT {canary_columns} FROM canary_measurements AS c;

@@ -14,24 +14,26 @@ l.mac, l.mac_key_id
 SELECT {task_packed}, {lease_packed}, (
     SELECT count(*) FROM (
         SELECT 1 FROM leases INDEXED BY leases_living
-        WHERE tenant = ?1 AND holder = ?3 AND ended_at IS NULL
-        LIMIT ?5
+        WHERE tenant = t.tenant AND holder = ? AND ended_at IS NULL
+        LIMIT ?
     )
-), EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = ?1 AND lifted_at IS NULL),
-EXISTS (SELECT 1 FROM recoveries INDEXED BY recoveries_open WHERE tenant = ?1 AND released_at IS NULL) AS recovering
+), EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = t.tenant AND lifted_at IS NULL),
+EXISTS (SELECT 1 FROM recoveries INDEXED BY recoveries_open WHERE tenant = t.tenant AND released_at IS NULL) AS recovering
 FROM tasks AS t
 LEFT JOIN leases AS l ON l.rowid = (
     SELECT max(rowid) FROM leases
-    WHERE tenant = ?1 AND holder = ?3 AND request_id = ?4
+    WHERE tenant = t.tenant AND holder = ? AND request_id = ?
 )
-WHERE t.tenant = ?1 AND t.id = ?2;
+WHERE t.tenant = ? AND t.id = ?;
 
 -- intent_news --
 -- The same where the writer knows task and count already: whether this request id has a lease, whether anything is
 -- suspended, whether a recovery is open.
-SELECT (SELECT max(rowid) FROM leases WHERE tenant = ?1 AND holder = ?2 AND request_id = ?3),
-    EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = ?1 AND lifted_at IS NULL),
-    EXISTS (SELECT 1 FROM recoveries INDEXED BY recoveries_open WHERE tenant = ?1 AND released_at IS NULL) AS recovering;
+SELECT (SELECT max(rowid) FROM leases WHERE tenant = asked.tenant AND holder = ? AND request_id = ?),
+    EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = asked.tenant AND lifted_at IS NULL),
+    EXISTS (SELECT 1 FROM recoveries INDEXED BY recoveries_open WHERE tenant = asked.tenant AND released_at IS NULL)
+        AS recovering
+FROM (SELECT ? AS tenant) AS asked;
 
 -- insert_lease --
 INSERT INTO leases (

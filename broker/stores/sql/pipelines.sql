@@ -28,7 +28,7 @@ SET state = ?, validator = ?, validator_principal = ?, reason = ?, decided_at = 
 WHERE tenant = ? AND id = ? AND state = 'REGISTERED';
 
 -- erase_plan_text --
-UPDATE plans SET text = ?1, mac = ?2, mac_key_id = ?3 WHERE tenant = ?4 AND id = ?5;
+UPDATE plans SET text = ?, mac = ?, mac_key_id = ? WHERE tenant = ? AND id = ?;
 
 -- plan_by_id --
 SELECT {plan_columns} FROM plans AS p
@@ -79,7 +79,7 @@ SELECT count(*) FROM (SELECT 1 FROM delegations WHERE tenant = :tenant AND lease
 
 -- count_leases_of_task --
 SELECT count(*) FROM (
-    SELECT 1 FROM leases INDEXED BY leases_by_task WHERE tenant = ?1 AND task_id = ?2 LIMIT ?3
+    SELECT 1 FROM leases INDEXED BY leases_by_task WHERE tenant = ? AND task_id = ? LIMIT ?
 );
 
 -- insert_origin --
@@ -89,7 +89,7 @@ INSERT INTO lease_origins (
 
 -- origin_of_lease --
 SELECT {origin_columns} FROM lease_origins AS o
-WHERE o.tenant = ?1 AND o.lease_id = ?2;
+WHERE o.tenant = ? AND o.lease_id = ?;
 
 -- lease_by_step --
 -- The latest lease that used a step of a plan: a further one is only opened when the ones before ended undelivered.

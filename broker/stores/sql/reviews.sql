@@ -47,7 +47,7 @@ LIMIT :limit;
 
 -- audit_row --
 SELECT u.seq, u.lease_id, u.body, u.hash, u.mac, u.mac_key_id FROM audit AS u
-WHERE u.seq = ?1;
+WHERE u.seq = ?;
 
 -- tightened_figure --
 -- Of the living leases alone: what has ended is nobody's worry.

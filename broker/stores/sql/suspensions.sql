@@ -26,7 +26,7 @@ SET lifted_by = NULL, lifted_name = NULL, lifted_reason = NULL, lifted_request_i
 WHERE tenant = :tenant AND id = :id;
 
 -- any_unlifted --
-SELECT EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = ?1 AND lifted_at IS NULL);
+SELECT EXISTS (SELECT 1 FROM suspensions INDEXED BY suspensions_unlifted WHERE tenant = ? AND lifted_at IS NULL);
 
 -- suspensions_unlifted --
 SELECT {suspension_columns} FROM suspensions AS s INDEXED BY suspensions_unlifted
