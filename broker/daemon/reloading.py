@@ -37,6 +37,8 @@ log = structlog.get_logger("broker.deploy")
 
 # Denials written into one audit event; the others are in the set that its digest names.
 MAX_TOLD = 50
+# Problems told of one set: of tens of thousands (a tree that was unpacked into agents/) no answer could be sent.
+MAX_PROBLEMS = 200
 
 
 class Reloader:
@@ -222,12 +224,20 @@ class Reloader:
             log.error("quotas are counted without their index", reason=failure.reason)
 
     async def _refused(self, refused: BrokerError, actor: str) -> Reloaded:
-        problems = [str(each) for each in refused.problems] if isinstance(refused, Problems) else [str(refused)]
+        problems = self._lines(refused)
         log.error("deploy set refused; the last good one stays in force", problems=problems)
         await self._record(EventType.DEPLOY_REFUSED, {"problems": problems[:20]}, actor)
         digest = self._files.current.digest
         self._tell(ok=False, digest=digest, problems=problems)
         return Reloaded(False, digest, tuple(problems))
+
+    def _lines(self, refused: BrokerError) -> list[str]:
+        if not isinstance(refused, Problems):
+            return [str(refused)]
+        told = [str(each) for each in refused.problems[:MAX_PROBLEMS]]
+        if more := len(refused.problems) - len(told):
+            told.append(f"and {more} more: broker check {self._files.directory} tells them all")
+        return told
 
     async def _record(self, type_: EventType, data: Mapping[str, JsonValue], actor: str = BROKER) -> None:
         event = AuditEvent(type_, actor=actor, vouched_by=Vouch.BROKER, tenant=self._tenant, data=data)

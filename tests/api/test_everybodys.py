@@ -18,6 +18,7 @@ from broker.api.authorization import ROLES as METHOD_ROLES
 from broker.api.v1 import admin_view_pb2 as pb
 from broker.api.v1 import broker_service_pb2 as service
 from broker.api.v1 import lease_pb2, task_pb2
+from broker.daemon.reloading import MAX_PROBLEMS
 from tests.api.served import (
     ANALYST,
     DOMAIN,
@@ -262,6 +263,18 @@ async def test_a_good_set_comes_into_force_and_a_bad_one_is_told(served: Served)
     assert (done.accepted, done.deploy_digest, served.daemon._files.current.digest) == (False, digest, digest)
     assert any("orders-readonly.yaml:" in each and "surprise" in each for each in done.problems)
     assert [actor for actor, _ in await told(served, "deploy.refused")] == [SAM]
+
+
+async def test_of_ever_so_many_problems_some_are_told_and_how_many_more_there_are(served: Served) -> None:
+    """As where a tree was unpacked into the wrong directory: an answer with all of them is too long to be sent."""
+    agents = served.root / "deploy" / "agents"
+    for number in range(30_000):
+        (agents / f"{number:06}-{'stray' * 20}.txt").touch()
+    done = await person(served, "sam").ReloadDeploy(pb.ReloadDeployRequest(request_id="q1"))
+    assert not done.accepted
+    assert len(done.problems) == MAX_PROBLEMS + 1
+    assert "000000-stray" in done.problems[0]
+    assert done.problems[-1] == f"and 29800 more: broker check {served.root / 'deploy'} tells them all"
 
 
 async def test_who_may_not_reload_changes_nothing(served: Served) -> None:
