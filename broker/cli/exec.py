@@ -225,12 +225,15 @@ class Execution:
         _tell_living(done.may_be_alive)
 
     async def _revoke(self, client: AsyncClient, source: TaskCredential) -> None:
-        for lease_id in source.lease_ids:
-            try:
-                lease = await client.revoke(lease_id, wait=self.wait)
-                _tell_living([lease] if lease.may_be_alive else [])
-            except BrokerError as error:
-                note(f"lease {lease_id} could not be revoked; it ends with its TTL or its task: {error}")
+        # At once: there may be one for each quarter of an hour of a day, and a broker that does not answer.
+        await asyncio.gather(*(self._revoke_one(client, lease_id) for lease_id in source.lease_ids))
+
+    async def _revoke_one(self, client: AsyncClient, lease_id: str) -> None:
+        try:
+            lease = await client.revoke(lease_id, wait=self.wait)
+            _tell_living([lease] if lease.may_be_alive else [])
+        except BrokerError as error:
+            note(f"lease {lease_id} could not be revoked; it ends with its TTL or its task: {error}")
 
 
 def _tell_lost(task_id: str, cause: str, error: Exception | None) -> None:

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +137,27 @@ def test_the_secret_is_in_no_environment_and_the_token_has_no_newline(
     assert (shown["modes"], shown["directories"]) == ([0o600], [0o700])
     assert states(fake) == {REVOKED}
     assert fake.tasks[task_id].state == task_pb2.Task.STATE_OPEN
+
+
+def test_all_that_were_asked_for_are_ended_at_once(
+    process: Cli, fake: FakeBroker, environment: dict[str, str], task_id: str
+) -> None:
+    """One after the other they took twenty seconds each where the broker does not answer, and no signal is heard."""
+    fake.kind = "aws_session"
+
+    def over() -> None:  # so the next question is answered with a lease of its own
+        for lease in fake.leases.values():
+            lease.state = REVOKED
+
+    together = threading.Barrier(3)
+    fake.before["GetLease"] = over
+    fake.before["RevokeLease"] = lambda: (together.wait(PATIENCE / 4), None)[1]
+    ask = "import botocore.session as s; s.Session().get_credentials().get_frozen_credentials()"
+    more = ("--task", task_id, "--deliver", "container", "--", sys.executable, "-c", f"{ask}\n{ask}")
+    done = process("exec", *ASK, *TTL, *more)
+    assert done.returncode == 0, done.stderr
+    assert len(fake.asked("RevokeLease")) == len(fake.leases) == 3
+    assert not together.broken
 
 
 @pytest.fixture
