@@ -319,7 +319,7 @@ async def test_a_ledger_that_fails_after_a_set_is_in_force_keeps_nobody_from_hea
             nonlocal heard
             heard += 1
 
-        async def away(*_: Any) -> int:
+        async def away(*_: Any, **__: Any) -> int:
             raise NotReady(Reason.STORE_UNAVAILABLE, "not now")
 
         reloader, store = served.daemon.reloader, served.daemon._store
