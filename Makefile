@@ -43,6 +43,10 @@ test: .venv/ready private ## unit, contract and API tests, with a real OpenBao a
 test-slow: .venv/ready private ## the tests that take long: 50,000 decisions against a naive evaluator, failpoints, 100 kills, planted bugs, all examples
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow or hypothesis" tests
 
+.PHONY: test-oldest-postgres
+test-oldest-postgres: .venv/ready private ## of `make test`, what talks to PostgreSQL, with the oldest release that brokerd takes (16) in place of the newest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --oldest-postgres --ignore tests/dev tests
+
 .PHONY: simulate
 simulate: .venv/ready ## the real core, one to three replicas of it, on simulated time, disk, network and upstream: STEPS (1000000) from SEED (1), everything going wrong
 	$(BIN)/python -m tests.simulation --steps $(STEPS) --seed $(SEED)

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from tests.connectors.kubernetes_double import Cluster
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--oldest-postgres", action="store_true", help="the oldest PostgreSQL that is at hand, and its tests alone"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     whole_run.temporary_files_in_memory(config)
     whole_run.no_chatter_of_grpc()
@@ -40,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--oldest-postgres"):
+        whole_run.keep_those_of_postgres(config, items)
     whole_run.put_long_modules_first(items)
     whole_run.fewer_examples(config, items)
 
@@ -72,14 +80,16 @@ class ConfiguredOpenBao:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresFacts]:
-    """A real PostgreSQL 18 on loopback; yields its facts."""
+def postgres_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[PostgresFacts]:
+    """A real PostgreSQL 18 on loopback, or with --oldest-postgres 16; yields its facts."""
     # So that a login can try what outlives its session.
     # The ledger takes no server whose commits would not last; the files are in memory, so that costs nothing.
     durable = {"fsync": "on", "full_page_writes": "on"}
     # Tests log in some thousand times, and a client's part of SCRAM is this many hashes, which nobody here is to guess.
     quick = {"scram_iterations": "1"}
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"), max_prepared_transactions="8", **durable, **quick)
+    oldest = bool(pytestconfig.getoption("--oldest-postgres"))
+    directory = tmp_path_factory.mktemp("postgres")
+    server = PostgresServer(directory, oldest=oldest, max_prepared_transactions="8", **durable, **quick)
     try:
         facts = server.start()
         with psycopg.connect(facts.conninfo(), autocommit=True) as session:

@@ -129,6 +129,15 @@ def examples_at_any_speed() -> None:
     settings.load_profile("any speed")
 
 
+def keep_those_of_postgres(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What asks for a PostgreSQL server, by a fixture or as one of several databases or upstreams."""
+    kept = [
+        each for each in items if "postgres_server" in getattr(each, "fixturenames", ()) or "[postgres" in each.name
+    ]
+    config.hook.pytest_deselected(items=[each for each in items if each not in set(kept)])
+    items[:] = kept
+
+
 def fewer_examples(config: pytest.Config, items: list[pytest.Item]) -> None:
     """``--hypothesis-profile quick``: a part of each property's examples. ``make test-slow`` tries all of them."""
     if config.getoption("--hypothesis-profile") != _QUICK:

@@ -72,8 +72,8 @@ class PostgresServer(DevServer[PostgresFacts]):
 
     what = "The development PostgreSQL"
 
-    def __init__(self, directory: Path, **settings: str) -> None:
-        """``settings``: of postgresql.conf, beside our own."""
+    def __init__(self, directory: Path, *, oldest: bool = False, **settings: str) -> None:
+        """``settings``: of postgresql.conf, beside our own. ``oldest``: the wheel's oldest release, not its newest."""
         directory = private_directory(directory, others_may_pass=os.geteuid() == 0)
         self._account = _step_down_account()
         # Fast shutdown (SIGINT): open sessions are cut, what was committed is written.
@@ -86,13 +86,14 @@ class PostgresServer(DevServer[PostgresFacts]):
         )
         super().__init__(directory, process)
         self._settings = settings
+        self._oldest = oldest
 
     def start(self) -> PostgresFacts:
         """Make the cluster if it is new and start it; returns when it answers. Raises :class:`UpstreamFailed`."""
         self._process.stop_leftover()
         account = self._account
         home = directory_for(account.uid, account.gid, self._directory / "cluster", longest_name=len(_SOCKET_NAME))
-        binaries = _binaries_for(account, home)
+        binaries = _binaries_for(account, home, oldest=self._oldest)
         password = Secret(secret_file(self._directory / "superuser.password"))
         data = home / "data"
         if not (data / "PG_VERSION").exists():
@@ -183,8 +184,8 @@ def _step_down_account() -> Account:
     return Account(entry.pw_uid, entry.pw_gid)
 
 
-def _binaries_for(account: Account, home: Path) -> Path:
-    """The wheel's newest ``bin`` directory, or a copy in ``home`` where the account cannot reach the wheel.
+def _binaries_for(account: Account, home: Path, *, oldest: bool) -> Path:
+    """The wheel's newest (or oldest) ``bin`` directory, or a copy in ``home`` where the account cannot reach the wheel.
 
     The copy (40 MB) is for a virtual environment under root's 0700 home. Binaries find ``share`` and the
     wheel's shared libraries (``*.libs``, beside the package) by relative paths, which the copy keeps.
@@ -197,7 +198,8 @@ def _binaries_for(account: Account, home: Path) -> Path:
             hint="Install the [dev] extra.",
         )
     package = Path(spec.submodule_search_locations[0])
-    installation = max(package.glob("pginstall*/bin/postgres"), key=_version).parent.parent
+    found = sorted(package.glob("pginstall*/bin/postgres"), key=_version)
+    installation = found[0 if oldest else -1].parent.parent
     if can_reach(account.uid, account.gid, installation / "bin"):
         return installation / "bin"
     copy = home / "wheel"
