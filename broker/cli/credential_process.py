@@ -24,7 +24,7 @@ import click
 from broker.cli.asking import Asking
 from broker.cli.delivery import demand_fit
 from broker.cli.fitting import demand_form
-from broker.cli.output import to_json
+from broker.cli.output import tell_waiting, to_json
 from broker.client import AsyncClient, Grant
 from broker.client.forms import Form, credential_process
 from broker.client.renewing import task_ended
@@ -73,7 +73,8 @@ async def _lives(client: AsyncClient, kept: Kept) -> bool:
 async def _fresh(client: AsyncClient, asked: Asking, task_id: str, path: Path, wait: timedelta | None) -> str:
     await demand_form(client, asked, Form.CREDENTIAL_PROCESS)
     try:
-        grant = await client.request(asked.under(task_id, client.new_id), confirm=False, wait_for_approval=wait)
+        what = asked.under(task_id, client.new_id)
+        grant = await client.request(what, confirm=False, wait_for_approval=wait, on_waiting=tell_waiting)
     except BrokerError as error:
         if error.reason is Reason.TASK_ENDED:
             raise task_ended(task_id) from error

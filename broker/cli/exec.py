@@ -24,7 +24,7 @@ from broker.cli.connection import client_of, settings
 from broker.cli.delivery import demand_fit
 from broker.cli.fitting import demand_form
 from broker.cli.handing import handed
-from broker.cli.output import lease_state, note, span
+from broker.cli.output import lease_state, note, span, tell_waiting
 from broker.cli.private_files import PrivateDirectory, passing_key, private_directory
 from broker.cli.settings import Settings
 from broker.cli.task import wait_option
@@ -202,7 +202,7 @@ class Execution:
 
         async def ask() -> Grant:
             asked = next(given, None) or replace(self.asked, request_id="").under(task_id, client.new_id)
-            return await client.request(asked, wait_for_approval=self.wait_for_approval)
+            return await client.request(asked, wait_for_approval=self.wait_for_approval, on_waiting=tell_waiting)
 
         return TaskCredential(client, task_id, ask, SystemClock().now)
 

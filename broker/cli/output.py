@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from broker.approval.inert import inert
-from broker.client import Lease
+from broker.client import AccessRequest, Lease
 
 F = TypeVar("F", bound=Callable[..., Any])
 # From this many failures on, ending a lease is not just slow.
@@ -173,6 +173,12 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:
         "  ".join([*(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=False)), line[-1]])
         for line in lines
     )
+
+
+def tell_waiting(request: AccessRequest) -> None:
+    """For whom it is waited now, to whoever may fetch them."""
+    lacks = "; ".join(request.missing) or "people"
+    note(f"access request {request.id} waits for {lacks}; who decides: broker approvals show {request.id}")
 
 
 def note(text: str) -> None:

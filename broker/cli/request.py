@@ -18,7 +18,7 @@ from broker.cli.credential_process import answer as process_answer
 from broker.cli.credential_process import default_directory
 from broker.cli.delivery import NEEDED_FORMS, Delivery, KeyDelivery, choose, written
 from broker.cli.fitting import demand_form
-from broker.cli.output import format_option, lease_state, note, print_json
+from broker.cli.output import format_option, lease_state, note, print_json, tell_waiting
 from broker.cli.values import Span, Text
 from broker.client import ApprovalNeeded, AsyncClient, Decision, Grant
 from broker.client.forms import Form
@@ -166,7 +166,8 @@ async def _request(
     await demand_form(client, asked, _form(form), delivery.key.kind if isinstance(delivery, KeyDelivery) else None)
 
     def asking(task: str) -> Awaitable[Grant]:
-        return client.request(asked.under(task, client.new_id), confirm=False, wait_for_approval=wait)
+        what = asked.under(task, client.new_id)
+        return client.request(what, confirm=False, wait_for_approval=wait, on_waiting=tell_waiting)
 
     if task_id:
         return await delivered(client, asking(task_id), delivery, form)

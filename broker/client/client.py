@@ -191,13 +191,21 @@ class AsyncClient(PipelineCalls):
 
     # ------------------------------------------------------------------ credentials
 
-    async def request(self, asked: Asked, *, confirm: bool = True, wait_for_approval: timedelta | None = None) -> Grant:
+    async def request(
+        self,
+        asked: Asked,
+        *,
+        confirm: bool = True,
+        wait_for_approval: timedelta | None = None,
+        on_waiting: Callable[[AccessRequest], object] | None = None,
+    ) -> Grant:
         """Ask for one credential. The usual way is :meth:`Task.request`.
 
         With ``confirm=False`` the caller must call :meth:`confirm` within 30 s, once the credential is
         where it is needed; otherwise the broker takes it back. Where people must agree first, this waits for them for
         as long as ``wait_for_approval``, and raises :class:`ApprovalNeeded`, which carries the access request, then or,
-        with None, at once; a no is a :class:`WrongState`.
+        with None, at once; a no is a :class:`WrongState`. ``on_waiting`` is told of the access request when the wait
+        begins, so that those whom it waits for can be told.
         """
         recipient = Recipient() if self.seals else None
         message = _access_request(asked, recipient)
@@ -206,6 +214,8 @@ class AsyncClient(PipelineCalls):
             filed = read.read(AccessRequest, answer.access_request)
             if wait_for_approval is None:
                 raise ApprovalNeeded(filed, contract=read.read(Decision, answer.decision).contract)
+            if on_waiting is not None:
+                on_waiting(filed)
             filed = await approved(self.calls, filed, wait_for_approval, self._fraction)
             return await self._redeem(filed.id, self.new_id(), recipient, confirm=confirm)
         return await self._granted(answer, recipient, asked.request_id, confirm=confirm)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Required, Self, TypedDict, TypeVar, Unpack
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Required, Self, TypedDict, TypeVar, Unpac
 from broker.api.v1.broker_service_pb2 import StartTaskRequest
 from broker.audit.report import Artifact, Mutation, TaskReport
 from broker.client.hold import Hold
+from broker.client.model import AccessRequest as FiledRequest
 from broker.client.model import Completion, Decision, Delegation, Grant, Plan, PlannedAction, TaskFacts
 from broker.client.spans import parse_span
 from broker.errors import BrokerError, Reason, WrongState
@@ -101,17 +102,24 @@ class Task:
         self._changed.append(Mutation(resource, action, description, count, lease_id))
 
     async def request(
-        self, template: str, *, confirm: bool = True, wait_for_approval: timedelta | None = None, **ask: Unpack[Ask]
+        self,
+        template: str,
+        *,
+        confirm: bool = True,
+        wait_for_approval: timedelta | None = None,
+        on_waiting: Callable[[FiledRequest], object] | None = None,
+        **ask: Unpack[Ask],
     ) -> Grant:
         """A credential under this task.
 
         Its arrival is confirmed to the broker, unless ``confirm`` is False: then the caller must do so
         within 30 s, with :meth:`AsyncClient.confirm`. Raises :class:`BrokerError` where it is refused. Where people
         must agree first, they are waited for as long as ``wait_for_approval``; without it, or after it,
-        :class:`ApprovalNeeded` is raised, and carries the access request, which goes on waiting.
+        :class:`ApprovalNeeded` is raised, and carries the access request, which goes on waiting. ``on_waiting`` is told
+        of it when the wait begins.
         """
-        asked = self._asked(template, ask)
-        return await self._client.request(asked, confirm=confirm, wait_for_approval=wait_for_approval)
+        asked, wait = self._asked(template, ask), wait_for_approval
+        return await self._client.request(asked, confirm=confirm, wait_for_approval=wait, on_waiting=on_waiting)
 
     async def validate(self, template: str, **ask: Unpack[Ask]) -> Decision:
         """Whether :meth:`request` would be granted now; nothing is issued."""

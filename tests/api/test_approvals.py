@@ -157,13 +157,14 @@ async def test_validate_only_tells_what_people_would_be_asked(agent: AsyncClient
 
 
 async def test_the_sdk_waits_for_people_and_redeems(agent: AsyncClient, served: Served) -> None:
-    sam = person(served, "sam")
+    sam, told = person(served, "sam"), []
     async with agent.task("count") as task:
-        asking = asyncio.create_task(
-            task.request("orders-readonly", wait_for_approval=timedelta(minutes=1), plan="look", **ASK)
-        )
-        await sam.ApproveAccessRequest(approval(served, "sam", await one_open(sam)))
+        wait = {"wait_for_approval": timedelta(minutes=1), "on_waiting": told.append}
+        asking = asyncio.create_task(task.request("orders-readonly", plan="look", **wait, **ASK))
+        filed = await one_open(sam)
+        await sam.ApproveAccessRequest(approval(served, "sam", filed))
         grant = await asking
+        assert [(each.id, each.state) for each in told] == [(filed.id, "AWAITING_APPROVAL")]
         assert grant.lease.state == "ACTIVE"
         assert grant.lease.confirm_by is None  # confirmed
         assert grant.decision.effect == "ALLOW"

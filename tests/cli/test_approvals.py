@@ -158,3 +158,5 @@ async def test_waiting_on_the_command_line(run: Run, served: Served, tmp_path: P
     done = await waiting
     assert done.exit_code == 0, done.stderr
     assert "PGPASSWORD=" in out.read_text()
+    # Who waits has whom to fetch, and what for.
+    assert f"access request {request.id} waits for {request.approvals[0].missing}" in done.stderr
