@@ -115,6 +115,20 @@ def openbao_server(
 
 
 @pytest.fixture(scope="session")
+def another_openbao(
+    tmp_path_factory: pytest.TempPathFactory, openbao_server: ConfiguredOpenBao
+) -> Iterator[ConfiguredOpenBao]:
+    """A second real OpenBao, set up like the first and for the same database: another cluster."""
+    directory = tmp_path_factory.mktemp("another-openbao")
+    server = OpenBaoServer(directory)
+    try:
+        facts, target = server.start(), openbao_server.database.target
+        yield ConfiguredOpenBao(facts, configure_database(facts, target, token_file=directory / "broker.token"))
+    finally:
+        server.destroy()
+
+
+@pytest.fixture(scope="session")
 def shop(postgres_server: PostgresFacts) -> PostgresqlSettings:
     """A database that is set up for a connector of kind ``postgresql``; yields how that reaches it."""
     from tests.connectors.harness_postgresql import create_shop

@@ -24,6 +24,8 @@ from broker.errors import BrokerError
 from broker.scope.canonical import JsonValue
 from broker.secret import Secret
 
+# A UUID has 36 characters; what is longer is none, and is not put into every handle.
+_LONGEST_CLUSTER_ID = 64
 # How the broker has its own token: from where it is kept, at every call, or by logging in.
 BrokerToken = Callable[[], Secret] | JwtLogin
 
@@ -175,6 +177,17 @@ class VaultCalls:
             orphan=data.get("orphan") is True,
         )
 
+    def cluster_id(self) -> str:
+        """The id that the server's storage was made with; empty where it tells none. Needs no token.
+
+        sys/health is of the root namespace alone. A standby answers it as well, about its cluster; one that is sealed,
+        or a disaster-recovery secondary, is a failure: it ends nothing.
+        """
+        anonymous = VaultAdapter(self._pool, self._address, None, timeout=self._timeout)
+        query = {"standbyok": "true", "perfstandbyok": "true"}
+        told = anonymous.request("get", "/v1/sys/health", params=query).get("cluster_id")
+        return told if isinstance(told, str) and len(told) <= _LONGEST_CLUSTER_ID else ""
+
     def renew_own(self) -> None:
         """Give the broker's own token its period again; a token that has no end, or takes no renewal, is left alone.
 
@@ -239,9 +252,10 @@ class VaultCalls:
         """Close the idle connections."""
         self._pool.clear()
 
-    def _ours(self) -> VaultAdapter:
+    def own_secret(self) -> Secret:
+        """The broker's own token: the login in force, or what lies where it is kept. Raises VaultFailure."""
         if isinstance(self._token, JwtLogin):
-            return LoggedIn(self._adapter(None), self._token)
+            return self._token.token(self._adapter(None))
         failure = None
         try:
             token = self._token()
@@ -249,7 +263,12 @@ class VaultCalls:
             failure = VaultFailure(Known.NOT_SENT, f"the broker's own token cannot be read ({type(error).__name__})")
         if failure is not None:
             raise failure
-        return self._adapter(token)
+        return token
+
+    def _ours(self) -> VaultAdapter:
+        if isinstance(self._token, JwtLogin):
+            return LoggedIn(self._adapter(None), self._token)
+        return self._adapter(self.own_secret())
 
     def _adapter(self, token: Secret | None) -> VaultAdapter:
         return VaultAdapter(self._pool, self._address, token, timeout=self._timeout, namespace=self._namespace)

@@ -20,6 +20,7 @@ from broker.connectors.vault_database_examine import (
 from broker.connectors.vault_examine import (
     NOBODYS_LEASE,
     Rights,
+    doubts_of_cluster,
     doubts_of_leases,
     doubts_of_mounts,
     doubts_of_token,
@@ -75,6 +76,7 @@ class DatabaseExaminer:
             ),
             Part("the broker has the rights it needs, and no more", self._of_rights),
             Part("attempts may read one login and nothing else", self._of_attempts),
+            Part("it is the cluster that leases were made at", lambda: doubts_of_cluster(self._calls)),
             Part("the broker is kept to its own leases", self._of_leases),
             Part("the broker is kept to its own mount", self._of_mounts),
             Part(

@@ -23,6 +23,7 @@ from typing import ClassVar
 from broker.connectors.refusals import SEE_PAGE, check_can_begin, grant_mismatch, replaced
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import AttemptToken, BrokerToken
+from broker.connectors.vault_cluster import WhichCluster
 from broker.connectors.vault_examine import NOBODYS, Rights, examined
 from broker.connectors.vault_failures import step_failed, tending_failed
 from broker.connectors.vault_http import VaultFailure
@@ -86,7 +87,8 @@ class VaultEngine:
         self._using = Threads(f"{name}-use", 2)
         self._examining = Threads(f"{name}-examine", 2)
         self._logs_in = isinstance(token, JwtLogin)
-        self._ender = LeaseEnder(name, self._calls, self._revoking, self.kind, self.proof)
+        self._cluster = WhichCluster(self._calls, upstream.namespace, clock)
+        self._ender = LeaseEnder(name, self._calls, self._revoking, self._cluster, self.kind, self.proof)
         self._closing = Closing()
 
     # ------------------------------------------------------------------ what an engine says
@@ -192,14 +194,23 @@ class VaultEngine:
             raise self.failed("list the leases of its mount", failure, first=True) from None
 
     async def tend(self) -> None:
-        """Keep the broker's own token alive: renew it, or log in anew. Raises UpstreamFailed."""
+        """Keep the broker's own token alive (renew it, or log in anew), and see which cluster it is.
+
+        So a server that was put in the place of another is noticed, whoever needs it next. Raises UpstreamFailed.
+        """
         if self._closing.closed:
             return
         try:
             with self._closing.call():
-                await self._revoking.run(self._calls.renew_own)
+                await self._revoking.run(self._tended)
         except VaultFailure as failure:
             raise tending_failed(self._name, failure) from None
+
+    def _tended(self) -> None:
+        try:
+            self._calls.renew_own()
+        finally:
+            self._cluster.ask()  # with the token that the next request will have
 
     async def examine(self) -> Sequence[Doubt]:
         """Whether OpenBao answers, who the broker is there, and what it may do."""
@@ -222,8 +233,7 @@ class VaultEngine:
 
     async def _issue(self, handle: Handle, scope: Scope, begun: datetime, ttl: int, checkpoint: Checkpoint) -> Issued:
         role = str(handle["role"])
-        token = await self._make_token(handle, ttl)
-        handle = {**handle, "accessor": token.accessor}
+        token, handle = await self._make_token(handle, ttl)
         await self._note(checkpoint, handle, None, undo=partial(self._calls.revoke_accessor, token.accessor))
         self._refuse_wider_token(token, self._policy(role), ttl)
         made = await self._make(handle, scope, token, ttl)
@@ -302,7 +312,8 @@ class VaultEngine:
         check_can_begin(self._name, closed=self._closing.closed, left=left)
         return max(1, left // timedelta(seconds=1))
 
-    async def _make_token(self, handle: Handle, ttl: int) -> AttemptToken:
+    async def _make_token(self, handle: Handle, ttl: int) -> tuple[AttemptToken, Handle]:
+        """The token, and the handle with what ends it and where that is."""
         role, attempt = str(handle["role"]), str(handle["attempt"])
         create = partial(
             self._calls.create_token,
@@ -313,8 +324,14 @@ class VaultEngine:
             # What OpenBao's audit log shows of every use of the token.
             {"attempt": attempt, **{name: str(handle[name]) for name in ("holder", "task") if name in handle}},
         )
+
+        def made() -> tuple[AttemptToken, Handle]:
+            token = create()
+            # Asked after it was made: by then the broker's own token is the one that it was made with.
+            return token, self._cluster.noted({**handle, "accessor": token.accessor})
+
         try:
-            return await self._issuing.run(create, undo=lambda made: self._calls.revoke_accessor(made.accessor))
+            return await self._issuing.run(made, undo=lambda late: self._calls.revoke_accessor(late[0].accessor))
         except VaultFailure as failure:
             raise self.failed("make a token for the attempt", failure, first=True) from None
 

@@ -122,6 +122,21 @@ def doubts_of_leases(may: tuple[str, ...]) -> Iterator[Doubt]:
         )
 
 
+def doubts_of_cluster(calls: VaultCalls) -> Iterator[Doubt]:
+    """Whether the server says which it is; blocks. Anybody may ask that, so no right is lacking where it does not."""
+    try:
+        told = calls.cluster_id()
+    except VaultFailure:
+        told = ""
+    if not told:
+        yield Doubt(
+            Severity.WARNING,
+            "It does not tell which cluster it is (sys/health, cluster_id).",
+            "Let the broker reach /v1/sys/health there. Until then, do not give this connector another address while"
+            " leases of it live: what is not found there would be taken for ended.",
+        )
+
+
 def not_told(what: str, failure: VaultFailure) -> Doubt:
     """Something could not be looked at: it is neither right nor wrong."""
     return Doubt(
@@ -143,6 +158,7 @@ def examined(calls: VaultCalls, wanted: Rights, *, logs_in: bool) -> list[Doubt]
     try:
         paths = list(wanted.paths())
         told = object_in(calls.write("sys/capabilities-self", {"paths": paths}), "data")
-        return [*found, *wanted.doubts({path: frozenset(texts_in(told, path)) for path in paths})]
+        found += wanted.doubts({path: frozenset(texts_in(told, path)) for path in paths})
+        return [*found, *doubts_of_cluster(calls)]
     except VaultFailure as failure:
         return [*found, not_told("the broker has the rights it needs, and no more", failure)]

@@ -67,6 +67,7 @@ class VaultKv(VaultUnleased):
     """The connector."""
 
     what = "secret"
+    looks_again = True
 
     def __init__(self, name: str, settings: VaultKvSettings, token: BrokerToken, clock: Clock) -> None:
         super().__init__(name, settings, token, clock)
@@ -115,18 +116,24 @@ class VaultKv(VaultUnleased):
             return NotYet(f"{self.name} is being replaced.", failed=False)
         try:
             with self._closing.call():
-                await self._threads.run(lambda: end_wrapping(self.calls, handle))
-                if not context.outcome_known:
-                    return _NEVER_DELIVERED
-                rotated = await self._threads.run(lambda: self._rotated(handle))
+                return await self._threads.run(lambda: self._looked_at(handle, context))
         except VaultFailure as failure:
             if failure.status in (401, 403):
                 return Refused(f"{self.name} refuses the broker's own token: {failure.what}.")
             return NotYet(f"{self.name} could not be asked: {failure.what}.", failure.retry_after)
-        if rotated:
-            return Revoked({"proof": rotated})
-        why = f"only rotation ends a secret of {self.name}: version {handle['version']} is still the current one."
-        return NotYet(why, _LOOK_AGAIN, failed=context.now >= context.expires_at)
+
+    def _looked_at(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
+        """Blocks. Raises VaultFailure."""
+        if elsewhere := self.cluster.elsewhere(self.name, handle):
+            return elsewhere
+        end_wrapping(self.calls, handle)
+        rotated = self._rotated(handle) if context.outcome_known else ""
+        if context.outcome_known and not rotated:
+            why = f"only rotation ends a secret of {self.name}: version {handle['version']} is still the current one."
+            return NotYet(why, _LOOK_AGAIN, failed=context.now >= context.expires_at)
+        if unproven := self.cluster.unproven(self.name, handle):
+            return unproven
+        return Revoked({"proof": rotated}) if context.outcome_known else _NEVER_DELIVERED
 
     def rights(self) -> Rights:
         """To read what templates name, which this does not know, and to write nothing."""

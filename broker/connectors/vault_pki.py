@@ -127,7 +127,7 @@ class VaultPki(VaultEngine):
         serial = handle.get("serial")
         if serial is None:
             return {}  # found by its lease alone: whoever made it was never told its number
-        if now >= datetime.fromisoformat(str(handle["not_after"])):
+        if _is_over(handle, now):
             return {"serial_number": str(serial), "revocation_list": "its own time is over"}
         if not self._on_list(str(handle["mount"]), str(serial)):
             raise VaultFailure(Known.UNKNOWN, "its lease is gone, but its serial number is not on the revocation list")
@@ -136,6 +136,8 @@ class VaultPki(VaultEngine):
     async def revoke(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         """Put it on the revocation list; that ends it where operators said that the list is read."""
         outcome = await super().revoke(handle, context)
+        if isinstance(outcome, NotYet) and outcome.alone and _is_over(handle, context.now):
+            return Expired()  # everywhere, whoever made it and whoever can be asked
         if self._contract.cls is ContractClass.BY_POLICY or not isinstance(outcome, Revoked):
             return outcome
         left = context.expires_at - context.now
@@ -226,6 +228,11 @@ def contract(list_read_within: timedelta | None) -> Contract:
         on_upstream_dead=timedelta(seconds=5),
         gives=X509Certificate,
     )
+
+
+def _is_over(handle: Handle, now: datetime) -> bool:
+    """Whether the certificate's own time is over, where that was noted."""
+    return "not_after" in handle and now >= datetime.fromisoformat(str(handle["not_after"]))
 
 
 def _names(scope: Scope) -> list[str]:

@@ -1,6 +1,7 @@
 """Ending what one attempt made in Vault or OpenBao, and proving it (``vault_engine.py`` makes it).
 
-Three rules. *The lease before the token*: revoking a token only queues its leases, and a queued
+Four rules. *Only where it was made*: at another cluster nothing is there, and nothing has ended for it
+(``vault_cluster.py``). *The lease before the token*: revoking a token only queues its leases, and a queued
 revocation beside ours would run the same SQL twice. *A good answer is no proof*: an unknown lease id
 is revoked with success, "invalid accessor" says nothing of the login; proof is that the lease is
 looked up and listed, and is not there. *Nobody else's*: a login in flight is upstream before it is in
@@ -17,11 +18,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
 from broker.connectors.threads import Threads
 from broker.connectors.vault_calls import LeaseFacts, VaultCalls
+from broker.connectors.vault_cluster import WhichCluster
 from broker.connectors.vault_http import Known, VaultFailure
 from broker.connectors.vault_wrapping import end_wrapping
 from broker.lease.deadlines import no_late_create_after, until_next_sweep
@@ -49,6 +52,7 @@ class LeaseEnder:
         name: str,
         calls: VaultCalls,
         threads: Threads,
+        cluster: WhichCluster,
         kind: str = "creds",
         proof: Callable[[Handle, datetime], Mapping[str, JsonValue]] = lambda handle, now: {},
     ) -> None:
@@ -57,6 +61,7 @@ class LeaseEnder:
         self._name = name
         self._calls = calls
         self._threads = threads
+        self._cluster = cluster
 
     async def end(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         """One try. Returns, whatever happens upstream."""
@@ -69,23 +74,27 @@ class LeaseEnder:
 
     async def inventory(self, mount: str, clock: Clock) -> Sequence[Carried]:
         """Every living lease of ``mount``. Raises VaultFailure; what ends meanwhile is left out."""
+        here = await self._threads.run(partial(self._cluster.noted, {}))
         roles = await self._threads.run(partial(self._calls.list_roles, mount, self._kind))
         listed = [(role, await self._threads.run(partial(self._list, mount, role))) for role in roles]
-        looks = [self._carried(mount, role, lease_id, clock) for role, ids in listed for lease_id in ids]
+        looks = [self._carried(here, mount, role, lease_id, clock) for role, ids in listed for lease_id in ids]
         return [each for each in await asyncio.gather(*looks) if each is not None]
 
-    async def _carried(self, mount: str, role: str, lease_id: str, clock: Clock) -> Carried | None:
+    async def _carried(self, here: Handle, mount: str, role: str, lease_id: str, clock: Clock) -> Carried | None:
         found = await self._threads.run(partial(self._calls.find_lease, lease_id))
         if found is None:
             return None
         # By the server's age and our clock: the two clocks need not agree.
-        return Carried(lease_id, None, clock.now() - found.age, {"mount": mount, "role": role, "lease": lease_id})
+        handle = {**here, "mount": mount, "role": role, "lease": lease_id}
+        return Carried(lease_id, None, clock.now() - found.age, handle)
 
     def _list(self, mount: str, role: str) -> tuple[str, ...]:
         return self._calls.list_leases(mount, role, self._kind)
 
     def _end_noted(self, handle: Handle, now: datetime) -> RevokeOutcome:
         """The lease is known, and mostly its token: the last two calls are the proof."""
+        if elsewhere := self._cluster.elsewhere(self._name, handle):
+            return elsewhere
         lease_id = str(handle["lease"])
         self._revoke_lease(lease_id)
         end_wrapping(self._calls, handle)
@@ -96,6 +105,8 @@ class LeaseEnder:
         if lease_id in self._list(str(handle["mount"]), str(handle["role"])):
             return NotYet(f"{self._name} said the lease was gone, but it is still listed.")
         proof = self._proof(handle, now)
+        if unproven := self._cluster.unproven(self._name, handle):
+            return unproven
         return Revoked({"lease_id": lease_id, "proof": "lease neither found nor listed", **proof})
 
     def _revoke_lease(self, lease_id: str) -> None:
@@ -108,6 +119,8 @@ class LeaseEnder:
 
     async def _end_unnoted(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
         """No lease id: the reply was lost, or never came. End the token, then look for a login that is nobody's."""
+        if elsewhere := await self._threads.run(partial(self._cluster.elsewhere, self._name, handle)):
+            return elsewhere
         present = _Present(context.now)
         latest = no_late_create_after(context.created_at, context.issue_deadline)
         noted = await self._end_token(handle, context, present)
@@ -124,6 +137,8 @@ class LeaseEnder:
         if token_ended > latest and noted != handle:
             why = "its token may have been alive until now; what was made with it is looked for again."
             return NotYet(why, _LOOK_AGAIN, failed=False, noted=noted)
+        if unproven := await self._threads.run(partial(self._cluster.unproven, self._name, handle)):
+            return replace(unproven, noted=noted)
         return Revoked(
             {
                 "orphans_revoked": ended,

@@ -6,6 +6,7 @@ contract says which.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import ClassVar
 from broker.connectors.refusals import check_can_begin, grant_mismatch
 from broker.connectors.threads import Closing, Threads, being_replaced
 from broker.connectors.vault_calls import BrokerToken, WrappingToken
+from broker.connectors.vault_cluster import WhichCluster
 from broker.connectors.vault_examine import Rights, examined
 from broker.connectors.vault_failures import step_failed, tending_failed
 from broker.connectors.vault_http import VaultFailure
@@ -33,9 +35,11 @@ from broker.ports.connectors import (
     Expired,
     Handle,
     Issued,
+    Noted,
     NotYet,
     RevokeContext,
     RevokeOutcome,
+    Unsettled,
 )
 from broker.scope.canonical import JsonValue
 from broker.scope.model import Scope
@@ -47,12 +51,15 @@ class VaultUnleased:
     """The connector. ``token`` yields the broker's own token and is asked before every call, or is a login."""
 
     what: ClassVar[str] = "credential"  # in what operators and agents read
+    # Whether what ends it is looked for upstream, and so where it was given out is noted.
+    looks_again: ClassVar[bool] = False
 
     def __init__(self, name: str, upstream: Upstream, token: BrokerToken, clock: Clock) -> None:
         self._name = name
         self._upstream = upstream
         self._clock = clock
         self.calls = open_calls(upstream, token)
+        self.cluster = WhichCluster(self.calls, upstream.namespace, clock)
         self._threads = Threads(name, upstream.threads)
         self._closing = Closing()
         self._logs_in = isinstance(token, JwtLogin)
@@ -92,7 +99,11 @@ class VaultUnleased:
         try:
             with self._closing.call():
                 issued = await self._threads.run(lambda: self.make(handle, scope, begun, ttl))
-                return issued if scope.wrap is None else await self._wrapped(issued, handle, scope.wrap, checkpoint)
+                if self.looks_again:
+                    handle = await self._threads.run(lambda: self.cluster.noted(handle))
+                if scope.wrap is not None:
+                    return await self._wrapped(issued, handle, scope.wrap, checkpoint)
+                return replace(issued, unsettled=_only_noted(handle)) if self.looks_again else issued
         except VaultFailure as failure:
             raise step_failed(self._name, f"make a {self.what}", failure, first=True) from None
 
@@ -136,9 +147,16 @@ class VaultUnleased:
             return
         try:
             with self._closing.call():
-                await self._threads.run(self.calls.renew_own)
+                await self._threads.run(self._tended)
         except VaultFailure as failure:
             raise tending_failed(self._name, failure) from None
+
+    def _tended(self) -> None:
+        try:
+            self.calls.renew_own()
+        finally:
+            if self.looks_again:
+                self.cluster.ask()
 
     async def examine(self) -> Sequence[Doubt]:
         """Whether OpenBao answers, who the broker is there, and what it may do."""
@@ -156,6 +174,13 @@ class VaultUnleased:
     def mismatch(self, what: str) -> UpstreamFailed:
         """The error for an upstream that granted something else than was asked."""
         return grant_mismatch(self._name, what)
+
+
+def _only_noted(handle: Handle) -> Unsettled:
+    """To be noted with the activation; nothing else is left to do, and nothing to take back."""
+    settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    settled.set_result(None)
+    return Unsettled(Noted(handle, None), settled, lambda: None)
 
 
 def name_in(scope: Scope, field: str) -> str:

@@ -86,6 +86,12 @@ class Breakers:
         if work is Work.ISSUE:
             self._circuits.pop((connector, Work.REVOKE), None)
 
+    def untold(self, connector: str, work: Work) -> None:
+        """A try came to something that says nothing of the upstream: of an open circuit another may be made."""
+        circuit = self._circuits.get((connector, work))
+        if circuit is not None:
+            circuit.trying = None
+
     def allowance(self, connector: str, work: Work, most: int, now: datetime) -> int:
         """How many tries may begin now, of at most ``most``: all, none, or the one that an open circuit takes."""
         circuit = self._circuits.get((connector, work))

@@ -84,13 +84,15 @@ class NotYet:
 
     ``failed`` is False where nothing went wrong and only waiting helps (EXPIRY_ONLY): no alarm. ``noted``: what the
     attempt's handle is from now on, for the next try to go by; None: as it was. A try whose note was lost may take
-    longer, and must prove no less.
+    longer, and must prove no less. ``alone``: what failed is this attempt's own trouble and says nothing of others at
+    the upstream, which go on being ended, and issued.
     """
 
     why: str
     retry_after: timedelta | None = None
     failed: bool = True
     noted: Handle | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,7 +272,9 @@ class Revoker:
             self._roots.works(name, _REVOKE)
         if isinstance(outcome, Refused):
             self._roots.refused(name, outcome.why, _REVOKE, now)
-        if failed:
+        if isinstance(outcome, NotYet) and outcome.alone:
+            self._breakers.untold(name, _REVOKE)
+        elif failed:
             retry_after = outcome.retry_after if isinstance(outcome, NotYet) else None
             why, jitter = getattr(outcome, "why", ""), self._rng.fraction()
             self._breakers.failed(name, _REVOKE, claimed.id, why, now, jitter, retry_after)

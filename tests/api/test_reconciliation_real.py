@@ -164,6 +164,52 @@ async def test_a_connector_with_living_leases_stays_until_they_have_ended(tmp_pa
         assert reloaded.accepted, reloaded.problems
 
 
+async def test_a_connector_that_is_pointed_at_another_server_says_nothing_there_has_ended(
+    tmp_path: Path,
+    openbao_server: ConfiguredOpenBao,
+    another_openbao: ConfiguredOpenBao,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serve(tmp_path, build=real, limits=LIMITS, **people_changes(tmp_path)) as served:
+        file = served.root / "deploy" / "connectors.yaml"
+        before = file.read_text()
+
+        async def point_at(bao: ConfiguredOpenBao) -> None:
+            monkeypatch.setenv("BROKER_DEV_OPENBAO_TOKEN", bao.database.broker_token().reveal())
+            file.write_text(before.replace("env:BROKER_DEV_OPENBAO_ADDR", bao.facts.address))
+            reloaded = await served.daemon.reload()
+            assert reloaded.accepted, reloaded.problems
+
+        async def revoked() -> list[str]:
+            return [each["lease_id"] for each in await served.audit() if each["type"] == "lease.revoked"]
+
+        agent = served.stub(ANALYST)
+        task = await start_task(agent)
+        granted = await agent.RequestCredential(ask(task))
+        login, lease = login_of(granted.credential), granted.lease.id
+        await point_at(another_openbao)
+        await agent.CompleteTask(pb.CompleteTaskRequest(request_id="c1", task_id=task))
+        await eventually(lambda: told(served, "lease.stuck"))
+        stub = person(served, "sam")
+        asked = reconciliation.RunReconciliationRequest(request_id="q1", name="openbao-orders")
+        (compared,) = (await stub.RunReconciliation(asked)).reconciliations
+        assert (compared.listed, compared.found) == (0, 0)
+        assert await asyncio.to_thread(can_log_in, login)
+        assert await revoked() == []
+        # What is issued there is ended there.
+        other = await start_task(agent, "t2")
+        again = login_of((await agent.RequestCredential(ask(other, "r2"))).credential)
+        await agent.CompleteTask(pb.CompleteTaskRequest(request_id="c2", task_id=other, wait={"seconds": 60}))
+        await dead(again)
+        await point_at(openbao_server)
+        await dead(login)
+
+        async def is_told() -> bool:
+            return lease in await revoked()
+
+        await eventually(is_told)
+
+
 async def test_an_engine_unmounted_under_its_leases_leaves_no_login(
     tmp_path: Path, openbao_server: ConfiguredOpenBao
 ) -> None:

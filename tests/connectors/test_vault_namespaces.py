@@ -14,7 +14,7 @@ from broker.connectors.vault_database import VaultDatabase, VaultDatabaseSetting
 from broker.dev.openbao import OpenBaoFacts, client_for
 from broker.dev.openbao_database import BROKER_POLICY, TOKEN_ROLE, configure_database
 from broker.errors import Reason, UpstreamFailed
-from broker.ports.connectors import Issued, Revoked
+from broker.ports.connectors import Issued, NotYet, Revoked
 from broker.secret import Secret
 from tests.conftest import ConfiguredOpenBao
 from tests.connectors.harness import can_log_in, vault_settings
@@ -67,6 +67,11 @@ async def test_a_namespace_is_a_server_of_its_own(
         "outside", vault_settings(openbao_server), openbao_server.database.broker_token, SystemClock()
     )
     assert listed.name not in [each.name for each in await outside.inventory()]
+    for handle in (ledger.handle, listed.handle):
+        elsewhere = await outside.revoke(handle, ledger.context())
+        assert isinstance(elsewhere, NotYet)
+        assert f"/{TEAM}, and" in elsewhere.why
+    assert can_log_in(issued.credential)
     assert isinstance(await connector.revoke(ledger.handle, ledger.context()), Revoked)
     assert not can_log_in(issued.credential)
     assert list(await connector.inventory()) == []

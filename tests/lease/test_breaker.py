@@ -84,6 +84,17 @@ def test_a_try_of_which_nothing_is_heard_does_not_wedge_it() -> None:
     assert (allowed(breakers, lost - 0.001), allowed(breakers, lost)) == (0, 1)
 
 
+def test_a_try_that_says_nothing_of_the_upstream_opens_nothing_and_holds_no_other_up() -> None:
+    breakers = Breakers()
+    breakers.untold("bao", Work.REVOKE)
+    assert (allowed(breakers, 0), dict(breakers.open)) == (16, {})
+    fail(breakers, FAILURES)
+    breakers.begin("bao", Work.REVOKE, at(1))
+    assert allowed(breakers, 1) == 0
+    breakers.untold("bao", Work.REVOKE)
+    assert (allowed(breakers, 1), list(breakers.open)) == (1, ["bao"])
+
+
 def test_what_was_under_way_when_it_opened_makes_no_longer_wait() -> None:
     breakers = Breakers()
     fail(breakers, 10 * FAILURES, now=0)

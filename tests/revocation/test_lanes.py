@@ -14,6 +14,7 @@ import pytest
 from bench.filled import fill
 from broker.audit.record import decode
 from broker.errors import NotReady, Reason
+from broker.lease.backoff import STUCK_AFTER
 from broker.lease.breaker import FAILURES, Breakers
 from broker.lease.machine import Event
 from broker.lease.root import Work
@@ -160,6 +161,22 @@ async def test_an_upstream_that_is_down_is_not_run_against_and_never_given_up(st
     lanes.kick()
     await becomes_true(lambda: lanes.revoked() == 60)
     assert not lanes.breakers.open
+    await lanes.revoker.close()
+
+
+async def test_what_was_made_elsewhere_stays_and_holds_no_other_up(store: SqliteStore) -> None:
+    """A connector that was pointed at another upstream ends what it makes there; what it made before is an alarm."""
+    lanes = Lanes(store)
+    lanes.bao.elsewhere = lambda attempt: int(attempt.rpartition("-")[2]) < 30
+    await lanes.fill(60)
+    for tries in range(1, STUCK_AFTER + 1):
+        lanes.kick()
+        await becomes_true(lambda tries=tries: lanes.revoker.tallies()["bao"].failed == 30 * tries)
+        lanes.clock.advance(timedelta(minutes=2))
+    assert lanes.revoked() == 30
+    assert not lanes.breakers.open
+    told = await events(store)
+    assert sum(kind == "lease.stuck" for kind, _ in told) == 30
     await lanes.revoker.close()
 
 

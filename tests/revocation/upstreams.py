@@ -10,13 +10,17 @@ from broker.ports.connectors import Handle, NotYet, RevokeContext, Revoked, Revo
 
 
 class Upstream(Noop):
-    """Ends what it is asked to end. ``down``: it fails; ``hangs``: it never answers; ``gate``: not before it is set."""
+    """Ends what it is asked to end. ``down``: it fails; ``hangs``: it never answers; ``gate``: not before it is set.
+
+    ``elsewhere``: whether an attempt's credential was made at another, which is that attempt's trouble alone.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.down = False
         self.hangs = False
         self.gate: asyncio.Event | None = None
+        self.elsewhere: Callable[[str], bool] = lambda attempt: False
         self.asked: list[str] = []  # attempts, in order
         self.under_way = 0
         self.most_under_way = 0
@@ -34,4 +38,6 @@ class Upstream(Noop):
                 await self.gate.wait()
         finally:
             self.under_way -= 1
+        if self.elsewhere(self.asked[-1]):
+            return NotYet("it was made elsewhere", alone=True)
         return NotYet("no answer") if self.down else Revoked()
