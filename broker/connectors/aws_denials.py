@@ -36,6 +36,9 @@ FORGET = 2 * LONGEST_SESSION
 # After a refused write. A revocation is tried at least once a minute, so this lasts for as long as one is refused.
 _REFUSED_FOR = timedelta(minutes=2)
 _DOING = "deny the session on its role"
+REACH_IT = (
+    "Operators: give the connector keys of that account again, or `revocation.role_name`, by which it is reached."
+)
 
 
 @dataclass(slots=True)
@@ -123,16 +126,23 @@ class Denials:
     async def _step(self, role: Role, state: _State, session: Session, context: RevokeContext) -> RevokeOutcome:
         held = state.held.get(session.user_id)
         if held is None:
-            return await self._write(role, state, session, context)
+            return await self._elsewhere(role) or await self._write(role, state, session, context)
         if (left := held.since + self._propagation - self._clock.now()) > timedelta(0):
             return self._wait(held.name, left)
         contents = read(await self._iam.policy(role, held.name))
         if contents is not None and contents.denies(session):
+            if elsewhere := await self._elsewhere(role):
+                return elsewhere
             return Revoked({"denied_by": held.name, "after_seconds": int(self._propagation.total_seconds())})
         self._lost(state, held.name)
         log.warning("a policy that denies sessions was removed or changed", role=role.arn, policy=held.name)
         await self._restore(role, state, held.name)
         return NotYet(f"somebody removed or changed policy {held.name} of {role.arn}; it is written again.")
+
+    async def _elsewhere(self, role: Role) -> NotYet | None:
+        """Nothing is written to, and proven by, another account's role of that name. None: it is the role itself."""
+        why = role.elsewhere(await self._iam.role(role))
+        return None if why is None else NotYet(f"{why}: nothing there ends the session. {REACH_IT}", alone=True)
 
     async def _write(self, role: Role, state: _State, session: Session, context: RevokeContext) -> RevokeOutcome:
         there = await self._iam.policies(role)

@@ -24,6 +24,17 @@ class Role:
         """Its 12 digits."""
         return self.arn.split(":")[4]
 
+    def elsewhere(self, told: Mapping[str, Any]) -> str | None:
+        """Why what IAM told of a role of this name is not this role: it is of another account. None: it is this one.
+
+        IAM's calls take no account: they are about that of whoever asks, where a role of the same name may be.
+        """
+        parts = str(told.get("Arn")).split(":")
+        account = parts[4] if len(parts) > 5 else "none"
+        if account == self.account:
+            return None
+        return f"{self.arn} is not in the account whose IAM the broker reaches, which is {account}"
+
     @property
     def name(self) -> str:
         """Without its path: IAM's calls take the name alone."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from broker.connectors.aws_assume import named, request_of, role_arn
 from broker.connectors.aws_client import Base, Calls, iam_client, sts_client
 from broker.connectors.aws_contract import LONGEST_SECONDS, SHORTEST_SECONDS, AwsStsSettings, contract_of
-from broker.connectors.aws_denials import Denials
+from broker.connectors.aws_denials import REACH_IT, Denials
 from broker.connectors.aws_deny import Session
 from broker.connectors.aws_deny_plan import CLOCKS
 from broker.connectors.aws_examination import Examiner
@@ -224,6 +224,8 @@ class AwsSts:
             raise not_begun(self._name, closed.why, f"Ask again after {closed.until.isoformat()}.")
         try:
             role_id = await self._role_id(role)
+        except _Elsewhere as elsewhere:
+            raise not_begun(self._name, f"{elsewhere}: what it gave out could not be ended.", REACH_IT) from None
         except FAILURES as error:
             failure = told(error, self._name, "look up the role that sessions are to be denied on")
         else:
@@ -234,11 +236,14 @@ class AwsSts:
         raise failure
 
     async def _role_id(self, role: Role, *, anew: bool = False) -> str:
+        """Raises what the SDK raises, and _Elsewhere."""
         known = self._role_ids.get(role)
         now = self._clock.now()
         if known is not None and not anew and now - known[1] < _ROLE_ID_FOR:
             return known[0]
         answer = await self._iam.role(role)
+        if (why := role.elsewhere(answer)) is not None:
+            raise _Elsewhere(why)
         role_id = answer.get("RoleId")
         if not isinstance(role_id, str) or not _ROLE_ID.match(role_id):
             raise ValueError("GetRole said success, but RoleId is missing or malformed")
@@ -252,6 +257,8 @@ class AwsSts:
         if not ids or not context.outcome_known:
             try:
                 ids.add(await self._role_id(role, anew=True))
+            except _Elsewhere as elsewhere:
+                return NotYet(f"{elsewhere}: nothing there ends the session. {REACH_IT}", alone=True)
             except FAILURES as error:
                 return not_ended(error, self._name, "look up the role of the session")
         issued_by = no_late_create_after(context.created_at, context.issue_deadline)
@@ -312,3 +319,7 @@ class AwsSts:
 
 def _user_id(noted: Handle) -> str:
     return f"{noted['role_id']}:{noted['attempt']}"
+
+
+class _Elsewhere(Exception):
+    """The role that IAM knows by the name is another account's."""

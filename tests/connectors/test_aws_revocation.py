@@ -13,6 +13,7 @@ import botocore.exceptions
 import pytest
 
 from broker.clock import SystemClock
+from broker.connectors.aws_client import AwsKeys
 from broker.connectors.aws_contract import AwsStsSettings, Revocation, contract_of
 from broker.connectors.aws_denials import Denials
 from broker.connectors.aws_deny import PREFIX
@@ -21,6 +22,7 @@ from broker.connectors.aws_sts import AwsSts
 from broker.errors import InvalidInput, Reason, UpstreamFailed, WrongState
 from broker.lease.credential import Binding, ContractClass
 from broker.ports.connectors import Expired, NotYet, Refused, Revoked
+from broker.secret import Secret
 from tests.connectors.harness import aws_connector, aws_grant
 from tests.connectors.iam_fake import ROLE_ID, FakeIam, World, client_error
 from tests.connectors.mishap_proxy import Rule, lost, mishap_proxy
@@ -388,6 +390,87 @@ async def test_the_role_that_writes_is_assumed_in_the_targets_account(aws_double
     await made.issue(handle, scope, expires_at, ledger.checkpoint)
     await made.revoke(ledger.handle, ledger.context(expires_at=expires_at))
     assert iam.list_role_policies(RoleName=name)["PolicyNames"] == [f"{PREFIX}e3-0"]
+    await made.close()
+
+
+@pytest.fixture
+def elsewhere(aws_double: str, role: Any) -> Any:
+    """Keys of another account, where there is a role of the same name; and a client to look at it."""
+    _, name = role
+    own = {"region_name": "eu-central-1", "endpoint_url": aws_double}
+    sts = boto3.client("sts", **own, aws_access_key_id="a", aws_secret_access_key="b")
+    keys = sts.assume_role(RoleArn="arn:aws:iam::210987654321:role/operator", RoleSessionName="operator")["Credentials"]
+    iam = boto3.client(
+        "iam",
+        **own,
+        aws_access_key_id=keys["AccessKeyId"],
+        aws_secret_access_key=keys["SecretAccessKey"],
+        aws_session_token=keys["SessionToken"],
+    )
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": []}))
+    yield AwsKeys(lambda: Secret(keys["AccessKeyId"]), lambda: Secret(keys["SecretAccessKey"])), iam
+    iam.close()
+    sts.close()
+
+
+def with_keys(aws_double: str, keys: AwsKeys) -> AwsSts:
+    """Without waiting for AWS to spread anything."""
+    settings = AwsStsSettings(
+        "eu-central-1", endpoint_url=aws_double, revocation=Revocation("e9", timedelta(0), None, aws_double)
+    )
+    return AwsSts("aws", settings, keys, CLOCK)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+async def test_a_role_of_the_same_name_in_another_account_ends_nothing(
+    aws_double: str, real: AwsSts, role: Any, elsewhere: Any, noted: bool
+) -> None:
+    """The connector got keys of another account: IAM's calls name no account, so they are about that one."""
+    (_, name), (keys, other) = role, elsewhere
+    scope, ledger = make_scope({**GRANT, "role_name": name}, parameters={"prefix": "p"}), Ledger()
+    expires_at = CLOCK.now() + TTL
+    handle = real.prepare(scope, new_attempt(), HOLDER, expires_at)
+    await real.issue(handle, scope, expires_at, ledger.checkpoint)
+    moved = with_keys(aws_double, keys)
+    for _ in range(2):
+        outcome = await moved.revoke(ledger.handle, ledger.context(expires_at=expires_at, outcome_known=noted))
+        assert isinstance(outcome, NotYet), outcome
+        assert outcome.failed
+        assert outcome.alone
+        assert "210987654321" in outcome.why
+    assert other.list_role_policies(RoleName=name)["PolicyNames"] == []
+    # Nor is anything issued that could not be ended.
+    again = moved.prepare(scope, new_attempt(), HOLDER, expires_at)
+    with pytest.raises(UpstreamFailed) as refused:
+        await moved.issue(again, scope, expires_at, ledger.checkpoint)
+    assert refused.value.outcome_known
+    assert "210987654321" in refused.value.message
+    await moved.close()
+
+
+async def test_keys_that_became_another_accounts_prove_nothing_of_what_was_denied(
+    aws_double: str, role: Any, elsewhere: Any
+) -> None:
+    """Between the Deny and its proof, with a policy there that reads the same."""
+    (iam, name), (keys, other) = role, elsewhere
+    held = [AwsKeys(lambda: Secret("AKIAEXAMPLE"), lambda: Secret("secret"))]
+    turning = AwsKeys(lambda: held[-1].access_key_id(), lambda: held[-1].secret_access_key())
+    scope, ledger = make_scope({**GRANT, "role_name": name}, parameters={"prefix": "p"}), Ledger()
+    expires_at = CLOCK.now() + TTL
+    made = with_keys(aws_double, turning)
+    handle = made.prepare(scope, new_attempt(), HOLDER, expires_at)
+    await made.issue(handle, scope, expires_at, ledger.checkpoint)
+    context = ledger.context(expires_at=expires_at)
+    assert isinstance(await made.revoke(ledger.handle, context), NotYet)
+    (policy,) = iam.list_role_policies(RoleName=name)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+    other.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
+    held.append(keys)
+    outcome = await made.revoke(ledger.handle, context)
+    assert isinstance(outcome, NotYet), outcome
+    assert outcome.alone
+    held.pop()
+    assert isinstance(await made.revoke(ledger.handle, context), Revoked)
     await made.close()
 
 
