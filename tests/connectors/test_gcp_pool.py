@@ -438,6 +438,25 @@ async def test_an_account_that_left_its_pool_is_ended_and_forgotten(world: World
     await smaller.close()
 
 
+async def test_a_connector_of_another_project_ends_the_account_that_was_lent_and_no_other(
+    world: World, clock: ManualClock
+) -> None:
+    """Its pool has the same name and prefix; the handle has the account's whole address, and so its project."""
+    connector = world.pool()
+    lease = Lease(world, connector)
+    token = text_of(await lease.issue())
+    await connector.close()
+    lending, elsewhere = Lending("t", world.allocations), replace(POOL, project="another-project")  # type: ignore[arg-type]
+    lease.connector = GcpPool("gcp", world.settings(), {"orders": elsewhere}, lending, world.own, clock)
+    namesake = elsewhere.accounts[POOL.accounts.index(lease.account)]
+    world.cloud.account(namesake, manager=BROKER)
+    assert isinstance(await lease.revoke(), Revoked)
+    assert not world.reads(token, "2031/05/a.csv")
+    assert world.cloud.accounts[lease.account].disabled
+    assert not world.cloud.accounts[namesake].disabled
+    await lease.connector.close()
+
+
 async def test_one_account_that_cannot_be_tended_does_not_hold_up_the_others(world: World, clock: ManualClock) -> None:
     connector = world.pool()
     leases = [Lease(world, connector) for _ in range(3)]
