@@ -24,9 +24,9 @@ import psycopg
 from psycopg import errors
 
 from broker.connectors import postgresql_sql as statements
-from broker.connectors.postgresql_end import end_login
+from broker.connectors.postgresql_end import MadeElsewhere, end_login
 from broker.connectors.postgresql_examine import doubts, unreachable
-from broker.connectors.postgresql_inventory import carried, note
+from broker.connectors.postgresql_inventory import carried, note, where_made
 from broker.connectors.postgresql_session import (
     PostgresqlFailure,
     PostgresqlSettings,
@@ -34,6 +34,7 @@ from broker.connectors.postgresql_session import (
     Sessions,
     check_tls,
     guarded,
+    system_of,
     told,
 )
 from broker.connectors.postgresql_use import log_in
@@ -152,7 +153,9 @@ class Postgresql:
             return NotYet(f"{self._name} is being replaced.", failed=False)
         with self._closing.call():
             try:
-                return await self._revoking.run(partial(self._end, str(handle["login"]), context))
+                return await self._revoking.run(partial(self._end, handle, context))
+            except MadeElsewhere as elsewhere:
+                return self._made_elsewhere(handle, elsewhere.here)
             except PostgresqlFailure as failure:
                 if failure.refused:
                     return Refused(f"{self._name} refuses the broker's own login.")
@@ -207,9 +210,9 @@ class Postgresql:
             expires_at,
         )
         # What cannot be reached is told before the ledger notes a name.
-        session = await self._attempt("be asked", self._connect, undo=Session.close)
+        session, system = await self._attempt("be asked", self._connect, undo=lambda made: made[0].close())
         try:
-            await checkpoint(handle, login)
+            await checkpoint({**handle, **where_made(system)}, login)
         except BaseException:
             session.close()
             raise
@@ -231,14 +234,19 @@ class Postgresql:
         except PostgresqlFailure as failure:
             raise self._failed(what, failure, known=True) from None
 
-    def _connect(self) -> Session:
+    def _connect(self) -> tuple[Session, str]:
+        """A session, and which server that is."""
         session = self._sessions.connect()
         version = session.info.server_version
         if version < _OLDEST_VERSION:
             session.close()
             what = f"it is PostgreSQL {version // 10000}, and CREATEROLE is confined from 16 on"
             raise PostgresqlFailure(what, _UNSUPPORTED)
-        return session
+        try:
+            return session, system_of(session)
+        except psycopg.Error as error:
+            session.close()
+            raise told(error) from None
 
     def _make(self, plan: _Plan, session: Session) -> int:
         """The server's version. Raises PostgresqlFailure; nothing was made unless it is _CommitUnknown."""
@@ -294,8 +302,17 @@ class Postgresql:
 
     # ------------------------------------------------------------------ ending
 
-    def _end(self, login: str, context: RevokeContext) -> RevokeOutcome:
-        ended = end_login(self._sessions, login, self._alone)
+    def _made_elsewhere(self, handle: Handle, here: str) -> NotYet:
+        now = f"is {here} now" if here else "does not tell which it is"
+        return NotYet(
+            f"it was made at the server {handle['system']}, and that of {self._name} {now}: that it is not there proves"
+            " nothing. Point the connector there again, or give the new server a connector with a name of its own.",
+            alone=True,
+        )
+
+    def _end(self, handle: Handle, context: RevokeContext) -> RevokeOutcome:
+        login = str(handle["login"])
+        ended = end_login(self._sessions, login, self._alone, str(handle.get("system", "")))
         latest = no_late_create_after(context.created_at, context.issue_deadline)
         if ended is None and not context.outcome_known and context.now < latest:
             wait = (context.issue_deadline if context.now < context.issue_deadline else latest) - context.now

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from psycopg import errors, sql
 
 from broker.connectors import postgresql_sql as statements
-from broker.connectors.postgresql_session import PostgresqlFailure, Session, Sessions
+from broker.connectors.postgresql_session import PostgresqlFailure, Session, Sessions, system_of
 
 _TRIES = 20
 _LOCK_WAIT = "200ms"
@@ -63,16 +63,29 @@ class Ended:
         return len(self.pids)
 
 
-def end_login(sessions: Sessions, login: str, alone: Callable[[], AbstractContextManager[None]]) -> Ended | None:
+class MadeElsewhere(Exception):
+    """What was asked to be ended is not there, or not any more; but it was made at another server."""
+
+    def __init__(self, here: str) -> None:
+        super().__init__(here)
+        self.here = here
+
+
+def end_login(
+    sessions: Sessions, login: str, alone: Callable[[], AbstractContextManager[None]], made_at: str = ""
+) -> Ended | None:
     """End ``login`` and all it made; None: there is no such role. Raises PostgresqlFailure where it is not proven.
 
     ``alone`` is held where privileges of shared objects change, and not while a hostile session is waited for.
+    ``made_at``: the server (:func:`system_of`) where it was made, if that is known. At another one it is ended, too,
+    because a dump may have brought it along, and then MadeElsewhere is raised: its absence proves nothing.
     """
     ended = Ended()
     with sessions.open() as session:
         session.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_WAIT))
         oid = _oid(session, login)
         if oid is None:
+            _check_made_here(session, made_at)
             return None
         _insist(session, statements.shut(login), oid, ended)
         _wait_for_logins_under_way(session)
@@ -84,7 +97,13 @@ def end_login(sessions: Sessions, login: str, alone: Callable[[], AbstractContex
             _insist(session, statements.drop_owned(login), oid, ended)
             _insist(session, statements.drop(login), oid, ended)
         _prove(session, login, oid)
+        _check_made_here(session, made_at)
     return ended
+
+
+def _check_made_here(session: Session, made_at: str) -> None:
+    if made_at and (here := system_of(session)) != made_at:
+        raise MadeElsewhere(here)
 
 
 def _oid(session: Session, login: str) -> int | None:

@@ -7,12 +7,13 @@ for whom. Anybody who may list roles reads it; nothing in it is secret. The logi
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 
 from psycopg import sql
 
-from broker.connectors.postgresql_session import Sessions
-from broker.ports.connectors import Carried
+from broker.connectors.postgresql_session import Sessions, system_of
+from broker.ports.connectors import Carried, Handle
 
 # Whom it made: PostgreSQL 16 gives ADMIN OPTION on a role to who made it, and to nobody else.
 _MADE_BY_US = sql.SQL(
@@ -33,8 +34,14 @@ def carried(sessions: Sessions, prefix: str) -> list[Carried]:
     """Every login with such a comment that our login made. Raises PostgresqlFailure."""
     with sessions.open() as session:
         rows = session.execute(_MADE_BY_US, [prefix]).fetchall()
+        here = where_made(system_of(session))
     found = [_read(str(name), str(comment or "")) for name, comment in rows]
-    return [each for each in found if each is not None]
+    return [replace(each, handle={**each.handle, **here}) for each in found if each is not None]
+
+
+def where_made(system: str) -> Handle:
+    """In the handle: the server that made it; nothing where it does not tell."""
+    return {"system": system} if system else {}
 
 
 def _read(login: str, comment: str) -> Carried | None:

@@ -139,6 +139,15 @@ def _system_roots() -> str:
     return ssl.get_default_verify_paths().cafile or "system"
 
 
+def system_of(session: Session) -> str:
+    """What its storage was made with, the same on its standbys and in its copies; empty where nobody may ask."""
+    try:
+        row = session.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
+    except (errors.InsufficientPrivilege, errors.UndefinedFunction):
+        return ""
+    return "" if row is None else str(row[0])
+
+
 @contextmanager
 def guarded(session: Session) -> Iterator[Session]:
     """Around work in ``session``, which is closed then: what psycopg raises comes out as PostgresqlFailure."""

@@ -18,13 +18,13 @@ from broker.clock import SystemClock
 from broker.connectors import postgresql_sql as statements
 from broker.connectors.postgresql import Postgresql
 from broker.connectors.postgresql_session import PostgresqlSettings
-from broker.dev.postgres import PostgresFacts
+from broker.dev.postgres import PostgresFacts, PostgresServer
 from broker.errors import InvalidInput, Reason, UpstreamFailed
 from broker.lease.credential import DatabaseLogin
 from broker.ports.connectors import Issued, NotYet, Refused, Revoked, Severity, Use
 from broker.scope.canonical import JsonValue
 from broker.secret import Secret
-from tests.connectors.harness_postgresql import DATABASE, PASSWORD, READ, ROOT, WRITE, postgresql_connector
+from tests.connectors.harness_postgresql import DATABASE, PASSWORD, READ, ROOT, WRITE, create_shop, postgresql_connector
 from tests.connectors.support import HOLDER, NOW, Ledger, assert_tells_no_secret, make_scope, new_attempt
 from tests.patience import PATIENCE
 
@@ -372,4 +372,51 @@ async def test_a_server_that_is_away_is_not_yet_and_nothing_else(shop: Postgresq
     assert isinstance(outcome, NotYet)
     assert outcome.failed
     assert ROOT not in outcome.why
+    await connector.close()
+
+
+# --------------------------------------------------------------------------- at another server
+
+
+async def test_its_end_is_said_only_at_the_server_that_made_it(shop: PostgresqlSettings, tmp_path: Path) -> None:
+    """A connector that is pointed elsewhere, under its name: there is no such role, and it works where it was made."""
+    here, ledger = postgresql_connector(shop), Ledger()
+    issued = await issue(here, ledger)
+    assert isinstance(issued.credential, DatabaseLogin)
+    (found,) = [each for each in await here.inventory() if each.name == ledger.handle["login"]]
+    with PostgresServer(tmp_path / "another") as another:
+        there = postgresql_connector(create_shop(another.facts))
+        for handle in (ledger.handle, found.handle):
+            told = await there.revoke(handle, ledger.context())
+            assert isinstance(told, NotYet) and told.alone
+            assert str(handle["system"]) in told.why and "Point the connector there again" in told.why
+        # A dump brought it along: it is ended there, too, and that proves nothing either.
+        with psycopg.connect(another.facts.conninfo(DATABASE), autocommit=True) as admin:
+            role = sql.Identifier(str(ledger.handle["login"]))
+            admin.execute(sql.SQL("CREATE ROLE {} LOGIN; GRANT {} TO jit_broker WITH ADMIN OPTION").format(role, role))
+            assert isinstance(await there.revoke(ledger.handle, ledger.context()), NotYet)
+            query = "SELECT count(*) FROM pg_roles WHERE rolname = %s"
+            assert admin.execute(query, [ledger.handle["login"]]).fetchone() == (0,)
+        await there.close()
+    assert await here.use(issued.credential, make_scope(READ)) is Use.WORKS
+    assert isinstance(await here.revoke(ledger.handle, ledger.context()), Revoked)
+    assert await here.use(issued.credential, make_scope(READ)) is Use.REFUSED
+    await here.close()
+
+
+async def test_where_nobody_may_ask_which_server_it_is_absence_is_the_proof(
+    shop: PostgresqlSettings, postgres_server: PostgresFacts
+) -> None:
+    connector, ledger = postgresql_connector(shop), Ledger()
+    with psycopg.connect(postgres_server.conninfo(DATABASE), autocommit=True) as admin:
+        admin.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+        try:
+            await issue(connector, ledger)
+            assert "system" not in ledger.handle
+            assert isinstance(await connector.revoke(ledger.handle, ledger.context()), Revoked)
+            known = {**ledger.handle, "system": "4711"}
+            told = await connector.revoke(known, ledger.context())
+            assert isinstance(told, NotYet) and "does not tell which it is" in told.why
+        finally:
+            admin.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC")
     await connector.close()
