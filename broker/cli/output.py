@@ -7,12 +7,14 @@ ProtoJSON). What is added later is added as new fields. Nothing here prints a se
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -185,5 +187,8 @@ def note(text: str) -> None:
     """Something for people, on standard error. Where it goes nowhere (a terminal that is gone, a full disk), what was
     being done goes on: it may be the ending of leases.
     """
-    with contextlib.suppress(OSError):
+    try:
         click.echo(f"broker: {text}", err=True)
+    except OSError:
+        # What could not be written would be tried again when the interpreter ends, and change the exit code to 120.
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end

@@ -284,9 +284,10 @@ def test_what_nobody_can_be_told_changes_nothing(
 ) -> None:
     """The terminal is gone, or the log's disk is full: the leases end, and the exit code is the command's."""
     fake.expiry_only, fake.kind = True, "aws_session"
+    buffered = {name: value for name, value in environment.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
         arguments = [*COMMAND, *options, "exec", *ASK, *TTL, *task, "--", *command]
-        done = subprocess.run(arguments, stderr=full, timeout=PATIENCE, cwd=ROOT, env=environment)
+        done = subprocess.run(arguments, stderr=full, timeout=PATIENCE, cwd=ROOT, env=buffered)
     assert done.returncode == code
     assert [lease.state for lease in fake.leases.values()] == [REVOKING]
 
