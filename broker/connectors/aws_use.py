@@ -57,7 +57,8 @@ def list_bucket(
         if code in _REFUSALS:
             return Use.REFUSED
         what = f"S3 answered {code}" if code.isalnum() else "S3 answered an unknown error"
-    except (BotoCoreError, ResponseParserError, OSError, ValueError) as failure:
+    # RecursionError: botocore's following of regions, where every answer is a redirect.
+    except (BotoCoreError, ResponseParserError, RecursionError, OSError, ValueError) as failure:
         what = f"no usable answer ({type(failure).__name__})"
     else:
         return Use.WORKS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ import boto3
 import botocore.session
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from broker.audit import note as notes
 from broker.config import S3Witness as Settings
@@ -27,6 +28,10 @@ from broker.ports.trail import OutgoingCheckpoint
 from broker.secret import Secret
 
 T = TypeVar("T")
+
+# What is no answer of S3's: botocore's parsers raise what they stumble over in well-formed XML of somebody else's, and
+# its following of regions ends in RecursionError where every answer is a redirect, such as to a page to log in at.
+_NONSENSE = (ResponseParserError, RecursionError, ValueError, LookupError, TypeError, AttributeError)
 
 
 class S3Witness:
@@ -70,7 +75,7 @@ class S3Witness:
         settings, body, client = self._settings, checkpoint.note.encode(), self._client()
         key, at = self._key(checkpoint.at_ms), datetime.fromtimestamp(checkpoint.at_ms / 1000, UTC)
         try:
-            client.put_object(
+            answer = client.put_object(
                 Bucket=settings.bucket,
                 Key=key,
                 Body=body,
@@ -86,6 +91,8 @@ class S3Witness:
                 raise
             if self._get(client, key) != checkpoint.note:
                 raise OSError(f"{settings.bucket} holds another object as {key}") from None
+        else:
+            _check(answer, "ETag")
 
     def _newest(self, after_ms: int) -> str | None:
         client, last = self._client(), None
@@ -94,6 +101,7 @@ class S3Witness:
             Bucket=self._settings.bucket, Prefix=self._settings.prefix, **after
         )
         for page in pages:
+            _check(page, "Name")
             for each in page.get("Contents", ()):
                 last = str(each["Key"])
         return None if last is None else self._get(client, last)
@@ -112,8 +120,16 @@ class S3Witness:
             raise OSError(f"{self._settings.bucket} answered {_code(failure)}") from None
         except BotoCoreError as failure:
             raise OSError(f"the connection failed ({type(failure).__name__})") from None
+        except _NONSENSE as failure:
+            raise OSError(f"it answered something that is not S3's ({type(failure).__name__})") from None
         except BrokerError as failure:
             raise OSError(failure.message) from None
+
+
+def _check(answer: Mapping[str, Any], member: str) -> None:
+    """Raises OSError without what S3 always tells: any page in XML would pass for an empty list, or for a success."""
+    if not answer.get(member):
+        raise OSError(f"it answered something that is not S3's (no {member})")
 
 
 def _code(failure: ClientError) -> str:

@@ -70,6 +70,10 @@ class _S3(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_HEAD(self) -> None:
+        """The SDK asks so where a bucket is, once it was redirected."""
+        self.do_GET() if self.path.startswith("/302") else self.send_error(501)
+
     def log_message(self, *args: object) -> None:
         pass
 
@@ -101,6 +105,7 @@ def s3() -> Iterator[str]:
         ("403-SignatureDoesNotMatch", None),
         ("403-RequestTimeTooSkewed", None),
         ("301-PermanentRedirect", None),
+        ("302-", None),
     ],
 )
 def test_what_s3_answers(s3: str, answer: str, use: Use | None) -> None:

@@ -47,6 +47,21 @@ async def keeper() -> AsyncIterator[tuple[Keeper, str]]:
         await runner.cleanup()
 
 
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """The address of what answers everything with these bytes."""
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 class Collector:
     """Of syslog messages over TCP, framed by their length. It answers nothing, and ends a connection in order."""
 

@@ -27,7 +27,7 @@ from broker.witnesses.syslog import message
 from tests.forge import authority
 from tests.patience import PATIENCE
 from tests.witnesses.fake import outgoing
-from tests.witnesses.services import Collector, Keeper, collecting, keeper
+from tests.witnesses.services import Collector, Keeper, answering, collecting, keeper
 
 KEYS = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
 
@@ -208,6 +208,29 @@ async def test_an_object_is_locked_and_never_written_twice(moto: str) -> None:
 async def test_a_bucket_that_is_not_there_or_cannot_be_reached(moto: str) -> None:
     for settings in (s3_settings(moto, "nowhere"), s3_settings("http://127.0.0.1:9", "locked")):
         witness = Bucket(settings, resolve)
+        for call in (witness.add(outgoing(1)), witness.newest(-1)):
+            with pytest.raises(OSError, match=r"answered|failed"):
+                await call
+
+
+REDIRECT = b"HTTP/1.1 302 Found\r\nlocation: /login\r\ncontent-length: 0\r\n"
+PAGE = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(REDIRECT + b"connection: close\r\n\r\n", id="redirect"),
+        pytest.param(PAGE + b"connection: close\r\n\r\n<html><p>We move</p></html>", id="page"),
+        pytest.param(PAGE + b"connection: close\r\n\r\n<p>We <b>move</p>", id="page-that-is-no-xml"),
+        pytest.param(PAGE + b"connection: close\r\n\r\n<html><Contents/><Name>b</Name></html>", id="no-key"),
+        pytest.param(PAGE + b"connection: close\r\n\r\n", id="nothing"),
+    ],
+)
+async def test_what_is_no_answer_of_s3_has_neither_taken_nor_seen_anything(answer: bytes) -> None:
+    """Taken for an empty bucket it would hide that the ledger is behind; any other error would end the pumps."""
+    async with answering(answer) as address:
+        witness = Bucket(s3_settings(address, "elsewhere"), resolve)
         for call in (witness.add(outgoing(1)), witness.newest(-1)):
             with pytest.raises(OSError, match=r"answered|failed"):
                 await call
