@@ -40,7 +40,7 @@ class FileWitness:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o600)
         try:
-            there = _repair(descriptor)
+            there = _repair(descriptor, note)
             added = [note] if there[-1:] != [note] else []
             # Of a ledger that was put back under its broker, more may come again than is read of the file's end.
             newest = newest_of(there)
@@ -67,8 +67,8 @@ class FileWitness:
         return newest_of(found)
 
 
-def _repair(descriptor: int) -> list[str]:
-    """Cut off what does not end as a note does; the last notes that stand there."""
+def _repair(descriptor: int, note: str) -> list[str]:
+    """Cut off what does not end as a note does; the last notes that stand there. ``note`` is what comes next."""
     size = os.fstat(descriptor).st_size
     start = max(0, size - _TAIL)
     tail = os.pread(descriptor, size - start, start)
@@ -76,11 +76,17 @@ def _repair(descriptor: int) -> list[str]:
     end = len(tail)
     while end and not _whole(tail[:end]):
         end = max(tail.rfind(b"\n\n", 0, end - 1) + 2, 0) if tail.rfind(b"\n\n", 0, end - 1) >= 0 else 0
-    if end == 0 and start > 0:
+    if end == 0 and (start > 0 or not _begins(tail, note)):
         raise OSError("the witness file holds something that is no checkpoint")
     if end < len(tail):
         os.ftruncate(descriptor, start + end)
     return _tail(descriptor)
+
+
+def _begins(tail: bytes, note: str) -> bool:
+    """Whether ``tail`` can be the beginning of a note of the same log; a crash may leave zeros behind it."""
+    first, found = note.partition("\n")[0].encode() + b"\n", tail.rstrip(b"\0")
+    return found.startswith(first) or first.startswith(found)
 
 
 def _whole(tail: bytes) -> bool:

@@ -47,6 +47,8 @@ class SyslogWitness:
                     await writer.wait_closed()
         except TimeoutError:
             raise OSError("it did not take it in time") from None
+        except UnicodeError:
+            raise OSError(f"{address.host} is no name that DNS can have") from None
 
     async def newest(self, after_ms: int) -> str | None:
         """Nobody can ask."""

@@ -145,6 +145,24 @@ async def test_a_file_of_something_else_is_shown_and_not_written_to(tmp_path: Pa
     assert path.read_text() == "something else\n" * 10_000
 
 
+@pytest.mark.parametrize("content", ["something else\n", "— something else\n", "no line", "a\n\n— b\n\n"[:-1]])
+async def test_a_small_file_of_something_else_is_not_emptied(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "notes"
+    path.write_text(content)
+    with pytest.raises(OSError, match="no checkpoint"):
+        await FileWitness(path).add(outgoing(1))
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("keep", [1, 20, 100, -1, -2, -30, -95])
+@pytest.mark.parametrize("filled", [b"", bytes(4096)], ids=["", "with-nuls"])
+async def test_what_a_crash_left_of_the_first_is_written_again(tmp_path: Path, keep: int, filled: bytes) -> None:
+    path, whole = tmp_path / "notes", f"{outgoing(1).note}\n".encode()
+    path.write_bytes(whole[:keep] + filled)
+    await FileWitness(path).add(outgoing(5))
+    assert path.read_bytes() == f"{outgoing(5).note}\n".encode()
+
+
 async def test_more_may_come_again_than_is_read_of_a_files_end(tmp_path: Path) -> None:
     path, again = tmp_path / "notes", 40
     many = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(MOST_SIGNATURES)]
@@ -332,3 +350,10 @@ async def test_a_collector_that_is_down_is_an_error() -> None:
         pass
     with pytest.raises(OSError, match=r"Connect|refused|failed"):
         await Syslog(syslog(port, tls=False), "h").add(outgoing(1))
+
+
+@pytest.mark.parametrize("name", ["logs..example.org", ".example.org", f"{'a' * 64}.example.org"])
+async def test_a_collector_whose_name_dns_cannot_have_is_an_error(name: str) -> None:
+    settings = settings_of(SyslogWitness, address=f"{name}:6514")
+    with pytest.raises(OSError, match="no name that DNS can have"):
+        await Syslog(settings, "h").add(outgoing(1))
