@@ -22,7 +22,7 @@ from pathlib import Path
 from broker.client.login.provider import Provider, discover
 from broker.client.login.settings import LoginSettings, Surroundings
 from broker.client.login.token_endpoint import OAuthError, Tokens, exchange
-from broker.client.login.verifying import verified
+from broker.client.login.verifying import provider_keys, verified
 from broker.errors import InvalidInput, Reason, Unauthenticated
 from broker.identity.id_token import IdToken
 from broker.identity.strict_json import NotStrictJson, parse_object
@@ -189,12 +189,16 @@ class CachedLogin:
         if kept.refresh_token is None:
             raise _required(ended)
         provider = discover(self._settings.issuer, self._world.http)
+        # Before the refresh token is used: where the keys cannot be had, the new one would be lost.
+        keys = provider_keys(self._world.http, provider)
         try:
             tokens = self._refreshed(provider, kept.refresh_token)
         except OAuthError as error:
             raise _required(f"{ended}, and the identity provider does not renew it ({error.code})") from None
         now = self._world.now()
-        proven = verified(self._world.http, provider, self._settings.client_id, tokens.id_token, now, nonce=None)
+        proven = verified(
+            self._world.http, provider, self._settings.client_id, tokens.id_token, now, nonce=None, keys=keys
+        )
         if proven.subject != kept.subject:
             # OpenID Connect Core 1.0, section 12.2: the same person, or it is no renewal.
             raise _required(f"{ended}, and what renewed it is another person's")

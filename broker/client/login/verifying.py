@@ -32,8 +32,12 @@ def verified(
     *,
     nonce: str | None,
     max_age: timedelta | None = None,
+    keys: KeySet | None = None,
 ) -> IdToken:
-    """Whom ``token`` names. Raises :class:`Unauthenticated` (ID_TOKEN_*), :class:`NotReady` (IDENTITY_PROVIDER_*)."""
-    keys = provider_keys(http, provider)
+    """Whom ``token`` names, by ``keys`` if they are at hand.
+
+    Raises :class:`Unauthenticated` (ID_TOKEN_*), :class:`NotReady` (IDENTITY_PROVIDER_*).
+    """
     issuer = Issuer(provider.issuer)
+    keys = keys or provider_keys(http, provider)
     return verify(token.reveal(), issuer, keys, now, audience=client_id, nonce=nonce, max_age=max_age)

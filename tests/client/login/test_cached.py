@@ -220,6 +220,20 @@ def test_a_provider_that_is_down_is_told_as_that(provider: FakeProvider, world: 
     assert cache.read() is not None
 
 
+def test_nothing_is_spent_where_the_keys_cannot_be_had(provider: FakeProvider, world: World, cache: LoginCache) -> None:
+    """A provider that rotates refresh tokens would take the one that is kept, used again, for theft."""
+    kept(provider, world, cache)
+    world.now = NOW + timedelta(seconds=300)
+    provider.refresh_token = "refresh-2"
+    provider.claims = {"exp": int(NOW.timestamp()) + 600}
+    provider.answers["/jwks"] = lambda form: (503, {})
+    with pytest.raises(NotReady, match="it answered 503"):
+        source(provider, world, cache).token()
+    del provider.answers["/jwks"]
+    source(provider, world, cache).token()
+    assert [form.get("refresh_token") for form in provider.asked("/token")] == [None, "refresh-1"]
+
+
 def test_logging_out_at_the_provider(provider: FakeProvider, world: World, cache: LoginCache) -> None:
     one = kept(provider, world, cache)
     assert revoke(one, provider.settings, world.surroundings)
