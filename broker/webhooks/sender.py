@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
@@ -63,7 +63,7 @@ class Sender:
                 headers={"content-type": CONTENT_TYPE, "user-agent": "jit-broker", **signed},
                 allow_redirects=False,
             ) as answer:
-                status, wish = answer.status, _seconds(answer.headers.get("retry-after", ""))
+                status, wish = answer.status, _wish(answer.headers.get("retry-after", ""), self._clock.now())
         except TimeoutError:
             raise NotDelivered("there was no answer in time") from None
         except (ClientError, OSError, ValueError) as failure:
@@ -81,8 +81,13 @@ class Sender:
         await self._session.close()
 
 
-def _seconds(retry_after: str) -> timedelta | None:
-    """Retry-After in seconds (RFC 9110, 10.2.3), bounded; None for the form with a date, or for nonsense."""
-    if not (retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 10):
+def _wish(retry_after: str, now: datetime) -> timedelta | None:
+    """Retry-After in either form (RFC 9110, 10.2.3), bounded; None for nonsense."""
+    if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 10:
+        return min(timedelta(seconds=int(retry_after)), LONGEST_WAIT)
+    try:
+        # The one form of a date that may be sent (5.6.7).
+        until = datetime.strptime(retry_after, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    except ValueError:
         return None
-    return min(timedelta(seconds=int(retry_after)), LONGEST_WAIT)
+    return min(max(until - now, timedelta(0)), LONGEST_WAIT)

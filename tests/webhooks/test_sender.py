@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from broker.config import Webhook
 from broker.errors import InvalidInput, Reason
 from broker.secret import Secret
 from broker.webhooks.sender import NotDelivered, Sender
+from tests.clock import ManualClock
 from tests.forge import authority, forge
 from tests.webhooks.receiver import HANG, SECRET, Receiver
 
@@ -77,6 +79,30 @@ async def test_every_other_answer_is_none(
     assert failed.value.why == why
     assert failed.value.retry_after == (None if wait is None else timedelta(seconds=wait))
     assert (receiver.seen, receiver.elsewhere) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("date", "wait"),
+    [
+        (lambda now: now + timedelta(seconds=90), 90),
+        (lambda now: now - timedelta(seconds=90), 0),
+        (lambda now: datetime(9999, 12, 31, tzinfo=UTC), 3600),
+        (lambda now: "Thu, 01 May 2031 12:01:30", None),
+        (lambda now: "Mon, 31 Feb 2031 12:01:30 GMT", None),
+        (lambda now: "Thu, 01 May 99999999999999999999 12:01:30 GMT", None),
+    ],
+)
+async def test_a_date_to_come_back_at(
+    receiver: Receiver, date: Callable[[datetime], datetime | str], wait: float | None
+) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)  # the receiver looks whether it was signed just now
+    told = date(now)
+    receiver.answer(429, retry_after=told if isinstance(told, str) else format_datetime(told, usegmt=True))
+    async with sending(receiver.url) as sender:
+        sender._clock = ManualClock(now)
+        with pytest.raises(NotDelivered, match="429") as failed:
+            await sender.send(EVENT)
+    assert failed.value.retry_after == (None if wait is None else timedelta(seconds=wait))
 
 
 async def test_a_receiver_that_hangs(receiver: Receiver) -> None:
