@@ -41,6 +41,11 @@ REACH_IT = (
 )
 
 
+def of_another_account(why: object) -> NotYet:
+    """What came of an end where IAM knows a role of that name, and it is not the session's (``Role.elsewhere``)."""
+    return NotYet(f"{why}: nothing there ends the session. {REACH_IT}", alone=True)
+
+
 @dataclass(slots=True)
 class _Held:
     """A Deny that stands: in which policy, and since when we know."""
@@ -142,7 +147,7 @@ class Denials:
     async def _elsewhere(self, role: Role) -> NotYet | None:
         """Nothing is written to, and proven by, another account's role of that name. None: it is the role itself."""
         why = role.elsewhere(await self._iam.role(role))
-        return None if why is None else NotYet(f"{why}: nothing there ends the session. {REACH_IT}", alone=True)
+        return None if why is None else of_another_account(why)
 
     async def _write(self, role: Role, state: _State, session: Session, context: RevokeContext) -> RevokeOutcome:
         there = await self._iam.policies(role)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from broker.connectors.aws_assume import named, request_of, role_arn
 from broker.connectors.aws_client import Base, Calls, iam_client, sts_client
 from broker.connectors.aws_contract import LONGEST_SECONDS, SHORTEST_SECONDS, AwsStsSettings, contract_of
-from broker.connectors.aws_denials import REACH_IT, Denials
+from broker.connectors.aws_denials import REACH_IT, Denials, of_another_account
 from broker.connectors.aws_deny import Session
 from broker.connectors.aws_deny_plan import CLOCKS
 from broker.connectors.aws_examination import Examiner
@@ -258,7 +258,7 @@ class AwsSts:
             try:
                 ids.add(await self._role_id(role, anew=True))
             except _Elsewhere as elsewhere:
-                return NotYet(f"{elsewhere}: nothing there ends the session. {REACH_IT}", alone=True)
+                return of_another_account(elsewhere)
             except FAILURES as error:
                 return not_ended(error, self._name, "look up the role of the session")
         issued_by = no_late_create_after(context.created_at, context.issue_deadline)

@@ -32,6 +32,10 @@ class LedgerDatabase:
         """As brokerd reaches it: with no more rights than it needs."""
         return ServerAddress(Secret(self.server.conninfo(self.name, user=_DAEMON, password=Secret(_DAEMON))))
 
+    def through(self, port: int) -> ServerAddress:
+        """The same by way of what stands between, and listens there."""
+        return ServerAddress(Secret(self.address.dsn.reveal().replace(f"port={self.server.port}", f"port={port}")))
+
     @property
     def owner(self) -> ServerAddress:
         """As ``broker migrate`` does."""

@@ -20,12 +20,10 @@ from broker.ports.leases import Attempt, EndCause, Selector
 from broker.ports.replicas import Heartbeat
 from broker.ports.suspensions import Kind
 from broker.ports.tasks import TaskState
-from broker.secret import Secret
 from broker.stores import postgres_connection, postgres_database, postgres_readers
 from broker.stores.audit_reader import AuditReader
 from broker.stores.postgres import PostgresStore
 from broker.stores.postgres_clock import ServerClock
-from broker.stores.postgres_connection import ServerAddress
 from tests.patience import until
 from tests.stores.conftest import LedgerDatabase
 from tests.stores.contract_access import enough
@@ -217,8 +215,7 @@ def way(ledger_database: LedgerDatabase) -> Iterator[Severed]:
 
 @pytest.fixture
 async def cut(ledger_database: LedgerDatabase, way: Severed) -> AsyncIterator[Cut]:
-    dsn = ledger_database.address.dsn.reveal().replace(f"port={ledger_database.server.port}", f"port={way.port}")
-    store = await PostgresStore.open(ServerAddress(Secret(dsn)), Keys(), "writer-1", ServerClock(SystemClock()))
+    store = await PostgresStore.open(ledger_database.through(way.port), Keys(), "writer-1", ServerClock(SystemClock()))
     yield Cut(store, way, ledger_database)
     await store.close()
 

@@ -18,7 +18,6 @@ from broker.clock import SystemClock
 from broker.errors import InvalidInput, NotReady, Reason, Tampered, WrongState
 from broker.ports.leases import EndCause
 from broker.ports.tasks import Task, TaskState
-from broker.secret import Secret
 from broker.stores import postgres_connection, postgres_database, postgres_readers
 from broker.stores.audit_reader import AuditReader
 from broker.stores.postgres import PostgresStore
@@ -83,8 +82,7 @@ def test_a_pooler_that_leaves_each_client_its_session_is_not(ledger_database: Le
 
 
 def over(wire: Wire | TransactionPooler, database: LedgerDatabase) -> ServerAddress:
-    dsn = database.address.dsn.reveal()
-    return ServerAddress(Secret(dsn.replace(f"port={database.server.port}", f"port={wire.port}")))
+    return database.through(wire.port)
 
 
 def tasks(database: LedgerDatabase) -> list[object]:
